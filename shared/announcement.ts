@@ -1,0 +1,31 @@
+import { z } from "zod";
+import { dtypes } from "./dtype.js";
+import { manifestSchema } from "./manifest.js";
+
+/** A tensor as the ONNX file declares it; a dimension is a number, or the symbol (possibly "") of a dynamic one. */
+export const tensorSpecSchema = z.object({
+  name: z.string(),
+  dtype: z.enum(dtypes),
+  shape: z.array(z.union([z.int(), z.string()])),
+});
+
+/** What a worker tells of one version that it serves; kept in Redis for good, and all that an API knows of a model. */
+export const announcementSchema = z.object({
+  v: z.literal(1),
+  model: z.string(),
+  version: z.string(),
+  /** `sha256:` and the digest of the version's files; see `workers/model-digest.ts`. */
+  digest: z.string(),
+  manifest: manifestSchema,
+  inputs: z.array(tensorSpecSchema),
+  outputs: z.array(tensorSpecSchema),
+  /** Whether requests are joined along the first dimension. */
+  joinable: z.boolean(),
+});
+
+export type TensorSpec = z.infer<typeof tensorSpecSchema>;
+export type Announcement = z.infer<typeof announcementSchema>;
+
+/** How long a worker counts as alive after its last beat, and how often it beats. */
+export const beatTtlMs = 6000;
+export const beatEveryMs = 2000;

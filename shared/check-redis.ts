@@ -1,0 +1,78 @@
+import { Cluster } from "ioredis";
+import { type RedisClient, whenReady } from "./connect-redis.js";
+
+/** What Redis is and what it promises of a command that it has acknowledged. */
+export interface RedisFacts {
+  version: string;
+  /** `fsync`: on disk; `everysec`: on disk within a second; `none`: gone when Redis is killed; `unknown`: not told. */
+  durability: "fsync" | "everysec" | "none" | "unknown";
+  maxmemoryPolicy: string;
+  /** What an operator should know before the first job; empty when all is well. */
+  warnings: string[];
+}
+
+/** Redis is there but cannot be used, or is not there within the deadline. The message holds no address. */
+export class RedisUnusableError extends Error {
+  constructor(message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = "RedisUnusableError";
+  }
+}
+
+const oldestVersion = [6, 2] as const;
+
+/**
+ * Looks at Redis before the first job: reachable within the deadline, version ≥ 6.2, nothing evicted, and as durable
+ * as `DURABILITY` promises. Throws RedisUnusableError where work would be lost against the promise.
+ */
+export async function checkRedis(redis: RedisClient, deadlineMs: number, promised?: string): Promise<RedisFacts> {
+  try {
+    await whenReady(redis, deadlineMs);
+  } catch (fault) {
+    throw new RedisUnusableError(`Redis is not reachable (waited ${deadlineMs} ms); see REDIS_URL`, fault);
+  }
+  const info = parseInfo(await anyNode(redis).info());
+  const version = info.get("redis_version") ?? "0";
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  if (major < oldestVersion[0] || (major === oldestVersion[0] && minor < oldestVersion[1])) {
+    throw new RedisUnusableError(`Redis ${version} is too old: 6.2 or later is needed`);
+  }
+  const warnings: string[] = [];
+  const maxmemoryPolicy = info.get("maxmemory_policy") ?? "unknown";
+  if (maxmemoryPolicy !== "noeviction") {
+    warnings.push(
+      `maxmemory-policy is ${maxmemoryPolicy}: when memory runs out, Redis will drop waiting predictions and results ` +
+        "without a word; set noeviction",
+    );
+  }
+  const durability = await readDurability(redis, info);
+  if (durability === "none") {
+    warnings.push("nothing is persisted: when Redis dies, every accepted prediction is lost; set appendonly yes");
+  }
+  if ((promised === "fsync" && durability !== "fsync") || (promised === "everysec" && durability === "none")) {
+    throw new RedisUnusableError(`DURABILITY=${promised} is promised, but Redis is set up for: ${durability}`);
+  }
+  return { version, durability, maxmemoryPolicy, warnings };
+}
+
+async function readDurability(redis: RedisClient, info: Map<string, string>): Promise<RedisFacts["durability"]> {
+  if (info.get("aof_enabled") !== "1") return "none";
+  try {
+    const [, policy] = (await anyNode(redis).config("GET", "appendfsync")) as [string, string];
+    if (policy === "always") return "fsync";
+    return policy === "everysec" ? "everysec" : "none";
+  } catch {
+    // Managed services refuse CONFIG; what they promise is in their own papers.
+    return "unknown";
+  }
+}
+
+const anyNode = (redis: RedisClient) => (redis instanceof Cluster ? (redis.nodes("master")[0] ?? redis) : redis);
+
+const parseInfo = (text: string): Map<string, string> =>
+  new Map(
+    text
+      .split("\r\n")
+      .filter((line) => line.includes(":"))
+      .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1)]),
+  );

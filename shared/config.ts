@@ -1,0 +1,186 @@
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { z } from "zod";
+import { type ApiKey, parseApiKeys } from "./api-keys.js";
+import { parseRedisUrl, type RedisTarget } from "./redis-url.js";
+
+/** The environment is read here and nowhere else. */
+export type Environment = Record<string, string | undefined>;
+
+/** One or more settings are missing or wrong; `message` lists every one by its variable's name. */
+export class ConfigError extends Error {
+  constructor(problems: readonly string[]) {
+    super(`The configuration is not usable:\n${problems.map((problem) => `  - ${problem}`).join("\n")}`);
+    this.name = "ConfigError";
+  }
+}
+
+/** Exit code of a process that its configuration keeps from starting: EX_CONFIG of sysexits.h. */
+export const exitConfig = 78;
+
+const MiB = 1024 * 1024;
+
+const whole = (min: number, max: number, preset: number) =>
+  z
+    .string()
+    .regex(/^\d+$/, `must be a whole number from ${min} to ${max}`)
+    .transform(Number)
+    .pipe(z.number().min(min, `must be at least ${min}`).max(max, `must be at most ${max}`))
+    .default(preset);
+
+const levels = ["error", "warn", "info", "http", "verbose", "debug", "silly"] as const;
+
+const redisUrl = z
+  .string({ error: "is missing: say where Redis is, such as redis://127.0.0.1:6379" })
+  .transform((text, context): RedisTarget => {
+    try {
+      return parseRedisUrl(text);
+    } catch (fault) {
+      context.addIssue({ code: "custom", message: (fault as Error).message });
+      return z.NEVER;
+    }
+  });
+
+const commonSettings = {
+  REDIS_URL: redisUrl,
+  REDIS_KEY_PREFIX: z
+    .string()
+    .regex(/^[A-Za-z0-9_.-]{1,64}$/, "must be 1 to 64 letters, digits, '_', '.' or '-'")
+    .default("mr"),
+  LOG_LEVEL: z.enum(levels, { error: `must be one of ${levels.join(", ")}` }).default("info"),
+  SHUTDOWN_GRACE_SECONDS: whole(0, 3600, 30),
+  RESULT_TTL_SECONDS: whole(1, 365 * 86_400, 86_400),
+  DURABILITY: z.enum(["fsync", "everysec"], { error: "must be fsync or everysec in this release" }).optional(),
+};
+
+const apiSettings = z.object({
+  ...commonSettings,
+  PORT: whole(0, 65_535, 3000),
+  HOST: z.string().min(1).default("127.0.0.1"),
+  API_KEYS: z.string().optional(),
+  API_KEYS_FILE: z.string().optional(),
+  MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
+  MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
+});
+
+const workerSettings = z.object({
+  ...commonSettings,
+  MODELS_DIR: z.string().min(1).default("./models"),
+  WORKER_MODELS: z.string().default("*"),
+  WORKER_ROLES: z
+    .string()
+    .default("inference")
+    .transform((text) => text.split(",").map((role) => role.trim()))
+    .pipe(z.array(z.enum(["inference"], { error: "this release has the role inference only" }))),
+  WORKER_SLOTS: whole(1, 1024, availableParallelism()),
+  WORKER_PORT: z.union([z.literal("off"), z.string().regex(/^\d{1,5}$/, "must be a port or off")]).optional(),
+});
+
+export interface CommonConfig {
+  redis: RedisTarget;
+  keyPrefix: string;
+  logLevel: string;
+  shutdownGraceMs: number;
+  resultTtlSeconds: number;
+  durability: "fsync" | "everysec" | undefined;
+}
+
+export interface ApiConfig extends CommonConfig {
+  port: number;
+  host: string;
+  apiKeys: ApiKey[];
+  maxBodyBytes: number;
+  maxQueueDepth: number;
+}
+
+export interface WorkerConfig extends CommonConfig {
+  modelsDir: string;
+  /** Globs of model names; `*` stands for any characters. */
+  modelGlobs: string[];
+  slots: number;
+  /** Where the worker's own endpoints listen: undefined tries 3001 and then any free port. */
+  port: number | "off" | undefined;
+  /** All that inference processes see of the environment: no address and no secret. */
+  slotEnvironment: Environment;
+}
+
+/** The API's settings. Throws a ConfigError that lists every problem. */
+export function readApiConfig(env: Environment): ApiConfig {
+  const { settings, problems } = read(apiSettings, env);
+  const apiKeys = problemsInto(problems, () => readApiKeys(env.API_KEYS, env.API_KEYS_FILE)) ?? [];
+  if (settings === null || problems.length > 0) throw new ConfigError(problems);
+  return {
+    ...common(settings),
+    port: settings.PORT,
+    host: settings.HOST,
+    apiKeys,
+    maxBodyBytes: settings.MAX_BODY_BYTES,
+    maxQueueDepth: settings.MAX_QUEUE_DEPTH,
+  };
+}
+
+/** A worker's settings. Throws a ConfigError that lists every problem. */
+export function readWorkerConfig(env: Environment): WorkerConfig {
+  const { settings, problems } = read(workerSettings, env);
+  if (settings === null || problems.length > 0) throw new ConfigError(problems);
+  const { WORKER_PORT: port } = settings;
+  return {
+    ...common(settings),
+    modelsDir: settings.MODELS_DIR,
+    modelGlobs: settings.WORKER_MODELS.split(",")
+      .map((glob) => glob.trim())
+      .filter(Boolean),
+    slots: settings.WORKER_SLOTS,
+    port: port === undefined || port === "off" ? port : Number(port),
+    slotEnvironment: Object.fromEntries(
+      ["PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "NODE_V8_COVERAGE"].flatMap((name) =>
+        env[name] === undefined ? [] : [[name, env[name]]],
+      ),
+    ),
+  };
+}
+
+function read<S extends z.ZodType>(schema: S, env: Environment): { settings: z.infer<S> | null; problems: string[] } {
+  // A variable that is set to nothing counts as not set, as compose files and charts like to have it.
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const parsed = schema.safeParse(given);
+  if (parsed.success) return { settings: parsed.data, problems: [] };
+  return { settings: null, problems: parsed.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`) };
+}
+
+function common(settings: z.infer<typeof apiSettings> | z.infer<typeof workerSettings>): CommonConfig {
+  return {
+    redis: settings.REDIS_URL,
+    keyPrefix: settings.REDIS_KEY_PREFIX,
+    logLevel: settings.LOG_LEVEL,
+    shutdownGraceMs: settings.SHUTDOWN_GRACE_SECONDS * 1000,
+    resultTtlSeconds: settings.RESULT_TTL_SECONDS,
+    durability: settings.DURABILITY,
+  };
+}
+
+function problemsInto<T>(problems: string[], step: () => T): T | undefined {
+  try {
+    return step();
+  } catch (fault) {
+    problems.push((fault as Error).message);
+    return undefined;
+  }
+}
+
+function readApiKeys(list: string | undefined, file: string | undefined): ApiKey[] {
+  const keys = parseApiKeys(list ?? "", "API_KEYS");
+  if (file) {
+    let text: string;
+    try {
+      text = readFileSync(file, "utf8");
+    } catch (fault) {
+      throw new Error(`API_KEYS_FILE cannot be read (${(fault as NodeJS.ErrnoException).code})`);
+    }
+    keys.push(...parseApiKeys(text, "API_KEYS_FILE"));
+  }
+  if (keys.length === 0) {
+    throw new Error("API_KEYS is missing: name:sha256hex[:scope+scope], or API_KEYS_FILE with one a line");
+  }
+  return keys;
+}

@@ -1,0 +1,88 @@
+import { type RedisOptions as AnyRedisOptions, Cluster, Redis } from "ioredis";
+import type { RedisTarget } from "./redis-url.js";
+
+type RedisOptions = Omit<AnyRedisOptions, "replyMapping">;
+
+/** A connection to one Redis, to the master that sentinels name, or to a cluster. */
+export type RedisClient = Redis | Cluster;
+
+/**
+ * How a connection takes it when Redis is away: `hasty` (the API) fails a command within 1.5 s and never queues one,
+ * for a queued command would be carried out after its caller was told that it failed; `patient` (workers,
+ * subscriptions) waits and repeats until Redis is back.
+ */
+export type Temper = "hasty" | "patient";
+
+const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
+
+/** Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. */
+export function openRedis(target: RedisTarget, temper: Temper, name: string): RedisClient {
+  const shared: RedisOptions = {
+    connectionName: name,
+    ...(target.username !== undefined && { username: target.username }),
+    ...(target.password !== undefined && { password: target.password }),
+    ...(target.tls && { tls: {} }),
+    connectTimeout: 2000,
+    keepAlive: 5000,
+    ...(temper === "hasty"
+      ? { maxRetriesPerRequest: 1, commandTimeout: 1500, enableOfflineQueue: false }
+      : { maxRetriesPerRequest: null }),
+  };
+  if (target.kind === "cluster") {
+    return new Cluster(target.hosts, {
+      redisOptions: shared,
+      clusterRetryStrategy: reconnectDelayMs,
+      enableOfflineQueue: temper === "patient",
+      enableAutoPipelining: temper === "hasty",
+    });
+  }
+  const options: RedisOptions = {
+    ...shared,
+    db: target.database,
+    retryStrategy: reconnectDelayMs,
+    enableAutoPipelining: temper === "hasty",
+    // A master that was demoted answers READONLY; connecting anew finds the new one.
+    reconnectOnError: (error) => (error.message.startsWith("READONLY") ? 2 : false),
+  };
+  if (target.kind === "sentinel") {
+    return new Redis({
+      ...options,
+      sentinels: target.hosts,
+      name: target.masterName as string,
+      sentinelRetryStrategy: reconnectDelayMs,
+      ...(target.password !== undefined && { sentinelPassword: target.password }),
+      ...(target.tls && { sentinelTLS: {}, enableTLSForSentinelMode: true }),
+    });
+  }
+  if (target.socketPath !== undefined) return new Redis({ ...options, path: target.socketPath });
+  const [address] = target.hosts;
+  return new Redis({ ...options, host: address?.host as string, port: address?.port as number });
+}
+
+/** Resolves when the connection can take commands; rejects with what went wrong last after `deadlineMs`. */
+export function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
+  if (redis.status === "ready") return Promise.resolve();
+  return new Promise((resolve, reject) => {
+    let last: Error | undefined;
+    const settle = (act: () => void) => {
+      clearTimeout(timer);
+      redis.off("ready", onReady);
+      redis.off("error", onError);
+      act();
+    };
+    const onReady = () => settle(resolve);
+    const onError = (error: Error) => {
+      last = error;
+    };
+    const timer = setTimeout(() => {
+      settle(() => reject(new Error(`Redis did not answer within ${deadlineMs} ms`, { cause: last })));
+    }, deadlineMs);
+    redis.on("ready", onReady);
+    redis.on("error", onError);
+  });
+}
+
+/** Closes a connection at once; may be called twice. */
+export function closeRedis(redis: RedisClient): void {
+  redis.disconnect();
+}

@@ -1,0 +1,42 @@
+import { z } from "zod";
+
+/**
+ * What BullMQ stores of a waiting prediction, short because a million may wait; it outlives deployments, so fields are
+ * only ever added, as optional ones, while `v` stays 1. The job's id is the prediction's, its timestamp the creation.
+ */
+export const predictionJobSchema = z.object({
+  v: z.literal(1),
+  /** Place in the model's order of arrival, from 1. */
+  q: z.int().optional(),
+  /** Owner: the name of the key that submitted it. */
+  o: z.string(),
+  /** Version that was resolved when it was accepted. */
+  ver: z.string(),
+  /** Input: a tensor pack in base64. */
+  x: z.string(),
+  /** Expires at (ms since the epoch). */
+  e: z.number().optional(),
+  /** The caller's metadata. */
+  m: z.record(z.string(), z.unknown()).optional(),
+  /** Request id, for the logs. */
+  r: z.string().optional(),
+  /** W3C traceparent of the request. */
+  tp: z.string().optional(),
+  /** The prediction that this one is a retry of. */
+  ro: z.string().optional(),
+});
+
+export type PredictionJob = z.infer<typeof predictionJobSchema>;
+
+/** The name of every prediction's job, as Bull Board shows it. */
+export const predictionJobName = "prediction";
+
+/** How BullMQ's workers hold a job: a killed worker's jobs start again after at most the two of them and a second. */
+export const lockDurationMs = 5000;
+export const stalledIntervalMs = 1000;
+
+/** Finished jobs that stay visible in the queue page, per queue and state; results live in keys of their own. */
+export const keptJobs = 1000;
+
+/** Entries kept in BullMQ's event stream of a queue, roughly. */
+export const keptEvents = 1000;

@@ -1,0 +1,90 @@
+import { createHash, randomFillSync } from "node:crypto";
+
+/**
+ * The names of all Redis keys, and ids. Rules that hold for every key:
+ * - All keys of one model carry the same hash tag, `{tag}`, so that Redis Cluster keeps them in one slot and one Lua
+ *   step can change them together; different models spread over the slots.
+ * - An id begins with its model's tag, so that it leads to its slot without a look-up; the rest is 100 random bits.
+ * - BullMQ's keys are `<prefix>:{tag}:<model>:…`; ours are `<prefix>:{tag}/…`, which no queue can collide with.
+ */
+export interface ModelKeys {
+  /** The model's tag: 8 characters, also the beginning of each of its ids. */
+  tag: string;
+  /** BullMQ's `prefix` option for the model's queue, whose name is the model's. */
+  queuePrefix: string;
+  /** What the queue's own keys begin with, including the last colon; a job's hash is this and its id. */
+  queue: string;
+  /** Hash: version → what its workers announced. Kept for good. */
+  versions: string;
+  /** Sorted set: `worker|version` → until when (ms) it counts as alive. */
+  beats: string;
+  /** Hash: prediction id → what the slot that runs it was given, from the run's begin to its end. */
+  running: string;
+  /** Hash: prediction id → how often whatever ran it alone died together with its whole worker. */
+  deaths: string;
+  /** Written once: the final prediction, with the result time as TTL. */
+  result(id: string): string;
+  /** Set: the APIs with a caller who waits for this prediction. */
+  watchers(id: string): string;
+  /** Sorted set: an owner's prediction ids of this model by creation time. */
+  owned(owner: string): string;
+}
+
+const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
+const tagLength = 8;
+const randomLength = 20;
+const idPattern = new RegExp(`^[${alphabet}]{${tagLength + randomLength}}$`);
+
+const toBase32 = (bytes: Uint8Array, length: number, from = 0): string => {
+  let text = "";
+  for (let i = 0; i < length; i++) text += alphabet[(bytes[from + i] as number) & 31];
+  return text;
+};
+
+/** The hash tag of a model: 40 bits of its name's SHA-256. */
+export function modelTag(model: string): string {
+  return toBase32(createHash("sha256").update(model).digest(), tagLength);
+}
+
+/** The keys of one model under the installation's key prefix. */
+export function modelKeys(prefix: string, model: string): ModelKeys {
+  const tag = modelTag(model);
+  const base = `${prefix}:{${tag}}`;
+  return {
+    tag,
+    queuePrefix: base,
+    queue: `${base}:${model}:`,
+    versions: `${base}/versions`,
+    beats: `${base}/beats`,
+    running: `${base}/running`,
+    deaths: `${base}/deaths`,
+    result: (id) => `${base}/result:${id}`,
+    watchers: (id) => `${base}/watchers:${id}`,
+    owned: (owner) => `${base}/owned:${owner}`,
+  };
+}
+
+/** Hash: model name → revision of its announcements; the one key that is not in a model's slot. */
+export const registryKey = (prefix: string): string => `${prefix}:models`;
+
+/** The channel on which an API hears of the predictions that its callers wait for. */
+export const noticeChannel = (prefix: string, apiId: string): string => `${prefix}:notices:${apiId}`;
+
+const pool = new Uint8Array(4000);
+let used = pool.length;
+
+/** A new id of the model with that tag: the tag and 20 random characters, 100 bits. */
+export function newPredictionId(tag: string): string {
+  if (used + randomLength > pool.length) {
+    randomFillSync(pool);
+    used = 0;
+  }
+  const id = tag + toBase32(pool, randomLength, used);
+  used += randomLength;
+  return id;
+}
+
+/** The tag that an id begins with, or null when the text cannot be an id. */
+export function tagOfId(id: string): string | null {
+  return idPattern.test(id) ? id.slice(0, tagLength) : null;
+}

@@ -1,0 +1,90 @@
+/** The states of a prediction. It moves only forward, and a final one never changes. */
+export const predictionStatuses = [
+  "queued",
+  "scheduled",
+  "running",
+  "succeeded",
+  "failed",
+  "canceled",
+  "expired",
+] as const;
+
+export type PredictionStatus = (typeof predictionStatuses)[number];
+
+export const isFinalStatus = (status: PredictionStatus): boolean =>
+  status !== "queued" && status !== "scheduled" && status !== "running";
+
+/** Milliseconds: queued until first run, the ONNX run that it was part of, creation to end; rows of that run. */
+export interface Timings {
+  queueMs: number;
+  inferenceMs: number;
+  totalMs: number;
+  batchRows: number;
+}
+
+/** All that a prediction's JSON says; times are ms since the epoch, `outputJson` is JSON already. */
+export interface PredictionView {
+  id: string;
+  model: string;
+  version: string;
+  status: PredictionStatus;
+  outputJson: string | null;
+  error: { code: string; detail: string } | null;
+  createdAt: number;
+  startedAt: number | null;
+  finishedAt: number | null;
+  attempts: number;
+  cached: boolean;
+  deduplicated: boolean;
+  metadata: Record<string, unknown> | undefined;
+  retryOf: string | undefined;
+  queuePosition: number | null;
+  modelDigest: string;
+  timings: Timings | null;
+}
+
+const time = (ms: number | null): string => (ms === null ? "null" : `"${new Date(ms).toISOString()}"`);
+const round = (ms: number): number => Math.round(ms * 1000) / 1000;
+
+/** The prediction as the contract's JSON text. Written by hand because a finished one is written a million times. */
+export function predictionJson(view: PredictionView): string {
+  const { timings } = view;
+  const path = `/v1/predictions/${view.id}`;
+  return (
+    `{"id":"${view.id}","object":"prediction","model":"${view.model}","version":"${view.version}",` +
+    `"status":"${view.status}","output":${view.outputJson ?? "null"},` +
+    `"error":${view.error === null ? "null" : JSON.stringify(view.error)},` +
+    `"created_at":${time(view.createdAt)},"started_at":${time(view.startedAt)},"finished_at":${time(view.finishedAt)},` +
+    `"attempts":${view.attempts},"cached":${view.cached},"deduplicated":${view.deduplicated},` +
+    `"metadata":${view.metadata === undefined ? "{}" : JSON.stringify(view.metadata)},` +
+    `"retry_of":${view.retryOf === undefined ? "null" : `"${view.retryOf}"`},"queue_position":${view.queuePosition},` +
+    `"model_digest":"${view.modelDigest}",` +
+    `"timings":${
+      timings === null
+        ? "null"
+        : `{"queue_ms":${round(timings.queueMs)},"inference_ms":${round(timings.inferenceMs)},` +
+          `"total_ms":${round(timings.totalMs)},"batch_rows":${timings.batchRows}}`
+    },` +
+    `"urls":{"self":"${path}","events":"${path}/events","cancel":"${path}/cancel"}}`
+  );
+}
+
+/**
+ * A final prediction as it is stored and as waiting APIs are told it: a line of JSON that is ours alone, then the
+ * prediction's JSON, which is handed to its owner unchanged.
+ */
+export interface StoredResult {
+  owner: string;
+  status: PredictionStatus;
+  json: string;
+}
+
+export function encodeResult(result: StoredResult): string {
+  return `${JSON.stringify({ o: result.owner, s: result.status })}\n${result.json}`;
+}
+
+export function decodeResult(text: string): StoredResult {
+  const end = text.indexOf("\n");
+  const head = JSON.parse(text.slice(0, end)) as { o: string; s: PredictionStatus };
+  return { owner: head.o, status: head.s, json: text.slice(end + 1) };
+}

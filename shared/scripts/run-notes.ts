@@ -1,0 +1,68 @@
+import type { RedisClient } from "../connect-redis.js";
+import type { ModelKeys } from "../keys.js";
+import { runScript, type Script } from "./script.js";
+
+/**
+ * What a slot was given is noted in Redis before it runs, because whatever kills a slot may kill its worker too; the
+ * note goes when the run ends. A job that is taken with a note still there was in a run that took its worker down.
+ */
+export interface RunNote {
+  startedAt: number;
+  attempt: number;
+  /** Whether nothing else was in that run, so that nothing else can be blamed. */
+  alone: boolean;
+  worker: string;
+}
+
+const encodeNote = (note: RunNote): string => `${note.startedAt}|${note.attempt}|${note.alone ? 1 : 0}|${note.worker}`;
+
+export function decodeNote(text: string): RunNote {
+  const [startedAt, attempt, alone, worker = ""] = text.split("|");
+  return { startedAt: Number(startedAt), attempt: Number(attempt), alone: alone === "1", worker };
+}
+
+/** Notes that a run begins. One command, so that the network stack holds it whole even if this process dies at once. */
+export function noteRun(redis: RedisClient, keys: ModelKeys, notes: ReadonlyMap<string, RunNote>): Promise<unknown> {
+  const fields: string[] = [];
+  for (const [id, note] of notes) fields.push(id, encodeNote(note));
+  return redis.hset(keys.running, ...fields);
+}
+
+/** Takes back the notes of jobs that go back into the queue unharmed. */
+export function forgetRun(redis: RedisClient, keys: ModelKeys, ids: readonly string[]): Promise<unknown> {
+  return redis.hdel(keys.running, ...ids);
+}
+
+/** KEYS: running, deaths, result. ARGV: id. Counts a death once: the note is taken away with it. */
+const historyLua = `
+local note = redis.call('HGET', KEYS[1], ARGV[1])
+local final = redis.call('EXISTS', KEYS[3])
+if note and final == 0 then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  if string.match(note, '^%d+|%d+|1|') then redis.call('HINCRBY', KEYS[2], ARGV[1], 1) end
+end
+return {final, note, redis.call('HGET', KEYS[2], ARGV[1])}
+`;
+
+const historyScript: Script = { name: "millraceHistory", lua: historyLua };
+
+/** What became of a job that was taken before. */
+export interface JobHistory {
+  /** Its final state is written already: there is nothing left to run. */
+  final: boolean;
+  /** It was in a run that never ended. */
+  diedRunning: boolean;
+  /** How often it was running alone when slot and worker died together. */
+  deaths: number;
+}
+
+/** Reads the history of a job that BullMQ hands out again. */
+export async function readHistory(redis: RedisClient, keys: ModelKeys, id: string): Promise<JobHistory> {
+  const [final, note, deaths] = (await runScript(
+    redis,
+    historyScript,
+    [keys.running, keys.deaths, keys.result(id)],
+    [id],
+  )) as [number, string | null, string | null];
+  return { final: final === 1, diedRunning: note !== null, deaths: Number(deaths ?? 0) };
+}

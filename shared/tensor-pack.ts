@@ -1,0 +1,90 @@
+import { type Dtype, dtypes, elementBytes } from "./dtype.js";
+
+/** A named tensor as bytes: little-endian elements in row-major order; strings as 4-byte length and UTF-8 each. */
+export interface PackedTensor {
+  name: string;
+  dtype: Dtype;
+  shape: number[];
+  bytes: Uint8Array;
+}
+
+/**
+ * Named tensors in one buffer, which is how an input travels from the API through Redis to a slot.
+ *
+ * Layout, little-endian: tensor count (u8); then for each tensor: name length (u8), name, data type (u8, position in
+ * `dtypes`), rank (u8), dimensions (u32 each), byte length (u32), bytes.
+ */
+export function packTensors(tensors: readonly PackedTensor[]): Buffer {
+  let size = 1;
+  const names = tensors.map((tensor) => Buffer.from(tensor.name));
+  tensors.forEach((tensor, i) => {
+    size += 7 + (names[i] as Buffer).length + 4 * tensor.shape.length + tensor.bytes.length;
+  });
+  const out = Buffer.allocUnsafe(size);
+  let at = out.writeUInt8(tensors.length, 0);
+  tensors.forEach((tensor, i) => {
+    const name = names[i] as Buffer;
+    at = out.writeUInt8(name.length, at);
+    at += name.copy(out, at);
+    at = out.writeUInt8(dtypes.indexOf(tensor.dtype), at);
+    at = out.writeUInt8(tensor.shape.length, at);
+    for (const dimension of tensor.shape) at = out.writeUInt32LE(dimension, at);
+    at = out.writeUInt32LE(tensor.bytes.length, at);
+    out.set(tensor.bytes, at);
+    at += tensor.bytes.length;
+  });
+  return out;
+}
+
+/** The tensors in a pack, as views of it. Throws a RangeError when the lengths in it do not add up. */
+export function unpackTensors(pack: Buffer): PackedTensor[] {
+  let at = 1;
+  const tensors: PackedTensor[] = [];
+  for (let i = pack.readUInt8(0); i > 0; i--) {
+    const nameEnd = at + 1 + pack.readUInt8(at);
+    const name = pack.toString("utf8", at + 1, nameEnd);
+    const dtype = dtypes[pack.readUInt8(nameEnd)];
+    const rank = pack.readUInt8(nameEnd + 1);
+    at = nameEnd + 2;
+    const shape: number[] = [];
+    let elements = 1;
+    for (let d = 0; d < rank; d++, at += 4) {
+      const dimension = pack.readUInt32LE(at);
+      shape.push(dimension);
+      elements *= dimension;
+    }
+    const length = pack.readUInt32LE(at);
+    at += 4;
+    const known = dtype !== undefined && (dtype === "string" || length === elements * elementBytes[dtype]);
+    if (!known || at + length > pack.length) throw new RangeError(`tensor pack is damaged at byte ${at}`);
+    tensors.push({ name, dtype, shape, bytes: pack.subarray(at, at + length) });
+    at += length;
+  }
+  if (at !== pack.length) throw new RangeError("tensor pack has bytes left over");
+  return tensors;
+}
+
+/** Strings as length-prefixed UTF-8, in order. */
+export function packStrings(values: readonly string[]): Buffer {
+  const parts: Buffer[] = [];
+  for (const value of values) {
+    const text = Buffer.from(value);
+    const length = Buffer.allocUnsafe(4);
+    length.writeUInt32LE(text.length);
+    parts.push(length, text);
+  }
+  return Buffer.concat(parts);
+}
+
+/** The strings in length-prefixed UTF-8. Throws a RangeError when a length points beyond the end. */
+export function unpackStrings(bytes: Uint8Array): string[] {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const values: string[] = [];
+  for (let at = 0; at < buffer.length; ) {
+    const end = at + 4 + buffer.readUInt32LE(at);
+    if (end > buffer.length) throw new RangeError("string tensor is damaged");
+    values.push(buffer.toString("utf8", at + 4, end));
+    at = end;
+  }
+  return values;
+}
