@@ -1,0 +1,200 @@
+import type { RunItem } from "./frames.js";
+import type { RunReply, SlotDiedError } from "./slot-handle.js";
+
+/** One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run. */
+export interface Lane {
+  model: string;
+  modelKey: number;
+  joinable: boolean;
+  maxBatchRows: number;
+  maxDelayMs: number;
+  timeoutMs: number;
+}
+
+/** One job that waits for a slot. */
+export interface Work {
+  id: string;
+  lane: Lane;
+  pack: Buffer;
+  rows: number;
+  /** Only works of the same signature are joined: the shapes without their first dimension. */
+  signature: string;
+  /** Has been in a run that died, so it must not take others along again. */
+  alone: boolean;
+  /** Noted before the run begins; what it returns is kept with the outcome. */
+  onBegin(startedAt: number, alone: boolean): void;
+}
+
+/**
+ * `done`: it ran. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
+ * before its run does; it is to go back into the queue.
+ */
+export type Outcome =
+  | { kind: "done"; item: RunItem }
+  | { kind: "blamed"; code: "timeout" | "poisoned" }
+  | { kind: "released" };
+
+/** What the dispatcher needs of a slot pool. */
+export interface Runner {
+  hasIdle(modelKey: number): boolean;
+  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number): Promise<RunReply>;
+}
+
+interface Waiting extends Work {
+  since: number;
+  settle(outcome: Outcome): void;
+}
+
+/**
+ * Dynamic batching. Works wait only while every slot is busy (or for the lane's `maxDelayMs`); when a slot becomes idle,
+ * the lane whose first work has waited longest gives up to `maxBatchRows` rows as one run. A run that dies with more
+ * than one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
+ */
+export class Dispatcher {
+  readonly #runner: Runner;
+  readonly #lanes = new Map<string, Waiting[]>();
+  readonly #onRun: (lane: Lane, works: readonly Work[], rows: number) => void;
+  #begun = new Set<Waiting>();
+  #draining = false;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(runner: Runner, onRun: (lane: Lane, works: readonly Work[], rows: number) => void = () => undefined) {
+    this.#runner = runner;
+    this.#onRun = onRun;
+  }
+
+  /** Resolves when the work has run or is given back; never rejects. */
+  submit(work: Work): Promise<Outcome> {
+    if (this.#draining) return Promise.resolve({ kind: "released" });
+    return new Promise((settle) => {
+      this.#enqueue({ ...work, since: performance.now(), settle }, false);
+      this.pump();
+    });
+  }
+
+  /** Starts what can start; to be called whenever a slot becomes idle. */
+  pump(): void {
+    for (;;) {
+      const key = this.#nextLane();
+      if (key === null) return;
+      void this.#start(this.#takeRun(key));
+    }
+  }
+
+  /** Gives back all that has not begun, takes no more, and resolves when what has begun is done. */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    for (const queue of this.#lanes.values()) for (const work of queue) work.settle({ kind: "released" });
+    this.#lanes.clear();
+    while (this.#begun.size > 0) await this.#oneSettled();
+  }
+
+  get waiting(): number {
+    let count = 0;
+    for (const queue of this.#lanes.values()) count += queue.length;
+    return count;
+  }
+
+  #settled: (() => void)[] = [];
+
+  #oneSettled(): Promise<void> {
+    return new Promise((resolve) => this.#settled.push(resolve));
+  }
+
+  #enqueue(work: Waiting, first: boolean): void {
+    // Works that run alone have a lane each time, so that they never hold up those that can be joined.
+    const key = `${work.lane.modelKey}|${work.alone ? "alone" : work.signature}`;
+    const queue = this.#lanes.get(key);
+    if (queue === undefined) this.#lanes.set(key, [work]);
+    else if (first) queue.unshift(work);
+    else queue.push(work);
+  }
+
+  /** The lane that is ready, has an idle slot and has waited longest; sets a timer for one that waits for company. */
+  #nextLane(): string | null {
+    let best: string | null = null;
+    let bestSince = Number.POSITIVE_INFINITY;
+    let soonest = Number.POSITIVE_INFINITY;
+    const now = performance.now();
+    for (const [key, queue] of this.#lanes) {
+      const head = queue[0] as Waiting;
+      if (head.since >= bestSince || !this.#runner.hasIdle(head.lane.modelKey)) continue;
+      const dueAt = head.since + (head.alone || !head.lane.joinable ? 0 : head.lane.maxDelayMs);
+      if (dueAt > now && rowsOf(queue) < head.lane.maxBatchRows) soonest = Math.min(soonest, dueAt);
+      else {
+        best = key;
+        bestSince = head.since;
+      }
+    }
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    if (best === null && soonest < Number.POSITIVE_INFINITY) {
+      this.#timer = setTimeout(() => this.pump(), Math.max(1, Math.ceil(soonest - now)));
+    }
+    return best;
+  }
+
+  #takeRun(key: string): Waiting[] {
+    const queue = this.#lanes.get(key) as Waiting[];
+    const { lane, alone } = queue[0] as Waiting;
+    let count = 1;
+    if (lane.joinable && !alone) {
+      let rows = (queue[0] as Waiting).rows;
+      while (count < queue.length) {
+        rows += (queue[count] as Waiting).rows;
+        if (rows > lane.maxBatchRows) break;
+        count += 1;
+      }
+    }
+    const run = queue.splice(0, count);
+    if (queue.length === 0) this.#lanes.delete(key);
+    return run;
+  }
+
+  async #start(run: Waiting[]): Promise<void> {
+    const { lane } = run[0] as Waiting;
+    const startedAt = Date.now();
+    for (const work of run) {
+      this.#begun.add(work);
+      work.onBegin(startedAt, run.length === 1);
+    }
+    this.#onRun(lane, run, rowsOf(run));
+    try {
+      const reply = await this.#runner.run(
+        lane.modelKey,
+        run.map((work) => work.pack),
+        lane.timeoutMs,
+      );
+      if (!reply.joinable) lane.joinable = false;
+      for (const [i, work] of run.entries()) {
+        this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
+      }
+    } catch (fault) {
+      this.#afterDeath(run, (fault as SlotDiedError).reason);
+    }
+    this.pump();
+  }
+
+  #afterDeath(run: readonly Waiting[], reason: SlotDiedError["reason"]): void {
+    for (const work of run) {
+      if (reason === "closed" || this.#draining) this.#settle(work, { kind: "released" });
+      else if (run.length === 1)
+        this.#settle(work, { kind: "blamed", code: reason === "timeout" ? "timeout" : "poisoned" });
+      else {
+        this.#begun.delete(work);
+        this.#enqueue({ ...work, alone: true }, false);
+      }
+    }
+  }
+
+  #settle(work: Waiting, outcome: Outcome): void {
+    this.#begun.delete(work);
+    work.settle(outcome);
+    const waiters = this.#settled;
+    this.#settled = [];
+    for (const wake of waiters) wake();
+  }
+}
+
+const rowsOf = (works: readonly Work[]): number => works.reduce((rows, work) => rows + work.rows, 0);

@@ -1,0 +1,131 @@
+import type { Readable } from "node:stream";
+
+/**
+ * What a worker and its slots say to each other over a pipe: frames of length (u32, of all that follows), kind (u8)
+ * and body, little-endian. Tensors travel as the bytes they are.
+ */
+export const frameKinds = { load: 1, unload: 2, run: 3, loaded: 11, done: 12 } as const;
+
+export interface Frame {
+  kind: number;
+  body: Buffer;
+}
+
+const headBytes = 5;
+
+/** One frame in one buffer. */
+export function encodeFrame(kind: number, body: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(headBytes + body.length);
+  frame.writeUInt32LE(body.length + 1, 0);
+  frame.writeUInt8(kind, 4);
+  frame.set(body, headBytes);
+  return frame;
+}
+
+export const encodeJsonFrame = (kind: number, value: unknown): Buffer =>
+  encodeFrame(kind, Buffer.from(JSON.stringify(value)));
+
+/** Calls `onFrame` for each frame of a stream, in order. */
+export function readFrames(stream: Readable, onFrame: (frame: Frame) => void): void {
+  let chunks: Buffer[] = [];
+  let have = 0;
+  let need = headBytes;
+  stream.on("data", (chunk: Buffer) => {
+    chunks.push(chunk);
+    have += chunk.length;
+    if (have < need) return;
+    let buffer = chunks.length === 1 ? chunk : Buffer.concat(chunks, have);
+    for (;;) {
+      need = buffer.length < 4 ? headBytes : 4 + buffer.readUInt32LE(0);
+      if (buffer.length < need) break;
+      onFrame({ kind: buffer.readUInt8(4), body: buffer.subarray(headBytes, need) });
+      buffer = buffer.subarray(need);
+    }
+    chunks = buffer.length === 0 ? [] : [buffer];
+    have = buffer.length;
+  });
+}
+
+/** A run as a slot is given it: packs of one loaded model version. */
+export interface RunRequest {
+  runId: number;
+  modelKey: number;
+  packs: readonly Buffer[];
+}
+
+/** Layout: run id (u32), model key (u32), count (u32), then length (u32) and bytes of each pack. */
+export function encodeRun({ runId, modelKey, packs }: RunRequest): Buffer {
+  let size = 12;
+  for (const pack of packs) size += 4 + pack.length;
+  const frame = Buffer.allocUnsafe(headBytes + size);
+  let at = frame.writeUInt32LE(size + 1, 0);
+  at = frame.writeUInt8(frameKinds.run, at);
+  at = frame.writeUInt32LE(runId, at);
+  at = frame.writeUInt32LE(modelKey, at);
+  at = frame.writeUInt32LE(packs.length, at);
+  for (const pack of packs) {
+    at = frame.writeUInt32LE(pack.length, at);
+    at += pack.copy(frame, at);
+  }
+  return frame;
+}
+
+export function decodeRun(body: Buffer): RunRequest {
+  const packs: Buffer[] = [];
+  let at = 12;
+  for (let left = body.readUInt32LE(8); left > 0; left--) {
+    const end = at + 4 + body.readUInt32LE(at);
+    packs.push(body.subarray(at + 4, end));
+    at = end;
+  }
+  return { runId: body.readUInt32LE(0), modelKey: body.readUInt32LE(4), packs };
+}
+
+/** What became of one input of a run: its output as JSON text, or why it has none. */
+export interface RunItem {
+  ok: boolean;
+  /** Output JSON; where not ok, a sentence that is safe to show a client. */
+  text: string;
+  /** Probability of a classifier's label; NaN for other heads. */
+  confidence: number;
+  /** Milliseconds and rows of the ONNX run that it was part of. */
+  inferenceMs: number;
+  batchRows: number;
+}
+
+/** Layout: run id (u32), joinable (u8), count (u32), then per item ok (u8), confidence, ms (f32), rows, length (u32), text. */
+export function encodeDone(runId: number, joinable: boolean, items: readonly RunItem[]): Buffer {
+  const texts = items.map((item) => Buffer.from(item.text));
+  let size = 9 + 17 * items.length;
+  for (const text of texts) size += text.length;
+  const body = Buffer.allocUnsafe(size);
+  let at = body.writeUInt32LE(runId, 0);
+  at = body.writeUInt8(joinable ? 1 : 0, at);
+  at = body.writeUInt32LE(items.length, at);
+  items.forEach((item, i) => {
+    at = body.writeUInt8(item.ok ? 1 : 0, at);
+    at = body.writeFloatLE(item.confidence, at);
+    at = body.writeFloatLE(item.inferenceMs, at);
+    at = body.writeUInt32LE(item.batchRows, at);
+    at = body.writeUInt32LE((texts[i] as Buffer).length, at);
+    at += (texts[i] as Buffer).copy(body, at);
+  });
+  return encodeFrame(frameKinds.done, body);
+}
+
+export function decodeDone(body: Buffer): { runId: number; joinable: boolean; items: RunItem[] } {
+  const items: RunItem[] = [];
+  let at = 9;
+  for (let left = body.readUInt32LE(5); left > 0; left--) {
+    const end = at + 17 + body.readUInt32LE(at + 13);
+    items.push({
+      ok: body.readUInt8(at) === 1,
+      confidence: body.readFloatLE(at + 1),
+      inferenceMs: body.readFloatLE(at + 5),
+      batchRows: body.readUInt32LE(at + 9),
+      text: body.toString("utf8", at + 17, end),
+    });
+    at = end;
+  }
+  return { runId: body.readUInt32LE(0), joinable: body.readUInt8(4) === 1, items };
+}

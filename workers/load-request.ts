@@ -1,0 +1,17 @@
+import type { TensorSpec } from "@millrace/shared/announcement.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
+
+/** What a slot is told to load; `key` names it in the runs that follow. */
+export interface LoadRequest {
+  key: number;
+  model: string;
+  version: string;
+  /** The ONNX file. */
+  file: string;
+  manifest: Manifest;
+}
+
+/** What a slot says of it: what the ONNX file declares, or why it cannot be served. */
+export type LoadReply =
+  | { key: number; ok: true; inputs: TensorSpec[]; outputs: TensorSpec[]; joinable: boolean }
+  | { key: number; ok: false; reason: string };

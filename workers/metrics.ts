@@ -1,0 +1,59 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+
+const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
+
+/** What a worker tells Prometheus; no label holds an owner or an id. */
+export function createWorkerMetrics() {
+  const register = new Registry();
+  const registers = [register];
+  collectDefaultMetrics({ register });
+  return {
+    register,
+    predictions: new Counter({
+      name: "ml_prediction_total",
+      help: "Predictions that became final on this worker, by status",
+      labelNames: ["model", "version", "status"],
+      registers,
+    }),
+    latency: new Histogram({
+      name: "ml_prediction_latency_seconds",
+      help: "Latency of succeeded predictions: queue (created to first run), inference (ONNX run), total",
+      labelNames: ["model", "stage"],
+      buckets: latencyBuckets,
+      registers,
+    }),
+    confidence: new Histogram({
+      name: "ml_prediction_confidence",
+      help: "Probability of the label that a classifier chose",
+      labelNames: ["model"],
+      buckets: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1],
+      registers,
+    }),
+    batchRows: new Histogram({
+      name: "ml_batch_rows",
+      help: "Rows of a run as it was sent to a slot",
+      labelNames: ["model"],
+      buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
+      registers,
+    }),
+    retries: new Counter({
+      name: "ml_prediction_retry_total",
+      help: "Attempts that failed and are tried again, by reason",
+      labelNames: ["model", "code"],
+      registers,
+    }),
+    slotDeaths: new Counter({
+      name: "ml_slot_death_total",
+      help: "Inference processes that ended without being asked to",
+      registers,
+    }),
+    modelLoaded: new Gauge({
+      name: "ml_model_loaded",
+      help: "1 for each version that this worker serves, 0 for each that it could not load",
+      labelNames: ["model", "version"],
+      registers,
+    }),
+  };
+}
+
+export type WorkerMetrics = ReturnType<typeof createWorkerMetrics>;

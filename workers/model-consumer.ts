@@ -1,0 +1,64 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { type Job, Worker } from "bullmq";
+import type { processPrediction } from "./process-prediction.js";
+
+export interface ModelConsumerOptions {
+  model: string;
+  keys: ModelKeys;
+  redis: RedisClient;
+  /** Jobs held at once: those that run and those that wait for a slot. */
+  concurrency: number;
+  attempts: number;
+  backoffMs: number;
+  process: ReturnType<typeof processPrediction>;
+  log: Logger;
+}
+
+type RawJob = Parameters<Worker<unknown, string>["createJob"]>[0];
+
+/** A job as BullMQ hands it out, and whether its prediction was made final before anything ran. */
+type PredictionBullJob = Job<unknown, string> & { endedEarly: boolean };
+
+/**
+ * Takes the jobs of one model. What BullMQ knows of a job stays small: attempts and backoff come from the manifest at
+ * this moment, not from when it was added.
+ */
+export function createModelConsumer(options: ModelConsumerOptions): Worker<unknown, string> {
+  const { backoffMs, log, model } = options;
+
+  class PredictionWorker extends Worker<unknown, string> {
+    protected override createJob(raw: RawJob, id: string): Job<unknown, string> {
+      const job = super.createJob(raw, id) as PredictionBullJob;
+      job.endedEarly = (raw as { fin?: string }).fin !== undefined;
+      job.opts.attempts = options.attempts;
+      job.opts.backoff = { type: "custom" };
+      return job;
+    }
+  }
+
+  const worker = new PredictionWorker(
+    model,
+    (job, token) => options.process(job as PredictionBullJob, token as string),
+    {
+      connection: options.redis as never,
+      prefix: options.keys.queuePrefix,
+      autorun: false,
+      concurrency: options.concurrency,
+      lockDuration: lockDurationMs,
+      stalledInterval: stalledIntervalMs,
+      // A job goes back as often as its worker dies; who is to blame is found out by what ran, not by counting this.
+      maxStalledCount: Number.MAX_SAFE_INTEGER,
+      runRetryDelay: 500,
+      removeOnComplete: { count: keptJobs },
+      removeOnFail: { count: keptJobs },
+      settings: {
+        backoffStrategy: (attemptsMade) => backoffMs * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),
+      },
+    },
+  );
+  worker.on("error", (error) => log.warn("queue trouble", { model, error }));
+  return worker;
+}

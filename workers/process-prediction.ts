@@ -1,0 +1,220 @@
+import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { rowsOf } from "@millrace/shared/pack-tensors.js";
+import { type PredictionStatus, predictionJson, type Timings } from "@millrace/shared/prediction.js";
+import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
+import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
+import type { Dispatcher, Lane, Outcome } from "./dispatcher.js";
+import type { WorkerMetrics } from "./metrics.js";
+import type { ResultWriter } from "./result-writer.js";
+import type { RunNotebook } from "./run-notebook.js";
+
+/** A version that this worker has in its slots. */
+export interface ServedVersion {
+  model: string;
+  version: string;
+  digest: string;
+  /** Tabular inputs all have the same shape, so that nothing needs to be compared to join them. */
+  uniform: boolean;
+  attempts: number;
+  lane: Lane;
+}
+
+/** What of a BullMQ job is used here; a test can call the processor with a plain object. */
+export interface TakenJob {
+  id?: string | undefined;
+  data: unknown;
+  timestamp: number;
+  /** Attempts that failed before this one. */
+  attemptsMade: number;
+  /** Times that it was taken, this one included. */
+  attemptsStarted: number;
+  endedEarly: boolean;
+  moveToDelayed(timestamp: number, token?: string): Promise<unknown>;
+  moveToWait(token?: string): Promise<unknown>;
+}
+
+export interface ProcessPredictionOptions {
+  workerId: string;
+  version(name: string): ServedVersion | undefined;
+  dispatcher: Pick<Dispatcher, "submit">;
+  writer: ResultWriter;
+  notebook: RunNotebook;
+  history(id: string): Promise<JobHistory>;
+  metrics: WorkerMetrics;
+  log: Logger;
+}
+
+/**
+ * How often a job may be running alone while slot and worker die together before it counts as the cause. It is more
+ * than an attempt, because whoever kills a worker from outside kills whatever happens to run.
+ */
+const deathsToBlame = 10;
+/** How long a job waits for a worker that has its version, when this one has not. */
+const otherVersionDelayMs = 1000;
+
+/** A prediction as it is taken: what the job says, and what is known of it by now. */
+interface Taken {
+  job: TakenJob;
+  id: string;
+  token: string;
+  data: PredictionJob;
+  served: ServedVersion;
+  startedAt: number | null;
+  deaths: number;
+}
+
+interface Ending {
+  status: PredictionStatus;
+  outputJson: string | null;
+  error: { code: string; detail: string } | null;
+  timings: Timings | null;
+  confidence: number;
+}
+
+/**
+ * The processor of a prediction's job. The result is written before BullMQ hears of the end, so that a job which is
+ * handed out twice finds its result and is not run again; what BullMQ keeps is only a word about it.
+ */
+export function processPrediction(options: ProcessPredictionOptions) {
+  const { dispatcher, history, metrics, notebook, workerId, writer } = options;
+
+  return async (job: TakenJob, token: string): Promise<string> => {
+    if (job.endedEarly) return "ended before it was taken";
+    const id = job.id as string;
+    const parsed = predictionJobSchema.safeParse(job.data);
+    if (!parsed.success) throw new UnrecoverableError(`unreadable job data: ${parsed.error.message}`);
+    const data = parsed.data;
+    const served = options.version(data.ver);
+    if (served === undefined) {
+      await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
+      throw new DelayedError();
+    }
+    const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0 };
+    if (data.e !== undefined && data.e <= Date.now()) {
+      return finish(taken, failure("expired", "expired", "it was not started in time"));
+    }
+    let alone = job.attemptsMade > 0;
+    if (job.attemptsStarted > 1) {
+      const past = await history(id);
+      if (past.final) return "already final";
+      taken.deaths = past.deaths;
+      if (past.deaths >= deathsToBlame) {
+        return finish(taken, failure("failed", "poisoned", "whatever ran this input died, each time it was tried"));
+      }
+      alone ||= past.diedRunning || past.deaths > 0;
+    }
+    const outcome = await run(taken, alone);
+    if (outcome.kind === "released") {
+      await notebook.forget(id);
+      await job.moveToWait(token);
+      throw new WaitingError();
+    }
+    if (outcome.kind === "done") return finish(taken, ending(taken, outcome));
+    return retryOrFail(taken, outcome.code);
+  };
+
+  function run(taken: Taken, alone: boolean): Promise<Outcome> {
+    const { data, id, job, served } = taken;
+    const pack = Buffer.from(data.x, "base64");
+    const tensors = served.uniform ? null : unpackTensors(pack);
+    const attempt = job.attemptsMade + taken.deaths + 1;
+    return dispatcher.submit({
+      id,
+      lane: served.lane,
+      pack,
+      rows: tensors === null ? 1 : rowsOf(tensors),
+      signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
+      alone,
+      onBegin(startedAt, isAlone) {
+        taken.startedAt ??= startedAt;
+        notebook.note(id, { startedAt, attempt, alone: isAlone, worker: workerId });
+      },
+    });
+  }
+
+  /** A slot died or was late with nothing but this job in it, so the job pays one attempt. */
+  async function retryOrFail(taken: Taken, code: "timeout" | "poisoned"): Promise<string> {
+    const { id, job, served } = taken;
+    const detail =
+      code === "timeout"
+        ? `the run took longer than the model's ${served.lane.timeoutMs} ms`
+        : "the process that ran this input died";
+    if (job.attemptsMade + 1 < served.attempts) {
+      await notebook.forget(id);
+      metrics.retries.inc({ model: served.model, code });
+      throw new Error(`${code}: ${detail}`);
+    }
+    return finish(taken, failure("failed", code, detail));
+  }
+
+  function ending(taken: Taken, { item }: Extract<Outcome, { kind: "done" }>): Ending {
+    if (!item.ok) return failure("failed", "inference_failed", item.text);
+    const now = Date.now();
+    const { timestamp } = taken.job;
+    return {
+      status: "succeeded",
+      outputJson: item.text,
+      error: null,
+      confidence: item.confidence,
+      timings: {
+        queueMs: (taken.startedAt as number) - timestamp,
+        inferenceMs: item.inferenceMs,
+        totalMs: now - timestamp,
+        batchRows: item.batchRows,
+      },
+    };
+  }
+
+  async function finish(taken: Taken, end: Ending): Promise<string> {
+    const { data, id, job, served, token } = taken;
+    const json = predictionJson({
+      id,
+      model: served.model,
+      version: served.version,
+      status: end.status,
+      outputJson: end.outputJson,
+      error: end.error,
+      createdAt: job.timestamp,
+      startedAt: taken.startedAt,
+      finishedAt: Date.now(),
+      attempts: taken.startedAt === null ? job.attemptsMade + taken.deaths : job.attemptsMade + taken.deaths + 1,
+      cached: false,
+      deduplicated: false,
+      metadata: data.m,
+      retryOf: data.ro,
+      queuePosition: null,
+      modelDigest: served.digest,
+      timings: end.timings,
+    });
+    const outcome = await writer.write({ id, token, result: { owner: data.o, status: end.status, json } });
+    if (outcome === "written") observe(taken, end);
+    // BullMQ is told of a failure too, so that the queue page shows it under that word.
+    if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);
+    return outcome === "written" ? end.status : outcome;
+  }
+
+  function observe(taken: Taken, end: Ending): void {
+    const { data, id, served } = taken;
+    const { model, version } = served;
+    metrics.predictions.inc({ model, version, status: end.status });
+    if (end.timings !== null) {
+      metrics.latency.observe({ model, stage: "queue" }, end.timings.queueMs / 1000);
+      metrics.latency.observe({ model, stage: "inference" }, end.timings.inferenceMs / 1000);
+      metrics.latency.observe({ model, stage: "total" }, end.timings.totalMs / 1000);
+    }
+    if (!Number.isNaN(end.confidence)) metrics.confidence.observe({ model }, end.confidence);
+    const line = { prediction_id: id, request_id: data.r, model, version, status: end.status };
+    if (end.error === null) options.log.info("prediction finished", line);
+    else options.log.warn("prediction finished", { ...line, code: end.error.code });
+  }
+}
+
+const failure = (status: PredictionStatus, code: string, detail: string): Ending => ({
+  status,
+  outputJson: null,
+  error: { code, detail },
+  timings: null,
+  confidence: Number.NaN,
+});

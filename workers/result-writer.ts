@@ -1,0 +1,74 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { type ModelKeys, noticeChannel } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { type Finish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/finish.js";
+
+const longestCallBytes = 1_000_000;
+const retryDelayMs = 250;
+
+export interface ResultWriter {
+  /** Makes a prediction final. Resolves once Redis has it, however long that takes. */
+  write(finish: Finish): Promise<FinishOutcome>;
+}
+
+interface Pending {
+  finish: Finish;
+  resolve(outcome: FinishOutcome): void;
+}
+
+/**
+ * Writes the results of one model. Those that come in the same turn of the event loop, as the results of one run do,
+ * go in one step. Where Redis refuses (full, read-only during a fail-over), it is tried again until the job's lock is
+ * gone, which Redis then says as `lost`.
+ */
+export function createResultWriter(
+  redis: RedisClient,
+  keys: ModelKeys,
+  settings: { keyPrefix: string; resultTtlSeconds: number; log: Logger },
+): ResultWriter {
+  let pending: Pending[] = [];
+
+  const flush = async (batch: readonly Pending[]) => {
+    for (;;) {
+      try {
+        const outcomes = await finishPredictions(
+          redis,
+          keys,
+          batch.map((entry) => entry.finish),
+          { resultTtlSeconds: settings.resultTtlSeconds, channelPrefix: noticeChannel(settings.keyPrefix, "") },
+        );
+        for (const [i, entry] of batch.entries()) entry.resolve(outcomes[i] as FinishOutcome);
+        return;
+      } catch (error) {
+        settings.log.error("results cannot be written, trying again", { error, results: batch.length });
+        await delay(retryDelayMs);
+      }
+    }
+  };
+
+  const flushAll = () => {
+    let batch: Pending[] = [];
+    let bytes = 0;
+    for (const entry of pending) {
+      batch.push(entry);
+      bytes += entry.finish.result.json.length;
+      if (bytes >= longestCallBytes) {
+        void flush(batch);
+        batch = [];
+        bytes = 0;
+      }
+    }
+    if (batch.length > 0) void flush(batch);
+    pending = [];
+  };
+
+  return {
+    write(finish) {
+      return new Promise((resolve) => {
+        if (pending.length === 0) setImmediate(flushAll);
+        pending.push({ finish, resolve });
+      });
+    },
+  };
+}

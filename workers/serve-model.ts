@@ -1,0 +1,121 @@
+import { beatEveryMs } from "@millrace/shared/announcement.js";
+import type { WorkerConfig } from "@millrace/shared/config.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { modelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { beat, endBeat } from "@millrace/shared/scripts/announce.js";
+import { readHistory } from "@millrace/shared/scripts/run-notes.js";
+import type { Dispatcher } from "./dispatcher.js";
+import type { LoadedVersion } from "./load-versions.js";
+import type { WorkerMetrics } from "./metrics.js";
+import { createModelConsumer } from "./model-consumer.js";
+import { processPrediction } from "./process-prediction.js";
+import { createResultWriter } from "./result-writer.js";
+import { createRunNotebook } from "./run-notebook.js";
+
+export interface Serving {
+  /** Milliseconds since Redis last took this worker's beats. */
+  lastBeatAgeMs(): number;
+  close(): Promise<void>;
+}
+
+interface ServingOptions {
+  loaded: readonly LoadedVersion[];
+  redis: RedisClient;
+  dispatcher: Dispatcher;
+  metrics: WorkerMetrics;
+  log: Logger;
+  config: WorkerConfig;
+  workerId: string;
+  /** Ends the slots with whatever still runs in them. */
+  endSlots(): void;
+}
+
+/** Jobs that one model holds at once: enough to fill a run on every slot and the next one, and never a flood. */
+const concurrencyOf = (maxBatchRows: number): number => Math.max(16, Math.min(256, 2 * maxBatchRows));
+
+/** Takes jobs of every loaded model and beats for them until closed. */
+export function startServing(options: ServingOptions): Serving {
+  const byModel = new Map<string, LoadedVersion[]>();
+  for (const version of options.loaded) byModel.set(version.model, [...(byModel.get(version.model) ?? []), version]);
+  const consumers = [...byModel].map(([model, versions]) => serveModel(options, model, versions));
+  const { dispatcher, log, redis, workerId } = options;
+  let lastBeatAt = Date.now();
+
+  const beatAll = async () => {
+    try {
+      for (const { keys, versions } of consumers) {
+        await beat(
+          redis,
+          keys,
+          workerId,
+          versions.map(({ version }) => version),
+        );
+      }
+      lastBeatAt = Date.now();
+    } catch (error) {
+      log.warn("beat failed", { error });
+    }
+  };
+  const beats = setInterval(beatAll, beatEveryMs);
+  for (const { consumer } of consumers) consumer.run().catch((error: Error) => log.error("queue stopped", { error }));
+
+  let closing: Promise<void> | null = null;
+  const closeAll = async () => {
+    clearInterval(beats);
+    await Promise.all(consumers.map(({ consumer }) => consumer.pause(true)));
+    // What waits for a slot goes back now; what runs may finish within the grace. Closing the consumers waits for
+    // every job to be finished or given back; when the grace is over, the slots go, which releases the rest.
+    const drained = dispatcher.drain();
+    const grace = setTimeout(() => options.endSlots(), options.config.shutdownGraceMs);
+    await drained;
+    clearTimeout(grace);
+    await Promise.all(consumers.map(({ consumer }) => consumer.close()));
+    await Promise.allSettled(
+      consumers.map(({ keys, versions }) =>
+        endBeat(
+          redis,
+          keys,
+          workerId,
+          versions.map(({ version }) => version),
+        ),
+      ),
+    );
+  };
+  return {
+    lastBeatAgeMs: () => Date.now() - lastBeatAt,
+    close: () => {
+      closing ??= closeAll();
+      return closing;
+    },
+  };
+}
+
+function serveModel(options: ServingOptions, model: string, versions: readonly LoadedVersion[]) {
+  const { config, dispatcher, log, metrics, redis, workerId } = options;
+  const keys = modelKeys(config.keyPrefix, model);
+  const byVersion = new Map(versions.map((version) => [version.version, version]));
+  for (const { version } of versions) metrics.modelLoaded.set({ model, version }, 1);
+  const { keyPrefix, resultTtlSeconds } = config;
+  const newest = versions.at(-1) as LoadedVersion;
+  const consumer = createModelConsumer({
+    model,
+    keys,
+    redis,
+    concurrency: concurrencyOf(Math.max(...versions.map(({ lane }) => lane.maxBatchRows))),
+    attempts: newest.attempts,
+    backoffMs: newest.announcement.manifest.backoff_ms,
+    log,
+    process: processPrediction({
+      workerId,
+      version: (name) => byVersion.get(name),
+      dispatcher,
+      writer: createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, log }),
+      notebook: createRunNotebook(redis, keys, log),
+      history: (id) => readHistory(redis, keys, id),
+      metrics,
+      log,
+    }),
+  });
+  return { consumer, keys, versions };
+}

@@ -1,0 +1,122 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import type { Duplex } from "node:stream";
+import { fileURLToPath } from "node:url";
+import { decodeDone, encodeJsonFrame, encodeRun, type Frame, frameKinds, type RunItem, readFrames } from "./frames.js";
+import type { LoadReply, LoadRequest } from "./load-request.js";
+
+/** A slot ended while it had something to do: `timeout` where this side killed it for being late, else `crash`. */
+export class SlotDiedError extends Error {
+  readonly reason: "timeout" | "crash" | "closed";
+
+  constructor(reason: SlotDiedError["reason"], detail: string) {
+    super(detail);
+    this.name = "SlotDiedError";
+    this.reason = reason;
+  }
+}
+
+export interface RunReply {
+  joinable: boolean;
+  items: RunItem[];
+}
+
+interface Errand<T> {
+  resolve(value: T): void;
+  reject(fault: SlotDiedError): void;
+  timer: NodeJS.Timeout;
+}
+
+const slotProgram = fileURLToPath(new URL("./slot/main.js", import.meta.url));
+const farewellMs = 2000;
+
+/** The worker's side of one slot process: one errand at a time, each with a deadline that kills the process. */
+export class SlotHandle {
+  readonly #child: ChildProcess;
+  readonly #pipe: Duplex;
+  #errand: Errand<LoadReply | RunReply> | null = null;
+  #lastRunId = 0;
+  #killedFor: SlotDiedError["reason"] | null = null;
+  readonly exited: Promise<string>;
+
+  constructor(environment: Record<string, string | undefined>, program: string = slotProgram) {
+    this.#child = spawn(process.execPath, ["--max-semi-space-size=4", program], {
+      env: environment,
+      stdio: ["pipe", "ignore", "inherit", "pipe"],
+    });
+    this.#pipe = this.#child.stdio[3] as Duplex;
+    // The slot's end closes when it dies; what that means is told by its exit.
+    this.#pipe.on("error", () => undefined);
+    this.#child.stdin?.on("error", () => undefined);
+    readFrames(this.#pipe, (frame) => this.#receive(frame));
+    this.exited = new Promise((resolve) => {
+      const end = (how: string) => {
+        this.#fail(how);
+        resolve(how);
+      };
+      this.#child.once("error", (fault) => end(`could not be started: ${fault.message}`));
+      this.#child.once("exit", (code, signal) => end(signal === null ? `exit code ${code}` : `signal ${signal}`));
+    });
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Loads a model version. Rejects with a SlotDiedError when that kills the process or takes too long. */
+  load(request: LoadRequest, timeoutMs: number): Promise<LoadReply> {
+    return this.#send<LoadReply>(encodeJsonFrame(frameKinds.load, request), timeoutMs);
+  }
+
+  unload(key: number): void {
+    this.#pipe.write(encodeJsonFrame(frameKinds.unload, { key }));
+  }
+
+  /** Runs packs of one loaded version. Rejects with a SlotDiedError when the run kills the process or takes too long. */
+  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number): Promise<RunReply> {
+    this.#lastRunId += 1;
+    return this.#send<RunReply>(encodeRun({ runId: this.#lastRunId, modelKey, packs }), timeoutMs);
+  }
+
+  /** Ends the process: at once where it is busy, else by letting it go. May be called twice. */
+  async close(): Promise<void> {
+    this.#killedFor ??= "closed";
+    if (this.#errand !== null) this.#child.kill("SIGKILL");
+    this.#pipe.end();
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), farewellMs);
+    await this.exited;
+    clearTimeout(timer);
+  }
+
+  #send<T extends LoadReply | RunReply>(frame: Buffer, timeoutMs: number): Promise<T> {
+    if (this.#errand !== null) throw new Error("a slot does one thing at a time");
+    return new Promise<T>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#killedFor = "timeout";
+        this.#child.kill("SIGKILL");
+      }, timeoutMs);
+      this.#errand = { resolve: resolve as Errand<LoadReply | RunReply>["resolve"], reject, timer };
+      if (this.#child.exitCode !== null || this.#child.signalCode !== null) this.#fail("it had ended before");
+      else this.#pipe.write(frame);
+    });
+  }
+
+  #receive(frame: Frame): void {
+    const errand = this.#errand;
+    if (errand === null) return;
+    this.#errand = null;
+    clearTimeout(errand.timer);
+    if (frame.kind === frameKinds.done) errand.resolve(decodeDone(frame.body));
+    else errand.resolve(JSON.parse(frame.body.toString()) as LoadReply);
+  }
+
+  #fail(how: string): void {
+    const errand = this.#errand;
+    if (errand === null) return;
+    this.#errand = null;
+    clearTimeout(errand.timer);
+    const reason = this.#killedFor ?? "crash";
+    errand.reject(
+      new SlotDiedError(reason, reason === "timeout" ? "the run took too long" : `the slot ended by ${how}`),
+    );
+  }
+}

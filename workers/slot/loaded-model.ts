@@ -1,0 +1,134 @@
+import type { TensorSpec } from "@millrace/shared/announcement.js";
+import { packerOf } from "@millrace/shared/pack-input.js";
+import { rowsOf } from "@millrace/shared/pack-tensors.js";
+import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { InferenceSession, type Tensor } from "onnxruntime-node";
+import type { RunItem } from "../frames.js";
+import type { LoadRequest } from "../load-request.js";
+import { checkManifest, describeTensors } from "./describe-model.js";
+import { type Head, headOf } from "./heads.js";
+import { toOnnxTensors } from "./onnx-tensors.js";
+import { declaresRows, rowsAreIndependent } from "./probe-joining.js";
+import { checkSamples } from "./samples.js";
+
+type Outputs = Readonly<Record<string, Tensor>>;
+
+/** One model version in memory. Runs are one at a time; the caller sees to that. */
+export class LoadedModel {
+  readonly inputs: TensorSpec[];
+  readonly outputs: TensorSpec[];
+  /** Whether inputs are joined along their first dimension; turns false when an output shows that they cannot be. */
+  joinable: boolean;
+  readonly #session: InferenceSession;
+  readonly #head: Head;
+
+  private constructor(session: InferenceSession, request: LoadRequest) {
+    this.#session = session;
+    this.inputs = describeTensors(session.inputMetadata, "input");
+    this.outputs = describeTensors(session.outputMetadata, "output");
+    checkManifest(request.manifest, this.inputs, this.outputs);
+    this.#head = headOf(request.manifest);
+    this.joinable = declaresRows(this.inputs, this.outputs) && request.manifest.batching.max_batch_rows > 1;
+  }
+
+  /** Loads, warms up and holds the model against its samples. Rejects with a reason that names no path. */
+  static async load(request: LoadRequest): Promise<LoadedModel> {
+    const session = await InferenceSession.create(request.file, {
+      intraOpNumThreads: 1,
+      interOpNumThreads: 1,
+      executionMode: "sequential",
+      logSeverityLevel: 4,
+    }).catch((fault: Error) => {
+      throw new Error(`the ONNX file cannot be loaded: ${fault.message.replaceAll(request.file, "model.onnx")}`);
+    });
+    try {
+      const model = new LoadedModel(session, request);
+      const samples = model.#packSamples(request);
+      await checkSamples(request.manifest.samples, samples, (pack) => model.run([pack]));
+      if (model.joinable) model.joinable = await rowsAreIndependent(model.inputs, samples, (t) => model.#onnxRun(t));
+      return model;
+    } catch (fault) {
+      await session.release();
+      throw fault;
+    }
+  }
+
+  /** One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input. */
+  async run(packs: readonly Buffer[]): Promise<RunItem[]> {
+    const inputs = packs.map(unpackTensors);
+    const items: RunItem[] = new Array(inputs.length);
+    if (this.joinable || inputs.length === 1) await this.#runJoined(inputs, items, 0, inputs.length);
+    else for (let i = 0; i < inputs.length; i++) await this.#runJoined(inputs, items, i, i + 1);
+    return items;
+  }
+
+  close(): Promise<void> {
+    return this.#session.release();
+  }
+
+  /** Runs inputs [from, to) as one; where that throws, its halves, down to the one that is to blame. */
+  async #runJoined(inputs: PackedTensor[][], items: RunItem[], from: number, to: number): Promise<void> {
+    const part = inputs.slice(from, to);
+    const counts = part.map(rowsOf);
+    const rows = counts.reduce((sum, count) => sum + count, 0);
+    const begun = performance.now();
+    let outputs: Outputs;
+    try {
+      outputs = await this.#onnxRun(part);
+    } catch (fault) {
+      if (part.length === 1) {
+        items[from] = failed(inferenceFault(fault as Error), performance.now() - begun, rows);
+        return;
+      }
+      const middle = from + (part.length >> 1);
+      await this.#runJoined(inputs, items, from, middle);
+      await this.#runJoined(inputs, items, middle, to);
+      return;
+    }
+    const inferenceMs = performance.now() - begun;
+    if (part.length > 1 && !Object.values(outputs).every((tensor) => tensor.dims[0] === rows)) {
+      this.joinable = false;
+      for (let i = from; i < to; i++) await this.#runJoined(inputs, items, i, i + 1);
+      return;
+    }
+    let row = 0;
+    counts.forEach((count, i) => {
+      items[from + i] = this.#read(outputs, part.length === 1 ? null : [row, row + count], inferenceMs, rows);
+      row += count;
+    });
+  }
+
+  #read(outputs: Outputs, range: readonly [number, number] | null, inferenceMs: number, batchRows: number): RunItem {
+    const read = this.#head(outputs, range);
+    if (typeof read === "string") return failed(read, inferenceMs, batchRows);
+    return { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows };
+  }
+
+  async #onnxRun(inputs: readonly PackedTensor[][]): Promise<Outputs> {
+    return (await this.#session.run(toOnnxTensors(inputs))) as unknown as Outputs;
+  }
+
+  #packSamples(request: LoadRequest): Buffer[] {
+    const packer = packerOf({ manifest: request.manifest, inputs: this.inputs });
+    return request.manifest.samples.map((sample, i) => {
+      const packed = packer(sample.input);
+      if ("pack" in packed) return packed.pack;
+      const [first] = packed.complaints;
+      throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
+    });
+  }
+}
+
+const failed = (text: string, inferenceMs: number, batchRows: number): RunItem => ({
+  ok: false,
+  text,
+  confidence: Number.NaN,
+  inferenceMs,
+  batchRows,
+});
+
+/** What ONNX Runtime says of a run that threw, without the node's place in the file. */
+function inferenceFault(fault: Error): string {
+  const status = /Status Message: (.*)$/s.exec(fault.message)?.[1] ?? fault.message;
+  return `the model cannot run this input: ${status.replaceAll(/\/\S+/g, "").trim().slice(0, 500)}`;
+}

@@ -1,0 +1,56 @@
+import { type Dtype, elementBytes } from "@millrace/shared/dtype.js";
+import { type PackedTensor, unpackStrings } from "@millrace/shared/tensor-pack.js";
+import { Tensor } from "onnxruntime-node";
+
+/** ONNX Runtime's tensors for one run of several inputs, joined along the first dimension in order. */
+export function toOnnxTensors(inputs: readonly PackedTensor[][]): Record<string, Tensor> {
+  const feeds: Record<string, Tensor> = {};
+  (inputs[0] as PackedTensor[]).forEach((first, t) => {
+    const parts = inputs.map((tensors) => tensors[t] as PackedTensor);
+    const shape = [...first.shape];
+    if (parts.length > 1) shape[0] = parts.reduce((rows, part) => rows + (part.shape[0] as number), 0);
+    if (first.dtype === "string") {
+      feeds[first.name] = new Tensor(
+        "string",
+        parts.flatMap((part) => unpackStrings(part.bytes)),
+        shape,
+      );
+      return;
+    }
+    // Always copied: typed arrays need alignment, which bytes in a frame do not have.
+    const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.bytes.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      bytes.set(part.bytes, at);
+      at += part.bytes.length;
+    }
+    const elements = new arrayOf[first.dtype](bytes.buffer, 0, bytes.length / elementBytes[first.dtype]);
+    feeds[first.name] = new Tensor(first.dtype, elements as never, shape);
+  });
+  return feeds;
+}
+
+// Newer runtimes of JavaScript have a Float16Array, and ONNX Runtime then wants that instead of raw bits.
+const float16Array = (globalThis as unknown as { Float16Array?: Uint16ArrayConstructor }).Float16Array ?? Uint16Array;
+
+const arrayOf: Record<
+  Exclude<Dtype, "string">,
+  new (
+    buffer: ArrayBuffer,
+    offset: number,
+    length: number,
+  ) => ArrayBufferView
+> = {
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: float16Array,
+  int8: Int8Array,
+  int16: Int16Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array,
+  bool: Uint8Array,
+};

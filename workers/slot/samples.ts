@@ -1,0 +1,40 @@
+import type { Manifest } from "@millrace/shared/manifest.js";
+import type { RunItem } from "../frames.js";
+
+const tolerance = 1e-4;
+
+/**
+ * Warms a model up on its samples and holds the outputs against what the manifest expects of them: equal texts,
+ * numbers within 1e-4 (absolute, and relative above 1). Throws at the first that differs.
+ */
+export async function checkSamples(
+  samples: Manifest["samples"],
+  packs: readonly Buffer[],
+  run: (pack: Buffer) => Promise<RunItem[]>,
+): Promise<void> {
+  for (const [i, sample] of samples.entries()) {
+    const what = `sample ${sample.name === undefined ? i : `"${sample.name}"`}`;
+    const [item] = await run(packs[i] as Buffer);
+    if (!item?.ok) throw new Error(`${what} fails: ${item?.text}`);
+    const difference = sample.expected === undefined ? null : differs(sample.expected, JSON.parse(item.text), "");
+    if (difference !== null) throw new Error(`${what} does not come out as expected: ${difference}`);
+  }
+}
+
+/** Where `actual` lacks something of `expected` or has it otherwise; null where it does not. */
+function differs(expected: unknown, actual: unknown, pointer: string): string | null {
+  if (typeof expected === "number" && typeof actual === "number") {
+    const close = Math.abs(expected - actual) <= tolerance * Math.max(1, Math.abs(expected));
+    return close ? null : `${pointer} is ${actual}, expected ${expected}`;
+  }
+  if (typeof expected === "object" && expected !== null && typeof actual === "object" && actual !== null) {
+    if (Array.isArray(expected) && expected.length !== (actual as unknown[]).length)
+      return `${pointer} has another length`;
+    for (const [key, value] of Object.entries(expected)) {
+      const difference = differs(value, (actual as Record<string, unknown>)[key], `${pointer}/${key}`);
+      if (difference !== null) return difference;
+    }
+    return null;
+  }
+  return expected === actual ? null : `${pointer} is ${JSON.stringify(actual)}, expected ${JSON.stringify(expected)}`;
+}
