@@ -1,0 +1,62 @@
+import type { ApiKey } from "@millrace/shared/api-keys.js";
+import type { RedisFacts } from "@millrace/shared/check-redis.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import type { Logger } from "@millrace/shared/log.js";
+import express, { type Express } from "express";
+import { authenticator, requireScope } from "./authenticate.js";
+import type { ApiMetrics } from "./metrics.js";
+import type { ModelDirectory } from "./model-directory.js";
+import type { Notices } from "./notices.js";
+import { problemHandler } from "./problem.js";
+import { requestContext } from "./request-context.js";
+import { modelRoutes } from "./routes/models.js";
+import { operationRoutes } from "./routes/operations.js";
+import { predictionRoutes } from "./routes/predictions.js";
+import { queueRoutes } from "./routes/queues.js";
+
+export interface AppDependencies {
+  redis: RedisClient;
+  facts: RedisFacts;
+  directory: ModelDirectory;
+  notices: Notices;
+  metrics: ApiMetrics;
+  log: Logger;
+  keyPrefix: string;
+  apiKeys: readonly ApiKey[];
+  maxBodyBytes: number;
+  maxQueueDepth: number;
+  resultTtlSeconds: number;
+  stopping(): boolean;
+  /** A connection of its own for the queue page. */
+  openRedis(): RedisClient;
+  onClose(release: () => Promise<void>): void;
+}
+
+/** The Express application: what needs no key first, then what does, then the word for all that does not exist. */
+export function createApp(deps: AppDependencies): Express {
+  const app = express();
+  app.disable("x-powered-by");
+  app.disable("etag");
+  app.set("query parser", "simple");
+  const authenticate = authenticator(deps.apiKeys);
+  const mayRead = requireScope("read", authenticate);
+  const mayPredict = requireScope("predict", authenticate);
+  const mayAdmin = requireScope("admin", authenticate);
+
+  app.use(requestContext(deps.metrics));
+  app.use((_request, response, next) => {
+    response.setHeader("X-Content-Type-Options", "nosniff");
+    if (deps.stopping()) response.setHeader("Connection", "close");
+    next();
+  });
+  app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
+  app.use(predictionRoutes({ ...deps, mayPredict, mayRead }));
+  app.use(modelRoutes({ ...deps, mayRead }));
+  app.use(queueRoutes({ ...deps, mayAdmin }));
+  app.use(mayRead, () => {
+    throw new ServiceError("not_found", "there is nothing at this path");
+  });
+  app.use(problemHandler(deps.log));
+  return app;
+}

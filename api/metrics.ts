@@ -1,0 +1,36 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+
+/** What an API tells Prometheus; no label holds an owner or an id. */
+export function createApiMetrics(queueDepths: () => Promise<{ model: string; state: string; count: number }[]>) {
+  const register = new Registry();
+  const registers = [register];
+  collectDefaultMetrics({ register });
+  new Gauge({
+    name: "ml_queue_depth",
+    help: "Jobs of a model's queue by state",
+    labelNames: ["model", "state"],
+    registers,
+    async collect() {
+      this.reset();
+      for (const { model, state, count } of await queueDepths()) this.set({ model, state }, count);
+    },
+  });
+  return {
+    register,
+    invalidInput: new Counter({
+      name: "ml_invalid_input_total",
+      help: "Inputs that were refused, by why",
+      labelNames: ["model", "code"],
+      registers,
+    }),
+    http: new Histogram({
+      name: "ml_http_request_duration_seconds",
+      help: "HTTP requests by route template, method and status",
+      labelNames: ["method", "route", "status"],
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+      registers,
+    }),
+  };
+}
+
+export type ApiMetrics = ReturnType<typeof createApiMetrics>;

@@ -1,0 +1,99 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { noticeChannel } from "@millrace/shared/keys.js";
+import { decodeResult, type StoredResult } from "@millrace/shared/prediction.js";
+
+/** Somebody who waits for a prediction to become final. */
+export interface Waiter {
+  /** Resolves to the result, to `"look"` when it is worth reading again, or to null when the wait is over. */
+  next(): Promise<StoredResult | "look" | null>;
+  close(): void;
+}
+
+interface Open {
+  deliver(news: StoredResult | "look" | null): void;
+}
+
+/** Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often. */
+const lookAgainMs = 5000;
+
+/**
+ * What this API hears of ends: one subscription for all callers who wait here, on a channel of its own, so that it
+ * hears only of what they wait for.
+ */
+export class Notices {
+  readonly apiId: string;
+  readonly #subscriber: RedisClient;
+  readonly #channel: string;
+  readonly #waiting = new Map<string, Set<Open>>();
+  readonly #timer: NodeJS.Timeout;
+  #closed = false;
+
+  constructor(subscriber: RedisClient, prefix: string, apiId: string) {
+    this.apiId = apiId;
+    this.#subscriber = subscriber;
+    this.#channel = noticeChannel(prefix, apiId);
+    subscriber.on("message", (_channel: string, text: string) => this.#hear(text));
+    this.#timer = setInterval(() => this.#lookAgain(), lookAgainMs);
+  }
+
+  async start(): Promise<void> {
+    await this.#subscriber.subscribe(this.#channel);
+  }
+
+  get open(): number {
+    return this.#waiting.size;
+  }
+
+  /** Begins to listen for a prediction, for `waitMs` at the most. To be closed by the caller. */
+  wait(id: string, waitMs: number): Waiter {
+    let wake: ((news: StoredResult | "look" | null) => void) | null = null;
+    let missed: StoredResult | "look" | null | undefined;
+    const entry: Open = {
+      deliver(news) {
+        if (wake === null) missed = news === "look" && missed !== undefined ? missed : news;
+        else wake(news);
+        wake = null;
+      },
+    };
+    const timer = setTimeout(() => entry.deliver(null), this.#closed ? 0 : waitMs);
+    const set = this.#waiting.get(id) ?? new Set();
+    this.#waiting.set(id, set.add(entry));
+    return {
+      next() {
+        if (missed !== undefined) {
+          const news = missed;
+          missed = undefined;
+          return Promise.resolve(news);
+        }
+        return new Promise((resolve) => {
+          wake = resolve;
+        });
+      },
+      close: () => {
+        clearTimeout(timer);
+        entry.deliver(null);
+        set.delete(entry);
+        if (set.size === 0 && this.#waiting.get(id) === set) this.#waiting.delete(id);
+      },
+    };
+  }
+
+  /** Ends every wait at once, as if its time were over. */
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    for (const set of this.#waiting.values()) for (const entry of set) entry.deliver(null);
+  }
+
+  #hear(text: string): void {
+    const end = text.indexOf("\n");
+    const set = this.#waiting.get(text.slice(0, end));
+    if (set === undefined) return;
+    const news = end + 1 < text.length ? decodeResult(text.slice(end + 1)) : "look";
+    for (const entry of set) entry.deliver(news);
+  }
+
+  #lookAgain(): void {
+    for (const set of this.#waiting.values()) for (const entry of set) entry.deliver("look");
+  }
+}

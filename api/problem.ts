@@ -1,0 +1,105 @@
+import { type ErrorCode, ServiceError } from "@millrace/shared/errors.js";
+import type { Logger } from "@millrace/shared/log.js";
+import type { ErrorRequestHandler, Response } from "express";
+
+/** The one table from codes to statuses; a code without a row does not compile. */
+const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
+  malformed_json: [400, "Malformed JSON"],
+  bad_query: [400, "Bad query"],
+  bad_header: [400, "Bad header"],
+  unauthenticated: [401, "No or unknown key"],
+  forbidden: [403, "Key lacks the scope"],
+  not_found: [404, "Not found"],
+  model_not_found: [404, "Unknown model"],
+  version_not_found: [404, "Unknown version"],
+  prediction_not_found: [404, "Unknown prediction"],
+  method_not_allowed: [405, "Method not allowed"],
+  not_acceptable: [406, "Not acceptable"],
+  unsupported_media_type: [415, "Unsupported content type"],
+  state_conflict: [409, "State does not allow it"],
+  body_too_large: [413, "Body too large"],
+  invalid_request: [422, "Invalid request"],
+  invalid_input: [422, "Invalid input"],
+  not_supported: [422, "Not supported"],
+  rate_limited: [429, "Too many requests"],
+  queue_full: [429, "Queue full"],
+  redis_unavailable: [503, "Store unavailable"],
+  redis_full: [503, "Store full"],
+  shutting_down: [503, "Shutting down"],
+  internal_error: [500, "Internal error"],
+};
+
+/** Writes a ServiceError as RFC 9457 `application/problem+json`. */
+export function sendProblem(response: Response, error: ServiceError): void {
+  const [status, title] = statuses[error.code];
+  response.status(status);
+  if (error.retryAfterSeconds !== undefined) response.set("Retry-After", String(error.retryAfterSeconds));
+  if (status === 401) response.set("WWW-Authenticate", 'Bearer realm="millrace"');
+  response.set(error.headers);
+  response.type("application/problem+json");
+  response.send(
+    JSON.stringify({
+      type: "about:blank",
+      title,
+      status,
+      detail: error.message,
+      code: error.code,
+      request_id: response.locals.requestId,
+      errors: error.complaints,
+    }),
+  );
+}
+
+/** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
+export function problemHandler(log: Logger): ErrorRequestHandler {
+  return (fault: unknown, request, response, _next) => {
+    const error = asServiceError(fault);
+    const line = { request_id: response.locals.requestId, code: error.code, error: error.cause ?? undefined };
+    if (error.code === "internal_error") log.error(`${request.method} failed`, { ...line, error: fault });
+    else if (statuses[error.code][0] >= 500) log.warn(error.message, line);
+    if (response.headersSent) response.destroy();
+    else sendProblem(response, error);
+  };
+}
+
+/** What a fault is to a client: ours, the body parser's, Redis's, or an internal error. */
+function asServiceError(fault: unknown): ServiceError {
+  if (fault instanceof ServiceError) return fault;
+  const {
+    message = "",
+    name,
+    type,
+    status,
+  } = fault as { message?: string; name?: string; type?: string; status?: number };
+  if (type === "entity.too.large") return new ServiceError("body_too_large", "the body is larger than MAX_BODY_BYTES");
+  if (type === "entity.parse.failed") return new ServiceError("malformed_json", "the body is not JSON");
+  if (type === "encoding.unsupported" || type === "charset.unsupported") {
+    return new ServiceError("unsupported_media_type", "the body's encoding is not supported");
+  }
+  if (status === 400) return new ServiceError("malformed_json", "the request cannot be read");
+  if (isRedisFault(name, message)) {
+    return /^(ReplyError: )?OOM/.test(message)
+      ? new ServiceError("redis_full", "there is no room for more work right now", {
+          retryAfterSeconds: 5,
+          cause: fault,
+        })
+      : new ServiceError(
+          "redis_unavailable",
+          "the store does not answer; repeating the request is safe only with the same Idempotency-Key",
+          {
+            retryAfterSeconds: 1,
+            cause: fault,
+          },
+        );
+  }
+  return new ServiceError("internal_error", "something went wrong here", { cause: fault });
+}
+
+const redisFaultNames = new Set(["ReplyError", "MaxRetriesPerRequestError", "AbortError", "ClusterAllFailedError"]);
+const redisFaultTexts = /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE/;
+
+function isRedisFault(name: string | undefined, message: string): boolean {
+  // A script that fails by its own mistake is ours to mend, not the store's.
+  if (name === "ReplyError") return !/script:|ERR (wrong|syntax|unknown)|WRONGTYPE|NOSCRIPT/.test(message);
+  return redisFaultNames.has(name ?? "") || redisFaultTexts.test(message);
+}

@@ -1,0 +1,67 @@
+import { randomUUID } from "node:crypto";
+import { ServiceError } from "@millrace/shared/errors.js";
+import type { Request, RequestHandler, Response } from "express";
+import type { ApiMetrics } from "./metrics.js";
+
+const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
+
+/** Gives each request its id (the caller's, where it is usable) and times it by route template. */
+export function requestContext(metrics: ApiMetrics): RequestHandler {
+  return (request, response, next) => {
+    const asked = request.headers["x-request-id"];
+    const requestId = typeof asked === "string" && requestIdPattern.test(asked) ? asked : randomUUID();
+    response.locals.requestId = requestId;
+    response.setHeader("X-Request-Id", requestId);
+    const begun = performance.now();
+    response.on("finish", () => {
+      const route = request.route === undefined ? "none" : `${request.baseUrl}${request.route.path}`;
+      metrics.http.observe(
+        { method: request.method, route, status: response.statusCode },
+        (performance.now() - begun) / 1000,
+      );
+    });
+    next();
+  };
+}
+
+/** Seconds to wait from `?wait=` or `Prefer: wait=`, as ms. Throws for what is no whole number from 0 to 60. */
+export function waitMsOf(text: unknown, code: "bad_query" | "bad_header"): number {
+  if (text === undefined) return 0;
+  if (typeof text !== "string" || !/^\d{1,2}$/.test(text) || Number(text) > 60) {
+    throw new ServiceError(code, "wait must be a whole number of seconds from 0 to 60");
+  }
+  return Number(text) * 1000;
+}
+
+/** The `wait` of a `Prefer` header (RFC 7240), other preferences passed over; undefined where there is none. */
+export function preferredWait(request: Request): string | undefined {
+  const { prefer } = request.headers;
+  if (prefer === undefined) return undefined;
+  for (const preference of String(prefer).split(/[,;]/)) {
+    const match = /^\s*wait\s*=\s*"?([^"]*?)"?\s*$/i.exec(preference);
+    if (match !== null) return match[1];
+  }
+  return undefined;
+}
+
+/** Refuses a query parameter that the path does not know. */
+export function onlyQuery(request: Request, ...known: string[]): void {
+  for (const name of Object.keys(request.query)) {
+    if (!known.includes(name)) throw new ServiceError("bad_query", `unknown query parameter "${name.slice(0, 64)}"`);
+  }
+}
+
+/** Sends JSON text that is written already. */
+export function sendJson(response: Response, status: number, json: string): void {
+  response.statusCode = status;
+  response.setHeader("Content-Type", "application/json; charset=utf-8");
+  response.setHeader("Content-Length", Buffer.byteLength(json));
+  response.end(json);
+}
+
+/** Aborts when the client goes away before it was answered. */
+export function whenGone(response: Response): AbortSignal {
+  const gone = new AbortController();
+  response.on("close", () => gone.abort());
+  return gone.signal;
+}

@@ -1,0 +1,85 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { featuresOf } from "@millrace/shared/pack-tabular.js";
+import { type RequestHandler, Router } from "express";
+import type { KnownModel, ModelDirectory } from "../model-directory.js";
+import { queueDepths } from "../queue-depths.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+import { acceptsJson } from "./predictions.js";
+
+/** `GET /v1/models` and `GET /v1/models/{model}`. */
+export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClient; mayRead: RequestHandler }): Router {
+  const router = Router();
+  resource(router, "/v1/models", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const data = await Promise.all(deps.directory.all().map((model) => describeModel(deps.redis, model)));
+        sendJson(response, 200, JSON.stringify({ data }));
+      },
+    ],
+  });
+  resource(router, "/v1/models/:model", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const model = await deps.directory.find(request.params.model as string);
+        if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+        sendJson(response, 200, JSON.stringify(await describeModel(deps.redis, model)));
+      },
+    ],
+  });
+  return router;
+}
+
+async function describeModel(redis: RedisClient, model: KnownModel): Promise<object> {
+  const depth = await queueDepths(redis, model.keys);
+  const current = model.versions.get(model.defaultVersion)?.announcement;
+  if (current === undefined) throw new Error("a model without versions is not listed");
+  const { manifest } = current;
+  const alive = [...model.workers.values()];
+  return {
+    name: model.name,
+    object: "model",
+    title: manifest.title ?? model.name,
+    description: manifest.description ?? null,
+    kind: manifest.kind,
+    default_version: model.defaultVersion,
+    versions: [...model.versions].map(([version, { announcement }]) => ({
+      version,
+      digest: announcement.digest,
+      workers_alive: model.workers.get(version) ?? 0,
+      metrics: announcement.manifest.metrics ?? {},
+    })),
+    workers_alive: alive.length === 0 ? 0 : Math.max(...alive),
+    accepting: true,
+    queue: depth,
+    input: inputSchema(current),
+    output:
+      manifest.output.head === "classifier"
+        ? { head: "classifier", labels: manifest.output.labels }
+        : { head: manifest.output.head, tensors: current.outputs },
+    batching: { ...manifest.batching, joinable: current.joinable },
+    timeout_ms: manifest.timeout_ms,
+    attempts: manifest.attempts,
+    sample_input: manifest.samples[0]?.input ?? null,
+    urls: { self: `/v1/models/${model.name}`, predictions: `/v1/models/${model.name}/predictions` },
+  };
+}
+
+function inputSchema({
+  inputs,
+  manifest,
+}: NonNullable<ReturnType<KnownModel["versions"]["get"]>>["announcement"]): object {
+  if (manifest.kind !== "tabular") return { kind: manifest.kind, tensors: inputs };
+  return {
+    kind: "tabular",
+    features: featuresOf(manifest),
+    forms: ["array in feature order", "object by feature name"],
+  };
+}

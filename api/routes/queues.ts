@@ -1,0 +1,82 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { Queue } from "bullmq";
+import { type RequestHandler, Router } from "express";
+import type { Caller } from "../authenticate.js";
+import type { ModelDirectory } from "../model-directory.js";
+import { readableJob } from "../readable-job.js";
+
+const basePath = "/admin/queues";
+
+/** Bull Board under `/admin/queues`, read-only. It is loaded when somebody first opens it. */
+export function queueRoutes(deps: {
+  directory: ModelDirectory;
+  openRedis(): RedisClient;
+  mayAdmin: RequestHandler;
+  onClose(release: () => Promise<void>): void;
+}): Router {
+  const router = Router();
+  let board: Promise<RequestHandler> | null = null;
+
+  router.use(
+    basePath,
+    (request, response, next) => {
+      try {
+        deps.mayAdmin(request, response, next);
+      } catch (fault) {
+        // Only a challenge makes a browser ask for the key.
+        if (fault instanceof ServiceError && fault.code === "unauthenticated") {
+          throw new ServiceError("unauthenticated", fault.message, {
+            headers: { "WWW-Authenticate": 'Basic realm="millrace", charset="UTF-8"' },
+          });
+        }
+        throw fault;
+      }
+    },
+    async (request, response, next) => {
+      board ??= openBoard(deps).catch((fault) => {
+        board = null;
+        throw fault;
+      });
+      response.locals.owner = (response.locals.caller as Caller).owner;
+      (await board)(request, response, next);
+    },
+  );
+  return router;
+}
+
+async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<RequestHandler> {
+  const { createBullBoard } = await import("@bull-board/api");
+  const { BullMQAdapter } = await import("@bull-board/api/bullMQAdapter");
+  const { ExpressAdapter } = await import("@bull-board/express");
+  const connection = deps.openRedis();
+  const queues = new Map<string, Queue>();
+  deps.onClose(async () => {
+    await Promise.all([...queues.values()].map((queue) => queue.close()));
+    connection.disconnect();
+  });
+  const server = new ExpressAdapter();
+  server.setBasePath(basePath);
+  const board = createBullBoard({
+    queues: [],
+    serverAdapter: server,
+    options: { uiConfig: { boardTitle: "Millrace" } },
+  });
+  const handle = server.getRouter() as RequestHandler;
+  return (request, response, next) => {
+    for (const model of deps.directory.all()) {
+      if (queues.has(model.name)) continue;
+      const queue = new Queue(model.name, {
+        connection: connection as never,
+        prefix: model.keys.queuePrefix,
+        skipMetasUpdate: true,
+      });
+      queue.on("error", () => undefined);
+      queues.set(model.name, queue);
+      const adapter = new BullMQAdapter(queue, { readOnlyMode: true });
+      adapter.setFormatter("data", (data: unknown) => readableJob(data, deps.directory, model.name));
+      board.addQueue(adapter);
+    }
+    handle(request, response, next);
+  };
+}

@@ -1,0 +1,119 @@
+import { randomBytes } from "node:crypto";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { checkRedis } from "@millrace/shared/check-redis.js";
+import type { ApiConfig } from "@millrace/shared/config.js";
+import { closeRedis, openRedis } from "@millrace/shared/connect-redis.js";
+import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { createApp } from "./app.js";
+import { createApiMetrics } from "./metrics.js";
+import { ModelDirectory } from "./model-directory.js";
+import { Notices } from "./notices.js";
+import { queueDepths } from "./queue-depths.js";
+
+const redisDeadlineMs = 10_000;
+
+export interface RunningApi {
+  port: number;
+  /** Answers what has begun, then closes. May be called twice. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts an API. What was opened is closed in reverse order, also when the start itself fails. Rejects with a
+ * RedisUnusableError when Redis is not there or cannot keep what it is given.
+ */
+export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
+  const releasers: (() => Promise<void> | void)[] = [];
+  let closing: Promise<void> | null = null;
+  const close = () => {
+    closing ??= (async () => {
+      for (const release of releasers.reverse()) await release();
+    })();
+    return closing;
+  };
+  try {
+    const apiId = randomBytes(6).toString("hex");
+    const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
+    releasers.push(() => closeRedis(redis));
+    const subscriber = openRedis(config.redis, "patient", `millrace-notices-${apiId}`);
+    releasers.push(() => closeRedis(subscriber));
+    let redisTrouble = false;
+    redis.on("error", (error: Error) => {
+      if (!redisTrouble) log.error("redis connection lost", { error: error.message });
+      redisTrouble = true;
+    });
+    redis.on("ready", () => {
+      if (redisTrouble) log.info("redis connection is back");
+      redisTrouble = false;
+    });
+    subscriber.on("error", () => undefined);
+
+    const facts = await checkRedis(redis, redisDeadlineMs, config.durability);
+    for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
+    const directory = new ModelDirectory(redis, config.keyPrefix, log);
+    await directory.start();
+    releasers.push(() => directory.close());
+    const notices = new Notices(subscriber, config.keyPrefix, apiId);
+    await notices.start();
+    releasers.push(() => notices.close());
+
+    const metrics = createApiMetrics(async () => {
+      const depths = await Promise.all(
+        directory
+          .all()
+          .map(async ({ keys, name }) =>
+            Object.entries(await queueDepths(redis, keys)).map(([state, count]) => ({ model: name, state, count })),
+          ),
+      );
+      return depths.flat();
+    });
+    const lag = measureEventLoopLag(metrics.register);
+    releasers.push(() => lag.close());
+
+    const app = createApp({
+      redis,
+      facts,
+      directory,
+      notices,
+      metrics,
+      log,
+      keyPrefix: config.keyPrefix,
+      apiKeys: config.apiKeys,
+      maxBodyBytes: config.maxBodyBytes,
+      maxQueueDepth: config.maxQueueDepth,
+      resultTtlSeconds: config.resultTtlSeconds,
+      stopping: () => closing !== null,
+      openRedis: () => {
+        const connection = openRedis(config.redis, "patient", `millrace-queues-${apiId}`);
+        connection.on("error", () => undefined);
+        return connection;
+      },
+      onClose: (release) => releasers.push(release),
+    });
+    const server = createServer({ requestTimeout: 120_000, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(config.port, config.host, () => {
+        server.off("error", reject);
+        resolve();
+      });
+    });
+    releasers.push(async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      // Whoever waits for a result is answered with what it is now, instead of holding up the end.
+      notices.close();
+      server.closeIdleConnections();
+      const grace = setTimeout(() => server.closeAllConnections(), config.shutdownGraceMs);
+      await closed;
+      clearTimeout(grace);
+    });
+    const { port } = server.address() as AddressInfo;
+    log.info("api ready", { host: config.host, port, durability: facts.durability, models: directory.all().length });
+    return { port, close };
+  } catch (fault) {
+    await close();
+    throw fault;
+  }
+}

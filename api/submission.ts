@@ -1,0 +1,60 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { pointerSegment } from "@millrace/shared/packer.js";
+import { z } from "zod";
+
+const yearMs = 366 * 86_400_000;
+const largestMetadataBytes = 4096;
+const deepestMetadata = 32;
+
+/** The body of a submission. */
+const submissionSchema = z
+  .strictObject({
+    input: z.unknown(),
+    version: z.string().max(16).optional(),
+    priority: z.int().min(0).max(1000).default(0),
+    delay_ms: z.int().min(0).max(yearMs).default(0),
+    expires_in_ms: z.int().min(0).max(yearMs).default(0),
+    cache: z.boolean().default(true),
+    metadata: z.record(z.string(), z.unknown()).optional(),
+    webhook: z.unknown().optional(),
+  })
+  .superRefine((body, context) => {
+    if (body.input === undefined) context.addIssue({ code: "custom", path: ["input"], message: "input is required" });
+    if (body.expires_in_ms > 0 && body.expires_in_ms <= body.delay_ms) {
+      context.addIssue({ code: "custom", path: ["expires_in_ms"], message: "must exceed delay_ms, or be 0" });
+    }
+    const fault = metadataFault(body.metadata);
+    if (fault !== null) context.addIssue({ code: "custom", path: ["metadata"], message: fault });
+    if (body.webhook !== undefined) {
+      const message = "webhooks are not delivered by this release, so none is accepted";
+      context.addIssue({ code: "custom", path: ["webhook"], message });
+    }
+  });
+
+export type Submission = z.infer<typeof submissionSchema>;
+
+/** Reads a submission. Throws `invalid_request` with everything that is wrong with it. */
+export function parseSubmission(body: unknown): Submission {
+  const parsed = submissionSchema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const complaints = parsed.error.issues.flatMap((issue) => {
+    const pointer = issue.path.map((segment) => pointerSegment(String(segment))).join("");
+    if (issue.code !== "unrecognized_keys") return [{ detail: issue.message, pointer }];
+    return issue.keys.map((key) => ({ detail: `unknown field "${key}"`, pointer: pointer + pointerSegment(key) }));
+  });
+  const [first] = complaints;
+  const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
+  throw new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
+}
+
+/** Metadata is handed back as JSON, so it must be small, and flat enough to be written. */
+function metadataFault(metadata: Record<string, unknown> | undefined): string | null {
+  if (metadata === undefined) return null;
+  let level: unknown[] = [metadata];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > deepestMetadata) return `may be nested ${deepestMetadata} deep at the most`;
+    level = level.flatMap((value) => (typeof value === "object" && value !== null ? Object.values(value) : []));
+  }
+  const bytes = Buffer.byteLength(JSON.stringify(metadata));
+  return bytes > largestMetadataBytes ? `may have ${largestMetadataBytes} bytes at the most, has ${bytes}` : null;
+}
