@@ -1,0 +1,68 @@
+#!/usr/bin/env node
+import { runDemo } from "./demo.js";
+import { sampleOf, startStack } from "./start-stack.js";
+
+const usage = `usage: millrace <command>
+
+  start [--demo]   find or start Redis, then run one API and one worker with every model in models/
+                   --demo: run predictions on the shipped samples, print what came back, and end
+`;
+
+const say = (line: string) => process.stdout.write(`${line}\n`);
+
+async function start(args: readonly string[]): Promise<number> {
+  const unknown = args.filter((arg) => arg !== "--demo");
+  if (unknown.length > 0) {
+    process.stderr.write(`unknown option ${unknown[0]}\n\n${usage}`);
+    return 2;
+  }
+  const stack = await startStack(process.env, say);
+  const stopped = new Promise<void>((resolve) => {
+    process.on("SIGINT", resolve);
+    process.on("SIGTERM", resolve);
+  });
+  try {
+    if (args.includes("--demo")) {
+      if (stack.apiKey === null) throw new Error("the demo makes a key of its own: unset API_KEYS and API_KEYS_FILE");
+      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, say), stack.broken])) ? 0 : 1;
+    }
+    await greet(stack);
+    await Promise.race([stopped, stack.broken]);
+    return 0;
+  } finally {
+    await stack.close();
+  }
+}
+
+async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<void> {
+  const { input } = await sampleOf("intrusion-random-forest", 1);
+  const key = stack.apiKey ?? "$API_KEY";
+  say("Millrace is running.");
+  say(`  API       ${stack.apiUrl}`);
+  say(`  queues    ${stack.apiUrl}/admin/queues  (any user name, the key as password)`);
+  say(`  metrics   ${stack.apiUrl}/metrics and http://127.0.0.1:${stack.workerPort}/metrics`);
+  say(`  API key   ${stack.apiKey ?? "as you configured it"}`);
+  say("");
+  say("Try it:");
+  say(
+    `curl -s '${stack.apiUrl}/v1/models/intrusion-random-forest/predictions' -H 'Authorization: Bearer ${key}' ` +
+      `-H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '${JSON.stringify({ input })}'`,
+  );
+  say("");
+  say("Ctrl-C stops everything.");
+}
+
+async function main(): Promise<number> {
+  const [command, ...args] = process.argv.slice(2);
+  if (command === "start") return start(args);
+  process.stderr.write(usage);
+  return command === undefined || command === "help" || command === "--help" ? 0 : 2;
+}
+
+main().then(
+  (code) => process.exit(code),
+  (fault: Error) => {
+    process.stderr.write(`${fault.message}\n`);
+    process.exit(1);
+  },
+);

@@ -1,0 +1,73 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const programs = {
+  api: fileURLToPath(new URL("../../api/dist/main.js", import.meta.url)),
+  worker: fileURLToPath(new URL("../../workers/dist/main.js", import.meta.url)),
+};
+
+/** A line of a service's log. */
+export type LogLine = Record<string, unknown> & { message?: string; level?: string };
+
+/** An API or a worker as a process of its own. */
+export interface ServiceProcess {
+  readonly pid: number;
+  readonly child: ChildProcess;
+  /** Resolves to the port it listens on when it is ready; rejects with what it said when it ends before. */
+  readonly ready: Promise<number>;
+  /** Resolves to exit code or signal. */
+  readonly exited: Promise<number | NodeJS.Signals>;
+  /** SIGTERM, then SIGKILL when that takes longer than `graceMs`. */
+  stop(graceMs?: number): Promise<number | NodeJS.Signals>;
+}
+
+/** Starts an API or a worker from its compiled program, with that environment and nothing more. */
+export function spawnService(
+  kind: keyof typeof programs,
+  env: Record<string, string | undefined>,
+  onLine: (line: LogLine) => void = () => undefined,
+): ServiceProcess {
+  const child = spawn(process.execPath, [programs[kind]], { env, stdio: ["ignore", "pipe", "pipe"] });
+  let port = 0;
+  let complaint = "";
+  const exited = new Promise<number | NodeJS.Signals>((resolve) => {
+    child.once("exit", (code, signal) => resolve(signal ?? (code as number)));
+  });
+  const ready = new Promise<number>((resolve, reject) => {
+    createInterface({ input: child.stdout as NodeJS.ReadableStream }).on("line", (text) => {
+      const line = parseLine(text);
+      if (typeof line.port === "number") port = line.port;
+      if (line.message === `${kind} ready`) resolve(port);
+      onLine(line);
+    });
+    createInterface({ input: child.stderr as NodeJS.ReadableStream }).on("line", (text) => {
+      complaint += `${text}\n`;
+      onLine({ level: "error", message: text });
+    });
+    void exited.then((how) => reject(new Error(`${kind} ended (${how}) before it was ready\n${complaint}`)));
+  });
+  // Who does not ask for readiness learns of the end by `exited`.
+  ready.catch(() => undefined);
+  return {
+    pid: child.pid as number,
+    child,
+    ready,
+    exited,
+    async stop(graceMs = 35_000) {
+      child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), graceMs);
+      const how = await exited;
+      clearTimeout(timer);
+      return how;
+    },
+  };
+}
+
+function parseLine(text: string): LogLine {
+  try {
+    return JSON.parse(text) as LogLine;
+  } catch {
+    return { message: text };
+  }
+}

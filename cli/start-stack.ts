@@ -1,0 +1,93 @@
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { findRedis } from "./redis-server.js";
+import { type LogLine, spawnService } from "./service-process.js";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+
+export interface Stack {
+  apiUrl: string;
+  workerPort: number;
+  /** A key with the scopes predict and admin; null where API_KEYS or API_KEYS_FILE brought their own. */
+  apiKey: string | null;
+  redisUrl: string;
+  /** Rejects when a process ends that nobody asked to. */
+  broken: Promise<never>;
+  /** Ends API, worker and a private Redis, in that order. May be called twice. */
+  close(): Promise<void>;
+}
+
+/** Finds or starts Redis, then one API and one worker with every model; what was started is ended when a part fails. */
+export async function startStack(env: Record<string, string | undefined>, say: (line: string) => void): Promise<Stack> {
+  const dataDir = resolve(".data");
+  const releasers: (() => Promise<unknown>)[] = [];
+  let closing: Promise<void> | null = null;
+  const close = () => {
+    closing ??= (async () => {
+      for (const release of releasers.reverse()) await release();
+    })();
+    return closing;
+  };
+  try {
+    const redis = await findRedis({
+      redisUrl: env.REDIS_URL,
+      path: env.PATH,
+      dataDir: join(dataDir, "redis"),
+      say,
+    });
+    releasers.push(() => redis.close());
+    const ownKeys = env.API_KEYS !== undefined || env.API_KEYS_FILE !== undefined;
+    const key = ownKeys ? null : await makeKey(join(dataDir, "api-keys"));
+    const common = { ...env, REDIS_URL: redis.url };
+    const show = (line: LogLine) => {
+      if (line.level === "error" || line.level === "warn") say(`[${line.service ?? "?"}] ${line.message}`);
+    };
+    const worker = spawnService("worker", { MODELS_DIR: join(root, "models"), ...common }, show);
+    releasers.push(() => worker.stop());
+    const api = spawnService("api", { ...common, ...(key !== null && { API_KEYS_FILE: key.file }) }, show);
+    releasers.push(() => api.stop());
+    const [workerPort, port] = await Promise.all([worker.ready, api.ready]);
+    const broken = Promise.race([
+      api.exited.then((how) => `the API ended (${how})`),
+      worker.exited.then((how) => `the worker ended (${how})`),
+    ]).then((what) => {
+      throw new Error(what);
+    });
+    broken.catch(() => undefined);
+    const host = env.HOST === undefined || env.HOST === "0.0.0.0" ? "127.0.0.1" : env.HOST;
+    return {
+      apiUrl: `http://${host}:${port}`,
+      workerPort,
+      apiKey: key?.key ?? null,
+      redisUrl: redis.url,
+      broken,
+      close,
+    };
+  } catch (fault) {
+    await close();
+    throw fault;
+  }
+}
+
+/** A new random key; only its hash is kept, so that it can be shown once. */
+async function makeKey(file: string): Promise<{ key: string; file: string }> {
+  const key = `mr_${randomBytes(24).toString("base64url")}`;
+  const hash = createHash("sha256").update(key).digest("hex");
+  await mkdir(resolve(file, ".."), { recursive: true });
+  await writeFile(file, `local:${hash}:predict+admin\n`, { mode: 0o600 });
+  return { key, file };
+}
+
+/** A made sample of a shipped model, as its manifest has it. */
+export async function sampleOf(
+  model: string,
+  index: number,
+): Promise<{ name: string; input: unknown; expected: unknown }> {
+  const manifest = JSON.parse(await readFile(join(root, "models", model, "model.json"), "utf8"));
+  const sample = manifest.samples[index % manifest.samples.length];
+  const features = manifest.input.features as (string | { name: string })[];
+  const names = features.map((feature) => (typeof feature === "string" ? feature : feature.name));
+  return { name: sample.name, input: names.map((name) => sample.input[name]), expected: sample.expected };
+}
