@@ -1,0 +1,17 @@
+import { setTimeout as delay } from "node:timers/promises";
+
+/**
+ * Repeats a check until it stops throwing, and returns what it returns; after `withinMs` it throws what it threw last.
+ * For what has no event to wait for.
+ */
+export async function eventually<T>(check: () => T | Promise<T>, withinMs = 15_000): Promise<T> {
+  const deadline = Date.now() + withinMs;
+  for (let pauseMs = 5; ; pauseMs = Math.min(100, pauseMs * 2)) {
+    try {
+      return await check();
+    } catch (fault) {
+      if (Date.now() > deadline) throw fault;
+      await delay(pauseMs);
+    }
+  }
+}

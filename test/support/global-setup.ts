@@ -1,0 +1,27 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { findRedis } from "@millrace/cli/redis-server.js";
+import type { TestProject } from "vitest/node";
+
+declare module "vitest" {
+  interface ProvidedContext {
+    redisUrl: string;
+  }
+}
+
+/** One Redis for all test files, each of which has a key prefix of its own; found or started as `npm start` does. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const dataDir = await mkdtemp(join(tmpdir(), "millrace-test-"));
+  const redis = await findRedis({
+    redisUrl: process.env.REDIS_URL,
+    path: process.env.PATH,
+    dataDir,
+    say: (line) => process.stdout.write(`${line}\n`),
+  });
+  project.provide("redisUrl", redis.url);
+  return async () => {
+    await redis.close();
+    await rm(dataDir, { recursive: true, force: true });
+  };
+}
