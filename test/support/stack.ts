@@ -163,6 +163,7 @@ export class TestStack {
     input: unknown,
     rest: Record<string, unknown> = {},
     options: CallOptions = {},
+    // biome-ignore lint/suspicious/noExplicitAny: see Answer
   ): Promise<any> {
     const answer = await this.post(`/v1/models/${model}/predictions`, { input, ...rest }, options);
     expect(answer.status, JSON.stringify(answer.body)).toBe(202);
@@ -170,7 +171,6 @@ export class TestStack {
   }
 
   /** Waits until a prediction is final and returns it. */
-  // biome-ignore lint/suspicious/noExplicitAny: see Answer
   // biome-ignore lint/suspicious/noExplicitAny: see Answer
   async final(id: string, options: CallOptions = {}): Promise<any> {
     for (let tries = 0; tries < 6; tries++) {
