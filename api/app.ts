@@ -3,6 +3,7 @@ import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
 import { authenticator, requireScope } from "./authenticate.js";
 import type { ApiMetrics } from "./metrics.js";
@@ -10,9 +11,11 @@ import type { ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
 import { problemHandler } from "./problem.js";
 import { requestContext } from "./request-context.js";
+import { deliveryRoutes } from "./routes/deliveries.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
-import { predictionRoutes } from "./routes/predictions.js";
+import { predictionRoutes } from "./routes/prediction.js";
+import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
 
 export interface AppDependencies {
@@ -27,6 +30,8 @@ export interface AppDependencies {
   maxBodyBytes: number;
   maxQueueDepth: number;
   resultTtlSeconds: number;
+  webhooksSigned: boolean;
+  webhookAllowances: WebhookAllowances;
   stopping(): boolean;
   /** A connection of its own for the queue page. */
   openRedis(): RedisClient;
@@ -51,7 +56,9 @@ export function createApp(deps: AppDependencies): Express {
     next();
   });
   app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
+  app.use(submissionRoutes({ ...deps, mayPredict, mayRead }));
   app.use(predictionRoutes({ ...deps, mayPredict, mayRead }));
+  app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {

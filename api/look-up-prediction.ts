@@ -1,9 +1,10 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import { predictionJobSchema } from "@millrace/shared/job.js";
-import { noticeChannel, tagOfId } from "@millrace/shared/keys.js";
-import { isFinalStatus, type PredictionView, predictionJson } from "@millrace/shared/prediction.js";
-import { finishPredictions } from "@millrace/shared/scripts/finish.js";
+import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
+import { cancelChannel, noticeChannel, tagOfId } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { isFinalStatus, type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
+import { type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/finish.js";
 import { type PendingPrediction, readPrediction } from "@millrace/shared/scripts/read.js";
 import type { KnownModel, ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
@@ -14,6 +15,7 @@ export interface LookUpDependencies {
   notices: Notices;
   keyPrefix: string;
   resultTtlSeconds: number;
+  log: Logger;
 }
 
 export interface LookedUp {
@@ -28,60 +30,62 @@ const unknownId = () => new ServiceError("prediction_not_found", "there is no su
  * expired is told as expired, and made so for good, even while no worker lives.
  */
 export async function lookUpPrediction(deps: LookUpDependencies, owner: string, id: string): Promise<LookedUp> {
+  const { model, read } = await readOwned(deps, owner, id);
+  if ("final" in read) return { json: read.final.json, final: true };
+  const view = viewOf(model, id, read);
+  if (view.status !== "expired") return { json: predictionJson(view), final: false };
+  const json = predictionJson(view);
+  const outcome = await endPrediction(deps, model, id, read.data, "unbegun", { owner, status: "expired", json });
+  // Somebody ended or began it in between: what they wrote is right.
+  return outcome === "written" ? { json, final: true } : lookUpPrediction(deps, owner, id);
+}
+
+export type Owned = { final: StoredResult } | (PendingPrediction & { data: PredictionJob });
+
+/** Reads a prediction if it is the owner's; else it is unknown. */
+export async function readOwned(
+  deps: LookUpDependencies,
+  owner: string,
+  id: string,
+): Promise<{ model: KnownModel; read: Owned }> {
   const model = await modelOfId(deps, id);
   const read = await readPrediction(deps.redis, model.keys, id);
   if (read === null) throw unknownId();
   if ("final" in read) {
     if (read.final.owner !== owner) throw unknownId();
-    return { json: read.final.json, final: true };
+    return { model, read };
   }
-  const view = viewOf(model, id, read.pending);
-  if (view.owner !== owner) throw unknownId();
-  if (view.status !== "expired") return { json: predictionJson(view), final: false };
-  const json = predictionJson(view);
+  // It was ended from outside, which empties its job, and its result time is over.
+  if (read.pending.dataJson === "{}") throw unknownId();
+  const data = predictionJobSchema.parse(JSON.parse(read.pending.dataJson));
+  if (data.o !== owner) throw unknownId();
+  return { model, read: { ...read.pending, data } };
+}
+
+/** Writes a final state that is not a worker's, together with the input, so that it can be tried again. */
+export async function endPrediction(
+  deps: LookUpDependencies,
+  model: KnownModel,
+  id: string,
+  data: PredictionJob,
+  by: "unbegun" | "any",
+  result: StoredResult,
+): Promise<FinishOutcome> {
   const [outcome] = await finishPredictions(
     deps.redis,
     model.keys,
-    [{ id, token: null, result: { owner, status: "expired", json } }],
-    { resultTtlSeconds: deps.resultTtlSeconds, channelPrefix: noticeChannel(deps.keyPrefix, "") },
+    [{ id, by, result: { ...result, input: data.x }, dedup: data.d ?? null, cache: null }],
+    {
+      resultTtlSeconds: deps.resultTtlSeconds,
+      channelPrefix: noticeChannel(deps.keyPrefix, ""),
+      cancelChannel: cancelChannel(deps.keyPrefix),
+    },
   );
-  // Somebody ended or began it in between: what they wrote is right.
-  return outcome === "written" ? { json, final: true } : lookUpPrediction(deps, owner, id);
+  return outcome as FinishOutcome;
 }
 
-/** As `lookUpPrediction`, but waits for the end, for `waitMs` at the most or until `gone` says that nobody listens. */
-export async function awaitPrediction(
-  deps: LookUpDependencies,
-  owner: string,
-  id: string,
-  waitMs: number,
-  gone: AbortSignal,
-): Promise<LookedUp> {
-  const model = await modelOfId(deps, id);
-  const first = await lookUpPrediction(deps, owner, id);
-  if (first.final || waitMs === 0) return first;
-  const waiter = deps.notices.wait(id, waitMs);
-  gone.addEventListener("abort", () => waiter.close());
-  try {
-    await deps.redis
-      .pipeline()
-      .sadd(model.keys.watchers(id), deps.notices.apiId)
-      .pexpire(model.keys.watchers(id), waitMs + 5000)
-      .exec();
-    // It may have ended before the note was there, and nobody would tell.
-    let latest = await lookUpPrediction(deps, owner, id);
-    while (!latest.final && !gone.aborted) {
-      const news = await waiter.next();
-      if (news === null) break;
-      latest = news === "look" ? await lookUpPrediction(deps, owner, id) : { json: news.json, final: true };
-    }
-    return latest;
-  } finally {
-    waiter.close();
-  }
-}
-
-async function modelOfId(deps: LookUpDependencies, id: string): Promise<KnownModel> {
+/** The model that an id leads to. Throws `prediction_not_found`. */
+export async function modelOfId(deps: LookUpDependencies, id: string): Promise<KnownModel> {
   const tag = tagOfId(id);
   const model = tag === null ? null : await deps.directory.findByTag(tag);
   if (model === null) throw unknownId();
@@ -89,15 +93,17 @@ async function modelOfId(deps: LookUpDependencies, id: string): Promise<KnownMod
 }
 
 /** What the parts in Redis amount to, by the clock. */
-function viewOf(model: KnownModel, id: string, pending: PendingPrediction): PredictionView & { owner: string } {
-  const data = predictionJobSchema.parse(JSON.parse(pending.dataJson));
+export function viewOf(
+  model: KnownModel,
+  id: string,
+  { data, ...pending }: PendingPrediction & { data: PredictionJob },
+): PredictionView {
   const now = Date.now();
   const { note } = pending;
   const expired = note === null && data.e !== undefined && data.e <= now;
   const scheduled = note === null && pending.attemptsMade === 0 && now < pending.createdAt + pending.delayMs;
   const status = expired ? "expired" : note !== null ? "running" : scheduled ? "scheduled" : "queued";
   return {
-    owner: data.o,
     id,
     model: model.name,
     version: data.ver,

@@ -23,6 +23,12 @@ export function createApiMetrics(queueDepths: () => Promise<{ model: string; sta
       labelNames: ["model", "code"],
       registers,
     }),
+    dedup: new Counter({
+      name: "ml_dedup_total",
+      help: "Submissions that could be identical to others: hit (from the cache), join (to one on its way), miss",
+      labelNames: ["model", "outcome"],
+      registers,
+    }),
     http: new Histogram({
       name: "ml_http_request_duration_seconds",
       help: "HTTP requests by route template, method and status",

@@ -14,7 +14,7 @@ interface Open {
 }
 
 /** Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often. */
-const lookAgainMs = 5000;
+const lookAgainMs = 20_000;
 
 /**
  * What this API hears of ends: one subscription for all callers who wait here, on a channel of its own, so that it
@@ -26,12 +26,14 @@ export class Notices {
   readonly #channel: string;
   readonly #waiting = new Map<string, Set<Open>>();
   readonly #timer: NodeJS.Timeout;
-  #closed = false;
+  closed = false;
 
   constructor(subscriber: RedisClient, prefix: string, apiId: string) {
     this.apiId = apiId;
     this.#subscriber = subscriber;
     this.#channel = noticeChannel(prefix, apiId);
+    // What was told while the connection was broken is lost, so everybody looks for themselves when it is back.
+    subscriber.on("ready", () => this.#lookAgain());
     subscriber.on("message", (_channel: string, text: string) => this.#hear(text));
     this.#timer = setInterval(() => this.#lookAgain(), lookAgainMs);
   }
@@ -55,7 +57,7 @@ export class Notices {
         wake = null;
       },
     };
-    const timer = setTimeout(() => entry.deliver(null), this.#closed ? 0 : waitMs);
+    const timer = setTimeout(() => entry.deliver(null), this.closed ? 0 : waitMs);
     const set = this.#waiting.get(id) ?? new Set();
     this.#waiting.set(id, set.add(entry));
     return {
@@ -80,7 +82,7 @@ export class Notices {
 
   /** Ends every wait at once, as if its time were over. */
   close(): void {
-    this.#closed = true;
+    this.closed = true;
     clearInterval(this.#timer);
     for (const set of this.#waiting.values()) for (const entry of set) entry.deliver(null);
   }

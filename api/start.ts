@@ -29,7 +29,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
   let closing: Promise<void> | null = null;
   const close = () => {
     closing ??= (async () => {
-      for (const release of releasers.reverse()) await release();
+      for (const release of releasers.toReversed()) await release();
     })();
     return closing;
   };
@@ -84,6 +84,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       maxBodyBytes: config.maxBodyBytes,
       maxQueueDepth: config.maxQueueDepth,
       resultTtlSeconds: config.resultTtlSeconds,
+      webhooksSigned: config.webhooksSigned,
+      webhookAllowances: config.webhookAllowances,
       stopping: () => closing !== null,
       openRedis: () => {
         const connection = openRedis(config.redis, "patient", `millrace-queues-${apiId}`);

@@ -1,10 +1,17 @@
 import { ServiceError } from "@millrace/shared/errors.js";
+import { digestOf } from "@millrace/shared/keys.js";
 import { pointerSegment } from "@millrace/shared/packer.js";
+import { webhookEvents } from "@millrace/shared/scripts/deliveries.js";
 import { z } from "zod";
 
 const yearMs = 366 * 86_400_000;
 const largestMetadataBytes = 4096;
 const deepestMetadata = 32;
+
+const webhookSchema = z.strictObject({
+  url: z.string(),
+  events: z.array(z.enum(webhookEvents)).min(1).default(["prediction.completed"]),
+});
 
 /** The body of a submission. */
 const submissionSchema = z
@@ -16,7 +23,7 @@ const submissionSchema = z
     expires_in_ms: z.int().min(0).max(yearMs).default(0),
     cache: z.boolean().default(true),
     metadata: z.record(z.string(), z.unknown()).optional(),
-    webhook: z.unknown().optional(),
+    webhook: webhookSchema.optional(),
   })
   .superRefine((body, context) => {
     if (body.input === undefined) context.addIssue({ code: "custom", path: ["input"], message: "input is required" });
@@ -25,10 +32,6 @@ const submissionSchema = z
     }
     const fault = metadataFault(body.metadata);
     if (fault !== null) context.addIssue({ code: "custom", path: ["metadata"], message: fault });
-    if (body.webhook !== undefined) {
-      const message = "webhooks are not delivered by this release, so none is accepted";
-      context.addIssue({ code: "custom", path: ["webhook"], message });
-    }
   });
 
 export type Submission = z.infer<typeof submissionSchema>;
@@ -57,4 +60,18 @@ function metadataFault(metadata: Record<string, unknown> | undefined): string | 
   }
   const bytes = Buffer.byteLength(JSON.stringify(metadata));
   return bytes > largestMetadataBytes ? `may have ${largestMetadataBytes} bytes at the most, has ${bytes}` : null;
+}
+
+/** What an idempotency key is held against: the same fields with the same values, however they were spaced. */
+export const submissionHash = (submission: Submission): string => digestOf(JSON.stringify(submission));
+
+/** The key of an `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. */
+export function idempotencyKeyOf(header: string | string[] | undefined): string | null {
+  if (header === undefined) return null;
+  const text = String(header).trim();
+  const key = /^"((?:[^"\\]|\\["\\])*)"$/.exec(text)?.[1]?.replaceAll(/\\(["\\])/g, "$1") ?? text;
+  if (!/^[ -~]{1,255}$/.test(key) || (text.startsWith('"') && key === text)) {
+    throw new ServiceError("bad_header", "Idempotency-Key must have 1 to 255 printable ASCII characters");
+  }
+  return key;
 }

@@ -1,108 +1,210 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import { newPredictionId } from "@millrace/shared/keys.js";
+import { digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { predictionJson } from "@millrace/shared/prediction.js";
+import { type PredictionView, predictionJson } from "@millrace/shared/prediction.js";
 import { acceptPrediction } from "@millrace/shared/scripts/accept.js";
+import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
+import type { Follower } from "@millrace/shared/scripts/deliveries.js";
+import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/webhook-target.js";
+import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { ApiMetrics } from "./metrics.js";
-import type { KnownModel, KnownVersion, ModelDirectory } from "./model-directory.js";
-import type { Notices, Waiter } from "./notices.js";
-import { parseSubmission } from "./submission.js";
+import type { KnownModel, KnownVersion } from "./model-directory.js";
+import type { Waiter } from "./notices.js";
+import { type Submission, submissionHash } from "./submission.js";
 
-export interface SubmitDependencies {
+export interface SubmitDependencies extends LookUpDependencies {
   redis: RedisClient;
-  directory: ModelDirectory;
-  notices: Notices;
   metrics: ApiMetrics;
   log: Logger;
   maxQueueDepth: number;
-  resultTtlSeconds: number;
+  webhooksSigned: boolean;
+  webhookAllowances: WebhookAllowances;
 }
 
 export interface SubmitRequest {
   model: string;
   owner: string;
-  body: unknown;
+  submission: Submission;
   /** How long the caller will wait for the end, in ms; 0: not at all. */
   waitMs: number;
   requestId: string;
   traceparent: string | undefined;
+  idempotencyKey: string | null;
+  /** The input packed already, of a prediction that this one is a retry of. */
+  retry?: { of: string; input: string };
 }
 
 export interface Submitted {
   id: string;
   /** The prediction as it stands now, as JSON text. */
   json: string;
-  /** Listens for the end since before the job existed, so that no notice is missed; null for who does not wait. */
+  final: boolean;
+  cached: boolean;
+  replayed: boolean;
+  /** Listens for the end since before the job existed, so that no notice is missed; null for who need not wait. */
   waiter: Waiter | null;
 }
 
-/** Checks, packs and accepts one prediction. Throws a ServiceError for what is wrong with it. */
+/** Checks, packs and accepts one prediction, joins it to an identical one or answers it from the cache. */
 export async function submitPrediction(deps: SubmitDependencies, request: SubmitRequest): Promise<Submitted> {
+  const { owner, requestId, retry, submission } = request;
   const model = await deps.directory.find(request.model);
   if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
-  const submission = parseSubmission(request.body);
   const versionName = submission.version ?? model.defaultVersion;
   const version = model.versions.get(versionName);
   if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${versionName}`);
-  const pack = packInput(deps.metrics, model, version, submission.input);
+  const pack = retry === undefined ? packInput(deps.metrics, model, version, submission.input) : null;
+  const followerJson = await followerOf(deps, model, owner, submission);
 
   const nowMs = Date.now();
-  const id = newPredictionId(model.keys.tag);
-  const { cache: _cache, delay_ms: delayMs, expires_in_ms: expiresInMs, metadata, priority } = submission;
-  const data = {
+  const id = newId(model.keys.tag);
+  const { delay_ms: delayMs, expires_in_ms: expiresInMs, metadata, priority } = submission;
+  const { digest } = version.announcement;
+  const dedup =
+    submission.cache && pack !== null
+      ? digestOf([owner, versionName, digest, delayMs, expiresInMs, priority].join("|"), pack)
+      : null;
+  const idempotency =
+    request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: submissionHash(submission) };
+  const dataJson = JSON.stringify({
     v: 1,
-    o: request.owner,
+    o: owner,
     ver: versionName,
     e: expiresInMs === 0 ? undefined : nowMs + expiresInMs,
     m: metadata,
-    r: request.requestId,
+    d: dedup ?? undefined,
+    s: submission.webhook?.events.includes("prediction.started") ? 1 : undefined,
+    r: requestId,
     tp: request.traceparent,
-    x: pack.toString("base64"),
+    ro: retry?.of,
+    x: pack?.toString("base64") ?? retry?.input,
+  });
+  const view: PredictionView = {
+    id,
+    model: model.name,
+    version: versionName,
+    status: delayMs > 0 ? "scheduled" : "queued",
+    outputJson: null,
+    error: null,
+    createdAt: nowMs,
+    startedAt: null,
+    finishedAt: null,
+    attempts: 0,
+    cached: false,
+    deduplicated: false,
+    metadata,
+    retryOf: retry?.of,
+    queuePosition: null,
+    modelDigest: digest,
+    timings: null,
   };
   const waiter = request.waitMs > 0 ? deps.notices.wait(id, request.waitMs) : null;
+  let keepWaiter = false;
   try {
     const outcome = await acceptPrediction(deps.redis, model.keys, {
       id,
-      owner: request.owner,
-      dataJson: JSON.stringify(data),
+      owner,
+      dataJson,
       nowMs,
       delayMs,
       priority,
       maxDepth: deps.maxQueueDepth,
       watcher: waiter === null ? null : { apiId: deps.notices.apiId, forMs: request.waitMs + 5000 },
       resultTtlMs: deps.resultTtlSeconds * 1000,
+      dedup,
+      idempotency,
+      followerJson,
     });
-    if (!outcome.accepted) {
-      throw new ServiceError("queue_full", `${outcome.depth} predictions of this model wait already`, {
-        retryAfterSeconds: 5,
-      });
+    const line = { request_id: requestId, model: model.name };
+    if (dedup !== null) {
+      const found = outcome.kind === "cached" ? "hit" : outcome.kind === "joined" ? "join" : "miss";
+      if (found !== "miss" || outcome.kind === "queued") deps.metrics.dedup.inc({ model: model.name, outcome: found });
     }
-    deps.log.info("prediction accepted", { request_id: request.requestId, prediction_id: id, model: model.name });
-    const json = predictionJson({
-      id,
-      model: model.name,
-      version: versionName,
-      status: delayMs > 0 ? "scheduled" : "queued",
-      outputJson: null,
-      error: null,
-      createdAt: nowMs,
-      startedAt: null,
-      finishedAt: null,
-      attempts: 0,
-      cached: false,
-      deduplicated: false,
-      metadata,
-      retryOf: undefined,
-      queuePosition: delayMs > 0 ? null : outcome.position,
-      modelDigest: version.announcement.digest,
-      timings: null,
-    });
-    return { id, json, waiter };
-  } catch (fault) {
-    waiter?.close();
-    throw fault;
+    switch (outcome.kind) {
+      case "queued":
+        keepWaiter = true;
+        deps.log.info("prediction accepted", { ...line, prediction_id: id });
+        return {
+          id,
+          json: predictionJson({ ...view, queuePosition: delayMs > 0 ? null : outcome.position }),
+          final: false,
+          cached: false,
+          replayed: false,
+          waiter,
+        };
+      case "cached": {
+        const answer = { ...view, status: "succeeded", outputJson: outcome.outputJson, finishedAt: nowMs } as const;
+        const json = predictionJson({ ...answer, cached: true });
+        const result = { owner, status: "succeeded", json } as const;
+        const { resultTtlSeconds } = deps;
+        const kept = await acceptCached(deps.redis, model.keys, {
+          id,
+          result,
+          nowMs,
+          resultTtlSeconds,
+          idempotency,
+          followerJson,
+        });
+        if (kept.kind === "mismatch") throw mismatch();
+        if (kept.kind === "replayed") return await standing(deps, owner, kept.id, { replayed: true });
+        deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
+        return { id, json, final: true, cached: true, replayed: false, waiter: null };
+      }
+      case "joined":
+        deps.log.info("prediction joined", { ...line, prediction_id: outcome.id });
+        return await standing(deps, owner, outcome.id, { replayed: false });
+      case "replayed":
+        return await standing(deps, owner, outcome.id, { replayed: true });
+      case "mismatch":
+        throw mismatch();
+      default:
+        throw new ServiceError("queue_full", `${outcome.depth} predictions of this model wait already`, {
+          retryAfterSeconds: 5,
+        });
+    }
+  } finally {
+    if (!keepWaiter) waiter?.close();
   }
+}
+
+/** A prediction that exists already, as the answer to a submission that led to it. */
+async function standing(
+  deps: LookUpDependencies,
+  owner: string,
+  id: string,
+  { replayed }: { replayed: boolean },
+): Promise<Submitted> {
+  const { final, json } = await lookUpPrediction(deps, owner, id);
+  const shown = replayed ? json : json.replace('"deduplicated":false', '"deduplicated":true');
+  return { id, json: shown, final, cached: false, replayed, waiter: null };
+}
+
+const mismatch = () =>
+  new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body", {
+    complaints: [],
+  });
+
+async function followerOf(
+  deps: SubmitDependencies,
+  model: KnownModel,
+  owner: string,
+  { webhook }: Submission,
+): Promise<string | null> {
+  if (webhook === undefined) return null;
+  if (!deps.webhooksSigned)
+    throw new ServiceError("not_supported", "webhooks cannot be signed here: WEBHOOK_SECRET is not set");
+  try {
+    await checkWebhookUrl(webhook.url, deps.webhookAllowances);
+  } catch (fault) {
+    if (!(fault instanceof WebhookTargetError)) throw fault;
+    throw new ServiceError("invalid_request", fault.message, {
+      complaints: [{ detail: fault.message, pointer: "/webhook/url" }],
+    });
+  }
+  const follower: Follower = { owner, url: webhook.url, ids: {} };
+  for (const event of webhook.events) follower.ids[event] = newId(model.keys.tag);
+  return JSON.stringify(follower);
 }
 
 function packInput(metrics: ApiMetrics, model: KnownModel, version: KnownVersion, input: unknown): Buffer {

@@ -33,7 +33,7 @@ async function predict(apiUrl: string, apiKey: string, model: string, index: num
   const response = await fetch(`${apiUrl}/v1/models/${model}/predictions`, {
     method: "POST",
     headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json", prefer: "wait=30" },
-    body: JSON.stringify({ input: sample.input }),
+    body: JSON.stringify({ input: sample.input, cache: false }),
   });
   const ms = (performance.now() - begun).toFixed(1);
   const body = (await response.json()) as {

@@ -42,6 +42,7 @@ async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<voi
   say(`  queues    ${stack.apiUrl}/admin/queues  (any user name, the key as password)`);
   say(`  metrics   ${stack.apiUrl}/metrics and http://127.0.0.1:${stack.workerPort}/metrics`);
   say(`  API key   ${stack.apiKey ?? "as you configured it"}`);
+  say(`  webhooks  signed with ${stack.webhookSecret ?? "your WEBHOOK_SECRET"}`);
   say("");
   say("Try it:");
   say(

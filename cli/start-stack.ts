@@ -13,6 +13,8 @@ export interface Stack {
   /** A key with the scopes predict and admin; null where API_KEYS or API_KEYS_FILE brought their own. */
   apiKey: string | null;
   redisUrl: string;
+  /** What webhooks are signed with; null where WEBHOOK_SECRET brought its own. */
+  webhookSecret: string | null;
   /** Rejects when a process ends that nobody asked to. */
   broken: Promise<never>;
   /** Ends API, worker and a private Redis, in that order. May be called twice. */
@@ -40,7 +42,8 @@ export async function startStack(env: Record<string, string | undefined>, say: (
     releasers.push(() => redis.close());
     const ownKeys = env.API_KEYS !== undefined || env.API_KEYS_FILE !== undefined;
     const key = ownKeys ? null : await makeKey(join(dataDir, "api-keys"));
-    const common = { ...env, REDIS_URL: redis.url };
+    const webhookSecret = env.WEBHOOK_SECRET ? null : await keepSecret(join(dataDir, "webhook-secret"));
+    const common = { ...env, REDIS_URL: redis.url, ...(webhookSecret !== null && { WEBHOOK_SECRET: webhookSecret }) };
     const show = (line: LogLine) => {
       if (line.level === "error" || line.level === "warn") say(`[${line.service ?? "?"}] ${line.message}`);
     };
@@ -62,6 +65,7 @@ export async function startStack(env: Record<string, string | undefined>, say: (
       workerPort,
       apiKey: key?.key ?? null,
       redisUrl: redis.url,
+      webhookSecret,
       broken,
       close,
     };
@@ -69,6 +73,16 @@ export async function startStack(env: Record<string, string | undefined>, say: (
     await close();
     throw fault;
   }
+}
+
+/** The webhook secret of this installation, made at its first start; receivers know it, so it stays the same. */
+async function keepSecret(file: string): Promise<string> {
+  await mkdir(resolve(file, ".."), { recursive: true });
+  const secret = `whsec_${randomBytes(24).toString("base64")}`;
+  await writeFile(file, secret, { mode: 0o600, flag: "wx" }).catch((fault: NodeJS.ErrnoException) => {
+    if (fault.code !== "EEXIST") throw fault;
+  });
+  return readFile(file, "utf8");
 }
 
 /** A new random key; only its hash is kept, so that it can be shown once. */

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { type ApiKey, parseApiKeys } from "./api-keys.js";
 import { parseRedisUrl, type RedisTarget } from "./redis-url.js";
+import { parseAllowances, type WebhookAllowances } from "./webhook-target.js";
 
 /** The environment is read here and nowhere else. */
 export type Environment = Record<string, string | undefined>;
@@ -53,6 +54,33 @@ const commonSettings = {
   DURABILITY: z.enum(["fsync", "everysec"], { error: "must be fsync or everysec in this release" }).optional(),
 };
 
+const webhookSecret = z
+  .string()
+  .transform((text) => text.split(/\s+/).filter(Boolean))
+  .pipe(
+    z.array(
+      z
+        .string()
+        .regex(
+          /^whsec_[A-Za-z0-9+/]{32,128}={0,2}$/,
+          "must be whsec_ and 24 to 96 bytes in base64, several separated by spaces",
+        ),
+    ),
+  )
+  .optional();
+
+const allowHosts = z
+  .string()
+  .default("")
+  .transform((text, context): WebhookAllowances => {
+    try {
+      return parseAllowances(text);
+    } catch (fault) {
+      context.addIssue({ code: "custom", message: (fault as Error).message });
+      return z.NEVER;
+    }
+  });
+
 const apiSettings = z.object({
   ...commonSettings,
   PORT: whole(0, 65_535, 3000),
@@ -61,6 +89,8 @@ const apiSettings = z.object({
   API_KEYS_FILE: z.string().optional(),
   MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
+  WEBHOOK_SECRET: webhookSecret,
+  WEBHOOK_ALLOW_HOSTS: allowHosts,
 });
 
 const workerSettings = z.object({
@@ -69,11 +99,18 @@ const workerSettings = z.object({
   WORKER_MODELS: z.string().default("*"),
   WORKER_ROLES: z
     .string()
-    .default("inference")
+    .default("inference,webhooks")
     .transform((text) => text.split(",").map((role) => role.trim()))
-    .pipe(z.array(z.enum(["inference"], { error: "this release has the role inference only" }))),
+    .pipe(z.array(z.enum(["inference", "webhooks"], { error: "must be inference, webhooks or both" })).min(1)),
   WORKER_SLOTS: whole(1, 1024, availableParallelism()),
   WORKER_PORT: z.union([z.literal("off"), z.string().regex(/^\d{1,5}$/, "must be a port or off")]).optional(),
+  WEBHOOK_SECRET: webhookSecret,
+  WEBHOOK_ALLOW_HOSTS: allowHosts,
+  WEBHOOK_RETRY_SCHEDULE: z
+    .string()
+    .default("5,300,1800,7200,18000,36000,50400,72000,86400")
+    .transform((text) => text.split(",").map((seconds) => Number(seconds.trim())))
+    .pipe(z.array(z.number({ error: "must be a list of seconds" }).min(0).max(604_800)).max(100)),
 });
 
 export interface CommonConfig {
@@ -91,9 +128,18 @@ export interface ApiConfig extends CommonConfig {
   apiKeys: ApiKey[];
   maxBodyBytes: number;
   maxQueueDepth: number;
+  /** Whether webhooks can be signed, without which none is accepted. */
+  webhooksSigned: boolean;
+  webhookAllowances: WebhookAllowances;
 }
 
 export interface WorkerConfig extends CommonConfig {
+  roles: ReadonlySet<"inference" | "webhooks">;
+  /** Standard Webhooks secrets, newest first; empty where there are none. */
+  webhookSecrets: string[];
+  webhookAllowances: WebhookAllowances;
+  /** Milliseconds before the second and every further try. */
+  webhookRetryDelaysMs: number[];
   modelsDir: string;
   /** Globs of model names; `*` stands for any characters. */
   modelGlobs: string[];
@@ -116,6 +162,8 @@ export function readApiConfig(env: Environment): ApiConfig {
     apiKeys,
     maxBodyBytes: settings.MAX_BODY_BYTES,
     maxQueueDepth: settings.MAX_QUEUE_DEPTH,
+    webhooksSigned: (settings.WEBHOOK_SECRET ?? []).length > 0,
+    webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
   };
 }
 
@@ -126,6 +174,10 @@ export function readWorkerConfig(env: Environment): WorkerConfig {
   const { WORKER_PORT: port } = settings;
   return {
     ...common(settings),
+    roles: new Set(settings.WORKER_ROLES),
+    webhookSecrets: settings.WEBHOOK_SECRET ?? [],
+    webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
+    webhookRetryDelaysMs: settings.WEBHOOK_RETRY_SCHEDULE.map((seconds) => seconds * 1000),
     modelsDir: settings.MODELS_DIR,
     modelGlobs: settings.WORKER_MODELS.split(",")
       .map((glob) => glob.trim())

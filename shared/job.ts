@@ -18,6 +18,10 @@ export const predictionJobSchema = z.object({
   e: z.number().optional(),
   /** The caller's metadata. */
   m: z.record(z.string(), z.unknown()).optional(),
+  /** Deduplication hash that it holds. */
+  d: z.string().optional(),
+  /** Set where a webhook is to tell of the start, which must then be told before the end is written. */
+  s: z.literal(1).optional(),
   /** Request id, for the logs. */
   r: z.string().optional(),
   /** W3C traceparent of the request. */

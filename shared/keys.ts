@@ -10,10 +10,15 @@ import { createHash, randomFillSync } from "node:crypto";
 export interface ModelKeys {
   /** The model's tag: 8 characters, also the beginning of each of its ids. */
   tag: string;
+  /** What all of our own keys of the model begin with. */
+  base: string;
   /** BullMQ's `prefix` option for the model's queue, whose name is the model's. */
   queuePrefix: string;
   /** What the queue's own keys begin with, including the last colon; a job's hash is this and its id. */
   queue: string;
+  /** The model's queue of webhook deliveries, likewise; its name is no model's. */
+  webhookQueueName: string;
+  webhookQueue: string;
   /** Hash: version → what its workers announced. Kept for good. */
   versions: string;
   /** Sorted set: `worker|version` → until when (ms) it counts as alive. */
@@ -26,6 +31,22 @@ export interface ModelKeys {
   result(id: string): string;
   /** Set: the APIs with a caller who waits for this prediction. */
   watchers(id: string): string;
+  /** List: who is to be called when it starts or ends; see `scripts/deliveries.ts`. */
+  followers(id: string): string;
+  /** `p<id>` while a prediction of this kind is on its way, `c<output>` while its output is cached. */
+  dedup(hash: string): string;
+  /** Sorted set: the hashes of cached outputs by age. */
+  cache: string;
+  /** `<hash of the body>|<id>`: what was accepted under an owner's idempotency key. */
+  idempotency(owner: string, key: string): string;
+  /** Hash: a webhook delivery. */
+  delivery(deliveryId: string): string;
+  /** List: the tries of a delivery. */
+  attempts(deliveryId: string): string;
+  /** List: the delivery ids of a prediction. */
+  deliveries(id: string): string;
+  /** Hash: what the deliveries of one event send, and how many of them are open. */
+  webhookBody(id: string, event: string): string;
   /** Sorted set: an owner's prediction ids of this model by creation time. */
   owned(owner: string): string;
 }
@@ -41,6 +62,13 @@ const toBase32 = (bytes: Uint8Array, length: number, from = 0): string => {
   return text;
 };
 
+/** 128 bits of a SHA-256, in base64url: what a text of any length is compared by. */
+export const digestOf = (...parts: (string | Uint8Array)[]): string => {
+  const hash = createHash("sha256");
+  for (const part of parts) hash.update(part);
+  return hash.digest("base64url").slice(0, 22);
+};
+
 /** The hash tag of a model: 40 bits of its name's SHA-256. */
 export function modelTag(model: string): string {
   return toBase32(createHash("sha256").update(model).digest(), tagLength);
@@ -52,14 +80,25 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
   const base = `${prefix}:{${tag}}`;
   return {
     tag,
+    base,
     queuePrefix: base,
     queue: `${base}:${model}:`,
+    webhookQueueName: `${model}~webhooks`,
+    webhookQueue: `${base}:${model}~webhooks:`,
     versions: `${base}/versions`,
     beats: `${base}/beats`,
     running: `${base}/running`,
     deaths: `${base}/deaths`,
     result: (id) => `${base}/result:${id}`,
     watchers: (id) => `${base}/watchers:${id}`,
+    followers: (id) => `${base}/followers:${id}`,
+    dedup: (hash) => `${base}/dedup:${hash}`,
+    cache: `${base}/cache`,
+    idempotency: (owner, key) => `${base}/idempotency:${owner}:${digestOf(key)}`,
+    delivery: (id) => `${base}/delivery:${id}`,
+    attempts: (id) => `${base}/attempts:${id}`,
+    deliveries: (id) => `${base}/deliveries:${id}`,
+    webhookBody: (id, event) => `${base}/webhook-body:${id}:${event}`,
     owned: (owner) => `${base}/owned:${owner}`,
   };
 }
@@ -67,14 +106,17 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
 /** Hash: model name → revision of its announcements; the one key that is not in a model's slot. */
 export const registryKey = (prefix: string): string => `${prefix}:models`;
 
+/** The channel on which workers hear of predictions that ended while they may still run them. */
+export const cancelChannel = (prefix: string): string => `${prefix}:cancels`;
+
 /** The channel on which an API hears of the predictions that its callers wait for. */
 export const noticeChannel = (prefix: string, apiId: string): string => `${prefix}:notices:${apiId}`;
 
 const pool = new Uint8Array(4000);
 let used = pool.length;
 
-/** A new id of the model with that tag: the tag and 20 random characters, 100 bits. */
-export function newPredictionId(tag: string): string {
+/** A new id of a prediction or delivery of the model with that tag: the tag and 20 random characters, 100 bits. */
+export function newId(tag: string): string {
   if (used + randomLength > pool.length) {
     randomFillSync(pool);
     used = 0;

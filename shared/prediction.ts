@@ -77,14 +77,18 @@ export interface StoredResult {
   owner: string;
   status: PredictionStatus;
   json: string;
+  /** For one that may be tried again: its input, a tensor pack in base64. */
+  input?: string;
 }
 
 export function encodeResult(result: StoredResult): string {
-  return `${JSON.stringify({ o: result.owner, s: result.status })}\n${result.json}`;
+  return `${JSON.stringify({ o: result.owner, s: result.status, x: result.input })}\n${result.json}`;
 }
 
 export function decodeResult(text: string): StoredResult {
   const end = text.indexOf("\n");
-  const head = JSON.parse(text.slice(0, end)) as { o: string; s: PredictionStatus };
-  return { owner: head.o, status: head.s, json: text.slice(end + 1) };
+  const head = JSON.parse(text.slice(0, end)) as { o: string; s: PredictionStatus; x?: string };
+  const result: StoredResult = { owner: head.o, status: head.s, json: text.slice(end + 1) };
+  if (head.x !== undefined) result.input = head.x;
+  return result;
 }

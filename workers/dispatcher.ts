@@ -26,22 +26,25 @@ export interface Work {
 }
 
 /**
- * `done`: it ran. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
+ * `done`: it ran. `canceled`: it was ended from outside. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
  * before its run does; it is to go back into the queue.
  */
 export type Outcome =
   | { kind: "done"; item: RunItem }
   | { kind: "blamed"; code: "timeout" | "poisoned" }
+  | { kind: "canceled" }
   | { kind: "released" };
 
 /** What the dispatcher needs of a slot pool. */
 export interface Runner {
   hasIdle(modelKey: number): boolean;
-  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number): Promise<RunReply>;
+  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply>;
 }
 
 interface Waiting extends Work {
   since: number;
+  /** Set while it runs with nothing else, so that ending it harms nobody. */
+  stop: AbortController | null;
   settle(outcome: Outcome): void;
 }
 
@@ -67,9 +70,24 @@ export class Dispatcher {
   submit(work: Work): Promise<Outcome> {
     if (this.#draining) return Promise.resolve({ kind: "released" });
     return new Promise((settle) => {
-      this.#enqueue({ ...work, since: performance.now(), settle }, false);
+      this.#enqueue({ ...work, since: performance.now(), stop: null, settle }, false);
       this.pump();
     });
+  }
+
+  /**
+   * Lets go of a work that was ended from outside: one that waits is dropped, one that runs alone costs its slot; one
+   * that runs in company is left to end, because the others are innocent.
+   */
+  cancel(id: string): void {
+    for (const work of this.#begun) if (work.id === id) work.stop?.abort();
+    for (const [key, queue] of this.#lanes) {
+      const i = queue.findIndex((work) => work.id === id);
+      if (i < 0) continue;
+      const [work] = queue.splice(i, 1);
+      if (queue.length === 0) this.#lanes.delete(key);
+      work?.settle({ kind: "canceled" });
+    }
   }
 
   /** Starts what can start; to be called whenever a slot becomes idle. */
@@ -159,19 +177,23 @@ export class Dispatcher {
       this.#begun.add(work);
       work.onBegin(startedAt, run.length === 1);
     }
+    const stop = run.length === 1 ? new AbortController() : null;
+    (run[0] as Waiting).stop = stop;
     this.#onRun(lane, run, rowsOf(run));
     try {
       const reply = await this.#runner.run(
         lane.modelKey,
         run.map((work) => work.pack),
         lane.timeoutMs,
+        stop?.signal,
       );
       if (!reply.joinable) lane.joinable = false;
       for (const [i, work] of run.entries()) {
         this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
       }
     } catch (fault) {
-      this.#afterDeath(run, (fault as SlotDiedError).reason);
+      if (stop?.signal.aborted) this.#settle(run[0] as Waiting, { kind: "canceled" });
+      else this.#afterDeath(run, (fault as SlotDiedError).reason);
     }
     this.pump();
   }

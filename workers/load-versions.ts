@@ -47,6 +47,7 @@ export async function loadVersions(options: {
       digest,
       uniform: manifest.kind === "tabular",
       attempts: manifest.attempts,
+      cacheTtlSeconds: manifest.cache_ttl_seconds,
       announcement,
       lane: {
         model,

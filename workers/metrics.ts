@@ -47,6 +47,18 @@ export function createWorkerMetrics() {
       help: "Inference processes that ended without being asked to",
       registers,
     }),
+    deliveries: new Counter({
+      name: "ml_webhook_attempt_total",
+      help: "Tries of webhook deliveries, by event and outcome",
+      labelNames: ["event", "outcome"],
+      registers,
+    }),
+    deliveryLatency: new Histogram({
+      name: "ml_webhook_delivery_seconds",
+      help: "From the event to its webhook's delivery",
+      buckets: latencyBuckets,
+      registers,
+    }),
     modelLoaded: new Gauge({
       name: "ml_model_loaded",
       help: "1 for each version that this worker serves, 0 for each that it could not load",

@@ -1,7 +1,7 @@
 import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
-import { type PredictionStatus, predictionJson, type Timings } from "@millrace/shared/prediction.js";
+import { type PredictionStatus, predictionJson, type StoredResult, type Timings } from "@millrace/shared/prediction.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
@@ -18,6 +18,7 @@ export interface ServedVersion {
   /** Tabular inputs all have the same shape, so that nothing needs to be compared to join them. */
   uniform: boolean;
   attempts: number;
+  cacheTtlSeconds: number;
   lane: Lane;
 }
 
@@ -63,6 +64,7 @@ interface Taken {
   served: ServedVersion;
   startedAt: number | null;
   deaths: number;
+  noted: Promise<void>;
 }
 
 interface Ending {
@@ -91,7 +93,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
       throw new DelayedError();
     }
-    const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0 };
+    const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0, noted: Promise.resolve() };
     if (data.e !== undefined && data.e <= Date.now()) {
       return finish(taken, failure("expired", "expired", "it was not started in time"));
     }
@@ -111,6 +113,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       await job.moveToWait(token);
       throw new WaitingError();
     }
+    if (outcome.kind === "canceled") return "ended while it ran";
     if (outcome.kind === "done") return finish(taken, ending(taken, outcome));
     return retryOrFail(taken, outcome.code);
   };
@@ -129,7 +132,9 @@ export function processPrediction(options: ProcessPredictionOptions) {
       alone,
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
-        notebook.note(id, { startedAt, attempt, alone: isAlone, worker: workerId });
+        taken.noted = notebook.note(id, { startedAt, attempt, alone: isAlone, worker: workerId }, () =>
+          json(taken, attempt, { ...failure("running", "", ""), error: null }, null),
+        );
       },
     });
   }
@@ -169,7 +174,25 @@ export function processPrediction(options: ProcessPredictionOptions) {
 
   async function finish(taken: Taken, end: Ending): Promise<string> {
     const { data, id, job, served, token } = taken;
-    const json = predictionJson({
+    if (data.s === 1) await taken.noted;
+    const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
+    const text = json(taken, attempts, end, Date.now());
+    const result: StoredResult = { owner: data.o, status: end.status, json: text };
+    if (end.outputJson === null) result.input = data.x;
+    const cache =
+      data.d === undefined || end.outputJson === null || served.cacheTtlSeconds === 0
+        ? null
+        : { outputJson: end.outputJson, ttlSeconds: served.cacheTtlSeconds };
+    const outcome = await writer.write({ id, by: { token }, result, dedup: data.d ?? null, cache });
+    if (outcome === "written") observe(taken, end);
+    // BullMQ is told of a failure too, so that the queue page shows it under that word.
+    if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);
+    return outcome === "written" ? end.status : outcome;
+  }
+
+  function json(taken: Taken, attempts: number, end: Ending, finishedAt: number | null): string {
+    const { data, id, job, served } = taken;
+    return predictionJson({
       id,
       model: served.model,
       version: served.version,
@@ -178,8 +201,8 @@ export function processPrediction(options: ProcessPredictionOptions) {
       error: end.error,
       createdAt: job.timestamp,
       startedAt: taken.startedAt,
-      finishedAt: Date.now(),
-      attempts: taken.startedAt === null ? job.attemptsMade + taken.deaths : job.attemptsMade + taken.deaths + 1,
+      finishedAt,
+      attempts,
       cached: false,
       deduplicated: false,
       metadata: data.m,
@@ -188,11 +211,6 @@ export function processPrediction(options: ProcessPredictionOptions) {
       modelDigest: served.digest,
       timings: end.timings,
     });
-    const outcome = await writer.write({ id, token, result: { owner: data.o, status: end.status, json } });
-    if (outcome === "written") observe(taken, end);
-    // BullMQ is told of a failure too, so that the queue page shows it under that word.
-    if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);
-    return outcome === "written" ? end.status : outcome;
   }
 
   function observe(taken: Taken, end: Ending): void {

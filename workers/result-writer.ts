@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { type ModelKeys, noticeChannel } from "@millrace/shared/keys.js";
+import { cancelChannel, type ModelKeys, noticeChannel } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type Finish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/finish.js";
 
@@ -28,6 +28,11 @@ export function createResultWriter(
   settings: { keyPrefix: string; resultTtlSeconds: number; log: Logger },
 ): ResultWriter {
   let pending: Pending[] = [];
+  const finishSettings = {
+    resultTtlSeconds: settings.resultTtlSeconds,
+    channelPrefix: noticeChannel(settings.keyPrefix, ""),
+    cancelChannel: cancelChannel(settings.keyPrefix),
+  };
 
   const flush = async (batch: readonly Pending[]) => {
     for (;;) {
@@ -36,7 +41,7 @@ export function createResultWriter(
           redis,
           keys,
           batch.map((entry) => entry.finish),
-          { resultTtlSeconds: settings.resultTtlSeconds, channelPrefix: noticeChannel(settings.keyPrefix, "") },
+          finishSettings,
         );
         for (const [i, entry] of batch.entries()) entry.resolve(outcomes[i] as FinishOutcome);
         return;

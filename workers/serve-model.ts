@@ -111,7 +111,7 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
       version: (name) => byVersion.get(name),
       dispatcher,
       writer: createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, log }),
-      notebook: createRunNotebook(redis, keys, log),
+      notebook: createRunNotebook(redis, keys, keyPrefix, log),
       history: (id) => readHistory(redis, keys, id),
       metrics,
       log,

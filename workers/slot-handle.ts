@@ -28,6 +28,7 @@ interface Errand<T> {
 
 const slotProgram = fileURLToPath(new URL("./slot/main.js", import.meta.url));
 const farewellMs = 2000;
+const mercyMs = 100;
 
 /** The worker's side of one slot process: one errand at a time, each with a deadline that kills the process. */
 export class SlotHandle {
@@ -71,10 +72,21 @@ export class SlotHandle {
     this.#pipe.write(encodeJsonFrame(frameKinds.unload, { key }));
   }
 
-  /** Runs packs of one loaded version. Rejects with a SlotDiedError when the run kills the process or takes too long. */
-  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number): Promise<RunReply> {
+  /** Runs packs of one loaded version; `stop` ends the process with the run. Rejects with a SlotDiedError when the run kills the process or takes too long. */
+  async run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
     this.#lastRunId += 1;
-    return this.#send<RunReply>(encodeRun({ runId: this.#lastRunId, modelKey, packs }), timeoutMs);
+    // A run is over in a moment more often than not; only one that is not is worth a process.
+    let mercy: NodeJS.Timeout | undefined;
+    const end = () => {
+      mercy = setTimeout(() => this.#child.kill("SIGKILL"), mercyMs);
+    };
+    stop?.addEventListener("abort", end, { once: true });
+    try {
+      return await this.#send<RunReply>(encodeRun({ runId: this.#lastRunId, modelKey, packs }), timeoutMs);
+    } finally {
+      stop?.removeEventListener("abort", end);
+      clearTimeout(mercy);
+    }
   }
 
   /** Ends the process: at once where it is busy, else by letting it go. May be called twice. */

@@ -72,12 +72,12 @@ export class SlotPool {
   }
 
   /** Runs on an idle slot, which `hasIdle` must have shown. Rejects with a SlotDiedError. */
-  async run(modelKey: number, packs: readonly Buffer[], timeoutMs: number): Promise<RunReply> {
+  async run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
     const slot = this.#slots.find((candidate) => candidate.state === "idle" && candidate.loaded.has(modelKey));
     if (slot === undefined) throw new Error("no slot is idle");
     slot.state = "busy";
     try {
-      const reply = await slot.handle.run(modelKey, packs, timeoutMs);
+      const reply = await slot.handle.run(modelKey, packs, timeoutMs, stop);
       slot.state = "idle";
       this.#restartMs = shortestRestartMs;
       queueMicrotask(this.#options.onIdle);

@@ -1,37 +1,33 @@
 import { randomBytes } from "node:crypto";
 import { checkRedis } from "@millrace/shared/check-redis.js";
-import { ConfigError, type WorkerConfig } from "@millrace/shared/config.js";
+import type { WorkerConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { Dispatcher } from "./dispatcher.js";
-import { loadVersions } from "./load-versions.js";
 import { createWorkerMetrics } from "./metrics.js";
-import { scanRepository } from "./model-repository.js";
 import { startOperationsServer } from "./operations-server.js";
-import { startServing } from "./serve-model.js";
-import { SlotPool } from "./slot-pool.js";
+import { startDeliveries } from "./serve-deliveries.js";
+import { startInference } from "./start-inference.js";
 
 const redisDeadlineMs = 30_000;
 
 export interface RunningWorker {
   /** Where its own endpoints listen; null when they are off. */
   port: number | null;
-  slotPids: number[];
   /** Finishes what runs within the grace, gives back what has not begun. May be called twice. */
   close(): Promise<void>;
 }
 
 /**
- * Starts a worker: slots, models, queues. What was opened is closed in reverse order, also when the start itself fails.
- * Rejects with a ConfigError when there is no model that it can serve, with a RedisUnusableError when Redis is not there.
+ * Starts a worker in its roles. What was opened is closed in reverse order, also when the start itself fails. Rejects
+ * with a ConfigError when there is nothing that it can serve, with a RedisUnusableError when Redis is not there.
  */
 export async function startWorker(config: WorkerConfig, log: Logger): Promise<RunningWorker> {
   const releasers: (() => Promise<void> | void)[] = [];
   let closing: Promise<void> | null = null;
   const close = () => {
     closing ??= (async () => {
-      for (const release of releasers.reverse()) await release();
+      for (const release of releasers.toReversed()) await release();
     })();
     return closing;
   };
@@ -40,55 +36,34 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
     const metrics = createWorkerMetrics();
     const lag = measureEventLoopLag(metrics.register);
     releasers.push(() => lag.close());
-    const pool = new SlotPool({
-      slots: config.slots,
-      environment: config.slotEnvironment,
-      log,
-      onIdle: () => dispatcher.pump(),
-      onDeath: () => metrics.slotDeaths.inc(),
-    });
-    releasers.push(() => pool.close());
-    const dispatcher: Dispatcher = new Dispatcher(pool, (lane, _works, rows) => {
-      metrics.batchRows.observe({ model: lane.model }, rows);
-    });
-
     const redis = openRedis(config.redis, "patient", `millrace-worker-${workerId}`);
     releasers.push(() => closeRedis(redis));
-    let redisTrouble = false;
+    let redisAway = false;
     redis.on("error", (error: Error) => {
-      if (!redisTrouble) log.error("redis connection lost, waiting for it", { error: error.message });
-      redisTrouble = true;
+      if (!redisAway) log.error("redis connection lost, waiting for it", { error: error.message });
+      redisAway = true;
     });
     redis.on("ready", () => {
-      if (redisTrouble) log.info("redis connection is back");
-      redisTrouble = false;
+      if (redisAway) log.info("redis connection is back");
+      redisAway = false;
     });
-
-    const scan = scanRepository(config.modelsDir, config.modelGlobs).catch((fault: NodeJS.ErrnoException) => {
-      throw new ConfigError([`MODELS_DIR cannot be read (${fault.code})`]);
+    const redisChecked = checkRedis(redis, redisDeadlineMs, config.durability).then(({ warnings }) => {
+      for (const warning of warnings) log.warn(`redis: ${warning}`);
     });
-    const [{ found, bad }, facts] = await Promise.all([scan, checkRedis(redis, redisDeadlineMs, config.durability)]);
-    for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
+    // It is awaited below; a part that fails before must not turn this into an unhandled rejection.
+    redisChecked.catch(() => undefined);
 
-    const { loaded, refused } = await loadVersions({ found, bad, pool, redis, keyPrefix: config.keyPrefix, workerId });
-    for (const { model, version, reason } of refused) {
-      log.error("model cannot be served", { model, version, reason });
-      metrics.modelLoaded.set({ model, version: version ?? "" }, 0);
-    }
-    if (loaded.length === 0)
-      throw new ConfigError([`MODELS_DIR holds no model that can be served (${refused.length} refused)`]);
+    const inference = config.roles.has("inference")
+      ? await startInference({ redis, redisChecked, workerId, config, metrics, log })
+      : null;
+    if (inference !== null) releasers.push(() => inference.close());
+    await redisChecked;
+    const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
+    if (delivers) {
+      const deliveries = await startDeliveries({ redis, config, metrics, log });
+      releasers.push(() => deliveries.close());
+    } else if (config.roles.has("webhooks")) log.info("no webhooks are delivered here: WEBHOOK_SECRET is not set");
 
-    const serving = startServing({
-      loaded,
-      redis,
-      dispatcher,
-      metrics,
-      log,
-      config,
-      workerId,
-      endSlots: () => void pool.close(),
-    });
-    releasers.push(() => serving.close());
     const operations =
       config.port === "off"
         ? null
@@ -97,29 +72,19 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
             register: metrics.register,
             log,
             ready: () => {
-              const fetching = serving.lastBeatAgeMs() < 10_000;
+              const { ready = true, ...details } = inference?.state() ?? {};
               return {
-                ready: fetching && !redisTrouble && pool.alive > 0 && closing === null,
-                redis: fetching && !redisTrouble ? "ok" : "away",
-                slots: { alive: pool.alive, busy: pool.busy, configured: config.slots },
-                models: loaded.map(({ model, version, digest }) => ({ model, version, digest })),
-                refused: refused.map(({ model, version, reason }) => ({ model, version, reason })),
+                ready: ready && !redisAway && closing === null,
+                redis: redisAway ? "away" : "ok",
+                roles: [...config.roles],
+                delivers_webhooks: delivers,
+                ...details,
               };
             },
           });
     if (operations !== null) releasers.push(() => operations.close());
-    log.info("worker ready", {
-      models: loaded.map(({ model, version }) => `${model}/${version}`),
-      slots: config.slots,
-      worker: workerId,
-    });
-    return {
-      port: operations?.port ?? null,
-      get slotPids() {
-        return pool.pids;
-      },
-      close,
-    };
+    log.info("worker ready", { worker: workerId, roles: [...config.roles], slots: config.slots });
+    return { port: operations?.port ?? null, close };
   } catch (fault) {
     await close();
     throw fault;

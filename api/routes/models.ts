@@ -2,11 +2,11 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { featuresOf } from "@millrace/shared/pack-tabular.js";
 import { type RequestHandler, Router } from "express";
+import { acceptsJson } from "../http-preferences.js";
 import type { KnownModel, ModelDirectory } from "../model-directory.js";
 import { queueDepths } from "../queue-depths.js";
 import { onlyQuery, sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
-import { acceptsJson } from "./predictions.js";
 
 /** `GET /v1/models` and `GET /v1/models/{model}`. */
 export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClient; mayRead: RequestHandler }): Router {

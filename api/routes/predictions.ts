@@ -1,16 +1,17 @@
-import type { IncomingMessage } from "node:http";
-import { ServiceError } from "@millrace/shared/errors.js";
-import express, { type RequestHandler, Router } from "express";
+import express, { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
-import { awaitPrediction, type LookUpDependencies } from "../look-up-prediction.js";
+import { awaitNotice, awaitPrediction } from "../await-prediction.js";
+import { acceptsJson, isJson, wantsJson } from "../http-preferences.js";
+import { listPredictions, parseListQuery } from "../list-predictions.js";
+import { lookUpPrediction } from "../look-up-prediction.js";
 import { onlyQuery, preferredWait, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
-import { type SubmitDependencies, submitPrediction } from "../submit-prediction.js";
+import { idempotencyKeyOf, parseSubmission } from "../submission.js";
+import { type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
 
-/** `POST /v1/models/{model}/predictions` and `GET /v1/predictions/{id}`. */
-export function predictionRoutes(
-  deps: SubmitDependencies &
-    LookUpDependencies & { maxBodyBytes: number; mayPredict: RequestHandler; mayRead: RequestHandler },
+/** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
+export function submissionRoutes(
+  deps: SubmitDependencies & { maxBodyBytes: number; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
   const jsonBody = express.json({ limit: deps.maxBodyBytes, strict: false, type: isJson });
@@ -26,70 +27,65 @@ export function predictionRoutes(
         const wait = preferredWait(request);
         const waitMs = waitMsOf(wait, "bad_header");
         const { owner } = response.locals.caller as Caller;
-        if (request.headers["idempotency-key"] !== undefined) {
-          // Taking it in silence would promise that a repetition is harmless.
-          throw new ServiceError("bad_header", "Idempotency-Key is not honoured by this release; leave it out");
-        }
-        const { id, json, waiter } = await submitPrediction(deps, {
+        const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+        const submitted = await submitPrediction(deps, {
           model: request.params.model as string,
           owner,
-          body: request.body,
+          submission: parseSubmission(request.body),
           waitMs,
           requestId: response.locals.requestId,
           traceparent: traceparentOf(request.headers.traceparent),
+          idempotencyKey,
         });
-        response.setHeader("Location", `/v1/predictions/${id}`);
-        if (waiter === null) return sendJson(response, 202, json);
-        const gone = whenGone(response);
-        gone.addEventListener("abort", () => waiter.close());
-        let news = await waiter.next();
-        while (news === "look") {
-          const latest = await awaitPrediction(deps, owner, id, 0, gone);
-          news = latest.final ? { owner, status: "succeeded", json: latest.json } : await waiter.next();
-        }
-        waiter.close();
-        if (gone.aborted) return;
-        response.setHeader("Preference-Applied", `wait=${wait}`);
-        // The time is over: what it has become by now.
-        if (news === null) return sendJson(response, 202, (await awaitPrediction(deps, owner, id, 0, gone)).json);
-        sendJson(response, 200, news.json);
+        response.setHeader("Location", `/v1/predictions/${submitted.id}`);
+        if (submitted.replayed) response.setHeader("Idempotency-Replayed", "true");
+        await answerSubmission(deps, response, owner, submitted, wait, waitMs);
       },
     ],
   });
 
-  resource(router, "/v1/predictions/:id", {
+  resource(router, "/v1/predictions", {
     get: [
       deps.mayRead,
       acceptsJson,
       async (request, response) => {
-        onlyQuery(request, "wait");
-        const waitMs = waitMsOf(request.query.wait, "bad_query");
+        onlyQuery(request, "model", "status", "limit", "cursor");
         const { owner } = response.locals.caller as Caller;
-        const found = await awaitPrediction(deps, owner, request.params.id as string, waitMs, whenGone(response));
-        sendJson(response, 200, found.json);
+        sendJson(response, 200, await listPredictions(deps, owner, parseListQuery(request.query)));
       },
     ],
   });
   return router;
 }
 
-const isJson = (request: IncomingMessage): boolean =>
-  /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i.test(request.headers["content-type"] ?? "");
-
-/** 415 for a body that does not say that it is JSON. */
-const wantsJson: RequestHandler = (request, _response, next) => {
-  if (!isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
-  next();
-};
-
-/** 406 for a client that takes no JSON. */
-export const acceptsJson: RequestHandler = (request, _response, next) => {
-  const { accept } = request.headers;
-  if (accept !== undefined && accept !== "*/*" && !request.accepts("application/json")) {
-    throw new ServiceError("not_acceptable", "this path answers with application/json");
+/** 200 with what is final, by now or within the wait that the caller prefers; else 202 with what it is. */
+async function answerSubmission(
+  deps: SubmitDependencies,
+  response: Response,
+  owner: string,
+  submitted: Submitted,
+  wait: string | undefined,
+  waitMs: number,
+): Promise<void> {
+  const { cached, final, id, json, waiter } = submitted;
+  if (cached) return sendJson(response, 200, json);
+  if (waitMs === 0) return sendJson(response, 202, json);
+  const gone = whenGone(response);
+  const applied = () => response.setHeader("Preference-Applied", `wait=${wait}`);
+  if (final) {
+    applied();
+    return sendJson(response, 200, json);
   }
-  next();
-};
+  const deduplicated = json.includes('"deduplicated":true');
+  const end = await (waiter === null
+    ? awaitPrediction(deps, owner, id, waitMs, gone)
+    : awaitNotice(deps, owner, id, waiter, gone));
+  if (gone.aborted) return;
+  applied();
+  const latest = end ?? (await lookUpPrediction(deps, owner, id));
+  const shown = deduplicated ? latest.json.replace('"deduplicated":false', '"deduplicated":true') : latest.json;
+  sendJson(response, latest.final ? 200 : 202, shown);
+}
 
 const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 

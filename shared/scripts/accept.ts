@@ -1,55 +1,77 @@
-import { addDelayedJob } from "bullmq/dist/cjs/scripts/addDelayedJob-6.js";
-import { addPrioritizedJob } from "bullmq/dist/cjs/scripts/addPrioritizedJob-9.js";
-import { addStandardJob } from "bullmq/dist/cjs/scripts/addStandardJob-9.js";
 import type { RedisClient } from "../connect-redis.js";
 import { predictionJobName } from "../job.js";
 import type { ModelKeys } from "../keys.js";
+import { bullAddLua } from "./bullmq-add.js";
 import { runScript, type Script } from "./script.js";
 
 /**
- * Accepting a prediction is one step: depth limit, BullMQ's own job, the owner's index and the note of who waits come
- * into being together or not at all, in one round trip. BullMQ's add scripts run inside it, word for word, as
- * functions; so its version is pinned, and `test/accept.test.ts` holds the queue against one that BullMQ filled.
+ * Accepting a prediction is one step: what was said under this idempotency key, whether an identical one is on its way
+ * or cached, the depth limit, BullMQ's own job, the owner's index and the notes of who waits and who is to be called
+ * come into being together or not at all, in one round trip.
  *
  * ARGV: queue prefix, id, data, now (ms), delay (ms), priority, depth limit, API to tell or "", how long to keep that
- * note (ms), result time (ms), job name.
+ * note (ms), result time (ms), job name, key base, deduplication hash or "", hash of the body sent with an
+ * idempotency key or "", follower or "".
  */
 const lua = `
-local function addStandard(KEYS, ARGV) ${addStandardJob.content} end
-local function addDelayed(KEYS, ARGV) ${addDelayedJob.content} end
-local function addPrioritized(KEYS, ARGV) ${addPrioritizedJob.content} end
-
-local wait, paused, meta, counter, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local delayed, active, events, marker, prioritized, pc = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local owned, watchers = KEYS[12], KEYS[13]
+${bullAddLua}
+local delayed, prioritized, counter = KEYS[6], KEYS[10], KEYS[4]
+local owned, dedupKey, idempotencyKey = KEYS[12], KEYS[13], KEYS[14]
 local queue, id, data, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local delay, priority, depthLimit = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local resultMs = tonumber(ARGV[10])
+local keepMs = tonumber(ARGV[10]) + 604800000
+local base, dedup, bodyHash, follower = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 
-local waiting = redis.call('LLEN', wait)
+local function follow(target)
+  if ARGV[8] ~= '' then
+    redis.call('SADD', base .. '/watchers:' .. target, ARGV[8])
+    redis.call('PEXPIRE', base .. '/watchers:' .. target, ARGV[9])
+  end
+  if follower ~= '' then
+    redis.call('RPUSH', base .. '/followers:' .. target, follower)
+    redis.call('PEXPIRE', base .. '/followers:' .. target, keepMs * 4)
+  end
+  if bodyHash ~= '' then redis.call('SET', idempotencyKey, bodyHash .. '|' .. target, 'EX', 86400) end
+end
+
+if bodyHash ~= '' then
+  local said = redis.call('GET', idempotencyKey)
+  if said then
+    local hash, target = string.match(said, '^(.-)|(.*)$')
+    if hash ~= bodyHash then return {'mismatch', 0} end
+    return {'replayed', target}
+  end
+end
+
+if dedup ~= '' then
+  local held = redis.call('GET', dedupKey)
+  if held then
+    local kind, rest = string.sub(held, 1, 1), string.sub(held, 2)
+    if kind == 'c' then return {'cached', rest} end
+    if redis.call('EXISTS', base .. '/result:' .. rest) == 0 and redis.call('EXISTS', queue .. rest) == 1 then
+      follow(rest)
+      return {'joined', rest}
+    end
+  end
+end
+
+local waiting = redis.call('LLEN', KEYS[1])
 local depth = waiting + redis.call('ZCARD', prioritized) + redis.call('ZCARD', delayed)
 if depth >= depthLimit then return {'full', depth} end
 
 -- The place in the order of arrival becomes part of the data, so that a position can be told without a scan.
 local seq = (tonumber(redis.call('GET', counter)) or 0) + 1
-local opts = {}
-if delay > 0 then opts.delay = delay end
-if priority > 0 then opts.priority = priority end
-local job = {cmsgpack.pack({queue, id, ARGV[11], now}), '{"q":' .. seq .. ',' .. string.sub(data, 2), cmsgpack.pack(opts)}
-if delay > 0 then
-  addDelayed({marker, meta, counter, delayed, completed, events}, job)
-elseif priority > 0 then
-  addPrioritized({marker, meta, counter, prioritized, delayed, completed, active, events, pc}, job)
-else
-  addStandard({wait, paused, meta, counter, completed, delayed, active, events, marker}, job)
-end
-
+bullAdd(queue, id, ARGV[11], '{"q":' .. seq .. ',' .. string.sub(data, 2), now, delay, priority)
 redis.call('ZADD', owned, now, id)
-redis.call('PEXPIRE', owned, resultMs + 604800000)
-if ARGV[8] ~= '' then
-  redis.call('SADD', watchers, ARGV[8])
-  redis.call('PEXPIRE', watchers, ARGV[9])
+redis.call('PEXPIRE', owned, keepMs)
+-- The index loses two forgotten predictions for each that it gains, so that it never outgrows what can be read.
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', owned, '-inf', now - tonumber(ARGV[10]), 'LIMIT', 0, 2)) do
+  if redis.call('EXISTS', base .. '/result:' .. old) == 0 and redis.call('EXISTS', queue .. old) == 0 then
+    redis.call('ZREM', owned, old)
+  end
 end
+if dedup ~= '' then redis.call('SET', dedupKey, 'p' .. id, 'PX', keepMs) end
+follow(id)
 return {'queued', waiting + 1}
 `;
 
@@ -68,35 +90,44 @@ export interface Acceptance {
   /** The API to tell of the end, when its caller waits. */
   watcher: { apiId: string; forMs: number } | null;
   resultTtlMs: number;
+  /** What makes a submission identical to another; null: it is computed whatever others there are. */
+  dedup: string | null;
+  idempotency: { key: string; bodyHash: string } | null;
+  /** Whom to call, and with which delivery ids; see `deliveries.ts`. */
+  followerJson: string | null;
 }
 
-/** Accepts a prediction. Resolves to its estimated place in the queue, or to the depth that leaves no room. */
+/**
+ * What became of a submission: `queued` anew; `joined` to an identical one that is not final; `cached`: nothing was
+ * written yet, `outputJson` is the answer; `replayed`: this key was used for the same body before; `mismatch`: for
+ * another body; `full`: there is no room.
+ */
+export type AcceptOutcome =
+  | { kind: "queued"; position: number }
+  | { kind: "joined"; id: string }
+  | { kind: "cached"; outputJson: string }
+  | { kind: "replayed"; id: string }
+  | { kind: "mismatch" }
+  | { kind: "full"; depth: number };
+
+/** Accepts a prediction, or says why it needs no job of its own. */
 export async function acceptPrediction(
   redis: RedisClient,
   keys: ModelKeys,
   acceptance: Acceptance,
-): Promise<{ accepted: true; position: number } | { accepted: false; depth: number }> {
-  const { queue } = keys;
-  const [outcome, count] = (await runScript(
+): Promise<AcceptOutcome> {
+  const { dedup, idempotency } = acceptance;
+  const [kind, value] = (await runScript(
     redis,
     script,
     [
-      `${queue}wait`,
-      `${queue}paused`,
-      `${queue}meta`,
-      `${queue}id`,
-      `${queue}completed`,
-      `${queue}delayed`,
-      `${queue}active`,
-      `${queue}events`,
-      `${queue}marker`,
-      `${queue}prioritized`,
-      `${queue}pc`,
+      ...queueKeys(keys.queue),
       keys.owned(acceptance.owner),
-      keys.watchers(acceptance.id),
+      keys.dedup(dedup ?? ""),
+      keys.idempotency(acceptance.owner, idempotency?.key ?? ""),
     ],
     [
-      queue,
+      keys.queue,
       acceptance.id,
       acceptance.dataJson,
       acceptance.nowMs,
@@ -107,7 +138,20 @@ export async function acceptPrediction(
       acceptance.watcher?.forMs ?? 0,
       acceptance.resultTtlMs,
       predictionJobName,
+      keys.base,
+      dedup ?? "",
+      idempotency?.bodyHash ?? "",
+      acceptance.followerJson ?? "",
     ],
-  )) as [string, number];
-  return outcome === "full" ? { accepted: false, depth: count } : { accepted: true, position: count };
+  )) as [AcceptOutcome["kind"], never];
+  if (kind === "queued") return { kind, position: value };
+  if (kind === "joined" || kind === "replayed") return { kind, id: value };
+  if (kind === "cached") return { kind, outputJson: value };
+  return kind === "full" ? { kind, depth: value } : { kind };
 }
+
+/** The keys that BullMQ's add scripts want, in the order of `bullAddLua`. */
+const queueKeys = (queue: string): string[] =>
+  ["wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker", "prioritized", "pc"].map(
+    (name) => queue + name,
+  );

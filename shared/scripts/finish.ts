@@ -1,37 +1,78 @@
 import type { RedisClient } from "../connect-redis.js";
 import type { ModelKeys } from "../keys.js";
 import { encodeResult, type StoredResult } from "../prediction.js";
+import { bullAddLua } from "./bullmq-add.js";
+import { deliverLua, webhookBody } from "./deliveries.js";
 import { runScript, type Script } from "./script.js";
 
 /**
- * The one step that makes predictions final. A result is written once and never changed, and only by who holds the
- * job's lock, so that a worker that froze and woke up cannot overwrite anything; whoever waits is told in the same step.
+ * The one step that makes predictions final. A result is written once and never changed, and by a worker only while it
+ * holds the job's lock, so that one that froze and woke up cannot overwrite anything. In the same step whoever waits is
+ * told, the followers become deliveries, and the deduplication key turns from "on its way" into the cache entry.
  *
- * KEYS: running, deaths. ARGV: queue prefix, `…/result:`, `…/watchers:`, channel prefix, TTL (s), largest notice (bytes),
- * then for each prediction: id, lock token ("" for an end that needs no lock), stored result.
+ * KEYS: running, deaths, cache index. ARGV: queue prefix, key base, channel prefix, TTL (s), largest notice (bytes), now
+ * (ms), webhook queue prefix, cancel channel, cache entries at the most; then for each prediction: id, lock token (""
+ * where it must not run yet, "*" for an end that is not the worker's), stored result, deduplication hash or "", seconds
+ * to cache the output, where it begins in the result and its length (bytes), webhook body without its data's end.
  */
 const lua = `
+${bullAddLua}
+${deliverLua}
+local queue, base, channels, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local outcomes = {}
-local limit = tonumber(ARGV[6])
-for i = 7, #ARGV, 3 do
-  local id, token, text = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 10, #ARGV, 8 do
+  local id, token, text, dedup = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local cacheSeconds, from, length = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
+  local fenced = token ~= '' and token ~= '*'
   local outcome
-  if token ~= '' and redis.call('GET', ARGV[1] .. id .. ':lock') ~= token then
+  if fenced and redis.call('GET', queue .. id .. ':lock') ~= token then
     outcome = 'lost'
   elseif token == '' and redis.call('HEXISTS', KEYS[1], id) == 1 then
     outcome = 'running'
-  elseif redis.call('SET', ARGV[2] .. id, text, 'EX', ARGV[5], 'NX') then
+  elseif not fenced and redis.call('EXISTS', queue .. id) == 0 then
+    outcome = 'final'
+  elseif redis.call('SET', base .. '/result:' .. id, text, 'EX', ARGV[4], 'NX') then
     outcome = 'written'
     redis.call('HDEL', KEYS[1], id)
     redis.call('HDEL', KEYS[2], id)
-    local watchers = redis.call('SMEMBERS', ARGV[3] .. id)
+    if dedup ~= '' then
+      local key = base .. '/dedup:' .. dedup
+      if redis.call('GET', key) == 'p' .. id then
+        if cacheSeconds > 0 then
+          redis.call('SET', key, 'c' .. string.sub(text, from + 1, from + length), 'EX', cacheSeconds)
+          redis.call('ZADD', KEYS[3], now, dedup)
+          if redis.call('ZCARD', KEYS[3]) > tonumber(ARGV[9]) then
+            local oldest = redis.call('ZPOPMIN', KEYS[3])[1]
+            local oldestKey = base .. '/dedup:' .. oldest
+            if redis.call('GETRANGE', oldestKey, 0, 0) == 'c' then redis.call('DEL', oldestKey) end
+          end
+        else
+          redis.call('DEL', key)
+        end
+      end
+    end
+    local followers = base .. '/followers:' .. id
+    if redis.call('EXISTS', followers) == 1 then
+      local data = string.match(text, '\\n(.*)$')
+      if not string.find(data, '"started_at":null', 1, true) then
+        local started = string.gsub(ARGV[i + 7], 'completed', 'started', 1)
+        deliver(base, ARGV[7], id, 'prediction.started', started .. data .. '}', now)
+      end
+      deliver(base, ARGV[7], id, 'prediction.completed', ARGV[i + 7] .. data .. '}', now)
+      redis.call('DEL', followers)
+    end
+    local watchers = redis.call('SMEMBERS', base .. '/watchers:' .. id)
     if #watchers > 0 then
       local notice = id .. '\\n'
       if #text <= limit then notice = notice .. text end
-      for _, api in ipairs(watchers) do redis.call('PUBLISH', ARGV[4] .. api, notice) end
-      redis.call('DEL', ARGV[3] .. id)
+      for _, api in ipairs(watchers) do redis.call('PUBLISH', channels .. api, notice) end
+      redis.call('DEL', base .. '/watchers:' .. id)
     end
-    if token == '' then redis.call('HSET', ARGV[1] .. id, 'fin', '1') end
+    if not fenced then
+      -- Whoever takes the job drops it; its data is no longer needed for that.
+      redis.call('HSET', queue .. id, 'fin', '1', 'data', '{}')
+      redis.call('PUBLISH', ARGV[8], id)
+    end
   else
     outcome = 'final'
     redis.call('HDEL', KEYS[1], id)
@@ -44,35 +85,61 @@ return outcomes
 const script: Script = { name: "millraceFinish", lua };
 
 const largestNoticeBytes = 65_536;
+const largestCachedBytes = 65_536;
+const cacheEntries = 10_000;
 
 export interface Finish {
   id: string;
-  /** The job's lock token; null for a prediction that ends before it runs, such as by expiry. */
-  token: string | null;
+  /** The job's lock token; `unbegun`: only if it does not run; `any`: whatever its state, as long as it is not final. */
+  by: { token: string } | "unbegun" | "any";
   result: StoredResult;
+  /** The deduplication hash that it holds; null for one that was not to be joined. */
+  dedup: string | null;
+  /** The output to answer identical submissions with, and for how long; null for one that is not to be cached. */
+  cache: { outputJson: string; ttlSeconds: number } | null;
 }
 
 /**
  * `written`: it is final now. `final`: it was final before, and stays as it was. `lost`: the job is somebody else's by
- * now, and nothing was written. `running`: it was to end without a lock, but it runs, and nothing was written.
+ * now, and nothing was written. `running`: it was to end before it began, but it runs, and nothing was written.
  */
 export type FinishOutcome = "written" | "final" | "lost" | "running";
+
+export interface FinishSettings {
+  resultTtlSeconds: number;
+  channelPrefix: string;
+  cancelChannel: string;
+}
 
 /** Makes predictions of one model final, all of them in one step; the outcomes are in the order of `finishes`. */
 export async function finishPredictions(
   redis: RedisClient,
   keys: ModelKeys,
   finishes: readonly Finish[],
-  settings: { resultTtlSeconds: number; channelPrefix: string },
+  settings: FinishSettings,
 ): Promise<FinishOutcome[]> {
+  const nowMs = Date.now();
   const args: (string | number)[] = [
     keys.queue,
-    keys.result(""),
-    keys.watchers(""),
+    keys.base,
     settings.channelPrefix,
     settings.resultTtlSeconds,
     largestNoticeBytes,
+    nowMs,
+    keys.webhookQueue,
+    settings.cancelChannel,
+    cacheEntries,
   ];
-  for (const { id, token, result } of finishes) args.push(id, token ?? "", encodeResult(result));
-  return (await runScript(redis, script, [keys.running, keys.deaths], args)) as FinishOutcome[];
+  const bodyStart = webhookBody("prediction.completed", nowMs, "").slice(0, -1);
+  for (const { by, cache, dedup, id, result } of finishes) {
+    const text = encodeResult(result);
+    const token = by === "unbegun" ? "" : by === "any" ? "*" : by.token;
+    const bytes = cache === null ? 0 : Buffer.byteLength(cache.outputJson);
+    const ttl =
+      cache === null || bytes > largestCachedBytes ? 0 : Math.min(cache.ttlSeconds, settings.resultTtlSeconds);
+    // The output stands before anything of the caller's, so that its place in bytes is its place in characters.
+    const from = ttl === 0 ? 0 : Buffer.byteLength(text.slice(0, text.indexOf(',"output":'))) + ',"output":'.length;
+    args.push(id, token, text, dedup ?? "", ttl, from, bytes, bodyStart);
+  }
+  return (await runScript(redis, script, [keys.running, keys.deaths, keys.cache], args)) as FinishOutcome[];
 }

@@ -21,11 +21,35 @@ export function decodeNote(text: string): RunNote {
   return { startedAt: Number(startedAt), attempt: Number(attempt), alone: alone === "1", worker };
 }
 
-/** Notes that a run begins. One command, so that the network stack holds it whole even if this process dies at once. */
-export function noteRun(redis: RedisClient, keys: ModelKeys, notes: ReadonlyMap<string, RunNote>): Promise<unknown> {
-  const fields: string[] = [];
-  for (const [id, note] of notes) fields.push(id, encodeNote(note));
-  return redis.hset(keys.running, ...fields);
+/** KEYS: running. ARGV: key base, channel prefix, then id and note in turn. Returns who is followed by webhooks. */
+const noteScript: Script = {
+  name: "millraceNoteRun",
+  lua: `
+local followed = {}
+for i = 3, #ARGV, 2 do
+  local id = ARGV[i]
+  redis.call('HSET', KEYS[1], id, ARGV[i + 1])
+  for _, api in ipairs(redis.call('SMEMBERS', ARGV[1] .. '/watchers:' .. id)) do
+    redis.call('PUBLISH', ARGV[2] .. api, id .. '\\n')
+  end
+  if redis.call('EXISTS', ARGV[1] .. '/followers:' .. id) == 1 then followed[#followed + 1] = id end
+end
+return followed`,
+};
+
+/**
+ * Notes that a run begins, tells who watches its predictions, and resolves to the ids that have followers. One command,
+ * so that the network stack holds it whole even if this process dies at once.
+ */
+export async function noteRun(
+  redis: RedisClient,
+  keys: ModelKeys,
+  notes: ReadonlyMap<string, RunNote>,
+  channelPrefix: string,
+): Promise<string[]> {
+  const args: string[] = [keys.base, channelPrefix];
+  for (const [id, note] of notes) args.push(id, encodeNote(note));
+  return (await runScript(redis, noteScript, [keys.running], args)) as string[];
 }
 
 /** Takes back the notes of jobs that go back into the queue unharmed. */

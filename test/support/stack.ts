@@ -146,7 +146,7 @@ export class TestStack {
     return this.call("POST", path, { json, ...options });
   }
 
-  /** Submits an input and waits for its end. */
+  /** Submits an input and waits for its end; computed anew unless `rest` says `cache: true`. */
   async predict(
     model: string,
     input: unknown,
@@ -154,10 +154,10 @@ export class TestStack {
     options: CallOptions = {},
   ): Promise<Answer> {
     const headers = { prefer: "wait=30", ...options.headers };
-    return this.post(`/v1/models/${model}/predictions`, { input, ...rest }, { ...options, headers });
+    return this.post(`/v1/models/${model}/predictions`, { input, cache: false, ...rest }, { ...options, headers });
   }
 
-  /** Submits without waiting; expects 202 and returns the prediction. */
+  /** Submits without waiting, computed anew unless `rest` says `cache: true`; expects 202 and returns the prediction. */
   async submit(
     model: string,
     input: unknown,
@@ -165,7 +165,7 @@ export class TestStack {
     options: CallOptions = {},
     // biome-ignore lint/suspicious/noExplicitAny: see Answer
   ): Promise<any> {
-    const answer = await this.post(`/v1/models/${model}/predictions`, { input, ...rest }, options);
+    const answer = await this.post(`/v1/models/${model}/predictions`, { input, cache: false, ...rest }, options);
     expect(answer.status, JSON.stringify(answer.body)).toBe(202);
     return answer.body;
   }

@@ -1,0 +1,74 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";
+import type { Waiter } from "./notices.js";
+
+/** Watchers' notes outlive the wait by this, so that they are never gone too soon. */
+const noteMarginMs = 5000;
+
+/**
+ * A prediction of the owner's as soon as it is final, else as it stands after `waitMs`, or when `gone` says that nobody
+ * listens any more.
+ */
+export async function awaitPrediction(
+  deps: LookUpDependencies,
+  owner: string,
+  id: string,
+  waitMs: number,
+  gone: AbortSignal,
+): Promise<LookedUp> {
+  const first = await lookUpPrediction(deps, owner, id);
+  if (first.final || waitMs === 0) return first;
+  const { keys } = await modelOfId(deps, id);
+  const waiter = deps.notices.wait(id, waitMs);
+  await watch(deps.redis, keys, id, deps.notices.apiId, waitMs).catch((fault) => {
+    waiter.close();
+    throw fault;
+  });
+  // It may have ended before the note was there, and nobody would tell.
+  const second = await lookUpPrediction(deps, owner, id).catch((fault) => {
+    waiter.close();
+    throw fault;
+  });
+  if (second.final) {
+    waiter.close();
+    return second;
+  }
+  return (await awaitNotice(deps, owner, id, waiter, gone)) ?? lookUpPrediction(deps, owner, id);
+}
+
+/** Waits on a waiter that listens already; null when the time is over or nobody listens. Closes it. */
+export async function awaitNotice(
+  deps: LookUpDependencies,
+  owner: string,
+  id: string,
+  waiter: Waiter,
+  gone: AbortSignal,
+): Promise<LookedUp | null> {
+  const stop = () => waiter.close();
+  gone.addEventListener("abort", stop);
+  try {
+    for (;;) {
+      const news = await waiter.next();
+      if (news === null) return null;
+      if (news !== "look") return { json: news.json, final: true };
+      const latest = await lookUpPrediction(deps, owner, id);
+      if (latest.final) return latest;
+    }
+  } finally {
+    gone.removeEventListener("abort", stop);
+    waiter.close();
+  }
+}
+
+/** Notes that this API is to be told of what becomes of a prediction. */
+export async function watch(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  apiId: string,
+  forMs: number,
+): Promise<void> {
+  const key = keys.watchers(id);
+  await Promise.all([redis.sadd(key, apiId), redis.pexpire(key, forMs + noteMarginMs)]);
+}

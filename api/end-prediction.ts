@@ -1,0 +1,34 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { predictionJson } from "@millrace/shared/prediction.js";
+import { endPrediction, type LookUpDependencies, lookUpPrediction, readOwned, viewOf } from "./look-up-prediction.js";
+import type { KnownModel } from "./model-directory.js";
+
+/** Ends a prediction as canceled, wherever it is. Throws `state_conflict` where it was final before. */
+export async function cancelPrediction(deps: LookUpDependencies, owner: string, id: string): Promise<string> {
+  const { model, read } = await readOwned(deps, owner, id);
+  if ("final" in read) throw finalAlready(read.final.status);
+  const view = viewOf(model, id, read);
+  if (view.status === "expired") throw finalAlready((await lookUpPrediction(deps, owner, id)) && "expired");
+  const json = predictionJson({ ...view, status: "canceled", finishedAt: Date.now(), queuePosition: null });
+  const outcome = await endPrediction(deps, model, id, read.data, "any", { owner, status: "canceled", json });
+  if (outcome !== "written") throw finalAlready("final");
+  deps.log.info("prediction canceled", { prediction_id: id, model: model.name, request_id: read.data.r });
+  return json;
+}
+
+/** A failed, canceled or expired prediction of the owner's. Throws `state_conflict` for any other. */
+export async function readRetryable(
+  deps: LookUpDependencies,
+  owner: string,
+  id: string,
+): Promise<{ model: KnownModel; input: string; version: string; metadata: Record<string, unknown> }> {
+  await lookUpPrediction(deps, owner, id);
+  const { model, read } = await readOwned(deps, owner, id);
+  if (!("final" in read)) throw new ServiceError("state_conflict", "it is not final yet");
+  const { input, json, status } = read.final;
+  if (status === "succeeded" || input === undefined) throw new ServiceError("state_conflict", `it has ${status}`);
+  const { metadata, version } = JSON.parse(json) as { metadata: Record<string, unknown>; version: string };
+  return { model, input, version, metadata };
+}
+
+const finalAlready = (status: string) => new ServiceError("state_conflict", `it is ${status} already`);

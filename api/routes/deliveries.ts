@@ -1,0 +1,74 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { type ModelKeys, tagOfId } from "@millrace/shared/keys.js";
+import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
+import { type RequestHandler, Router } from "express";
+import type { Caller } from "../authenticate.js";
+import { acceptsJson } from "../http-preferences.js";
+import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../look-up-prediction.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+
+const unknownDelivery = () => new ServiceError("delivery_not_found", "there is no such delivery");
+
+/** `GET /v1/predictions/{id}/deliveries` and `POST /v1/deliveries/{id}/redeliver`. */
+export function deliveryRoutes(
+  deps: LookUpDependencies & { mayPredict: RequestHandler; mayRead: RequestHandler },
+): Router {
+  const router = Router();
+
+  resource(router, "/v1/predictions/:id/deliveries", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const { owner } = response.locals.caller as Caller;
+        const id = request.params.id as string;
+        await lookUpPrediction(deps, owner, id);
+        const { keys } = await modelOfId(deps, id);
+        const ids = await deps.redis.lrange(keys.deliveries(id), 0, -1);
+        const found = await Promise.all(ids.map((deliveryId) => readDelivery(deps.redis, keys, deliveryId)));
+        const own = found.filter((delivery): delivery is Delivery => delivery?.owner === owner);
+        const data = await Promise.all(own.map((delivery) => describeDelivery(deps.redis, keys, delivery)));
+        sendJson(response, 200, JSON.stringify({ data }));
+      },
+    ],
+  });
+
+  resource(router, "/v1/deliveries/:id/redeliver", {
+    post: [
+      deps.mayPredict,
+      acceptsJson,
+      async (request, response) => {
+        const { owner } = response.locals.caller as Caller;
+        const id = request.params.id as string;
+        const tag = tagOfId(id);
+        const model = tag === null ? null : await deps.directory.findByTag(tag);
+        if (model === null) throw unknownDelivery();
+        const delivery = await readDelivery(deps.redis, model.keys, id);
+        if (delivery?.owner !== owner) throw unknownDelivery();
+        const outcome = await redeliver(deps.redis, model.keys, delivery, owner);
+        if (outcome === "unknown") throw unknownDelivery();
+        if (outcome === "pending") throw new ServiceError("state_conflict", "it is still on its way");
+        const now = (await readDelivery(deps.redis, model.keys, id)) ?? delivery;
+        sendJson(response, 202, JSON.stringify(await describeDelivery(deps.redis, model.keys, now)));
+      },
+    ],
+  });
+  return router;
+}
+
+async function describeDelivery(redis: RedisClient, keys: ModelKeys, delivery: Delivery): Promise<object> {
+  const attempts = await redis.lrange(keys.attempts(delivery.id), 0, -1);
+  return {
+    id: delivery.id,
+    object: "delivery",
+    event: delivery.event,
+    url: delivery.url,
+    status: delivery.state,
+    created_at: new Date(delivery.createdAt).toISOString(),
+    attempts: attempts.map((text) => JSON.parse(text) as Attempt),
+    urls: { redeliver: `/v1/deliveries/${delivery.id}/redeliver` },
+  };
+}

@@ -1,0 +1,74 @@
+import type { RedisClient } from "../connect-redis.js";
+import type { ModelKeys } from "../keys.js";
+import { encodeResult, type StoredResult } from "../prediction.js";
+import { bullAddLua } from "./bullmq-add.js";
+import { deliverLua, webhookBody } from "./deliveries.js";
+import { runScript, type Script } from "./script.js";
+
+/**
+ * A prediction that is answered from the cache comes into being final: result, owner's index, idempotency and webhook
+ * in one step, as for any other.
+ *
+ * KEYS: result, owned, idempotency. ARGV: id, stored result, TTL (s), now (ms), key base, webhook queue prefix, follower
+ * or "", webhook body, hash of the body or "".
+ */
+const lua = `
+${bullAddLua}
+${deliverLua}
+local id, now, base = ARGV[1], tonumber(ARGV[4]), ARGV[5]
+if ARGV[9] ~= '' then
+  local said = redis.call('GET', KEYS[3])
+  if said then
+    local hash, target = string.match(said, '^(.-)|(.*)$')
+    if hash ~= ARGV[9] then return {'mismatch', ''} end
+    return {'replayed', target}
+  end
+  redis.call('SET', KEYS[3], ARGV[9] .. '|' .. id, 'EX', 86400)
+end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+redis.call('ZADD', KEYS[2], now, id)
+redis.call('PEXPIRE', KEYS[2], ARGV[3] * 1000 + 604800000)
+if ARGV[7] ~= '' then
+  redis.call('RPUSH', base .. '/followers:' .. id, ARGV[7])
+  deliver(base, ARGV[6], id, 'prediction.completed', ARGV[8], now)
+  redis.call('DEL', base .. '/followers:' .. id)
+end
+return {'accepted', id}
+`;
+
+const script: Script = { name: "millraceAcceptCached", lua };
+
+export interface CachedAcceptance {
+  id: string;
+  result: StoredResult;
+  nowMs: number;
+  resultTtlSeconds: number;
+  idempotency: { key: string; bodyHash: string } | null;
+  followerJson: string | null;
+}
+
+/** Keeps a prediction that was answered from the cache. */
+export async function acceptCached(
+  redis: RedisClient,
+  keys: ModelKeys,
+  acceptance: CachedAcceptance,
+): Promise<{ kind: "accepted" | "replayed" | "mismatch"; id: string }> {
+  const { followerJson, id, idempotency, nowMs, result, resultTtlSeconds } = acceptance;
+  const [kind, target] = (await runScript(
+    redis,
+    script,
+    [keys.result(id), keys.owned(result.owner), keys.idempotency(result.owner, idempotency?.key ?? "")],
+    [
+      id,
+      encodeResult(result),
+      resultTtlSeconds,
+      nowMs,
+      keys.base,
+      keys.webhookQueue,
+      followerJson ?? "",
+      followerJson === null ? "" : webhookBody("prediction.completed", nowMs, result.json),
+      idempotency?.bodyHash ?? "",
+    ],
+  )) as ["accepted" | "replayed" | "mismatch", string];
+  return { kind, id: target };
+}

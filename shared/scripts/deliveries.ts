@@ -1,0 +1,184 @@
+import type { RedisClient } from "../connect-redis.js";
+import type { ModelKeys } from "../keys.js";
+import { bullAddLua } from "./bullmq-add.js";
+import { runScript, type Script } from "./script.js";
+
+/**
+ * Webhook deliveries, which rest on these rules:
+ * - Whoever asks for a webhook becomes a follower of the prediction in the step that accepts or joins it, with an id
+ *   for each delivery that may come of it.
+ * - The step that makes the prediction final turns its followers into deliveries: record, copy of the body and job of
+ *   the model's delivery queue, all in the model's slot. No process has to live for it.
+ * - The start is told when the run begins; who joins after that is told of it together with the end.
+ * - A delivery that exists is not made again, so every step here may be repeated.
+ * - The body is kept once for all followers, counted, until each one's schedule has ended; after that for the result time.
+ */
+export const webhookEvents = ["prediction.started", "prediction.completed"] as const;
+export type WebhookEvent = (typeof webhookEvents)[number];
+
+export interface Follower {
+  owner: string;
+  url: string;
+  /** Event → delivery id. */
+  ids: Partial<Record<WebhookEvent, string>>;
+}
+
+/** How long a delivery is kept while its schedule runs. */
+export const deliveryKeptMs = 30 * 86_400_000;
+
+/** Lua: `deliver(base, webhook queue prefix, prediction id, event, body, now)`; needs `bullAddLua` before it. */
+export const deliverLua = `
+local function deliver(base, queue, id, event, body, now)
+  local followers = redis.call('LRANGE', base .. '/followers:' .. id, 0, -1)
+  local bodyKey = base .. '/webhook-body:' .. id .. ':' .. event
+  local made = 0
+  for _, text in ipairs(followers) do
+    local follower = cjson.decode(text)
+    local did = follower.ids[event]
+    local key = did and (base .. '/delivery:' .. did)
+    if did and redis.call('EXISTS', key) == 0 then
+      redis.call('HSET', key, 'owner', follower.owner, 'url', follower.url, 'event', event, 'prediction', id,
+        'created', now, 'state', 'pending', 'tries', 0)
+      redis.call('PEXPIRE', key, ${deliveryKeptMs})
+      redis.call('RPUSH', base .. '/deliveries:' .. id, did)
+      bullAdd(queue, did, 'delivery', '{"v":1}', now, 0, 0)
+      made = made + 1
+    end
+  end
+  if made > 0 then
+    redis.call('HSETNX', bodyKey, 'body', body)
+    redis.call('HINCRBY', bodyKey, 'open', made)
+    redis.call('PEXPIRE', bodyKey, ${deliveryKeptMs})
+    redis.call('PEXPIRE', base .. '/deliveries:' .. id, ${deliveryKeptMs})
+  end
+  return made
+end
+`;
+
+const startedScript: Script = {
+  name: "millraceStarted",
+  lua: `${bullAddLua}${deliverLua}
+return deliver(ARGV[1], ARGV[2], ARGV[3], 'prediction.started', ARGV[4], tonumber(ARGV[5]))`,
+};
+
+/** Makes the deliveries that tell of a prediction's start, for those of its followers who want to hear of it. */
+export async function deliverStarted(redis: RedisClient, keys: ModelKeys, id: string, bodyJson: string): Promise<void> {
+  await runScript(redis, startedScript, [keys.delivery(id)], [keys.base, keys.webhookQueue, id, bodyJson, Date.now()]);
+}
+
+/** The body of a webhook; `atMs` is when the event happened, the same on every try. */
+export const webhookBody = (event: string, atMs: number, dataJson: string): string =>
+  `{"type":"${event}","timestamp":"${new Date(atMs).toISOString()}","data":${dataJson}}`;
+
+/** A delivery as it is kept. */
+export interface Delivery {
+  id: string;
+  owner: string;
+  url: string;
+  event: string;
+  prediction: string;
+  createdAt: number;
+  state: "pending" | "delivered" | "failed";
+  tries: number;
+}
+
+/** Reads a delivery; null for one that is not known. */
+export async function readDelivery(redis: RedisClient, keys: ModelKeys, id: string): Promise<Delivery | null> {
+  const fields = await redis.hgetall(keys.delivery(id));
+  if (fields.owner === undefined) return null;
+  return {
+    id,
+    owner: fields.owner,
+    url: fields.url ?? "",
+    event: fields.event ?? "",
+    prediction: fields.prediction ?? "",
+    createdAt: Number(fields.created),
+    state: fields.state as Delivery["state"],
+    tries: Number(fields.tries),
+  };
+}
+
+/** What a try came to; kept for whoever asks why. */
+export interface Attempt {
+  at: string;
+  status: number | null;
+  duration_ms: number;
+  error: string | null;
+  /** The first bytes of the answer's body, 4 KiB at the most. */
+  response: string | null;
+}
+
+/** KEYS: delivery, attempts, body. ARGV: attempt, new state, time to keep what has ended (ms). */
+const attemptScript: Script = {
+  name: "millraceAttempt",
+  lua: `
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[2], ARGV[1])
+redis.call('LTRIM', KEYS[2], -50, -1)
+redis.call('HINCRBY', KEYS[1], 'tries', 1)
+local before = redis.call('HGET', KEYS[1], 'state')
+redis.call('HSET', KEYS[1], 'state', ARGV[2])
+if ARGV[2] == 'pending' then
+  redis.call('PEXPIRE', KEYS[2], ${deliveryKeptMs})
+else
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+  if before == 'pending' and redis.call('HINCRBY', KEYS[3], 'open', -1) <= 0 then
+    redis.call('PEXPIRE', KEYS[3], ARGV[3])
+  end
+end
+return 1`,
+};
+
+/** Notes a try and what state it leaves the delivery in. */
+export async function noteAttempt(
+  redis: RedisClient,
+  keys: ModelKeys,
+  delivery: Delivery,
+  attempt: Attempt,
+  state: Delivery["state"],
+  resultTtlMs: number,
+): Promise<void> {
+  const bodyKey = keys.webhookBody(delivery.prediction, delivery.event);
+  await runScript(
+    redis,
+    attemptScript,
+    [keys.delivery(delivery.id), keys.attempts(delivery.id), bodyKey],
+    [JSON.stringify(attempt), state, resultTtlMs],
+  );
+}
+
+/** KEYS: delivery, body. ARGV: owner, delivery id, webhook queue prefix, now. */
+const redeliverScript: Script = {
+  name: "millraceRedeliver",
+  lua: `${bullAddLua}
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] or redis.call('HEXISTS', KEYS[2], 'body') == 0 then return 'unknown' end
+if redis.call('HGET', KEYS[1], 'state') == 'pending' then return 'pending' end
+local times = redis.call('HINCRBY', KEYS[1], 'redelivered', 1)
+redis.call('HSET', KEYS[1], 'state', 'pending')
+redis.call('HINCRBY', KEYS[2], 'open', 1)
+redis.call('PEXPIRE', KEYS[1], ${deliveryKeptMs})
+redis.call('PEXPIRE', KEYS[2], ${deliveryKeptMs})
+bullAdd(ARGV[3], ARGV[2] .. '-' .. times, 'delivery', '{"v":1}', tonumber(ARGV[4]), 0, 0)
+return 'queued'`,
+};
+
+/** Sends an ended delivery again, under the same id; `pending`: it is still on its way. */
+export async function redeliver(
+  redis: RedisClient,
+  keys: ModelKeys,
+  delivery: Delivery,
+  owner: string,
+): Promise<"queued" | "pending" | "unknown"> {
+  const scriptKeys = [keys.delivery(delivery.id), keys.webhookBody(delivery.prediction, delivery.event)];
+  const outcome = await runScript(redis, redeliverScript, scriptKeys, [
+    owner,
+    delivery.id,
+    keys.webhookQueue,
+    Date.now(),
+  ]);
+  return outcome as "queued" | "pending" | "unknown";
+}
+
+/** The delivery that a job of the delivery queue is for. */
+export const deliveryOfJob = (jobId: string): string => jobId.replace(/-\d+$/, "");

@@ -1,0 +1,15 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { cancelChannel } from "@millrace/shared/keys.js";
+
+/**
+ * Hears of predictions that were ended from outside while this worker may hold them. A hint only: their final state is
+ * written already, and what still runs writes nothing over it.
+ */
+export async function hearCancellations(
+  subscriber: RedisClient,
+  prefix: string,
+  onCancel: (id: string) => void,
+): Promise<void> {
+  subscriber.on("message", (_channel: string, id: string) => onCancel(id));
+  await subscriber.subscribe(cancelChannel(prefix));
+}

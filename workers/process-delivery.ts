@@ -1,0 +1,108 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import {
+  type Attempt,
+  type Delivery,
+  deliveryOfJob,
+  noteAttempt,
+  readDelivery,
+} from "@millrace/shared/scripts/deliveries.js";
+import { DelayedError, UnrecoverableError } from "bullmq";
+import type { DeliveryAnswer, WebhookSender } from "./deliver-webhook.js";
+import type { HostGate } from "./host-gate.js";
+import type { WorkerMetrics } from "./metrics.js";
+
+/** A try that failed and is made again; BullMQ hands it to the backoff, which reads when. */
+export class DeliveryFailedError extends Error {
+  readonly retryAfterMs: number | null;
+
+  constructor(message: string, retryAfterMs: number | null) {
+    super(message);
+    this.name = "DeliveryFailedError";
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** What of a BullMQ job is used here. */
+export interface DeliveryJob {
+  id?: string | undefined;
+  timestamp: number;
+  attemptsMade: number;
+  moveToDelayed(timestamp: number, token?: string): Promise<unknown>;
+}
+
+export interface ProcessDeliveryOptions {
+  redis: RedisClient;
+  keys: ModelKeys;
+  sender: WebhookSender;
+  gate: HostGate;
+  /** Tries that follow the first. */
+  retries: number;
+  resultTtlMs: number;
+  metrics: WorkerMetrics;
+  log: Logger;
+}
+
+/** The processor of a delivery's job: one try, noted before BullMQ hears of it. A 2xx ends it well, a 410 for good. */
+export function processDelivery(options: ProcessDeliveryOptions) {
+  const { gate, keys, metrics, redis, sender } = options;
+
+  return async (job: DeliveryJob, token: string): Promise<string> => {
+    const delivery = await readDelivery(redis, keys, deliveryOfJob(job.id as string));
+    if (delivery === null) return "forgotten";
+    // The try before may have been noted by a worker that died before BullMQ heard of it.
+    if (delivery.state === "delivered") return "delivered before";
+    const body = await redis.hget(keys.webhookBody(delivery.prediction, delivery.event), "body");
+    if (body === null) return "forgotten";
+    const place = gate.enter(hostOf(delivery.url), Date.now());
+    if ("waitMs" in place) {
+      // The host is not asked, so nothing is counted against the delivery.
+      await job.moveToDelayed(Date.now() + place.waitMs * (1 + Math.random() / 4), token);
+      throw new DelayedError();
+    }
+    let answer: DeliveryAnswer | null = null;
+    try {
+      answer = await sender.send({ id: delivery.id, url: delivery.url, body });
+    } finally {
+      gate.leave(place, answer !== null && answer.status !== null && answer.status < 500, Date.now());
+    }
+    return settle(job, delivery, answer);
+  };
+
+  async function settle(job: DeliveryJob, delivery: Delivery, answer: DeliveryAnswer): Promise<string> {
+    const good = answer.error === null;
+    const ends = good || answer.status === 410 || job.attemptsMade >= options.retries;
+    const state = good ? "delivered" : ends ? "failed" : "pending";
+    const attempt: Attempt = {
+      at: new Date().toISOString(),
+      status: answer.status,
+      duration_ms: answer.durationMs,
+      error: answer.error,
+      response: answer.response,
+    };
+    await noteAttempt(redis, keys, delivery, attempt, state, options.resultTtlMs);
+    metrics.deliveries.inc({ event: delivery.event, outcome: good ? "delivered" : ends ? "given_up" : "failed" });
+    if (good) {
+      metrics.deliveryLatency.observe((Date.now() - delivery.createdAt) / 1000);
+      return "delivered";
+    }
+    options.log.info("webhook not delivered", {
+      delivery_id: delivery.id,
+      prediction_id: delivery.prediction,
+      status: answer.status,
+      error: answer.error,
+      ends,
+    });
+    if (ends) throw new UnrecoverableError(answer.error as string);
+    throw new DeliveryFailedError(answer.error as string, answer.retryAfterMs);
+  }
+}
+
+function hostOf(url: string): string {
+  try {
+    return new URL(url).host;
+  } catch {
+    return url;
+  }
+}

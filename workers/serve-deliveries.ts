@@ -1,0 +1,105 @@
+import type { WorkerConfig } from "@millrace/shared/config.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
+import { modelKeys, registryKey } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { Worker } from "bullmq";
+import { createWebhookSender } from "./deliver-webhook.js";
+import { HostGate } from "./host-gate.js";
+import type { WorkerMetrics } from "./metrics.js";
+import { DeliveryFailedError, type DeliveryJob, processDelivery } from "./process-delivery.js";
+
+export interface ServingDeliveries {
+  close(): Promise<void>;
+}
+
+const lookForModelsEveryMs = 1000;
+const triesAtOnce = 256;
+const strangersAtOnce = 192;
+const triesPerHost = 128;
+/** Enough waiting deliveries are held that a host which is being waited for does not keep others from their turn. */
+const jitter = 0.1;
+
+/**
+ * Takes the deliveries of every model that was ever announced, also of those announced later. They wait in queues of
+ * their own, so that a slow receiver never holds up an inference.
+ */
+export async function startDeliveries(options: {
+  redis: RedisClient;
+  config: WorkerConfig;
+  metrics: WorkerMetrics;
+  log: Logger;
+}): Promise<ServingDeliveries> {
+  const { config, log, metrics, redis } = options;
+  const sender = createWebhookSender({ secrets: config.webhookSecrets, allow: config.webhookAllowances });
+  const gate = new HostGate({ strangersAtOnce, perHost: triesPerHost });
+  const workers = new Map<string, Worker>();
+  const delays = config.webhookRetryDelaysMs;
+
+  const serve = (model: string) => {
+    const keys = modelKeys(config.keyPrefix, model);
+    const process = processDelivery({
+      redis,
+      keys,
+      sender,
+      gate,
+      retries: delays.length,
+      resultTtlMs: config.resultTtlSeconds * 1000,
+      metrics,
+      log,
+    });
+    class DeliveryWorker extends Worker {
+      protected override createJob(raw: Parameters<Worker["createJob"]>[0], id: string) {
+        const job = super.createJob(raw, id);
+        job.opts.attempts = delays.length + 1;
+        job.opts.backoff = { type: "custom" };
+        return job;
+      }
+    }
+    const worker = new DeliveryWorker(
+      keys.webhookQueueName,
+      (job, token) => process(job as DeliveryJob, token as string),
+      {
+        connection: redis as never,
+        prefix: keys.queuePrefix,
+        concurrency: triesAtOnce,
+        lockDuration: lockDurationMs,
+        stalledInterval: stalledIntervalMs,
+        maxStalledCount: Number.MAX_SAFE_INTEGER,
+        runRetryDelay: 500,
+        removeOnComplete: { count: keptJobs },
+        removeOnFail: { count: keptJobs },
+        settings: {
+          backoffStrategy: (attemptsMade, _type, fault) => {
+            const planned = (delays[attemptsMade - 1] ?? 0) * (1 + jitter * (Math.random() * 2 - 1));
+            const asked = fault instanceof DeliveryFailedError ? (fault.retryAfterMs ?? 0) : 0;
+            return Math.round(Math.max(planned, asked));
+          },
+        },
+      },
+    );
+    worker.on("error", (error) => log.warn("delivery queue trouble", { model, error }));
+    workers.set(model, worker);
+  };
+
+  const look = async () => {
+    for (const model of await redis.hkeys(registryKey(config.keyPrefix))) if (!workers.has(model)) serve(model);
+  };
+  await look();
+  const timer = setInterval(() => {
+    look().catch((error: Error) => log.warn("models could not be read", { error }));
+  }, lookForModelsEveryMs);
+
+  let closing: Promise<void> | null = null;
+  const closeAll = async () => {
+    clearInterval(timer);
+    await Promise.all([...workers.values()].map((worker) => worker.close()));
+    sender.close();
+  };
+  return {
+    close: () => {
+      closing ??= closeAll();
+      return closing;
+    },
+  };
+}
