@@ -38,7 +38,7 @@ export interface AppDependencies {
   onClose(release: () => Promise<void>): void;
 }
 
-/** The Express application: what needs no key first, then what does, then the word for all that does not exist. */
+/** The Express application; last comes the word for all that does not exist, which is for callers with a key only. */
 export function createApp(deps: AppDependencies): Express {
   const app = express();
   app.disable("x-powered-by");
@@ -55,9 +55,10 @@ export function createApp(deps: AppDependencies): Express {
     if (deps.stopping()) response.setHeader("Connection", "close");
     next();
   });
-  app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
+  // What is asked most often is looked for first.
   app.use(submissionRoutes({ ...deps, mayPredict, mayRead }));
   app.use(predictionRoutes({ ...deps, mayPredict, mayRead }));
+  app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
   app.use(queueRoutes({ ...deps, mayAdmin }));

@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { hash, timingSafeEqual } from "node:crypto";
 import type { ApiKey, Scope } from "@millrace/shared/api-keys.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Request, RequestHandler } from "express";
@@ -18,7 +18,7 @@ export function authenticator(keys: readonly ApiKey[]): (request: Request) => Ca
   return (request) => {
     const presented = presentedKey(request);
     if (presented === null) return null;
-    const digest = createHash("sha256").update(presented).digest();
+    const digest = Buffer.from(hash("sha256", presented, "base64"), "base64");
     let caller: Caller | null = null;
     // All of them, each in constant time, so that the answer's time tells nothing of how close a guess was.
     for (const key of known) if (timingSafeEqual(key.digest, digest)) caller = key.caller;

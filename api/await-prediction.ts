@@ -1,10 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
+import { watchPrediction } from "@millrace/shared/scripts/watch.js";
 import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";
 import type { Waiter } from "./notices.js";
-
-/** Watchers' notes outlive the wait by this, so that they are never gone too soon. */
-const noteMarginMs = 5000;
 
 /**
  * A prediction of the owner's as soon as it is final, else as it stands after `waitMs`, or when `gone` says that nobody
@@ -21,7 +17,7 @@ export async function awaitPrediction(
   if (first.final || waitMs === 0) return first;
   const { keys } = await modelOfId(deps, id);
   const waiter = deps.notices.wait(id, waitMs);
-  await watch(deps.redis, keys, id, deps.notices.apiId, waitMs).catch((fault) => {
+  await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: false }).catch((fault) => {
     waiter.close();
     throw fault;
   });
@@ -59,16 +55,4 @@ export async function awaitNotice(
     gone.removeEventListener("abort", stop);
     waiter.close();
   }
-}
-
-/** Notes that this API is to be told of what becomes of a prediction. */
-export async function watch(
-  redis: RedisClient,
-  keys: ModelKeys,
-  id: string,
-  apiId: string,
-  forMs: number,
-): Promise<void> {
-  const key = keys.watchers(id);
-  await Promise.all([redis.sadd(key, apiId), redis.pexpire(key, forMs + noteMarginMs)]);
 }

@@ -1,5 +1,5 @@
+import { watchPrediction } from "@millrace/shared/scripts/watch.js";
 import type { Response } from "express";
-import { watch } from "./await-prediction.js";
 import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";
 
 const renewEveryMs = 60_000;
@@ -44,7 +44,7 @@ export async function streamEvents(
       const stop = () => waiter.close();
       gone.addEventListener("abort", stop);
       try {
-        await watch(deps.redis, keys, id, deps.notices.apiId, renewEveryMs);
+        await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: true });
         latest = await lookUpPrediction(deps, owner, id);
         show();
         while (!latest.final) {

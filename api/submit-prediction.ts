@@ -67,6 +67,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       : null;
   const idempotency =
     request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: submissionHash(submission) };
+  const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
   const dataJson = JSON.stringify({
     v: 1,
     o: owner,
@@ -74,7 +75,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     e: expiresInMs === 0 ? undefined : nowMs + expiresInMs,
     m: metadata,
     d: dedup ?? undefined,
-    s: submission.webhook?.events.includes("prediction.started") ? 1 : undefined,
+    s: wantsStart ? 1 : undefined,
     r: requestId,
     tp: request.traceparent,
     ro: retry?.of,
@@ -110,11 +111,11 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       delayMs,
       priority,
       maxDepth: deps.maxQueueDepth,
-      watcher: waiter === null ? null : { apiId: deps.notices.apiId, forMs: request.waitMs + 5000 },
+      watcher: waiter === null ? null : deps.notices.apiId,
       resultTtlMs: deps.resultTtlSeconds * 1000,
       dedup,
       idempotency,
-      followerJson,
+      follower: followerJson === null ? null : { json: followerJson, wantsStart },
     });
     const line = { request_id: requestId, model: model.name };
     if (dedup !== null) {

@@ -29,10 +29,10 @@ export interface ModelKeys {
   deaths: string;
   /** Written once: the final prediction, with the result time as TTL. */
   result(id: string): string;
-  /** Set: the APIs with a caller who waits for this prediction. */
-  watchers(id: string): string;
-  /** List: who is to be called when it starts or ends; see `scripts/deliveries.ts`. */
-  followers(id: string): string;
+  /** List: who is to hear of its end, `w<API>` for a caller who waits there, `f<follower>` for a webhook. */
+  interest(id: string): string;
+  /** Set: predictions whose start somebody wants to hear of, too; mostly there are none. */
+  starts: string;
   /** `p<id>` while a prediction of this kind is on its way, `c<output>` while its output is cached. */
   dedup(hash: string): string;
   /** Sorted set: the hashes of cached outputs by age. */
@@ -64,9 +64,9 @@ const toBase32 = (bytes: Uint8Array, length: number, from = 0): string => {
 
 /** 128 bits of a SHA-256, in base64url: what a text of any length is compared by. */
 export const digestOf = (...parts: (string | Uint8Array)[]): string => {
-  const hash = createHash("sha256");
-  for (const part of parts) hash.update(part);
-  return hash.digest("base64url").slice(0, 22);
+  const digest = createHash("sha256");
+  for (const part of parts) digest.update(part);
+  return digest.digest("base64url").slice(0, 22);
 };
 
 /** The hash tag of a model: 40 bits of its name's SHA-256. */
@@ -90,8 +90,8 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     running: `${base}/running`,
     deaths: `${base}/deaths`,
     result: (id) => `${base}/result:${id}`,
-    watchers: (id) => `${base}/watchers:${id}`,
-    followers: (id) => `${base}/followers:${id}`,
+    interest: (id) => `${base}/interest:${id}`,
+    starts: `${base}/starts`,
     dedup: (hash) => `${base}/dedup:${hash}`,
     cache: `${base}/cache`,
     idempotency: (owner, key) => `${base}/idempotency:${owner}:${digestOf(key)}`,

@@ -29,9 +29,7 @@ redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 redis.call('ZADD', KEYS[2], now, id)
 redis.call('PEXPIRE', KEYS[2], ARGV[3] * 1000 + 604800000)
 if ARGV[7] ~= '' then
-  redis.call('RPUSH', base .. '/followers:' .. id, ARGV[7])
-  deliver(base, ARGV[6], id, 'prediction.completed', ARGV[8], now)
-  redis.call('DEL', base .. '/followers:' .. id)
+  deliver(base, ARGV[6], id, {'f' .. ARGV[7]}, 'prediction.completed', ARGV[8], now)
 end
 return {'accepted', id}
 `;

@@ -9,8 +9,8 @@ import { runScript, type Script } from "./script.js";
  * or cached, the depth limit, BullMQ's own job, the owner's index and the notes of who waits and who is to be called
  * come into being together or not at all, in one round trip.
  *
- * ARGV: queue prefix, id, data, now (ms), delay (ms), priority, depth limit, API to tell or "", how long to keep that
- * note (ms), result time (ms), job name, key base, deduplication hash or "", hash of the body sent with an
+ * ARGV: queue prefix, id, data, now (ms), delay (ms), priority, depth limit, API to tell or "", 1 where the follower wants
+ * to hear of the start, result time (ms), job name, key base, deduplication hash or "", hash of the body sent with an
  * idempotency key or "", follower or "".
  */
 const lua = `
@@ -23,13 +23,16 @@ local keepMs = tonumber(ARGV[10]) + 604800000
 local base, dedup, bodyHash, follower = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 
 local function follow(target)
-  if ARGV[8] ~= '' then
-    redis.call('SADD', base .. '/watchers:' .. target, ARGV[8])
-    redis.call('PEXPIRE', base .. '/watchers:' .. target, ARGV[9])
-  end
+  local interest = base .. '/interest:' .. target
+  if ARGV[8] ~= '' then redis.call('RPUSH', interest, 'w' .. ARGV[8]) end
   if follower ~= '' then
-    redis.call('RPUSH', base .. '/followers:' .. target, follower)
-    redis.call('PEXPIRE', base .. '/followers:' .. target, keepMs * 4)
+    redis.call('RPUSH', interest, 'f' .. follower)
+    -- Watchers' notes may expire, a follower's never.
+    redis.call('PERSIST', interest)
+    if ARGV[9] == '1' then
+      redis.call('SADD', base .. '/starts', target)
+      redis.call('EXPIRE', base .. '/starts', 604800)
+    end
   end
   if bodyHash ~= '' then redis.call('SET', idempotencyKey, bodyHash .. '|' .. target, 'EX', 86400) end
 end
@@ -62,12 +65,15 @@ if depth >= depthLimit then return {'full', depth} end
 -- The place in the order of arrival becomes part of the data, so that a position can be told without a scan.
 local seq = (tonumber(redis.call('GET', counter)) or 0) + 1
 bullAdd(queue, id, ARGV[11], '{"q":' .. seq .. ',' .. string.sub(data, 2), now, delay, priority)
+local known = redis.call('EXISTS', owned) == 1
 redis.call('ZADD', owned, now, id)
-redis.call('PEXPIRE', owned, keepMs)
--- The index loses two forgotten predictions for each that it gains, so that it never outgrows what can be read.
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', owned, '-inf', now - tonumber(ARGV[10]), 'LIMIT', 0, 2)) do
-  if redis.call('EXISTS', base .. '/result:' .. old) == 0 and redis.call('EXISTS', queue .. old) == 0 then
-    redis.call('ZREM', owned, old)
+-- Now and then the index loses what is forgotten, faster than it grows, so that it never outgrows what can be read.
+if not known or seq % 32 == 0 then
+  redis.call('PEXPIRE', owned, keepMs)
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', owned, '-inf', now - tonumber(ARGV[10]), 'LIMIT', 0, 64)) do
+    if redis.call('EXISTS', base .. '/result:' .. old) == 0 and redis.call('EXISTS', queue .. old) == 0 then
+      redis.call('ZREM', owned, old)
+    end
   end
 end
 if dedup ~= '' then redis.call('SET', dedupKey, 'p' .. id, 'PX', keepMs) end
@@ -88,13 +94,13 @@ export interface Acceptance {
   priority: number;
   maxDepth: number;
   /** The API to tell of the end, when its caller waits. */
-  watcher: { apiId: string; forMs: number } | null;
+  watcher: string | null;
   resultTtlMs: number;
   /** What makes a submission identical to another; null: it is computed whatever others there are. */
   dedup: string | null;
   idempotency: { key: string; bodyHash: string } | null;
   /** Whom to call, and with which delivery ids; see `deliveries.ts`. */
-  followerJson: string | null;
+  follower: { json: string; wantsStart: boolean } | null;
 }
 
 /**
@@ -134,14 +140,14 @@ export async function acceptPrediction(
       acceptance.delayMs,
       acceptance.priority,
       acceptance.maxDepth,
-      acceptance.watcher?.apiId ?? "",
-      acceptance.watcher?.forMs ?? 0,
+      acceptance.watcher ?? "",
+      acceptance.follower?.wantsStart ? 1 : 0,
       acceptance.resultTtlMs,
       predictionJobName,
       keys.base,
       dedup ?? "",
       idempotency?.bodyHash ?? "",
-      acceptance.followerJson ?? "",
+      acceptance.follower?.json ?? "",
     ],
   )) as [AcceptOutcome["kind"], never];
   if (kind === "queued") return { kind, position: value };

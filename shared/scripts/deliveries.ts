@@ -26,15 +26,17 @@ export interface Follower {
 /** How long a delivery is kept while its schedule runs. */
 export const deliveryKeptMs = 30 * 86_400_000;
 
-/** Lua: `deliver(base, webhook queue prefix, prediction id, event, body, now)`; needs `bullAddLua` before it. */
+/**
+ * Lua: `deliver(base, webhook queue prefix, prediction id, interest, event, body, now)`, where `interest` is the list that
+ * `keys.interest` names; needs `bullAddLua` before it.
+ */
 export const deliverLua = `
-local function deliver(base, queue, id, event, body, now)
-  local followers = redis.call('LRANGE', base .. '/followers:' .. id, 0, -1)
+local function deliver(base, queue, id, interest, event, body, now)
   local bodyKey = base .. '/webhook-body:' .. id .. ':' .. event
   local made = 0
-  for _, text in ipairs(followers) do
-    local follower = cjson.decode(text)
-    local did = follower.ids[event]
+  for _, text in ipairs(interest) do
+    local follower = string.sub(text, 1, 1) == 'f' and cjson.decode(string.sub(text, 2))
+    local did = follower and follower.ids[event]
     local key = did and (base .. '/delivery:' .. did)
     if did and redis.call('EXISTS', key) == 0 then
       redis.call('HSET', key, 'owner', follower.owner, 'url', follower.url, 'event', event, 'prediction', id,
@@ -58,7 +60,8 @@ end
 const startedScript: Script = {
   name: "millraceStarted",
   lua: `${bullAddLua}${deliverLua}
-return deliver(ARGV[1], ARGV[2], ARGV[3], 'prediction.started', ARGV[4], tonumber(ARGV[5]))`,
+local interest = redis.call('LRANGE', ARGV[1] .. '/interest:' .. ARGV[3], 0, -1)
+return deliver(ARGV[1], ARGV[2], ARGV[3], interest, 'prediction.started', ARGV[4], tonumber(ARGV[5]))`,
 };
 
 /** Makes the deliveries that tell of a prediction's start, for those of its followers who want to hear of it. */

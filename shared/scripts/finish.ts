@@ -19,13 +19,15 @@ const lua = `
 ${bullAddLua}
 ${deliverLua}
 local queue, base, channels, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
-local outcomes = {}
+local outcomes, ended, cached = {}, {}, {}
+local locks = {}
+for i = 10, #ARGV, 8 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
+locks = redis.call('MGET', unpack(locks))
 for i = 10, #ARGV, 8 do
   local id, token, text, dedup = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local cacheSeconds, from, length = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
   local fenced = token ~= '' and token ~= '*'
   local outcome
-  if fenced and redis.call('GET', queue .. id .. ':lock') ~= token then
+  if fenced and locks[#outcomes + 1] ~= token then
     outcome = 'lost'
   elseif token == '' and redis.call('HEXISTS', KEYS[1], id) == 1 then
     outcome = 'running'
@@ -33,40 +35,36 @@ for i = 10, #ARGV, 8 do
     outcome = 'final'
   elseif redis.call('SET', base .. '/result:' .. id, text, 'EX', ARGV[4], 'NX') then
     outcome = 'written'
-    redis.call('HDEL', KEYS[1], id)
-    redis.call('HDEL', KEYS[2], id)
+    ended[#ended + 1] = id
     if dedup ~= '' then
       local key = base .. '/dedup:' .. dedup
-      if redis.call('GET', key) == 'p' .. id then
-        if cacheSeconds > 0 then
-          redis.call('SET', key, 'c' .. string.sub(text, from + 1, from + length), 'EX', cacheSeconds)
-          redis.call('ZADD', KEYS[3], now, dedup)
-          if redis.call('ZCARD', KEYS[3]) > tonumber(ARGV[9]) then
-            local oldest = redis.call('ZPOPMIN', KEYS[3])[1]
-            local oldestKey = base .. '/dedup:' .. oldest
-            if redis.call('GETRANGE', oldestKey, 0, 0) == 'c' then redis.call('DEL', oldestKey) end
-          end
-        else
-          redis.call('DEL', key)
-        end
+      local before
+      if ARGV[i + 4] ~= '0' then
+        local from, length = tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
+        before = redis.call('SET', key, 'c' .. string.sub(text, from + 1, from + length), 'EX', ARGV[i + 4], 'GET')
+        cached[#cached + 1] = now
+        cached[#cached + 1] = dedup
+      else
+        before = redis.call('GETDEL', key)
       end
+      -- A key that was held by another by now stays theirs; it takes a week of waiting to get there.
+      if before and before ~= 'p' .. id then redis.call('SET', key, before, 'EX', 3600) end
     end
-    local followers = base .. '/followers:' .. id
-    if redis.call('EXISTS', followers) == 1 then
+    local interest = redis.call('LRANGE', base .. '/interest:' .. id, 0, -1)
+    if #interest > 0 then
+      redis.call('DEL', base .. '/interest:' .. id)
+      redis.call('SREM', base .. '/starts', id)
       local data = string.match(text, '\\n(.*)$')
       if not string.find(data, '"started_at":null', 1, true) then
         local started = string.gsub(ARGV[i + 7], 'completed', 'started', 1)
-        deliver(base, ARGV[7], id, 'prediction.started', started .. data .. '}', now)
+        deliver(base, ARGV[7], id, interest, 'prediction.started', started .. data .. '}', now)
       end
-      deliver(base, ARGV[7], id, 'prediction.completed', ARGV[i + 7] .. data .. '}', now)
-      redis.call('DEL', followers)
-    end
-    local watchers = redis.call('SMEMBERS', base .. '/watchers:' .. id)
-    if #watchers > 0 then
+      deliver(base, ARGV[7], id, interest, 'prediction.completed', ARGV[i + 7] .. data .. '}', now)
       local notice = id .. '\\n'
       if #text <= limit then notice = notice .. text end
-      for _, api in ipairs(watchers) do redis.call('PUBLISH', channels .. api, notice) end
-      redis.call('DEL', base .. '/watchers:' .. id)
+      for _, entry in ipairs(interest) do
+        if string.sub(entry, 1, 1) == 'w' then redis.call('PUBLISH', channels .. string.sub(entry, 2), notice) end
+      end
     end
     if not fenced then
       -- Whoever takes the job drops it; its data is no longer needed for that.
@@ -75,9 +73,24 @@ for i = 10, #ARGV, 8 do
     end
   else
     outcome = 'final'
-    redis.call('HDEL', KEYS[1], id)
+    ended[#ended + 1] = id
   end
   outcomes[#outcomes + 1] = outcome
+end
+if #ended > 0 then
+  redis.call('HDEL', KEYS[1], unpack(ended))
+  redis.call('HDEL', KEYS[2], unpack(ended))
+end
+if #cached > 0 then
+  redis.call('ZADD', KEYS[3], unpack(cached))
+  local over = redis.call('ZCARD', KEYS[3]) - tonumber(ARGV[9])
+  if over > 0 then
+    local oldest = redis.call('ZPOPMIN', KEYS[3], over)
+    for i = 1, #oldest, 2 do
+      local key = base .. '/dedup:' .. oldest[i]
+      if redis.call('GETRANGE', key, 0, 0) == 'c' then redis.call('DEL', key) end
+    end
+  end
 end
 return outcomes
 `;

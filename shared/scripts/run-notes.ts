@@ -21,24 +21,30 @@ export function decodeNote(text: string): RunNote {
   return { startedAt: Number(startedAt), attempt: Number(attempt), alone: alone === "1", worker };
 }
 
-/** KEYS: running. ARGV: key base, channel prefix, then id and note in turn. Returns who is followed by webhooks. */
+/**
+ * KEYS: running, starts. ARGV: key base, channel prefix, then id and note in turn. Returns the ids whose start somebody
+ * wants to hear of.
+ */
 const noteScript: Script = {
   name: "millraceNoteRun",
   lua: `
-local followed = {}
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+local awaited = {}
+if redis.call('EXISTS', KEYS[2]) == 0 then return awaited end
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]
-  redis.call('HSET', KEYS[1], id, ARGV[i + 1])
-  for _, api in ipairs(redis.call('SMEMBERS', ARGV[1] .. '/watchers:' .. id)) do
-    redis.call('PUBLISH', ARGV[2] .. api, id .. '\\n')
+  if redis.call('SISMEMBER', KEYS[2], id) == 1 then
+    awaited[#awaited + 1] = id
+    for _, entry in ipairs(redis.call('LRANGE', ARGV[1] .. '/interest:' .. id, 0, -1)) do
+      if string.sub(entry, 1, 1) == 'w' then redis.call('PUBLISH', ARGV[2] .. string.sub(entry, 2), id .. '\\n') end
+    end
   end
-  if redis.call('EXISTS', ARGV[1] .. '/followers:' .. id) == 1 then followed[#followed + 1] = id end
 end
-return followed`,
+return awaited`,
 };
 
 /**
- * Notes that a run begins, tells who watches its predictions, and resolves to the ids that have followers. One command,
+ * Notes that a run begins, tells the APIs that watch for it, and resolves to the ids whose start is awaited. One command,
  * so that the network stack holds it whole even if this process dies at once.
  */
 export async function noteRun(
@@ -49,7 +55,7 @@ export async function noteRun(
 ): Promise<string[]> {
   const args: string[] = [keys.base, channelPrefix];
   for (const [id, note] of notes) args.push(id, encodeNote(note));
-  return (await runScript(redis, noteScript, [keys.running], args)) as string[];
+  return (await runScript(redis, noteScript, [keys.running, keys.starts], args)) as string[];
 }
 
 /** Takes back the notes of jobs that go back into the queue unharmed. */
