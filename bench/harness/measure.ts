@@ -1,0 +1,63 @@
+import { type Deployment, untilDrained, untilQuiet } from "./deployment.js";
+import { type Usage, usageOf } from "./process-usage.js";
+import type { Load } from "./start-load.js";
+import type { Latency } from "./statistics.js";
+
+export interface LoadShape {
+  body: string;
+  connections: number;
+  requests: number;
+  /** Whether callers wait for the end of what they submit. */
+  waiting: boolean;
+}
+
+/** One round of load on one deployment. */
+export interface Round {
+  /** Predictions a second from the first byte sent until every one of them is final. */
+  finishedPerSecond: number;
+  /** Answers a second. */
+  answeredPerSecond: number;
+  latency: Latency;
+  /** CPU time that each process took, and its largest resident set so far; processes of one name together. */
+  usage: Map<string, Usage>;
+}
+
+/** Sends one round of load and waits until everything that was accepted is final. */
+export async function measure(load: Load, on: Deployment, shape: LoadShape): Promise<Round> {
+  await untilQuiet(on);
+  const before = usages(load, on);
+  const report = await load.run({
+    port: on.port,
+    path: on.path,
+    headers: { ...on.headers, ...(shape.waiting && { prefer: "wait=30" }) },
+    body: shape.body,
+    connections: shape.connections,
+    requests: shape.requests,
+    expectStatus: shape.waiting ? 200 : 202,
+  });
+  await untilDrained(on);
+  const finishedAt = Math.max(report.lastAnsweredAt, Date.now());
+  const perSecond = (until: number) => (shape.requests * 1000) / (until - report.firstSentAt);
+  const usage = usages(load, on);
+  for (const [name, used] of usage) used.cpuSeconds -= before.get(name)?.cpuSeconds ?? 0;
+  return {
+    finishedPerSecond: perSecond(finishedAt),
+    answeredPerSecond: perSecond(report.lastAnsweredAt),
+    latency: report.latency,
+    usage,
+  };
+}
+
+function usages(load: Load, on: Deployment): Map<string, Usage> {
+  const together = new Map<string, Usage>();
+  for (const { name, pid } of [...on.processes(), { name: "generator", pid: load.pid }]) {
+    const usage = usageOf(pid);
+    const sum = together.get(name);
+    if (sum === undefined) together.set(name, usage);
+    else {
+      sum.cpuSeconds += usage.cpuSeconds;
+      sum.peakMiB += usage.peakMiB;
+    }
+  }
+  return together;
+}

@@ -1,0 +1,81 @@
+import { createHash } from "node:crypto";
+import { modelKeys } from "@millrace/shared/keys.js";
+import type { Deployment } from "./deployment.js";
+import { inRoot } from "./paths.js";
+import { childrenOf, type Watched } from "./process-usage.js";
+import type { OnClose } from "./releasers.js";
+import { type BenchProcess, startProcess } from "./start-process.js";
+import type { BenchRedis } from "./start-redis.js";
+
+const apiKey = "bench-key";
+const keyPrefix = "bench-ours";
+
+export interface Millrace extends Deployment {
+  readonly api: BenchProcess;
+  readonly workers: BenchProcess[];
+  /** Starts one more worker; resolves when it is ready. */
+  startWorker(): Promise<BenchProcess>;
+  /** Stops every worker and waits for their ends. */
+  stopWorkers(): Promise<void>;
+}
+
+export interface MillraceOptions {
+  model: string;
+  modelsDir?: string;
+  slots?: number;
+}
+
+/** Starts workers and API as `millrace start` would, each on the settings that it has by itself. */
+export async function startMillrace(
+  redis: BenchRedis,
+  { model, modelsDir = inRoot("models"), slots = 2 }: MillraceOptions,
+  onClose: OnClose,
+): Promise<Millrace> {
+  const env = {
+    PATH: process.env.PATH,
+    LOG_LEVEL: process.env.LOG_LEVEL,
+    REDIS_URL: redis.url,
+    REDIS_KEY_PREFIX: keyPrefix,
+    MODELS_DIR: modelsDir,
+    WORKER_SLOTS: String(slots),
+    WORKER_PORT: "0",
+    PORT: "0",
+    API_KEYS: `bench:${createHash("sha256").update(apiKey).digest("hex")}:predict+admin`,
+  };
+  const workers: BenchProcess[] = [];
+  const startWorker = async () => {
+    const worker = await startProcess("worker", "worker", inRoot("workers/dist/main.js"), env);
+    workers.push(worker);
+    return worker;
+  };
+  const stopWorkers = async () => {
+    await Promise.all(workers.splice(0).map((worker) => worker.stop()));
+  };
+  onClose(stopWorkers);
+  await startWorker();
+  const api = await startProcess("api", "api", inRoot("api/dist/main.js"), env);
+  onClose(() => api.stop());
+  return {
+    name: "ours",
+    port: api.port,
+    path: `/v1/models/${model}/predictions`,
+    headers: { authorization: `Bearer ${apiKey}` },
+    redis,
+    queue: modelKeys(keyPrefix, model).queue,
+    processes: () => [
+      { name: "api", pid: api.pid },
+      ...workers.flatMap((worker): Watched[] => [
+        { name: "worker", pid: worker.pid },
+        ...childrenOf(worker.pid).map((pid) => ({ name: "slots", pid })),
+      ]),
+      { name: "redis", pid: redis.pid },
+    ],
+    api,
+    workers,
+    startWorker,
+    stopWorkers,
+  };
+}
+
+/** The keys of one model of Millrace as this bench starts it. */
+export const benchKeys = (model: string) => modelKeys(keyPrefix, model);
