@@ -86,6 +86,8 @@ async function startOn(port: number, program: string, dataDir: string, extraArgs
   const pid = Number(await firstLine(child));
   const url = `redis://127.0.0.1:${port}`;
   const close = async () => {
+    // It was let go of when it was ready, and Node does not wait for what it was told to let go of.
+    child.ref();
     (child.stdio[3] as NodeJS.WritableStream).end();
     await exited;
   };

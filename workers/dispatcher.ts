@@ -60,6 +60,7 @@ export class Dispatcher {
   #begun = new Set<Waiting>();
   #draining = false;
   #timer: NodeJS.Timeout | null = null;
+  #pumping = false;
 
   constructor(runner: Runner, onRun: (lane: Lane, works: readonly Work[], rows: number) => void = () => undefined) {
     this.#runner = runner;
@@ -71,7 +72,7 @@ export class Dispatcher {
     if (this.#draining) return Promise.resolve({ kind: "released" });
     return new Promise((settle) => {
       this.#enqueue({ ...work, since: performance.now(), stop: null, settle }, false);
-      this.pump();
+      this.#pumpSoon();
     });
   }
 
@@ -88,6 +89,16 @@ export class Dispatcher {
       if (queue.length === 0) this.#lanes.delete(key);
       work?.settle({ kind: "canceled" });
     }
+  }
+
+  /** Once a turn of the event loop: jobs that come in together run together, also while slots are idle. */
+  #pumpSoon(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    setImmediate(() => {
+      this.#pumping = false;
+      this.pump();
+    });
   }
 
   /** Starts what can start; to be called whenever a slot becomes idle. */
