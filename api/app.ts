@@ -5,6 +5,7 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
+import type { Accept } from "./accept-together.js";
 import { authenticator, requireScope } from "./authenticate.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { ModelDirectory } from "./model-directory.js";
@@ -28,7 +29,7 @@ export interface AppDependencies {
   keyPrefix: string;
   apiKeys: readonly ApiKey[];
   maxBodyBytes: number;
-  maxQueueDepth: number;
+  accept: Accept;
   resultTtlSeconds: number;
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;

@@ -6,6 +6,7 @@ import type { ApiConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
+import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
@@ -82,7 +83,10 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       keyPrefix: config.keyPrefix,
       apiKeys: config.apiKeys,
       maxBodyBytes: config.maxBodyBytes,
-      maxQueueDepth: config.maxQueueDepth,
+      accept: acceptTogether(redis, {
+        maxDepth: config.maxQueueDepth,
+        resultTtlMs: config.resultTtlSeconds * 1000,
+      }),
       resultTtlSeconds: config.resultTtlSeconds,
       webhooksSigned: config.webhooksSigned,
       webhookAllowances: config.webhookAllowances,

@@ -3,10 +3,10 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type PredictionView, predictionJson } from "@millrace/shared/prediction.js";
-import { acceptPrediction } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
 import type { Follower } from "@millrace/shared/scripts/deliveries.js";
 import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/webhook-target.js";
+import type { Accept } from "./accept-together.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { KnownModel, KnownVersion } from "./model-directory.js";
@@ -17,7 +17,7 @@ export interface SubmitDependencies extends LookUpDependencies {
   redis: RedisClient;
   metrics: ApiMetrics;
   log: Logger;
-  maxQueueDepth: number;
+  accept: Accept;
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
 }
@@ -103,16 +103,13 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const waiter = request.waitMs > 0 ? deps.notices.wait(id, request.waitMs) : null;
   let keepWaiter = false;
   try {
-    const outcome = await acceptPrediction(deps.redis, model.keys, {
+    const outcome = await deps.accept(model.keys, {
       id,
       owner,
       dataJson,
-      nowMs,
       delayMs,
       priority,
-      maxDepth: deps.maxQueueDepth,
       watcher: waiter === null ? null : deps.notices.apiId,
-      resultTtlMs: deps.resultTtlSeconds * 1000,
       dedup,
       idempotency,
       follower: followerJson === null ? null : { json: followerJson, wantsStart },

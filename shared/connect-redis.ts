@@ -33,15 +33,12 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
       redisOptions: shared,
       clusterRetryStrategy: reconnectDelayMs,
       enableOfflineQueue: temper === "patient",
-      enableAutoPipelining: true,
     });
   }
   const options: RedisOptions = {
     ...shared,
     db: target.database,
     retryStrategy: reconnectDelayMs,
-    // Commands of one turn of the event loop go out as one write, which is most of what sending one costs.
-    enableAutoPipelining: true,
     // A master that was demoted answers READONLY; connecting anew finds the new one.
     reconnectOnError: (error) => (error.message.startsWith("READONLY") ? 2 : false),
   };

@@ -39,6 +39,8 @@ export interface ModelKeys {
   cache: string;
   /** `<hash of the body>|<id>`: what was accepted under an owner's idempotency key. */
   idempotency(owner: string, key: string): string;
+  /** What that key's name ends with. */
+  idempotencyName(owner: string, key: string): string;
   /** Hash: a webhook delivery. */
   delivery(deliveryId: string): string;
   /** List: the tries of a delivery. */
@@ -95,6 +97,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     dedup: (hash) => `${base}/dedup:${hash}`,
     cache: `${base}/cache`,
     idempotency: (owner, key) => `${base}/idempotency:${owner}:${digestOf(key)}`,
+    idempotencyName: (owner, key) => `${owner}:${digestOf(key)}`,
     delivery: (id) => `${base}/delivery:${id}`,
     attempts: (id) => `${base}/attempts:${id}`,
     deliveries: (id) => `${base}/deliveries:${id}`,

@@ -3,6 +3,7 @@ import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/jo
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type Job, Worker } from "bullmq";
+import { completingBackend } from "./completing-backend.js";
 import type { processPrediction } from "./process-prediction.js";
 
 export interface ModelConsumerOptions {
@@ -36,7 +37,8 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
   class PredictionWorker extends Worker<unknown, string> {
     protected override createJob(raw: RawJob, id: string): Job<unknown, string> {
       const job = super.createJob(raw, id) as PredictionBullJob;
-      job.endedEarly = (raw as { fin?: string }).fin !== undefined;
+      // Whatever ends a prediction before a worker does empties its job.
+      job.endedEarly = raw.data === "{}";
       job.opts.attempts = options.attempts;
       job.opts.backoff = { type: "custom" };
       if (!shown()) job.opts.removeOnComplete = true;
@@ -63,6 +65,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
         backoffStrategy: (attemptsMade) => backoffMs * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),
       },
     },
+    completingBackend(options.redis, options.keys.queue, lockDurationMs),
   );
   worker.on("error", (error) => log.warn("queue trouble", { model, error }));
   return worker;

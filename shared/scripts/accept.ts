@@ -5,80 +5,115 @@ import { bullAddLua } from "./bullmq-add.js";
 import { runScript, type Script } from "./script.js";
 
 /**
- * Accepting a prediction is one step: what was said under this idempotency key, whether an identical one is on its way
- * or cached, the depth limit, BullMQ's own job, the owner's index and the notes of who waits and who is to be called
- * come into being together or not at all, in one round trip.
+ * Accepting predictions of one model is one step for as many as there are: for each, what was said under its
+ * idempotency key, whether an identical one is on its way or cached, the depth limit, BullMQ's own job, the owner's
+ * index and the notes of who waits and who is to be called come into being together or not at all.
  *
- * ARGV: queue prefix, id, data, now (ms), delay (ms), priority, depth limit, API to tell or "", 1 where the follower wants
- * to hear of the start, result time (ms), job name, key base, deduplication hash or "", hash of the body sent with an
- * idempotency key or "", follower or "".
+ * Jobs that are neither delayed nor prioritized, which is nearly all of them, are added here as BullMQ 6.7 adds them but
+ * for its event stream, which nobody reads: it would be a third of the cost. `test/accept.test.ts` holds that against a
+ * queue that BullMQ filled.
+ *
+ * KEYS: the model's wait list, which names the slot. ARGV: queue prefix, key base, now (ms), depth limit, result time
+ * (ms), job name; then for each prediction: id, data, delay (ms), priority, API to tell or "", 1 where the follower wants
+ * to hear of the start, owner, deduplication hash or "", idempotency key or "", hash of the body sent with it, follower or "".
  */
 const lua = `
 ${bullAddLua}
-local delayed, prioritized, counter = KEYS[6], KEYS[10], KEYS[4]
-local owned, dedupKey, idempotencyKey = KEYS[12], KEYS[13], KEYS[14]
-local queue, id, data, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local delay, priority, depthLimit = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local keepMs = tonumber(ARGV[10]) + 604800000
-local base, dedup, bodyHash, follower = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local queue, base, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local depthLimit, resultMs, name = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local keepMs = resultMs + 604800000
+local wait, counter = queue .. 'wait', queue .. 'id'
+local waiting = redis.call('LLEN', wait)
+local depth = waiting + redis.call('ZCARD', queue .. 'prioritized') + redis.call('ZCARD', queue .. 'delayed')
+local seq = tonumber(redis.call('GET', counter)) or 0
+local answers, added = {}, {}
 
-local function follow(target)
+local function follow(i, target, joining)
   local interest = base .. '/interest:' .. target
-  if ARGV[8] ~= '' then redis.call('RPUSH', interest, 'w' .. ARGV[8]) end
-  if follower ~= '' then
-    redis.call('RPUSH', interest, 'f' .. follower)
+  if ARGV[i + 4] ~= '' then redis.call('RPUSH', interest, 'w' .. ARGV[i + 4]) end
+  if ARGV[i + 10] ~= '' then
+    redis.call('RPUSH', interest, 'f' .. ARGV[i + 10])
     -- Watchers' notes may expire, a follower's never.
-    redis.call('PERSIST', interest)
-    if ARGV[9] == '1' then
+    if joining then redis.call('PERSIST', interest) end
+    if ARGV[i + 5] == '1' then
       redis.call('SADD', base .. '/starts', target)
       redis.call('EXPIRE', base .. '/starts', 604800)
     end
   end
-  if bodyHash ~= '' then redis.call('SET', idempotencyKey, bodyHash .. '|' .. target, 'EX', 86400) end
-end
-
-if bodyHash ~= '' then
-  local said = redis.call('GET', idempotencyKey)
-  if said then
-    local hash, target = string.match(said, '^(.-)|(.*)$')
-    if hash ~= bodyHash then return {'mismatch', 0} end
-    return {'replayed', target}
+  if ARGV[i + 8] ~= '' then
+    redis.call('SET', base .. '/idempotency:' .. ARGV[i + 8], ARGV[i + 9] .. '|' .. target, 'EX', 86400)
   end
 end
 
-if dedup ~= '' then
-  local held = redis.call('GET', dedupKey)
-  if held then
-    local kind, rest = string.sub(held, 1, 1), string.sub(held, 2)
-    if kind == 'c' then return {'cached', rest} end
-    if redis.call('EXISTS', base .. '/result:' .. rest) == 0 and redis.call('EXISTS', queue .. rest) == 1 then
-      follow(rest)
-      return {'joined', rest}
+local function known(i)
+  if ARGV[i + 8] ~= '' then
+    local said = redis.call('GET', base .. '/idempotency:' .. ARGV[i + 8])
+    if said then
+      local hash, target = string.match(said, '^(.-)|(.*)$')
+      if hash ~= ARGV[i + 9] then return {'mismatch', 0} end
+      return {'replayed', target}
     end
   end
+  if ARGV[i + 7] == '' then return nil end
+  local held = redis.call('GET', base .. '/dedup:' .. ARGV[i + 7])
+  if not held then return nil end
+  local kind, rest = string.sub(held, 1, 1), string.sub(held, 2)
+  if kind == 'c' then return {'cached', rest} end
+  if redis.call('EXISTS', base .. '/result:' .. rest) == 0 and redis.call('EXISTS', queue .. rest) == 1 then
+    follow(i, rest, true)
+    return {'joined', rest}
+  end
+  return nil
 end
 
-local waiting = redis.call('LLEN', KEYS[1])
-local depth = waiting + redis.call('ZCARD', prioritized) + redis.call('ZCARD', delayed)
-if depth >= depthLimit then return {'full', depth} end
-
--- The place in the order of arrival becomes part of the data, so that a position can be told without a scan.
-local seq = (tonumber(redis.call('GET', counter)) or 0) + 1
-bullAdd(queue, id, ARGV[11], '{"q":' .. seq .. ',' .. string.sub(data, 2), now, delay, priority)
-local known = redis.call('EXISTS', owned) == 1
-redis.call('ZADD', owned, now, id)
--- Now and then the index loses what is forgotten, faster than it grows, so that it never outgrows what can be read.
-if not known or seq % 32 == 0 then
+local function index(owner, id)
+  local owned = base .. '/owned:' .. owner
+  local before = redis.call('EXISTS', owned)
+  redis.call('ZADD', owned, now, id)
+  -- Now and then the index loses what is forgotten, faster than it grows, so that it never outgrows what can be read.
+  if before == 1 and seq % 32 ~= 0 then return end
   redis.call('PEXPIRE', owned, keepMs)
-  for _, old in ipairs(redis.call('ZRANGEBYSCORE', owned, '-inf', now - tonumber(ARGV[10]), 'LIMIT', 0, 64)) do
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', owned, '-inf', now - resultMs, 'LIMIT', 0, 64)) do
     if redis.call('EXISTS', base .. '/result:' .. old) == 0 and redis.call('EXISTS', queue .. old) == 0 then
       redis.call('ZREM', owned, old)
     end
   end
 end
-if dedup ~= '' then redis.call('SET', dedupKey, 'p' .. id, 'PX', keepMs) end
-follow(id)
-return {'queued', waiting + 1}
+
+for i = 7, #ARGV, 11 do
+  local answer = known(i)
+  if not answer and depth >= depthLimit then answer = {'full', depth} end
+  if not answer then
+    local id, delay, priority = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+    seq = seq + 1
+    depth = depth + 1
+    -- The place in the order of arrival becomes part of the data, so that a position can be told without a scan.
+    local data = '{"q":' .. seq .. ',' .. string.sub(ARGV[i + 1], 2)
+    if delay > 0 or priority > 0 then
+      bullAdd(queue, id, name, data, now, delay, priority)
+    else
+      redis.call('HSET', queue .. id, 'name', name, 'data', data, 'opts', '{}', 'timestamp', ARGV[3], 'delay', 0,
+        'priority', 0)
+      redis.call('INCR', counter)
+      -- At once, because the next one here may be identical and join it; the marker below wakes a worker.
+      added[#added + 1] = id
+      waiting = waiting + 1
+    end
+    index(ARGV[i + 6], id)
+    if ARGV[i + 7] ~= '' then redis.call('SET', base .. '/dedup:' .. ARGV[i + 7], 'p' .. id, 'PX', keepMs) end
+    follow(i, id, false)
+    answer = {'queued', waiting}
+  end
+  answers[#answers + 1] = answer
+end
+if #added > 0 then
+  redis.call('LPUSH', wait, unpack(added))
+  local meta = redis.call('HMGET', queue .. 'meta', 'paused', 'concurrency')
+  if not meta[1] and (not meta[2] or redis.call('LLEN', queue .. 'active') < tonumber(meta[2])) then
+    redis.call('ZADD', queue .. 'marker', 0, '0')
+  end
+end
+return answers
 `;
 
 const script: Script = { name: "millraceAccept", lua };
@@ -88,19 +123,22 @@ export interface Acceptance {
   owner: string;
   /** A JSON object with at least one field; `q` is added to it. */
   dataJson: string;
-  nowMs: number;
   delayMs: number;
   /** 0 in order of arrival; 1 (first) to 1000 (last) behind those. */
   priority: number;
-  maxDepth: number;
   /** The API to tell of the end, when its caller waits. */
   watcher: string | null;
-  resultTtlMs: number;
   /** What makes a submission identical to another; null: it is computed whatever others there are. */
   dedup: string | null;
-  idempotency: { key: string; bodyHash: string } | null;
+  idempotency: Idempotency | null;
   /** Whom to call, and with which delivery ids; see `deliveries.ts`. */
   follower: { json: string; wantsStart: boolean } | null;
+}
+
+/** What was sent under an owner's idempotency key. */
+export interface Idempotency {
+  key: string;
+  bodyHash: string;
 }
 
 /**
@@ -116,48 +154,25 @@ export type AcceptOutcome =
   | { kind: "mismatch" }
   | { kind: "full"; depth: number };
 
-/** Accepts a prediction, or says why it needs no job of its own. */
-export async function acceptPrediction(
+/** Accepts predictions of one model, or says why they need no job of their own; outcomes in the order given. */
+export async function acceptPredictions(
   redis: RedisClient,
   keys: ModelKeys,
-  acceptance: Acceptance,
-): Promise<AcceptOutcome> {
-  const { dedup, idempotency } = acceptance;
-  const [kind, value] = (await runScript(
-    redis,
-    script,
-    [
-      ...queueKeys(keys.queue),
-      keys.owned(acceptance.owner),
-      keys.dedup(dedup ?? ""),
-      keys.idempotency(acceptance.owner, idempotency?.key ?? ""),
-    ],
-    [
-      keys.queue,
-      acceptance.id,
-      acceptance.dataJson,
-      acceptance.nowMs,
-      acceptance.delayMs,
-      acceptance.priority,
-      acceptance.maxDepth,
-      acceptance.watcher ?? "",
-      acceptance.follower?.wantsStart ? 1 : 0,
-      acceptance.resultTtlMs,
-      predictionJobName,
-      keys.base,
-      dedup ?? "",
-      idempotency?.bodyHash ?? "",
-      acceptance.follower?.json ?? "",
-    ],
-  )) as [AcceptOutcome["kind"], never];
-  if (kind === "queued") return { kind, position: value };
-  if (kind === "joined" || kind === "replayed") return { kind, id: value };
-  if (kind === "cached") return { kind, outputJson: value };
-  return kind === "full" ? { kind, depth: value } : { kind };
+  acceptances: readonly Acceptance[],
+  settings: { nowMs: number; maxDepth: number; resultTtlMs: number },
+): Promise<AcceptOutcome[]> {
+  const { maxDepth, nowMs, resultTtlMs } = settings;
+  const args: (string | number)[] = [keys.queue, keys.base, nowMs, maxDepth, resultTtlMs, predictionJobName];
+  for (const { dataJson, dedup, delayMs, follower, id, idempotency, owner, priority, watcher } of acceptances) {
+    args.push(id, dataJson, delayMs, priority, watcher ?? "", follower?.wantsStart ? 1 : 0, owner, dedup ?? "");
+    args.push(idempotency === null ? "" : keys.idempotencyName(owner, idempotency.key), idempotency?.bodyHash ?? "");
+    args.push(follower?.json ?? "");
+  }
+  const answers = (await runScript(redis, script, [`${keys.queue}wait`], args)) as [AcceptOutcome["kind"], never][];
+  return answers.map(([kind, value]) => {
+    if (kind === "queued") return { kind, position: value };
+    if (kind === "joined" || kind === "replayed") return { kind, id: value };
+    if (kind === "cached") return { kind, outputJson: value };
+    return kind === "full" ? { kind, depth: value } : { kind };
+  });
 }
-
-/** The keys that BullMQ's add scripts want, in the order of `bullAddLua`. */
-const queueKeys = (queue: string): string[] =>
-  ["wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker", "prioritized", "pc"].map(
-    (name) => queue + name,
-  );

@@ -68,7 +68,7 @@ for i = 10, #ARGV, 8 do
     end
     if not fenced then
       -- Whoever takes the job drops it; its data is no longer needed for that.
-      redis.call('HSET', queue .. id, 'fin', '1', 'data', '{}')
+      redis.call('HSET', queue .. id, 'data', '{}')
       redis.call('PUBLISH', ARGV[8], id)
     end
   else

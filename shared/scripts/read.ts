@@ -24,13 +24,25 @@ export type ReadPrediction = { final: StoredResult } | { pending: PendingPredict
  * result is written before the job goes, so that one of the two is always seen.
  */
 export async function readPrediction(redis: RedisClient, keys: ModelKeys, id: string): Promise<ReadPrediction> {
-  const [job, note, waiting, added, result] = await Promise.all([
-    redis.hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "priority", "atm"),
-    redis.hget(keys.running, id),
-    redis.llen(`${keys.queue}wait`),
-    redis.get(`${keys.queue}id`),
-    redis.get(keys.result(id)),
-  ]);
+  const answers = await redis
+    .pipeline()
+    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "priority", "atm")
+    .hget(keys.running, id)
+    .llen(`${keys.queue}wait`)
+    .get(`${keys.queue}id`)
+    .get(keys.result(id))
+    .exec();
+  const values = (answers ?? []).map(([fault, value]) => {
+    if (fault !== null) throw fault;
+    return value;
+  });
+  const [job, note, waiting, added, result] = values as [
+    (string | null)[],
+    string | null,
+    number,
+    string | null,
+    string | null,
+  ];
   if (result !== null) return { final: decodeResult(result) };
   const [dataJson, createdAt, delayMs, priority, attemptsMade] = job;
   if (dataJson == null) return null;

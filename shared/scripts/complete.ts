@@ -1,0 +1,131 @@
+import type { RedisClient } from "../connect-redis.js";
+import { keptJobs } from "../job.js";
+import { runScript, type Script } from "./script.js";
+
+/**
+ * Ends jobs for BullMQ and takes as many next ones, all in one step. It does to the queue what BullMQ 6.7 does job by
+ * job, but for the event stream, which nobody reads; ten or a hundred jobs end together here, because they ran together.
+ * `test/complete.test.ts` holds the queue against one that BullMQ worked off.
+ *
+ * KEYS: wait. ARGV: queue prefix, now (ms), lock (ms), jobs kept; then for each job: id, lock token, 1 to keep it
+ * visible, return value (JSON), 1 to take another. Returns for each: a code below 0 where the job is not ours, 0, or
+ * {job, id, 0, when the next delayed job is due}.
+ */
+const lua = `
+local queue, now, lockMs = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local active = queue .. 'active'
+local answers, gone, freed, takers, lockKeys = {}, {}, {}, {}, {}
+for i = 5, #ARGV, 5 do lockKeys[#lockKeys + 1] = queue .. ARGV[i] .. ':lock' end
+local locks = redis.call('MGET', unpack(lockKeys))
+for i = 5, #ARGV, 5 do
+  local id, token = ARGV[i], ARGV[i + 1]
+  local n = #answers + 1
+  local code = 0
+  if locks[n] ~= token then
+    code = locks[n] and -6 or -2
+  elseif redis.call('LREM', active, -1, id) < 1 then
+    code = -3
+  else
+    gone[#gone + 1] = lockKeys[n]
+    freed[#freed + 1] = id
+    if ARGV[i + 2] == '1' then
+      redis.call('HINCRBY', queue .. id, 'atm', 1)
+      redis.call('HSET', queue .. id, 'returnvalue', ARGV[i + 3], 'finishedOn', now)
+      redis.call('ZADD', queue .. 'completed', now, id)
+    else
+      gone[#gone + 1] = queue .. id
+    end
+    if ARGV[i + 4] == '1' then takers[#takers + 1] = n end
+  end
+  answers[n] = code
+end
+if #freed > 0 then
+  redis.call('SREM', queue .. 'stalled', unpack(freed))
+  local over = redis.call('ZCARD', queue .. 'completed') - tonumber(ARGV[4])
+  if over > 0 then
+    local oldest = redis.call('ZPOPMIN', queue .. 'completed', over)
+    for i = 1, #oldest, 2 do gone[#gone + 1] = queue .. oldest[i] end
+  end
+  redis.call('UNLINK', unpack(gone))
+end
+if #takers == 0 then return answers end
+
+local meta = redis.call('HMGET', queue .. 'meta', 'paused', 'concurrency', 'max')
+-- A queue that is paused or limited is left to BullMQ's own way of taking, one by one.
+if meta[1] or meta[2] or meta[3] then return answers end
+local due = redis.call('ZRANGEBYSCORE', queue .. 'delayed', 0, (now + 1) * 0x1000 - 1, 'LIMIT', 0, 1000)
+if #due > 0 then
+  redis.call('ZREM', queue .. 'delayed', unpack(due))
+  for _, id in ipairs(due) do
+    local priority = tonumber(redis.call('HGET', queue .. id, 'priority')) or 0
+    if priority == 0 then
+      redis.call('LPUSH', queue .. 'wait', id)
+    else
+      local place = redis.call('INCR', queue .. 'pc')
+      redis.call('ZADD', queue .. 'prioritized', priority * 0x100000000 + place % 0x100000000, id)
+    end
+    redis.call('HSET', queue .. id, 'delay', 0)
+  end
+end
+local taken = redis.call('RPOP', queue .. 'wait', #takers) or {}
+if #taken < #takers then
+  local first = redis.call('ZPOPMIN', queue .. 'prioritized', #takers - #taken)
+  for i = 1, #first, 2 do taken[#taken + 1] = first[i] end
+  if #taken < #takers then redis.call('DEL', queue .. 'pc') end
+end
+if #taken > 0 then
+  redis.call('LPUSH', active, unpack(taken))
+  -- Others may sleep while there is more.
+  redis.call('ZADD', queue .. 'marker', 0, '0')
+end
+local nextDelayed = 0
+if #taken < #takers then
+  local head = redis.call('ZRANGE', queue .. 'delayed', 0, 0, 'WITHSCORES')
+  if head[2] then nextDelayed = tonumber(head[2]) / 0x1000 end
+end
+for k, n in ipairs(takers) do
+  local id = taken[k]
+  if id then
+    local key = queue .. id
+    local job = redis.call('HGETALL', key)
+    local started = 0
+    for f = 1, #job, 2 do if job[f] == 'ats' then started = tonumber(job[f + 1]) end end
+    redis.call('SET', key .. ':lock', ARGV[5 * n + 1], 'PX', lockMs)
+    redis.call('HSET', key, 'processedOn', now, 'ats', started + 1)
+    for _, value in ipairs({'processedOn', tostring(now), 'ats', tostring(started + 1)}) do job[#job + 1] = value end
+    answers[n] = {job, id, 0, 0}
+  elseif nextDelayed > 0 then
+    answers[n] = {0, 0, 0, nextDelayed}
+  end
+end
+return answers
+`;
+
+const script: Script = { name: "millraceComplete", lua };
+
+export interface Completion {
+  id: string;
+  token: string;
+  /** Whether it stays visible in the queue page, among the newest. */
+  keep: boolean;
+  returnValueJson: string;
+  /** Whether to take another job in its place, under the same token. */
+  takeNext: boolean;
+}
+
+/** A taken job's hash, field and value in turn, and its id; or when the next delayed one is due (ms), with 0 for both. */
+export type TakenRaw = [job: string[] | 0, id: string | 0, rateLimitMs: number, nextDelayedAt: number];
+
+/** Ends jobs of one queue; for each, in order: a BullMQ error code below 0, 0, or the next job. */
+export async function completeJobs(
+  redis: RedisClient,
+  queue: string,
+  completions: readonly Completion[],
+  lockMs: number,
+): Promise<(number | TakenRaw)[]> {
+  const args: (string | number)[] = [queue, Date.now(), lockMs, keptJobs];
+  for (const { id, keep, returnValueJson, takeNext, token } of completions) {
+    args.push(id, token, keep ? 1 : 0, returnValueJson, takeNext ? 1 : 0);
+  }
+  return (await runScript(redis, script, [`${queue}wait`], args)) as (number | TakenRaw)[];
+}

@@ -1,0 +1,68 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { type Completion, completeJobs, type TakenRaw } from "@millrace/shared/scripts/complete.js";
+import { createRedisBackend, raw2NextJobData } from "bullmq";
+
+type BackendFactory = typeof createRedisBackend;
+type Backend = ReturnType<BackendFactory>;
+type NextJob = ReturnType<typeof raw2NextJobData>;
+
+const largestStep = 128;
+
+/**
+ * BullMQ's own way to Redis but for one thing: jobs that end in the same turn of the event loop, as those of one run
+ * do, are ended and replaced by next ones in one step instead of one each. Everything else, stalled jobs, locks, failures,
+ * delays and blocking, is BullMQ's.
+ */
+export function completingBackend(redis: RedisClient, queue: string, lockMs: number): BackendFactory {
+  let pending: { completion: Completion; resolve(next: NextJob | undefined): void; reject(fault: Error): void }[] = [];
+
+  const flush = async (batch: typeof pending) => {
+    try {
+      const answers = await completeJobs(
+        redis,
+        queue,
+        batch.map(({ completion }) => completion),
+        lockMs,
+      );
+      for (const [i, { completion, reject, resolve }] of batch.entries()) {
+        const answer = answers[i] as number | TakenRaw;
+        if (Array.isArray(answer)) resolve(raw2NextJobData(answer));
+        else if (answer < 0) reject(new Error(`job ${completion.id} is not held by this worker any more (${answer})`));
+        else resolve(undefined);
+      }
+    } catch (fault) {
+      for (const { reject } of batch) reject(fault as Error);
+    }
+  };
+  const flushAll = () => {
+    const all = pending;
+    pending = [];
+    for (let i = 0; i < all.length; i += largestStep) void flush(all.slice(i, i + largestStep));
+  };
+
+  return (name, opts, extra) => {
+    const backend = createRedisBackend(name, opts, extra) as Backend;
+    backend.moveToCompleted = (async (
+      job: { id?: string },
+      returnValue: unknown,
+      removeOnComplete: unknown,
+      token: string,
+      takeNext: boolean,
+    ) => {
+      const finishedOn = Date.now();
+      const result = await new Promise<NextJob | undefined>((resolve, reject) => {
+        if (pending.length === 0) setImmediate(flushAll);
+        const completion = {
+          id: job.id as string,
+          token,
+          keep: removeOnComplete !== true,
+          returnValueJson: JSON.stringify(returnValue ?? null),
+          takeNext,
+        };
+        pending.push({ completion, resolve, reject });
+      });
+      return { result, finishedOn };
+    }) as unknown as Backend["moveToCompleted"];
+    return backend;
+  };
+}
