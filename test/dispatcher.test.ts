@@ -1,0 +1,184 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { Dispatcher, type Lane, type Outcome } from "@millrace/workers/dispatcher.js";
+import { describe, expect, test } from "vitest";
+import { HandRunner, itemOf } from "./support/hand-runner.js";
+
+const done = (id: string): Outcome => ({ kind: "done", item: itemOf(id) });
+/** Lets everything that is ready happen. */
+const settle = () => delay(5);
+
+function setUp(overrides: Partial<Lane> = {}, slots = 1) {
+  const runner = new HandRunner(slots);
+  const dispatcher = new Dispatcher(runner);
+  const lane: Lane = {
+    ...{ model: "m", modelKey: 0, joinable: true, maxBatchRows: 4, maxDelayMs: 0, timeoutMs: 1000 },
+    ...overrides,
+  };
+  const begun: [string, boolean][] = [];
+  const submit = (id: string, rest: { rows?: number; signature?: string; alone?: boolean; lane?: Lane } = {}) =>
+    dispatcher.submit({
+      ...{ id, lane, pack: Buffer.from(id), rows: 1, signature: "", alone: false, ...rest },
+      onBegin: (_at, alone) => begun.push([id, alone]),
+    });
+  return { runner, dispatcher, lane, begun, submit };
+}
+
+describe("the dispatcher", () => {
+  test("starts at once on an idle slot, and joins only what has come while it was busy", async () => {
+    const { begun, runner, submit } = setUp();
+    const all = ["a", "b", "c"].map((id) => submit(id));
+    expect(runner.ids).toEqual([["a"]]);
+    runner.runs[0]?.end();
+    await settle();
+    expect(runner.ids).toEqual([["a"], ["b", "c"]]);
+    expect(begun).toEqual([
+      ["a", true],
+      ["b", false],
+      ["c", false],
+    ]);
+    runner.runs[1]?.end();
+    expect(await Promise.all(all)).toEqual(["a", "b", "c"].map(done));
+  });
+
+  test("never joins more rows than the model allows, in order of arrival, and runs a larger input by itself", async () => {
+    const { runner, submit } = setUp();
+    for (const [id, rows] of [
+      ["a", 1],
+      ["b", 2],
+      ["c", 2],
+      ["d", 1],
+      ["big", 9],
+      ["e", 4],
+    ] as const)
+      submit(id, { rows });
+    for (let i = 0; i < 5; i++) {
+      runner.runs[i]?.end();
+      await settle();
+    }
+    expect(runner.ids).toEqual([["a"], ["b", "c"], ["d"], ["big"], ["e"]]);
+  });
+
+  test("joins only inputs of one signature, of one model, and none of a model that cannot be joined", async () => {
+    const { lane, runner, submit } = setUp();
+    const other = { ...lane, modelKey: 1 };
+    const single = { ...lane, modelKey: 2, joinable: false };
+    submit("a");
+    submit("b1", { signature: "b" });
+    submit("c1", { lane: other });
+    submit("b2", { signature: "b" });
+    submit("c2", { lane: other });
+    submit("s1", { lane: single });
+    submit("s2", { lane: single });
+    for (let i = 0; i < 5; i++) {
+      runner.runs[i]?.end();
+      await settle();
+    }
+    expect(runner.ids).toEqual([["a"], ["b1", "b2"], ["c1", "c2"], ["s1"], ["s2"]]);
+  });
+
+  test("stops joining a model whose slot found that its rows are not independent", async () => {
+    const { runner, submit } = setUp();
+    for (const id of ["a", "b", "c"]) submit(id);
+    runner.runs[0]?.end(false);
+    await settle();
+    expect(runner.ids).toEqual([["a"], ["b"]]);
+  });
+
+  test("gives an idle slot to whoever has waited longest, so that a busy model starves no other", async () => {
+    const { lane, runner, submit } = setUp({ maxBatchRows: 1 });
+    const other = { ...lane, modelKey: 1 };
+    for (const id of ["a1", "a2", "a3"]) submit(id);
+    await settle();
+    submit("b1", { lane: other });
+    await settle();
+    submit("a4");
+    for (let i = 0; i < 4; i++) {
+      runner.runs[i]?.end();
+      await settle();
+    }
+    expect(runner.ids.flat()).toEqual(["a1", "a2", "a3", "b1", "a4"]);
+  });
+
+  test("waits on an idle slot for company only as long as maxDelayMs says, and not once a run is full", async () => {
+    const { runner, submit } = setUp({ maxDelayMs: 80, maxBatchRows: 2 }, 2);
+    const begun = performance.now();
+    submit("a");
+    expect(runner.ids).toEqual([]);
+    submit("b");
+    expect(runner.ids).toEqual([["a", "b"]]);
+    submit("c");
+    while (runner.runs.length < 2) await settle();
+    expect(performance.now() - begun).toBeGreaterThanOrEqual(79);
+    expect(runner.ids).toEqual([["a", "b"], ["c"]]);
+  });
+
+  test.each([
+    ["timeout", "timeout"],
+    ["crash", "poisoned"],
+  ] as const)(
+    "after a joined run ends by %s each runs alone, and only the one that does it again alone is blamed",
+    async (reason, code) => {
+      const { begun, runner, submit } = setUp();
+      submit("a");
+      const all = ["x", "guilty", "y"].map((id) => submit(id));
+      runner.runs[0]?.end();
+      await settle();
+      runner.runs[1]?.die(reason);
+      await settle();
+      for (let i = 2; i < 5; i++) {
+        const run = runner.runs[i];
+        if (run?.ids[0] === "guilty") run.die(reason);
+        else run?.end();
+        await settle();
+      }
+      expect(runner.ids).toEqual([["a"], ["x", "guilty", "y"], ["x"], ["guilty"], ["y"]]);
+      expect(begun.slice(4)).toEqual([
+        ["x", true],
+        ["guilty", true],
+        ["y", true],
+      ]);
+      expect(await Promise.all(all)).toEqual([done("x"), { kind: "blamed", code }, done("y")]);
+    },
+  );
+
+  test("takes nobody along with a work that has to run alone", async () => {
+    const { runner, submit } = setUp();
+    submit("a");
+    submit("suspect", { alone: true });
+    submit("suspect2", { alone: true });
+    submit("b");
+    for (let i = 0; i < 3; i++) {
+      runner.runs[i]?.end();
+      await settle();
+    }
+    expect(runner.ids).toEqual([["a"], ["suspect"], ["suspect2"], ["b"]]);
+  });
+
+  test("a drain gives back all that has not begun, takes no more, and waits for what runs", async () => {
+    const { dispatcher, runner, submit } = setUp();
+    const running = submit("a");
+    const waiting = [submit("b"), submit("c", { alone: true })];
+    let drained = false;
+    const drain = dispatcher.drain().then(() => {
+      drained = true;
+    });
+    expect(await Promise.all(waiting)).toEqual([{ kind: "released" }, { kind: "released" }]);
+    expect(await submit("late")).toEqual({ kind: "released" });
+    await settle();
+    expect(drained).toBe(false);
+    runner.runs[0]?.end();
+    expect(await running).toEqual(done("a"));
+    await drain;
+    expect(runner.ids).toEqual([["a"]]);
+    expect(dispatcher.waiting).toBe(0);
+  });
+
+  test("blames nobody for slots that end because the worker does", async () => {
+    const { dispatcher, runner, submit } = setUp();
+    const running = submit("a");
+    const drain = dispatcher.drain();
+    runner.runs[0]?.die("closed");
+    expect(await running).toEqual({ kind: "released" });
+    await drain;
+  });
+});

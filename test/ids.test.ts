@@ -1,0 +1,53 @@
+import { modelKeys, modelTag, newPredictionId, tagOfId } from "@millrace/shared/keys.js";
+import { describe, expect, test } from "vitest";
+
+describe("prediction ids", () => {
+  test("a hundred thousand of them are all different, of one form, and lead to their model", () => {
+    const tag = modelTag("intrusion-random-forest");
+    const ids = new Set(Array.from({ length: 100_000 }, () => newPredictionId(tag)));
+    expect(ids.size).toBe(100_000);
+    const odd = [...ids].filter((id) => !/^[0-9a-hjkmnp-tv-z]{28}$/.test(id) || tagOfId(id) !== tag);
+    expect(odd).toEqual([]);
+  });
+
+  test("every character after the tag varies, evenly, so that none can be guessed", () => {
+    const count = 32_000;
+    const ids = Array.from({ length: count }, () => newPredictionId("00000000"));
+    for (let at = 8; at < 28; at++) {
+      const seen = new Map<string, number>();
+      for (const id of ids) seen.set(id[at] as string, (seen.get(id[at] as string) ?? 0) + 1);
+      expect(seen.size).toBe(32);
+      // 1,000 each is expected, with a standard deviation of 31.
+      expect(Math.max(...[...seen.values()].map((times) => Math.abs(times - count / 32)))).toBeLessThan(250);
+    }
+  });
+
+  test("what cannot be an id leads nowhere", () => {
+    const id = newPredictionId(modelTag("slow"));
+    const wrong = [
+      "",
+      "meta",
+      "wait",
+      "1",
+      id.slice(1),
+      `${id}0`,
+      id.toUpperCase(),
+      `${id.slice(0, 27)}:`,
+      `i${id.slice(1)}`,
+    ];
+    expect(wrong.map(tagOfId)).toEqual(wrong.map(() => null));
+  });
+
+  test("all keys of a model carry its tag alone as hash tag, and another model has another", () => {
+    const keys = modelKeys("p", "slow");
+    const id = newPredictionId(keys.tag);
+    const names = [keys.queuePrefix, keys.queue, keys.versions, keys.beats, keys.running, keys.deaths].concat(
+      keys.result(id),
+      keys.watchers(id),
+      keys.owned("a:b"),
+    );
+    expect(names.map((name) => /^p:\{([^{}]+)\}/.exec(name)?.[1])).toEqual(names.map(() => keys.tag));
+    expect(modelTag("slow2")).not.toBe(keys.tag);
+    expect(new Set(names).size).toBe(names.length);
+  });
+});

@@ -1,0 +1,171 @@
+import { openLog } from "@millrace/shared/log.js";
+import { packTensors } from "@millrace/shared/tensor-pack.js";
+import type { Outcome, Work } from "@millrace/workers/dispatcher.js";
+import { createWorkerMetrics } from "@millrace/workers/metrics.js";
+import { processPrediction, type ServedVersion, type TakenJob } from "@millrace/workers/process-prediction.js";
+import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
+import { describe, expect, test } from "vitest";
+
+const served: ServedVersion = {
+  ...{ model: "m", version: "1", digest: "sha256:d", uniform: false, attempts: 3 },
+  lane: { model: "m", modelKey: 0, joinable: true, maxBatchRows: 8, maxDelayMs: 0, timeoutMs: 700 },
+};
+const x = packTensors([{ name: "x", dtype: "int8", shape: [1, 2], bytes: new Uint8Array([1, 2]) }]).toString("base64");
+const data = { v: 1, o: "alice", ver: "1", x, m: { mine: true }, r: "request-1" };
+const item = { ok: true, text: '{"y":[[1]]}', confidence: Number.NaN, inferenceMs: 2, batchRows: 5 };
+
+/** Processes one job as a worker would; what it asked of others is told with what came of it. */
+async function processed(
+  job: Partial<TakenJob> = {},
+  world: { outcome?: Outcome; history?: { final: boolean; diedRunning: boolean; deaths: number }; write?: "lost" } = {},
+) {
+  const calls: unknown[][] = [];
+  const submitted: Work[] = [];
+  // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
+  const written: any[] = [];
+  const process = processPrediction({
+    workerId: "w",
+    version: (name) => (name === "1" ? served : undefined),
+    dispatcher: {
+      async submit(work) {
+        submitted.push(work);
+        work.onBegin(1000, work.alone);
+        return world.outcome ?? { kind: "done", item };
+      },
+    },
+    writer: {
+      async write({ id, result, token }) {
+        written.push({ ...JSON.parse(result.json), owner: result.owner });
+        calls.push(["write", id, token, result.status]);
+        return world.write ?? "written";
+      },
+    },
+    notebook: {
+      note: (id, note) => calls.push(["note", id, note]),
+      forget: async (id) => void calls.push(["forget", id]),
+    },
+    history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
+    metrics: createWorkerMetrics(),
+    log: openLog("worker", "error"),
+  });
+  const taken: TakenJob = {
+    ...{ id: "id", data, timestamp: 900, attemptsMade: 0, attemptsStarted: 1, endedEarly: false },
+    moveToDelayed: async (...args) => calls.push(["moveToDelayed", ...args]),
+    moveToWait: async (...args) => calls.push(["moveToWait", ...args]),
+    ...job,
+  };
+  const end = await process(taken, "token").then(
+    (word) => ({ word, fault: undefined }),
+    (fault: Error) => ({ word: undefined, fault }),
+  );
+  return { ...end, calls, submitted, written };
+}
+
+describe("processing a prediction's job", () => {
+  test("that runs writes its result, with its own times, before BullMQ hears of the end", async () => {
+    const { calls, word, written } = await processed();
+    expect(word).toBe("succeeded");
+    expect(written[0]).toMatchObject({ status: "succeeded", output: { y: [[1]] }, attempts: 1, owner: "alice" });
+    expect(written[0]).toMatchObject({ metadata: { mine: true }, model_digest: "sha256:d", error: null });
+    expect(written[0].timings).toMatchObject({ queue_ms: 100, inference_ms: 2, batch_rows: 5 });
+    expect(calls).toEqual([
+      ["note", "id", { startedAt: 1000, attempt: 1, alone: false, worker: "w" }],
+      ["write", "id", "token", "succeeded"],
+    ]);
+  });
+
+  test("that was ended before it was taken neither runs nor writes", async () => {
+    const { calls, submitted, word } = await processed({ endedEarly: true });
+    expect([word, submitted, calls]).toEqual(["ended before it was taken", [], []]);
+  });
+
+  test("whose version this worker does not have goes back for another, a second later", async () => {
+    const before = Date.now();
+    const { calls, fault, submitted } = await processed({ data: { ...data, ver: "2" } });
+    expect(fault).toBeInstanceOf(DelayedError);
+    expect(submitted).toEqual([]);
+    expect(calls).toEqual([["moveToDelayed", expect.any(Number), "token"]]);
+    expect((calls[0] as [string, number])[1]).toBeGreaterThanOrEqual(before + 1000);
+  });
+
+  test("whose data cannot be read fails for good", async () => {
+    const { calls, fault } = await processed({ data: { v: 2 } });
+    expect(fault).toBeInstanceOf(UnrecoverableError);
+    expect(calls).toEqual([]);
+  });
+
+  test("that expired while it waited ends as expired, and does not run", async () => {
+    const { fault, submitted, written } = await processed({ data: { ...data, e: Date.now() - 1 } });
+    expect(fault).toBeInstanceOf(UnrecoverableError);
+    expect(submitted).toEqual([]);
+    expect(written).toHaveLength(1);
+    expect(written[0]).toMatchObject({ status: "expired", attempts: 0, started_at: null, error: { code: "expired" } });
+  });
+
+  test("that is handed out again after its end finds it, and neither runs nor writes", async () => {
+    const history = { final: true, diedRunning: false, deaths: 0 };
+    const { calls, submitted, word } = await processed({ attemptsStarted: 2 }, { history });
+    expect([word, submitted, calls]).toEqual(["already final", [], []]);
+  });
+
+  test("that was in a run which took its worker down runs alone from then on", async () => {
+    const history = { final: false, diedRunning: true, deaths: 0 };
+    const again = await processed({ attemptsStarted: 2 }, { history });
+    expect(again.submitted[0]?.alone).toBe(true);
+    expect(again.word).toBe("succeeded");
+    const retried = await processed({ attemptsMade: 1, attemptsStarted: 2 });
+    expect(retried.submitted[0]?.alone).toBe(true);
+    expect(retried.written[0].attempts).toBe(2);
+    const unharmed = await processed({ attemptsStarted: 2 });
+    expect(unharmed.submitted[0]?.alone).toBe(false);
+  });
+
+  test("that ran alone at ten deaths of whole workers fails as poisoned, and at nine has another try", async () => {
+    const at = (deaths: number) =>
+      processed({ attemptsStarted: deaths + 1 }, { history: { final: false, diedRunning: true, deaths } });
+    expect((await at(9)).word).toBe("succeeded");
+    const { fault, submitted, written } = await at(10);
+    expect(fault).toBeInstanceOf(UnrecoverableError);
+    expect(submitted).toEqual([]);
+    expect(written[0]).toMatchObject({ status: "failed", error: { code: "poisoned" }, output: null });
+  });
+
+  test("that was not begun goes back into the queue unharmed", async () => {
+    const { calls, fault, written } = await processed({}, { outcome: { kind: "released" } });
+    expect(fault).toBeInstanceOf(WaitingError);
+    expect(written).toEqual([]);
+    expect(calls.slice(-2)).toEqual([
+      ["forget", "id"],
+      ["moveToWait", "token"],
+    ]);
+  });
+
+  test.each(["timeout", "poisoned"] as const)(
+    "that is to blame (%s) is tried again until its attempts are used up",
+    async (code) => {
+      const first = await processed({ attemptsMade: 1, attemptsStarted: 2 }, { outcome: { kind: "blamed", code } });
+      expect(first.fault).not.toBeInstanceOf(UnrecoverableError);
+      expect(first.fault?.message).toContain(code);
+      expect(first.written).toEqual([]);
+      const last = await processed({ attemptsMade: 2, attemptsStarted: 3 }, { outcome: { kind: "blamed", code } });
+      expect(last.fault).toBeInstanceOf(UnrecoverableError);
+      expect(last.written[0]).toMatchObject({ status: "failed", attempts: 3, error: { code } });
+    },
+  );
+
+  test("whose input the model cannot run fails at once, with attempts left", async () => {
+    const outcome: Outcome = { kind: "done", item: { ...item, ok: false, text: "out of range" } };
+    const { fault, written } = await processed({}, { outcome });
+    expect(fault).toBeInstanceOf(UnrecoverableError);
+    expect(written[0]).toMatchObject({
+      ...{ status: "failed", attempts: 1, output: null, timings: null },
+      error: { code: "inference_failed", detail: "out of range" },
+    });
+  });
+
+  test("that is somebody else's by now ends without a fault, whatever came of it here", async () => {
+    expect((await processed({}, { write: "lost" })).word).toBe("lost");
+    const outcome: Outcome = { kind: "done", item: { ...item, ok: false } };
+    expect((await processed({}, { write: "lost", outcome })).word).toBe("lost");
+  });
+});

@@ -1,0 +1,167 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { spawnService } from "@millrace/cli/service-process.js";
+import { ConfigError, readApiConfig, readWorkerConfig } from "@millrace/shared/config.js";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+
+const redis = { REDIS_URL: "redis://127.0.0.1:6379" };
+const hash = "a".repeat(64);
+const complete = { ...redis, API_KEYS: `alice:${hash}` };
+
+/** The problems that a configuration is refused with, one a line. */
+function problemsOf(read: () => unknown): string[] {
+  try {
+    read();
+  } catch (fault) {
+    expect(fault).toBeInstanceOf(ConfigError);
+    return (fault as Error).message.split("\n").slice(1);
+  }
+  throw new Error("it was taken");
+}
+
+/** The variables that those lines begin with. */
+const variablesIn = (lines: readonly string[]): string[] =>
+  lines.map((line) => /[A-Z_]{4,}/.exec(line)?.[0] ?? "").sort();
+
+describe("settings", () => {
+  test("an API that is told only Redis and its keys has the promised defaults", () => {
+    const config = readApiConfig({ ...complete, PORT: "", MAX_BODY_BYTES: "" });
+    expect(config).toMatchObject({
+      port: 3000,
+      host: "127.0.0.1",
+      maxBodyBytes: 16 * 1024 * 1024,
+      maxQueueDepth: 2_000_000,
+      resultTtlSeconds: 86_400,
+      shutdownGraceMs: 30_000,
+      logLevel: "info",
+    });
+    expect(config.apiKeys).toEqual([{ owner: "alice", sha256Hex: hash, scopes: new Set(["predict", "read"]) }]);
+  });
+
+  test("a worker that is told only Redis has the promised defaults, and its slots see no secret", () => {
+    const config = readWorkerConfig({ ...complete, PATH: "/bin", HOME: "/root", WEBHOOK_SECRET: "whsec_x" });
+    expect(config).toMatchObject({
+      modelsDir: "./models",
+      modelGlobs: ["*"],
+      slots: availableParallelism(),
+      port: undefined,
+      shutdownGraceMs: 30_000,
+    });
+    expect(config.slotEnvironment).toEqual({ PATH: "/bin" });
+    const lists = readWorkerConfig({ ...redis, WORKER_MODELS: "a-*, b", WORKER_PORT: "off", WORKER_SLOTS: "3" });
+    expect(lists).toMatchObject({ modelGlobs: ["a-*", "b"], port: "off", slots: 3 });
+  });
+
+  test("every wrong or missing setting of an API is named at once", () => {
+    const env = {
+      PORT: "70000",
+      LOG_LEVEL: "loud",
+      MAX_BODY_BYTES: "16MB",
+      MAX_QUEUE_DEPTH: "0",
+      RESULT_TTL_SECONDS: "-1",
+      SHUTDOWN_GRACE_SECONDS: "1.5",
+      DURABILITY: "maybe",
+      REDIS_KEY_PREFIX: "a:b",
+    };
+    const lines = problemsOf(() => readApiConfig(env));
+    expect(variablesIn(lines)).toEqual([...Object.keys(env), "REDIS_URL", "API_KEYS"].sort());
+  });
+
+  test("every wrong setting of a worker is named at once", () => {
+    const env = { REDIS_URL: "localhost:6379", WORKER_SLOTS: "0", WORKER_PORT: "99999", WORKER_ROLES: "cook" };
+    expect(variablesIn(problemsOf(() => readWorkerConfig(env)))).toEqual(Object.keys(env).sort());
+  });
+
+  test("keys are read from a list and from a file, and a bad entry is named by its place, not by what it holds", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "millrace-keys-"));
+    const file = join(dir, "keys");
+    await writeFile(file, `# who may do what\nbob:${"B".repeat(64)}:read+admin\n\ncarol:${hash}\n`);
+    const { apiKeys } = readApiConfig({ ...complete, API_KEYS_FILE: file });
+    expect(apiKeys.map(({ owner, scopes }) => [owner, [...scopes].sort()])).toEqual([
+      ["alice", ["predict", "read"]],
+      ["bob", ["admin", "read"]],
+      ["carol", ["predict", "read"]],
+    ]);
+    expect(apiKeys[1]?.sha256Hex).toBe("b".repeat(64));
+    const bad = `alice:my-secret-key,:${hash},bob:${hash}:root,carol:${hash}:read:x`;
+    const text = problemsOf(() => readApiConfig({ ...redis, API_KEYS: bad })).join("\n");
+    for (const entry of [1, 2, 3, 4]) expect(text).toContain(`API_KEYS entry ${entry}`);
+    expect(text).not.toContain("my-secret-key");
+    const missing = problemsOf(() => readApiConfig({ ...redis, API_KEYS_FILE: join(dir, "nothing") }));
+    expect(variablesIn(missing)).toEqual(["API_KEYS_FILE"]);
+    await rm(dir, { recursive: true });
+  });
+});
+
+describe("processes that cannot start", () => {
+  let empty: string;
+  beforeAll(async () => {
+    empty = await mkdtemp(join(tmpdir(), "millrace-empty-"));
+  });
+  afterAll(() => rm(empty, { recursive: true }));
+
+  /** Starts a process that is expected to end by itself; resolves to its end, what it said, and where it listened. */
+  const endOf = async (kind: "api" | "worker", env: Record<string, string>) => {
+    const lines: string[] = [];
+    const ports: unknown[] = [];
+    const own = { PATH: process.env.PATH, NODE_V8_COVERAGE: process.env.NODE_V8_COVERAGE, WORKER_PORT: "0", PORT: "0" };
+    const service = spawnService(kind, { ...own, ...env }, (line) => {
+      if (line.port !== undefined) ports.push(line.port);
+      if (line.service === undefined) lines.push(line.message ?? "");
+    });
+    const code = await service.exited;
+    // What it said last may still be in the pipe.
+    await Promise.all(
+      [service.child.stdout, service.child.stderr].map((s) => s?.closed || new Promise((r) => s?.once("close", r))),
+    );
+    return { code, said: lines.join("\n"), ports };
+  };
+
+  test("a wrong configuration ends an API and a worker with 78, every problem listed, before they listen", async () => {
+    const api = await endOf("api", { PORT: "x", LOG_LEVEL: "loud" });
+    expect([api.code, api.ports]).toEqual([78, []]);
+    for (const name of ["PORT", "LOG_LEVEL", "REDIS_URL", "API_KEYS"]) expect(api.said).toContain(`- ${name} `);
+    const worker = await endOf("worker", { WORKER_SLOTS: "0", WORKER_PORT: "x" });
+    expect([worker.code, worker.ports]).toEqual([78, []]);
+    for (const name of ["WORKER_SLOTS", "WORKER_PORT", "REDIS_URL"]) expect(worker.said).toContain(`- ${name} `);
+    expect(api.said + worker.said).not.toMatch(/\bat \S+ \(|node_modules/);
+  });
+
+  test("a worker with no model that it can serve ends with 78", async () => {
+    const REDIS_URL = inject("redisUrl");
+    for (const MODELS_DIR of [empty, join(empty, "nothing")]) {
+      const { code, said } = await endOf("worker", { REDIS_URL, MODELS_DIR, WORKER_SLOTS: "1" });
+      expect([code, said]).toEqual([78, expect.stringContaining("MODELS_DIR")]);
+    }
+  });
+
+  test("a missing models folder is listed beside the other problems", async () => {
+    const { code, said } = await endOf("worker", {
+      REDIS_URL: inject("redisUrl"),
+      MODELS_DIR: join(empty, "nothing"),
+      WORKER_SLOTS: "0",
+    });
+    expect(code).toBe(78);
+    for (const name of ["MODELS_DIR", "WORKER_SLOTS"]) expect(said).toContain(`- ${name} `);
+  });
+
+  test("a Redis that is away, or that never answers, ends a start with 1 and one message without its address", async () => {
+    const mute = createServer(() => undefined);
+    await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
+    const { port } = mute.address() as { port: number };
+    const away = "redis://:hidden@127.0.0.1:1";
+    const ends = await Promise.all([
+      endOf("api", { ...complete, REDIS_URL: away }),
+      endOf("api", { ...complete, REDIS_URL: `redis://127.0.0.1:${port}` }),
+      endOf("worker", { REDIS_URL: away, MODELS_DIR: empty, WORKER_SLOTS: "1" }),
+    ]);
+    mute.close();
+    for (const { code, ports, said } of ends) {
+      expect([code, ports]).toEqual([1, []]);
+      expect(said).toMatch(/^Redis is not reachable.*REDIS_URL$/);
+      expect(said).not.toMatch(/127\.0\.0\.1|hidden|ECONN/);
+    }
+  });
+});

@@ -1,0 +1,46 @@
+import type { Runner } from "@millrace/workers/dispatcher.js";
+import type { RunItem } from "@millrace/workers/frames.js";
+import { type RunReply, SlotDiedError } from "@millrace/workers/slot-handle.js";
+
+/** Slots whose runs end when the test says so; a pack holds the id of its work. */
+export class HandRunner implements Runner {
+  readonly runs: { ids: string[]; end(joinable?: boolean): void; die(reason: SlotDiedError["reason"]): void }[] = [];
+  idle: number;
+
+  constructor(slots = 1) {
+    this.idle = slots;
+  }
+
+  hasIdle(): boolean {
+    return this.idle > 0;
+  }
+
+  run(_modelKey: number, packs: readonly Buffer[]): Promise<RunReply> {
+    const ids = packs.map(String);
+    this.idle -= 1;
+    return new Promise((resolve, reject) => {
+      const free = (act: () => void) => {
+        this.idle += 1;
+        act();
+      };
+      this.runs.push({
+        ids,
+        end: (joinable = true) => free(() => resolve({ joinable, items: ids.map(itemOf) })),
+        die: (reason) => free(() => reject(new SlotDiedError(reason, "killed"))),
+      });
+    });
+  }
+
+  get ids(): string[][] {
+    return this.runs.map((run) => run.ids);
+  }
+}
+
+/** What a run gives back for the pack with that text. */
+export const itemOf = (text: string): RunItem => ({
+  ok: true,
+  text,
+  confidence: Number.NaN,
+  inferenceMs: 1,
+  batchRows: 1,
+});
