@@ -16,7 +16,7 @@ export async function awaitPrediction(
   const first = await lookUpPrediction(deps, owner, id);
   if (first.final || waitMs === 0) return first;
   const { keys } = await modelOfId(deps, id);
-  const waiter = deps.notices.wait(id, waitMs);
+  const waiter = deps.notices.wait(id, waitMs, first.expiresAt ?? null);
   await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: false }).catch((fault) => {
     waiter.close();
     throw fault;

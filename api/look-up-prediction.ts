@@ -21,6 +21,8 @@ export interface LookUpDependencies {
 export interface LookedUp {
   json: string;
   final: boolean;
+  /** When it expires unless it starts, in ms since the epoch. */
+  expiresAt?: number | undefined;
 }
 
 const unknownId = () => new ServiceError("prediction_not_found", "there is no such prediction");
@@ -33,7 +35,7 @@ export async function lookUpPrediction(deps: LookUpDependencies, owner: string, 
   const { model, read } = await readOwned(deps, owner, id);
   if ("final" in read) return { json: read.final.json, final: true };
   const view = viewOf(model, id, read);
-  if (view.status !== "expired") return { json: predictionJson(view), final: false };
+  if (view.status !== "expired") return { json: predictionJson(view), final: false, expiresAt: read.data.e };
   const json = predictionJson(view);
   const outcome = await endPrediction(deps, model, id, read.data, "unbegun", { owner, status: "expired", json });
   // Somebody ended or began it in between: what they wrote is right.

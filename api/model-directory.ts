@@ -18,8 +18,9 @@ export interface KnownModel {
   versions: ReadonlyMap<string, KnownVersion>;
   /** The version that a submission gets which names none: the highest that a living worker serves, else the highest. */
   defaultVersion: string;
-  /** Living workers of each version. */
+  /** Living workers of each version, and of the model. */
   workers: ReadonlyMap<string, number>;
+  workersAlive: number;
 }
 
 interface Entry {
@@ -27,6 +28,7 @@ interface Entry {
   keys: ModelKeys;
   versions: Map<string, KnownVersion>;
   workers: Map<string, number>;
+  workersAlive: number;
 }
 
 const refreshEveryMs = 2000;
@@ -113,7 +115,7 @@ export class ModelDirectory {
         else this.#log.warn("an announcement cannot be read", { model: name, version });
       }
       if (versions.size === 0) return;
-      entry = { revision, keys, versions, workers: new Map() };
+      entry = { revision, keys, versions, workers: new Map(), workersAlive: 0 };
       this.#entries.set(name, entry);
       this.#byTag.set(keys.tag, name);
     }
@@ -124,6 +126,7 @@ export class ModelDirectory {
       workers.set(version, (workers.get(version) ?? 0) + 1);
     }
     entry.workers = workers;
+    entry.workersAlive = new Set(members.map((member) => member.slice(0, member.indexOf("|")))).size;
   }
 
   #known(name: string): KnownModel | null {
@@ -132,6 +135,13 @@ export class ModelDirectory {
     const versions = [...entry.versions.keys()];
     const alive = versions.filter((version) => entry.workers.has(version));
     const defaultVersion = (alive.at(-1) ?? versions.at(-1)) as string;
-    return { name, keys: entry.keys, versions: entry.versions, defaultVersion, workers: entry.workers };
+    return {
+      name,
+      keys: entry.keys,
+      versions: entry.versions,
+      defaultVersion,
+      workers: entry.workers,
+      workersAlive: entry.workersAlive,
+    };
   }
 }

@@ -46,18 +46,28 @@ export class Notices {
     return this.#waiting.size;
   }
 
-  /** Begins to listen for a prediction, for `waitMs` at the most. To be closed by the caller. */
-  wait(id: string, waitMs: number): Waiter {
+  /**
+   * Begins to listen for a prediction, for `waitMs` at the most, and says to look at `lookAt` (ms since the epoch). To be
+   * closed by the caller.
+   */
+  wait(id: string, waitMs: number, lookAt: number | null = null): Waiter {
     let wake: ((news: StoredResult | "look" | null) => void) | null = null;
     let missed: StoredResult | "look" | null | undefined;
     const entry: Open = {
       deliver(news) {
-        if (wake === null) missed = news === "look" && missed !== undefined ? missed : news;
+        // A result that nobody has picked up yet is worth more than whatever comes after it.
+        if (wake === null)
+          missed = typeof missed === "object" && missed !== null ? missed : missed === null ? null : news;
         else wake(news);
         wake = null;
       },
     };
     const timer = setTimeout(() => entry.deliver(null), this.closed ? 0 : waitMs);
+    // What expires does so by the clock; nobody tells.
+    const lookTimer =
+      lookAt === null || lookAt - Date.now() >= waitMs
+        ? undefined
+        : setTimeout(() => entry.deliver("look"), Math.max(0, lookAt - Date.now()) + 1);
     const set = this.#waiting.get(id) ?? new Set();
     this.#waiting.set(id, set.add(entry));
     return {
@@ -73,6 +83,7 @@ export class Notices {
       },
       close: () => {
         clearTimeout(timer);
+        clearTimeout(lookTimer);
         entry.deliver(null);
         set.delete(entry);
         if (set.size === 0 && this.#waiting.get(id) === set) this.#waiting.delete(id);

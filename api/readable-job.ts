@@ -42,7 +42,7 @@ function readableInput(base64: string, directory: ModelDirectory, model: string,
 /** The elements of a packed tensor; 64-bit integers as decimal strings, half floats as their bits. */
 function elements({ bytes, dtype }: PackedTensor): unknown[] {
   if (dtype === "string") return unpackStrings(bytes);
-  const buffer = bytes.slice().buffer;
+  const buffer = new Uint8Array(bytes).buffer;
   if (dtype === "int64") return Array.from(new BigInt64Array(buffer), String);
   if (dtype === "uint64") return Array.from(new BigUint64Array(buffer), String);
   if (dtype === "bool") return Array.from(new Uint8Array(buffer), (value) => value !== 0);

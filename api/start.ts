@@ -110,10 +110,12 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       // Whoever waits for a result is answered with what it is now, instead of holding up the end.
       notices.close();
-      server.closeIdleConnections();
+      // A client that keeps its connection would hold up the end, once it has its answer.
+      const idle = setInterval(() => server.closeIdleConnections(), 50);
       const grace = setTimeout(() => server.closeAllConnections(), config.shutdownGraceMs);
       await closed;
       clearTimeout(grace);
+      clearInterval(idle);
     });
     const { port } = server.address() as AddressInfo;
     log.info("api ready", { host: config.host, port, durability: facts.durability, models: directory.all().length });

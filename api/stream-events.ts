@@ -40,7 +40,7 @@ export async function streamEvents(
   try {
     show();
     while (!latest.final && !gone.aborted && !deps.notices.closed) {
-      const waiter = deps.notices.wait(id, renewEveryMs);
+      const waiter = deps.notices.wait(id, renewEveryMs, latest.expiresAt ?? null);
       const stop = () => waiter.close();
       gone.addEventListener("abort", stop);
       try {

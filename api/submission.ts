@@ -22,7 +22,15 @@ const submissionSchema = z
     delay_ms: z.int().min(0).max(yearMs).default(0),
     expires_in_ms: z.int().min(0).max(yearMs).default(0),
     cache: z.boolean().default(true),
-    metadata: z.record(z.string(), z.unknown()).optional(),
+    // Not a record, which would drop a key like __proto__ in silence.
+    metadata: z
+      .custom<Record<string, unknown>>(
+        (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+        {
+          error: "expected an object",
+        },
+      )
+      .optional(),
     webhook: webhookSchema.optional(),
   })
   .superRefine((body, context) => {

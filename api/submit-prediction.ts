@@ -100,7 +100,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     modelDigest: digest,
     timings: null,
   };
-  const waiter = request.waitMs > 0 ? deps.notices.wait(id, request.waitMs) : null;
+  const waiter =
+    request.waitMs > 0 ? deps.notices.wait(id, request.waitMs, expiresInMs === 0 ? null : nowMs + expiresInMs) : null;
   let keepWaiter = false;
   try {
     const outcome = await deps.accept(model.keys, {

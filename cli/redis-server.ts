@@ -11,6 +11,7 @@ const run = promisify(execFile);
 const programs = ["redis-server", "valkey-server"];
 const configFile = fileURLToPath(new URL("../../deploy/redis.conf", import.meta.url));
 const startDeadlineMs = 30_000;
+const closeDeadlineMs = 10_000;
 
 /** A Redis to use: the one that `REDIS_URL` names, or a private child that goes when it is closed. */
 export interface FoundRedis {
@@ -89,7 +90,10 @@ async function startOn(port: number, program: string, dataDir: string, extraArgs
     // It was let go of when it was ready, and Node does not wait for what it was told to let go of.
     child.ref();
     (child.stdio[3] as NodeJS.WritableStream).end();
+    // A server that is just writing its first append-only file ignores the polite way.
+    const timer = setTimeout(() => process.kill(pid, "SIGKILL"), closeDeadlineMs);
     await exited;
+    clearTimeout(timer);
   };
   const probe = openRedis(parseRedisUrl(url), "patient", "millrace-probe");
   probe.on("error", () => undefined);

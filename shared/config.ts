@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { type ApiKey, parseApiKeys } from "./api-keys.js";
@@ -103,7 +103,10 @@ const workerSettings = z.object({
     .transform((text) => text.split(",").map((role) => role.trim()))
     .pipe(z.array(z.enum(["inference", "webhooks"], { error: "must be inference, webhooks or both" })).min(1)),
   WORKER_SLOTS: whole(1, 1024, availableParallelism()),
-  WORKER_PORT: z.union([z.literal("off"), z.string().regex(/^\d{1,5}$/, "must be a port or off")]).optional(),
+  WORKER_PORT: z
+    .string()
+    .refine((text) => text === "off" || (/^\d{1,5}$/.test(text) && Number(text) <= 65_535), "must be a port or off")
+    .optional(),
   WEBHOOK_SECRET: webhookSecret,
   WEBHOOK_ALLOW_HOSTS: allowHosts,
   WEBHOOK_RETRY_SCHEDULE: z
@@ -170,6 +173,8 @@ export function readApiConfig(env: Environment): ApiConfig {
 /** A worker's settings. Throws a ConfigError that lists every problem. */
 export function readWorkerConfig(env: Environment): WorkerConfig {
   const { settings, problems } = read(workerSettings, env);
+  const modelsDir = env.MODELS_DIR || "./models";
+  if (!statSync(modelsDir, { throwIfNoEntry: false })?.isDirectory()) problems.push("MODELS_DIR is not a folder");
   if (settings === null || problems.length > 0) throw new ConfigError(problems);
   const { WORKER_PORT: port } = settings;
   return {

@@ -17,7 +17,7 @@ export const predictionJobSchema = z.object({
   /** Expires at (ms since the epoch). */
   e: z.number().optional(),
   /** The caller's metadata. */
-  m: z.record(z.string(), z.unknown()).optional(),
+  m: z.custom<Record<string, unknown>>((value) => typeof value === "object" && value !== null).optional(),
   /** Deduplication hash that it holds. */
   d: z.string().optional(),
   /** Set where a webhook is to tell of the start, which must then be told before the end is written. */

@@ -131,7 +131,7 @@ function packElements(
   if (dtype === "string") {
     let whole = true;
     values.forEach((value, i) => {
-      // ONNX Runtime cuts strings at NUL, so one that has it would silently be another.
+      // ONNX Runtime cuts strings at NUL, and UTF-8 has no lone surrogates: what has either would silently be another.
       const fault =
         typeof value !== "string" ? `got ${describe(value)}` : value.includes("\0") ? "got one with NUL" : null;
       if (fault === null) return;

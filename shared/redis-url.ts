@@ -60,7 +60,7 @@ export function parseRedisUrl(text: string): RedisTarget {
 }
 
 function parseHost(entry: string, preset: number): { host: string; port: number } {
-  const match = /^(\[[0-9a-fA-F:.]+\]|[^:[\]]+)(?::(\d{1,5}))?$/.exec(entry.trim());
+  const match = /^(\[[0-9a-fA-F:.]+\]|[^:@[\]]+)(?::(\d{1,5}))?$/.exec(entry.trim());
   const port = match?.[2] === undefined ? preset : Number(match[2]);
   if (match === null || port > 65_535) throw new Error("has a host that cannot be read");
   return { host: (match[1] as string).replace(/^\[|\]$/g, ""), port };

@@ -17,6 +17,8 @@ export interface Work {
   lane: Lane;
   pack: Buffer;
   rows: number;
+  /** 0 first, then 1 to 1000; in order of arrival among the same. */
+  priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
   /** Has been in a run that died, so it must not take others along again. */
@@ -50,7 +52,7 @@ interface Waiting extends Work {
 
 /**
  * Dynamic batching. Works wait only while every slot is busy (or for the lane's `maxDelayMs`); when a slot becomes idle,
- * the lane whose first work has waited longest gives up to `maxBatchRows` rows as one run. A run that dies with more
+ * the lane whose first work is the most urgent, or has waited longest, gives up to `maxBatchRows` rows as one run. A run that dies with more
  * than one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
  */
 export class Dispatcher {
@@ -71,7 +73,7 @@ export class Dispatcher {
   submit(work: Work): Promise<Outcome> {
     if (this.#draining) return Promise.resolve({ kind: "released" });
     return new Promise((settle) => {
-      this.#enqueue({ ...work, since: performance.now(), stop: null, settle }, false);
+      this.#enqueue({ ...work, since: performance.now(), stop: null, settle });
       this.#pumpSoon();
     });
   }
@@ -131,29 +133,33 @@ export class Dispatcher {
     return new Promise((resolve) => this.#settled.push(resolve));
   }
 
-  #enqueue(work: Waiting, first: boolean): void {
+  #enqueue(work: Waiting): void {
     // Works that run alone have a lane each time, so that they never hold up those that can be joined.
     const key = `${work.lane.modelKey}|${work.alone ? "alone" : work.signature}`;
     const queue = this.#lanes.get(key);
-    if (queue === undefined) this.#lanes.set(key, [work]);
-    else if (first) queue.unshift(work);
-    else queue.push(work);
+    if (queue === undefined) {
+      this.#lanes.set(key, [work]);
+      return;
+    }
+    let place = queue.length;
+    while (place > 0 && (queue[place - 1] as Waiting).priority > work.priority) place -= 1;
+    queue.splice(place, 0, work);
   }
 
-  /** The lane that is ready, has an idle slot and has waited longest; sets a timer for one that waits for company. */
+  /** The lane that is ready, has an idle slot and comes first; sets a timer for one that waits for company. */
   #nextLane(): string | null {
     let best: string | null = null;
-    let bestSince = Number.POSITIVE_INFINITY;
+    let bestHead: Waiting | null = null;
     let soonest = Number.POSITIVE_INFINITY;
     const now = performance.now();
     for (const [key, queue] of this.#lanes) {
       const head = queue[0] as Waiting;
-      if (head.since >= bestSince || !this.#runner.hasIdle(head.lane.modelKey)) continue;
+      if ((bestHead !== null && !isBefore(head, bestHead)) || !this.#runner.hasIdle(head.lane.modelKey)) continue;
       const dueAt = head.since + (head.alone || !head.lane.joinable ? 0 : head.lane.maxDelayMs);
       if (dueAt > now && rowsOf(queue) < head.lane.maxBatchRows) soonest = Math.min(soonest, dueAt);
       else {
         best = key;
-        bestSince = head.since;
+        bestHead = head;
       }
     }
     if (this.#timer !== null) clearTimeout(this.#timer);
@@ -216,7 +222,7 @@ export class Dispatcher {
         this.#settle(work, { kind: "blamed", code: reason === "timeout" ? "timeout" : "poisoned" });
       else {
         this.#begun.delete(work);
-        this.#enqueue({ ...work, alone: true }, false);
+        this.#enqueue({ ...work, alone: true });
       }
     }
   }
@@ -229,5 +235,8 @@ export class Dispatcher {
     for (const wake of waiters) wake();
   }
 }
+
+const isBefore = (a: Waiting, b: Waiting): boolean =>
+  a.priority === b.priority ? a.since < b.since : a.priority < b.priority;
 
 const rowsOf = (works: readonly Work[]): number => works.reduce((rows, work) => rows + work.rows, 0);

@@ -3,12 +3,16 @@ import { ConfigError, exitConfig, readWorkerConfig } from "@millrace/shared/conf
 import { openLog } from "@millrace/shared/log.js";
 import { startWorker } from "./start.js";
 
+const giveBackMs = 10_000;
+
 async function main(): Promise<void> {
   const config = readWorkerConfig(process.env);
   const log = openLog("worker", config.logLevel);
   const worker = await startWorker(config, log);
   const stop = (signal: string) => {
     log.info("stopping", { signal });
+    // Giving jobs back needs Redis; without it they come back by themselves, when their locks have run out.
+    setTimeout(() => process.exit(1), config.shutdownGraceMs + giveBackMs).unref();
     worker.close().then(
       () => process.exit(0),
       (error: Error) => {

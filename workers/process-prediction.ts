@@ -27,6 +27,7 @@ export interface TakenJob {
   id?: string | undefined;
   data: unknown;
   timestamp: number;
+  priority?: number | undefined;
   /** Attempts that failed before this one. */
   attemptsMade: number;
   /** Times that it was taken, this one included. */
@@ -128,12 +129,15 @@ export function processPrediction(options: ProcessPredictionOptions) {
       lane: served.lane,
       pack,
       rows: tensors === null ? 1 : rowsOf(tensors),
+      priority: job.priority ?? 0,
       signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
       alone,
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
-        taken.noted = notebook.note(id, { startedAt, attempt, alone: isAlone, worker: workerId }, () =>
-          json(taken, attempt, { ...failure("running", "", ""), error: null }, null),
+        taken.noted = notebook.note(
+          id,
+          { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.token },
+          () => json(taken, attempt, { ...failure("running", "", ""), error: null }, null),
         );
       },
     });

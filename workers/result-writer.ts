@@ -25,13 +25,14 @@ interface Pending {
 export function createResultWriter(
   redis: RedisClient,
   keys: ModelKeys,
-  settings: { keyPrefix: string; resultTtlSeconds: number; log: Logger },
+  settings: { keyPrefix: string; resultTtlSeconds: number; workerId: string; log: Logger },
 ): ResultWriter {
   let pending: Pending[] = [];
   const finishSettings = {
     resultTtlSeconds: settings.resultTtlSeconds,
     channelPrefix: noticeChannel(settings.keyPrefix, ""),
     cancelChannel: cancelChannel(settings.keyPrefix),
+    workerId: settings.workerId,
   };
 
   const flush = async (batch: readonly Pending[]) => {

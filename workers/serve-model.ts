@@ -110,7 +110,7 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
       workerId,
       version: (name) => byVersion.get(name),
       dispatcher,
-      writer: createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, log }),
+      writer: createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log }),
       notebook: createRunNotebook(redis, keys, keyPrefix, log),
       history: (id) => readHistory(redis, keys, id),
       metrics,

@@ -42,7 +42,6 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
   const current = model.versions.get(model.defaultVersion)?.announcement;
   if (current === undefined) throw new Error("a model without versions is not listed");
   const { manifest } = current;
-  const alive = [...model.workers.values()];
   return {
     name: model.name,
     object: "model",
@@ -56,7 +55,7 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
       workers_alive: model.workers.get(version) ?? 0,
       metrics: announcement.manifest.metrics ?? {},
     })),
-    workers_alive: alive.length === 0 ? 0 : Math.max(...alive),
+    workers_alive: model.workersAlive,
     accepting: true,
     queue: depth,
     input: inputSchema(current),

@@ -11,7 +11,8 @@ import { runScript, type Script } from "./script.js";
  * told, the followers become deliveries, and the deduplication key turns from "on its way" into the cache entry.
  *
  * KEYS: running, deaths, cache index. ARGV: queue prefix, key base, channel prefix, TTL (s), largest notice (bytes), now
- * (ms), webhook queue prefix, cancel channel, cache entries at the most; then for each prediction: id, lock token (""
+ * (ms), webhook queue prefix, cancel channel, cache entries at the most, worker or "";
+ * then for each prediction: id, lock token (""
  * where it must not run yet, "*" for an end that is not the worker's), stored result, deduplication hash or "", seconds
  * to cache the output, where it begins in the result and its length (bytes), webhook body without its data's end.
  */
@@ -21,14 +22,17 @@ ${deliverLua}
 local queue, base, channels, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local outcomes, ended, cached = {}, {}, {}
 local locks = {}
-for i = 10, #ARGV, 8 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
+for i = 11, #ARGV, 8 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
 locks = redis.call('MGET', unpack(locks))
-for i = 10, #ARGV, 8 do
+for i = 11, #ARGV, 8 do
   local id, token, text, dedup = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local fenced = token ~= '' and token ~= '*'
   local outcome
   if fenced and locks[#outcomes + 1] ~= token then
     outcome = 'lost'
+    -- The note of this run goes with it, unless the job's new owner has written its own.
+    local note = redis.call('HGET', KEYS[1], id)
+    if note and string.match(note, '|([^|]*)$') == ARGV[10] then redis.call('HDEL', KEYS[1], id) end
   elseif token == '' and redis.call('HEXISTS', KEYS[1], id) == 1 then
     outcome = 'running'
   elseif not fenced and redis.call('EXISTS', queue .. id) == 0 then
@@ -122,6 +126,8 @@ export interface FinishSettings {
   resultTtlSeconds: number;
   channelPrefix: string;
   cancelChannel: string;
+  /** Whose runs end; an API has none. */
+  workerId?: string;
 }
 
 /** Makes predictions of one model final, all of them in one step; the outcomes are in the order of `finishes`. */
@@ -142,6 +148,7 @@ export async function finishPredictions(
     keys.webhookQueue,
     settings.cancelChannel,
     cacheEntries,
+    settings.workerId ?? "",
   ];
   const bodyStart = webhookBody("prediction.completed", nowMs, "").slice(0, -1);
   for (const { by, cache, dedup, id, result } of finishes) {

@@ -12,6 +12,8 @@ export interface RunNote {
   /** Whether nothing else was in that run, so that nothing else can be blamed. */
   alone: boolean;
   worker: string;
+  /** The job's lock; who has lost it writes no note, for the job is somebody else's by then. */
+  token?: string;
 }
 
 const encodeNote = (note: RunNote): string => `${note.startedAt}|${note.attempt}|${note.alone ? 1 : 0}|${note.worker}`;
@@ -22,17 +24,27 @@ export function decodeNote(text: string): RunNote {
 }
 
 /**
- * KEYS: running, starts. ARGV: key base, channel prefix, then id and note in turn. Returns the ids whose start somebody
- * wants to hear of.
+ * KEYS: running, starts. ARGV: key base, channel prefix, queue prefix, then id, lock token and note in turn. Returns the
+ * ids whose start somebody wants to hear of.
  */
 const noteScript: Script = {
   name: "millraceNoteRun",
   lua: `
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-local awaited = {}
+local locks, held, notes, awaited = {}, {}, {}, {}
+for i = 4, #ARGV, 3 do locks[#locks + 1] = ARGV[3] .. ARGV[i] .. ':lock' end
+locks = redis.call('MGET', unpack(locks))
+for n, lock in ipairs(locks) do
+  local i = 1 + 3 * n
+  if lock == ARGV[i + 1] then
+    held[#held + 1] = ARGV[i]
+    notes[#notes + 1] = ARGV[i]
+    notes[#notes + 1] = ARGV[i + 2]
+  end
+end
+if #held == 0 then return awaited end
+redis.call('HSET', KEYS[1], unpack(notes))
 if redis.call('EXISTS', KEYS[2]) == 0 then return awaited end
-for i = 3, #ARGV, 2 do
-  local id = ARGV[i]
+for _, id in ipairs(held) do
   if redis.call('SISMEMBER', KEYS[2], id) == 1 then
     awaited[#awaited + 1] = id
     for _, entry in ipairs(redis.call('LRANGE', ARGV[1] .. '/interest:' .. id, 0, -1)) do
@@ -53,8 +65,8 @@ export async function noteRun(
   notes: ReadonlyMap<string, RunNote>,
   channelPrefix: string,
 ): Promise<string[]> {
-  const args: string[] = [keys.base, channelPrefix];
-  for (const [id, note] of notes) args.push(id, encodeNote(note));
+  const args: string[] = [keys.base, channelPrefix, keys.queue];
+  for (const [id, note] of notes) args.push(id, note.token ?? "", encodeNote(note));
   return (await runScript(redis, noteScript, [keys.running, keys.starts], args)) as string[];
 }
 
