@@ -109,6 +109,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       alone ||= past.diedRunning || past.deaths > 0;
     }
     const outcome = await run(taken, alone);
+    notebook.ended(id);
     if (outcome.kind === "released") {
       await notebook.forget(id);
       await job.moveToWait(token);
@@ -134,11 +135,10 @@ export function processPrediction(options: ProcessPredictionOptions) {
       alone,
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
-        taken.noted = notebook.note(
-          id,
-          { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.token },
-          () => json(taken, attempt, { ...failure("running", "", ""), error: null }, null),
-        );
+        const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.token };
+        const text = () => json(taken, attempt, { ...failure("running", "", ""), error: null }, null);
+        if (job.attemptsStarted > 1 || data.s === 1) taken.noted = notebook.note(id, note, text);
+        else notebook.noteLater(id, note, text);
       },
     });
   }
