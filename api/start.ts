@@ -3,9 +3,10 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
-import { closeRedis, openRedis } from "@millrace/shared/connect-redis.js";
+import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
+import { createReleasers } from "@millrace/shared/releasers.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { createApiMetrics } from "./metrics.js";
@@ -26,39 +27,24 @@ export interface RunningApi {
  * RedisUnusableError when Redis is not there or cannot keep what it is given.
  */
 export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
-  const releasers: (() => Promise<void> | void)[] = [];
-  let closing: Promise<void> | null = null;
-  const close = () => {
-    closing ??= (async () => {
-      for (const release of releasers.toReversed()) await release();
-    })();
-    return closing;
-  };
+  const releasers = createReleasers();
   try {
     const apiId = randomBytes(6).toString("hex");
     const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
-    releasers.push(() => closeRedis(redis));
+    releasers.add(() => closeRedis(redis));
     const subscriber = openRedis(config.redis, "patient", `millrace-notices-${apiId}`);
-    releasers.push(() => closeRedis(subscriber));
-    let redisTrouble = false;
-    redis.on("error", (error: Error) => {
-      if (!redisTrouble) log.error("redis connection lost", { error: error.message });
-      redisTrouble = true;
-    });
-    redis.on("ready", () => {
-      if (redisTrouble) log.info("redis connection is back");
-      redisTrouble = false;
-    });
+    releasers.add(() => closeRedis(subscriber));
+    watchRedis(redis, log);
     subscriber.on("error", () => undefined);
 
     const facts = await checkRedis(redis, redisDeadlineMs, config.durability);
     for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
     const directory = new ModelDirectory(redis, config.keyPrefix, log);
     await directory.start();
-    releasers.push(() => directory.close());
+    releasers.add(() => directory.close());
     const notices = new Notices(subscriber, config.keyPrefix, apiId);
     await notices.start();
-    releasers.push(() => notices.close());
+    releasers.add(() => notices.close());
 
     const metrics = createApiMetrics(async () => {
       const depths = await Promise.all(
@@ -71,7 +57,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       return depths.flat();
     });
     const lag = measureEventLoopLag(metrics.register);
-    releasers.push(() => lag.close());
+    releasers.add(() => lag.close());
 
     const app = createApp({
       redis,
@@ -90,13 +76,13 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       resultTtlSeconds: config.resultTtlSeconds,
       webhooksSigned: config.webhooksSigned,
       webhookAllowances: config.webhookAllowances,
-      stopping: () => closing !== null,
+      stopping: () => releasers.closing,
       openRedis: () => {
         const connection = openRedis(config.redis, "patient", `millrace-queues-${apiId}`);
         connection.on("error", () => undefined);
         return connection;
       },
-      onClose: (release) => releasers.push(release),
+      onClose: releasers.add,
     });
     const server = createServer({ requestTimeout: 120_000, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
     await new Promise<void>((resolve, reject) => {
@@ -106,7 +92,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
         resolve();
       });
     });
-    releasers.push(async () => {
+    releasers.add(async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       // Whoever waits for a result is answered with what it is now, instead of holding up the end.
       notices.close();
@@ -119,9 +105,9 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     });
     const { port } = server.address() as AddressInfo;
     log.info("api ready", { host: config.host, port, durability: facts.durability, models: directory.all().length });
-    return { port, close };
+    return { port, close: releasers.close };
   } catch (fault) {
-    await close();
+    await releasers.close();
     throw fault;
   }
 }

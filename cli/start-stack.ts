@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { createReleasers } from "@millrace/shared/releasers.js";
 import { findRedis } from "./redis-server.js";
 import { type LogLine, spawnService } from "./service-process.js";
 
@@ -24,14 +25,7 @@ export interface Stack {
 /** Finds or starts Redis, then one API and one worker with every model; what was started is ended when a part fails. */
 export async function startStack(env: Record<string, string | undefined>, say: (line: string) => void): Promise<Stack> {
   const dataDir = resolve(".data");
-  const releasers: (() => Promise<unknown>)[] = [];
-  let closing: Promise<void> | null = null;
-  const close = () => {
-    closing ??= (async () => {
-      for (const release of releasers.reverse()) await release();
-    })();
-    return closing;
-  };
+  const releasers = createReleasers();
   try {
     const redis = await findRedis({
       redisUrl: env.REDIS_URL,
@@ -39,7 +33,7 @@ export async function startStack(env: Record<string, string | undefined>, say: (
       dataDir: join(dataDir, "redis"),
       say,
     });
-    releasers.push(() => redis.close());
+    releasers.add(() => redis.close());
     const ownKeys = env.API_KEYS !== undefined || env.API_KEYS_FILE !== undefined;
     const key = ownKeys ? null : await makeKey(join(dataDir, "api-keys"));
     const webhookSecret = env.WEBHOOK_SECRET ? null : await keepSecret(join(dataDir, "webhook-secret"));
@@ -48,9 +42,9 @@ export async function startStack(env: Record<string, string | undefined>, say: (
       if (line.level === "error" || line.level === "warn") say(`[${line.service ?? "?"}] ${line.message}`);
     };
     const worker = spawnService("worker", { MODELS_DIR: join(root, "models"), ...common }, show);
-    releasers.push(() => worker.stop());
+    releasers.add(() => worker.stop());
     const api = spawnService("api", { ...common, ...(key !== null && { API_KEYS_FILE: key.file }) }, show);
-    releasers.push(() => api.stop());
+    releasers.add(() => api.stop());
     const [workerPort, port] = await Promise.all([worker.ready, api.ready]);
     const broken = Promise.race([
       api.exited.then((how) => `the API ended (${how})`),
@@ -67,10 +61,10 @@ export async function startStack(env: Record<string, string | undefined>, say: (
       redisUrl: redis.url,
       webhookSecret,
       broken,
-      close,
+      close: releasers.close,
     };
   } catch (fault) {
-    await close();
+    await releasers.close();
     throw fault;
   }
 }

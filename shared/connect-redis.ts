@@ -1,4 +1,5 @@
 import { type RedisOptions as AnyRedisOptions, Cluster, Redis } from "ioredis";
+import type { Logger } from "./log.js";
 import type { RedisTarget } from "./redis-url.js";
 
 type RedisOptions = Omit<AnyRedisOptions, "replyMapping">;
@@ -78,6 +79,24 @@ export function whenReady(redis: RedisClient, deadlineMs: number): Promise<void>
     redis.on("ready", onReady);
     redis.on("error", onError);
   });
+}
+
+/** Logs once that a connection was lost and once that it is back, not every attempt between; tells whether it is away. */
+export function watchRedis(redis: RedisClient, log: Logger): { readonly away: boolean } {
+  let away = false;
+  redis.on("error", (error: Error) => {
+    if (!away) log.error("redis connection lost", { error: error.message });
+    away = true;
+  });
+  redis.on("ready", () => {
+    if (away) log.info("redis connection is back");
+    away = false;
+  });
+  return {
+    get away() {
+      return away;
+    },
+  };
 }
 
 /** Closes a connection at once; may be called twice. */

@@ -115,7 +115,10 @@ export function processPrediction(options: ProcessPredictionOptions) {
       await job.moveToWait(token);
       throw new WaitingError();
     }
-    if (outcome.kind === "canceled") return "ended while it ran";
+    if (outcome.kind === "canceled") {
+      await notebook.forget(id);
+      return "ended while it ran";
+    }
     if (outcome.kind === "done") return finish(taken, ending(taken, outcome));
     return retryOrFail(taken, outcome.code);
   };

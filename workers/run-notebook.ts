@@ -35,7 +35,6 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
   let flushed: Promise<void> = Promise.resolve();
   const later = new Map<string, Entry & { dueAt: number }>();
   let scheduled = false;
-  const timer: NodeJS.Timeout | null = null;
 
   const write = async (batch: ReadonlyMap<string, Entry>) => {
     try {

@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { WorkerConfig } from "@millrace/shared/config.js";
-import { closeRedis, openRedis } from "@millrace/shared/connect-redis.js";
+import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
+import { createReleasers } from "@millrace/shared/releasers.js";
 import { createWorkerMetrics } from "./metrics.js";
 import { startOperationsServer } from "./operations-server.js";
 import { startDeliveries } from "./serve-deliveries.js";
@@ -23,30 +24,15 @@ export interface RunningWorker {
  * with a ConfigError when there is nothing that it can serve, with a RedisUnusableError when Redis is not there.
  */
 export async function startWorker(config: WorkerConfig, log: Logger): Promise<RunningWorker> {
-  const releasers: (() => Promise<void> | void)[] = [];
-  let closing: Promise<void> | null = null;
-  const close = () => {
-    closing ??= (async () => {
-      for (const release of releasers.toReversed()) await release();
-    })();
-    return closing;
-  };
+  const releasers = createReleasers();
   try {
     const workerId = randomBytes(6).toString("hex");
     const metrics = createWorkerMetrics();
     const lag = measureEventLoopLag(metrics.register);
-    releasers.push(() => lag.close());
+    releasers.add(() => lag.close());
     const redis = openRedis(config.redis, "patient", `millrace-worker-${workerId}`);
-    releasers.push(() => closeRedis(redis));
-    let redisAway = false;
-    redis.on("error", (error: Error) => {
-      if (!redisAway) log.error("redis connection lost, waiting for it", { error: error.message });
-      redisAway = true;
-    });
-    redis.on("ready", () => {
-      if (redisAway) log.info("redis connection is back");
-      redisAway = false;
-    });
+    releasers.add(() => closeRedis(redis));
+    const connection = watchRedis(redis, log);
     const redisChecked = checkRedis(redis, redisDeadlineMs, config.durability).then(({ warnings }) => {
       for (const warning of warnings) log.warn(`redis: ${warning}`);
     });
@@ -56,12 +42,12 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
     const inference = config.roles.has("inference")
       ? await startInference({ redis, redisChecked, workerId, config, metrics, log })
       : null;
-    if (inference !== null) releasers.push(() => inference.close());
+    if (inference !== null) releasers.add(() => inference.close());
     await redisChecked;
     const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
     if (delivers) {
       const deliveries = await startDeliveries({ redis, config, metrics, log });
-      releasers.push(() => deliveries.close());
+      releasers.add(() => deliveries.close());
     } else if (config.roles.has("webhooks")) log.info("no webhooks are delivered here: WEBHOOK_SECRET is not set");
 
     const operations =
@@ -74,19 +60,19 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
             ready: () => {
               const { ready = true, ...details } = inference?.state() ?? {};
               return {
-                ready: ready && !redisAway && closing === null,
-                redis: redisAway ? "away" : "ok",
+                ready: ready && !connection.away && !releasers.closing,
+                redis: connection.away ? "away" : "ok",
                 roles: [...config.roles],
                 delivers_webhooks: delivers,
                 ...details,
               };
             },
           });
-    if (operations !== null) releasers.push(() => operations.close());
+    if (operations !== null) releasers.add(() => operations.close());
     log.info("worker ready", { worker: workerId, roles: [...config.roles], slots: config.slots });
-    return { port: operations?.port ?? null, close };
+    return { port: operations?.port ?? null, close: releasers.close };
   } catch (fault) {
-    await close();
+    await releasers.close();
     throw fault;
   }
 }

@@ -41,6 +41,14 @@ export function operationRoutes(deps: {
     return probed.writable;
   };
 
+  resource(router, "/", {
+    get: [
+      (_request, response) => {
+        const urls = { models: "/v1/models", predictions: "/v1/predictions", health: "/health", ready: "/ready" };
+        sendJson(response, 200, JSON.stringify({ name: "millrace", object: "service", api: "v1", urls }));
+      },
+    ],
+  });
   resource(router, "/health", {
     get: [
       (_request, response) => {

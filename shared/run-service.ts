@@ -1,0 +1,42 @@
+import { RedisUnusableError } from "./check-redis.js";
+import { type CommonConfig, ConfigError, type Environment, exitConfig } from "./config.js";
+import { type Logger, openLog } from "./log.js";
+
+/** Beyond the grace, for what closing itself needs; after that the process ends with code 1. */
+const closingMs = 10_000;
+
+/**
+ * Runs a service as a process: configuration, log, start, SIGTERM and SIGINT. What keeps it from starting goes to standard
+ * error as one message; the exit code is 78 for the configuration and 1 for the rest.
+ */
+export async function runService<C extends CommonConfig>(
+  name: string,
+  env: Environment,
+  readConfig: (env: Environment) => C,
+  start: (config: C, log: Logger) => Promise<{ close(): Promise<void> }>,
+): Promise<void> {
+  try {
+    const config = readConfig(env);
+    const log = openLog(name, config.logLevel);
+    const service = await start(config, log);
+    const stop = (signal: string) => {
+      log.info("stopping", { signal });
+      // Without Redis nothing can be given back; it comes back by itself, when the locks have run out.
+      setTimeout(() => process.exit(1), config.shutdownGraceMs + closingMs).unref();
+      service.close().then(
+        () => process.exit(0),
+        (error: Error) => {
+          log.error("stopping failed", { error });
+          process.exit(1);
+        },
+      );
+    };
+    process.on("SIGTERM", stop);
+    process.on("SIGINT", stop);
+  } catch (fault) {
+    const known = fault instanceof ConfigError || fault instanceof RedisUnusableError;
+    const { message, stack } = fault as Error;
+    process.stderr.write(`${known ? message : (stack ?? message)}\n`);
+    process.exit(fault instanceof ConfigError ? exitConfig : 1);
+  }
+}
