@@ -17,20 +17,20 @@ export async function awaitPrediction(
   if (first.final || waitMs === 0) return first;
   const { keys } = await modelOfId(deps, id);
   const waiter = deps.notices.wait(id, waitMs, first.expiresAt ?? null);
-  await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: false }).catch((fault) => {
+  const stop = () => waiter.close();
+  gone.addEventListener("abort", stop);
+  try {
+    await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: false });
+    // It may have ended before the note was there, and nobody would tell.
+    const second = await lookUpPrediction(deps, owner, id);
+    if (second.final) return second;
+    return (
+      (await awaitNotice(deps, owner, id, waiter, gone)) ?? (gone.aborted ? second : lookUpPrediction(deps, owner, id))
+    );
+  } finally {
+    gone.removeEventListener("abort", stop);
     waiter.close();
-    throw fault;
-  });
-  // It may have ended before the note was there, and nobody would tell.
-  const second = await lookUpPrediction(deps, owner, id).catch((fault) => {
-    waiter.close();
-    throw fault;
-  });
-  if (second.final) {
-    waiter.close();
-    return second;
   }
-  return (await awaitNotice(deps, owner, id, waiter, gone)) ?? lookUpPrediction(deps, owner, id);
 }
 
 /** Waits on a waiter that listens already; null when the time is over or nobody listens. Closes it. */
@@ -42,6 +42,7 @@ export async function awaitNotice(
   gone: AbortSignal,
 ): Promise<LookedUp | null> {
   const stop = () => waiter.close();
+  if (gone.aborted) stop();
   gone.addEventListener("abort", stop);
   try {
     for (;;) {

@@ -10,7 +10,15 @@ export async function cancelPrediction(deps: LookUpDependencies, owner: string, 
   const view = viewOf(model, id, read);
   if (view.status === "expired") throw finalAlready((await lookUpPrediction(deps, owner, id)) && "expired");
   const json = predictionJson({ ...view, status: "canceled", finishedAt: Date.now(), queuePosition: null });
-  const outcome = await endPrediction(deps, model, id, read.data, "any", { owner, status: "canceled", json });
+  const outcome = await endPrediction(
+    deps,
+    model,
+    id,
+    read.data,
+    "any",
+    { owner, status: "canceled", json },
+    view.startedAt !== null,
+  );
   if (outcome !== "written") throw finalAlready("final");
   deps.log.info("prediction canceled", { prediction_id: id, model: model.name, request_id: read.data.r });
   return json;

@@ -37,7 +37,7 @@ export async function lookUpPrediction(deps: LookUpDependencies, owner: string, 
   const view = viewOf(model, id, read);
   if (view.status !== "expired") return { json: predictionJson(view), final: false, expiresAt: read.data.e };
   const json = predictionJson(view);
-  const outcome = await endPrediction(deps, model, id, read.data, "unbegun", { owner, status: "expired", json });
+  const outcome = await endPrediction(deps, model, id, read.data, "unbegun", { owner, status: "expired", json }, false);
   // Somebody ended or began it in between: what they wrote is right.
   return outcome === "written" ? { json, final: true } : lookUpPrediction(deps, owner, id);
 }
@@ -72,11 +72,12 @@ export async function endPrediction(
   data: PredictionJob,
   by: "unbegun" | "any",
   result: StoredResult,
+  started: boolean,
 ): Promise<FinishOutcome> {
   const [outcome] = await finishPredictions(
     deps.redis,
     model.keys,
-    [{ id, by, result: { ...result, input: data.x }, dedup: data.d ?? null, cache: null }],
+    [{ id, by, result: { ...result, input: data.x }, dedup: data.d ?? null, cache: null, started }],
     {
       resultTtlSeconds: deps.resultTtlSeconds,
       channelPrefix: noticeChannel(deps.keyPrefix, ""),

@@ -62,6 +62,7 @@ export function sendJson(response: Response, status: number, json: string): void
 /** Aborts when the client goes away before it was answered. */
 export function whenGone(response: Response): AbortSignal {
   const gone = new AbortController();
-  response.on("close", () => gone.abort());
+  if (response.destroyed) gone.abort();
+  else response.on("close", () => gone.abort());
   return gone.signal;
 }

@@ -111,9 +111,10 @@ const workerSettings = z.object({
   WEBHOOK_ALLOW_HOSTS: allowHosts,
   WEBHOOK_RETRY_SCHEDULE: z
     .string()
-    .default("5,300,1800,7200,18000,36000,50400,72000,86400")
-    .transform((text) => text.split(",").map((seconds) => Number(seconds.trim())))
-    .pipe(z.array(z.number({ error: "must be a list of seconds" }).min(0).max(604_800)).max(100)),
+    .regex(/^\s*\d+(\.\d+)?\s*(,\s*\d+(\.\d+)?\s*)*$/, "must be a list of seconds, separated by commas")
+    .transform((text) => text.split(",").map(Number))
+    .pipe(z.array(z.number().max(604_800, "may wait a week at the most")).max(100, "may have 100 entries at the most"))
+    .default([5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]),
 });
 
 export interface CommonConfig {

@@ -130,14 +130,12 @@ function packElements(
 ): Uint8Array {
   if (dtype === "string") {
     let whole = true;
-    values.forEach((value, i) => {
-      // ONNX Runtime cuts strings at NUL, and UTF-8 has no lone surrogates: what has either would silently be another.
-      const fault =
-        typeof value !== "string" ? `got ${describe(value)}` : value.includes("\0") ? "got one with NUL" : null;
-      if (fault === null) return;
+    for (const [i, value] of values.entries()) {
+      const fault = stringFault(value);
+      if (fault === null) continue;
       whole = false;
-      complain(i, `expected a string, ${fault}`);
-    });
+      complain(i, `expected a string, got ${fault}`);
+    }
     return whole ? packStrings(values as string[]) : new Uint8Array(0);
   }
   const size = elementBytes[dtype];
@@ -149,6 +147,13 @@ function packElements(
     if (fault !== null) complain(i, fault);
   });
   return bytes;
+}
+
+/** ONNX Runtime cuts strings at NUL, and UTF-8 has no lone surrogates: what has either would silently be another. */
+function stringFault(value: unknown): string | null {
+  if (typeof value !== "string") return describe(value);
+  if (value.includes("\0")) return "one with NUL";
+  return /\p{Surrogate}/u.test(value) ? "one with half a surrogate pair" : null;
 }
 
 type Write = (view: DataView, at: number, value: unknown) => string | null;

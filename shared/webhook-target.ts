@@ -38,13 +38,14 @@ export function parseAllowances(text: string): WebhookAllowances {
   const names: string[] = [];
   const addresses = new BlockList();
   for (const entry of text.split(/[\s,]+/).filter(Boolean)) {
-    const [address = "", prefix] = entry.split("/");
+    const [address = "", prefix, ...rest] = entry.split("/");
     const family = isIP(address);
     if (family !== 0) {
       const kind = family === 4 ? "ipv4" : "ipv6";
       const bits = prefix === undefined ? (family === 4 ? 32 : 128) : Number(prefix);
-      if (!Number.isInteger(bits) || bits < 0 || bits > (family === 4 ? 32 : 128))
-        throw new Error(`has a bad range: ${entry}`);
+      // A slip here would open far more than was meant, so nothing is guessed.
+      const plain = prefix === undefined || (/^\d{1,3}$/.test(prefix) && rest.length === 0);
+      if (!plain || bits > (family === 4 ? 32 : 128)) throw new Error(`has a bad range: ${entry}`);
       addresses.addSubnet(address, bits, kind);
     } else if (/^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i.test(entry)) names.push(entry.toLowerCase());
     else throw new Error(`has an entry that is no address, range or name: ${entry}`);
@@ -64,7 +65,7 @@ export function checkSpelling(text: string, allow: WebhookAllowances): WebhookTa
   if (spelled === null)
     throw new WebhookTargetError("the host of a webhook URL is a name or an address, and a port a number");
   const host = (spelled[1] as string).toLowerCase();
-  const lastLabel = host.replace(/\.$/, "").split(".").at(-1) as string;
+  const lastLabel = host.replace(/\.+$/, "").split(".").at(-1) as string;
   if (!host.startsWith("[") && /^(\d+|0x[0-9a-f]*)$/.test(lastLabel) && !canonicalIpv4.test(host)) {
     throw new WebhookTargetError("an address must be written as four decimal numbers, or in brackets");
   }

@@ -1,11 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { predictionJobName } from "@millrace/shared/job.js";
-import { modelKeys, newPredictionId } from "@millrace/shared/keys.js";
+import { keptEvents, predictionJobName } from "@millrace/shared/job.js";
+import { modelKeys, newId } from "@millrace/shared/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { type Acceptance, acceptPrediction } from "@millrace/shared/scripts/accept.js";
+import { type Acceptance, type AcceptOutcome, acceptPredictions } from "@millrace/shared/scripts/accept.js";
 import { Queue, Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { contents } from "./support/queue-contents.js";
 
 const model = "echo";
 
@@ -27,23 +28,34 @@ describe("accepting a prediction", () => {
   });
 
   const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance => ({
-    id: newPredictionId(keys().tag),
+    id: newId(keys().tag),
     owner: "alice",
     dataJson: '{"v":1,"o":"alice","ver":"1","x":"AA=="}',
-    nowMs: Date.now(),
     delayMs: 0,
     priority: 0,
-    maxDepth: 100,
     watcher: null,
+    dedup: null,
+    idempotency: null,
+    follower: null,
+    ...overrides,
+  });
+  const settings = (overrides: { maxDepth?: number } = {}) => ({
+    nowMs: Date.now(),
+    maxDepth: 100,
     resultTtlMs: 60_000,
     ...overrides,
   });
+  const acceptOne = async (one: Acceptance, said = settings()): Promise<AcceptOutcome> => {
+    const [outcome] = await acceptPredictions(redis, keys(), [one], said);
+    return outcome as AcceptOutcome;
+  };
 
   /** Adds what `accepted` says to a queue of BullMQ's own under another prefix, by its own `Queue.add`. */
-  async function addByBullMq(accepted: readonly Acceptance[]): Promise<string> {
+  async function addByBullMq(accepted: readonly Acceptance[], nowMs: number): Promise<string> {
     const queuePrefix = `${prefix}-bullmq:{${keys().tag}}`;
     const queue = new Queue(model, { connection: redis as never, prefix: queuePrefix, skipMetasUpdate: true });
-    for (const [i, { dataJson, delayMs, id, nowMs, priority }] of accepted.entries()) {
+    await redis.hset(`${queuePrefix}:${model}:meta`, "opts.maxLenEvents", keptEvents);
+    for (const [i, { dataJson, delayMs, id, priority }] of accepted.entries()) {
       await queue.add(
         predictionJobName,
         { q: i + 1, ...JSON.parse(dataJson) },
@@ -66,18 +78,32 @@ describe("accepting a prediction", () => {
     ["of all kinds mixed", [{ delayMs: 5000 }, {}, { priority: 7 }, {}, { priority: 2, delayMs: 100 }]],
   ];
 
-  test.each(mixes)("leaves in Redis what BullMQ's own Queue.add leaves: jobs %s", async (_kind, mix) => {
-    const accepted = mix.map((overrides) => acceptance(overrides));
-    for (const one of accepted) await acceptPrediction(redis, keys(), one);
-    const theirs = await addByBullMq(accepted);
-    const [ours, bullmqs] = [await contents(redis, keys().queue), await contents(redis, theirs)];
-    expect(ours).toEqual(bullmqs);
-    expect(ours).not.toEqual({});
-  });
+  test.each(mixes.flatMap(([kind, mix]) => [[kind, "one by one", mix] as const, [kind, "in one step", mix] as const]))(
+    "leaves in Redis what BullMQ's own Queue.add leaves: jobs %s, %s",
+    async (_kind, way, mix) => {
+      const accepted = mix.map((overrides) => acceptance(overrides));
+      const said = settings();
+      // As a worker's announcement does, without which there is no API that could accept.
+      await redis.hset(`${keys().queue}meta`, "opts.maxLenEvents", keptEvents);
+      for (const step of way === "in one step" ? [accepted] : accepted.map((one) => [one])) {
+        await acceptPredictions(redis, keys(), step, said);
+      }
+      const theirs = await addByBullMq(accepted, said.nowMs);
+      const [{ events, ...ours }, { events: all, ...bullmqs }] = [
+        await contents(redis, keys().queue),
+        await contents(redis, theirs),
+      ];
+      expect(ours).toEqual(bullmqs);
+      expect(Object.keys(ours)).toEqual(expect.arrayContaining(accepted.map(({ id }) => id)));
+      // Nobody reads the event stream, so what is neither delayed nor prioritized is not told there.
+      const told = accepted.filter(({ delayMs, priority }) => delayMs > 0 || priority > 0).map(({ id }) => id);
+      expect(events ?? []).toEqual((all as string[][]).filter((fields) => told.some((id) => fields.includes(id))));
+    },
+  );
 
   test("a worker of BullMQ takes what was accepted first in, first out, and prioritized ones behind", async () => {
     const accepted = [{ priority: 9 }, {}, { priority: 1 }, {}].map((overrides) => acceptance(overrides));
-    for (const one of accepted) await acceptPrediction(redis, keys(), one);
+    for (const one of accepted) await acceptOne(one);
     const taken: [string, unknown][] = [];
     await new Promise<void>((resolve) => {
       const worker = new Worker(
@@ -96,49 +122,69 @@ describe("accepting a prediction", () => {
 
   test("a queue that is full refuses, whatever fills it, and a refusal leaves nothing at all behind", async () => {
     for (const overrides of [{}, { priority: 1 }, { delayMs: 60_000 }]) {
-      expect(await acceptPrediction(redis, keys(), acceptance(overrides))).toMatchObject({ accepted: true });
+      expect(await acceptOne(acceptance(overrides))).toMatchObject({ kind: "queued" });
     }
     const before = await contents(redis, `${prefix}:`);
-    const refused = acceptance({ maxDepth: 3, owner: "bob", watcher: { apiId: "api", forMs: 1000 } });
-    expect(await acceptPrediction(redis, keys(), refused)).toEqual({ accepted: false, depth: 3 });
+    const refused = acceptance({
+      owner: "bob",
+      watcher: "api",
+      dedup: "hash",
+      idempotency: { key: "key", bodyHash: "body" },
+      follower: { json: "{}", wantsStart: true },
+    });
+    expect(await acceptOne(refused, settings({ maxDepth: 3 }))).toEqual({ kind: "full", depth: 3 });
     expect(await contents(redis, `${prefix}:`)).toEqual(before);
   });
 
-  test("notes the owner, who waits and for how long, in the same step", async () => {
-    const one = acceptance({ watcher: { apiId: "api-1", forMs: 12_000 } });
-    const position = await acceptPrediction(redis, keys(), one);
-    expect(position).toEqual({ accepted: true, position: 1 });
-    expect(await redis.zscore(keys().owned("alice"), one.id)).toBe(`${one.nowMs}`);
-    expect(await redis.smembers(keys().watchers(one.id))).toEqual(["api-1"]);
-    const ttl = await redis.pttl(keys().watchers(one.id));
-    expect(ttl).toBeGreaterThan(10_000);
-    expect(ttl).toBeLessThanOrEqual(12_000);
-    expect(await redis.pttl(keys().owned("alice"))).toBeGreaterThan(one.resultTtlMs);
+  test("notes the owner, who waits, who is to be called and under which key, in the same step", async () => {
+    const follower = { json: '{"owner":"alice"}', wantsStart: true };
+    const idempotency = { key: "key-1", bodyHash: "body" };
+    const one = acceptance({ watcher: "api-1", dedup: "hash", idempotency, follower });
+    const said = settings();
+    expect(await acceptOne(one, said)).toEqual({ kind: "queued", position: 1 });
+    expect(await redis.zscore(keys().owned("alice"), one.id)).toBe(`${said.nowMs}`);
+    expect(await redis.pttl(keys().owned("alice"))).toBeGreaterThan(said.resultTtlMs);
+    // Who is to hear of the end is noted until then, however long that takes.
+    expect(await redis.lrange(keys().interest(one.id), 0, -1)).toEqual(["wapi-1", `f${follower.json}`]);
+    expect(await redis.pttl(keys().interest(one.id))).toBe(-1);
+    expect(await redis.smembers(keys().starts)).toEqual([one.id]);
+    expect(await redis.get(keys().dedup("hash"))).toBe(`p${one.id}`);
+    const idempotencyKey = keys().idempotency("alice", "key-1");
+    expect(await redis.get(idempotencyKey)).toBe(`body|${one.id}`);
+    expect(await redis.pttl(idempotencyKey)).toBeGreaterThan(86_000_000);
+    expect(await redis.pttl(idempotencyKey)).toBeLessThanOrEqual(86_400_000);
   });
+
+  test.each(["one by one", "in one step"])(
+    "what is identical, or comes under a key that was used, gets no job of its own: %s",
+    async (way) => {
+      const key = (bodyHash: string) => ({ key: "key", bodyHash });
+      const first = acceptance({ dedup: "hash", idempotency: key("body") });
+      const list = [
+        first,
+        acceptance({ dedup: "hash", watcher: "api-2" }),
+        acceptance({ idempotency: key("body") }),
+        acceptance({ idempotency: key("another") }),
+        acceptance({ owner: "bob", idempotency: key("another") }),
+        acceptance({ dedup: "other" }),
+      ];
+      const steps = way === "in one step" ? [list] : list.map((one) => [one]);
+      const outcomes: AcceptOutcome[] = [];
+      for (const step of steps) outcomes.push(...(await acceptPredictions(redis, keys(), step, settings())));
+      expect(outcomes).toEqual([
+        { kind: "queued", position: 1 },
+        { kind: "joined", id: first.id },
+        { kind: "replayed", id: first.id },
+        { kind: "mismatch" },
+        { kind: "queued", position: 2 },
+        { kind: "queued", position: 3 },
+      ]);
+      const waiting = [0, 4, 5].map((i) => list[i]?.id as string);
+      expect(await redis.lrange(`${keys().queue}wait`, 0, -1)).toEqual(waiting.toReversed());
+      expect(await redis.lrange(keys().interest(first.id), 0, -1)).toEqual(["wapi-2"]);
+      for (const i of [1, 2, 3]) expect(await redis.exists(`${keys().queue}${list[i]?.id}`)).toBe(0);
+      const owned = (await redis.call("ZRANGE", keys().owned("alice"), "0", "-1")) as string[];
+      expect(owned.sort()).toEqual([first.id, list[5]?.id].sort());
+    },
+  );
 });
-
-/** All keys under a prefix with their contents, by what follows it. A stream's own ids, which are times, are left out. */
-async function contents(redis: RedisClient, prefix: string): Promise<Record<string, unknown>> {
-  const found: Record<string, unknown> = {};
-  for (const key of (await redis.keys(`${prefix}*`)).sort()) {
-    const name = key.slice(prefix.length);
-    const type = await redis.type(key);
-    if (type === "hash") found[name] = readable(await redis.hgetall(key));
-    else if (type === "list") found[name] = await redis.lrange(key, 0, -1);
-    else if (type === "zset") found[name] = await redis.call("ZRANGE", key, "0", "-1", "WITHSCORES");
-    else if (type === "stream") found[name] = (await redis.xrange(key, "-", "+")).map(([, fields]) => fields);
-    else if (type === "set") found[name] = (await redis.smembers(key)).sort();
-    else found[name] = await redis.get(key);
-  }
-  return found;
-}
-
-/**
- * A job's options hold what the caller of `Queue.add` said, also what is elsewhere in the job: its id, its timestamp.
- * Attempts are the manifest's, not the job's; see `workers/model-consumer.ts`.
- */
-function readable(hash: Record<string, string>): Record<string, unknown> {
-  if (hash.opts === undefined) return hash;
-  const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = JSON.parse(hash.opts);
-  return { ...hash, data: JSON.parse(hash.data as string), opts };
-}

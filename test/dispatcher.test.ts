@@ -1,11 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { Dispatcher, type Lane, type Outcome } from "@millrace/workers/dispatcher.js";
+import { Dispatcher, type Lane, type Outcome, type Work } from "@millrace/workers/dispatcher.js";
 import { describe, expect, test } from "vitest";
 import { HandRunner, itemOf } from "./support/hand-runner.js";
 
 const done = (id: string): Outcome => ({ kind: "done", item: itemOf(id) });
 /** Lets everything that is ready happen. */
 const settle = () => delay(5);
+/** Ends the turn of the event loop in which something was submitted, and no more. */
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 function setUp(overrides: Partial<Lane> = {}, slots = 1) {
   const runner = new HandRunner(slots);
@@ -15,9 +17,9 @@ function setUp(overrides: Partial<Lane> = {}, slots = 1) {
     ...overrides,
   };
   const begun: [string, boolean][] = [];
-  const submit = (id: string, rest: { rows?: number; signature?: string; alone?: boolean; lane?: Lane } = {}) =>
+  const submit = (id: string, rest: Partial<Work> = {}) =>
     dispatcher.submit({
-      ...{ id, lane, pack: Buffer.from(id), rows: 1, signature: "", alone: false, ...rest },
+      ...{ id, lane, pack: Buffer.from(id), rows: 1, priority: 0, signature: "", alone: false, ...rest },
       onBegin: (_at, alone) => begun.push([id, alone]),
     });
   return { runner, dispatcher, lane, begun, submit };
@@ -26,7 +28,13 @@ function setUp(overrides: Partial<Lane> = {}, slots = 1) {
 describe("the dispatcher", () => {
   test("starts at once on an idle slot, and joins only what has come while it was busy", async () => {
     const { begun, runner, submit } = setUp();
-    const all = ["a", "b", "c"].map((id) => submit(id));
+    const all = [submit("a")];
+    await turn();
+    expect(runner.ids).toEqual([["a"]]);
+    all.push(submit("b"));
+    await turn();
+    all.push(submit("c"));
+    await turn();
     expect(runner.ids).toEqual([["a"]]);
     runner.runs[0]?.end();
     await settle();
@@ -40,10 +48,30 @@ describe("the dispatcher", () => {
     expect(await Promise.all(all)).toEqual(["a", "b", "c"].map(done));
   });
 
+  test("joins what comes in one turn of the event loop also on an idle slot, but takes nothing that comes later", async () => {
+    const { begun, runner, submit } = setUp({}, 2);
+    const all = ["a", "b", "c"].map((id) => submit(id));
+    expect(runner.ids).toEqual([]);
+    await turn();
+    expect(runner.ids).toEqual([["a", "b", "c"]]);
+    all.push(submit("d"));
+    await turn();
+    expect(runner.ids).toEqual([["a", "b", "c"], ["d"]]);
+    expect(begun).toEqual([
+      ["a", false],
+      ["b", false],
+      ["c", false],
+      ["d", true],
+    ]);
+    for (const run of runner.runs) run.end();
+    expect(await Promise.all(all)).toEqual(["a", "b", "c", "d"].map(done));
+  });
+
   test("never joins more rows than the model allows, in order of arrival, and runs a larger input by itself", async () => {
     const { runner, submit } = setUp();
+    submit("a");
+    await turn();
     for (const [id, rows] of [
-      ["a", 1],
       ["b", 2],
       ["c", 2],
       ["d", 1],
@@ -63,6 +91,7 @@ describe("the dispatcher", () => {
     const other = { ...lane, modelKey: 1 };
     const single = { ...lane, modelKey: 2, joinable: false };
     submit("a");
+    await turn();
     submit("b1", { signature: "b" });
     submit("c1", { lane: other });
     submit("b2", { signature: "b" });
@@ -78,7 +107,9 @@ describe("the dispatcher", () => {
 
   test("stops joining a model whose slot found that its rows are not independent", async () => {
     const { runner, submit } = setUp();
-    for (const id of ["a", "b", "c"]) submit(id);
+    submit("a");
+    await turn();
+    for (const id of ["b", "c"]) submit(id);
     runner.runs[0]?.end(false);
     await settle();
     expect(runner.ids).toEqual([["a"], ["b"]]);
@@ -103,8 +134,10 @@ describe("the dispatcher", () => {
     const { runner, submit } = setUp({ maxDelayMs: 80, maxBatchRows: 2 }, 2);
     const begun = performance.now();
     submit("a");
+    await turn();
     expect(runner.ids).toEqual([]);
     submit("b");
+    await turn();
     expect(runner.ids).toEqual([["a", "b"]]);
     submit("c");
     while (runner.runs.length < 2) await settle();
@@ -120,6 +153,7 @@ describe("the dispatcher", () => {
     async (reason, code) => {
       const { begun, runner, submit } = setUp();
       submit("a");
+      await turn();
       const all = ["x", "guilty", "y"].map((id) => submit(id));
       runner.runs[0]?.end();
       await settle();
@@ -141,9 +175,47 @@ describe("the dispatcher", () => {
     },
   );
 
+  test("runs the most urgent first, and those of one urgency as they came, within a model and between two", async () => {
+    const { lane, runner, submit } = setUp({ maxBatchRows: 1 });
+    const other = { ...lane, modelKey: 1 };
+    submit("busy");
+    await turn();
+    submit("a9", { priority: 9 });
+    submit("a1", { priority: 1 });
+    submit("b5", { priority: 5, lane: other });
+    submit("a1too", { priority: 1 });
+    submit("b0", { lane: other });
+    submit("a0");
+    for (let i = 0; i < 6; i++) {
+      runner.runs[i]?.end();
+      await settle();
+    }
+    expect(runner.ids.flat()).toEqual(["busy", "b0", "a0", "a1", "a1too", "b5", "a9"]);
+  });
+
+  test("lets go of what is canceled: it never begins, or is ended where it runs alone, and the others never suffer", async () => {
+    const { dispatcher, runner, submit } = setUp();
+    const alone = submit("alone");
+    await turn();
+    const [dropped, ...joined] = ["dropped", "x", "y"].map((id) => submit(id));
+    dispatcher.cancel("dropped");
+    expect(await dropped).toEqual({ kind: "canceled" });
+    dispatcher.cancel("alone");
+    expect(await alone).toEqual({ kind: "canceled" });
+    await settle();
+    expect(runner.ids).toEqual([["alone"], ["x", "y"]]);
+    dispatcher.cancel("x");
+    dispatcher.cancel("nobody");
+    await settle();
+    runner.runs[1]?.end();
+    expect(await Promise.all(joined)).toEqual(["x", "y"].map(done));
+    expect(dispatcher.waiting).toBe(0);
+  });
+
   test("takes nobody along with a work that has to run alone", async () => {
     const { runner, submit } = setUp();
     submit("a");
+    await turn();
     submit("suspect", { alone: true });
     submit("suspect2", { alone: true });
     submit("b");
@@ -157,6 +229,7 @@ describe("the dispatcher", () => {
   test("a drain gives back all that has not begun, takes no more, and waits for what runs", async () => {
     const { dispatcher, runner, submit } = setUp();
     const running = submit("a");
+    await turn();
     const waiting = [submit("b"), submit("c", { alone: true })];
     let drained = false;
     const drain = dispatcher.drain().then(() => {
@@ -176,6 +249,7 @@ describe("the dispatcher", () => {
   test("blames nobody for slots that end because the worker does", async () => {
     const { dispatcher, runner, submit } = setUp();
     const running = submit("a");
+    await turn();
     const drain = dispatcher.drain();
     runner.runs[0]?.die("closed");
     expect(await running).toEqual({ kind: "released" });

@@ -1,4 +1,4 @@
-import { modelTag, newPredictionId } from "@millrace/shared/keys.js";
+import { modelTag, newId } from "@millrace/shared/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { flow } from "./support/flows.js";
 import { expectProblem, pointersOf } from "./support/problem.js";
@@ -9,7 +9,7 @@ const path = `/v1/models/${model}/predictions`;
 const json = { "content-type": "application/json" };
 const klingon = "application/json; charset=klingon";
 const valid = (headers = {}) => ({ text: JSON.stringify({ input: flow() }), headers: { ...json, ...headers } });
-const freeId = (name: string) => newPredictionId(modelTag(name));
+const freeId = (name: string) => newId(modelTag(name));
 
 describe("errors", () => {
   let stack: TestStack;

@@ -1,10 +1,10 @@
-import { modelKeys, modelTag, newPredictionId, tagOfId } from "@millrace/shared/keys.js";
+import { modelKeys, modelTag, newId, tagOfId } from "@millrace/shared/keys.js";
 import { describe, expect, test } from "vitest";
 
 describe("prediction ids", () => {
   test("a hundred thousand of them are all different, of one form, and lead to their model", () => {
     const tag = modelTag("intrusion-random-forest");
-    const ids = new Set(Array.from({ length: 100_000 }, () => newPredictionId(tag)));
+    const ids = new Set(Array.from({ length: 100_000 }, () => newId(tag)));
     expect(ids.size).toBe(100_000);
     const odd = [...ids].filter((id) => !/^[0-9a-hjkmnp-tv-z]{28}$/.test(id) || tagOfId(id) !== tag);
     expect(odd).toEqual([]);
@@ -12,7 +12,7 @@ describe("prediction ids", () => {
 
   test("every character after the tag varies, evenly, so that none can be guessed", () => {
     const count = 32_000;
-    const ids = Array.from({ length: count }, () => newPredictionId("00000000"));
+    const ids = Array.from({ length: count }, () => newId("00000000"));
     for (let at = 8; at < 28; at++) {
       const seen = new Map<string, number>();
       for (const id of ids) seen.set(id[at] as string, (seen.get(id[at] as string) ?? 0) + 1);
@@ -23,7 +23,7 @@ describe("prediction ids", () => {
   });
 
   test("what cannot be an id leads nowhere", () => {
-    const id = newPredictionId(modelTag("slow"));
+    const id = newId(modelTag("slow"));
     const wrong = [
       "",
       "meta",
@@ -40,11 +40,12 @@ describe("prediction ids", () => {
 
   test("all keys of a model carry its tag alone as hash tag, and another model has another", () => {
     const keys = modelKeys("p", "slow");
-    const id = newPredictionId(keys.tag);
-    const names = [keys.queuePrefix, keys.queue, keys.versions, keys.beats, keys.running, keys.deaths].concat(
-      keys.result(id),
-      keys.watchers(id),
-      keys.owned("a:b"),
+    const id = newId(keys.tag);
+    const fixed = [keys.queuePrefix, keys.queue, keys.versions, keys.beats, keys.running, keys.deaths, keys.starts];
+    const names = [...fixed, keys.webhookQueue, keys.cache].concat(
+      [keys.result(id), keys.interest(id), keys.owned("a:b"), keys.dedup("hash")],
+      [keys.idempotency("a:b", "{other}"), keys.delivery(id), keys.attempts(id), keys.deliveries(id)],
+      keys.webhookBody(id, "prediction.completed"),
     );
     expect(names.map((name) => /^p:\{([^{}]+)\}/.exec(name)?.[1])).toEqual(names.map(() => keys.tag));
     expect(modelTag("slow2")).not.toBe(keys.tag);

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { modelTag, newPredictionId } from "@millrace/shared/keys.js";
+import { modelTag, newId } from "@millrace/shared/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { manifestOf } from "./support/flows.js";
@@ -113,7 +113,7 @@ describe("models and owners", () => {
     const pending = await stack.submit(tree, manifestOf(tree).samples[0].input, { delay_ms: 600_000 });
     await stack.final(id);
     for (const as of ["bob", "reader", "admin"] as const) {
-      const never = await stack.get(`/v1/predictions/${newPredictionId(modelTag(tree))}`, { as });
+      const never = await stack.get(`/v1/predictions/${newId(modelTag(tree))}`, { as });
       for (const foreign of [id, pending.id]) {
         const answer = await stack.get(`/v1/predictions/${foreign}`, { as });
         const { request_id: _, ...body } = expectProblem(answer, 404, "prediction_not_found");

@@ -7,7 +7,7 @@ import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
 
 const served: ServedVersion = {
-  ...{ model: "m", version: "1", digest: "sha256:d", uniform: false, attempts: 3 },
+  ...{ model: "m", version: "1", digest: "sha256:d", uniform: false, attempts: 3, cacheTtlSeconds: 60 },
   lane: { model: "m", modelKey: 0, joinable: true, maxBatchRows: 8, maxDelayMs: 0, timeoutMs: 700 },
 };
 const x = packTensors([{ name: "x", dtype: "int8", shape: [1, 2], bytes: new Uint8Array([1, 2]) }]).toString("base64");
@@ -21,6 +21,7 @@ async function processed(
 ) {
   const calls: unknown[][] = [];
   const submitted: Work[] = [];
+  const handedOver: unknown[] = [];
   // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
   const written: any[] = [];
   const process = processPrediction({
@@ -34,14 +35,17 @@ async function processed(
       },
     },
     writer: {
-      async write({ id, result, token }) {
+      async write({ by, cache, dedup, id, result }) {
         written.push({ ...JSON.parse(result.json), owner: result.owner });
-        calls.push(["write", id, token, result.status]);
+        calls.push(["write", id, typeof by === "string" ? by : by.token, result.status]);
+        handedOver.push({ cache, dedup, input: result.input });
         return world.write ?? "written";
       },
     },
     notebook: {
-      note: (id, note) => calls.push(["note", id, note]),
+      note: async (id, note) => void calls.push(["note", id, note]),
+      noteLater: (id, note) => void calls.push(["noteLater", id, note]),
+      ended: (id) => void calls.push(["ended", id]),
       forget: async (id) => void calls.push(["forget", id]),
     },
     history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
@@ -58,7 +62,7 @@ async function processed(
     (word) => ({ word, fault: undefined }),
     (fault: Error) => ({ word: undefined, fault }),
   );
-  return { ...end, calls, submitted, written };
+  return { ...end, calls, handedOver, submitted, written };
 }
 
 describe("processing a prediction's job", () => {
@@ -69,9 +73,22 @@ describe("processing a prediction's job", () => {
     expect(written[0]).toMatchObject({ metadata: { mine: true }, model_digest: "sha256:d", error: null });
     expect(written[0].timings).toMatchObject({ queue_ms: 100, inference_ms: 2, batch_rows: 5 });
     expect(calls).toEqual([
-      ["note", "id", { startedAt: 1000, attempt: 1, alone: false, worker: "w" }],
+      ["noteLater", "id", { startedAt: 1000, attempt: 1, alone: false, worker: "w", token: "token" }],
+      ["ended", "id"],
       ["write", "id", "token", "succeeded"],
     ]);
+  });
+
+  test("is noted before it runs, not later, when it was taken before or its start is to be told", async () => {
+    const note = { startedAt: 1000, attempt: 1, alone: false, worker: "w", token: "token" };
+    for (const job of [{ attemptsStarted: 2 }, { data: { ...data, s: 1 } }]) {
+      const { calls } = await processed(job);
+      expect(calls).toEqual([
+        ["note", "id", note],
+        ["ended", "id"],
+        ["write", "id", "token", "succeeded"],
+      ]);
+    }
   });
 
   test("that was ended before it was taken neither runs nor writes", async () => {
@@ -138,6 +155,22 @@ describe("processing a prediction's job", () => {
       ["forget", "id"],
       ["moveToWait", "token"],
     ]);
+  });
+
+  test("that was ended from outside while it ran writes nothing over that end", async () => {
+    const { calls, word, written } = await processed({}, { outcome: { kind: "canceled" } });
+    expect([word, written]).toEqual(["ended while it ran", []]);
+    expect(calls.map(([what]) => what)).toEqual(["noteLater", "ended", "forget"]);
+  });
+
+  test("hands its output over to be cached, its input over to be tried again, whichever is of use", async () => {
+    const shared = { data: { ...data, d: "hash" } };
+    const succeeded = await processed(shared);
+    const cache = { outputJson: item.text, ttlSeconds: 60 };
+    expect(succeeded.handedOver).toEqual([{ cache, dedup: "hash", input: undefined }]);
+    expect((await processed()).handedOver).toEqual([{ cache: null, dedup: null, input: undefined }]);
+    const failed = await processed(shared, { outcome: { kind: "done", item: { ...item, ok: false } } });
+    expect(failed.handedOver).toEqual([{ cache: null, dedup: "hash", input: x }]);
   });
 
   test.each(["timeout", "poisoned"] as const)(

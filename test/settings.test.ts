@@ -8,6 +8,8 @@ import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 
 const redis = { REDIS_URL: "redis://127.0.0.1:6379" };
 const hash = "a".repeat(64);
+/** 24 bytes in base64, as the Standard Webhooks have it. */
+const secret = `whsec_${"c2Vj".repeat(8)}`;
 const complete = { ...redis, API_KEYS: `alice:${hash}` };
 
 /** The problems that a configuration is refused with, one a line. */
@@ -41,13 +43,15 @@ describe("settings", () => {
   });
 
   test("a worker that is told only Redis has the promised defaults, and its slots see no secret", () => {
-    const config = readWorkerConfig({ ...complete, PATH: "/bin", HOME: "/root", WEBHOOK_SECRET: "whsec_x" });
+    const config = readWorkerConfig({ ...complete, PATH: "/bin", HOME: "/root", WEBHOOK_SECRET: secret });
     expect(config).toMatchObject({
       modelsDir: "./models",
       modelGlobs: ["*"],
       slots: availableParallelism(),
       port: undefined,
       shutdownGraceMs: 30_000,
+      roles: new Set(["inference", "webhooks"]),
+      webhookSecrets: [secret],
     });
     expect(config.slotEnvironment).toEqual({ PATH: "/bin" });
     const lists = readWorkerConfig({ ...redis, WORKER_MODELS: "a-*, b", WORKER_PORT: "off", WORKER_SLOTS: "3" });
@@ -64,13 +68,23 @@ describe("settings", () => {
       SHUTDOWN_GRACE_SECONDS: "1.5",
       DURABILITY: "maybe",
       REDIS_KEY_PREFIX: "a:b",
+      WEBHOOK_SECRET: "whsec_x",
+      WEBHOOK_ALLOW_HOSTS: "http://a",
     };
     const lines = problemsOf(() => readApiConfig(env));
     expect(variablesIn(lines)).toEqual([...Object.keys(env), "REDIS_URL", "API_KEYS"].sort());
   });
 
   test("every wrong setting of a worker is named at once", () => {
-    const env = { REDIS_URL: "localhost:6379", WORKER_SLOTS: "0", WORKER_PORT: "99999", WORKER_ROLES: "cook" };
+    const env = {
+      REDIS_URL: "localhost:6379",
+      WORKER_SLOTS: "0",
+      WORKER_PORT: "99999",
+      WORKER_ROLES: "cook",
+      WEBHOOK_SECRET: `${secret} whsec_x`,
+      WEBHOOK_ALLOW_HOSTS: "http://a",
+      WEBHOOK_RETRY_SCHEDULE: "5,soon",
+    };
     expect(variablesIn(problemsOf(() => readWorkerConfig(env)))).toEqual(Object.keys(env).sort());
   });
 

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { awaitPrediction } from "@millrace/api/look-up-prediction.js";
+import { awaitPrediction } from "@millrace/api/await-prediction.js";
 import { ModelDirectory } from "@millrace/api/model-directory.js";
 import { Notices } from "@millrace/api/notices.js";
 import { openRedis } from "@millrace/shared/connect-redis.js";
@@ -95,11 +95,11 @@ describe("waiting and polling", () => {
     const { id } = await stack.submit("slow", { x: [[1500]] });
     await untilRunning(stack, "slow", [id]);
     const waiting = stack.get(`/v1/predictions/${id}?wait=30`);
-    const { result, watchers } = modelKeys(stack.prefix, "slow");
-    const [apiId] = await eventually(async () => {
-      const found = await stack.redis.smembers(watchers(id));
-      expect(found).toHaveLength(1);
-      return found;
+    const { interest, result } = modelKeys(stack.prefix, "slow");
+    const apiId = await eventually(async () => {
+      const found = await stack.redis.lrange(interest(id), 0, -1);
+      expect(found).toEqual([expect.stringMatching(/^w/)]);
+      return found[0]?.slice(1);
     });
     // The subscription is cut over and over until the prediction is final, so that nobody hears of it.
     let cuts = 0;
@@ -127,7 +127,8 @@ describe("waiting and polling", () => {
     try {
       await directory.start();
       await notices.start();
-      const deps = { redis, directory, notices, keyPrefix: stack.prefix, resultTtlSeconds: 60 };
+      const log = openLog("api", "error");
+      const deps = { redis, directory, notices, keyPrefix: stack.prefix, resultTtlSeconds: 60, log };
       const { id } = await stack.submit("slow", { x: [[1000]] });
       const gone = new AbortController();
       const waits = [1, 2, 3].map(() => awaitPrediction(deps, "alice", id, 30_000, gone.signal));

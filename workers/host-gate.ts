@@ -10,7 +10,8 @@ interface HostState {
 /** The right to one try, to be given back. */
 export interface Place {
   host: string;
-  stranger: boolean;
+  /** Which share of the places it takes: proven hosts have them all. */
+  share: "proven" | "stranger" | "failing";
 }
 
 const failuresToPause = 5;
@@ -21,17 +22,18 @@ const knownHosts = 20_000;
 /**
  * Who may be called now. A host that fails five times in a row is paused; when the pause is over, one try goes through
  * as a probe, and its end decides between open and a longer pause. Hosts that are not proven share a part of the places,
- * so that any number of dead ones leave the others theirs.
+ * and those of them that failed before a small part of that, so that dead ones leave the others theirs.
  */
 export class HostGate {
-  readonly #strangersAtOnce: number;
+  readonly #limits: { proven: number; stranger: number; failing: number };
   readonly #perHost: number;
   readonly #hosts = new Map<string, HostState>();
-  #strangers = 0;
+  readonly #inFlight = { proven: 0, stranger: 0, failing: 0 };
 
-  constructor(options: { strangersAtOnce: number; perHost: number }) {
-    this.#strangersAtOnce = options.strangersAtOnce;
-    this.#perHost = options.perHost;
+  constructor(options: { strangersAtOnce: number; failingAtOnce: number; perHost: number }) {
+    const { failingAtOnce, perHost, strangersAtOnce } = options;
+    this.#limits = { proven: Number.POSITIVE_INFINITY, stranger: strangersAtOnce, failing: failingAtOnce };
+    this.#perHost = perHost;
   }
 
   /** Takes a place for a try, or says how many ms to wait before asking again. */
@@ -40,19 +42,20 @@ export class HostGate {
     if (state.pausedUntil > now) return { waitMs: state.pausedUntil - now };
     const probing = state.failures >= failuresToPause;
     if (state.inFlight >= (probing ? 1 : this.#perHost)) return { waitMs: probing ? 1000 : 50 };
-    if (!state.proven && this.#strangers >= this.#strangersAtOnce) return { waitMs: 250 };
-    if (!state.proven) this.#strangers += 1;
+    const share = state.proven ? "proven" : state.failures > 0 ? "failing" : "stranger";
+    if (this.#inFlight[share] >= this.#limits[share]) return { waitMs: 250 };
+    this.#inFlight[share] += 1;
     state.inFlight += 1;
     // Moved to the end, so that the first is the one that was called longest ago.
     this.#hosts.delete(host);
     this.#hosts.set(host, state);
     this.#forgetOldest();
-    return { host, stranger: !state.proven };
+    return { host, share };
   }
 
   /** Gives the place back; `answered` is false where the host gave no answer, or one that says that it cannot (5xx). */
-  leave({ host, stranger }: Place, answered: boolean, now: number): void {
-    if (stranger) this.#strangers -= 1;
+  leave({ host, share }: Place, answered: boolean, now: number): void {
+    this.#inFlight[share] -= 1;
     const state = this.#hosts.get(host);
     if (state === undefined) return;
     state.inFlight -= 1;

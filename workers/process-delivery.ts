@@ -52,7 +52,7 @@ export function processDelivery(options: ProcessDeliveryOptions) {
     const delivery = await readDelivery(redis, keys, deliveryOfJob(job.id as string));
     if (delivery === null) return "forgotten";
     // The try before may have been noted by a worker that died before BullMQ heard of it.
-    if (delivery.state === "delivered") return "delivered before";
+    if (delivery.state !== "pending") return `${delivery.state} before`;
     const body = await redis.hget(keys.webhookBody(delivery.prediction, delivery.event), "body");
     if (body === null) return "forgotten";
     const place = gate.enter(hostOf(delivery.url), Date.now());

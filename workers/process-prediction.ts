@@ -190,7 +190,14 @@ export function processPrediction(options: ProcessPredictionOptions) {
       data.d === undefined || end.outputJson === null || served.cacheTtlSeconds === 0
         ? null
         : { outputJson: end.outputJson, ttlSeconds: served.cacheTtlSeconds };
-    const outcome = await writer.write({ id, by: { token }, result, dedup: data.d ?? null, cache });
+    const outcome = await writer.write({
+      id,
+      by: { token },
+      result,
+      dedup: data.d ?? null,
+      cache,
+      started: taken.startedAt !== null,
+    });
     if (outcome === "written") observe(taken, end);
     // BullMQ is told of a failure too, so that the queue page shows it under that word.
     if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);

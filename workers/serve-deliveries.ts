@@ -14,10 +14,11 @@ export interface ServingDeliveries {
 }
 
 const lookForModelsEveryMs = 1000;
-const triesAtOnce = 256;
-const strangersAtOnce = 192;
+/** A try that hangs holds its place for 10 s and costs a socket, so there are many. */
+const triesAtOnce = 1000;
+const strangersAtOnce = 800;
+const failingAtOnce = 200;
 const triesPerHost = 128;
-/** Enough waiting deliveries are held that a host which is being waited for does not keep others from their turn. */
 const jitter = 0.1;
 
 /**
@@ -32,7 +33,7 @@ export async function startDeliveries(options: {
 }): Promise<ServingDeliveries> {
   const { config, log, metrics, redis } = options;
   const sender = createWebhookSender({ secrets: config.webhookSecrets, allow: config.webhookAllowances });
-  const gate = new HostGate({ strangersAtOnce, perHost: triesPerHost });
+  const gate = new HostGate({ strangersAtOnce, failingAtOnce, perHost: triesPerHost });
   const workers = new Map<string, Worker>();
   const delays = config.webhookRetryDelaysMs;
 

@@ -23,6 +23,8 @@ for i = 5, #ARGV, 5 do
   local code = 0
   if locks[n] ~= token then
     code = locks[n] and -6 or -2
+  elseif ARGV[i + 2] == '1' and redis.call('EXISTS', queue .. id) == 0 then
+    code = -1
   elseif redis.call('LREM', active, -1, id) < 1 then
     code = -3
   else

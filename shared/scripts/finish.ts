@@ -14,7 +14,7 @@ import { runScript, type Script } from "./script.js";
  * (ms), webhook queue prefix, cancel channel, cache entries at the most, worker or "";
  * then for each prediction: id, lock token (""
  * where it must not run yet, "*" for an end that is not the worker's), stored result, deduplication hash or "", seconds
- * to cache the output, where it begins in the result and its length (bytes), webhook body without its data's end.
+ * to cache the output, where it begins in the result and its length (bytes), webhook body up to its data, 1 if it had started.
  */
 const lua = `
 ${bullAddLua}
@@ -22,9 +22,9 @@ ${deliverLua}
 local queue, base, channels, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local outcomes, ended, cached = {}, {}, {}
 local locks = {}
-for i = 11, #ARGV, 8 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
+for i = 11, #ARGV, 9 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
 locks = redis.call('MGET', unpack(locks))
-for i = 11, #ARGV, 8 do
+for i = 11, #ARGV, 9 do
   local id, token, text, dedup = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local fenced = token ~= '' and token ~= '*'
   local outcome
@@ -59,7 +59,7 @@ for i = 11, #ARGV, 8 do
       redis.call('DEL', base .. '/interest:' .. id)
       redis.call('SREM', base .. '/starts', id)
       local data = string.match(text, '\\n(.*)$')
-      if not string.find(data, '"started_at":null', 1, true) then
+      if ARGV[i + 8] == '1' then
         local started = string.gsub(ARGV[i + 7], 'completed', 'started', 1)
         deliver(base, ARGV[7], id, interest, 'prediction.started', started .. data .. '}', now)
       end
@@ -114,6 +114,8 @@ export interface Finish {
   dedup: string | null;
   /** The output to answer identical submissions with, and for how long; null for one that is not to be cached. */
   cache: { outputJson: string; ttlSeconds: number } | null;
+  /** Whether it ever began to run, so that there is a start to tell of. */
+  started: boolean;
 }
 
 /**
@@ -151,7 +153,7 @@ export async function finishPredictions(
     settings.workerId ?? "",
   ];
   const bodyStart = webhookBody("prediction.completed", nowMs, "").slice(0, -1);
-  for (const { by, cache, dedup, id, result } of finishes) {
+  for (const { by, cache, dedup, id, result, started } of finishes) {
     const text = encodeResult(result);
     const token = by === "unbegun" ? "" : by === "any" ? "*" : by.token;
     const bytes = cache === null ? 0 : Buffer.byteLength(cache.outputJson);
@@ -159,7 +161,7 @@ export async function finishPredictions(
       cache === null || bytes > largestCachedBytes ? 0 : Math.min(cache.ttlSeconds, settings.resultTtlSeconds);
     // The output stands before anything of the caller's, so that its place in bytes is its place in characters.
     const from = ttl === 0 ? 0 : Buffer.byteLength(text.slice(0, text.indexOf(',"output":'))) + ',"output":'.length;
-    args.push(id, token, text, dedup ?? "", ttl, from, bytes, bodyStart);
+    args.push(id, token, text, dedup ?? "", ttl, from, bytes, bodyStart, started ? 1 : 0);
   }
   return (await runScript(redis, script, [keys.running, keys.deaths, keys.cache], args)) as FinishOutcome[];
 }

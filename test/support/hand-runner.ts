@@ -15,7 +15,7 @@ export class HandRunner implements Runner {
     return this.idle > 0;
   }
 
-  run(_modelKey: number, packs: readonly Buffer[]): Promise<RunReply> {
+  run(_modelKey: number, packs: readonly Buffer[], _timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
     const ids = packs.map(String);
     this.idle -= 1;
     return new Promise((resolve, reject) => {
@@ -23,6 +23,7 @@ export class HandRunner implements Runner {
         this.idle += 1;
         act();
       };
+      stop?.addEventListener("abort", () => free(() => reject(new SlotDiedError("closed", "stopped"))));
       this.runs.push({
         ids,
         end: (joinable = true) => free(() => resolve({ joinable, items: ids.map(itemOf) })),

@@ -1,0 +1,28 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+
+/** All keys under a prefix with their contents, by what follows it. A stream's own ids, which are times, are left out. */
+export async function contents(redis: RedisClient, prefix: string): Promise<Record<string, unknown>> {
+  const found: Record<string, unknown> = {};
+  for (const key of (await redis.keys(`${prefix}*`)).sort()) {
+    const name = key.slice(prefix.length);
+    const type = await redis.type(key);
+    if (type === "hash") found[name] = readable(await redis.hgetall(key));
+    else if (type === "list") found[name] = await redis.lrange(key, 0, -1);
+    else if (type === "zset")
+      found[name] = ((await redis.call("ZRANGE", key, "0", "-1", "WITHSCORES")) as unknown[]).flat();
+    else if (type === "stream") found[name] = (await redis.xrange(key, "-", "+")).map(([, fields]) => fields);
+    else if (type === "set") found[name] = (await redis.smembers(key)).sort();
+    else found[name] = await redis.get(key);
+  }
+  return found;
+}
+
+/**
+ * A job's options hold what the caller of `Queue.add` said, also what is elsewhere in the job: its id, its timestamp.
+ * Attempts are the manifest's, not the job's; see `workers/model-consumer.ts`.
+ */
+function readable(hash: Record<string, string>): Record<string, unknown> {
+  if (hash.opts === undefined) return hash;
+  const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = JSON.parse(hash.opts);
+  return { ...hash, data: JSON.parse(hash.data as string), opts };
+}
