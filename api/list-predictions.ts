@@ -66,7 +66,7 @@ export async function listPredictions(deps: LookUpDependencies, owner: string, q
   return `{"data":[${data.join(",")}],"next_cursor":${next}}`;
 }
 
-const statusOf = (json: string): string | undefined => /"status":"([a-z]+)"/.exec(json)?.[1];
+const statusOf = (json: string): string => (JSON.parse(json) as { status: string }).status;
 
 async function oneModel(deps: LookUpDependencies, name: string): Promise<KnownModel[]> {
   const model = await deps.directory.find(name);

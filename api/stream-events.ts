@@ -68,7 +68,6 @@ export async function streamEvents(
 
 /** Names a state: its status and how often it was tried. */
 function stateId({ json }: LookedUp): string {
-  const [, status] = /"status":"([a-z]+)"/.exec(json) ?? [];
-  const [, attempts] = /"attempts":(\d+)/.exec(json.slice(json.lastIndexOf('"finished_at":'))) ?? [];
+  const { attempts, status } = JSON.parse(json) as { attempts: number; status: string };
   return `${status}-${attempts}`;
 }

@@ -3,6 +3,7 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type PredictionView, predictionJson } from "@millrace/shared/prediction.js";
+import { decodeReplayed } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
 import type { Follower } from "@millrace/shared/scripts/deliveries.js";
 import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/webhook-target.js";
@@ -42,6 +43,8 @@ export interface Submitted {
   final: boolean;
   cached: boolean;
   replayed: boolean;
+  /** It was joined to an identical one. */
+  joined: boolean;
   /** Listens for the end since before the job existed, so that no notice is missed; null for who need not wait. */
   waiter: Waiter | null;
 }
@@ -130,6 +133,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
           final: false,
           cached: false,
           replayed: false,
+          joined: false,
           waiter,
         };
       case "cached": {
@@ -146,15 +150,15 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
           followerJson,
         });
         if (kept.kind === "mismatch") throw mismatch();
-        if (kept.kind === "replayed") return await standing(deps, owner, kept.id, { replayed: true });
+        if (kept.kind === "replayed") return await standing(deps, owner, decodeReplayed(kept.id), true);
         deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
-        return { id, json, final: true, cached: true, replayed: false, waiter: null };
+        return { id, json, final: true, cached: true, replayed: false, joined: false, waiter: null };
       }
       case "joined":
         deps.log.info("prediction joined", { ...line, prediction_id: outcome.id });
-        return await standing(deps, owner, outcome.id, { replayed: false });
+        return await standing(deps, owner, { id: outcome.id, joined: true }, false);
       case "replayed":
-        return await standing(deps, owner, outcome.id, { replayed: true });
+        return await standing(deps, owner, outcome, true);
       case "mismatch":
         throw mismatch();
       default:
@@ -171,13 +175,17 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
 async function standing(
   deps: LookUpDependencies,
   owner: string,
-  id: string,
-  { replayed }: { replayed: boolean },
+  { id, joined }: { id: string; joined: boolean },
+  replayed: boolean,
 ): Promise<Submitted> {
   const { final, json } = await lookUpPrediction(deps, owner, id);
-  const shown = replayed ? json : json.replace('"deduplicated":false', '"deduplicated":true');
-  return { id, json: shown, final, cached: false, replayed, waiter: null };
+  const { cached } = JSON.parse(json) as { cached: boolean };
+  return { id, json: joined ? markJoined(json) : json, final, cached, replayed, joined, waiter: null };
 }
+
+/** The prediction as one that was joined to it is shown it. */
+export const markJoined = (json: string): string =>
+  json.replace(/"cached":(true|false),"deduplicated":false,"metadata":/, '"cached":$1,"deduplicated":true,"metadata":');
 
 const mismatch = () =>
   new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body", {

@@ -9,6 +9,7 @@ import type { Scenario } from "./scenarios/scenario.js";
 import { singleAsync } from "./scenarios/single-async.js";
 import { singleWait } from "./scenarios/single-wait.js";
 import { start } from "./scenarios/start.js";
+import { webhooks } from "./scenarios/webhooks.js";
 
 const scenarios: Record<string, Scenario> = {
   floor,
@@ -18,6 +19,7 @@ const scenarios: Record<string, Scenario> = {
   recovery,
   lag,
   memory,
+  webhooks,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

@@ -175,7 +175,10 @@ export function readApiConfig(env: Environment): ApiConfig {
 export function readWorkerConfig(env: Environment): WorkerConfig {
   const { settings, problems } = read(workerSettings, env);
   const modelsDir = env.MODELS_DIR || "./models";
-  if (!statSync(modelsDir, { throwIfNoEntry: false })?.isDirectory()) problems.push("MODELS_DIR is not a folder");
+  const inferring = (env.WORKER_ROLES || "inference").includes("inference");
+  if (inferring && !statSync(modelsDir, { throwIfNoEntry: false })?.isDirectory()) {
+    problems.push("MODELS_DIR is not a folder");
+  }
   if (settings === null || problems.length > 0) throw new ConfigError(problems);
   const { WORKER_PORT: port } = settings;
   return {

@@ -18,21 +18,28 @@ export async function runService<C extends CommonConfig>(
   try {
     const config = readConfig(env);
     const log = openLog(name, config.logLevel);
-    const service = await start(config, log);
+    const starting = start(config, log);
+    let stopping = false;
     const stop = (signal: string) => {
+      if (stopping) return;
+      stopping = true;
       log.info("stopping", { signal });
       // Without Redis nothing can be given back; it comes back by itself, when the locks have run out.
       setTimeout(() => process.exit(1), config.shutdownGraceMs + closingMs).unref();
-      service.close().then(
-        () => process.exit(0),
-        (error: Error) => {
-          log.error("stopping failed", { error });
-          process.exit(1);
-        },
-      );
+      starting
+        .then((service) => service.close())
+        .then(
+          () => process.exit(0),
+          (error: Error) => {
+            log.error("stopping failed", { error });
+            process.exit(1);
+          },
+        );
     };
+    // Bound before it is ready, because whoever reads that it is may stop it at once.
     process.on("SIGTERM", stop);
     process.on("SIGINT", stop);
+    await starting;
   } catch (fault) {
     const known = fault instanceof ConfigError || fault instanceof RedisUnusableError;
     const { message, stack } = fault as Error;

@@ -21,6 +21,8 @@ export interface Work {
   priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
+  /** Not to be begun after this (ms since the epoch). */
+  expiresAt?: number | undefined;
   /** Has been in a run that died, so it must not take others along again. */
   alone: boolean;
   /** Noted before the run begins; what it returns is kept with the outcome. */
@@ -28,13 +30,15 @@ export interface Work {
 }
 
 /**
- * `done`: it ran. `canceled`: it was ended from outside. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
+ * `done`: it ran. `canceled`: it was ended from outside. `expired`: no slot was
+ * free in time. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
  * before its run does; it is to go back into the queue.
  */
 export type Outcome =
   | { kind: "done"; item: RunItem }
   | { kind: "blamed"; code: "timeout" | "poisoned" }
   | { kind: "canceled" }
+  | { kind: "expired" }
   | { kind: "released" };
 
 /** What the dispatcher needs of a slot pool. */
@@ -108,7 +112,8 @@ export class Dispatcher {
     for (;;) {
       const key = this.#nextLane();
       if (key === null) return;
-      void this.#start(this.#takeRun(key));
+      const run = this.#takeRun(key);
+      if (run.length > 0) void this.#start(run);
     }
   }
 
@@ -184,7 +189,12 @@ export class Dispatcher {
     }
     const run = queue.splice(0, count);
     if (queue.length === 0) this.#lanes.delete(key);
-    return run;
+    const now = Date.now();
+    return run.filter((work) => {
+      const inTime = work.expiresAt === undefined || work.expiresAt > now;
+      if (!inTime) work.settle({ kind: "expired" });
+      return inTime;
+    });
   }
 
   async #start(run: Waiting[]): Promise<void> {

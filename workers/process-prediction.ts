@@ -96,7 +96,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     }
     const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0, noted: Promise.resolve() };
     if (data.e !== undefined && data.e <= Date.now()) {
-      return finish(taken, failure("expired", "expired", "it was not started in time"));
+      return finish(taken, expired);
     }
     let alone = job.attemptsMade > 0;
     if (job.attemptsStarted > 1) {
@@ -119,6 +119,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       await notebook.forget(id);
       return "ended while it ran";
     }
+    if (outcome.kind === "expired") return finish(taken, expired);
     if (outcome.kind === "done") return finish(taken, ending(taken, outcome));
     return retryOrFail(taken, outcome.code);
   };
@@ -136,6 +137,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       priority: job.priority ?? 0,
       signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
       alone,
+      expiresAt: data.e,
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
         const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.token };
@@ -250,3 +252,5 @@ const failure = (status: PredictionStatus, code: string, detail: string): Ending
   timings: null,
   confidence: Number.NaN,
 });
+
+const expired = failure("expired", "expired", "it was not started in time");

@@ -4,6 +4,7 @@ import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/jo
 import { modelKeys, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { Worker } from "bullmq";
+import { completingBackend } from "./completing-backend.js";
 import { createWebhookSender } from "./deliver-webhook.js";
 import { HostGate } from "./host-gate.js";
 import type { WorkerMetrics } from "./metrics.js";
@@ -78,6 +79,7 @@ export async function startDeliveries(options: {
           },
         },
       },
+      completingBackend(redis, keys.webhookQueue, lockDurationMs),
     );
     worker.on("error", (error) => log.warn("delivery queue trouble", { model, error }));
     workers.set(model, worker);

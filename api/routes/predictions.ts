@@ -7,7 +7,7 @@ import { lookUpPrediction } from "../look-up-prediction.js";
 import { onlyQuery, preferredWait, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { idempotencyKeyOf, parseSubmission } from "../submission.js";
-import { type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
+import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
 export function submissionRoutes(
@@ -67,7 +67,7 @@ async function answerSubmission(
   wait: string | undefined,
   waitMs: number,
 ): Promise<void> {
-  const { cached, final, id, json, waiter } = submitted;
+  const { cached, final, id, joined, json, waiter } = submitted;
   if (cached) return sendJson(response, 200, json);
   if (waitMs === 0) return sendJson(response, 202, json);
   const gone = whenGone(response);
@@ -76,14 +76,13 @@ async function answerSubmission(
     applied();
     return sendJson(response, 200, json);
   }
-  const deduplicated = json.includes('"deduplicated":true');
   const end = await (waiter === null
     ? awaitPrediction(deps, owner, id, waitMs, gone)
     : awaitNotice(deps, owner, id, waiter, gone));
   if (gone.aborted) return;
   applied();
   const latest = end ?? (await lookUpPrediction(deps, owner, id));
-  const shown = deduplicated ? latest.json.replace('"deduplicated":false', '"deduplicated":true') : latest.json;
+  const shown = joined ? markJoined(latest.json) : latest.json;
   sendJson(response, latest.final ? 200 : 202, shown);
 }
 

@@ -9,11 +9,13 @@ export interface LoadShape {
   requests: number;
   /** Whether callers wait for the end of what they submit. */
   waiting: boolean;
+  /** What else must have come of them; resolves when it has. */
+  until?: Promise<unknown>;
 }
 
 /** One round of load on one deployment. */
 export interface Round {
-  /** Predictions a second from the first byte sent until every one of them is final. */
+  /** Predictions a second from the first byte sent until every one of them is final, and `until` is over. */
   finishedPerSecond: number;
   /** Answers a second. */
   answeredPerSecond: number;
@@ -36,6 +38,7 @@ export async function measure(load: Load, on: Deployment, shape: LoadShape): Pro
     expectStatus: shape.waiting ? 200 : 202,
   });
   await untilDrained(on);
+  await shape.until;
   const finishedAt = Math.max(report.lastAnsweredAt, Date.now());
   const perSecond = (until: number) => (shape.requests * 1000) / (until - report.firstSentAt);
   const usage = usages(load, on);

@@ -1,5 +1,5 @@
 import { fork } from "node:child_process";
-import type { LoadReply, LoadReport, LoadSpec } from "../load/load-spec.js";
+import type { HoldReport, HoldSpec, LoadOrder, LoadReply, LoadReport, LoadSpec } from "../load/load-spec.js";
 import { inRoot } from "./paths.js";
 import type { OnClose } from "./releasers.js";
 
@@ -8,24 +8,28 @@ export interface Load {
   pid: number;
   /** Carries out one run; rejects when an answer is not as expected. */
   run(spec: LoadSpec): Promise<LoadReport>;
+  /** Waits on many connections at once; rejects when one is not answered as expected. */
+  hold(spec: HoldSpec): Promise<HoldReport>;
 }
 
 /** Starts the generator as a process of its own. */
 export function startLoad(onClose: OnClose): Load {
   const child = fork(inRoot("bench/dist/load/main.js"));
   onClose(() => child.disconnect());
+  const ask = (order: LoadOrder) =>
+    new Promise<LoadReply>((resolve, reject) => {
+      const onExit = () => reject(new Error("the load generator ended"));
+      child.once("exit", onExit);
+      child.once("message", (reply: LoadReply) => {
+        child.off("exit", onExit);
+        if ("fault" in reply) reject(new Error(reply.fault));
+        else resolve(reply);
+      });
+      child.send(order);
+    });
   return {
     pid: child.pid as number,
-    run: (spec) =>
-      new Promise((resolve, reject) => {
-        const onExit = () => reject(new Error("the load generator ended"));
-        child.once("exit", onExit);
-        child.once("message", (reply: LoadReply) => {
-          child.off("exit", onExit);
-          if ("report" in reply) resolve(reply.report);
-          else reject(new Error(reply.fault));
-        });
-        child.send(spec);
-      }),
+    run: async (spec) => ((await ask({ run: spec })) as { report: LoadReport }).report,
+    hold: async (spec) => ((await ask({ hold: spec })) as { held: HoldReport }).held,
   };
 }

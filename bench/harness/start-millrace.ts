@@ -23,12 +23,14 @@ export interface MillraceOptions {
   model: string;
   modelsDir?: string;
   slots?: number;
+  /** Settings that differ from what they are by themselves. */
+  settings?: Record<string, string>;
 }
 
 /** Starts workers and API as `millrace start` would, each on the settings that it has by itself. */
 export async function startMillrace(
   redis: BenchRedis,
-  { model, modelsDir = inRoot("models"), slots = 2 }: MillraceOptions,
+  { model, modelsDir = inRoot("models"), slots = 2, settings = {} }: MillraceOptions,
   onClose: OnClose,
 ): Promise<Millrace> {
   const env = {
@@ -41,6 +43,7 @@ export async function startMillrace(
     WORKER_PORT: "0",
     PORT: "0",
     API_KEYS: `bench:${createHash("sha256").update(apiKey).digest("hex")}:predict+admin`,
+    ...settings,
   };
   const workers: BenchProcess[] = [];
   const startWorker = async () => {

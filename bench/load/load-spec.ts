@@ -23,5 +23,28 @@ export interface LoadReport {
   latency: Latency;
 }
 
-/** What the generator process answers with. */
-export type LoadReply = { report: LoadReport } | { fault: string };
+/** Many callers who each wait for a prediction of their own, whose results then come at a steady pace. */
+export interface HoldSpec {
+  port: number;
+  /** Where predictions are submitted. */
+  path: string;
+  headers: Record<string, string>;
+  /** A submission without `delay_ms`, with `changing` in it. */
+  body: string;
+  waits: number;
+  /** When the first of them may start, in ms since the epoch; all must wait by then. */
+  firstDueAt: number;
+  duePerSecond: number;
+}
+
+/** What came of it. */
+export interface HoldReport {
+  /** From `finished_at` in the answer to its arrival, in ms. */
+  latency: Latency;
+  /** Results a second, by `finished_at`. */
+  finishedPerSecond: number;
+}
+
+/** What the generator process is asked, and what it answers with. */
+export type LoadOrder = { run: LoadSpec } | { hold: HoldSpec };
+export type LoadReply = { report: LoadReport } | { held: HoldReport } | { fault: string };

@@ -41,7 +41,7 @@ local function follow(i, target, joining)
     end
   end
   if ARGV[i + 8] ~= '' then
-    redis.call('SET', base .. '/idempotency:' .. ARGV[i + 8], ARGV[i + 9] .. '|' .. target, 'EX', 86400)
+    redis.call('SET', base .. '/idempotency:' .. ARGV[i + 8], ARGV[i + 9] .. '|' .. target .. (joining and '|j' or ''), 'EX', 86400)
   end
 end
 
@@ -59,11 +59,12 @@ local function known(i)
   if not held then return nil end
   local kind, rest = string.sub(held, 1, 1), string.sub(held, 2)
   if kind == 'c' then return {'cached', rest} end
-  if redis.call('EXISTS', base .. '/result:' .. rest) == 0 and redis.call('EXISTS', queue .. rest) == 1 then
-    follow(i, rest, true)
-    return {'joined', rest}
-  end
-  return nil
+  local data = redis.call('HGET', queue .. rest, 'data')
+  if not data or redis.call('EXISTS', base .. '/result:' .. rest) == 1 then return nil end
+  local expires = string.match(data, '^{"q":%d+,"v":1,"o":"[^"]*","ver":"[^"]*","e":(%d+)')
+  if expires and tonumber(expires) <= now then return nil end
+  follow(i, rest, true)
+  return {'joined', rest}
 end
 
 local function index(owner, id)
@@ -150,7 +151,7 @@ export type AcceptOutcome =
   | { kind: "queued"; position: number }
   | { kind: "joined"; id: string }
   | { kind: "cached"; outputJson: string }
-  | { kind: "replayed"; id: string }
+  | { kind: "replayed"; id: string; joined: boolean }
   | { kind: "mismatch" }
   | { kind: "full"; depth: number };
 
@@ -171,8 +172,14 @@ export async function acceptPredictions(
   const answers = (await runScript(redis, script, [`${keys.queue}wait`], args)) as [AcceptOutcome["kind"], never][];
   return answers.map(([kind, value]) => {
     if (kind === "queued") return { kind, position: value };
-    if (kind === "joined" || kind === "replayed") return { kind, id: value };
+    if (kind === "joined") return { kind, id: value };
+    if (kind === "replayed") return { kind, ...decodeReplayed(value) };
     if (kind === "cached") return { kind, outputJson: value };
     return kind === "full" ? { kind, depth: value } : { kind };
   });
+}
+
+/** What is kept under an idempotency key, after the hash: an id, and `|j` where that submission was joined. */
+export function decodeReplayed(text: string): { id: string; joined: boolean } {
+  return { id: text.replace("|j", ""), joined: text.endsWith("|j") };
 }

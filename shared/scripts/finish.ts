@@ -73,6 +73,8 @@ for i = 11, #ARGV, 9 do
     if not fenced then
       -- Whoever takes the job drops it; its data is no longer needed for that.
       redis.call('HSET', queue .. id, 'data', '{}')
+      -- And whoever runs it has lost it, so that it writes nothing even when this result is long gone.
+      redis.call('DEL', queue .. id .. ':lock')
       redis.call('PUBLISH', ARGV[8], id)
     end
   else

@@ -26,7 +26,7 @@ export type ReadPrediction = { final: StoredResult } | { pending: PendingPredict
 export async function readPrediction(redis: RedisClient, keys: ModelKeys, id: string): Promise<ReadPrediction> {
   const answers = await redis
     .pipeline()
-    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "priority", "atm")
+    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "priority", "atm", "finishedOn")
     .hget(keys.running, id)
     .llen(`${keys.queue}wait`)
     .get(`${keys.queue}id`)
@@ -44,8 +44,9 @@ export async function readPrediction(redis: RedisClient, keys: ModelKeys, id: st
     string | null,
   ];
   if (result !== null) return { final: decodeResult(result) };
-  const [dataJson, createdAt, delayMs, priority, attemptsMade] = job;
-  if (dataJson == null) return null;
+  const [dataJson, createdAt, delayMs, priority, attemptsMade, finishedOn] = job;
+  // A finished job stays visible in the queue page for longer, perhaps, than its result can be read.
+  if (dataJson == null || finishedOn != null) return null;
   return {
     pending: {
       dataJson,

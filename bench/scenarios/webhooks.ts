@@ -1,0 +1,15 @@
+import { startLoad } from "../harness/start-load.js";
+import type { Scenario } from "./scenario.js";
+import { cacheHit } from "./webhooks/cache-hit.js";
+import { deliveries } from "./webhooks/deliveries.js";
+import { openWaits } from "./webhooks/open-waits.js";
+
+/** How results reach whoever asked: webhooks, callers who wait, and answers from the cache. */
+export const webhooks: Scenario = async (context) => {
+  const load = startLoad(context.onClose);
+  return [
+    ...(await deliveries(context, load)),
+    ...(await openWaits(context, load)),
+    ...(await cacheHit(context, load)),
+  ];
+};
