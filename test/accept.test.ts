@@ -174,7 +174,7 @@ describe("accepting a prediction", () => {
       expect(outcomes).toEqual([
         { kind: "queued", position: 1 },
         { kind: "joined", id: first.id },
-        { kind: "replayed", id: first.id },
+        { kind: "replayed", id: first.id, joined: false },
         { kind: "mismatch" },
         { kind: "queued", position: 2 },
         { kind: "queued", position: 3 },

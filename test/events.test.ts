@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { eventsIn, openRequest } from "./support/open-request.js";
@@ -143,8 +142,9 @@ describe("waits and event streams", () => {
 
   test("1,500 waits and 1,500 streams cost one subscription, and each is told", async () => {
     await stack.workers.at(-1)?.stop();
-    const before = await open();
     const ids = (await Promise.all(Array.from({ length: 301 }, () => stack.submit("slow", ms(1))))).map(({ id }) => id);
+    // Only now, for the submitting client keeps its connections.
+    const before = await open();
     // Half of them on one prediction, the others on 300.
     const target = (i: number): string => ids[i % 2 === 0 ? 0 : 1 + (i % 300)];
     const waits = Array.from({ length: 1500 }, (_, i) => wait(target(i)));
