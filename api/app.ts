@@ -2,7 +2,7 @@ import type { ApiKey } from "@millrace/shared/api-keys.js";
 import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import type { Logger } from "@millrace/shared/log.js";
+import { type Logger, logTogether } from "@millrace/shared/log.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
 import type { Accept } from "./accept-together.js";
@@ -57,8 +57,9 @@ export function createApp(deps: AppDependencies): Express {
     next();
   });
   // What is asked most often is looked for first.
-  app.use(submissionRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(predictionRoutes({ ...deps, mayPredict, mayRead }));
+  const logAccepted = logTogether(deps.log, "prediction accepted");
+  app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));

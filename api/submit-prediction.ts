@@ -19,6 +19,7 @@ export interface SubmitDependencies extends LookUpDependencies {
   metrics: ApiMetrics;
   log: Logger;
   accept: Accept;
+  logAccepted(fields: Record<string, unknown>): void;
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
 }
@@ -126,7 +127,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     switch (outcome.kind) {
       case "queued":
         keepWaiter = true;
-        deps.log.info("prediction accepted", { ...line, prediction_id: id });
+        deps.logAccepted({ ...line, prediction_id: id });
         return {
           id,
           json: predictionJson({ ...view, queuePosition: delayMs > 0 ? null : outcome.position }),

@@ -1,5 +1,5 @@
 import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
-import type { Logger } from "@millrace/shared/log.js";
+import { type Logger, logTogether } from "@millrace/shared/log.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { type PredictionStatus, predictionJson, type StoredResult, type Timings } from "@millrace/shared/prediction.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
@@ -82,6 +82,7 @@ interface Ending {
  */
 export function processPrediction(options: ProcessPredictionOptions) {
   const { dispatcher, history, metrics, notebook, workerId, writer } = options;
+  const logFinished = logTogether(options.log, "prediction finished");
 
   return async (job: TakenJob, token: string): Promise<string> => {
     if (job.endedEarly) return "ended before it was taken";
@@ -240,7 +241,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     }
     if (!Number.isNaN(end.confidence)) metrics.confidence.observe({ model }, end.confidence);
     const line = { prediction_id: id, request_id: data.r, model, version, status: end.status };
-    if (end.error === null) options.log.info("prediction finished", line);
+    if (end.error === null) logFinished(line);
     else options.log.warn("prediction finished", { ...line, code: end.error.code });
   }
 }

@@ -72,7 +72,8 @@ export function createResultWriter(
   return {
     write(finish) {
       return new Promise((resolve) => {
-        if (pending.length === 0) setImmediate(flushAll);
+        // The results of one run come one after the other, before anything that they lead to.
+        if (pending.length === 0) queueMicrotask(flushAll);
         pending.push({ finish, resolve });
       });
     },
