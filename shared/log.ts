@@ -2,6 +2,8 @@ import { createLogger, format, type Logger, transports } from "winston";
 
 export type { Logger } from "winston";
 
+const togetherMs = 20;
+
 /**
  * A logger that writes one JSON object a line to standard output: `timestamp`, `level`, `service`, `message` and what
  * the line is about (`request_id`, `prediction_id`, `model`). Secrets never, inputs only at `debug`.
@@ -16,8 +18,8 @@ export function openLog(service: string, level: string): Logger {
 }
 
 /**
- * Logs at `info` what happens to predictions: a line each at an ordinary pace, one line for all of one turn of the event
- * loop in a rush, with `predictions` instead of the fields of one. A line costs as much as an eighth of its prediction.
+ * Logs at `info` what happens to predictions: a line each at an ordinary pace, one line for all of a moment in a rush,
+ * with `predictions` instead of the fields of one. A line costs as much as an eighth of its prediction.
  */
 export function logTogether(log: Logger, message: string): (fields: Record<string, unknown>) => void {
   let pending: Record<string, unknown>[] = [];
@@ -29,7 +31,7 @@ export function logTogether(log: Logger, message: string): (fields: Record<strin
   };
   return (fields) => {
     if (!log.isInfoEnabled()) return;
-    if (pending.length === 0) setImmediate(flush);
+    if (pending.length === 0) setTimeout(flush, togetherMs);
     pending.push(fields);
   };
 }
