@@ -3,6 +3,10 @@ interface HostState {
   /** Until when nothing goes to it; after that, one probe. */
   pausedUntil: number;
   inFlight: number;
+  /** The shortest that it lately took to answer, in ms; null before its first answer. */
+  answerMs: number | null;
+  /** Tries that wait for a place. */
+  waiting: (() => void)[];
   /** It answered, and has not failed so often since that it is paused. */
   proven: boolean;
 }
@@ -18,6 +22,13 @@ const failuresToPause = 5;
 const shortestPauseMs = 5000;
 const longestPauseMs = 300_000;
 const knownHosts = 20_000;
+/** Tries of one host that may wait for a place here; those beyond it wait in Redis. */
+const waitingPerHost = 64;
+const fewestPerHost = 16;
+/** Tries in flight for each ms that a host takes to answer: about 2,000 a second and host. */
+const triesPerAnswerMs = 2;
+/** A host that has become slower is noticed within some dozens of answers. */
+const answerMsGrowth = 1.1;
 
 /**
  * Who may be called now. A host that fails five times in a row is paused; when the pause is over, one try goes through
@@ -36,35 +47,55 @@ export class HostGate {
     this.#perHost = perHost;
   }
 
-  /** Takes a place for a try, or says how many ms to wait before asking again. */
-  enter(host: string, now: number): Place | { waitMs: number } {
-    const state = this.#hosts.get(host) ?? { failures: 0, pausedUntil: 0, inFlight: 0, proven: false };
-    if (state.pausedUntil > now) return { waitMs: state.pausedUntil - now };
-    const probing = state.failures >= failuresToPause;
-    if (state.inFlight >= (probing ? 1 : this.#perHost)) return { waitMs: probing ? 1000 : 50 };
-    const share = state.proven ? "proven" : state.failures > 0 ? "failing" : "stranger";
-    if (this.#inFlight[share] >= this.#limits[share]) return { waitMs: 250 };
-    this.#inFlight[share] += 1;
-    state.inFlight += 1;
-    // Moved to the end, so that the first is the one that was called longest ago.
-    this.#hosts.delete(host);
-    this.#hosts.set(host, state);
-    this.#forgetOldest();
-    return { host, share };
+  /** Takes a place for a try, once the host has one, or says how many ms to stay away before asking again. */
+  async enter(host: string): Promise<Place | { waitMs: number }> {
+    for (;;) {
+      const now = Date.now();
+      const state = this.#hosts.get(host) ?? newHost();
+      if (state.pausedUntil > now) return { waitMs: state.pausedUntil - now };
+      const probing = state.failures >= failuresToPause;
+      if (probing && state.inFlight > 0) return { waitMs: 1000 };
+      const share = state.proven ? "proven" : state.failures > 0 ? "failing" : "stranger";
+      if (this.#inFlight[share] >= this.#limits[share]) return { waitMs: 250 };
+      if (state.inFlight < this.#placesOf(state)) {
+        this.#inFlight[share] += 1;
+        state.inFlight += 1;
+        // Moved to the end, so that the first is the one that was called longest ago.
+        this.#hosts.delete(host);
+        this.#hosts.set(host, state);
+        this.#forgetOldest();
+        return { host, share };
+      }
+      if (state.waiting.length >= waitingPerHost) return { waitMs: 100 };
+      await new Promise<void>((resolve) => state.waiting.push(resolve));
+    }
   }
 
-  /** Gives the place back; `answered` is false where the host gave no answer, or one that says that it cannot (5xx). */
-  leave({ host, share }: Place, answered: boolean, now: number): void {
+  /**
+   * Gives the place back. `answerMs` is how long the host took to answer; null where it gave no answer, or one that says
+   * that it cannot (5xx).
+   */
+  leave({ host, share }: Place, answerMs: number | null): void {
+    const now = Date.now();
     this.#inFlight[share] -= 1;
-    const state = this.#hosts.get(host);
-    if (state === undefined) return;
+    const state = this.#hosts.get(host) as HostState;
     state.inFlight -= 1;
-    state.failures = answered ? 0 : state.failures + 1;
-    if (answered) state.proven = true;
-    if (state.failures < failuresToPause) return;
-    state.proven = false;
-    const pauseMs = Math.min(longestPauseMs, shortestPauseMs * 2 ** Math.min(10, state.failures - failuresToPause));
-    state.pausedUntil = now + pauseMs * (0.75 + Math.random() / 2);
+    if (answerMs === null) {
+      state.failures += 1;
+    } else {
+      state.failures = 0;
+      state.proven = true;
+      state.answerMs = Math.min(answerMs, (state.answerMs ?? answerMs) * answerMsGrowth + 1);
+    }
+    if (state.failures >= failuresToPause) {
+      state.proven = false;
+      const pauseMs = Math.min(longestPauseMs, shortestPauseMs * 2 ** Math.min(10, state.failures - failuresToPause));
+      state.pausedUntil = now + pauseMs * (0.75 + Math.random() / 2);
+      for (const wake of state.waiting.splice(0)) wake();
+    } else {
+      const free = this.#placesOf(state) - state.inFlight;
+      for (const wake of state.waiting.splice(0, free)) wake();
+    }
   }
 
   /** Hosts that nothing goes to now. */
@@ -72,6 +103,11 @@ export class HostGate {
     let count = 0;
     for (const state of this.#hosts.values()) if (state.pausedUntil > now) count += 1;
     return count;
+  }
+
+  #placesOf(state: HostState): number {
+    const fitting = Math.ceil((state.answerMs ?? 0) * triesPerAnswerMs);
+    return Math.min(this.#perHost, Math.max(fewestPerHost, fitting));
   }
 
   #forgetOldest(): void {
@@ -82,4 +118,8 @@ export class HostGate {
       return;
     }
   }
+}
+
+function newHost(): HostState {
+  return { failures: 0, pausedUntil: 0, inFlight: 0, answerMs: null, waiting: [], proven: false };
 }

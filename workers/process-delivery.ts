@@ -55,7 +55,7 @@ export function processDelivery(options: ProcessDeliveryOptions) {
     if (delivery.state !== "pending") return `${delivery.state} before`;
     const body = await redis.hget(keys.webhookBody(delivery.prediction, delivery.event), "body");
     if (body === null) return "forgotten";
-    const place = gate.enter(hostOf(delivery.url), Date.now());
+    const place = await gate.enter(hostOf(delivery.url));
     if ("waitMs" in place) {
       // The host is not asked, so nothing is counted against the delivery.
       await job.moveToDelayed(Date.now() + place.waitMs * (1 + Math.random() / 4), token);
@@ -64,10 +64,11 @@ export function processDelivery(options: ProcessDeliveryOptions) {
     let answer: DeliveryAnswer | null = null;
     try {
       answer = await sender.send({ id: delivery.id, url: delivery.url, body });
+      return await settle(job, delivery, answer);
     } finally {
-      gate.leave(place, answer !== null && answer.status !== null && answer.status < 500, Date.now());
+      // Only now: what is answered and not yet noted would be sent again, too.
+      gate.leave(place, answer?.status != null && answer.status < 500 ? answer.durationMs : null);
     }
-    return settle(job, delivery, answer);
   };
 
   async function settle(job: DeliveryJob, delivery: Delivery, answer: DeliveryAnswer): Promise<string> {
