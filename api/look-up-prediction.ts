@@ -3,9 +3,10 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
 import { cancelChannel, noticeChannel, tagOfId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { isFinalStatus, type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
+import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
 import { type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/finish.js";
 import { type PendingPrediction, readPrediction } from "@millrace/shared/scripts/read.js";
+import { viewPending } from "@millrace/shared/view-pending.js";
 import type { KnownModel, ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
 
@@ -99,36 +100,8 @@ export async function modelOfId(deps: LookUpDependencies, id: string): Promise<K
 export function viewOf(
   model: KnownModel,
   id: string,
-  { data, ...pending }: PendingPrediction & { data: PredictionJob },
+  pending: PendingPrediction & { data: PredictionJob },
 ): PredictionView {
-  const now = Date.now();
-  const { note } = pending;
-  const expired = note === null && data.e !== undefined && data.e <= now;
-  const scheduled = note === null && pending.attemptsMade === 0 && now < pending.createdAt + pending.delayMs;
-  const status = expired ? "expired" : note !== null ? "running" : scheduled ? "scheduled" : "queued";
-  return {
-    id,
-    model: model.name,
-    version: data.ver,
-    status,
-    outputJson: null,
-    error: expired ? { code: "expired", detail: "it was not started in time" } : null,
-    createdAt: pending.createdAt,
-    startedAt: note?.startedAt ?? null,
-    finishedAt: isFinalStatus(status) ? Math.max(data.e as number, pending.createdAt) : null,
-    attempts: note?.attempt ?? pending.attemptsMade,
-    cached: false,
-    deduplicated: false,
-    metadata: data.m,
-    retryOf: data.ro,
-    queuePosition: status === "queued" ? position(pending, data.q) : null,
-    modelDigest: model.versions.get(data.ver)?.announcement.digest ?? "",
-    timings: null,
-  };
-}
-
-/** The list holds the last `waiting` arrivals, more or less, which places each of them without looking. */
-function position({ added, waiting, priority }: PendingPrediction, arrival: number | undefined): number {
-  if (priority > 0 || arrival === undefined) return waiting + 1;
-  return Math.max(1, Math.min(waiting, arrival - (added - waiting)));
+  const digestOf = (version: string) => model.versions.get(version)?.announcement.digest ?? "";
+  return viewPending({ name: model.name, digestOf }, id, pending);
 }

@@ -35,6 +35,8 @@ export interface ModelKeys {
   starts: string;
   /** `p<id>` while a prediction of this kind is on its way, `c<output>` while its output is cached. */
   dedup(hash: string): string;
+  /** Sorted set: predictions that expire unless they begin before, by when (ms). */
+  expiring: string;
   /** Sorted set: the hashes of cached outputs by age. */
   cache: string;
   /** `<hash of the body>|<id>`: what was accepted under an owner's idempotency key. */
@@ -95,6 +97,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     interest: (id) => `${base}/interest:${id}`,
     starts: `${base}/starts`,
     dedup: (hash) => `${base}/dedup:${hash}`,
+    expiring: `${base}/expiring`,
     cache: `${base}/cache`,
     idempotency: (owner, key) => `${base}/idempotency:${owner}:${digestOf(key)}`,
     idempotencyName: (owner, key) => `${owner}:${digestOf(key)}`,

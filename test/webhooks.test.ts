@@ -89,6 +89,15 @@ describe("webhooks", () => {
     expect((await stack.post(`/v1/predictions/${before.id}/cancel`, undefined)).status).toBe(200);
   });
 
+  test("a prediction that expires while nobody reads it and no slot is free is told all the same", async () => {
+    const before = await stack.submit("slow", { x: [[20_000]] });
+    await untilRunning(before.id);
+    const { id } = await stack.submit("slow", { x: [[1]] }, { expires_in_ms: 50, ...hook("/expired-unread") });
+    await expectCompleted("/expired-unread", id, "expired");
+    expect((await stack.get(`/v1/predictions/${before.id}`)).body.status).toBe("running");
+    expect((await stack.post(`/v1/predictions/${before.id}/cancel`, undefined)).status).toBe(200);
+  });
+
   test("every caller that is joined is told under the one id, and one that is answered from the cache under its own", async () => {
     const input = { x: [[400]] };
     const first = await stack.submit("slow", input, { cache: true, metadata: { first: 1 }, ...hook("/first") });

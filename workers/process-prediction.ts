@@ -96,9 +96,6 @@ export function processPrediction(options: ProcessPredictionOptions) {
       throw new DelayedError();
     }
     const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0, noted: Promise.resolve() };
-    if (data.e !== undefined && data.e <= Date.now()) {
-      return finish(taken, expired);
-    }
     let alone = job.attemptsMade > 0;
     if (job.attemptsStarted > 1) {
       const past = await history(id);
@@ -109,7 +106,10 @@ export function processPrediction(options: ProcessPredictionOptions) {
       }
       alone ||= past.diedRunning || past.deaths > 0;
     }
-    const outcome = await run(taken, alone);
+    // What was begun in time is in time, whatever became of that run.
+    const expiresAt = alone ? undefined : data.e;
+    if (expiresAt !== undefined && expiresAt <= Date.now()) return finish(taken, expired);
+    const outcome = await run(taken, alone, expiresAt);
     notebook.ended(id);
     if (outcome.kind === "released") {
       await notebook.forget(id);
@@ -125,7 +125,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     return retryOrFail(taken, outcome.code);
   };
 
-  function run(taken: Taken, alone: boolean): Promise<Outcome> {
+  function run(taken: Taken, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {
     const { data, id, job, served } = taken;
     const pack = Buffer.from(data.x, "base64");
     const tensors = served.uniform ? null : unpackTensors(pack);
@@ -138,7 +138,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       priority: job.priority ?? 0,
       signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
       alone,
-      expiresAt: data.e,
+      expiresAt,
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
         const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.token };

@@ -5,6 +5,7 @@ import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redi
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { expireOverdue } from "./expire-overdue.js";
 import { createWorkerMetrics } from "./metrics.js";
 import { startOperationsServer } from "./operations-server.js";
 import { startDeliveries } from "./serve-deliveries.js";
@@ -44,6 +45,9 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
       : null;
     if (inference !== null) releasers.add(() => inference.close());
     await redisChecked;
+    const { keyPrefix, resultTtlSeconds } = config;
+    const expiring = expireOverdue({ redis, keyPrefix, resultTtlSeconds, log });
+    releasers.add(() => expiring.close());
     const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
     if (delivers) {
       const deliveries = await startDeliveries({ redis, config, metrics, log });

@@ -45,6 +45,10 @@ local function follow(i, target, joining)
   end
 end
 
+local function expiry(data)
+  return string.match(data, '^{"q":%d+,"v":1,"o":"[^"]*","ver":"[^"]*","e":(%d+)')
+end
+
 local function known(i)
   if ARGV[i + 8] ~= '' then
     local said = redis.call('GET', base .. '/idempotency:' .. ARGV[i + 8])
@@ -61,7 +65,7 @@ local function known(i)
   if kind == 'c' then return {'cached', rest} end
   local data = redis.call('HGET', queue .. rest, 'data')
   if not data or redis.call('EXISTS', base .. '/result:' .. rest) == 1 then return nil end
-  local expires = string.match(data, '^{"q":%d+,"v":1,"o":"[^"]*","ver":"[^"]*","e":(%d+)')
+  local expires = expiry(data)
   if expires and tonumber(expires) <= now then return nil end
   follow(i, rest, true)
   return {'joined', rest}
@@ -101,6 +105,8 @@ for i = 7, #ARGV, 11 do
       waiting = waiting + 1
     end
     index(ARGV[i + 6], id)
+    local expires = expiry(data)
+    if expires then redis.call('ZADD', base .. '/expiring', expires, id) end
     if ARGV[i + 7] ~= '' then redis.call('SET', base .. '/dedup:' .. ARGV[i + 7], 'p' .. id, 'PX', keepMs) end
     follow(i, id, false)
     answer = {'queued', waiting}

@@ -86,6 +86,7 @@ end
 if #ended > 0 then
   redis.call('HDEL', KEYS[1], unpack(ended))
   redis.call('HDEL', KEYS[2], unpack(ended))
+  redis.call('ZREM', base .. '/expiring', unpack(ended))
 end
 if #cached > 0 then
   redis.call('ZADD', KEYS[3], unpack(cached))

@@ -1,0 +1,42 @@
+import type { PredictionJob } from "./job.js";
+import { isFinalStatus, type PredictionView } from "./prediction.js";
+import type { PendingPrediction } from "./scripts/read.js";
+
+/** What the parts in Redis of a prediction that is not final amount to, by the clock. */
+export function viewPending(
+  model: { name: string; digestOf(version: string): string },
+  id: string,
+  { data, ...pending }: PendingPrediction & { data: PredictionJob },
+): PredictionView {
+  const now = Date.now();
+  const { note } = pending;
+  const begun = note !== null || pending.attemptsMade > 0;
+  const expired = !begun && data.e !== undefined && data.e <= now;
+  const scheduled = !begun && now < pending.createdAt + pending.delayMs;
+  const status = expired ? "expired" : note !== null ? "running" : scheduled ? "scheduled" : "queued";
+  return {
+    id,
+    model: model.name,
+    version: data.ver,
+    status,
+    outputJson: null,
+    error: expired ? { code: "expired", detail: "it was not started in time" } : null,
+    createdAt: pending.createdAt,
+    startedAt: note?.startedAt ?? null,
+    finishedAt: isFinalStatus(status) ? Math.max(data.e as number, pending.createdAt) : null,
+    attempts: note?.attempt ?? pending.attemptsMade,
+    cached: false,
+    deduplicated: false,
+    metadata: data.m,
+    retryOf: data.ro,
+    queuePosition: status === "queued" ? position(pending, data.q) : null,
+    modelDigest: model.digestOf(data.ver),
+    timings: null,
+  };
+}
+
+/** The list holds the last `waiting` arrivals, more or less, which places each of them without looking. */
+function position({ added, waiting, priority }: PendingPrediction, arrival: number | undefined): number {
+  if (priority > 0 || arrival === undefined) return waiting + 1;
+  return Math.max(1, Math.min(waiting, arrival - (added - waiting)));
+}
