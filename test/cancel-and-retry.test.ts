@@ -76,11 +76,11 @@ describe("cancel and retry", () => {
     }
   });
 
-  test("cancel against completion: what it was told is what it stays, 300 times", async () => {
+  test("cancel against completion: what it was told is what it stays, 1,000 times", async () => {
     const told: { id: string; canceled: boolean }[] = [];
     const lane = async () => {
       // Each lane seeks the moment of the end, so that about as many cancels come too late as in time.
-      for (let i = 0, pauseMs = 8; i < 60; i++) {
+      for (let i = 0, pauseMs = 8; i < 100; i++) {
         const { id } = await stack.submit("slow", ms(2 + (i % 4)));
         await delay(pauseMs);
         const { status } = await act("cancel", id);
@@ -90,15 +90,15 @@ describe("cancel and retry", () => {
       }
     };
     const states = async () => Promise.all(told.map(async ({ id }) => (await read(id)).status as string));
-    await Promise.all(Array.from({ length: 5 }, lane));
+    await Promise.all(Array.from({ length: 10 }, lane));
     const wanted = told.map(({ canceled }) => (canceled ? "canceled" : "succeeded"));
     expect(await states()).toEqual(wanted);
     await stack.predict("slow", ms(1));
     expect(await states()).toEqual(wanted);
     expect(
       Math.min(...["canceled", "succeeded"].map((end) => wanted.filter((is) => is === end).length)),
-    ).toBeGreaterThan(20);
-  });
+    ).toBeGreaterThan(50);
+  }, 120_000);
 
   test("one canceled while no worker lives is not run by the next one", async () => {
     await stack.workers.at(-1)?.stop();

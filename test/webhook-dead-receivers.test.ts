@@ -19,7 +19,7 @@ describe("many dead receivers", () => {
     healthy = await Receiver.start();
     stack = await TestStack.start({
       models: ["echo-int64"],
-      env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.1" },
+      env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.0/8" },
       workerEnv: { WEBHOOK_RETRY_SCHEDULE: "0,0,0,0,0,0,0,0,0,0" },
     });
   });
@@ -60,4 +60,25 @@ describe("many dead receivers", () => {
       await stranger.close();
     }
   });
+
+  test("ten thousand hosts that hang hold up no receiver that has answered before", async () => {
+    const everywhere = await socketServer(() => undefined, "0.0.0.0");
+    try {
+      await delayOf(healthy, "/before");
+      let next = 0;
+      const caller = async () => {
+        for (let i = next++; i < 10_000; i = next++) {
+          await submit(`http://127.1.${i >> 8}.${i & 255}:${everywhere.port}/`);
+        }
+      };
+      const flood = Promise.all(Array.from({ length: 16 }, caller));
+      await eventually(() => expect(everywhere.sockets.size).toBeGreaterThan(500), 30_000);
+      for (let i = 0; i < 5; i++) expect(await delayOf(healthy, `/amid-${i}`)).toBeLessThan(2000);
+      await flood;
+      for (let i = 0; i < 20; i++) expect(await delayOf(healthy, `/after-${i}`)).toBeLessThan(2000);
+      expect(everywhere.sockets.size, "and they still hang").toBeGreaterThan(500);
+    } finally {
+      await everywhere.close();
+    }
+  }, 90_000);
 });

@@ -24,6 +24,9 @@ const longestPauseMs = 300_000;
 const knownHosts = 20_000;
 /** Tries of one host that may wait for a place here; those beyond it wait in Redis. */
 const waitingPerHost = 64;
+/** Tries of hosts without a place that come back to ask. */
+const turnsPerSecond = 500;
+const shortestTurnMs = 250;
 const fewestPerHost = 16;
 /** Tries in flight for each ms that a host takes to answer: about 2,000 a second and host. */
 const triesPerAnswerMs = 2;
@@ -39,6 +42,7 @@ export class HostGate {
   readonly #limits: { proven: number; stranger: number; failing: number };
   readonly #perHost: number;
   readonly #hosts = new Map<string, HostState>();
+  #nextTurnAt = 0;
   readonly #inFlight = { proven: 0, stranger: 0, failing: 0 };
 
   constructor(options: { strangersAtOnce: number; failingAtOnce: number; perHost: number }) {
@@ -56,7 +60,7 @@ export class HostGate {
       const probing = state.failures >= failuresToPause;
       if (probing && state.inFlight > 0) return { waitMs: 1000 };
       const share = state.proven ? "proven" : state.failures > 0 ? "failing" : "stranger";
-      if (this.#inFlight[share] >= this.#limits[share]) return { waitMs: 250 };
+      if (this.#inFlight[share] >= this.#limits[share]) return { waitMs: this.#turnMs(now) };
       if (state.inFlight < this.#placesOf(state)) {
         this.#inFlight[share] += 1;
         state.inFlight += 1;
@@ -103,6 +107,12 @@ export class HostGate {
     let count = 0;
     for (const state of this.#hosts.values()) if (state.pausedUntil > now) count += 1;
     return count;
+  }
+
+  /** How long to stay away where many do: each has a moment of its own to come back, or they would do nothing else. */
+  #turnMs(now: number): number {
+    this.#nextTurnAt = Math.max(now + shortestTurnMs, this.#nextTurnAt + 1000 / turnsPerSecond);
+    return this.#nextTurnAt - now;
   }
 
   #placesOf(state: HostState): number {

@@ -104,7 +104,7 @@ export function verified(secret: string, { headers, raw }: Received): any {
   return new Webhook(secret).verify(raw, headers as Record<string, string>);
 }
 
-/** A server below HTTP on 127.0.0.1, which does as it likes with whoever connects. */
+/** A server below HTTP, which does as it likes with whoever connects. */
 export interface SocketServer {
   port: number;
   url: string;
@@ -113,7 +113,8 @@ export interface SocketServer {
   close(): Promise<void>;
 }
 
-export async function socketServer(act: (socket: Socket) => void): Promise<SocketServer> {
+/** Listens on 127.0.0.1; on `0.0.0.0` it is reached under every address of 127.0.0.0/8, as if it were many hosts. */
+export async function socketServer(act: (socket: Socket) => void, address = "127.0.0.1"): Promise<SocketServer> {
   const sockets = new Set<Socket>();
   const server = createSocketServer((socket) => {
     sockets.add(socket);
@@ -121,7 +122,7 @@ export async function socketServer(act: (socket: Socket) => void): Promise<Socke
     socket.once("close", () => sockets.delete(socket));
     act(socket);
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(0, address, resolve));
   const { port } = server.address() as AddressInfo;
   return {
     port,
