@@ -11,7 +11,9 @@ import type { ApiMetrics } from "./metrics.js";
 import type { ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
 import { problemHandler } from "./problem.js";
-import { requestContext } from "./request-context.js";
+import { bodyDeadline, requestContext } from "./request-context.js";
+import { batchRoutes } from "./routes/batch.js";
+import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
@@ -29,6 +31,9 @@ export interface AppDependencies {
   keyPrefix: string;
   apiKeys: readonly ApiKey[];
   maxBodyBytes: number;
+  maxBatchRows: number;
+  maxBatchBytes: number;
+  uploadKeepMs: number;
   accept: Accept;
   resultTtlSeconds: number;
   webhooksSigned: boolean;
@@ -51,6 +56,7 @@ export function createApp(deps: AppDependencies): Express {
   const mayAdmin = requireScope("admin", authenticate);
 
   app.use(requestContext(deps.metrics));
+  app.use(bodyDeadline);
   app.use((_request, response, next) => {
     response.setHeader("X-Content-Type-Options", "nosniff");
     if (deps.stopping()) response.setHeader("Connection", "close");
@@ -60,6 +66,8 @@ export function createApp(deps: AppDependencies): Express {
   const logAccepted = logTogether(deps.log, "prediction accepted");
   app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
+  app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));

@@ -5,6 +5,7 @@ import type { ErrorRequestHandler, Response } from "express";
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   malformed_json: [400, "Malformed JSON"],
+  malformed_body: [400, "Malformed body"],
   bad_query: [400, "Bad query"],
   bad_header: [400, "Bad header"],
   unauthenticated: [401, "No or unknown key"],
@@ -13,6 +14,7 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   model_not_found: [404, "Unknown model"],
   version_not_found: [404, "Unknown version"],
   prediction_not_found: [404, "Unknown prediction"],
+  batch_not_found: [404, "Unknown batch"],
   delivery_not_found: [404, "Unknown delivery"],
   method_not_allowed: [405, "Method not allowed"],
   not_acceptable: [406, "Not acceptable"],

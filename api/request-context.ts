@@ -5,6 +5,21 @@ import type { ApiMetrics } from "./metrics.js";
 
 const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
 
+/** Uploads take as long as they take, while something arrives; every other body has to be there by then. */
+const bodyDeadlineMs = 120_000;
+const isUpload = /^\/v1\/models\/[^/]+\/batches$/;
+
+/** Breaks off a request whose body does not come. */
+export const bodyDeadline: RequestHandler = (request, response, next) => {
+  if (request.method !== "GET" && request.method !== "HEAD" && !isUpload.test(request.path)) {
+    const timer = setTimeout(() => request.destroy(), bodyDeadlineMs);
+    const stop = () => clearTimeout(timer);
+    request.once("end", stop);
+    response.once("close", stop);
+  }
+  next();
+};
+
 /** Gives each request its id (the caller's, where it is usable) and times it by route template. */
 export function requestContext(metrics: ApiMetrics): RequestHandler {
   return (request, response, next) => {

@@ -69,6 +69,9 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       keyPrefix: config.keyPrefix,
       apiKeys: config.apiKeys,
       maxBodyBytes: config.maxBodyBytes,
+      maxBatchRows: config.maxBatchRows,
+      maxBatchBytes: config.maxBatchBytes,
+      uploadKeepMs: config.batchUploadKeepMs,
       accept: acceptTogether(redis, {
         maxDepth: config.maxQueueDepth,
         resultTtlMs: config.resultTtlSeconds * 1000,
@@ -84,7 +87,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       },
       onClose: releasers.add,
     });
-    const server = createServer({ requestTimeout: 120_000, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
+    const server = createServer({ requestTimeout: 0, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(config.port, config.host, () => {

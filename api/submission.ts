@@ -1,7 +1,7 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf } from "@millrace/shared/keys.js";
 import { pointerSegment } from "@millrace/shared/packer.js";
-import { webhookEvents } from "@millrace/shared/scripts/deliveries.js";
+import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
 import { z } from "zod";
 
 const yearMs = 366 * 86_400_000;
@@ -10,8 +10,18 @@ const deepestMetadata = 32;
 
 const webhookSchema = z.strictObject({
   url: z.string(),
-  events: z.array(z.enum(webhookEvents)).min(1).default(["prediction.completed"]),
+  events: z.array(z.enum(predictionEvents)).min(1).default(["prediction.completed"]),
 });
+
+/** What a caller wants handed back: an object, and not a record, which would drop a key like __proto__ in silence. */
+export const metadataSchema = z
+  .custom<Record<string, unknown>>((value) => typeof value === "object" && value !== null && !Array.isArray(value), {
+    error: "expected an object",
+  })
+  .superRefine((metadata, context) => {
+    const fault = metadataFault(metadata);
+    if (fault !== null) context.addIssue({ code: "custom", message: fault });
+  });
 
 /** The body of a submission. */
 const submissionSchema = z
@@ -22,15 +32,7 @@ const submissionSchema = z
     delay_ms: z.int().min(0).max(yearMs).default(0),
     expires_in_ms: z.int().min(0).max(yearMs).default(0),
     cache: z.boolean().default(true),
-    // Not a record, which would drop a key like __proto__ in silence.
-    metadata: z
-      .custom<Record<string, unknown>>(
-        (value) => typeof value === "object" && value !== null && !Array.isArray(value),
-        {
-          error: "expected an object",
-        },
-      )
-      .optional(),
+    metadata: metadataSchema.optional(),
     webhook: webhookSchema.optional(),
   })
   .superRefine((body, context) => {
@@ -38,8 +40,6 @@ const submissionSchema = z
     if (body.expires_in_ms > 0 && body.expires_in_ms <= body.delay_ms) {
       context.addIssue({ code: "custom", path: ["expires_in_ms"], message: "must exceed delay_ms, or be 0" });
     }
-    const fault = metadataFault(body.metadata);
-    if (fault !== null) context.addIssue({ code: "custom", path: ["metadata"], message: fault });
   });
 
 export type Submission = z.infer<typeof submissionSchema>;
@@ -59,8 +59,8 @@ export function parseSubmission(body: unknown): Submission {
 }
 
 /** Metadata is handed back as JSON, so it must be small, and flat enough to be written. */
-function metadataFault(metadata: Record<string, unknown> | undefined): string | null {
-  if (metadata === undefined) return null;
+function metadataFault(metadata: Record<string, unknown>): string | null {
+  if (typeof metadata !== "object" || metadata === null) return null;
   let level: unknown[] = [metadata];
   for (let depth = 0; level.length > 0; depth++) {
     if (depth > deepestMetadata) return `may be nested ${deepestMetadata} deep at the most`;

@@ -5,23 +5,20 @@ import type { Logger } from "@millrace/shared/log.js";
 import { type PredictionView, predictionJson } from "@millrace/shared/prediction.js";
 import { decodeReplayed } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
-import type { Follower } from "@millrace/shared/scripts/deliveries.js";
-import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/webhook-target.js";
 import type { Accept } from "./accept-together.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { KnownModel, KnownVersion } from "./model-directory.js";
 import type { Waiter } from "./notices.js";
 import { type Submission, submissionHash } from "./submission.js";
+import { type FollowerDependencies, followerOf } from "./webhook-follower.js";
 
-export interface SubmitDependencies extends LookUpDependencies {
+export interface SubmitDependencies extends LookUpDependencies, FollowerDependencies {
   redis: RedisClient;
   metrics: ApiMetrics;
   log: Logger;
   accept: Accept;
   logAccepted(fields: Record<string, unknown>): void;
-  webhooksSigned: boolean;
-  webhookAllowances: WebhookAllowances;
 }
 
 export interface SubmitRequest {
@@ -59,7 +56,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const version = model.versions.get(versionName);
   if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${versionName}`);
   const pack = retry === undefined ? packInput(deps.metrics, model, version, submission.input) : null;
-  const followerJson = await followerOf(deps, model, owner, submission);
+  const followerJson = await followerOf(deps, model, owner, submission.webhook);
 
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
@@ -192,28 +189,6 @@ const mismatch = () =>
   new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body", {
     complaints: [],
   });
-
-async function followerOf(
-  deps: SubmitDependencies,
-  model: KnownModel,
-  owner: string,
-  { webhook }: Submission,
-): Promise<string | null> {
-  if (webhook === undefined) return null;
-  if (!deps.webhooksSigned)
-    throw new ServiceError("not_supported", "webhooks cannot be signed here: WEBHOOK_SECRET is not set");
-  try {
-    await checkWebhookUrl(webhook.url, deps.webhookAllowances);
-  } catch (fault) {
-    if (!(fault instanceof WebhookTargetError)) throw fault;
-    throw new ServiceError("invalid_request", fault.message, {
-      complaints: [{ detail: fault.message, pointer: "/webhook/url" }],
-    });
-  }
-  const follower: Follower = { owner, url: webhook.url, ids: {} };
-  for (const event of webhook.events) follower.ids[event] = newId(model.keys.tag);
-  return JSON.stringify(follower);
-}
 
 function packInput(metrics: ApiMetrics, model: KnownModel, version: KnownVersion, input: unknown): Buffer {
   const packed = version.pack(input);

@@ -89,6 +89,9 @@ const apiSettings = z.object({
   API_KEYS_FILE: z.string().optional(),
   MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
+  MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
+  MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
+  BATCH_UPLOAD_KEEP_SECONDS: whole(1, 86_400, 600),
   WEBHOOK_SECRET: webhookSecret,
   WEBHOOK_ALLOW_HOSTS: allowHosts,
 });
@@ -132,6 +135,11 @@ export interface ApiConfig extends CommonConfig {
   apiKeys: ApiKey[];
   maxBodyBytes: number;
   maxQueueDepth: number;
+  maxBatchRows: number;
+  /** Of a batch's body, unpacked. */
+  maxBatchBytes: number;
+  /** How long what has arrived of a batch is kept while nothing more does. */
+  batchUploadKeepMs: number;
   /** Whether webhooks can be signed, without which none is accepted. */
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
@@ -166,6 +174,9 @@ export function readApiConfig(env: Environment): ApiConfig {
     apiKeys,
     maxBodyBytes: settings.MAX_BODY_BYTES,
     maxQueueDepth: settings.MAX_QUEUE_DEPTH,
+    maxBatchRows: settings.MAX_BATCH_ROWS,
+    maxBatchBytes: settings.MAX_BATCH_BYTES,
+    batchUploadKeepMs: settings.BATCH_UPLOAD_KEEP_SECONDS * 1000,
     webhooksSigned: (settings.WEBHOOK_SECRET ?? []).length > 0,
     webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
   };

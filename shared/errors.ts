@@ -1,6 +1,7 @@
 /** Every fault that a caller can be told of, by its stable code. `api/problem.ts` gives each its HTTP status. */
 export const errorCodes = [
   "malformed_json",
+  "malformed_body",
   "bad_query",
   "bad_header",
   "unauthenticated",
@@ -9,6 +10,7 @@ export const errorCodes = [
   "model_not_found",
   "version_not_found",
   "prediction_not_found",
+  "batch_not_found",
   "delivery_not_found",
   "method_not_allowed",
   "not_acceptable",

@@ -53,6 +53,23 @@ export interface ModelKeys {
   webhookBody(id: string, event: string): string;
   /** Sorted set: an owner's prediction ids of this model by creation time. */
   owned(owner: string): string;
+  /** The model's queue of batch chunks; its name is no model's. */
+  batchQueueName: string;
+  batchQueue: string;
+  /** Rows of batches that are not done yet. */
+  bulkRows: string;
+  /** Hash: a batch; see `batch.ts`. */
+  batch(id: string): string;
+  /** Hash: chunk number → inputs. Expires while the batch is uploaded; a chunk goes when its results are there. */
+  batchChunks(id: string): string;
+  /** Text of u32, little-endian: the lines of each chunk, in order. */
+  batchLines(id: string): string;
+  /** Hash: chunk number → outputs. */
+  batchResults(id: string): string;
+  /** Hash: chunk number → the inputs of those of its lines that failed. */
+  batchFailed(id: string): string;
+  /** Sorted set: an owner's batch ids of this model by creation time. */
+  ownedBatches(owner: string): string;
 }
 
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
@@ -106,6 +123,15 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     deliveries: (id) => `${base}/deliveries:${id}`,
     webhookBody: (id, event) => `${base}/webhook-body:${id}:${event}`,
     owned: (owner) => `${base}/owned:${owner}`,
+    batchQueueName: `${model}~batches`,
+    batchQueue: `${base}:${model}~batches:`,
+    bulkRows: `${base}/bulk-rows`,
+    batch: (id) => `${base}/batch:${id}`,
+    batchChunks: (id) => `${base}/batch-chunks:${id}`,
+    batchLines: (id) => `${base}/batch-lines:${id}`,
+    batchResults: (id) => `${base}/batch-results:${id}`,
+    batchFailed: (id) => `${base}/batch-failed:${id}`,
+    ownedBatches: (owner) => `${base}/owned-batches:${owner}`,
   };
 }
 

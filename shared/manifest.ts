@@ -30,6 +30,12 @@ const common = {
     .strictObject({
       max_batch_rows: z.int().min(1).max(65_536).default(64).describe("Rows of one run at the most; 1: never join"),
       max_delay_ms: z.int().min(0).max(60_000).default(0).describe("How long an idle slot waits for company"),
+      bulk_rows: z
+        .int()
+        .min(1)
+        .max(65_536)
+        .default(1024)
+        .describe("Rows of a batch that run as one tensor, tabular models"),
     })
     .prefault({}),
   timeout_ms: z.int().min(1).max(3_600_000).default(30_000).describe("One run may take this long"),

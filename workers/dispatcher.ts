@@ -1,5 +1,5 @@
 import type { RunItem } from "./frames.js";
-import type { RunReply, SlotDiedError } from "./slot-handle.js";
+import type { RunReply, SlotDiedError, TableReply } from "./slot-handle.js";
 
 /** One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run. */
 export interface Lane {
@@ -21,6 +21,8 @@ export interface Work {
   priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
+  /** Part of a batch, which runs as it is, when nothing else wants the slot: many packs, or one with many rows. */
+  bulk?: { packs: readonly Buffer[]; table: boolean };
   /** Not to be begun after this (ms since the epoch). */
   expiresAt?: number | undefined;
   /** Has been in a run that died, so it must not take others along again. */
@@ -30,12 +32,13 @@ export interface Work {
 }
 
 /**
- * `done`: it ran. `canceled`: it was ended from outside. `expired`: no slot was
+ * `done`, `done in bulk`: it ran. `canceled`: it was ended from outside. `expired`: no slot was
  * free in time. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
  * before its run does; it is to go back into the queue.
  */
 export type Outcome =
   | { kind: "done"; item: RunItem }
+  | { kind: "done in bulk"; items: readonly RunItem[]; table: Buffer | null }
   | { kind: "blamed"; code: "timeout" | "poisoned" }
   | { kind: "canceled" }
   | { kind: "expired" }
@@ -45,6 +48,7 @@ export type Outcome =
 export interface Runner {
   hasIdle(modelKey: number): boolean;
   run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply>;
+  runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply>;
 }
 
 interface Waiting extends Work {
@@ -140,7 +144,8 @@ export class Dispatcher {
 
   #enqueue(work: Waiting): void {
     // Works that run alone have a lane each time, so that they never hold up those that can be joined.
-    const key = `${work.lane.modelKey}|${work.alone ? "alone" : work.signature}`;
+    const apart = work.bulk !== undefined ? "bulk" : work.alone ? "alone" : null;
+    const key = `${work.lane.modelKey}|${apart ?? `=${work.signature}`}`;
     const queue = this.#lanes.get(key);
     if (queue === undefined) {
       this.#lanes.set(key, [work]);
@@ -159,8 +164,9 @@ export class Dispatcher {
     const now = performance.now();
     for (const [key, queue] of this.#lanes) {
       const head = queue[0] as Waiting;
-      if ((bestHead !== null && !isBefore(head, bestHead)) || !this.#runner.hasIdle(head.lane.modelKey)) continue;
-      const dueAt = head.since + (head.alone || !head.lane.joinable ? 0 : head.lane.maxDelayMs);
+      if ((bestHead !== null && !isBefore(head, bestHead, now)) || !this.#runner.hasIdle(head.lane.modelKey)) continue;
+      const dueAt =
+        head.since + (head.alone || head.bulk !== undefined || !head.lane.joinable ? 0 : head.lane.maxDelayMs);
       if (dueAt > now && rowsOf(queue) < head.lane.maxBatchRows) soonest = Math.min(soonest, dueAt);
       else {
         best = key;
@@ -177,9 +183,9 @@ export class Dispatcher {
 
   #takeRun(key: string): Waiting[] {
     const queue = this.#lanes.get(key) as Waiting[];
-    const { lane, alone } = queue[0] as Waiting;
+    const { lane, alone, bulk } = queue[0] as Waiting;
     let count = 1;
-    if (lane.joinable && !alone) {
+    if (lane.joinable && !alone && bulk === undefined) {
       let rows = (queue[0] as Waiting).rows;
       while (count < queue.length) {
         rows += (queue[count] as Waiting).rows;
@@ -208,21 +214,28 @@ export class Dispatcher {
     (run[0] as Waiting).stop = stop;
     this.#onRun(lane, run, rowsOf(run));
     try {
-      const reply = await this.#runner.run(
-        lane.modelKey,
-        run.map((work) => work.pack),
-        lane.timeoutMs,
-        stop?.signal,
-      );
-      if (!reply.joinable) lane.joinable = false;
-      for (const [i, work] of run.entries()) {
-        this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
-      }
+      const { bulk } = run[0] as Waiting;
+      if (bulk === undefined) {
+        const packs = run.map((work) => work.pack);
+        const reply = await this.#runner.run(lane.modelKey, packs, lane.timeoutMs, stop?.signal);
+        if (!reply.joinable) lane.joinable = false;
+        for (const [i, work] of run.entries()) this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
+      } else this.#settle(run[0] as Waiting, await this.#runBulk(lane, bulk, stop?.signal));
     } catch (fault) {
       if (stop?.signal.aborted) this.#settle(run[0] as Waiting, { kind: "canceled" });
       else this.#afterDeath(run, (fault as SlotDiedError).reason);
     }
     this.pump();
+  }
+
+  async #runBulk(lane: Lane, { packs, table }: NonNullable<Work["bulk"]>, stop?: AbortSignal): Promise<Outcome> {
+    const { modelKey, timeoutMs } = lane;
+    if (table) {
+      const reply = await this.#runner.runTable(modelKey, packs[0] as Buffer, timeoutMs, stop);
+      return { kind: "done in bulk", items: [], table: reply.table };
+    }
+    const { items } = await this.#runner.run(modelKey, packs, timeoutMs, stop);
+    return { kind: "done in bulk", items, table: null };
   }
 
   #afterDeath(run: readonly Waiting[], reason: SlotDiedError["reason"]): void {
@@ -246,7 +259,15 @@ export class Dispatcher {
   }
 }
 
-const isBefore = (a: Waiting, b: Waiting): boolean =>
-  a.priority === b.priority ? a.since < b.since : a.priority < b.priority;
+/** Parts of batches yield to everything else, but not for ever. */
+const bulkPatienceMs = 1000;
+
+const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
+  const [yieldsA, yieldsB] = [yields(a, now), yields(b, now)];
+  if (yieldsA !== yieldsB) return yieldsB;
+  return a.priority === b.priority ? a.since < b.since : a.priority < b.priority;
+};
+
+const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkPatienceMs;
 
 const rowsOf = (works: readonly Work[]): number => works.reduce((rows, work) => rows + work.rows, 0);

@@ -4,7 +4,7 @@ import type { Readable } from "node:stream";
  * What a worker and its slots say to each other over a pipe: frames of length (u32, of all that follows), kind (u8)
  * and body, little-endian. Tensors travel as the bytes they are.
  */
-export const frameKinds = { load: 1, unload: 2, run: 3, loaded: 11, done: 12 } as const;
+export const frameKinds = { load: 1, unload: 2, run: 3, runTable: 5, loaded: 11, done: 12, doneTable: 15 } as const;
 
 export interface Frame {
   kind: number;
@@ -54,12 +54,12 @@ export interface RunRequest {
 }
 
 /** Layout: run id (u32), model key (u32), count (u32), then length (u32) and bytes of each pack. */
-export function encodeRun({ runId, modelKey, packs }: RunRequest): Buffer {
+export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number = frameKinds.run): Buffer {
   let size = 12;
   for (const pack of packs) size += 4 + pack.length;
   const frame = Buffer.allocUnsafe(headBytes + size);
   let at = frame.writeUInt32LE(size + 1, 0);
-  at = frame.writeUInt8(frameKinds.run, at);
+  at = frame.writeUInt8(kind, at);
   at = frame.writeUInt32LE(runId, at);
   at = frame.writeUInt32LE(modelKey, at);
   at = frame.writeUInt32LE(packs.length, at);

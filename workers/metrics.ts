@@ -36,6 +36,12 @@ export function createWorkerMetrics() {
       buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
       registers,
     }),
+    bulkRows: new Counter({
+      name: "ml_bulk_rows_total",
+      help: "Rows of batches that were done on this worker, by status",
+      labelNames: ["model", "version", "status"],
+      registers,
+    }),
     retries: new Counter({
       name: "ml_prediction_retry_total",
       help: "Attempts that failed and are tried again, by reason",

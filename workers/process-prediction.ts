@@ -52,9 +52,9 @@ export interface ProcessPredictionOptions {
  * How often a job may be running alone while slot and worker die together before it counts as the cause. It is more
  * than an attempt, because whoever kills a worker from outside kills whatever happens to run.
  */
-const deathsToBlame = 10;
+export const deathsToBlame = 10;
 /** How long a job waits for a worker that has its version, when this one has not. */
-const otherVersionDelayMs = 1000;
+export const otherVersionDelayMs = 1000;
 
 /** A prediction as it is taken: what the job says, and what is known of it by now. */
 interface Taken {
@@ -121,8 +121,8 @@ export function processPrediction(options: ProcessPredictionOptions) {
       return "ended while it ran";
     }
     if (outcome.kind === "expired") return finish(taken, expired);
-    if (outcome.kind === "done") return finish(taken, ending(taken, outcome));
-    return retryOrFail(taken, outcome.code);
+    if (outcome.kind === "blamed") return retryOrFail(taken, outcome.code);
+    return finish(taken, ending(taken, outcome as Extract<Outcome, { kind: "done" }>));
   };
 
   function run(taken: Taken, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {

@@ -1,14 +1,17 @@
 import { beatEveryMs } from "@millrace/shared/announcement.js";
 import type { WorkerConfig } from "@millrace/shared/config.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys, noticeChannel } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { beat, endBeat } from "@millrace/shared/scripts/announce.js";
+import { finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
 import { readHistory } from "@millrace/shared/scripts/run-notes.js";
+import { createChunkConsumer } from "./chunk-consumer.js";
 import type { Dispatcher } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { createModelConsumer } from "./model-consumer.js";
+import { processChunk } from "./process-chunk.js";
 import { processPrediction } from "./process-prediction.js";
 import { createResultWriter } from "./result-writer.js";
 import { createRunNotebook } from "./run-notebook.js";
@@ -38,13 +41,17 @@ const concurrencyOf = (maxBatchRows: number): number => Math.max(16, Math.min(25
 export function startServing(options: ServingOptions): Serving {
   const byModel = new Map<string, LoadedVersion[]>();
   for (const version of options.loaded) byModel.set(version.model, [...(byModel.get(version.model) ?? []), version]);
-  const consumers = [...byModel].map(([model, versions]) => serveModel(options, model, versions));
+  const models = [...byModel].map(([model, versions]) => serveModel(options, model, versions));
+  const consumers = [
+    ...models.map(({ consumer }) => consumer),
+    ...[...byModel].map(([model, versions]) => serveBatches(options, model, versions)),
+  ];
   const { dispatcher, log, redis, workerId } = options;
   let lastBeatAt = Date.now();
 
   const beatAll = async () => {
     try {
-      for (const { keys, versions } of consumers) {
+      for (const { keys, versions } of models) {
         await beat(
           redis,
           keys,
@@ -58,21 +65,21 @@ export function startServing(options: ServingOptions): Serving {
     }
   };
   const beats = setInterval(beatAll, beatEveryMs);
-  for (const { consumer } of consumers) consumer.run().catch((error: Error) => log.error("queue stopped", { error }));
+  for (const consumer of consumers) consumer.run().catch((error: Error) => log.error("queue stopped", { error }));
 
   let closing: Promise<void> | null = null;
   const closeAll = async () => {
     clearInterval(beats);
-    await Promise.all(consumers.map(({ consumer }) => consumer.pause(true)));
+    await Promise.all(consumers.map((consumer) => consumer.pause(true)));
     // What waits for a slot goes back now; what runs may finish within the grace. Closing the consumers waits for
     // every job to be finished or given back; when the grace is over, the slots go, which releases the rest.
     const drained = dispatcher.drain();
     const grace = setTimeout(() => options.endSlots(), options.config.shutdownGraceMs);
     await drained;
     clearTimeout(grace);
-    await Promise.all(consumers.map(({ consumer }) => consumer.close()));
+    await Promise.all(consumers.map((consumer) => consumer.close()));
     await Promise.allSettled(
-      consumers.map(({ keys, versions }) =>
+      models.map(({ keys, versions }) =>
         endBeat(
           redis,
           keys,
@@ -118,4 +125,31 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
     }),
   });
   return { consumer, keys, versions };
+}
+
+/** Takes the model's batch chunks: one for each slot, one that is read ahead for each, and one that is written down. */
+function serveBatches(options: ServingOptions, model: string, versions: readonly LoadedVersion[]) {
+  const { config, dispatcher, log, metrics, redis, workerId } = options;
+  const keys = modelKeys(config.keyPrefix, model);
+  const { keyPrefix } = config;
+  const byVersion = new Map(versions.map((version) => [version.version, version]));
+  const settings = { resultTtlMs: config.resultTtlSeconds * 1000, channelPrefix: noticeChannel(keyPrefix, "") };
+  return createChunkConsumer({
+    keys,
+    redis,
+    concurrency: 2 * config.slots + 1,
+    log,
+    process: processChunk({
+      model,
+      workerId,
+      version: (name) => byVersion.get(name),
+      dispatcher,
+      take: (batch, number) => takeChunk(redis, keys, batch, number),
+      finish: (finish) => finishChunk(redis, keys, finish, settings),
+      notebook: createRunNotebook(redis, { ...keys, queue: keys.batchQueue }, keyPrefix, log),
+      history: (id) => readHistory(redis, keys, id),
+      metrics,
+      log,
+    }),
+  });
 }

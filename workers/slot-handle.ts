@@ -15,10 +15,17 @@ export class SlotDiedError extends Error {
   }
 }
 
+/** The outputs of a table's rows, as a chunk of `bulk-chunk.ts`. */
+export interface TableReply {
+  table: Buffer;
+}
+
 export interface RunReply {
   joinable: boolean;
   items: RunItem[];
 }
+
+type Reply = LoadReply | RunReply | TableReply;
 
 interface Errand<T> {
   resolve(value: T): void;
@@ -34,7 +41,7 @@ const mercyMs = 100;
 export class SlotHandle {
   readonly #child: ChildProcess;
   readonly #pipe: Duplex;
-  #errand: Errand<LoadReply | RunReply> | null = null;
+  #errand: Errand<Reply> | null = null;
   #lastRunId = 0;
   #killedFor: SlotDiedError["reason"] | null = null;
   readonly exited: Promise<string>;
@@ -73,7 +80,22 @@ export class SlotHandle {
   }
 
   /** Runs packs of one loaded version; `stop` ends the process with the run. Rejects with a SlotDiedError when the run kills the process or takes too long. */
-  async run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
+  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
+    return this.#run<RunReply>(frameKinds.run, modelKey, packs, timeoutMs, stop);
+  }
+
+  /** The same for one pack with many rows of a tabular model. */
+  runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply> {
+    return this.#run<TableReply>(frameKinds.runTable, modelKey, [pack], timeoutMs, stop);
+  }
+
+  async #run<T extends RunReply | TableReply>(
+    kind: number,
+    modelKey: number,
+    packs: readonly Buffer[],
+    timeoutMs: number,
+    stop?: AbortSignal,
+  ): Promise<T> {
     this.#lastRunId += 1;
     // A run is over in a moment more often than not; only one that is not is worth a process.
     let mercy: NodeJS.Timeout | undefined;
@@ -82,7 +104,7 @@ export class SlotHandle {
     };
     stop?.addEventListener("abort", end, { once: true });
     try {
-      return await this.#send<RunReply>(encodeRun({ runId: this.#lastRunId, modelKey, packs }), timeoutMs);
+      return await this.#send<T>(encodeRun({ runId: this.#lastRunId, modelKey, packs }, kind), timeoutMs);
     } finally {
       stop?.removeEventListener("abort", end);
       clearTimeout(mercy);
@@ -99,14 +121,14 @@ export class SlotHandle {
     clearTimeout(timer);
   }
 
-  #send<T extends LoadReply | RunReply>(frame: Buffer, timeoutMs: number): Promise<T> {
+  #send<T extends Reply>(frame: Buffer, timeoutMs: number): Promise<T> {
     if (this.#errand !== null) throw new Error("a slot does one thing at a time");
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#killedFor = "timeout";
         this.#child.kill("SIGKILL");
       }, timeoutMs);
-      this.#errand = { resolve: resolve as Errand<LoadReply | RunReply>["resolve"], reject, timer };
+      this.#errand = { resolve: resolve as Errand<Reply>["resolve"], reject, timer };
       if (this.#child.exitCode !== null || this.#child.signalCode !== null) this.#fail("it had ended before");
       else this.#pipe.write(frame);
     });
@@ -118,6 +140,7 @@ export class SlotHandle {
     this.#errand = null;
     clearTimeout(errand.timer);
     if (frame.kind === frameKinds.done) errand.resolve(decodeDone(frame.body));
+    else if (frame.kind === frameKinds.doneTable) errand.resolve({ table: frame.body });
     else errand.resolve(JSON.parse(frame.body.toString()) as LoadReply);
   }
 

@@ -1,6 +1,6 @@
 import type { Logger } from "@millrace/shared/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
-import { type RunReply, SlotDiedError, SlotHandle } from "./slot-handle.js";
+import { type RunReply, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";
 
 /** How long loading and warming up one version may take. */
 const loadTimeoutMs = 120_000;
@@ -72,12 +72,21 @@ export class SlotPool {
   }
 
   /** Runs on an idle slot, which `hasIdle` must have shown. Rejects with a SlotDiedError. */
-  async run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
+  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
+    return this.#on(modelKey, (handle) => handle.run(modelKey, packs, timeoutMs, stop));
+  }
+
+  /** The same for one pack with many rows of a tabular model. */
+  runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply> {
+    return this.#on(modelKey, (handle) => handle.runTable(modelKey, pack, timeoutMs, stop));
+  }
+
+  async #on<T>(modelKey: number, act: (handle: SlotHandle) => Promise<T>): Promise<T> {
     const slot = this.#slots.find((candidate) => candidate.state === "idle" && candidate.loaded.has(modelKey));
     if (slot === undefined) throw new Error("no slot is idle");
     slot.state = "busy";
     try {
-      const reply = await slot.handle.run(modelKey, packs, timeoutMs, stop);
+      const reply = await act(slot.handle);
       slot.state = "idle";
       this.#restartMs = shortestRestartMs;
       queueMicrotask(this.#options.onIdle);

@@ -1,8 +1,10 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { predictionStatuses } from "@millrace/shared/prediction.js";
 import express, { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";
 import { acceptsJson, isJson, wantsJson } from "../http-preferences.js";
-import { listPredictions, parseListQuery } from "../list-predictions.js";
+import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
 import { lookUpPrediction } from "../look-up-prediction.js";
 import { onlyQuery, preferredWait, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
@@ -44,6 +46,17 @@ export function submissionRoutes(
     ],
   });
 
+  const listed: Listed = {
+    index: (keys, owner) => keys.owned(owner),
+    async read(owner, id) {
+      try {
+        return (await lookUpPrediction(deps, owner, id)).json;
+      } catch (fault) {
+        if (fault instanceof ServiceError && fault.code === "prediction_not_found") return null;
+        throw fault;
+      }
+    },
+  };
   resource(router, "/v1/predictions", {
     get: [
       deps.mayRead,
@@ -51,7 +64,11 @@ export function submissionRoutes(
       async (request, response) => {
         onlyQuery(request, "model", "status", "limit", "cursor");
         const { owner } = response.locals.caller as Caller;
-        sendJson(response, 200, await listPredictions(deps, owner, parseListQuery(request.query)));
+        sendJson(
+          response,
+          200,
+          await listOwned(deps, listed, owner, parseListQuery(request.query, predictionStatuses)),
+        );
       },
     ],
   });

@@ -4,7 +4,7 @@ import { bullAddLua } from "./bullmq-add.js";
 import { runScript, type Script } from "./script.js";
 
 /**
- * Webhook deliveries, which rest on these rules:
+ * Webhook deliveries, which rest on these rules; a batch is to them what a prediction is:
  * - Whoever asks for a webhook becomes a follower of the prediction in the step that accepts or joins it, with an id
  *   for each delivery that may come of it.
  * - The step that makes the prediction final turns its followers into deliveries: record, copy of the body and job of
@@ -13,8 +13,8 @@ import { runScript, type Script } from "./script.js";
  * - A delivery that exists is not made again, so every step here may be repeated.
  * - The body is kept once for all followers, counted, until each one's schedule has ended; after that for the result time.
  */
-export const webhookEvents = ["prediction.started", "prediction.completed"] as const;
-export type WebhookEvent = (typeof webhookEvents)[number];
+export const predictionEvents = ["prediction.started", "prediction.completed"] as const;
+export type WebhookEvent = (typeof predictionEvents)[number] | "batch.completed";
 
 export interface Follower {
   owner: string;

@@ -1,6 +1,6 @@
 import type { Runner } from "@millrace/workers/dispatcher.js";
 import type { RunItem } from "@millrace/workers/frames.js";
-import { type RunReply, SlotDiedError } from "@millrace/workers/slot-handle.js";
+import { type RunReply, SlotDiedError, type TableReply } from "@millrace/workers/slot-handle.js";
 
 /** Slots whose runs end when the test says so; a pack holds the id of its work. */
 export class HandRunner implements Runner {
@@ -30,6 +30,11 @@ export class HandRunner implements Runner {
         die: (reason) => free(() => reject(new SlotDiedError(reason, "killed"))),
       });
     });
+  }
+
+  async runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply> {
+    await this.run(modelKey, [pack], timeoutMs, stop);
+    return { table: pack };
   }
 
   get ids(): string[][] {

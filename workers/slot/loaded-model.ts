@@ -1,4 +1,5 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.js";
@@ -10,6 +11,7 @@ import { type Head, headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
 import { declaresRows, rowsAreIndependent } from "./probe-joining.js";
 import { checkSamples } from "./samples.js";
+import { type TableWriter, tableWriter } from "./table-writer.js";
 
 type Outputs = Readonly<Record<string, Tensor>>;
 
@@ -21,12 +23,14 @@ export class LoadedModel {
   joinable: boolean;
   readonly #session: InferenceSession;
   readonly #head: Head;
+  readonly #manifest: Manifest;
 
   private constructor(session: InferenceSession, request: LoadRequest) {
     this.#session = session;
     this.inputs = describeTensors(session.inputMetadata, "input");
     this.outputs = describeTensors(session.outputMetadata, "output");
     checkManifest(request.manifest, this.inputs, this.outputs);
+    this.#manifest = request.manifest;
     this.#head = headOf(request.manifest);
     this.joinable = declaresRows(this.inputs, this.outputs) && request.manifest.batching.max_batch_rows > 1;
   }
@@ -60,6 +64,40 @@ export class LoadedModel {
     if (this.joinable || inputs.length === 1) await this.#runJoined(inputs, items, 0, inputs.length);
     else for (let i = 0; i < inputs.length; i++) await this.#runJoined(inputs, items, i, i + 1);
     return items;
+  }
+
+  /**
+   * The outputs of one pack with many rows, as a chunk; a row that makes the run throw fails alone. A model whose rows
+   * cannot be joined is run row by row.
+   */
+  async runTable(pack: Buffer): Promise<Buffer> {
+    const [input] = unpackTensors(pack) as [PackedTensor];
+    const writer = tableWriter(this.#manifest, this.#head);
+    await this.#runRows(input, 0, input.shape[0] as number, writer);
+    return writer.finish();
+  }
+
+  async #runRows(input: PackedTensor, from: number, to: number, writer: TableWriter): Promise<void> {
+    const count = to - from;
+    if (!this.joinable && count > 1) {
+      for (let i = from; i < to; i++) await this.#runRows(input, i, i + 1, writer);
+      return;
+    }
+    let outputs: Outputs;
+    try {
+      outputs = await this.#onnxRun([[rowsBetween(input, from, to)]]);
+    } catch (fault) {
+      if (count === 1) return writer.fail(inferenceFault(fault as Error));
+      const middle = from + (count >> 1);
+      await this.#runRows(input, from, middle, writer);
+      await this.#runRows(input, middle, to, writer);
+      return;
+    }
+    if (count > 1 && !Object.values(outputs).every((tensor) => tensor.dims[0] === count)) {
+      this.joinable = false;
+      return this.#runRows(input, from, to, writer);
+    }
+    writer.add(outputs, count);
   }
 
   close(): Promise<void> {
@@ -117,6 +155,12 @@ export class LoadedModel {
       throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
     });
   }
+}
+
+/** Rows [from, to) of a tensor [rows, …], as a view. */
+function rowsBetween({ bytes, dtype, name, shape }: PackedTensor, from: number, to: number): PackedTensor {
+  const stride = bytes.length / (shape[0] as number);
+  return { name, dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.subarray(from * stride, to * stride) };
 }
 
 const failed = (text: string, inferenceMs: number, batchRows: number): RunItem => ({

@@ -1,6 +1,6 @@
 import { Socket } from "node:net";
 import { Worker } from "node:worker_threads";
-import { decodeRun, encodeDone, encodeJsonFrame, type Frame, frameKinds, readFrames } from "../frames.js";
+import { decodeRun, encodeDone, encodeFrame, encodeJsonFrame, type Frame, frameKinds, readFrames } from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
 import { LoadedModel } from "./loaded-model.js";
 
@@ -24,6 +24,13 @@ async function handle(frame: Frame): Promise<void> {
     if (model === undefined) throw new Error(`run of a model that is not loaded: ${modelKey}`);
     const items = await model.run(packs);
     pipe.write(encodeDone(runId, model.joinable, items));
+    return;
+  }
+  if (frame.kind === frameKinds.runTable) {
+    const { modelKey, packs } = decodeRun(frame.body);
+    const model = models.get(modelKey);
+    if (model === undefined) throw new Error(`run of a model that is not loaded: ${modelKey}`);
+    pipe.write(encodeFrame(frameKinds.doneTable, await model.runTable(packs[0] as Buffer)));
     return;
   }
   const request = JSON.parse(frame.body.toString()) as LoadRequest;

@@ -1,12 +1,11 @@
 import { ServiceError } from "@millrace/shared/errors.js";
-import { tagOfId } from "@millrace/shared/keys.js";
-import { type PredictionStatus, predictionStatuses } from "@millrace/shared/prediction.js";
-import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
+import { type ModelKeys, tagOfId } from "@millrace/shared/keys.js";
+import type { LookUpDependencies } from "./look-up-prediction.js";
 import type { KnownModel } from "./model-directory.js";
 
 export interface ListQuery {
   model: string | null;
-  status: PredictionStatus | null;
+  status: string | null;
   limit: number;
   /** The last entry of the page before: newest first, then by id, so that later arrivals change nothing. */
   after: Entry | null;
@@ -22,12 +21,18 @@ const usualLimit = 20;
 /** Entries that one request looks at; a filter that leaves few of them ends the page early, not the server. */
 const lookedAt = 500;
 
+/** What is listed: where an owner's ids are, and how one is read, as JSON or null where it is not there any more. */
+export interface Listed {
+  index(keys: ModelKeys, owner: string): string;
+  read(owner: string, id: string): Promise<string | null>;
+}
+
 /** Reads the query of a listing. Throws `bad_query`. */
-export function parseListQuery(query: Record<string, unknown>): ListQuery {
+export function parseListQuery(query: Record<string, unknown>, statuses: readonly string[]): ListQuery {
   const { cursor, limit, model, status } = query;
   const bad = (detail: string) => new ServiceError("bad_query", detail);
-  if (status !== undefined && !(predictionStatuses as readonly unknown[]).includes(status)) {
-    throw bad(`status must be one of ${predictionStatuses.join(", ")}`);
+  if (status !== undefined && !statuses.includes(String(status))) {
+    throw bad(`status must be one of ${statuses.join(", ")}`);
   }
   const count = limit === undefined ? usualLimit : Number(limit);
   if (!/^\d{1,4}$/.test(String(limit ?? "1")) || count < 1 || count > largestLimit) {
@@ -35,24 +40,29 @@ export function parseListQuery(query: Record<string, unknown>): ListQuery {
   }
   return {
     model: model === undefined ? null : String(model),
-    status: (status as PredictionStatus | undefined) ?? null,
+    status: status === undefined ? null : String(status),
     limit: count,
     after: cursor === undefined ? null : decodeCursor(String(cursor)),
   };
 }
 
-/** The owner's predictions, newest first, as a JSON page; its cost does not depend on how many there are. */
-export async function listPredictions(deps: LookUpDependencies, owner: string, query: ListQuery): Promise<string> {
+/** What is the owner's, newest first, as a JSON page; its cost does not depend on how much there is. */
+export async function listOwned(
+  deps: Pick<LookUpDependencies, "redis" | "directory">,
+  listed: Listed,
+  owner: string,
+  query: ListQuery,
+): Promise<string> {
   const models = query.model === null ? deps.directory.all() : await oneModel(deps, query.model);
   const data: string[] = [];
   let after = query.after;
   let more = true;
   for (let looked = 0; data.length < query.limit && looked < lookedAt && more; ) {
     const wanted = query.status === null ? query.limit - data.length : Math.min(100, lookedAt - looked);
-    const page = await nextEntries(deps, models, owner, after, wanted);
+    const page = await nextEntries(deps, listed, models, owner, after, wanted);
     more = page.length === wanted;
     looked += page.length;
-    const texts = await Promise.all(page.map((entry) => readEntry(deps, owner, entry)));
+    const texts = await Promise.all(page.map(({ id }) => listed.read(owner, id)));
     for (const [i, text] of texts.entries()) {
       if (data.length === query.limit) {
         more = true;
@@ -68,7 +78,7 @@ export async function listPredictions(deps: LookUpDependencies, owner: string, q
 
 const statusOf = (json: string): string => (JSON.parse(json) as { status: string }).status;
 
-async function oneModel(deps: LookUpDependencies, name: string): Promise<KnownModel[]> {
+async function oneModel(deps: Pick<LookUpDependencies, "directory">, name: string): Promise<KnownModel[]> {
   const model = await deps.directory.find(name);
   if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
   return [model];
@@ -76,18 +86,20 @@ async function oneModel(deps: LookUpDependencies, name: string): Promise<KnownMo
 
 /** The next entries over all models, merged; each model has an index of its own, in its own slot. */
 async function nextEntries(
-  deps: LookUpDependencies,
+  deps: Pick<LookUpDependencies, "redis">,
+  listed: Listed,
   models: readonly KnownModel[],
   owner: string,
   after: Entry | null,
   count: number,
 ): Promise<Entry[]> {
-  const lists = await Promise.all(models.map((model) => entriesOf(deps, model, owner, after, count)));
+  const lists = await Promise.all(models.map((model) => entriesOf(deps, listed, model, owner, after, count)));
   return lists.flat().sort(newestFirst).slice(0, count);
 }
 
 async function entriesOf(
-  deps: LookUpDependencies,
+  deps: Pick<LookUpDependencies, "redis">,
+  listed: Listed,
   { keys }: KnownModel,
   owner: string,
   after: Entry | null,
@@ -98,7 +110,7 @@ async function entriesOf(
   // Many can have come in one millisecond, so those of the cursor's own are read past, not counted on to be few.
   for (let offset = 0; entries.length < count; offset += count) {
     const found = await deps.redis.zrevrangebyscore(
-      keys.owned(owner),
+      listed.index(keys, owner),
       max,
       "-inf",
       "WITHSCORES",
@@ -117,16 +129,6 @@ async function entriesOf(
 
 const newestFirst = (a: Entry, b: Entry): number =>
   b.createdAt - a.createdAt || (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
-
-/** What an entry stands for; null for one whose result time is over. */
-async function readEntry(deps: LookUpDependencies, owner: string, { id }: Entry): Promise<string | null> {
-  try {
-    return (await lookUpPrediction(deps, owner, id)).json;
-  } catch (fault) {
-    if (fault instanceof ServiceError && fault.code === "prediction_not_found") return null;
-    throw fault;
-  }
-}
 
 const encodeCursor = ({ createdAt, id }: Entry): string => Buffer.from(`${createdAt}.${id}`).toString("base64url");
 

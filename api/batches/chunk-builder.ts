@@ -1,0 +1,127 @@
+import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
+import { packTensors } from "@millrace/shared/tensor-pack.js";
+
+/** A chunk as it is staged: its place in the batch, its lines, its bytes. */
+export interface BuiltChunk {
+  number: number;
+  lines: number;
+  bytes: Buffer;
+}
+
+/** Gathers the lines of a batch into chunks, each handed on as soon as it is full. */
+export interface ChunkBuilder {
+  /** Lines so far. */
+  readonly lines: number;
+  /** Lines so far that are no valid input. */
+  readonly faults: number;
+  readonly chunks: number;
+  /** The next line is no valid input. */
+  addFault(code: string, detail: string): void;
+  /** Hands on what there is. */
+  end(): void;
+}
+
+/** For tabular models: rows of float32 numbers, which are written into `row` at `rowAt` and then added. */
+export interface TableBuilder extends ChunkBuilder {
+  readonly row: Float32Array;
+  readonly rowAt: number;
+  addRow(): void;
+}
+
+/** For other models: a tensor pack for each line. */
+export interface PacksBuilder extends ChunkBuilder {
+  addPack(pack: Buffer): void;
+}
+
+/** A fault costs what its text takes; many of them fill a chunk too. */
+const faultBytes = 150;
+
+abstract class Builder implements ChunkBuilder {
+  lines = 0;
+  faults = 0;
+  chunks = 0;
+  readonly #limits: { rows: number; bytes: number };
+  readonly #onChunk: (chunk: BuiltChunk) => void;
+  #start = 0;
+  #faults: LineFault[] = [];
+  #bytes = 0;
+
+  constructor(limits: { rows: number; bytes: number }, onChunk: (chunk: BuiltChunk) => void) {
+    this.#limits = limits;
+    this.#onChunk = onChunk;
+  }
+
+  addFault(code: string, detail: string): void {
+    this.#faults.push({ offset: this.lines - this.#start, code, detail: detail.slice(0, longestDetail) });
+    this.faults += 1;
+    this.added(faultBytes);
+  }
+
+  end(): void {
+    const { faults, lines } = this;
+    const count = lines - this.#start;
+    if (count === 0) return;
+    const { body, form } = this.takeBody();
+    const chunk = { start: this.#start, lines: count, faults: this.#faults, origins: null, form, width: 0, body };
+    this.#onChunk({ number: this.chunks, lines: count, bytes: encodeChunk(chunk) });
+    this.chunks += 1;
+    this.faults = faults;
+    this.#start = lines;
+    this.#faults = [];
+    this.#bytes = 0;
+  }
+
+  protected added(bytes: number): void {
+    this.lines += 1;
+    this.#bytes += bytes;
+    if (this.lines - this.#start >= this.#limits.rows || this.#bytes >= this.#limits.bytes) this.end();
+  }
+
+  protected abstract takeBody(): { form: "table" | "packs"; body: Uint8Array };
+}
+
+export class Table extends Builder implements TableBuilder {
+  readonly row: Float32Array;
+  rowAt = 0;
+  readonly #tensor: string;
+  readonly #width: number;
+
+  constructor(
+    { rows, tensor, width }: { tensor: string; width: number; rows: number },
+    onChunk: (chunk: BuiltChunk) => void,
+  ) {
+    super({ rows, bytes: Number.POSITIVE_INFINITY }, onChunk);
+    this.#tensor = tensor;
+    this.#width = width;
+    this.row = new Float32Array(rows * width);
+  }
+
+  addRow(): void {
+    this.rowAt += this.#width;
+    this.added(0);
+  }
+
+  protected takeBody() {
+    const rows = this.rowAt / this.#width;
+    const bytes = new Uint8Array(this.row.buffer, 0, 4 * this.rowAt);
+    this.rowAt = 0;
+    if (rows === 0) return { form: "table" as const, body: new Uint8Array(0) };
+    const tensor = { name: this.#tensor, dtype: "float32" as const, shape: [rows, this.#width], bytes };
+    return { form: "table" as const, body: packTensors([tensor]) };
+  }
+}
+
+export class Packs extends Builder implements PacksBuilder {
+  #packs: Buffer[] = [];
+
+  addPack(pack: Buffer): void {
+    this.#packs.push(pack);
+    this.added(pack.length);
+  }
+
+  protected takeBody() {
+    const body = joinParts(this.#packs);
+    this.#packs = [];
+    return { form: "packs" as const, body };
+  }
+}

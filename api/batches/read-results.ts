@@ -1,0 +1,46 @@
+import type { BatchRecord } from "@millrace/shared/batch.js";
+import { decodeChunk } from "@millrace/shared/bulk-chunk.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { ResultFormat } from "./format-results.js";
+
+/** Chunks that are read ahead of whoever takes the text. */
+const readAhead = 2;
+
+/**
+ * The results of a batch from line `from` on, as texts of one chunk each, in input order: of a final batch all of them, of
+ * a running one those that are done without a gap. Never holds more than a few chunks.
+ */
+export async function* resultTexts(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  batch: BatchRecord,
+  format: ResultFormat,
+  from: number,
+): AsyncGenerator<string[]> {
+  const counts = await redis.getBuffer(keys.batchLines(id));
+  if (counts === null) return;
+  let number = 0;
+  let start = 0;
+  while (number < batch.chunks && start + counts.readUInt32LE(4 * number) <= from) {
+    start += counts.readUInt32LE(4 * number);
+    number += 1;
+  }
+  const reads: Promise<Buffer | null>[] = [];
+  let next = number;
+  for (; number < batch.chunks; number++) {
+    for (; next < batch.chunks && next <= number + readAhead; next++) {
+      const read = redis.hgetBuffer(keys.batchResults(id), String(next));
+      read.catch(() => undefined);
+      reads.push(read);
+    }
+    const bytes = await reads.shift();
+    const lines = counts.readUInt32LE(4 * number);
+    const skip = Math.max(0, from - start);
+    if (bytes != null) yield format.chunk(decodeChunk(bytes), start, skip);
+    else if (batch.json === null) return;
+    else yield Array.from({ length: lines - skip }, (_, i) => format.canceled(start + skip + i));
+    start += lines;
+  }
+}

@@ -1,0 +1,183 @@
+import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
+import { featuresOf } from "@millrace/shared/pack-tabular.js";
+import type { Packer } from "@millrace/shared/packer.js";
+import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { type BuiltChunk, type ChunkBuilder, Packs, Table } from "./chunk-builder.js";
+import { type Bounds, keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
+
+/** Reads the inputs of a batch, one at a time and each as bytes of JSON, into chunks. */
+export interface RowReader {
+  readonly builder: ChunkBuilder;
+  /** Reads the input that is JSON text in bytes [from, to). What is not valid becomes a fault of its line. */
+  readJson(bytes: Buffer, from: number, to: number): void;
+  /** Reads an input that is parsed already. */
+  readValue(input: unknown): void;
+}
+
+/** A reader of tabular rows, whose numbers can also be read straight into the table. */
+export interface TableReader extends RowReader {
+  readonly builder: Table;
+  readonly features: readonly string[];
+  readonly bounds: Bounds | null;
+}
+
+const tableChunkBytes = 384 * 1024;
+const packsChunkBytes = 1024 * 1024;
+
+/** The reader of a model version's inputs. `onMalformed` is called for what is not JSON, with the builder to tell. */
+export function rowReader(
+  { manifest, pack }: { manifest: Manifest; pack: Packer },
+  onChunk: (chunk: BuiltChunk) => void,
+  onMalformed: OnMalformed = (builder) => builder.addFault("malformed_json", "the line is not JSON"),
+): RowReader {
+  return manifest.kind === "tabular"
+    ? tableReader(manifest, pack, onChunk, onMalformed)
+    : packsReader(manifest.batching.max_batch_rows, pack, onChunk, onMalformed);
+}
+
+type OnMalformed = (builder: ChunkBuilder) => void;
+
+/** Whether a reader is one of tabular rows. */
+export const readsTable = (reader: RowReader): reader is TableReader => reader.builder instanceof Table;
+
+function packsReader(
+  maxBatchRows: number,
+  pack: Packer,
+  onChunk: (chunk: BuiltChunk) => void,
+  onMalformed: OnMalformed,
+): RowReader {
+  const builder = new Packs({ rows: maxBatchRows, bytes: packsChunkBytes }, onChunk);
+  const readValue = (input: unknown) => {
+    const packed = pack(input);
+    if ("pack" in packed) builder.addPack(packed.pack);
+    else builder.addFault("invalid_input", complaintText(packed.complaints));
+  };
+  return { builder, readValue, readJson: jsonReader(builder, readValue, onMalformed) };
+}
+
+function tableReader(
+  manifest: TabularManifest,
+  pack: Packer,
+  onChunk: (chunk: BuiltChunk) => void,
+  onMalformed: OnMalformed,
+): TableReader {
+  const features = featuresOf(manifest);
+  const width = features.length;
+  const rows = Math.max(1, Math.min(manifest.batching.bulk_rows, Math.floor(tableChunkBytes / (4 * width))));
+  const builder = new Table({ tensor: manifest.input.tensor, width, rows }, onChunk);
+  const bounded = features.some(({ max, min }) => min !== undefined || max !== undefined);
+  const bounds: Bounds | null = bounded
+    ? {
+        min: Float64Array.from(features, ({ min }) => min ?? Number.NEGATIVE_INFINITY),
+        max: Float64Array.from(features, ({ max }) => max ?? Number.POSITIVE_INFINITY),
+      }
+    : null;
+
+  const readValue = (input: unknown) => {
+    const packed = pack(input);
+    if (!("pack" in packed)) return builder.addFault("invalid_input", complaintText(packed.complaints));
+    const [tensor] = unpackTensors(packed.pack);
+    const bytes = tensor?.bytes as Uint8Array;
+    new Uint8Array(builder.row.buffer).set(bytes, 4 * builder.rowAt);
+    builder.addRow();
+  };
+  const slowly = jsonReader(builder, readValue, onMalformed);
+  /** How the objects before began each member: `{"first":`, `,"second":` and so on, in the order that they had. */
+  let order: MemberOrder | null = null;
+  const readJson = (bytes: Buffer, from: number, to: number) => {
+    const first = bytes[from];
+    let end = -1;
+    if (first === openArray) {
+      end = scanNumbers(bytes, from + 1, to, builder.row, builder.rowAt, width, bounds);
+      if (end >= 0) end = closes(bytes, end, to, closeArray);
+    } else if (first === openObject && order !== null) end = scanObject(bytes, from, to, order, builder, bounds);
+    if (end === to) return builder.addRow();
+    const faults = builder.faults;
+    slowly(bytes, from, to);
+    if (first === openObject && builder.faults === faults)
+      order = orderOf(
+        bytes,
+        from,
+        to,
+        features.map(({ name }) => name),
+      );
+  };
+  return { builder, features: features.map(({ name }) => name), bounds, readValue, readJson };
+}
+
+const openArray = 0x5b;
+const closeArray = 0x5d;
+const openObject = 0x7b;
+const closeObject = 0x7d;
+const space = 0x20;
+
+/** Where the row ends if nothing but `bracket` and spaces stand in [at, to), which is `to`; else -1. */
+function closes(bytes: Buffer, at: number, to: number, bracket: number): number {
+  let p = at;
+  while (bytes[p] === space && p < to) p += 1;
+  if (bytes[p] !== bracket || p >= to) return -1;
+  p += 1;
+  while (bytes[p] === space && p < to) p += 1;
+  return p;
+}
+
+interface MemberOrder {
+  keys: Buffer[];
+  /** Position in the row of each. */
+  places: number[];
+}
+
+/** The order of an object's members, as the bytes of their keys; objects of one sender mostly have the same. */
+function orderOf(bytes: Buffer, from: number, to: number, features: readonly string[]): MemberOrder {
+  const names = Object.keys(JSON.parse(bytes.toString("utf8", from, to)) as object);
+  const place = new Map(features.map((name, i) => [name, i]));
+  return {
+    keys: names.map((name) => Buffer.from(`${JSON.stringify(name)}:`)),
+    places: names.map((name) => place.get(name) as number),
+  };
+}
+
+function scanObject(
+  bytes: Buffer,
+  from: number,
+  to: number,
+  { keys, places }: MemberOrder,
+  { row, rowAt }: Table,
+  bounds: Bounds | null,
+): number {
+  let p = from + 1;
+  for (let i = 0; i < keys.length; i++) {
+    if (i > 0) {
+      if (bytes[p] !== 0x2c) return -1;
+      p += 1;
+    }
+    if (bytes[p] === space) p += 1;
+    const key = keys[i] as Buffer;
+    const place = places[i] as number;
+    for (let k = 0; k < key.length; k++, p++) if (bytes[p] !== key[k]) return -1;
+    p = scanNumber(bytes, p, to);
+    if (p < 0 || !keepScanned(row, rowAt + place, bounds, place)) return -1;
+  }
+  return closes(bytes, p, to, closeObject);
+}
+
+function jsonReader(
+  builder: ChunkBuilder,
+  readValue: (input: unknown) => void,
+  onMalformed: OnMalformed,
+): RowReader["readJson"] {
+  return (bytes, from, to) => {
+    let input: unknown;
+    try {
+      input = JSON.parse(bytes.toString("utf8", from, to));
+    } catch {
+      return onMalformed(builder);
+    }
+    readValue(input);
+  };
+}
+
+function complaintText(complaints: readonly { detail: string; pointer: string }[]): string {
+  const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
+  return `${complaints[0]?.detail}${more}`;
+}

@@ -1,0 +1,84 @@
+import { createHash } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import type { Readable } from "node:stream";
+import { createGunzip, createInflate } from "node:zlib";
+import { ServiceError } from "@millrace/shared/errors.js";
+
+export interface UploadOptions {
+  maxBytes: number;
+  /** Whether to make a digest of the body, which costs. */
+  digest: boolean;
+  /** An upload of which nothing arrives for so long is broken off. */
+  idleMs: number;
+  /** Called with each piece, unpacked; the next one is read when it resolves. */
+  onBytes(bytes: Buffer): Promise<void>;
+}
+
+/** A body that unpacks to more than this many times its size is no data, at least not beyond the first of it. */
+const likelyRatio = 250;
+const freeBytes = 64 * 1024 * 1024;
+
+/**
+ * Reads a body at the pace of `onBytes`, unpacked where it is packed, and resolves to its digest or "". Rejects with
+ * `body_too_large` as soon as it is, with `malformed_body` where it cannot be unpacked, and when the client goes away.
+ */
+export async function readUpload(request: IncomingMessage, options: UploadOptions): Promise<string> {
+  const { maxBytes, onBytes } = options;
+  const tooLarge = () => new ServiceError("body_too_large", "the body is larger than MAX_BATCH_BYTES");
+  const encoding = String(request.headers["content-encoding"] ?? "identity").toLowerCase();
+  const packed = encoding !== "identity";
+  if (!packed && Number(request.headers["content-length"] ?? 0) > maxBytes) throw tooLarge();
+  const source = packed ? unpacked(request, encoding) : request;
+  const digest = options.digest ? createHash("sha256") : null;
+  let arrived = 0;
+  if (packed) request.on("data", (bytes: Buffer) => (arrived += bytes.length));
+  let total = 0;
+  const idle = setTimeout(() => request.destroy(new Error("nothing arrives")), options.idleMs);
+  try {
+    for await (const bytes of source.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      idle.refresh();
+      total += bytes.length;
+      if (total > maxBytes) throw tooLarge();
+      if (packed && total > freeBytes && total > likelyRatio * arrived) {
+        throw new ServiceError("body_too_large", `the body unpacks to over ${likelyRatio} times its size`);
+      }
+      digest?.update(bytes);
+      await onBytes(bytes);
+    }
+  } catch (fault) {
+    if (packed) request.unpipe();
+    if (typeof (fault as NodeJS.ErrnoException).code === "string" && /^Z_/.test((fault as { code: string }).code)) {
+      throw new ServiceError("malformed_body", "the body cannot be unpacked");
+    }
+    throw fault;
+  } finally {
+    clearTimeout(idle);
+    if (source !== request) source.destroy();
+  }
+  return digest === null ? "" : digest.digest("base64url");
+}
+
+function unpacked(request: IncomingMessage, encoding: string): Readable {
+  if (encoding !== "gzip" && encoding !== "x-gzip" && encoding !== "deflate") {
+    throw new ServiceError("unsupported_media_type", "Content-Encoding must be gzip, deflate or identity");
+  }
+  const stream = encoding === "deflate" ? createInflate() : createGunzip();
+  const broken = (fault: Error) => stream.destroy(fault);
+  request.on("error", broken);
+  request.on("close", () => {
+    if (!request.complete) broken(new Error("the client went away"));
+  });
+  request.pipe(stream);
+  return stream;
+}
+
+/** Lets a client that is still sending read the answer: what it sends is passed over for a moment. */
+export function passOver(request: IncomingMessage): void {
+  if (request.complete || request.destroyed) return;
+  request.resume();
+  setTimeout(() => {
+    if (!request.complete) request.destroy();
+  }, lingerMs).unref();
+}
+
+const lingerMs = 2000;

@@ -1,0 +1,207 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+
+export interface EnvelopeOptions {
+  /** The largest element of `inputs`, and the largest of all other members together. */
+  longestElementBytes: number;
+  longestOptionsBytes: number;
+  /** An element of `inputs`, as bytes [from, to) of a buffer that is only good for the moment. */
+  onElement(bytes: Buffer, from: number, to: number): void;
+  onTooLong(): void;
+}
+
+const quote = 0x22;
+const backslash = 0x5c;
+const comma = 0x2c;
+const openBracket = 0x5b;
+const closeBracket = 0x5d;
+const openBrace = 0x7b;
+const closeBrace = 0x7d;
+
+const isSpace = (c: number): boolean => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09;
+
+/**
+ * Reads `{ "inputs": [ … ], …options }` as it arrives: each element of `inputs` is handed on as soon as it is whole, and
+ * what stands around them is kept, with an empty array in their place, until it can be parsed as the JSON that it is.
+ */
+export class EnvelopeSplitter {
+  readonly #options: EnvelopeOptions;
+  /** What stands around the elements. */
+  #outside: Buffer[] = [];
+  #outsideBytes = 0;
+  #state: "outside" | "between" | "element" = "outside";
+  /** Nesting at this place: of the envelope, or of the element. */
+  #depth = 0;
+  #inString = false;
+  #escaped = false;
+  /** Outside, at the depth of the members: the string that was read last, and whether a colon followed it. */
+  #string: Buffer[] = [];
+  #key = "";
+  #afterColon = false;
+  #inputsSeen = false;
+  /** Between elements: whether a comma was read since the last one, or the array has just begun. */
+  #wantsElement = true;
+  #anyElement = false;
+  #element: Buffer[] = [];
+  #elementBytes = 0;
+  #tooLong = false;
+
+  constructor(options: EnvelopeOptions) {
+    this.#options = options;
+  }
+
+  push(bytes: Buffer): void {
+    let at = 0;
+    while (at < bytes.length) {
+      if (this.#state === "outside") at = this.#readOutside(bytes, at);
+      else if (this.#state === "between") at = this.#readBetween(bytes, at);
+      else at = this.#readElement(bytes, at);
+    }
+  }
+
+  /** The options, once the whole has been read. Throws `malformed_json`, or `invalid_request` for an envelope without inputs. */
+  end(): Record<string, unknown> {
+    if (this.#state !== "outside") throw malformed();
+    let envelope: unknown;
+    try {
+      envelope = JSON.parse(Buffer.concat(this.#outside).toString());
+    } catch {
+      throw malformed();
+    }
+    if (typeof envelope !== "object" || envelope === null || Array.isArray(envelope)) {
+      throw invalid("expected an object with inputs", "");
+    }
+    const { inputs, ...options } = envelope as Record<string, unknown>;
+    if (!this.#inputsSeen || !Array.isArray(inputs)) throw invalid("inputs must be an array", "/inputs");
+    return options;
+  }
+
+  #readOutside(bytes: Buffer, start: number): number {
+    let at = start;
+    for (; at < bytes.length; at++) {
+      const c = bytes[at] as number;
+      if (this.#inString) {
+        if (this.#escaped) this.#escaped = false;
+        else if (c === backslash) this.#escaped = true;
+        else if (c === quote) {
+          this.#inString = false;
+          if (this.#depth === 1 && !this.#afterColon) this.#key = Buffer.concat(this.#string).toString();
+        }
+        if (this.#inString && this.#depth === 1 && !this.#afterColon) this.#string.push(Buffer.of(c));
+        continue;
+      }
+      if (c === quote) {
+        this.#inString = true;
+        this.#string = [];
+      } else if (c === 0x3a && this.#depth === 1) this.#afterColon = true;
+      else if (c === comma && this.#depth === 1) this.#afterColon = false;
+      else if (c === openBracket && this.#depth === 1 && this.#afterColon && this.#key === "inputs") {
+        if (this.#inputsSeen) throw invalid("inputs is there twice", "/inputs");
+        this.#inputsSeen = true;
+        this.#keepOutside(bytes, start, at + 1);
+        this.#state = "between";
+        this.#wantsElement = true;
+        this.#anyElement = false;
+        return at + 1;
+      } else if (c === openBracket || c === openBrace) this.#depth += 1;
+      else if (c === closeBracket || c === closeBrace) this.#depth -= 1;
+    }
+    this.#keepOutside(bytes, start, at);
+    return at;
+  }
+
+  #keepOutside(bytes: Buffer, from: number, to: number): void {
+    this.#outsideBytes += to - from;
+    if (this.#outsideBytes > this.#options.longestOptionsBytes) {
+      throw new ServiceError("body_too_large", "what stands beside inputs is too large");
+    }
+    this.#outside.push(Buffer.from(bytes.subarray(from, to)));
+  }
+
+  #readBetween(bytes: Buffer, start: number): number {
+    for (let at = start; at < bytes.length; at++) {
+      const c = bytes[at] as number;
+      if (isSpace(c)) continue;
+      if (c === closeBracket) {
+        // A comma must be followed by an element.
+        if (this.#wantsElement && this.#anyElement) throw malformed();
+        this.#state = "outside";
+        this.#depth = 2;
+        return at;
+      }
+      if (c === comma) {
+        if (this.#wantsElement) throw malformed();
+        this.#wantsElement = true;
+        continue;
+      }
+      if (!this.#wantsElement) throw malformed();
+      this.#state = "element";
+      this.#depth = 0;
+      this.#wantsElement = false;
+      this.#anyElement = true;
+      return at;
+    }
+    return bytes.length;
+  }
+
+  #readElement(bytes: Buffer, start: number): number {
+    let depth = this.#depth;
+    for (let at = start; at < bytes.length; at++) {
+      const c = bytes[at] as number;
+      if (this.#inString) {
+        if (this.#escaped) this.#escaped = false;
+        else if (c === backslash) this.#escaped = true;
+        else if (c === quote) this.#inString = false;
+        continue;
+      }
+      // Nearly all bytes are digits, dots and commas within a row.
+      if (c === comma) {
+        if (depth === 0) return this.#endElement(bytes, start, at);
+      } else if (c === quote) this.#inString = true;
+      else if (c === openBracket || c === openBrace) depth += 1;
+      else if (c === closeBracket || c === closeBrace) {
+        if (depth === 0) return this.#endElement(bytes, start, at);
+        depth -= 1;
+      }
+    }
+    this.#depth = depth;
+    this.#keepElement(bytes, start, bytes.length);
+    return bytes.length;
+  }
+
+  #keepElement(bytes: Buffer, from: number, to: number): void {
+    if (this.#tooLong) return;
+    this.#elementBytes += to - from;
+    if (this.#elementBytes > this.#options.longestElementBytes) {
+      this.#tooLong = true;
+      this.#element = [];
+    } else this.#element.push(Buffer.from(bytes.subarray(from, to)));
+  }
+
+  #endElement(bytes: Buffer, from: number, to: number): number {
+    this.#state = "between";
+    if (this.#elementBytes === 0 && to - from <= this.#options.longestElementBytes) {
+      this.#options.onElement(bytes, from, trimmed(bytes, from, to));
+      return to;
+    }
+    this.#keepElement(bytes, from, to);
+    const element = Buffer.concat(this.#element);
+    this.#element = [];
+    this.#elementBytes = 0;
+    if (this.#tooLong) {
+      this.#tooLong = false;
+      this.#options.onTooLong();
+    } else this.#options.onElement(element, 0, trimmed(element, 0, element.length));
+    return to;
+  }
+}
+
+function trimmed(bytes: Buffer, from: number, to: number): number {
+  let end = to;
+  while (end > from && isSpace(bytes[end - 1] as number)) end -= 1;
+  return end;
+}
+
+const malformed = () => new ServiceError("malformed_json", "the body is not JSON");
+
+const invalid = (detail: string, pointer: string) =>
+  new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer }] });

@@ -1,0 +1,49 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import { dropStaged, stageChunk } from "@millrace/shared/scripts/batches.js";
+import type { BuiltChunk } from "./chunk-builder.js";
+
+/** Writes the chunks of one upload to Redis as they are built. */
+export interface ChunkStage {
+  add(chunk: BuiltChunk): void;
+  /** Resolves when so few are on their way that more may be built; keeps what is there from expiring. Rejects as Redis does. */
+  ready(): Promise<void>;
+  /** Resolves when all are there. */
+  settled(): Promise<void>;
+  /** Drops what is there; never rejects, because it expires all the same. */
+  drop(): Promise<void>;
+}
+
+const writesAtOnce = 4;
+
+export function stageChunks(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
+  const writes: Promise<void>[] = [];
+  let lastAt = Date.now();
+  const keep = async () => {
+    lastAt = Date.now();
+    await Promise.all([redis.pexpire(keys.batchChunks(id), keepMs), redis.pexpire(keys.batchLines(id), keepMs)]);
+  };
+  return {
+    add(chunk) {
+      lastAt = Date.now();
+      const write = stageChunk(redis, keys, id, chunk, keepMs);
+      // It is awaited in its turn; until then a failure must not count as unhandled.
+      write.catch(() => undefined);
+      writes.push(write);
+    },
+    async ready() {
+      while (writes.length > writesAtOnce) {
+        await writes[0];
+        writes.shift();
+      }
+      if (Date.now() - lastAt > keepMs / 3) await keep();
+    },
+    async settled() {
+      await Promise.all(writes.splice(0));
+    },
+    async drop() {
+      await Promise.allSettled(writes.splice(0));
+      await dropStaged(redis, keys, id).catch(() => undefined);
+    },
+  };
+}

@@ -1,0 +1,97 @@
+import { type BatchRecord, batchJson } from "@millrace/shared/batch.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { readBatch } from "@millrace/shared/scripts/batches.js";
+import type { Response } from "express";
+import type { KnownModel } from "../model-directory.js";
+import type { Notices } from "../notices.js";
+
+const lookEveryMs = 250;
+const heartbeatMs = 15_000;
+
+type OnLook = (batch: BatchRecord | null) => void;
+
+/** Looks at batches that somebody watches, four times a second each, however many watch it. */
+export class BatchWatch {
+  readonly #redis: RedisClient;
+  readonly #watched = new Map<string, { listeners: Set<OnLook>; timer: NodeJS.Timeout }>();
+
+  constructor(redis: RedisClient) {
+    this.#redis = redis;
+  }
+
+  /** Calls `onLook` with what is found, until the function that it returns is called. */
+  watch({ keys }: KnownModel, id: string, onLook: OnLook): () => void {
+    const watched = this.#watched.get(id) ?? {
+      listeners: new Set<OnLook>(),
+      timer: setInterval(() => look(), lookEveryMs),
+    };
+    const look = () => {
+      readBatch(this.#redis, keys, id).then(
+        (batch) => {
+          for (const listener of watched.listeners) listener(batch);
+        },
+        // The store is away for a moment; the next look may find it.
+        () => undefined,
+      );
+    };
+    this.#watched.set(id, watched);
+    watched.listeners.add(onLook);
+    return () => {
+      watched.listeners.delete(onLook);
+      if (watched.listeners.size > 0) return;
+      clearInterval(watched.timer);
+      if (this.#watched.get(id) === watched) this.#watched.delete(id);
+    };
+  }
+}
+
+/**
+ * Sends a batch's states as server-sent events `status`, at most four a second, until it is final. An event's id names how
+ * far it was; a client that reconnects with the last one's is sent what is new, and 204 after the final one.
+ */
+export async function streamBatchEvents(
+  deps: { watch: BatchWatch; notices: Notices },
+  model: KnownModel,
+  id: string,
+  first: BatchRecord,
+  lastEventId: string | undefined,
+  response: Response,
+  gone: AbortSignal,
+): Promise<void> {
+  let seen = lastEventId;
+  if (first.json !== null && stateId(first) === seen) {
+    response.status(204).end();
+    return;
+  }
+  response.writeHead(200, {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+  });
+  const show = (batch: BatchRecord) => {
+    const state = stateId(batch);
+    if (state === seen) return;
+    seen = state;
+    response.write(`event: status\nid: ${state}\ndata: ${batchJson(batch, Date.now())}\n\n`);
+  };
+  show(first);
+  if (first.json === null && !gone.aborted) {
+    const heartbeat = setInterval(() => response.write(": still here\n\n"), heartbeatMs);
+    await new Promise<void>((resolve) => {
+      const stop = deps.watch.watch(model, id, (batch) => {
+        if (batch !== null) show(batch);
+        if (batch === null || batch.json !== null || deps.notices.closed) end();
+      });
+      const end = () => {
+        stop();
+        resolve();
+      };
+      gone.addEventListener("abort", end);
+    });
+    clearInterval(heartbeat);
+  }
+  response.end();
+}
+
+const stateId = ({ canceled, failed, json, startedAt, succeeded }: BatchRecord): string =>
+  `${json !== null ? "final" : startedAt === null ? "queued" : "running"}-${succeeded}-${failed}-${canceled}`;

@@ -1,0 +1,198 @@
+import type { IncomingMessage } from "node:http";
+import { batchFrame } from "@millrace/shared/batch.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { digestOf, newId } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { commitBatch } from "@millrace/shared/scripts/batches.js";
+import type { ApiMetrics } from "../metrics.js";
+import type { KnownModel, KnownVersion } from "../model-directory.js";
+import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
+import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
+import { csvLines } from "./csv-rows.js";
+import { type RowReader, readsTable, rowReader } from "./read-rows.js";
+import { readUpload } from "./read-upload.js";
+import { EnvelopeSplitter } from "./split-envelope.js";
+import { LineSplitter } from "./split-lines.js";
+import { type ChunkStage, stageChunks } from "./stage-chunks.js";
+
+export interface TakeBatchDependencies extends FollowerDependencies {
+  redis: RedisClient;
+  metrics: ApiMetrics;
+  log: Logger;
+  maxBodyBytes: number;
+  maxBatchRows: number;
+  maxBatchBytes: number;
+  /** How long what has arrived of an upload is kept while nothing more does. */
+  uploadKeepMs: number;
+  resultTtlSeconds: number;
+}
+
+export interface BatchUpload {
+  request: IncomingMessage;
+  model: KnownModel;
+  owner: string;
+  form: "json" | "ndjson" | "csv";
+  /** What the query says; a JSON body says it itself, but for the version, which it may say too. */
+  options: BatchOptions;
+  requestId: string;
+  idempotencyKey: string | null;
+}
+
+/** What an upload came to: a new batch, or the one that the same key and body made before. */
+export interface TakenBatch {
+  id: string;
+  replayed: boolean;
+}
+
+const idleMs = 60_000;
+const longestOptionsBytes = 64 * 1024;
+
+/**
+ * Takes a batch as its body arrives: rows are checked and packed, chunks are staged in Redis, and one step makes them a
+ * batch when all of it is there. Whatever goes wrong before leaves no batch.
+ */
+export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload): Promise<TakenBatch> {
+  const { idempotencyKey, model, owner, request } = upload;
+  const id = newId(model.keys.tag);
+  const stage = stageChunks(deps.redis, model.keys, id, deps.uploadKeepMs);
+  try {
+    const version = versionOf(model, upload.options.version);
+    // What can be refused before the body is there, is.
+    await followerOf(deps, model, owner, upload.options.webhook);
+    const reading = read(deps, upload, version, stage);
+    const digest = await readUpload(request, {
+      maxBytes: deps.maxBatchBytes,
+      digest: idempotencyKey !== null,
+      idleMs,
+      async onBytes(bytes) {
+        reading.push(bytes);
+        if (reading.reader.builder.lines > deps.maxBatchRows) {
+          throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+        }
+        await stage.ready();
+      },
+    });
+    const options = reading.end();
+    if (options.version !== undefined) sameInput(version, versionOf(model, options.version));
+    const { builder } = reading.reader;
+    builder.end();
+    if (builder.lines > deps.maxBatchRows) {
+      throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+    }
+    if (builder.lines === 0) throw new ServiceError("invalid_request", "there is no input in the body");
+    await stage.settled();
+    if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);
+    return await commit(deps, upload, { id, options, digest, chunks: builder.chunks, lines: builder.lines });
+  } catch (fault) {
+    await stage.drop();
+    throw fault;
+  }
+}
+
+interface Reading {
+  reader: RowReader;
+  push(bytes: Buffer): void;
+  end(): BatchOptions;
+}
+
+function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVersion, stage: ChunkStage): Reading {
+  const known = { manifest: version.announcement.manifest, pack: version.pack };
+  const { form, options } = upload;
+  const longest = deps.maxBodyBytes;
+  if (form === "json") {
+    const reader = rowReader(known, stage.add, () => {
+      throw new ServiceError("malformed_json", "the body is not JSON");
+    });
+    const splitter = new EnvelopeSplitter({
+      longestElementBytes: longest,
+      longestOptionsBytes,
+      onElement: reader.readJson,
+      onTooLong: () => tooLong(reader, longest),
+    });
+    const end = () => {
+      const said = parseBatchOptions(splitter.end());
+      return { ...said, version: said.version ?? options.version };
+    };
+    return { reader, push: (bytes) => splitter.push(bytes), end };
+  }
+  const reader = rowReader(known, stage.add);
+  let onLine = reader.readJson;
+  if (form === "csv") {
+    if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models");
+    onLine = csvLines(reader);
+  }
+  const splitter = new LineSplitter({
+    longestLineBytes: longest,
+    quotes: form === "csv",
+    onLine,
+    onTooLong: () => tooLong(reader, longest),
+  });
+  const end = () => {
+    splitter.end();
+    return options;
+  };
+  return { reader, push: (bytes) => splitter.push(bytes), end };
+}
+
+const tooLong = (reader: RowReader, bytes: number) =>
+  reader.builder.addFault("row_too_large", `the row has more than ${bytes} bytes (MAX_BODY_BYTES)`);
+
+function versionOf(model: KnownModel, name: string = model.defaultVersion): KnownVersion {
+  const version = model.versions.get(name);
+  if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${name}`);
+  return version;
+}
+
+/** A version that is named after the inputs comes too late, unless it takes the same. */
+function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
+  if (packedFor === wanted) return;
+  const inputOf = ({ announcement: { inputs, manifest } }: KnownVersion) =>
+    JSON.stringify([inputs, manifest.kind, "input" in manifest ? manifest.input : null]);
+  if (inputOf(packedFor) === inputOf(wanted)) return;
+  const detail = "that version takes other inputs, so it must stand before them, or in the query";
+  throw new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: "/version" }] });
+}
+
+async function commit(
+  deps: TakeBatchDependencies,
+  { idempotencyKey, model, owner, requestId }: BatchUpload,
+  taken: { id: string; options: BatchOptions; digest: string; chunks: number; lines: number },
+): Promise<TakenBatch> {
+  const { chunks, digest, id, lines, options } = taken;
+  const version = options.version ?? model.defaultVersion;
+  const { announcement } = versionOf(model, version);
+  const { output } = announcement.manifest;
+  const modelDigest = announcement.digest;
+  const outcome = await commitBatch(deps.redis, model.keys, {
+    id,
+    owner,
+    nowMs: Date.now(),
+    chunks,
+    lines,
+    priority: options.priority,
+    resultTtlMs: deps.resultTtlSeconds * 1000,
+    idempotency:
+      idempotencyKey === null
+        ? null
+        : { key: idempotencyKey, bodyHash: digestOf("batch", digest, JSON.stringify(options)) },
+    followerJson: await followerOf(deps, model, owner, options.webhook),
+    fixed: {
+      version,
+      ...batchFrame({ id, model: model.name, version, modelDigest, metadata: options.metadata, retryOf: null }),
+      ...(output.head === "classifier" && { labels: JSON.stringify(output.labels) }),
+    },
+  });
+  if (outcome.kind === "mismatch") {
+    throw new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body");
+  }
+  if (outcome.kind === "lost") {
+    throw new ServiceError("redis_unavailable", "what had arrived of the batch is gone; send it again", {
+      retryAfterSeconds: 1,
+    });
+  }
+  if (outcome.kind === "accepted") {
+    deps.log.info("batch accepted", { request_id: requestId, model: model.name, batch_id: id, rows: lines });
+  }
+  return { id: outcome.id, replayed: outcome.kind === "replayed" };
+}

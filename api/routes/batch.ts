@@ -1,0 +1,189 @@
+import { once } from "node:events";
+import { batchFrame, batchJson } from "@millrace/shared/batch.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { newId, noticeChannel } from "@millrace/shared/keys.js";
+import { cancelBatch, commitBatch, dropStaged, stageFailed } from "@millrace/shared/scripts/batches.js";
+import { type Request, type RequestHandler, type Response, Router } from "express";
+import type { Caller } from "../authenticate.js";
+import { csvFormat, ndjsonFormat } from "../batches/format-results.js";
+import { awaitBatch, type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
+import { resultTexts } from "../batches/read-results.js";
+import { BatchWatch, streamBatchEvents } from "../batches/stream-batch-events.js";
+import { acceptsJson } from "../http-preferences.js";
+import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
+import { resource } from "../resource.js";
+
+interface BatchDependencies extends OwnBatchDependencies {
+  keyPrefix: string;
+  resultTtlSeconds: number;
+  uploadKeepMs: number;
+  mayPredict: RequestHandler;
+  mayRead: RequestHandler;
+}
+
+/** `/v1/batches/{id}`: read, events, results, cancel, retry. */
+export function batchRoutes(deps: BatchDependencies): Router {
+  const router = Router();
+  const watch = new BatchWatch(deps.redis);
+  const own = (request: Request, response: Response) =>
+    ownBatch(deps, (response.locals.caller as Caller).owner, request.params.id as string);
+
+  resource(router, "/v1/batches/:id", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request, "wait");
+        const waitMs = waitMsOf(request.query.wait, "bad_query");
+        const { owner } = response.locals.caller as Caller;
+        const gone = whenGone(response);
+        const json = await awaitBatch(deps, owner, request.params.id as string, waitMs, gone);
+        if (!gone.aborted) sendJson(response, 200, json);
+      },
+    ],
+  });
+
+  resource(router, "/v1/batches/:id/events", {
+    get: [
+      deps.mayRead,
+      async (request, response) => {
+        onlyQuery(request);
+        const { batch, model } = await own(request, response);
+        const last = request.headers["last-event-id"];
+        const id = request.params.id as string;
+        const lastId = typeof last === "string" ? last : undefined;
+        await streamBatchEvents({ ...deps, watch }, model, id, batch, lastId, response, whenGone(response));
+      },
+    ],
+  });
+
+  resource(router, "/v1/batches/:id/results", {
+    get: [deps.mayRead, (request, response) => sendResults(deps, request, response)],
+  });
+
+  resource(router, "/v1/batches/:id/cancel", {
+    post: [
+      deps.mayPredict,
+      acceptsJson,
+      async (request, response) => {
+        const { batch, model } = await own(request, response);
+        const id = request.params.id as string;
+        const settings = {
+          resultTtlMs: deps.resultTtlSeconds * 1000,
+          channelPrefix: noticeChannel(deps.keyPrefix, ""),
+        };
+        const json = batch.json === null ? await cancelBatch(deps.redis, model.keys, id, settings) : null;
+        if (json === null) throw new ServiceError("state_conflict", "it is final already");
+        sendJson(response, 200, json);
+      },
+    ],
+  });
+
+  resource(router, "/v1/batches/:id/retry", {
+    post: [
+      deps.mayPredict,
+      acceptsJson,
+      async (request, response) => {
+        const id = await retryBatch(deps, (response.locals.caller as Caller).owner, request.params.id as string);
+        const { owner } = response.locals.caller as Caller;
+        response.setHeader("Location", `/v1/batches/${id}`);
+        sendJson(response, 202, batchJson((await ownBatch(deps, owner, id)).batch, Date.now()));
+      },
+    ],
+  });
+  return router;
+}
+
+const chunksAtOnce = 32;
+
+/** Makes a new batch of the lines that failed; their inputs were kept when they did. Throws `state_conflict`. */
+async function retryBatch(deps: BatchDependencies, owner: string, id: string): Promise<string> {
+  const { batch, model } = await ownBatch(deps, owner, id);
+  if (batch.json === null) throw new ServiceError("state_conflict", "it is not final yet");
+  if (batch.failed === 0) throw new ServiceError("state_conflict", "none of its rows failed");
+  const { keys } = model;
+  const next = newId(keys.tag);
+  const numbers = (await deps.redis.hkeys(keys.batchFailed(id))).sort((a, b) => Number(a) - Number(b));
+  let lines = 0;
+  for (let i = 0; i < numbers.length; i += chunksAtOnce) {
+    lines += await stageFailed(deps.redis, keys, id, next, numbers.slice(i, i + chunksAtOnce), deps.uploadKeepMs);
+  }
+  const { metadata, model_digest: modelDigest } = JSON.parse(batch.json) as {
+    metadata: Record<string, unknown>;
+    model_digest: string;
+  };
+  const { version } = batch;
+  const { kind } = await commitBatch(deps.redis, keys, {
+    id: next,
+    owner,
+    nowMs: Date.now(),
+    chunks: numbers.length,
+    lines,
+    priority: 0,
+    resultTtlMs: deps.resultTtlSeconds * 1000,
+    idempotency: null,
+    followerJson: null,
+    fixed: {
+      version,
+      ...batchFrame({ id: next, model: model.name, version, modelDigest, metadata, retryOf: id }),
+      ...(batch.labels !== null && { labels: JSON.stringify(batch.labels) }),
+    },
+  });
+  if (kind === "accepted" && lines > 0) return next;
+  await dropStaged(deps.redis, keys, next);
+  throw new ServiceError("batch_not_found", "its inputs are not kept any more");
+}
+
+const usualLimit = 1000;
+const largestLimit = 10_000;
+
+/** Sends results as NDJSON or CSV streams, or as JSON pages, from the index that the query names. */
+async function sendResults(deps: BatchDependencies, request: Request, response: Response): Promise<void> {
+  onlyQuery(request, "from", "limit", "cursor");
+  const { owner } = response.locals.caller as Caller;
+  const id = request.params.id as string;
+  const { batch, model } = await ownBatch(deps, owner, id);
+  const type = request.accepts("application/x-ndjson", "text/csv", "application/json");
+  const { cursor, from, limit } = request.query;
+  const first = wholeNumber("from", cursor ?? from, 0, 0, 0xffff_ffff);
+  if (type === "application/json") {
+    const count = wholeNumber("limit", limit, usualLimit, 1, largestLimit);
+    const lines: string[] = [];
+    const format = ndjsonFormat(batch.labels, "");
+    for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
+      for (const text of texts) if (lines.length < count) lines.push(text);
+      if (lines.length === count) break;
+    }
+    const next = first + lines.length;
+    const more = batch.json === null || next < batch.total;
+    return sendJson(response, 200, `{"data":[${lines.join(",")}],"next_cursor":${more ? `"${next}"` : "null"}}`);
+  }
+  if (limit !== undefined || cursor !== undefined) {
+    throw new ServiceError("bad_query", "limit and cursor are for application/json pages");
+  }
+  if (type === false) {
+    throw new ServiceError("not_acceptable", "results are application/x-ndjson, text/csv or application/json");
+  }
+  const format = type === "text/csv" ? csvFormat(batch.labels) : ndjsonFormat(batch.labels);
+  const gone = whenGone(response);
+  response.writeHead(200, { "Content-Type": format.contentType, "Cache-Control": "no-store" });
+  if (request.method === "HEAD") {
+    response.end();
+    return;
+  }
+  if (format.header !== "") response.write(format.header);
+  for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
+    if (gone.aborted) return;
+    if (!response.write(texts.join(""))) await once(response, "drain", { signal: gone }).catch(() => undefined);
+  }
+  response.end();
+}
+
+function wholeNumber(name: string, text: unknown, preset: number, min: number, max: number): number {
+  if (text === undefined) return preset;
+  const value = Number(text);
+  if (!/^\d{1,10}$/.test(String(text)) || value < min || value > max) {
+    throw new ServiceError("bad_query", `${name} must be a whole number from ${min} to ${max}`);
+  }
+  return value;
+}

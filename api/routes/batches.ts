@@ -1,0 +1,84 @@
+import { batchJson, batchStatuses } from "@millrace/shared/batch.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { type Request, type RequestHandler, Router } from "express";
+import type { Caller } from "../authenticate.js";
+import { batchQuery, readBatchQuery } from "../batches/batch-options.js";
+import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
+import { passOver } from "../batches/read-upload.js";
+import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
+import { acceptsJson, isJson } from "../http-preferences.js";
+import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+import { idempotencyKeyOf } from "../submission.js";
+
+/** `POST /v1/models/{model}/batches` and `GET /v1/batches`. */
+export function batchesRoutes(
+  deps: TakeBatchDependencies & OwnBatchDependencies & { mayPredict: RequestHandler; mayRead: RequestHandler },
+): Router {
+  const router = Router();
+
+  resource(router, "/v1/models/:model/batches", {
+    post: [
+      deps.mayPredict,
+      acceptsJson,
+      async (request, response) => {
+        const { owner } = response.locals.caller as Caller;
+        try {
+          const form = formOf(request);
+          onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
+          const model = await deps.directory.find(request.params.model as string);
+          if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+          const { id, replayed } = await takeBatch(deps, {
+            request,
+            model,
+            owner,
+            form,
+            options: readBatchQuery(request.query),
+            requestId: response.locals.requestId,
+            idempotencyKey: idempotencyKeyOf(request.headers["idempotency-key"]),
+          });
+          const { batch } = await ownBatch(deps, owner, id);
+          response.setHeader("Location", `/v1/batches/${id}`);
+          if (replayed) response.setHeader("Idempotency-Replayed", "true");
+          sendJson(response, 202, batchJson(batch, Date.now()));
+        } finally {
+          passOver(request);
+        }
+      },
+    ],
+  });
+
+  const listed: Listed = {
+    index: (keys, owner) => keys.ownedBatches(owner),
+    async read(owner, id) {
+      try {
+        return batchJson((await ownBatch(deps, owner, id)).batch, Date.now());
+      } catch (fault) {
+        if (fault instanceof ServiceError && fault.code === "batch_not_found") return null;
+        throw fault;
+      }
+    },
+  };
+  resource(router, "/v1/batches", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request, "model", "status", "limit", "cursor");
+        const { owner } = response.locals.caller as Caller;
+        const query = parseListQuery(request.query, batchStatuses);
+        sendJson(response, 200, await listOwned(deps, listed, owner, query));
+      },
+    ],
+  });
+  return router;
+}
+
+function formOf(request: Request): "json" | "ndjson" | "csv" {
+  const type = (request.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase();
+  if (type === "application/x-ndjson" || type === "application/ndjson" || type === "application/jsonl") return "ndjson";
+  if (type === "text/csv") return "csv";
+  if (isJson(request)) return "json";
+  throw new ServiceError("unsupported_media_type", "send application/json, application/x-ndjson or text/csv");
+}

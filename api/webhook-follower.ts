@@ -1,0 +1,36 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { newId } from "@millrace/shared/keys.js";
+import type { Follower, WebhookEvent } from "@millrace/shared/scripts/deliveries.js";
+import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/webhook-target.js";
+import type { KnownModel } from "./model-directory.js";
+
+export interface FollowerDependencies {
+  webhooksSigned: boolean;
+  webhookAllowances: WebhookAllowances;
+}
+
+/**
+ * Who asks for a webhook, with an id for each delivery that may come of it, as JSON; null for who asks for none. Throws
+ * `invalid_request` for a URL that none may go to.
+ */
+export async function followerOf(
+  deps: FollowerDependencies,
+  model: KnownModel,
+  owner: string,
+  webhook: { url: string; events: readonly WebhookEvent[] } | undefined,
+): Promise<string | null> {
+  if (webhook === undefined) return null;
+  if (!deps.webhooksSigned)
+    throw new ServiceError("not_supported", "webhooks cannot be signed here: WEBHOOK_SECRET is not set");
+  try {
+    await checkWebhookUrl(webhook.url, deps.webhookAllowances);
+  } catch (fault) {
+    if (!(fault instanceof WebhookTargetError)) throw fault;
+    throw new ServiceError("invalid_request", fault.message, {
+      complaints: [{ detail: fault.message, pointer: "/webhook/url" }],
+    });
+  }
+  const follower: Follower = { owner, url: webhook.url, ids: {} };
+  for (const event of webhook.events) follower.ids[event] = newId(model.keys.tag);
+  return JSON.stringify(follower);
+}

@@ -1,0 +1,106 @@
+/** The states of a batch. It moves only forward, and a final one never changes. */
+export const batchStatuses = ["queued", "running", "succeeded", "partial", "failed", "canceled"] as const;
+
+export type BatchStatus = (typeof batchStatuses)[number];
+
+/**
+ * A batch as its hash in Redis holds it; times in ms since the epoch. What is fixed from the beginning is kept as JSON
+ * text, so that the step that ends a batch can write the whole of it.
+ */
+export interface BatchRecord {
+  owner: string;
+  version: string;
+  /** JSON from `{` to before `"status"`, and from after `"eta_ms"` to `}`. */
+  head: string;
+  tail: string;
+  total: number;
+  succeeded: number;
+  failed: number;
+  canceled: number;
+  chunks: number;
+  createdAt: number;
+  startedAt: number | null;
+  /** The final batch as JSON, written with its end and never changed. */
+  json: string | null;
+  /** Labels of a classifier, in the order of its classes. */
+  labels: readonly string[] | null;
+}
+
+/** The fields of a batch's hash that a `BatchRecord` is read from. */
+export const batchFields = [
+  "owner",
+  "version",
+  "head",
+  "tail",
+  "total",
+  "succeeded",
+  "failed",
+  "canceled",
+  "chunks",
+  "created",
+  "started",
+  "json",
+  "labels",
+] as const;
+
+/** Reads what `HMGET` gave for `batchFields`; null for a batch that is not there. */
+export function decodeBatch(values: readonly (string | null)[]): BatchRecord | null {
+  const [owner, version, head, tail, total, succeeded, failed, canceled, chunks, created, started, json, labels] =
+    values;
+  if (owner == null) return null;
+  return {
+    owner,
+    version: version ?? "",
+    head: head ?? "",
+    tail: tail ?? "",
+    total: Number(total),
+    succeeded: Number(succeeded),
+    failed: Number(failed),
+    canceled: Number(canceled ?? 0),
+    chunks: Number(chunks),
+    createdAt: Number(created),
+    startedAt: started == null ? null : Number(started),
+    json: json ?? null,
+    labels: labels == null ? null : (JSON.parse(labels) as string[]),
+  };
+}
+
+/** What is fixed about a batch from its beginning, as the two ends of its JSON. */
+export function batchFrame(batch: {
+  id: string;
+  model: string;
+  version: string;
+  modelDigest: string;
+  metadata: Record<string, unknown> | undefined;
+  retryOf: string | null;
+}): { head: string; tail: string } {
+  const path = `/v1/batches/${batch.id}`;
+  const urls = ["self", "events", "cancel", "results", "retry"].map(
+    (name) => `"${name}":"${path}${name === "self" ? "" : `/${name}`}"`,
+  );
+  return {
+    head:
+      `{"id":"${batch.id}","object":"batch","model":"${batch.model}","version":"${batch.version}",` +
+      `"model_digest":"${batch.modelDigest}",`,
+    tail:
+      `,"metadata":${batch.metadata === undefined ? "{}" : JSON.stringify(batch.metadata)},` +
+      `"retry_of":${batch.retryOf === null ? "null" : `"${batch.retryOf}"`},"urls":{${urls.join(",")}}}`,
+  };
+}
+
+/** The batch as the contract's JSON text, as it stands at `now`. */
+export function batchJson(batch: BatchRecord, now: number): string {
+  if (batch.json !== null) return batch.json;
+  const { createdAt, failed, head, startedAt, succeeded, tail, total } = batch;
+  const done = succeeded + failed;
+  const perMs = startedAt === null || now <= startedAt ? 0 : done / (now - startedAt);
+  const eta = perMs === 0 ? "null" : String(Math.round((total - done) / perMs));
+  return (
+    `${head}"status":"${startedAt === null ? "queued" : "running"}",` +
+    `"counts":{"total":${total},"succeeded":${succeeded},"failed":${failed},"canceled":0,"pending":${total - done}},` +
+    `"progress":${Math.floor((done / total) * 10_000) / 10_000},` +
+    `"created_at":"${new Date(createdAt).toISOString()}",` +
+    `"started_at":${startedAt === null ? "null" : `"${new Date(startedAt).toISOString()}"`},"finished_at":null,` +
+    `"rows_per_second":${Math.round(perMs * 1_000_000) / 1000},"eta_ms":${eta}${tail}`
+  );
+}

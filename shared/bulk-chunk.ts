@@ -1,0 +1,124 @@
+/** Why one line of a batch has no output; `offset` counts lines from the chunk's first. */
+export interface LineFault {
+  offset: number;
+  code: string;
+  detail: string;
+}
+
+/**
+ * What the lines without a fault of a chunk are, in order. Inputs: `table`, one tensor pack with a row each; `packs`, a
+ * tensor pack each. Outputs: `classes`, a class index (u16) and `width` probabilities (float32) each; `json`, JSON text each.
+ * `packs` and `json` are length-prefixed (u32).
+ */
+export type ChunkForm = "table" | "packs" | "classes" | "json";
+
+/** A run of consecutive lines of a batch, as inputs or as outputs. */
+export interface BulkChunk {
+  /** Index of its first line in the batch that it was read for. */
+  start: number;
+  lines: number;
+  /** In order of their offsets. */
+  faults: readonly LineFault[];
+  /** For a batch of another one's failed lines: each line's index in the first. */
+  origins: Uint32Array | null;
+  form: ChunkForm;
+  /** Classes of `classes`; else 0. */
+  width: number;
+  body: Uint8Array;
+}
+
+const forms = ["table", "packs", "classes", "json"] as const;
+const headBytes = 20;
+
+/**
+ * Layout, little-endian: layout (u8, 1), form (u8), origins (u8, 0 or 1), 0 (u8), lines (u32), faults (u32), width (u32), start (u32); then
+ * for each fault: offset (u32), length (u8) and code, length (u16) and detail in UTF-8; the origins (u32 each); the body.
+ */
+export function encodeChunk({ body, faults, form, lines, origins, start, width }: BulkChunk): Buffer {
+  const texts = faults.map(({ code, detail }) => [Buffer.from(code), Buffer.from(detail)] as const);
+  let size = headBytes + (origins === null ? 0 : 4 * lines) + body.length;
+  for (const [code, detail] of texts) size += 7 + code.length + detail.length;
+  const out = Buffer.allocUnsafe(size);
+  out.writeUInt8(1, 0);
+  out.writeUInt8(forms.indexOf(form), 1);
+  out.writeUInt8(origins === null ? 0 : 1, 2);
+  out.writeUInt8(0, 3);
+  out.writeUInt32LE(lines, 4);
+  out.writeUInt32LE(faults.length, 8);
+  out.writeUInt32LE(width, 12);
+  let at = out.writeUInt32LE(start, 16);
+  for (const [i, [code, detail]] of texts.entries()) {
+    at = out.writeUInt32LE((faults[i] as LineFault).offset, at);
+    at = out.writeUInt8(code.length, at);
+    at += code.copy(out, at);
+    at = out.writeUInt16LE(detail.length, at);
+    at += detail.copy(out, at);
+  }
+  if (origins !== null) for (const origin of origins) at = out.writeUInt32LE(origin, at);
+  out.set(body, at);
+  return out;
+}
+
+/** The chunk, its body as a view of `buffer`. Throws a RangeError for a layout that it does not know. */
+export function decodeChunk(buffer: Buffer): BulkChunk {
+  const form = forms[buffer.readUInt8(1)];
+  if (buffer.readUInt8(0) !== 1 || form === undefined) throw new RangeError("chunk of an unknown layout");
+  const lines = buffer.readUInt32LE(4);
+  const faults: LineFault[] = [];
+  let at = headBytes;
+  for (let left = buffer.readUInt32LE(8); left > 0; left--) {
+    const codeEnd = at + 5 + buffer.readUInt8(at + 4);
+    const end = codeEnd + 2 + buffer.readUInt16LE(codeEnd);
+    faults.push({
+      offset: buffer.readUInt32LE(at),
+      code: buffer.toString("utf8", at + 5, codeEnd),
+      detail: buffer.toString("utf8", codeEnd + 2, end),
+    });
+    at = end;
+  }
+  let origins: Uint32Array | null = null;
+  if (buffer.readUInt8(2) === 1) {
+    origins = new Uint32Array(lines);
+    for (let i = 0; i < lines; i++, at += 4) origins[i] = buffer.readUInt32LE(at);
+  }
+  const [width, start] = [buffer.readUInt32LE(12), buffer.readUInt32LE(16)];
+  return { start, lines, faults, origins, form, width, body: buffer.subarray(at) };
+}
+
+/** Length-prefixed parts, one after the other. */
+export function joinParts(parts: readonly Uint8Array[]): Buffer {
+  const out = Buffer.allocUnsafe(parts.reduce((size, part) => size + 4 + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    at = out.writeUInt32LE(part.length, at);
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+/** The parts that `joinParts` joined, as views. */
+export function splitParts(joined: Uint8Array): Buffer[] {
+  const buffer = Buffer.from(joined.buffer, joined.byteOffset, joined.byteLength);
+  const parts: Buffer[] = [];
+  for (let at = 0; at < buffer.length; ) {
+    const end = at + 4 + buffer.readUInt32LE(at);
+    parts.push(buffer.subarray(at + 4, end));
+    at = end;
+  }
+  return parts;
+}
+
+/** The offsets of the lines without a fault, in order. */
+export function faultlessOffsets({ faults, lines }: Pick<BulkChunk, "faults" | "lines">): number[] {
+  const offsets: number[] = [];
+  let next = 0;
+  for (let offset = 0; offset < lines; offset++) {
+    if (faults[next]?.offset === offset) next += 1;
+    else offsets.push(offset);
+  }
+  return offsets;
+}
+
+/** Details are cut to this many characters, so that a million bad lines stay small. */
+export const longestDetail = 300;

@@ -1,0 +1,355 @@
+import { type BatchRecord, batchFields, decodeBatch } from "../batch.js";
+import type { RedisClient } from "../connect-redis.js";
+import type { ModelKeys } from "../keys.js";
+import { bullAddLua } from "./bullmq-add.js";
+import { deliverLua } from "./deliveries.js";
+import { runScript, runScriptForBytes, type Script } from "./script.js";
+
+/**
+ * Batches, which rest on these rules:
+ * - Chunks are staged while the body arrives, in keys that expire; nothing leads to them. One step makes them a batch.
+ * - From then on a window of chunk jobs is in the model's queue of chunks. The step that writes a chunk's outputs, once
+ *   and fenced by its job's lock, counts them, drops its inputs, adds the next job and ends the batch with the last one.
+ * - A cancel is such an end too. An end never changes: what is done later is dropped.
+ * - No step's cost grows with the batch.
+ */
+export const chunkJobName = "chunk";
+
+/** Chunk jobs of a batch that are in the queue at once. */
+const windowChunks = 64;
+
+/**
+ * KEYS: chunks, lines. ARGV: chunk number, chunk, its lines, time to keep it (ms).
+ */
+const stageScript: Script = {
+  name: "millraceStageChunk",
+  lua: `
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('SETRANGE', KEYS[2], 4 * ARGV[1], struct.pack('<I4', ARGV[3]))
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+return 1`,
+};
+
+/** Keeps a chunk of a batch that is still being uploaded; what was staged before is kept as long. */
+export async function stageChunk(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  chunk: { number: number; lines: number; bytes: Buffer },
+  keepMs: number,
+): Promise<void> {
+  await runScript(
+    redis,
+    stageScript,
+    [keys.batchChunks(id), keys.batchLines(id)],
+    [chunk.number, chunk.bytes, chunk.lines, keepMs],
+  );
+}
+
+/** Drops what was staged for an upload that broke off. */
+export async function dropStaged(redis: RedisClient, keys: ModelKeys, id: string): Promise<void> {
+  await redis.unlink(keys.batchChunks(id), keys.batchLines(id));
+}
+
+/** KEYS: failed lines of the batch before, chunks, lines. ARGV: time to keep them (ms), then chunk numbers there. */
+const stageFailedScript: Script = {
+  name: "millraceStageFailed",
+  lua: `
+local total = 0
+local n = redis.call('HLEN', KEYS[2])
+for i = 2, #ARGV do
+  local chunk = redis.call('HGET', KEYS[1], ARGV[i])
+  if chunk then
+    local lines = struct.unpack('<I4', chunk, 5)
+    redis.call('HSET', KEYS[2], n, chunk)
+    redis.call('SETRANGE', KEYS[3], 4 * n, struct.pack('<I4', lines))
+    n = n + 1
+    total = total + lines
+  end
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[3], ARGV[1])
+return total`,
+};
+
+/** Stages chunks of another batch's failed lines; resolves to how many lines that are. */
+export async function stageFailed(
+  redis: RedisClient,
+  keys: ModelKeys,
+  from: string,
+  to: string,
+  numbers: readonly string[],
+  keepMs: number,
+): Promise<number> {
+  const scriptKeys = [keys.batchFailed(from), keys.batchChunks(to), keys.batchLines(to)];
+  return (await runScript(redis, stageFailedScript, scriptKeys, [keepMs, ...numbers])) as number;
+}
+
+/**
+ * KEYS: batch, chunks, lines, owned, bulk rows, idempotency. ARGV: id, now (ms), key base, queue prefix, chunks, lines, priority,
+ * result time (ms), hash of the body or "", follower or "", then the fixed fields of the batch, name and value in turn.
+ */
+const commitScript: Script = {
+  name: "millraceCommitBatch",
+  lua: `
+${bullAddLua}
+local id, now, base, queue, chunks = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+if ARGV[9] ~= '' then
+  local said = redis.call('GET', KEYS[6])
+  if said then
+    local hash, target = string.match(said, '^(.-)|(.*)$')
+    redis.call('UNLINK', KEYS[2], KEYS[3])
+    if hash ~= ARGV[9] then return {'mismatch', ''} end
+    return {'replayed', target}
+  end
+end
+if redis.call('HLEN', KEYS[2]) ~= chunks then
+  redis.call('UNLINK', KEYS[2], KEYS[3])
+  return {'lost', ''}
+end
+if ARGV[9] ~= '' then redis.call('SET', KEYS[6], ARGV[9] .. '|' .. id, 'EX', 86400) end
+redis.call('PERSIST', KEYS[2])
+redis.call('PERSIST', KEYS[3])
+local window = math.min(chunks, ${windowChunks})
+redis.call('HSET', KEYS[1], 'created', ARGV[2], 'chunks', ARGV[5], 'total', ARGV[6], 'priority', ARGV[7],
+  'succeeded', 0, 'failed', 0, 'done', 0, 'next', window, unpack(ARGV, 11))
+redis.call('INCRBY', KEYS[5], ARGV[6])
+redis.call('ZADD', KEYS[4], now, id)
+redis.call('PEXPIRE', KEYS[4], ARGV[8] + 604800000)
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[8], 'LIMIT', 0, 16)) do
+  if redis.call('EXISTS', base .. '/batch:' .. old) == 0 then redis.call('ZREM', KEYS[4], old) end
+end
+if ARGV[10] ~= '' then redis.call('RPUSH', base .. '/interest:' .. id, 'f' .. ARGV[10]) end
+for n = 0, window - 1 do
+  bullAdd(queue, id .. '-' .. n, '${chunkJobName}', '{"v":1,"b":"' .. id .. '","n":' .. n .. '}', now, 0, tonumber(ARGV[7]))
+end
+return {'accepted', id}`,
+};
+
+export interface BatchCommit {
+  id: string;
+  owner: string;
+  nowMs: number;
+  chunks: number;
+  lines: number;
+  /** 0 in order of arrival; 1 (first) to 1000 (last) behind those. */
+  priority: number;
+  resultTtlMs: number;
+  idempotency: { key: string; bodyHash: string } | null;
+  followerJson: string | null;
+  /** `version`, `head`, `tail` and `labels` of a `BatchRecord`. */
+  fixed: Readonly<Record<string, string>>;
+}
+
+/**
+ * Makes what was staged a batch. `replayed`: this key was used for the same body before, `id` is that batch; `mismatch`:
+ * for another body; `lost`: what was staged has expired.
+ */
+export async function commitBatch(
+  redis: RedisClient,
+  keys: ModelKeys,
+  commit: BatchCommit,
+): Promise<{ kind: "accepted" | "replayed" | "mismatch" | "lost"; id: string }> {
+  const { chunks, fixed, followerJson, id, idempotency, lines, nowMs, owner, priority, resultTtlMs } = commit;
+  const scriptKeys = [
+    keys.batch(id),
+    keys.batchChunks(id),
+    keys.batchLines(id),
+    keys.ownedBatches(owner),
+    keys.bulkRows,
+    keys.idempotency(owner, idempotency?.key ?? ""),
+  ];
+  const args = [id, nowMs, keys.base, keys.batchQueue, chunks, lines, priority, resultTtlMs];
+  args.push(idempotency?.bodyHash ?? "", followerJson ?? "", "owner", owner, ...Object.entries(fixed).flat());
+  const [kind, target] = (await runScript(redis, commitScript, scriptKeys, args)) as [
+    "accepted" | "replayed" | "mismatch" | "lost",
+    string,
+  ];
+  return { kind, id: target };
+}
+
+/** KEYS: batch, chunks, results. ARGV: chunk number, now (ms). */
+const takeScript: Script = {
+  name: "millraceTakeChunk",
+  lua: `
+local batch = redis.call('HMGET', KEYS[1], 'owner', 'json', 'started', 'version')
+if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return {'', ''} end
+if not batch[3] then redis.call('HSET', KEYS[1], 'started', ARGV[2]) end
+return {batch[4], redis.call('HGET', KEYS[2], ARGV[1])}`,
+};
+
+/** The version and inputs of a chunk whose outputs are still wanted, else null; the batch counts as started from now on. */
+export async function takeChunk(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  number: number,
+): Promise<{ version: string; bytes: Buffer } | null> {
+  const scriptKeys = [keys.batch(id), keys.batchChunks(id), keys.batchResults(id)];
+  const [version, bytes] = (await runScriptForBytes(redis, takeScript, scriptKeys, [number, Date.now()])) as [
+    Buffer,
+    Buffer | null,
+  ];
+  return version.length === 0 || bytes === null ? null : { version: version.toString(), bytes };
+}
+
+/**
+ * Lua: `endBatch(base, id, status, now, nowText, resultMs, webhook queue, channel prefix, body start)` ends the batch for
+ * good; needs `bullAddLua` and `deliverLua` before it.
+ */
+const endLua = `
+local function isoTime(ms)
+  local days, rest = math.floor(ms / 86400000), ms % 86400000
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ"', year, month, day, math.floor(rest / 3600000),
+    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+end
+local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, bodyStart)
+  local key = base .. '/batch:' .. id
+  local batch = redis.call('HMGET', key, 'head', 'tail', 'total', 'succeeded', 'failed', 'created', 'started')
+  local total, succeeded, failed = tonumber(batch[3]), tonumber(batch[4]), tonumber(batch[5])
+  local left = total - succeeded - failed
+  local status = canceled and 'canceled' or succeeded == total and 'succeeded' or succeeded == 0 and 'failed' or 'partial'
+  local started = batch[7] and tonumber(batch[7])
+  local perSecond = 0
+  if started and now > started then perSecond = (succeeded + failed) * 1000 / (now - started) end
+  local json = batch[1] .. string.format('"status":"%s","counts":{"total":%d,"succeeded":%d,"failed":%d,"canceled":%d,' ..
+    '"pending":0},"progress":%.4g,"created_at":%s,"started_at":%s,"finished_at":%s,"rows_per_second":%.10g,"eta_ms":null',
+    status, total, succeeded, failed, left, math.floor((total - left) / total * 10000) / 10000,
+    isoTime(tonumber(batch[6])), started and isoTime(started) or 'null', isoTime(now),
+    math.floor(perSecond * 1000 + 0.5) / 1000) .. batch[2]
+  redis.call('HSET', key, 'json', json, 'canceled', left)
+  redis.call('DECRBY', base .. '/bulk-rows', left)
+  local interest = redis.call('LRANGE', base .. '/interest:' .. id, 0, -1)
+  redis.call('UNLINK', base .. '/batch-chunks:' .. id, base .. '/interest:' .. id)
+  for _, name in ipairs({'/batch:', '/batch-lines:', '/batch-results:', '/batch-failed:'}) do
+    redis.call('PEXPIRE', base .. name .. id, resultMs)
+  end
+  deliver(base, webhooks, id, interest, 'batch.completed', bodyStart .. json .. '}', now)
+  for _, entry in ipairs(interest) do
+    if string.sub(entry, 1, 1) == 'w' then redis.call('PUBLISH', channels .. string.sub(entry, 2), id .. '\\n') end
+  end
+  return json
+end
+`;
+
+/**
+ * KEYS: batch, chunks, results, failed. ARGV: id, chunk number, lock token, outputs, succeeded, failed, inputs that failed or
+ * "", now (ms), key base, queue prefix, result time (ms), webhook queue prefix, channel prefix, webhook body up to its data.
+ */
+const finishScript: Script = {
+  name: "millraceFinishChunk",
+  lua: `
+${bullAddLua}
+${deliverLua}
+${endLua}
+local id, n, now, base, queue = ARGV[1], ARGV[2], tonumber(ARGV[8]), ARGV[9], ARGV[10]
+if redis.call('GET', queue .. id .. '-' .. n .. ':lock') ~= ARGV[3] then return 'lost' end
+redis.call('HDEL', base .. '/running', id .. '-' .. n)
+redis.call('HDEL', base .. '/deaths', id .. '-' .. n)
+local batch = redis.call('HMGET', KEYS[1], 'owner', 'json', 'chunks', 'next', 'priority')
+if not batch[1] or batch[2] then return 'ended' end
+if redis.call('HSETNX', KEYS[3], n, ARGV[4]) == 0 then return 'done' end
+redis.call('HDEL', KEYS[2], n)
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[4], n, ARGV[7]) end
+redis.call('HINCRBY', KEYS[1], 'succeeded', ARGV[5])
+redis.call('HINCRBY', KEYS[1], 'failed', ARGV[6])
+redis.call('DECRBY', base .. '/bulk-rows', ARGV[5] + ARGV[6])
+local next, chunks = tonumber(batch[4]), tonumber(batch[3])
+if next < chunks then
+  redis.call('HINCRBY', KEYS[1], 'next', 1)
+  bullAdd(queue, id .. '-' .. next, '${chunkJobName}', '{"v":1,"b":"' .. id .. '","n":' .. next .. '}', now, 0,
+    tonumber(batch[5]))
+end
+if redis.call('HINCRBY', KEYS[1], 'done', 1) < chunks then return 'written' end
+endBatch(base, id, false, now, ARGV[11], ARGV[12], ARGV[13], ARGV[14])
+return 'ended batch'`,
+};
+
+export interface ChunkFinish {
+  id: string;
+  number: number;
+  token: string;
+  /** Outputs, and the inputs of lines that failed or null where none did: chunks of `bulk-chunk.ts`. */
+  outputs: Buffer;
+  failedInputs: Buffer | null;
+  succeeded: number;
+  failed: number;
+}
+
+export interface BatchEndSettings {
+  resultTtlMs: number;
+  channelPrefix: string;
+}
+
+const completedBody = (nowMs: number): string =>
+  `{"type":"batch.completed","timestamp":"${new Date(nowMs).toISOString()}","data":`;
+
+/**
+ * Writes a chunk's outputs and, with the last chunk, ends the batch. `written`, `ended batch`: now; `done`: they were there
+ * before; `ended`: the batch was over; `lost`: the job is somebody else's by now. In the last three nothing was written.
+ */
+export async function finishChunk(
+  redis: RedisClient,
+  keys: ModelKeys,
+  finish: ChunkFinish,
+  { channelPrefix, resultTtlMs }: BatchEndSettings,
+): Promise<"written" | "ended batch" | "done" | "ended" | "lost"> {
+  const { failed, failedInputs, id, number, outputs, succeeded, token } = finish;
+  const nowMs = Date.now();
+  const scriptKeys = [keys.batch(id), keys.batchChunks(id), keys.batchResults(id), keys.batchFailed(id)];
+  return (await runScript(redis, finishScript, scriptKeys, [
+    id,
+    number,
+    token,
+    outputs,
+    succeeded,
+    failed,
+    failedInputs ?? "",
+    nowMs,
+    keys.base,
+    keys.batchQueue,
+    resultTtlMs,
+    keys.webhookQueue,
+    channelPrefix,
+    completedBody(nowMs),
+  ])) as "written" | "ended batch" | "done" | "ended" | "lost";
+}
+
+/** KEYS: batch. ARGV: id, now (ms), key base, result time (ms), webhook queue prefix, channel prefix, webhook body up to its data. */
+const cancelScript: Script = {
+  name: "millraceCancelBatch",
+  lua: `
+${bullAddLua}
+${deliverLua}
+${endLua}
+local batch = redis.call('HMGET', KEYS[1], 'owner', 'json')
+if not batch[1] or batch[2] then return false end
+return endBatch(ARGV[3], ARGV[1], true, tonumber(ARGV[2]), ARGV[4], ARGV[5], ARGV[6], ARGV[7])`,
+};
+
+/** Ends a batch as canceled: what is done is kept, the rest is dropped. Resolves to its JSON, or null where it was final. */
+export async function cancelBatch(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  { channelPrefix, resultTtlMs }: BatchEndSettings,
+): Promise<string | null> {
+  const nowMs = Date.now();
+  const args = [id, nowMs, keys.base, resultTtlMs, keys.webhookQueue, channelPrefix, completedBody(nowMs)];
+  return (await runScript(redis, cancelScript, [keys.batch(id)], args)) as string | null;
+}
+
+/** Reads a batch; null for one that is not known. */
+export async function readBatch(redis: RedisClient, keys: ModelKeys, id: string): Promise<BatchRecord | null> {
+  return decodeBatch(await redis.hmget(keys.batch(id), ...batchFields));
+}

@@ -1,0 +1,50 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { Worker } from "bullmq";
+import { completingBackend } from "./completing-backend.js";
+import type { ChunkJob, processChunk } from "./process-chunk.js";
+
+const retryDelayMs = 1000;
+
+/** Takes the jobs of one model's batch chunks. */
+export function createChunkConsumer(options: {
+  keys: ModelKeys;
+  redis: RedisClient;
+  concurrency: number;
+  process: ReturnType<typeof processChunk>;
+  log: Logger;
+}): Worker {
+  const { keys, log, redis } = options;
+
+  class ChunkWorker extends Worker {
+    protected override createJob(raw: Parameters<Worker["createJob"]>[0], id: string) {
+      const job = super.createJob(raw, id);
+      // What fails here is never the chunk's own fault, which is an output; so it is tried until it is done.
+      job.opts.attempts = Number.MAX_SAFE_INTEGER;
+      job.opts.backoff = { type: "fixed", delay: retryDelayMs };
+      return job;
+    }
+  }
+
+  const worker = new ChunkWorker(
+    keys.batchQueueName,
+    (job, token) => options.process(job as ChunkJob, token as string),
+    {
+      connection: redis as never,
+      prefix: keys.queuePrefix,
+      autorun: false,
+      concurrency: options.concurrency,
+      lockDuration: lockDurationMs,
+      stalledInterval: stalledIntervalMs,
+      maxStalledCount: Number.MAX_SAFE_INTEGER,
+      runRetryDelay: 500,
+      removeOnComplete: { count: keptJobs },
+      removeOnFail: { count: keptJobs },
+    },
+    completingBackend(redis, keys.batchQueue, lockDurationMs),
+  );
+  worker.on("error", (error) => log.warn("batch queue trouble", { queue: keys.batchQueueName, error }));
+  return worker;
+}

@@ -1,0 +1,245 @@
+import {
+  type BulkChunk,
+  decodeChunk,
+  encodeChunk,
+  faultlessOffsets,
+  joinParts,
+  type LineFault,
+  longestDetail,
+  splitParts,
+} from "@millrace/shared/bulk-chunk.js";
+import type { Logger } from "@millrace/shared/log.js";
+import type { ChunkFinish } from "@millrace/shared/scripts/batches.js";
+import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
+import { type PackedTensor, packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { DelayedError, WaitingError } from "bullmq";
+import { z } from "zod";
+import type { Dispatcher, Outcome } from "./dispatcher.js";
+import type { WorkerMetrics } from "./metrics.js";
+import { deathsToBlame, otherVersionDelayMs, type ServedVersion } from "./process-prediction.js";
+import type { RunNotebook } from "./run-notebook.js";
+
+/** What of a BullMQ job is used here. */
+export interface ChunkJob {
+  id?: string | undefined;
+  data: unknown;
+  attemptsStarted: number;
+  moveToDelayed(timestamp: number, token?: string): Promise<unknown>;
+  moveToWait(token?: string): Promise<unknown>;
+}
+
+export interface ProcessChunkOptions {
+  model: string;
+  workerId: string;
+  version(name: string): ServedVersion | undefined;
+  dispatcher: Pick<Dispatcher, "submit">;
+  /** The chunk's version and inputs; null where its outputs are not wanted any more. */
+  take(batch: string, number: number): Promise<{ version: string; bytes: Buffer } | null>;
+  finish(finish: ChunkFinish): Promise<string>;
+  notebook: Pick<RunNotebook, "note" | "noteLater" | "ended" | "forget">;
+  history(id: string): Promise<JobHistory>;
+  metrics: WorkerMetrics;
+  log: Logger;
+}
+
+const chunkJobSchema = z.object({ v: z.literal(1), b: z.string(), n: z.int().min(0) });
+
+/** The lines of a chunk that can be run: all of it, or a part of it after its whole killed a slot. */
+interface Rows {
+  count: number;
+  /** The packs of lines [from, to), as a slot is given them. */
+  packs(from: number, to: number): readonly Buffer[];
+  table: boolean;
+}
+
+/** Outputs of consecutive rows, or parts of them. */
+interface Part {
+  lines: number;
+  form: "classes" | "json";
+  width: number;
+  bodies: Uint8Array[];
+  faults: LineFault[];
+}
+
+/** The slots went away before the chunk was done; nothing of it is kept. */
+class ReleasedError extends Error {}
+
+/**
+ * The processor of a chunk's job. It runs as one; where that kills its slot it is tried again and then in halves, down to
+ * the lines that are to blame. The outputs are written before BullMQ hears of the end, once, so that a chunk that is
+ * handed out twice counts once.
+ */
+export function processChunk(options: ProcessChunkOptions) {
+  const { dispatcher, history, metrics, model, notebook, workerId } = options;
+
+  return async (job: ChunkJob, token: string): Promise<string> => {
+    const jobId = job.id as string;
+    const { b: batch, n: number } = chunkJobSchema.parse(job.data);
+    const taken = await options.take(batch, number);
+    if (taken === null) return "not wanted any more";
+    const served = options.version(taken.version);
+    if (served === undefined) {
+      await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
+      throw new DelayedError();
+    }
+    const deaths = job.attemptsStarted > 1 ? (await history(jobId)).deaths : 0;
+    const inputs = decodeChunk(taken.bytes);
+    const rows = rowsOf(inputs);
+    const submit = (from: number, to: number): Promise<Outcome> =>
+      dispatcher.submit({
+        id: jobId,
+        lane: served.lane,
+        pack: Buffer.alloc(0),
+        bulk: { packs: rows.packs(from, to), table: rows.table },
+        rows: to - from,
+        priority: 0,
+        signature: "",
+        alone: true,
+        onBegin(startedAt) {
+          const note = { startedAt, attempt: deaths + 1, alone: true, worker: workerId, token };
+          if (job.attemptsStarted > 1) void notebook.note(jobId, note, () => "");
+          else notebook.noteLater(jobId, note, () => "");
+        },
+      });
+    let part: Part;
+    try {
+      part =
+        deaths >= deathsToBlame
+          ? allFailed(rows.count, "poisoned", "whatever ran this part of the batch died, each time it was tried")
+          : await runRows(submit, 0, rows.count, true);
+    } catch (fault) {
+      if (!(fault instanceof ReleasedError)) throw fault;
+      notebook.ended(jobId);
+      await notebook.forget(jobId);
+      await job.moveToWait(token);
+      throw new WaitingError();
+    }
+    notebook.ended(jobId);
+    const { failedInputs, outputs } = merge(inputs, part);
+    const failed = outputs.faults.length;
+    const succeeded = outputs.lines - failed;
+    const outcome = await options.finish({
+      id: batch,
+      number,
+      token,
+      outputs: encodeChunk(outputs),
+      failedInputs: failedInputs === null ? null : encodeChunk(failedInputs),
+      succeeded,
+      failed,
+    });
+    if (outcome !== "written" && outcome !== "ended batch") return outcome;
+    const { version } = served;
+    metrics.bulkRows.inc({ model, version, status: "succeeded" }, succeeded);
+    metrics.bulkRows.inc({ model, version, status: "failed" }, failed);
+    if (outcome === "ended batch") options.log.info("batch finished", { batch_id: batch, model, version });
+    return outcome;
+  };
+
+  /** Runs rows [from, to); throws a ReleasedError when the worker ends first. */
+  async function runRows(
+    submit: (from: number, to: number) => Promise<Outcome>,
+    from: number,
+    to: number,
+    again: boolean,
+  ): Promise<Part> {
+    if (from === to) return allFailed(0, "", "");
+    const outcome = await submit(from, to);
+    if (outcome.kind === "done in bulk")
+      return outcome.table === null ? fromItems(outcome.items) : fromTable(outcome.table);
+    if (outcome.kind !== "blamed") throw new ReleasedError();
+    metrics.retries.inc({ model, code: outcome.code });
+    if (again) return runRows(submit, from, to, false);
+    if (to - from === 1) {
+      const late = outcome.code === "timeout";
+      return allFailed(1, outcome.code, late ? "the run took too long" : "the process that ran this input died");
+    }
+    const middle = from + ((to - from) >> 1);
+    const first = await runRows(submit, from, middle, false);
+    return joinTwo(first, await runRows(submit, middle, to, false));
+  }
+}
+
+function rowsOf({ body, faults, form, lines }: BulkChunk): Rows {
+  const count = lines - faults.length;
+  if (form === "packs") {
+    const packs = splitParts(body);
+    return { count, packs: (from, to) => packs.slice(from, to), table: false };
+  }
+  if (count === 0) return { count, packs: () => [], table: true };
+  const whole = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  const packs = (from: number, to: number) => [
+    from === 0 && to === count ? whole : packTensors([rowsBetween(whole, from, to)]),
+  ];
+  return { count, packs, table: true };
+}
+
+function rowsBetween(pack: Buffer, from: number, to: number): PackedTensor {
+  const [{ bytes, dtype, name, shape }] = unpackTensors(pack) as [PackedTensor];
+  const stride = bytes.length / (shape[0] as number);
+  return { name, dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.subarray(from * stride, to * stride) };
+}
+
+const allFailed = (count: number, code: string, detail: string): Part => ({
+  lines: count,
+  form: "json",
+  width: 0,
+  bodies: [],
+  faults: Array.from({ length: count }, (_, offset) => ({ offset, code, detail })),
+});
+
+function fromItems(items: Extract<Outcome, { kind: "done in bulk" }>["items"]): Part {
+  const faults: LineFault[] = [];
+  const texts: Buffer[] = [];
+  items.forEach((item, offset) => {
+    if (item.ok) texts.push(Buffer.from(item.text));
+    else faults.push({ offset, code: "inference_failed", detail: item.text.slice(0, longestDetail) });
+  });
+  return { lines: items.length, form: "json", width: 0, bodies: [joinParts(texts)], faults };
+}
+
+function fromTable(table: Buffer): Part {
+  const { body, faults, form, lines, width } = decodeChunk(table);
+  return { lines, form: form as Part["form"], width, bodies: [body], faults: [...faults] };
+}
+
+function joinTwo(a: Part, b: Part): Part {
+  // A part without outputs says nothing of their form.
+  const { form, width } = a.lines > a.faults.length ? a : b;
+  const faults = [...a.faults, ...b.faults.map((fault) => ({ ...fault, offset: fault.offset + a.lines }))];
+  return { lines: a.lines + b.lines, form, width, bodies: [...a.bodies, ...b.bodies], faults };
+}
+
+/** The outputs of all lines of a chunk, and the inputs of those that failed, or null where none did. */
+function merge(inputs: BulkChunk, part: Part): { outputs: BulkChunk; failedInputs: BulkChunk | null } {
+  const offsets = faultlessOffsets(inputs);
+  const ranFaults = part.faults.map((fault) => ({ ...fault, offset: offsets[fault.offset] as number }));
+  const faults = [...inputs.faults, ...ranFaults].sort((a, b) => a.offset - b.offset);
+  const { lines, origins, start } = inputs;
+  const { form, width } = part;
+  const outputs: BulkChunk = { start, lines, faults, origins, form, width, body: Buffer.concat(part.bodies) };
+  if (faults.length === 0) return { outputs, failedInputs: null };
+  return { outputs, failedInputs: failedOf(inputs, faults, new Set(part.faults.map(({ offset }) => offset))) };
+}
+
+/** Lines that failed, as a chunk of another batch: those that were never valid stay what they are. */
+function failedOf(inputs: BulkChunk, faults: readonly LineFault[], ranRows: ReadonlySet<number>): BulkChunk {
+  const never = new Set(inputs.faults.map(({ offset }) => offset));
+  const kept = faults.flatMap((fault, offset) => (never.has(fault.offset) ? [{ ...fault, offset }] : []));
+  const origins = Uint32Array.from(faults, ({ offset }) => inputs.origins?.[offset] ?? inputs.start + offset);
+  const rows = [...ranRows].sort((a, b) => a - b);
+  const body = bodyOf(inputs, rows);
+  return { start: 0, lines: faults.length, faults: kept, origins, form: inputs.form, width: 0, body };
+}
+
+function bodyOf({ body, form }: BulkChunk, rows: readonly number[]): Buffer {
+  if (rows.length === 0) return Buffer.alloc(0);
+  if (form === "packs") {
+    const packs = splitParts(body);
+    return joinParts(rows.map((row) => packs[row] as Buffer));
+  }
+  const whole = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  const [{ bytes, dtype, name, shape }] = unpackTensors(whole) as [PackedTensor];
+  const stride = bytes.length / (shape[0] as number);
+  const picked = Buffer.concat(rows.map((row) => bytes.subarray(row * stride, (row + 1) * stride)));
+  return packTensors([{ name, dtype, shape: [rows.length, ...shape.slice(1)], bytes: picked }]);
+}

@@ -1,0 +1,84 @@
+import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
+import type { Tensor } from "onnxruntime-node";
+import type { Head } from "./heads.js";
+
+type Outputs = Readonly<Record<string, Tensor>>;
+
+/** Gathers the outputs of a table's rows, in order, as a chunk of `bulk-chunk.ts`. */
+export interface TableWriter {
+  add(outputs: Outputs, rows: number): void;
+  /** The next row has no output. */
+  fail(detail: string): void;
+  finish(): Buffer;
+}
+
+/** A classifier's rows are kept as class index and probabilities, those of other heads as their JSON. */
+export function tableWriter(manifest: Manifest, head: Head): TableWriter {
+  const faults: LineFault[] = [];
+  const parts: Uint8Array[] = [];
+  let lines = 0;
+  const fail = (detail: string) => {
+    faults.push({ offset: lines, code: "inference_failed", detail: detail.slice(0, longestDetail) });
+    lines += 1;
+  };
+  const { output } = manifest;
+  if (output.head === "classifier") {
+    const width = output.labels.length;
+    return {
+      add(outputs, rows) {
+        const tensor = outputs[output.probabilities];
+        if (tensor === undefined || tensor.dims[1] !== width || tensor.type !== "float32") {
+          for (let r = 0; r < rows; r++) fail("the model gave no probabilities");
+          return;
+        }
+        const values = tensor.data as Float32Array;
+        const bytes = Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+        const record = 2 + 4 * width;
+        const part = Buffer.allocUnsafe(record * rows);
+        let at = 0;
+        for (let r = 0; r < rows; r++) {
+          const best = indexOfLargest(values, r * width, width);
+          if (best < 0) {
+            fail("the model gave a probability that is no number");
+            continue;
+          }
+          part.writeUInt16LE(best, at);
+          bytes.copy(part, at + 2, 4 * r * width, 4 * (r + 1) * width);
+          at += record;
+          lines += 1;
+        }
+        parts.push(part.subarray(0, at));
+      },
+      fail,
+      finish: () =>
+        encodeChunk({ start: 0, lines, faults, origins: null, form: "classes", width, body: Buffer.concat(parts) }),
+    };
+  }
+  return {
+    add(outputs, rows) {
+      for (let r = 0; r < rows; r++) {
+        const read = head(outputs, [r, r + 1]);
+        if (typeof read === "string") fail(read);
+        else {
+          parts.push(Buffer.from(read.json));
+          lines += 1;
+        }
+      }
+    },
+    fail,
+    finish: () =>
+      encodeChunk({ start: 0, lines, faults, origins: null, form: "json", width: 0, body: joinParts(parts) }),
+  };
+}
+
+/** The first of the largest values; -1 where one is no number. */
+function indexOfLargest(values: Float32Array, from: number, count: number): number {
+  let best = 0;
+  for (let c = 0; c < count; c++) {
+    const value = values[from + c] as number;
+    if (!Number.isFinite(value)) return -1;
+    if (value > (values[from + best] as number)) best = c;
+  }
+  return best;
+}
