@@ -7,7 +7,7 @@ export function createApiMetrics(queueDepths: () => Promise<{ model: string; sta
   collectDefaultMetrics({ register });
   new Gauge({
     name: "ml_queue_depth",
-    help: "Jobs of a model's queue by state",
+    help: "Jobs of a model's queue by state; batch_rows are rows of batches that are not done",
     labelNames: ["model", "state"],
     registers,
     async collect() {

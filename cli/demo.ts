@@ -1,10 +1,20 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { Webhook } from "standardwebhooks";
 import { sampleOf } from "./start-stack.js";
 
 const models = ["intrusion-random-forest", "intrusion-xgboost", "intrusion-decision-tree"];
 const samplesEach = 3;
 
+interface Caller {
+  apiUrl: string;
+  apiKey: string;
+}
+
 interface Row {
   model: string;
+  way: "single" | "bulk" | "webhook";
   sample: string;
   label: string;
   confidence: string;
@@ -13,21 +23,29 @@ interface Row {
 }
 
 /**
- * Runs predictions on the shipped samples and prints what came back. Resolves to whether every one succeeded and came
+ * Runs predictions on the shipped samples, single, in bulk and with a webhook, and prints what came back. Resolves to whether every one succeeded and came
  * out as the sample expects.
  */
-export async function runDemo(apiUrl: string, apiKey: string, say: (line: string) => void): Promise<boolean> {
+export async function runDemo(
+  apiUrl: string,
+  apiKey: string,
+  webhookSecret: string,
+  say: (line: string) => void,
+): Promise<boolean> {
+  const caller: Caller = { apiUrl, apiKey };
   const rows: Row[] = [];
   for (const model of models) {
-    for (let i = 0; i < samplesEach; i++) rows.push(await predict(apiUrl, apiKey, model, i));
+    for (let i = 0; i < samplesEach; i++) rows.push(await predict(caller, model, i));
+    rows.push(...(await bulk(caller, model)));
   }
+  rows.push(await webhook(caller, models[0] as string, webhookSecret));
   printTable(rows, say);
   const failed = rows.filter((row) => row.verdict !== "ok").length;
   say(failed === 0 ? `All ${rows.length} predictions succeeded.` : `${failed} of ${rows.length} predictions failed.`);
   return failed === 0;
 }
 
-async function predict(apiUrl: string, apiKey: string, model: string, index: number): Promise<Row> {
+async function predict({ apiKey, apiUrl }: Caller, model: string, index: number): Promise<Row> {
   const sample = await sampleOf(model, index);
   const begun = performance.now();
   const response = await fetch(`${apiUrl}/v1/models/${model}/predictions`, {
@@ -35,21 +53,86 @@ async function predict(apiUrl: string, apiKey: string, model: string, index: num
     headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json", prefer: "wait=30" },
     body: JSON.stringify({ input: sample.input, cache: false }),
   });
+  const body = (await response.json()) as Result;
+  return rowOf(model, "single", sample, body, begun);
+}
+
+/** All samples of a model as one batch; the time is that of the whole. */
+async function bulk({ apiKey, apiUrl }: Caller, model: string): Promise<Row[]> {
+  const samples = await Promise.all(Array.from({ length: samplesEach }, (_, i) => sampleOf(model, i)));
+  const authorization = `Bearer ${apiKey}`;
+  const begun = performance.now();
+  const accepted = await fetch(`${apiUrl}/v1/models/${model}/batches`, {
+    method: "POST",
+    headers: { authorization, "content-type": "application/json" },
+    body: JSON.stringify({ inputs: samples.map((sample) => sample.input) }),
+  });
+  const { urls } = (await accepted.json()) as { urls?: { self: string; results: string } };
+  if (urls === undefined) return samples.map((sample) => rowOf(model, "bulk", sample, { status: "refused" }, begun));
+  await fetch(`${apiUrl}${urls.self}?wait=30`, { headers: { authorization } });
+  const results = await fetch(`${apiUrl}${urls.results}`, { headers: { authorization } });
+  const lines = (await results.text()).trimEnd().split("\n");
+  return samples.map((sample, i) => rowOf(model, "bulk", sample, JSON.parse(lines[i] ?? "{}") as Result, begun));
+}
+
+/** One prediction whose result is called for: its webhook is received here, and its signature checked. */
+async function webhook({ apiKey, apiUrl }: Caller, model: string, secret: string): Promise<Row> {
+  const sample = await sampleOf(model, 0);
+  const receiver = createServer();
+  await once(receiver.listen(0, "127.0.0.1"), "listening");
+  const { port } = receiver.address() as AddressInfo;
+  const told = new Promise<Result>((resolve) => {
+    receiver.on("request", async (request, response) => {
+      const parts: Buffer[] = [];
+      for await (const part of request) parts.push(part as Buffer);
+      response.writeHead(204).end();
+      try {
+        const headers = request.headers as Record<string, string>;
+        const { data } = new Webhook(secret).verify(Buffer.concat(parts).toString(), headers) as { data: Result };
+        resolve(data);
+      } catch (fault) {
+        resolve({ status: "not verified", detail: (fault as Error).message });
+      }
+    });
+    setTimeout(() => resolve({ status: "not received" }), 15_000).unref();
+  });
+  const begun = performance.now();
+  try {
+    const response = await fetch(`${apiUrl}/v1/models/${model}/predictions`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
+      body: JSON.stringify({ input: sample.input, cache: false, webhook: { url: `http://127.0.0.1:${port}/` } }),
+    });
+    const accepted = (await response.json()) as Result;
+    return rowOf(model, "webhook", sample, response.status === 202 ? await told : accepted, begun);
+  } finally {
+    receiver.close();
+    receiver.closeAllConnections();
+  }
+}
+
+interface Result {
+  status?: string | number;
+  output?: { label: string; confidence: number } | null;
+  detail?: string;
+}
+
+function rowOf(
+  model: string,
+  way: Row["way"],
+  sample: { name: string; expected: unknown },
+  { detail = "", output, status }: Result,
+  begun: number,
+): Row {
   const ms = (performance.now() - begun).toFixed(1);
-  const body = (await response.json()) as {
-    status?: string | number;
-    output?: { label: string; confidence: number };
-    detail?: string;
-  };
   const expected = (sample.expected as { label: string }).label;
-  const label = body.output?.label ?? "";
-  const right = response.status === 200 && body.status === "succeeded" && label === expected;
-  const verdict = right ? "ok" : `expected ${expected}: ${response.status} ${body.status} ${body.detail ?? ""}`;
-  return { model, sample: sample.name, label, confidence: body.output?.confidence.toFixed(4) ?? "", ms, verdict };
+  const label = output?.label ?? "";
+  const verdict = status === "succeeded" && label === expected ? "ok" : `expected ${expected}: ${status} ${detail}`;
+  return { model, way, sample: sample.name, label, confidence: output?.confidence.toFixed(4) ?? "", ms, verdict };
 }
 
 function printTable(rows: readonly Row[], say: (line: string) => void): void {
-  const columns = ["model", "sample", "label", "confidence", "ms", "verdict"] as const;
+  const columns = ["model", "way", "sample", "label", "confidence", "ms", "verdict"] as const;
   const widths = columns.map((column) => Math.max(column.length, ...rows.map((row) => row[column].length)));
   const line = (cells: readonly string[]) => cells.map((cell, i) => cell.padEnd(widths[i] as number)).join("  ");
   say(line(columns));

@@ -16,15 +16,19 @@ async function start(args: readonly string[]): Promise<number> {
     process.stderr.write(`unknown option ${unknown[0]}\n\n${usage}`);
     return 2;
   }
-  const stack = await startStack(process.env, say);
+  const demo = args.includes("--demo");
+  // The demo's own receiver listens on this machine.
+  const allowed = [process.env.WEBHOOK_ALLOW_HOSTS, "127.0.0.1"].filter(Boolean).join(",");
+  const stack = await startStack(demo ? { ...process.env, WEBHOOK_ALLOW_HOSTS: allowed } : process.env, say);
   const stopped = new Promise<void>((resolve) => {
     process.on("SIGINT", resolve);
     process.on("SIGTERM", resolve);
   });
   try {
-    if (args.includes("--demo")) {
+    if (demo) {
+      const secret = stack.webhookSecret ?? (process.env.WEBHOOK_SECRET as string).split(/\s+/)[0];
       if (stack.apiKey === null) throw new Error("the demo makes a key of its own: unset API_KEYS and API_KEYS_FILE");
-      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, say), stack.broken])) ? 0 : 1;
+      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, secret as string, say), stack.broken])) ? 0 : 1;
     }
     await greet(stack);
     await Promise.race([stopped, stack.broken]);

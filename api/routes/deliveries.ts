@@ -4,6 +4,7 @@ import { type ModelKeys, tagOfId } from "@millrace/shared/keys.js";
 import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
 import { type RequestHandler, Router } from "express";
 import type { Caller } from "../authenticate.js";
+import { ownBatch } from "../batches/own-batch.js";
 import { acceptsJson } from "../http-preferences.js";
 import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../look-up-prediction.js";
 import { onlyQuery, sendJson } from "../request-context.js";
@@ -11,7 +12,7 @@ import { resource } from "../resource.js";
 
 const unknownDelivery = () => new ServiceError("delivery_not_found", "there is no such delivery");
 
-/** `GET /v1/predictions/{id}/deliveries` and `POST /v1/deliveries/{id}/redeliver`. */
+/** `GET /v1/predictions/{id}/deliveries`, the same of batches, and `POST /v1/deliveries/{id}/redeliver`. */
 export function deliveryRoutes(
   deps: LookUpDependencies & { mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
@@ -27,11 +28,21 @@ export function deliveryRoutes(
         const id = request.params.id as string;
         await lookUpPrediction(deps, owner, id);
         const { keys } = await modelOfId(deps, id);
-        const ids = await deps.redis.lrange(keys.deliveries(id), 0, -1);
-        const found = await Promise.all(ids.map((deliveryId) => readDelivery(deps.redis, keys, deliveryId)));
-        const own = found.filter((delivery): delivery is Delivery => delivery?.owner === owner);
-        const data = await Promise.all(own.map((delivery) => describeDelivery(deps.redis, keys, delivery)));
-        sendJson(response, 200, JSON.stringify({ data }));
+        sendJson(response, 200, await listDeliveries(deps.redis, keys, owner, id));
+      },
+    ],
+  });
+
+  resource(router, "/v1/batches/:id/deliveries", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const { owner } = response.locals.caller as Caller;
+        const id = request.params.id as string;
+        const { model } = await ownBatch(deps, owner, id);
+        sendJson(response, 200, await listDeliveries(deps.redis, model.keys, owner, id));
       },
     ],
   });
@@ -57,6 +68,14 @@ export function deliveryRoutes(
     ],
   });
   return router;
+}
+
+/** The owner's deliveries of a prediction or batch, as a JSON page. */
+async function listDeliveries(redis: RedisClient, keys: ModelKeys, owner: string, id: string): Promise<string> {
+  const ids = await redis.lrange(keys.deliveries(id), 0, -1);
+  const found = await Promise.all(ids.map((deliveryId) => readDelivery(redis, keys, deliveryId)));
+  const own = found.filter((delivery): delivery is Delivery => delivery?.owner === owner);
+  return JSON.stringify({ data: await Promise.all(own.map((delivery) => describeDelivery(redis, keys, delivery))) });
 }
 
 async function describeDelivery(redis: RedisClient, keys: ModelKeys, delivery: Delivery): Promise<object> {

@@ -64,18 +64,20 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
   });
   const handle = server.getRouter() as RequestHandler;
   return (request, response, next) => {
-    for (const model of deps.directory.all()) {
-      if (queues.has(model.name)) continue;
-      const queue = new Queue(model.name, {
-        connection: connection as never,
-        prefix: model.keys.queuePrefix,
-        skipMetasUpdate: true,
-      });
-      queue.on("error", () => undefined);
-      queues.set(model.name, queue);
-      const adapter = new BullMQAdapter(queue, { readOnlyMode: true });
-      adapter.setFormatter("data", (data: unknown) => readableJob(data, deps.directory, model.name));
-      board.addQueue(adapter);
+    for (const { keys, name } of deps.directory.all()) {
+      if (queues.has(name)) continue;
+      for (const queueName of [name, keys.batchQueueName, keys.webhookQueueName]) {
+        const queue = new Queue(queueName, {
+          connection: connection as never,
+          prefix: keys.queuePrefix,
+          skipMetasUpdate: true,
+        });
+        queue.on("error", () => undefined);
+        queues.set(queueName, queue);
+        const adapter = new BullMQAdapter(queue, { readOnlyMode: true });
+        adapter.setFormatter("data", (data: unknown) => readableJob(data, deps.directory, name));
+        board.addQueue(adapter);
+      }
     }
     handle(request, response, next);
   };
