@@ -1,6 +1,6 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { TableReader } from "./read-rows.js";
-import { keepScanned, scanNumber } from "./scan-numbers.js";
+import { keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
 import type { OnLine } from "./split-lines.js";
 
 /**
@@ -9,13 +9,19 @@ import type { OnLine } from "./split-lines.js";
  */
 export function csvLines(reader: TableReader): OnLine {
   let places: Int32Array | null = null;
+  let inOrder = false;
   const { bounds, builder, features } = reader;
   return (bytes, from, to) => {
     if (places === null) {
       places = placesOf(splitFields(bytes.toString("utf8", from, to)) ?? [], features);
+      inOrder = places.every((place, i) => place === i);
       return;
     }
     const { row, rowAt } = builder;
+    if (inOrder && scanNumbers(bytes, from, to, row, rowAt, places.length, bounds) === to) {
+      builder.addRow();
+      return;
+    }
     let p = from;
     let i = 0;
     for (; i < places.length; i++) {

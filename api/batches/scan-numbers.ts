@@ -8,6 +8,12 @@ export interface Bounds {
 const exactPowers = Float64Array.from({ length: 23 }, (_, i) => Number(`1e${i}`));
 const comma = 0x2c;
 const space = 0x20;
+const minus = 0x2d;
+const zero = 0x30;
+const dot = 0x2e;
+
+/** The number that was read last: a second return value, in an array because a variable would be allocated anew each time. */
+const scanned = new Float64Array(1);
 
 /**
  * Reads `count` numbers of JSON's grammar from `bytes` [from, to), separated by commas, into `row` from `at`, each as
@@ -26,76 +32,121 @@ export function scanNumbers(
   let p = from;
   for (let i = 0; i < count; i++) {
     if (i > 0) {
-      while (bytes[p] === space && p < to) p += 1;
-      if (bytes[p] !== comma || p >= to) return -1;
+      while (bytes[p] === space) p += 1;
+      if (bytes[p] !== comma) return -1;
       p += 1;
     }
-    p = scanNumber(bytes, p, to);
+    // Most numbers are a few digits and no more.
+    let digit = (bytes[p] as number) - zero;
+    const next = (bytes[p + 1] as number) - zero;
+    if (digit >= 0 && digit <= 9 && next === comma - zero) {
+      row[at + i] = digit;
+      if (bounds !== null && !(digit >= (bounds.min[i] as number) && digit <= (bounds.max[i] as number))) return -1;
+      p += 1;
+      continue;
+    }
+    if (digit >= 1 && digit <= 9) {
+      let whole = 0;
+      const last = p + 9;
+      do {
+        whole = (whole * 10 + digit) | 0;
+        p += 1;
+        digit = (bytes[p] as number) - zero;
+      } while (digit >= 0 && digit <= 9 && p < last);
+      if (digit === comma - zero) {
+        row[at + i] = whole;
+        if (bounds !== null && !(whole >= (bounds.min[i] as number) && whole <= (bounds.max[i] as number))) return -1;
+        continue;
+      }
+      p = scanRest(bytes, p, to, whole);
+    } else p = scanNumber(bytes, p, to);
     if (p < 0 || !keepScanned(row, at + i, bounds, i)) return -1;
   }
-  return p;
+  return p <= to ? p : -1;
 }
 
 /** Puts the number that was read last into `row`; false where it is beyond a 32-bit float or the bounds of feature `i`. */
 export function keepScanned(row: Float32Array, at: number, bounds: Bounds | null, i: number): boolean {
-  row[at] = scanned;
+  const value = scanned[0] as number;
+  row[at] = value;
   const kept = row[at] as number;
   if (kept - kept !== 0) return false;
-  return bounds === null || (scanned >= (bounds.min[i] as number) && scanned <= (bounds.max[i] as number));
+  return bounds === null || (value >= (bounds.min[i] as number) && value <= (bounds.max[i] as number));
 }
-
-/** The number that `scanNumber` read last; a second return value that costs nothing. */
-let scanned = 0;
 
 /** Reads one number of JSON's grammar, after spaces, for `keepScanned`. Returns where it ends, or -1. */
 export function scanNumber(bytes: Buffer, from: number, to: number): number {
   let p = from;
   while (bytes[p] === space && p < to) p += 1;
-  const start = p;
-  let c = bytes[p] as number;
-  const negative = c === 0x2d;
-  if (negative) c = bytes[++p] as number;
-  if (!(c >= 0x30 && c <= 0x39) || p >= to) return -1;
-  let mantissa = 0;
-  let digits = 0;
-  if (c === 0x30) {
-    c = bytes[++p] as number;
-    if (c >= 0x30 && c <= 0x39 && p < to) return -1;
-  } else {
-    do {
-      mantissa = mantissa * 10 + (c - 0x30);
-      digits += 1;
-      c = bytes[++p] as number;
-    } while (c >= 0x30 && c <= 0x39 && p < to);
+  if (bytes[p] === minus) {
+    const end = scanUnsigned(bytes, p + 1, to);
+    scanned[0] = -(scanned[0] as number);
+    return end;
+  }
+  return scanUnsigned(bytes, p, to);
+}
+
+function scanUnsigned(bytes: Buffer, from: number, to: number): number {
+  const digit = (bytes[from] as number) - zero;
+  if (!(digit >= 0 && digit <= 9) || from >= to) return -1;
+  if (digit > 0) return scanRest(bytes, from + 1, to, digit);
+  const next = (bytes[from + 1] as number) - zero;
+  if (next >= 0 && next <= 9 && from + 1 < to) return -1;
+  return scanRest(bytes, from + 1, to, 0);
+}
+
+/** Goes on after the first digits of an unsigned number, at most nine, which make `begun`. */
+function scanRest(bytes: Buffer, from: number, to: number, begun: number): number {
+  let mantissa = begun;
+  let p = from;
+  let c = p < to ? (bytes[p] as number) : 0;
+  if (begun !== 0) {
+    while (c >= 0x30 && c <= 0x39) {
+      mantissa = mantissa * 10 + (c - zero);
+      p += 1;
+      c = p < to ? (bytes[p] as number) : 0;
+    }
   }
   let scale = 0;
-  if (c === 0x2e && p < to) {
-    const first = ++p;
-    c = bytes[p] as number;
-    while (c >= 0x30 && c <= 0x39 && p < to) {
-      mantissa = mantissa * 10 + (c - 0x30);
-      if (mantissa > 0) digits += 1;
-      c = bytes[++p] as number;
+  if (c === dot) {
+    const first = p + 1;
+    p = first;
+    c = p < to ? (bytes[p] as number) : 0;
+    while (c >= 0x30 && c <= 0x39) {
+      mantissa = mantissa * 10 + (c - zero);
+      p += 1;
+      c = p < to ? (bytes[p] as number) : 0;
     }
     if (p === first) return -1;
     scale = first - p;
   }
-  if ((c === 0x65 || c === 0x45) && p < to) {
-    c = bytes[++p] as number;
-    const minus = c === 0x2d;
-    if (minus || c === 0x2b) c = bytes[++p] as number;
+  if (c === 0x65 || c === 0x45) {
+    p += 1;
+    c = p < to ? (bytes[p] as number) : 0;
+    const negative = c === minus;
+    if (negative || c === 0x2b) {
+      p += 1;
+      c = p < to ? (bytes[p] as number) : 0;
+    }
     const first = p;
     let exponent = 0;
-    while (c >= 0x30 && c <= 0x39 && p < to) {
-      exponent = exponent * 10 + (c - 0x30);
-      c = bytes[++p] as number;
+    while (c >= 0x30 && c <= 0x39) {
+      exponent = exponent * 10 + (c - zero);
+      p += 1;
+      c = p < to ? (bytes[p] as number) : 0;
     }
     if (p === first) return -1;
-    scale += minus ? -exponent : exponent;
+    scale += negative ? -exponent : exponent;
   }
-  if (digits <= 15 && scale >= -22 && scale <= 22) {
-    const size = scale < 0 ? mantissa / (exactPowers[-scale] as number) : mantissa * (exactPowers[scale] as number);
-    scanned = negative ? -size : size;
-  } else scanned = Number(bytes.toString("latin1", start, p));
+  if (mantissa <= Number.MAX_SAFE_INTEGER && scale >= -22 && scale <= 22) {
+    scanned[0] = scale < 0 ? mantissa / (exactPowers[-scale] as number) : mantissa * (exactPowers[scale] as number);
+  } else scanned[0] = Number(bytes.toString("latin1", startOf(bytes, from), p));
   return p;
+}
+
+/** Where the number begins whose first digits end before `at`. */
+function startOf(bytes: Buffer, at: number): number {
+  let start = at;
+  while (start > 0 && (bytes[start - 1] as number) >= 0x30 && (bytes[start - 1] as number) <= 0x39) start -= 1;
+  return start;
 }
