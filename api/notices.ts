@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { noticeChannel } from "@millrace/shared/keys.js";
 import { decodeResult, type StoredResult } from "@millrace/shared/prediction.js";
@@ -13,8 +14,16 @@ interface Open {
   deliver(news: StoredResult | "look" | null): void;
 }
 
-/** Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often. */
-const lookAgainMs = 20_000;
+/**
+ * Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often; each at a time of
+ * its own, because thousands of them at once hold up everybody.
+ */
+const lookAgainMs = 15_000;
+const lookAgainSteps = 100;
+const lookAgainStepMs = 100;
+/** When all have to look, so many do at once. */
+const looksAtOnce = 200;
+const betweenLooksMs = 50;
 
 /**
  * What this API hears of ends: one subscription for all callers who wait here, on a channel of its own, so that it
@@ -25,7 +34,6 @@ export class Notices {
   readonly #subscriber: RedisClient;
   readonly #channel: string;
   readonly #waiting = new Map<string, Set<Open>>();
-  readonly #timer: NodeJS.Timeout;
   closed = false;
 
   constructor(subscriber: RedisClient, prefix: string, apiId: string) {
@@ -33,9 +41,8 @@ export class Notices {
     this.#subscriber = subscriber;
     this.#channel = noticeChannel(prefix, apiId);
     // What was told while the connection was broken is lost, so everybody looks for themselves when it is back.
-    subscriber.on("ready", () => this.#lookAgain());
+    subscriber.on("ready", () => void this.#allLook());
     subscriber.on("message", (_channel: string, text: string) => this.#hear(text));
-    this.#timer = setInterval(() => this.#lookAgain(), lookAgainMs);
   }
 
   async start(): Promise<void> {
@@ -63,6 +70,8 @@ export class Notices {
       },
     };
     const timer = setTimeout(() => entry.deliver(null), this.closed ? 0 : waitMs);
+    const againMs = lookAgainMs + lookAgainStepMs * Math.floor(Math.random() * lookAgainSteps);
+    const againTimer = waitMs > againMs ? setInterval(() => entry.deliver("look"), againMs) : undefined;
     // What expires does so by the clock; nobody tells.
     const lookTimer =
       lookAt === null || lookAt - Date.now() >= waitMs
@@ -84,6 +93,7 @@ export class Notices {
       close: () => {
         clearTimeout(timer);
         clearTimeout(lookTimer);
+        clearInterval(againTimer);
         entry.deliver(null);
         set.delete(entry);
         if (set.size === 0 && this.#waiting.get(id) === set) this.#waiting.delete(id);
@@ -94,7 +104,6 @@ export class Notices {
   /** Ends every wait at once, as if its time were over. */
   close(): void {
     this.closed = true;
-    clearInterval(this.#timer);
     for (const set of this.#waiting.values()) for (const entry of set) entry.deliver(null);
   }
 
@@ -106,7 +115,11 @@ export class Notices {
     for (const entry of set) entry.deliver(news);
   }
 
-  #lookAgain(): void {
-    for (const set of this.#waiting.values()) for (const entry of set) entry.deliver("look");
+  async #allLook(): Promise<void> {
+    const all = [...this.#waiting.values()].flatMap((set) => [...set]);
+    for (let i = 0; i < all.length; i += looksAtOnce) {
+      for (const entry of all.slice(i, i + looksAtOnce)) entry.deliver("look");
+      await delay(betweenLooksMs);
+    }
   }
 }
