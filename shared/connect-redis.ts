@@ -16,6 +16,29 @@ export type Temper = "hasty" | "patient";
 
 const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
 
+const commandTimeoutMs = 1500;
+const stallMs = 50;
+const graceMs = 200;
+
+/**
+ * A connection whose commands fail when Redis does not answer in time; not when this process was too busy to read the
+ * answer, which the timer of a process that stood still cannot tell from the other.
+ */
+class HastyRedis extends Redis {
+  override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
+    const [command] = args;
+    const dueAt = performance.now() + commandTimeoutMs;
+    const fail = () => command.reject(new Error("Command timed out"));
+    let timer = setTimeout(() => {
+      if (performance.now() - dueAt < stallMs) fail();
+      else timer = setTimeout(fail, graceMs);
+    }, commandTimeoutMs);
+    const settled = () => clearTimeout(timer);
+    command.promise.then(settled, settled);
+    return super.sendCommand(...args);
+  }
+}
+
 /** Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. */
 export function openRedis(target: RedisTarget, temper: Temper, name: string): RedisClient {
   const shared: RedisOptions = {
@@ -25,17 +48,16 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
     ...(target.tls && { tls: {} }),
     connectTimeout: 2000,
     keepAlive: 5000,
-    ...(temper === "hasty"
-      ? { maxRetriesPerRequest: 1, commandTimeout: 1500, enableOfflineQueue: false }
-      : { maxRetriesPerRequest: null }),
+    ...(temper === "hasty" ? { maxRetriesPerRequest: 1, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
   };
   if (target.kind === "cluster") {
     return new Cluster(target.hosts, {
-      redisOptions: shared,
+      redisOptions: temper === "hasty" ? { ...shared, commandTimeout: commandTimeoutMs } : shared,
       clusterRetryStrategy: reconnectDelayMs,
       enableOfflineQueue: temper === "patient",
     });
   }
+  const Connection = temper === "hasty" ? HastyRedis : Redis;
   const options: RedisOptions = {
     ...shared,
     db: target.database,
@@ -44,7 +66,7 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
     reconnectOnError: (error) => (error.message.startsWith("READONLY") ? 2 : false),
   };
   if (target.kind === "sentinel") {
-    return new Redis({
+    return new Connection({
       ...options,
       sentinels: target.hosts,
       name: target.masterName as string,
@@ -53,9 +75,9 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
       ...(target.tls && { sentinelTLS: {}, enableTLSForSentinelMode: true }),
     });
   }
-  if (target.socketPath !== undefined) return new Redis({ ...options, path: target.socketPath });
+  if (target.socketPath !== undefined) return new Connection({ ...options, path: target.socketPath });
   const [address] = target.hosts;
-  return new Redis({ ...options, host: address?.host as string, port: address?.port as number });
+  return new Connection({ ...options, host: address?.host as string, port: address?.port as number });
 }
 
 /** Resolves when the connection can take commands; rejects with what went wrong last after `deadlineMs`. */
