@@ -1,6 +1,7 @@
 import { readCommit, readMachine } from "./harness/machine.js";
 import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
+import { bulk } from "./scenarios/bulk.js";
 import { floor } from "./scenarios/floor.js";
 import { lag } from "./scenarios/lag.js";
 import { memory } from "./scenarios/memory.js";
@@ -20,6 +21,7 @@ const scenarios: Record<string, Scenario> = {
   lag,
   memory,
   webhooks,
+  bulk,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

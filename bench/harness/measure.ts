@@ -27,7 +27,7 @@ export interface Round {
 /** Sends one round of load and waits until everything that was accepted is final. */
 export async function measure(load: Load, on: Deployment, shape: LoadShape): Promise<Round> {
   await untilQuiet(on);
-  const before = usages(load, on);
+  const before = usagesOf(load, on);
   const report = await load.run({
     port: on.port,
     path: on.path,
@@ -41,7 +41,7 @@ export async function measure(load: Load, on: Deployment, shape: LoadShape): Pro
   await shape.until;
   const finishedAt = Math.max(report.lastAnsweredAt, Date.now());
   const perSecond = (until: number) => (shape.requests * 1000) / (until - report.firstSentAt);
-  const usage = usages(load, on);
+  const usage = usagesOf(load, on);
   for (const [name, used] of usage) used.cpuSeconds -= before.get(name)?.cpuSeconds ?? 0;
   return {
     finishedPerSecond: perSecond(finishedAt),
@@ -51,7 +51,8 @@ export async function measure(load: Load, on: Deployment, shape: LoadShape): Pro
   };
 }
 
-function usages(load: Load, on: Deployment): Map<string, Usage> {
+/** What every process of a deployment and the generator have used so far; processes of one name together. */
+export function usagesOf(load: Load, on: Pick<Deployment, "processes">): Map<string, Usage> {
   const together = new Map<string, Usage>();
   for (const { name, pid } of [...on.processes(), { name: "generator", pid: load.pid }]) {
     const usage = usageOf(pid);

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 
 /** A process under watch. */
 export interface Watched {
@@ -25,6 +25,9 @@ export function usageOf(pid: number): Usage {
     peakMiB: fieldKiB(`/proc/${pid}/status`, "VmHWM") / 1024,
   };
 }
+
+/** Lets the largest resident set of a process be counted anew from what it is now. */
+export const forgetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, "5");
 
 /** Processes that this one started and that still live. */
 export function childrenOf(pid: number): number[] {

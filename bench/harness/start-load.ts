@@ -1,4 +1,14 @@
 import { fork } from "node:child_process";
+import type {
+  ExchangeReport,
+  ExchangeSpec,
+  FetchReport,
+  FetchSpec,
+  PaceReport,
+  PaceSpec,
+  SendReport,
+  SendSpec,
+} from "../load/bulk-spec.js";
 import type { HoldReport, HoldSpec, LoadOrder, LoadReply, LoadReport, LoadSpec } from "../load/load-spec.js";
 import { inRoot } from "./paths.js";
 import type { OnClose } from "./releasers.js";
@@ -10,6 +20,14 @@ export interface Load {
   run(spec: LoadSpec): Promise<LoadReport>;
   /** Waits on many connections at once; rejects when one is not answered as expected. */
   hold(spec: HoldSpec): Promise<HoldReport>;
+  /** Sends one large body. */
+  send(spec: SendSpec): Promise<SendReport>;
+  /** Reads one large body. */
+  fetch(spec: FetchSpec): Promise<FetchReport>;
+  /** Submits JSON batches and reads their results. */
+  exchange(spec: ExchangeSpec): Promise<ExchangeReport>;
+  /** Sends single predictions at a steady pace until it is stopped, and reports then. */
+  pace(spec: PaceSpec): { stop(): Promise<PaceReport> };
 }
 
 /** Starts the generator as a process of its own. */
@@ -31,5 +49,19 @@ export function startLoad(onClose: OnClose): Load {
     pid: child.pid as number,
     run: async (spec) => ((await ask({ run: spec })) as { report: LoadReport }).report,
     hold: async (spec) => ((await ask({ hold: spec })) as { held: HoldReport }).held,
+    send: async (spec) => ((await ask({ send: spec })) as { sent: SendReport }).sent,
+    fetch: async (spec) => ((await ask({ fetch: spec })) as { fetched: FetchReport }).fetched,
+    exchange: async (spec) => ((await ask({ exchange: spec })) as { exchanged: ExchangeReport }).exchanged,
+    pace(spec) {
+      const paced = ask({ pace: spec });
+      // Should it fail before it is stopped, it is told then.
+      paced.catch(() => undefined);
+      return {
+        async stop() {
+          child.send({ stop: true } satisfies LoadOrder);
+          return ((await paced) as { paced: PaceReport }).paced;
+        },
+      };
+    },
   };
 }

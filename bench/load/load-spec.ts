@@ -1,4 +1,14 @@
 import type { Latency } from "../harness/statistics.js";
+import type {
+  ExchangeReport,
+  ExchangeSpec,
+  FetchReport,
+  FetchSpec,
+  PaceReport,
+  PaceSpec,
+  SendReport,
+  SendSpec,
+} from "./bulk-spec.js";
 
 /** What in a body is replaced by a number that differs with each request, of as many digits. */
 export const changing = "########";
@@ -45,6 +55,20 @@ export interface HoldReport {
   finishedPerSecond: number;
 }
 
-/** What the generator process is asked, and what it answers with. */
-export type LoadOrder = { run: LoadSpec } | { hold: HoldSpec };
-export type LoadReply = { report: LoadReport } | { held: HoldReport } | { fault: string };
+/** What the generator process is asked, and what it answers with; `stop` ends a `pace` and has no answer of its own. */
+export type LoadOrder =
+  | { run: LoadSpec }
+  | { hold: HoldSpec }
+  | { send: SendSpec }
+  | { fetch: FetchSpec }
+  | { exchange: ExchangeSpec }
+  | { pace: PaceSpec }
+  | { stop: true };
+export type LoadReply =
+  | { report: LoadReport }
+  | { held: HoldReport }
+  | { sent: SendReport }
+  | { fetched: FetchReport }
+  | { exchanged: ExchangeReport }
+  | { paced: PaceReport }
+  | { fault: string };

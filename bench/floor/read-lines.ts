@@ -1,0 +1,22 @@
+import { type AddressInfo, createServer } from "node:net";
+import { endOnSigterm } from "./settings.js";
+
+/** The least that one can do with lines of JSON that come over a connection: parse each, and answer how many there were. */
+const server = createServer({ allowHalfOpen: true }, (socket) => {
+  let rest = "";
+  let lines = 0;
+  // Of the ways to split, this is the fastest: one decoding of a whole piece, and lines that are slices of it.
+  socket.setEncoding("utf8");
+  socket.on("data", (text: string) => {
+    const parts = (rest + text).split("\n");
+    rest = parts.pop() as string;
+    for (const part of parts) JSON.parse(part);
+    lines += parts.length;
+  });
+  socket.on("end", () => socket.end(String(lines)));
+});
+server.listen(0, "127.0.0.1", () => {
+  const { port } = server.address() as AddressInfo;
+  process.stdout.write(`${JSON.stringify({ message: "api ready", port })}\n`);
+});
+endOnSigterm();

@@ -1,0 +1,55 @@
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { connect } from "node:net";
+import type { SendReport, SendSpec } from "./bulk-spec.js";
+
+/** Large enough that the sender costs next to nothing, small enough that it does not send in fits. */
+const pieceBytes = 256 * 1024;
+const headEnd = "\r\n\r\n";
+
+/** Sends a body at the pace of whoever reads it, and resolves to the answer. */
+export async function sendBody(spec: SendSpec): Promise<SendReport> {
+  const bytes = await readFile(spec.file);
+  const socket = connect({ port: spec.port, host: "127.0.0.1", noDelay: true, allowHalfOpen: true });
+  let over = false;
+  // Whoever breaks off has answered nothing, which is told as status 0.
+  socket.once("error", () => undefined);
+  const answer = answerOf(socket, spec.http).finally(() => {
+    over = true;
+  });
+  await once(socket, "connect");
+  const firstSentAt = performance.timeOrigin + performance.now();
+  socket.write(spec.before);
+  for (let i = 0; i <= spec.repeats; i++) {
+    const length = i < spec.repeats ? bytes.length : spec.restBytes;
+    for (let at = 0; at < length; at += pieceBytes) {
+      if (over) break;
+      if (!socket.write(bytes.subarray(at, Math.min(length, at + pieceBytes)))) {
+        await Promise.race([once(socket, "drain"), answer]);
+      }
+    }
+  }
+  if (!spec.http) socket.end();
+  const { text, answeredAt } = await answer;
+  socket.destroy();
+  if (!spec.http) return { firstSentAt, answeredAt, status: 0, body: text };
+  const end = text.indexOf(headEnd);
+  return { firstSentAt, answeredAt, status: Number(text.slice(9, 12)), body: text.slice(end + headEnd.length) };
+}
+
+/** All that is answered, to the length that it tells or until the connection ends. */
+function answerOf(socket: ReturnType<typeof connect>, http: boolean): Promise<{ text: string; answeredAt: number }> {
+  return new Promise((resolve) => {
+    let text = "";
+    const done = () => resolve({ text, answeredAt: performance.timeOrigin + performance.now() });
+    socket.on("data", (chunk: Buffer) => {
+      text += chunk;
+      const end = text.indexOf(headEnd);
+      if (!http || end < 0) return;
+      const length = /\r\ncontent-length: *(\d+)/i.exec(text.slice(0, end))?.[1];
+      if (length !== undefined && Buffer.byteLength(text) >= end + headEnd.length + Number(length)) done();
+    });
+    socket.once("close", done);
+    socket.once("end", done);
+  });
+}

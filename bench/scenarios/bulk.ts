@@ -1,0 +1,21 @@
+import { writeFlows } from "../harness/flows.js";
+import { startLoad } from "../harness/start-load.js";
+import { jsonBatch } from "./bulk/json-batch.js";
+import { memoryByRows } from "./bulk/memory-by-rows.js";
+import { millionRows } from "./bulk/million-rows.js";
+import { singlesBeside } from "./bulk/singles-beside.js";
+import { figure, type Scenario } from "./scenario.js";
+
+/** Batches: how soon a small one is back, how fast a large one goes in, through and out, and whom that troubles. */
+export const bulk: Scenario = async (context) => {
+  const load = startLoad(context.onClose);
+  const flows = await writeFlows(context.onClose);
+  if (!flows.real) context.say("the data is not beside the repository: the flows are made ones");
+  return [
+    figure(`different flows, ${flows.real ? "real" : "MADE"}, sent over and over`, flows.count, "1"),
+    ...(await jsonBatch(context, load, flows)),
+    ...(await millionRows(context, load, flows)),
+    ...(await memoryByRows(context, load, flows)),
+    ...(await singlesBeside(context, load, flows)),
+  ];
+};
