@@ -4,8 +4,9 @@ import { keptEvents, keptJobs, predictionJobName } from "@millrace/shared/job.js
 import { type ModelKeys, modelKeys, newId } from "@millrace/shared/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
 import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/accept.js";
-import { type Completion, completeJobs } from "@millrace/shared/scripts/complete.js";
+import { type Completion, completeJobs, giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
 import { completingBackend } from "@millrace/workers/completing-backend.js";
+import { StockingWorker } from "@millrace/workers/stocking-worker.js";
 import { createRedisBackend, type Job, raw2NextJobData, Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { eventually } from "./support/eventually.js";
@@ -184,6 +185,69 @@ describe("ending jobs in one step", () => {
       const found = await redis.keys(`${prefix}*`);
       await redis.unlink(...found);
     }
+  });
+
+  test.each(backlogs)("takes in one step what BullMQ takes one by one, with %s", async (_backlog, addBacklog) => {
+    await fill(plain(3));
+    await addBacklog();
+    for (const count of [2, 5, 50]) {
+      const { jobs } = await takeJobs(redis, queueOf("ours"), "token", count, lockMs);
+      const theirs: unknown[] = [];
+      for (let i = 0; i < count; i++) {
+        const job = await (takers.bullmq as Worker).getNextJob("token", { block: false });
+        if (job === undefined) break;
+        theirs.push(job.id);
+      }
+      expect(jobs.map(([, id]) => id)).toEqual(theirs);
+      const [ours, bullmq] = [await readable(redis, queueOf("ours")), await readable(redis, queueOf("bullmq"))];
+      // A marker only wakes, and ours wakes once more where somebody may sleep beside work.
+      expect({ ...ours, marker: null }).toEqual({ ...bullmq, marker: null });
+    }
+  });
+
+  test("what was taken and not begun goes back to where it is taken next, as if nothing had happened", async () => {
+    const ids = await fill(plain(8));
+    const before = await readable(redis, queueOf("ours"));
+    const { jobs } = await takeJobs(redis, queueOf("ours"), "token", 5, lockMs);
+    const taken = jobs.map(([, id]) => ({ id: id as string, token: "token" }));
+    expect(taken.map(({ id }) => id)).toEqual(ids.slice(0, 5));
+    // One of them is another's by now.
+    await redis.set(`${queueOf("ours")}${ids[1]}:lock`, "another");
+    await giveBackJobs(redis, queueOf("ours"), taken);
+    const after = await readable(redis, queueOf("ours"));
+    expect(after.active).toEqual([ids[1]]);
+    expect(after.wait).toEqual((before.wait as string[]).filter((id) => id !== ids[1]));
+    expect(Object.keys(after).filter((name) => name.endsWith(":lock"))).toEqual([`${ids[1]}:lock`]);
+    expect(after[ids[0] as string]).toMatchObject({ ats: "0" });
+  });
+
+  test("a worker starts what it has taken before it asks for more, however fast more comes", async () => {
+    let added = 0;
+    const begunAt: number[] = [];
+    class Flooded extends StockingWorker<string> {
+      protected override async moveToActive(token: string, name?: string) {
+        // Whenever it asks, there is one more; BullMQ's own would go on asking until it held all that it can.
+        if (added < 200) {
+          added += 1;
+          await fill(plain(1));
+        }
+        return super.moveToActive(token, name);
+      }
+    }
+    await fill(plain(1));
+    const worker = new Flooded(
+      model,
+      queueOf("ours"),
+      async () => {
+        begunAt.push(added);
+        return "done";
+      },
+      redis,
+      { connection: redis as never, prefix: keysOf("ours").queuePrefix, concurrency: 100, lockDuration: lockMs },
+    );
+    workers.push(worker);
+    await eventually(() => expect(begunAt).toHaveLength(201));
+    expect(begunAt[0]).toBeLessThan(5);
   });
 
   test("keeps the newest jobs only, and drops with the others all that is theirs", async () => {

@@ -2,9 +2,9 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { Worker } from "bullmq";
-import { completingBackend } from "./completing-backend.js";
+import type { Worker } from "bullmq";
 import type { ChunkJob, processChunk } from "./process-chunk.js";
+import { StockingWorker } from "./stocking-worker.js";
 
 const retryDelayMs = 1000;
 
@@ -15,10 +15,10 @@ export function createChunkConsumer(options: {
   concurrency: number;
   process: ReturnType<typeof processChunk>;
   log: Logger;
-}): Worker {
+}): Worker<unknown, string> {
   const { keys, log, redis } = options;
 
-  class ChunkWorker extends Worker {
+  class ChunkWorker extends StockingWorker<string> {
     protected override createJob(raw: Parameters<Worker["createJob"]>[0], id: string) {
       const job = super.createJob(raw, id);
       // What fails here is never the chunk's own fault, which is an output; so it is tried until it is done.
@@ -30,7 +30,9 @@ export function createChunkConsumer(options: {
 
   const worker = new ChunkWorker(
     keys.batchQueueName,
+    keys.batchQueue,
     (job, token) => options.process(job as ChunkJob, token as string),
+    redis,
     {
       connection: redis as never,
       prefix: keys.queuePrefix,
@@ -43,7 +45,6 @@ export function createChunkConsumer(options: {
       removeOnComplete: { count: keptJobs },
       removeOnFail: { count: keptJobs },
     },
-    completingBackend(redis, keys.batchQueue, lockDurationMs),
   );
   worker.on("error", (error) => log.warn("batch queue trouble", { queue: keys.batchQueueName, error }));
   return worker;

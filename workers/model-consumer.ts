@@ -2,9 +2,9 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { type Job, Worker } from "bullmq";
-import { completingBackend } from "./completing-backend.js";
+import type { Job, Worker } from "bullmq";
 import type { processPrediction } from "./process-prediction.js";
+import { StockingWorker } from "./stocking-worker.js";
 
 export interface ModelConsumerOptions {
   model: string;
@@ -34,7 +34,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
 
   const shown = createShownJobs();
 
-  class PredictionWorker extends Worker<unknown, string> {
+  class PredictionWorker extends StockingWorker<string> {
     protected override createJob(raw: RawJob, id: string): Job<unknown, string> {
       const job = super.createJob(raw, id) as PredictionBullJob;
       // Whatever ends a prediction before a worker does empties its job.
@@ -48,7 +48,9 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
 
   const worker = new PredictionWorker(
     model,
+    options.keys.queue,
     (job, token) => options.process(job as PredictionBullJob, token as string),
+    options.redis,
     {
       connection: options.redis as never,
       prefix: options.keys.queuePrefix,
@@ -65,7 +67,6 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
         backoffStrategy: (attemptsMade) => backoffMs * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),
       },
     },
-    completingBackend(options.redis, options.keys.queue, lockDurationMs),
   );
   worker.on("error", (error) => log.warn("queue trouble", { model, error }));
   return worker;

@@ -3,12 +3,12 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { modelKeys, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { Worker } from "bullmq";
-import { completingBackend } from "./completing-backend.js";
+import type { Worker } from "bullmq";
 import { createWebhookSender } from "./deliver-webhook.js";
 import { HostGate } from "./host-gate.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { DeliveryFailedError, type DeliveryJob, processDelivery } from "./process-delivery.js";
+import { StockingWorker } from "./stocking-worker.js";
 
 export interface ServingDeliveries {
   close(): Promise<void>;
@@ -35,7 +35,7 @@ export async function startDeliveries(options: {
   const { config, log, metrics, redis } = options;
   const sender = createWebhookSender({ secrets: config.webhookSecrets, allow: config.webhookAllowances });
   const gate = new HostGate({ strangersAtOnce, failingAtOnce, perHost: triesPerHost });
-  const workers = new Map<string, Worker>();
+  const workers = new Map<string, Worker<unknown, string>>();
   const delays = config.webhookRetryDelaysMs;
 
   const serve = (model: string) => {
@@ -50,7 +50,7 @@ export async function startDeliveries(options: {
       metrics,
       log,
     });
-    class DeliveryWorker extends Worker {
+    class DeliveryWorker extends StockingWorker<string> {
       protected override createJob(raw: Parameters<Worker["createJob"]>[0], id: string) {
         const job = super.createJob(raw, id);
         job.opts.attempts = delays.length + 1;
@@ -60,7 +60,9 @@ export async function startDeliveries(options: {
     }
     const worker = new DeliveryWorker(
       keys.webhookQueueName,
+      keys.webhookQueue,
       (job, token) => process(job as DeliveryJob, token as string),
+      redis,
       {
         connection: redis as never,
         prefix: keys.queuePrefix,
@@ -79,7 +81,6 @@ export async function startDeliveries(options: {
           },
         },
       },
-      completingBackend(redis, keys.webhookQueue, lockDurationMs),
     );
     worker.on("error", (error) => log.warn("delivery queue trouble", { model, error }));
     workers.set(model, worker);

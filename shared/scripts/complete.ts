@@ -3,6 +3,61 @@ import { keptJobs } from "../job.js";
 import { runScript, type Script } from "./script.js";
 
 /**
+ * Lua: `takeJobs(queue, tokens, now, lockMs)` takes as many jobs as there are tokens: a list of jobs as BullMQ hands them
+ * out, and when the next delayed one is due (ms) where there were fewer. Nil where the queue is paused or limited, which is left
+ * to BullMQ's own way of taking, one by one.
+ */
+const takeLua = `
+local function takeJobs(queue, tokens, now, lockMs)
+  local meta = redis.call('HMGET', queue .. 'meta', 'paused', 'concurrency', 'max')
+  if meta[1] or meta[2] or meta[3] then return nil end
+  local wanted = #tokens
+  local due = redis.call('ZRANGEBYSCORE', queue .. 'delayed', 0, (now + 1) * 0x1000 - 1, 'LIMIT', 0, 1000)
+  if #due > 0 then
+    redis.call('ZREM', queue .. 'delayed', unpack(due))
+    for _, id in ipairs(due) do
+      local priority = tonumber(redis.call('HGET', queue .. id, 'priority')) or 0
+      if priority == 0 then
+        redis.call('LPUSH', queue .. 'wait', id)
+      else
+        local place = redis.call('INCR', queue .. 'pc')
+        redis.call('ZADD', queue .. 'prioritized', priority * 0x100000000 + place % 0x100000000, id)
+      end
+      redis.call('HSET', queue .. id, 'delay', 0)
+    end
+  end
+  local taken = redis.call('RPOP', queue .. 'wait', wanted) or {}
+  if #taken < wanted then
+    local first = redis.call('ZPOPMIN', queue .. 'prioritized', wanted - #taken)
+    for i = 1, #first, 2 do taken[#taken + 1] = first[i] end
+    if #taken < wanted then redis.call('DEL', queue .. 'pc') end
+  end
+  if #taken > 0 then
+    redis.call('LPUSH', queue .. 'active', unpack(taken))
+    -- Others may sleep while there is more.
+    redis.call('ZADD', queue .. 'marker', 0, '0')
+  end
+  local nextDelayed = 0
+  if #taken < wanted then
+    local head = redis.call('ZRANGE', queue .. 'delayed', 0, 0, 'WITHSCORES')
+    if head[2] then nextDelayed = tonumber(head[2]) / 0x1000 end
+  end
+  local jobs = {}
+  for k, id in ipairs(taken) do
+    local key = queue .. id
+    local job = redis.call('HGETALL', key)
+    local started = 0
+    for f = 1, #job, 2 do if job[f] == 'ats' then started = tonumber(job[f + 1]) end end
+    redis.call('SET', key .. ':lock', tokens[k], 'PX', lockMs)
+    redis.call('HSET', key, 'processedOn', now, 'ats', started + 1)
+    for _, value in ipairs({'processedOn', tostring(now), 'ats', tostring(started + 1)}) do job[#job + 1] = value end
+    jobs[k] = {job, id, 0, 0}
+  end
+  return jobs, nextDelayed
+end
+`;
+
+/**
  * Ends jobs for BullMQ and takes as many next ones, all in one step. It does to the queue what BullMQ 6.7 does job by
  * job, but for the event stream, which nobody reads; ten or a hundred jobs end together here, because they ran together.
  * `test/complete.test.ts` holds the queue against one that BullMQ worked off.
@@ -12,6 +67,7 @@ import { runScript, type Script } from "./script.js";
  * {job, id, 0, when the next delayed job is due}.
  */
 const lua = `
+${takeLua}
 local queue, now, lockMs = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local active = queue .. 'active'
 local answers, gone, freed, takers, lockKeys = {}, {}, {}, {}, {}
@@ -52,50 +108,13 @@ if #freed > 0 then
 end
 if #takers == 0 then return answers end
 
-local meta = redis.call('HMGET', queue .. 'meta', 'paused', 'concurrency', 'max')
--- A queue that is paused or limited is left to BullMQ's own way of taking, one by one.
-if meta[1] or meta[2] or meta[3] then return answers end
-local due = redis.call('ZRANGEBYSCORE', queue .. 'delayed', 0, (now + 1) * 0x1000 - 1, 'LIMIT', 0, 1000)
-if #due > 0 then
-  redis.call('ZREM', queue .. 'delayed', unpack(due))
-  for _, id in ipairs(due) do
-    local priority = tonumber(redis.call('HGET', queue .. id, 'priority')) or 0
-    if priority == 0 then
-      redis.call('LPUSH', queue .. 'wait', id)
-    else
-      local place = redis.call('INCR', queue .. 'pc')
-      redis.call('ZADD', queue .. 'prioritized', priority * 0x100000000 + place % 0x100000000, id)
-    end
-    redis.call('HSET', queue .. id, 'delay', 0)
-  end
-end
-local taken = redis.call('RPOP', queue .. 'wait', #takers) or {}
-if #taken < #takers then
-  local first = redis.call('ZPOPMIN', queue .. 'prioritized', #takers - #taken)
-  for i = 1, #first, 2 do taken[#taken + 1] = first[i] end
-  if #taken < #takers then redis.call('DEL', queue .. 'pc') end
-end
-if #taken > 0 then
-  redis.call('LPUSH', active, unpack(taken))
-  -- Others may sleep while there is more.
-  redis.call('ZADD', queue .. 'marker', 0, '0')
-end
-local nextDelayed = 0
-if #taken < #takers then
-  local head = redis.call('ZRANGE', queue .. 'delayed', 0, 0, 'WITHSCORES')
-  if head[2] then nextDelayed = tonumber(head[2]) / 0x1000 end
-end
+local tokens = {}
+for k, n in ipairs(takers) do tokens[k] = ARGV[5 * n + 1] end
+local jobs, nextDelayed = takeJobs(queue, tokens, now, lockMs)
+if not jobs then return answers end
 for k, n in ipairs(takers) do
-  local id = taken[k]
-  if id then
-    local key = queue .. id
-    local job = redis.call('HGETALL', key)
-    local started = 0
-    for f = 1, #job, 2 do if job[f] == 'ats' then started = tonumber(job[f + 1]) end end
-    redis.call('SET', key .. ':lock', ARGV[5 * n + 1], 'PX', lockMs)
-    redis.call('HSET', key, 'processedOn', now, 'ats', started + 1)
-    for _, value in ipairs({'processedOn', tostring(now), 'ats', tostring(started + 1)}) do job[#job + 1] = value end
-    answers[n] = {job, id, 0, 0}
+  if jobs[k] then
+    answers[n] = jobs[k]
   elseif nextDelayed > 0 then
     answers[n] = {0, 0, 0, nextDelayed}
   end
@@ -130,4 +149,56 @@ export async function completeJobs(
     args.push(id, token, keep ? 1 : 0, returnValueJson, takeNext ? 1 : 0);
   }
   return (await runScript(redis, script, [`${queue}wait`], args)) as (number | TakenRaw)[];
+}
+
+/** KEYS: wait. ARGV: queue prefix, now (ms), lock (ms), lock token, jobs. Returns the jobs, and when the next delayed one is due (ms). */
+const takeScript: Script = {
+  name: "millraceTake",
+  lua: `${takeLua}
+local tokens = {}
+for k = 1, tonumber(ARGV[5]) do tokens[k] = ARGV[4] end
+local jobs, nextDelayed = takeJobs(ARGV[1], tokens, tonumber(ARGV[2]), ARGV[3])
+if not jobs then return {{}, 0} end
+return {jobs, nextDelayed}`,
+};
+
+/** Takes up to `count` jobs, all under one token; none where the queue is paused or limited. */
+export async function takeJobs(
+  redis: RedisClient,
+  queue: string,
+  token: string,
+  count: number,
+  lockMs: number,
+): Promise<{ jobs: TakenRaw[]; nextDelayedAt: number }> {
+  const args = [queue, Date.now(), lockMs, token, count];
+  const [jobs, nextDelayedAt] = (await runScript(redis, takeScript, [`${queue}wait`], args)) as [TakenRaw[], number];
+  return { jobs, nextDelayedAt };
+}
+
+/** KEYS: wait. ARGV: queue prefix, then id and lock token of each job. */
+const giveBackScript: Script = {
+  name: "millraceGiveBack",
+  lua: `
+local queue = ARGV[1]
+for i = #ARGV - 1, 2, -2 do
+  local id = ARGV[i]
+  if redis.call('GET', queue .. id .. ':lock') == ARGV[i + 1] and redis.call('LREM', queue .. 'active', -1, id) > 0 then
+    redis.call('DEL', queue .. id .. ':lock')
+    redis.call('SREM', queue .. 'stalled', id)
+    redis.call('HINCRBY', queue .. id, 'ats', -1)
+    redis.call('RPUSH', queue .. 'wait', id)
+    redis.call('ZADD', queue .. 'marker', 0, '0')
+  end
+end
+return 1`,
+};
+
+/** Puts jobs that were taken and never begun back to where they are taken next, in their order. */
+export async function giveBackJobs(
+  redis: RedisClient,
+  queue: string,
+  jobs: readonly { id: string; token: string }[],
+): Promise<void> {
+  const args = [queue, ...jobs.flatMap(({ id, token }) => [id, token])];
+  await runScript(redis, giveBackScript, [`${queue}wait`], args);
 }

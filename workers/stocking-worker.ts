@@ -1,0 +1,96 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
+import { type Processor, raw2NextJobData, Worker, type WorkerOptions } from "bullmq";
+import { completingBackend } from "./completing-backend.js";
+
+type JobJson = Parameters<Worker["createJob"]>[0];
+
+interface Stocked {
+  json: JobJson;
+  id: string;
+  token: string;
+}
+
+/** What BullMQ's worker keeps to itself; its version is pinned. */
+interface Internals {
+  mainLoopQueue: { numTotal(): number } | null;
+  updateDelays(limitDelay: number, delayUntil: number): void;
+}
+
+export interface StockingOptions extends WorkerOptions {
+  lockDuration: number;
+}
+
+/** Jobs taken in one step at the most; what a worker can hold beyond that takes it a few steps. */
+const largestTake = 64;
+
+/**
+ * A BullMQ worker that takes as many jobs as it has room for in one step, and starts them before it asks for more. BullMQ's
+ * own takes one each round trip and starts none until it is full or the queue is empty: where a round trip costs an fsync
+ * and jobs come faster than that, the first of them waits until there are `concurrency` of them.
+ */
+export abstract class StockingWorker<R> extends Worker<unknown, R> {
+  readonly #redis: RedisClient;
+  readonly #queue: string;
+  readonly #lockMs: number;
+  #stock: Stocked[] = [];
+  /** Whether jobs were taken that have not been started; and when the next delayed one is due (ms). */
+  #toStart = false;
+  #nextDelayedAt = 0;
+
+  constructor(
+    name: string,
+    queue: string,
+    process: Processor<unknown, R>,
+    redis: RedisClient,
+    options: StockingOptions,
+  ) {
+    super(name, process, options, completingBackend(redis, queue, options.lockDuration));
+    this.#redis = redis;
+    this.#queue = queue;
+    this.#lockMs = options.lockDuration;
+  }
+
+  protected override async moveToActive(token: string, name?: string) {
+    const next = this.#stock.shift();
+    if (next !== undefined) return super.nextJobFromJobData(next.json, next.id, next.token);
+    const internals = this as unknown as Internals;
+    if (this.#toStart) {
+      // As if the queue were empty, which makes the main loop start what it has; then it waits for the marker, which is set.
+      this.#toStart = false;
+      internals.updateDelays(0, this.#nextDelayedAt);
+      return super.nextJobFromJobData(undefined, undefined, token);
+    }
+    const room = Math.max(1, this.concurrency - (internals.mainLoopQueue?.numTotal() ?? 0));
+    const taken = await takeJobs(this.#redis, this.#queue, token, Math.min(room, largestTake), this.#lockMs);
+    const [first, ...rest] = taken.jobs.map((raw): Stocked => {
+      const [json, id] = raw2NextJobData(raw);
+      return { json: json as JobJson, id: id as string, token };
+    });
+    // A queue that is empty, paused or limited is BullMQ's own affair.
+    if (first === undefined) return super.moveToActive(token, name);
+    this.#stock.push(...rest);
+    this.#toStart = true;
+    this.#nextDelayedAt = taken.nextDelayedAt;
+    return super.nextJobFromJobData(first.json, first.id, token);
+  }
+
+  protected override nextJobFromJobData(json?: JobJson, id?: string, token?: string) {
+    // A job that ended found the queue empty, but there may be some that were taken before.
+    const next = json === undefined || !json ? this.#stock.shift() : undefined;
+    return next === undefined
+      ? super.nextJobFromJobData(json, id, token)
+      : super.nextJobFromJobData(next.json, next.id, next.token);
+  }
+
+  /** Gives back what was taken and not started, then closes as BullMQ does. */
+  override async close(force?: boolean): Promise<void> {
+    const left = this.#stock;
+    this.#stock = [];
+    if (left.length > 0) {
+      // What cannot be given back comes back by itself, when its lock has run out.
+      await giveBackJobs(this.#redis, this.#queue, left).catch((error: Error) => this.emit("error", error));
+    }
+    return super.close(force);
+  }
+}
