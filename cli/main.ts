@@ -6,6 +6,7 @@ const usage = `usage: millrace <command>
 
   start [--demo]   find or start Redis, then run one API and one worker with every model in models/
                    --demo: run predictions on the shipped samples, print what came back, and end
+  demo <url>       the same on an API that runs already; its key comes from API_KEY
 `;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -38,6 +39,17 @@ async function start(args: readonly string[]): Promise<number> {
   }
 }
 
+/** The demo on an API that somebody else started. */
+async function demo(args: readonly string[]): Promise<number> {
+  const [url, ...more] = args;
+  const key = process.env.API_KEY;
+  if (url === undefined || more.length > 0 || !URL.canParse(url) || !key) {
+    process.stderr.write(`demo wants the URL of an API, and its key in API_KEY\n\n${usage}`);
+    return 2;
+  }
+  return (await runDemo(url.replace(/\/$/, ""), key, say)) ? 0 : 1;
+}
+
 async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<void> {
   const { input } = await sampleOf("intrusion-random-forest", 1);
   const key = stack.apiKey ?? "$API_KEY";
@@ -60,6 +72,7 @@ async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<voi
 async function main(): Promise<number> {
   const [command, ...args] = process.argv.slice(2);
   if (command === "start") return start(args);
+  if (command === "demo") return demo(args);
   process.stderr.write(usage);
   return command === undefined || command === "help" || command === "--help" ? 0 : 2;
 }
