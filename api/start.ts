@@ -9,10 +9,10 @@ import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
+import { registerBacklogMetrics } from "./backlog-metrics.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
-import { queueDepths } from "./queue-depths.js";
 
 const redisDeadlineMs = 10_000;
 
@@ -46,16 +46,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     await notices.start();
     releasers.add(() => notices.close());
 
-    const metrics = createApiMetrics(async () => {
-      const depths = await Promise.all(
-        directory
-          .all()
-          .map(async ({ keys, name }) =>
-            Object.entries(await queueDepths(redis, keys)).map(([state, count]) => ({ model: name, state, count })),
-          ),
-      );
-      return depths.flat();
-    });
+    const metrics = createApiMetrics();
+    registerBacklogMetrics(metrics.register, redis, directory);
     const lag = measureEventLoopLag(metrics.register);
     releasers.add(() => lag.close());
 

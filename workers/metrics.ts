@@ -53,6 +53,18 @@ export function createWorkerMetrics() {
       help: "Inference processes that ended without being asked to",
       registers,
     }),
+    /** Registers `ml_slots`, which is read at each scrape. */
+    tellSlots(read: () => Record<"configured" | "alive" | "busy", number>) {
+      new Gauge({
+        name: "ml_slots",
+        help: "Inference processes of this worker: configured, alive, and busy at this moment",
+        labelNames: ["state"],
+        registers,
+        collect() {
+          for (const [state, count] of Object.entries(read())) this.set({ state }, count);
+        },
+      });
+    },
     deliveries: new Counter({
       name: "ml_webhook_attempt_total",
       help: "Tries of webhook deliveries, by event and outcome",

@@ -40,6 +40,7 @@ export async function startInference(options: {
   const dispatcher: Dispatcher = new Dispatcher(pool, (lane, _works, rows) => {
     metrics.batchRows.observe({ model: lane.model }, rows);
   });
+  metrics.tellSlots(() => ({ configured: config.slots, alive: pool.alive, busy: pool.busy }));
   const subscriber = openRedis(config.redis, "patient", `millrace-cancels-${workerId}`);
   subscriber.on("error", () => undefined);
   const closeParts = async () => {
