@@ -80,7 +80,7 @@ describe("operations", () => {
     }
     expect(text).toContain(`ml_prediction_confidence_count{model="${model}"} 2`);
     expect(text).toMatch(new RegExp(`^ml_batch_rows_sum{model="${model}"} 2$`, "m"));
-    expect(text).toMatch(/^ml_event_loop_lag_seconds\{quantile="0.99"\} [\d.]+/m);
+    expect(text).toMatch(/^ml_event_loop_lag_seconds\{percentile="99"\} [\d.]+/m);
     expect(text).toMatch(/^process_resident_memory_bytes \d+/m);
   });
 
@@ -93,7 +93,7 @@ describe("operations", () => {
     expect(text).toContain(`${count}{method="POST",route="/v1/models/:model/predictions",status="200"} 3`);
     expect(text).toContain(`${count}{method="POST",route="/v1/models/:model/predictions",status="422"} 1`);
     expect(text).toContain(`${count}{method="GET",route="/v1/predictions/:id",status="200"} 1`);
-    expect(text).toMatch(/^ml_event_loop_lag_seconds\{quantile="0.99"\} [\d.]+/m);
+    expect(text).toMatch(/^ml_event_loop_lag_seconds\{percentile="99"\} [\d.]+/m);
   });
 
   test("no label of a metric holds an owner, a key or an id", async () => {

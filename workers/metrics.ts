@@ -1,3 +1,4 @@
+import { webhookEvents } from "@millrace/shared/scripts/deliveries.js";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -7,6 +8,14 @@ export function createWorkerMetrics() {
   const register = new Registry();
   const registers = [register];
   collectDefaultMetrics({ register });
+  const deliveries = new Counter({
+    name: "ml_webhook_attempt_total",
+    help: "Tries of webhook deliveries, by event and outcome",
+    labelNames: ["event", "outcome"],
+    registers,
+  });
+  // From 0, because an alert cannot see the rise of a counter that begins with 1.
+  for (const event of webhookEvents) deliveries.inc({ event, outcome: "given_up" }, 0);
   return {
     register,
     predictions: new Counter({
@@ -65,12 +74,7 @@ export function createWorkerMetrics() {
         },
       });
     },
-    deliveries: new Counter({
-      name: "ml_webhook_attempt_total",
-      help: "Tries of webhook deliveries, by event and outcome",
-      labelNames: ["event", "outcome"],
-      registers,
-    }),
+    deliveries,
     deliveryLatency: new Histogram({
       name: "ml_webhook_delivery_seconds",
       help: "From the event to its webhook's delivery",
