@@ -6,6 +6,7 @@ import { floor } from "./scenarios/floor.js";
 import { lag } from "./scenarios/lag.js";
 import { memory } from "./scenarios/memory.js";
 import { recovery } from "./scenarios/recovery.js";
+import { scaleOut } from "./scenarios/scale-out.js";
 import type { Scenario } from "./scenarios/scenario.js";
 import { singleAsync } from "./scenarios/single-async.js";
 import { singleWait } from "./scenarios/single-wait.js";
@@ -22,6 +23,7 @@ const scenarios: Record<string, Scenario> = {
   memory,
   webhooks,
   bulk,
+  "scale-out": scaleOut,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

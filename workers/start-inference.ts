@@ -28,12 +28,14 @@ export async function startInference(options: {
   config: WorkerConfig;
   metrics: WorkerMetrics;
   log: Logger;
+  slotProgram?: string | undefined;
 }): Promise<RunningInference> {
   const { config, log, metrics, redis, workerId } = options;
   const pool: SlotPool = new SlotPool({
     slots: config.slots,
     environment: config.slotEnvironment,
     log,
+    ...(options.slotProgram !== undefined && { program: options.slotProgram }),
     onIdle: () => dispatcher.pump(),
     onDeath: () => metrics.slotDeaths.inc(),
   });

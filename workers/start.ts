@@ -23,8 +23,13 @@ export interface RunningWorker {
 /**
  * Starts a worker in its roles. What was opened is closed in reverse order, also when the start itself fails. Rejects
  * with a ConfigError when there is nothing that it can serve, with a RedisUnusableError when Redis is not there.
+ * `slotProgram` runs in the slots instead of the product's, for tests and benches.
  */
-export async function startWorker(config: WorkerConfig, log: Logger): Promise<RunningWorker> {
+export async function startWorker(
+  config: WorkerConfig,
+  log: Logger,
+  { slotProgram }: { slotProgram?: string } = {},
+): Promise<RunningWorker> {
   const releasers = createReleasers();
   try {
     const workerId = randomBytes(6).toString("hex");
@@ -41,7 +46,7 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
     redisChecked.catch(() => undefined);
 
     const inference = config.roles.has("inference")
-      ? await startInference({ redis, redisChecked, workerId, config, metrics, log })
+      ? await startInference({ redis, redisChecked, workerId, config, metrics, log, slotProgram })
       : null;
     if (inference !== null) releasers.add(() => inference.close());
     await redisChecked;

@@ -23,6 +23,8 @@ export interface MillraceOptions {
   model: string;
   modelsDir?: string;
   slots?: number;
+  /** Another worker program than the product's. */
+  workerProgram?: string;
   /** Settings that differ from what they are by themselves. */
   settings?: Record<string, string>;
 }
@@ -30,7 +32,13 @@ export interface MillraceOptions {
 /** Starts workers and API as `millrace start` would, each on the settings that it has by itself. */
 export async function startMillrace(
   redis: BenchRedis,
-  { model, modelsDir = inRoot("models"), slots = 2, settings = {} }: MillraceOptions,
+  {
+    model,
+    modelsDir = inRoot("models"),
+    slots = 2,
+    settings = {},
+    workerProgram = inRoot("workers/dist/main.js"),
+  }: MillraceOptions,
   onClose: OnClose,
 ): Promise<Millrace> {
   const env = {
@@ -47,7 +55,7 @@ export async function startMillrace(
   };
   const workers: BenchProcess[] = [];
   const startWorker = async () => {
-    const worker = await startProcess("worker", "worker", inRoot("workers/dist/main.js"), env);
+    const worker = await startProcess("worker", "worker", workerProgram, env);
     workers.push(worker);
     return worker;
   };
