@@ -3,6 +3,7 @@ import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
 import type { Accept } from "./accept-together.js";
@@ -20,6 +21,7 @@ import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
+import { traceRequests } from "./trace-requests.js";
 
 export interface AppDependencies {
   redis: RedisClient;
@@ -38,6 +40,7 @@ export interface AppDependencies {
   resultTtlSeconds: number;
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
+  tracing: Tracing | null;
   stopping(): boolean;
   /** A connection of its own for the queue page. */
   openRedis(): RedisClient;
@@ -57,6 +60,7 @@ export function createApp(deps: AppDependencies): Express {
 
   app.use(requestContext(deps.metrics));
   app.use(bodyDeadline);
+  if (deps.tracing !== null) app.use(traceRequests(deps.tracing));
   app.use((_request, response, next) => {
     response.setHeader("X-Content-Type-Options", "nosniff");
     if (deps.stopping()) response.setHeader("Connection", "close");

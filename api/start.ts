@@ -29,6 +29,11 @@ export interface RunningApi {
 export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
   const releasers = createReleasers();
   try {
+    const tracing =
+      config.tracesTo === undefined
+        ? null
+        : (await import("@millrace/shared/tracing.js")).startTracing("millrace-api", config.tracesTo, log);
+    if (tracing !== null) releasers.add(() => tracing.close());
     const apiId = randomBytes(6).toString("hex");
     const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
     releasers.add(() => closeRedis(redis));
@@ -71,6 +76,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       resultTtlSeconds: config.resultTtlSeconds,
       webhooksSigned: config.webhooksSigned,
       webhookAllowances: config.webhookAllowances,
+      tracing,
       stopping: () => releasers.closing,
       openRedis: () => {
         const connection = openRedis(config.redis, "patient", `millrace-queues-${apiId}`);

@@ -51,6 +51,7 @@ const commonSettings = {
   LOG_LEVEL: z.enum(levels, { error: `must be one of ${levels.join(", ")}` }).default("info"),
   SHUTDOWN_GRACE_SECONDS: whole(0, 3600, 30),
   RESULT_TTL_SECONDS: whole(1, 365 * 86_400, 86_400),
+  OTEL_EXPORTER_OTLP_ENDPOINT: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
   DURABILITY: z.enum(["fsync", "everysec"], { error: "must be fsync or everysec in this release" }).optional(),
 };
 
@@ -127,6 +128,8 @@ export interface CommonConfig {
   shutdownGraceMs: number;
   resultTtlSeconds: number;
   durability: "fsync" | "everysec" | undefined;
+  /** Base URL of an OTLP collector; undefined: no traces. */
+  tracesTo: string | undefined;
 }
 
 export interface ApiConfig extends CommonConfig {
@@ -228,6 +231,7 @@ function common(settings: z.infer<typeof apiSettings> | z.infer<typeof workerSet
     shutdownGraceMs: settings.SHUTDOWN_GRACE_SECONDS * 1000,
     resultTtlSeconds: settings.RESULT_TTL_SECONDS,
     durability: settings.DURABILITY,
+    tracesTo: settings.OTEL_EXPORTER_OTLP_ENDPOINT,
   };
 }
 

@@ -51,6 +51,8 @@ export interface ModelKeys {
   deliveries(id: string): string;
   /** Hash: what the deliveries of one event send, and how many of them are open. */
   webhookBody(id: string, event: string): string;
+  /** W3C traceparent of the request that submitted it; only where workers are traced. */
+  trace(id: string): string;
   /** Sorted set: an owner's prediction ids of this model by creation time. */
   owned(owner: string): string;
   /** The model's queue of batch chunks; its name is no model's. */
@@ -122,6 +124,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     attempts: (id) => `${base}/attempts:${id}`,
     deliveries: (id) => `${base}/deliveries:${id}`,
     webhookBody: (id, event) => `${base}/webhook-body:${id}:${event}`,
+    trace: (id) => `${base}/trace:${id}`,
     owned: (owner) => `${base}/owned:${owner}`,
     batchQueueName: `${model}~batches`,
     batchQueue: `${base}:${model}~batches:`,

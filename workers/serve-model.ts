@@ -6,6 +6,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { beat, endBeat } from "@millrace/shared/scripts/announce.js";
 import { finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
 import { readHistory } from "@millrace/shared/scripts/run-notes.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
 import { createChunkConsumer } from "./chunk-consumer.js";
 import type { Dispatcher } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
@@ -15,6 +16,7 @@ import { processChunk } from "./process-chunk.js";
 import { processPrediction } from "./process-prediction.js";
 import { createResultWriter } from "./result-writer.js";
 import { createRunNotebook } from "./run-notebook.js";
+import { tracePredictions } from "./trace-predictions.js";
 
 export interface Serving {
   /** Milliseconds since Redis last took this worker's beats. */
@@ -30,6 +32,7 @@ interface ServingOptions {
   log: Logger;
   config: WorkerConfig;
   workerId: string;
+  tracing: Tracing | null;
   /** Ends the slots with whatever still runs in them. */
   endSlots(): void;
 }
@@ -105,6 +108,18 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
   for (const { version } of versions) metrics.modelLoaded.set({ model, version }, 1);
   const { keyPrefix, resultTtlSeconds } = config;
   const newest = versions.at(-1) as LoadedVersion;
+  const traced = options.tracing === null ? null : tracePredictions(options.tracing, redis, keys, resultTtlSeconds);
+  const writer = createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log });
+  const process = processPrediction({
+    workerId,
+    version: (name) => byVersion.get(name),
+    dispatcher,
+    writer: traced?.writer(writer) ?? writer,
+    notebook: createRunNotebook(redis, keys, keyPrefix, log),
+    history: (id) => readHistory(redis, keys, id),
+    metrics,
+    log,
+  });
   const consumer = createModelConsumer({
     model,
     keys,
@@ -113,16 +128,7 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
     attempts: newest.attempts,
     backoffMs: newest.announcement.manifest.backoff_ms,
     log,
-    process: processPrediction({
-      workerId,
-      version: (name) => byVersion.get(name),
-      dispatcher,
-      writer: createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log }),
-      notebook: createRunNotebook(redis, keys, keyPrefix, log),
-      history: (id) => readHistory(redis, keys, id),
-      metrics,
-      log,
-    }),
+    process: traced?.process(process) ?? process,
   });
   return { consumer, keys, versions };
 }

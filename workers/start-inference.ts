@@ -1,6 +1,7 @@
 import { ConfigError, type WorkerConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
 import { hearCancellations } from "./cancellations.js";
 import { Dispatcher } from "./dispatcher.js";
 import { loadVersions } from "./load-versions.js";
@@ -29,8 +30,9 @@ export async function startInference(options: {
   metrics: WorkerMetrics;
   log: Logger;
   slotProgram?: string | undefined;
+  tracing: Tracing | null;
 }): Promise<RunningInference> {
-  const { config, log, metrics, redis, workerId } = options;
+  const { config, log, metrics, redis, tracing, workerId } = options;
   const pool: SlotPool = new SlotPool({
     slots: config.slots,
     environment: config.slotEnvironment,
@@ -67,7 +69,7 @@ export async function startInference(options: {
     }
     await hearCancellations(subscriber, config.keyPrefix, (id) => dispatcher.cancel(id));
     const endSlots = () => void pool.close();
-    const serving = startServing({ loaded, redis, dispatcher, metrics, log, config, workerId, endSlots });
+    const serving = startServing({ loaded, redis, dispatcher, metrics, log, config, workerId, endSlots, tracing });
     let closing: Promise<void> | null = null;
     return {
       state: () => ({

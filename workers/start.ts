@@ -32,6 +32,11 @@ export async function startWorker(
 ): Promise<RunningWorker> {
   const releasers = createReleasers();
   try {
+    const tracing =
+      config.tracesTo === undefined
+        ? null
+        : (await import("@millrace/shared/tracing.js")).startTracing("millrace-worker", config.tracesTo, log);
+    if (tracing !== null) releasers.add(() => tracing.close());
     const workerId = randomBytes(6).toString("hex");
     const metrics = createWorkerMetrics();
     const lag = measureEventLoopLag(metrics.register);
@@ -46,7 +51,7 @@ export async function startWorker(
     redisChecked.catch(() => undefined);
 
     const inference = config.roles.has("inference")
-      ? await startInference({ redis, redisChecked, workerId, config, metrics, log, slotProgram })
+      ? await startInference({ redis, redisChecked, workerId, config, metrics, log, slotProgram, tracing })
       : null;
     if (inference !== null) releasers.add(() => inference.close());
     await redisChecked;
@@ -55,7 +60,7 @@ export async function startWorker(
     releasers.add(() => expiring.close());
     const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
     if (delivers) {
-      const deliveries = await startDeliveries({ redis, config, metrics, log });
+      const deliveries = await startDeliveries({ redis, config, metrics, log, tracing });
       releasers.add(() => deliveries.close());
     } else if (config.roles.has("webhooks")) log.info("no webhooks are delivered here: WEBHOOK_SECRET is not set");
 
