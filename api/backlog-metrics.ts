@@ -2,7 +2,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { Cluster } from "ioredis";
 import { Gauge, type Registry } from "prom-client";
 import type { ModelDirectory } from "./model-directory.js";
-import { jobsByState, queueDepths } from "./queue-depths.js";
+import { dueScore, jobsByState, queueDepths } from "./queue-depths.js";
 
 /**
  * What a scrape reads off Redis: depth and age of every queue, deliveries, living workers, memory. Some commands a model,
@@ -89,7 +89,11 @@ async function readBacklog(redis: RedisClient, directory: ModelDirectory): Promi
 
 /** When the jobs at the heads of a queue were due; the earlier one, null where none waits. */
 async function nextDueAt(redis: RedisClient, queue: string): Promise<number | null> {
-  const heads = await Promise.all([redis.lindex(`${queue}wait`, -1), redis.zrange(`${queue}prioritized`, "0", "0")]);
+  const heads = await Promise.all([
+    redis.lindex(`${queue}wait`, -1),
+    redis.zrange(`${queue}prioritized`, "0", "0"),
+    redis.zrangebyscore(`${queue}delayed`, "-inf", dueScore(Date.now()), "LIMIT", 0, 1),
+  ]);
   const due = await Promise.all(
     heads.flat().map(async (id) => {
       const [timestamp, opts] = id === null ? [] : await redis.hmget(`${queue}${id}`, "timestamp", "opts");

@@ -43,6 +43,10 @@ describe("what a scrape tells of the backlog", () => {
     expect(age).toBeLessThanOrEqual((Date.now() - Date.parse(first.created_at)) / 1000);
     expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(2);
     expect(await metric("ml_queue_depth", { model, state: "scheduled" })).toBe(1);
+    // Without a worker nobody moves it, and without its being seen nobody would start one.
+    await stack.submit(model, { x: [[1]] }, { delay_ms: 1 });
+    await eventually(async () => expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(3));
+    expect(await metric("ml_queue_depth", { model, state: "scheduled" })).toBe(1);
     await stack.post(`/v1/predictions/${later.id}/cancel`, undefined);
   });
 
@@ -60,7 +64,7 @@ describe("what a scrape tells of the backlog", () => {
     expect(await metric("ml_http_request_duration_seconds_count")).toBeGreaterThan(0);
     expect(await metric("ml_queue_depth", { model })).toBe(0);
     await redis.resume();
-    await eventually(async () => expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(2));
+    await eventually(async () => expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(3));
     expect(await metric("ml_redis_up")).toBe(1);
   });
 });
