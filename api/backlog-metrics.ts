@@ -32,10 +32,15 @@ export function registerBacklogMetrics(register: Registry, redis: RedisClient, d
       },
     });
 
-  gauge("ml_queue_depth", "Jobs of a model's queue by state; batch_rows are rows of batches that are not done", ["model", "state"], (to, { models }) => {
-    for (const { depths, model } of models)
-      for (const [state, count] of Object.entries(depths)) to.set({ model, state }, count);
-  });
+  gauge(
+    "ml_queue_depth",
+    "Jobs of a model's queue by state; batch_rows are rows of batches that are not done",
+    ["model", "state"],
+    (to, { models }) => {
+      for (const { depths, model } of models)
+        for (const [state, count] of Object.entries(depths)) to.set({ model, state }, count);
+    },
+  );
   gauge(
     "ml_queue_oldest_age_seconds",
     "For how long the job that is next in a model's queue could have run already; 0 where none waits",

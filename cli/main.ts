@@ -6,7 +6,8 @@ const usage = `usage: millrace <command>
 
   start [--demo]   find or start Redis, then run one API and one worker with every model in models/
                    --demo: run predictions on the shipped samples, print what came back, and end
-  demo <url>       the same on an API that runs already; its key comes from API_KEY
+  demo <url>       the same on an API that runs already; its key comes from API_KEY; a webhook too where WEBHOOK_SECRET
+                   and DEMO_HOST are set, the address of this machine that its workers can call
 `;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -28,8 +29,9 @@ async function start(args: readonly string[]): Promise<number> {
   try {
     if (demo) {
       const secret = stack.webhookSecret ?? (process.env.WEBHOOK_SECRET as string).split(/\s+/)[0];
+      const called = { secret: secret as string, host: "127.0.0.1" };
       if (stack.apiKey === null) throw new Error("the demo makes a key of its own: unset API_KEYS and API_KEYS_FILE");
-      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, secret as string, say), stack.broken])) ? 0 : 1;
+      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, called, say), stack.broken])) ? 0 : 1;
     }
     await greet(stack);
     await Promise.race([stopped, stack.broken]);
@@ -47,7 +49,10 @@ async function demo(args: readonly string[]): Promise<number> {
     process.stderr.write(`demo wants the URL of an API, and its key in API_KEY\n\n${usage}`);
     return 2;
   }
-  return (await runDemo(url.replace(/\/$/, ""), key, say)) ? 0 : 1;
+  const { DEMO_HOST: host, WEBHOOK_SECRET: secrets } = process.env;
+  const called = host && secrets ? { host, secret: secrets.split(/\s+/)[0] as string } : null;
+  if (called === null) say("Without a webhook: WEBHOOK_SECRET and DEMO_HOST are not set.");
+  return (await runDemo(url.replace(/\/$/, ""), key, called, say)) ? 0 : 1;
 }
 
 async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<void> {
