@@ -207,11 +207,15 @@ export function readWorkerConfig(env: Environment): WorkerConfig {
       .filter(Boolean),
     slots: settings.WORKER_SLOTS,
     port: port === undefined || port === "off" ? port : Number(port),
-    slotEnvironment: Object.fromEntries(
-      ["PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "NODE_V8_COVERAGE"].flatMap((name) =>
-        env[name] === undefined ? [] : [[name, env[name]]],
+    slotEnvironment: {
+      ...Object.fromEntries(
+        ["PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "NODE_V8_COVERAGE"].flatMap((name) =>
+          env[name] === undefined ? [] : [[name, env[name]]],
+        ),
       ),
-    ),
+      // ONNX Runtime reports its sessions to its maker otherwise; a model is its owner's business.
+      ORT_DISABLE_TELEMETRY: "1",
+    },
   };
 }
 

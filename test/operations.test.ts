@@ -1,7 +1,9 @@
+import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { flow, manifestOf } from "./support/flows.js";
 import { expectProblem } from "./support/problem.js";
+import { childrenOf } from "./support/processes.js";
 import { keys, TestStack } from "./support/stack.js";
 
 const model = "intrusion-decision-tree";
@@ -67,6 +69,16 @@ describe("operations", () => {
     expect((await fetch(`${workerUrl}/nothing`)).status).toBe(404);
     expect((await fetch(`${workerUrl}/health`, { method: "POST" })).status).toBe(405);
   });
+
+  test.skipIf(process.platform !== "linux")(
+    "inference processes see no address, no secret and report to nobody",
+    async () => {
+      const [slot] = await childrenOf(stack.workers[0]?.pid as number);
+      const names = (await readFile(`/proc/${slot}/environ`, "utf8")).split("\0").filter(Boolean);
+      expect(names).toContain("ORT_DISABLE_TELEMETRY=1");
+      expect(names.filter((text) => /^(REDIS|API|WEBHOOK|OTEL)_/.test(text))).toEqual([]);
+    },
+  );
 
   test("a worker's metrics count predictions by model, version and status, and time their stages", async () => {
     const text = await eventually(async () => {
