@@ -37,7 +37,7 @@ export class EnvelopeSplitter {
   #string: Buffer[] = [];
   #key = "";
   #afterColon = false;
-  #inputsSeen = false;
+  #inputsSeen = 0;
   /** Between elements: whether a comma was read since the last one, or the array has just begun. */
   #wantsElement = true;
   #anyElement = false;
@@ -63,7 +63,11 @@ export class EnvelopeSplitter {
     if (this.#state !== "outside") throw malformed();
     let envelope: unknown;
     try {
-      envelope = JSON.parse(Buffer.concat(this.#outside).toString());
+      envelope = JSON.parse(
+        Buffer.concat(this.#outside)
+          .toString()
+          .replace(/^\ufeff/, ""),
+      );
     } catch {
       throw malformed();
     }
@@ -71,7 +75,8 @@ export class EnvelopeSplitter {
       throw invalid("expected an object with inputs", "");
     }
     const { inputs, ...options } = envelope as Record<string, unknown>;
-    if (!this.#inputsSeen || !Array.isArray(inputs)) throw invalid("inputs must be an array", "/inputs");
+    if (this.#inputsSeen === 0 || !Array.isArray(inputs)) throw invalid("inputs must be an array", "/inputs");
+    if (this.#inputsSeen > 1) throw invalid("inputs is there twice", "/inputs");
     return options;
   }
 
@@ -95,8 +100,7 @@ export class EnvelopeSplitter {
       } else if (c === 0x3a && this.#depth === 1) this.#afterColon = true;
       else if (c === comma && this.#depth === 1) this.#afterColon = false;
       else if (c === openBracket && this.#depth === 1 && this.#afterColon && this.#key === "inputs") {
-        if (this.#inputsSeen) throw invalid("inputs is there twice", "/inputs");
-        this.#inputsSeen = true;
+        this.#inputsSeen += 1;
         this.#keepOutside(bytes, start, at + 1);
         this.#state = "between";
         this.#wantsElement = true;
