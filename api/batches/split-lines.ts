@@ -36,7 +36,10 @@ export class LineSplitter {
   }
 
   push(bytes: Buffer): void {
-    if (this.#first === null) return this.#push(bytes, 0);
+    if (this.#first === null) {
+      this.#push(bytes, 0);
+      return;
+    }
     const first = this.#first.length === 0 ? bytes : Buffer.concat([this.#first, bytes]);
     this.#first = first;
     if (first.length < byteOrderMark.length) return;
