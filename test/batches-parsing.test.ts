@@ -287,14 +287,19 @@ describe("the JSON envelope", () => {
   interface Read {
     elements: string[];
     options?: Record<string, unknown>;
+    before?: string[];
     fault?: string;
   }
 
   function read(cut: readonly Buffer[], longest = 1000): Read {
     const elements: string[] = [];
+    let options: Record<string, unknown> | undefined;
     const splitter = new EnvelopeSplitter({
       longestElementBytes: longest,
       longestOptionsBytes: 2000,
+      onInputs: (before) => {
+        options = before;
+      },
       onElement: (bytes, from, to) => {
         const text = bytes.toString("utf8", from, to);
         try {
@@ -308,7 +313,7 @@ describe("the JSON envelope", () => {
     });
     try {
       for (const piece of cut) splitter.push(piece);
-      return { elements, options: splitter.end() };
+      return { elements, options: splitter.end(), before: Object.keys(options as Record<string, unknown>) };
     } catch (fault) {
       expect(fault).toBeInstanceOf(ServiceError);
       return { elements, fault: (fault as ServiceError).code };
@@ -336,6 +341,7 @@ describe("the JSON envelope", () => {
       const envelope = Object.fromEntries(entries);
       const text = JSON.stringify(envelope, null, r.pick([0, 0, 1, "\t"]));
       const { inputs: _inputs, ...options } = envelope;
+      const names = Object.keys(envelope);
       const found = read(pieces(Buffer.from(text), r));
       expect(found.fault, text).toBeUndefined();
       expect(
@@ -343,6 +349,7 @@ describe("the JSON envelope", () => {
         text,
       ).toEqual(inputs);
       expect(found.options).toEqual(options);
+      expect(found.before).toEqual(names.slice(0, names.indexOf("inputs")));
     }
   });
 
@@ -392,7 +399,7 @@ describe("the JSON envelope", () => {
   });
 
   test("a byte order mark before it is passed over", () => {
-    expect(read([Buffer.from('\ufeff{"inputs":[1],"version":"2"}')])).toEqual({
+    expect(read([Buffer.from('\ufeff{"inputs":[1],"version":"2"}')])).toMatchObject({
       elements: ["1"],
       options: { version: "2" },
     });

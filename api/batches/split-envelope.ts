@@ -4,6 +4,8 @@ export interface EnvelopeOptions {
   /** The largest element of `inputs`, and the largest of all other members together. */
   longestElementBytes: number;
   longestOptionsBytes: number;
+  /** `inputs` begins; `before` is what stood before it. */
+  onInputs(before: Record<string, unknown>): void;
   /** An element of `inputs`, as bytes [from, to) of a buffer that is only good for the moment. */
   onElement(bytes: Buffer, from: number, to: number): void;
   onTooLong(): void;
@@ -61,13 +63,17 @@ export class EnvelopeSplitter {
   /** The options, once the whole has been read. Throws `malformed_json`, or `invalid_request` for an envelope without inputs. */
   end(): Record<string, unknown> {
     if (this.#state !== "outside") throw malformed();
+    const options = this.#parsed("");
+    if (this.#inputsSeen > 1) throw invalid("inputs is there twice", "/inputs");
+    return options;
+  }
+
+  /** What stands around the elements so far, but for their array, when `ending` follows. */
+  #parsed(ending: string): Record<string, unknown> {
+    const text = Buffer.concat(this.#outside).toString() + ending;
     let envelope: unknown;
     try {
-      envelope = JSON.parse(
-        Buffer.concat(this.#outside)
-          .toString()
-          .replace(/^\ufeff/, ""),
-      );
+      envelope = JSON.parse(text.replace(/^\ufeff/, ""));
     } catch {
       throw malformed();
     }
@@ -76,7 +82,6 @@ export class EnvelopeSplitter {
     }
     const { inputs, ...options } = envelope as Record<string, unknown>;
     if (this.#inputsSeen === 0 || !Array.isArray(inputs)) throw invalid("inputs must be an array", "/inputs");
-    if (this.#inputsSeen > 1) throw invalid("inputs is there twice", "/inputs");
     return options;
   }
 
@@ -102,6 +107,7 @@ export class EnvelopeSplitter {
       else if (c === openBracket && this.#depth === 1 && this.#afterColon && this.#key === "inputs") {
         this.#inputsSeen += 1;
         this.#keepOutside(bytes, start, at + 1);
+        if (this.#inputsSeen === 1) this.#options.onInputs(this.#parsed("]}"));
         this.#state = "between";
         this.#wantsElement = true;
         this.#anyElement = false;
