@@ -38,12 +38,17 @@ export function openUpload(stack: TestStack, model: string, options: UploadOptio
   });
   const answer = once(sent, "response").then(([response]) => answerOf(response as IncomingMessage));
   answer.catch(() => undefined);
+  const closed = once(sent, "close").catch(() => undefined);
   // A server that has answered need not read the rest.
   sent.on("error", () => undefined);
   sent.flushHeaders();
   return {
     async write(bytes) {
-      if (!sent.write(bytes)) await Promise.race([once(sent, "drain"), once(sent, "close"), answer]);
+      if (sent.write(bytes)) return;
+      const enough = new AbortController();
+      const drained = once(sent, "drain", { signal: enough.signal }).catch(() => undefined);
+      await Promise.race([drained, closed, answer.catch(() => undefined)]);
+      enough.abort();
     },
     end: (bytes) => void (bytes === undefined ? sent.end() : sent.end(bytes)),
     answer,
