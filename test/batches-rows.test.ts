@@ -183,6 +183,8 @@ describe("rows of a batch", () => {
     const file = join(stack.modelsDir, "slow", "model.json");
     await writeFile(file, JSON.stringify({ ...JSON.parse(await readFile(file, "utf8")), timeout_ms: 60_000 }));
     await stack.workers[0]?.stop();
+    const open = await submitBatch(stack, "slow", ndjson([{ x: [[1]] }]));
+    expectProblem(await stack.call("POST", `/v1/batches/${open.id}/retry`), 409, "state_conflict");
     await stack.startWorker();
     const retried = await stack.call("POST", `/v1/batches/${id}/retry`);
     expect(await finalBatch(stack, retried.body.id)).toMatchObject({ status: "succeeded", counts: counts(2) });
@@ -195,8 +197,5 @@ describe("rows of a batch", () => {
         error: null,
       })),
     );
-    const open = await submitBatch(stack, "slow", ndjson([{ x: [[3000]] }]));
-    expectProblem(await stack.call("POST", `/v1/batches/${open.id}/retry`), 409, "state_conflict");
-    await stack.call("POST", `/v1/batches/${open.id}/cancel`);
   });
 });
