@@ -14,7 +14,7 @@ import {
 import { eventually } from "./support/eventually.js";
 import { OwnRedis } from "./support/own-redis.js";
 import { expectProblem } from "./support/problem.js";
-import { busyWorker, peakBytes, runNotes } from "./support/processes.js";
+import { peakBytes, readiness, runNotes } from "./support/processes.js";
 import { TestStack } from "./support/stack.js";
 
 const echo = "echo-float32";
@@ -35,10 +35,17 @@ describe("a batch and sudden death", () => {
     const inputs = Array.from({ length: 600 }, (_, i) => ({ x: [[10 + (i % 17)], [i % 10]] }));
     const { id } = await submitBatch(stack, "slow", ndjson(inputs));
     const done = async () => (await stack.get(`/v1/batches/${id}`)).body.counts;
+    const started: Promise<unknown>[] = [];
     let seen = 0;
     for (let kills = 0; kills < 5; kills++) {
       await eventually(async () => expect((await done()).succeeded).toBeGreaterThan(seen));
-      const victim = await busyWorker(stack.workers.filter(({ child }) => child.signalCode === null));
+      const victim = await eventually(async () => {
+        for (const worker of stack.workers) {
+          const isUp = worker.port > 0 && worker.child.signalCode === null;
+          if (isUp && (await readiness(worker)).slots.busy > 0) return worker;
+        }
+        throw new Error("no worker is busy");
+      });
       victim.child.kill("SIGKILL");
       expect(await victim.exited).toBe("SIGKILL");
       const { failed, pending, succeeded, total } = await done();
@@ -46,8 +53,9 @@ describe("a batch and sudden death", () => {
       expect(succeeded).toBeGreaterThanOrEqual(seen);
       expect(pending).toBeGreaterThan(0);
       seen = succeeded;
-      await stack.startWorker();
+      started.push(stack.startWorker());
     }
+    await Promise.all(started);
     const final = await finalBatch(stack, id);
     expect(final).toMatchObject({ status: "succeeded", counts: counts(600) });
     expect(await resultsOf(stack, id)).toEqual(
@@ -81,7 +89,7 @@ describe("a batch and sudden death", () => {
     stack = await TestStack.start({
       models: [echo],
       manifests: { [echo]: table },
-      env: { BATCH_UPLOAD_KEEP_SECONDS: "1" },
+      env: { BATCH_UPLOAD_KEEP_SECONDS: "2" },
     });
     const paused = openUpload(stack, echo);
     await paused.write(ndjson(rowsOf(8)));
@@ -98,7 +106,7 @@ describe("a batch and sudden death", () => {
     const begun = Date.now();
     await eventually(async () => {
       await steady.write(" ");
-      expect(Date.now() - begun).toBeGreaterThan(2500);
+      expect(Date.now() - begun).toBeGreaterThan(3000);
     });
     steady.end("\n");
     const { body, status } = await steady.answer;
