@@ -15,7 +15,7 @@ const manifests = {
   "endless-on-one": { ...deadly, batching: { max_batch_rows: 2 } },
   "crashes-on-zero": { ...deadly, timeout_ms: 10_000 },
   "throws-on-row": { kind: "tensor", batching: { max_batch_rows: 16 } },
-  slow: { kind: "tensor", timeout_ms: 1000, batching: { max_batch_rows: 1 } },
+  slow: { kind: "tensor", timeout_ms: 600, batching: { max_batch_rows: 1 } },
 };
 
 /** Ways to break a line of JSON, and what each is told as. */
