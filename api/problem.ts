@@ -82,7 +82,7 @@ function asServiceError(fault: unknown): ServiceError {
   }
   if (status === 400) return new ServiceError("malformed_json", "the request cannot be read");
   if (isRedisFault(name, message)) {
-    return /^(ReplyError: )?OOM/.test(message)
+    return fullText.test(message)
       ? new ServiceError("redis_full", "there is no room for more work right now", {
           retryAfterSeconds: 5,
           cause: fault,
@@ -100,10 +100,11 @@ function asServiceError(fault: unknown): ServiceError {
 }
 
 const redisFaultNames = new Set(["ReplyError", "MaxRetriesPerRequestError", "AbortError", "ClusterAllFailedError"]);
+const fullText = /^(ReplyError: )?OOM/;
 const redisFaultTexts = /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE/;
 
 function isRedisFault(name: string | undefined, message: string): boolean {
-  // A script that fails by its own mistake is ours to mend, not the store's.
-  if (name === "ReplyError") return !/script:|ERR (wrong|syntax|unknown)|WRONGTYPE|NOSCRIPT/.test(message);
+  // A script that fails by its own mistake is ours to mend; what the store refuses it (OOM, READONLY), the store's.
+  if (name === "ReplyError") return !/^ERR .*script:|ERR (wrong|syntax|unknown)|WRONGTYPE|NOSCRIPT/.test(message);
   return redisFaultNames.has(name ?? "") || redisFaultTexts.test(message);
 }

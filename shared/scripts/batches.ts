@@ -169,12 +169,16 @@ export async function commitBatch(
   return { kind, id: target };
 }
 
-/** KEYS: batch, chunks, results. ARGV: chunk number, now (ms). */
+/** KEYS: batch, chunks, results, running, deaths. ARGV: chunk number, now (ms), job id. */
 const takeScript: Script = {
   name: "millraceTakeChunk",
   lua: `
 local batch = redis.call('HMGET', KEYS[1], 'owner', 'json', 'started', 'version')
-if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return {'', ''} end
+if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
+  redis.call('HDEL', KEYS[4], ARGV[3])
+  redis.call('HDEL', KEYS[5], ARGV[3])
+  return {'', ''}
+end
 if not batch[3] then redis.call('HSET', KEYS[1], 'started', ARGV[2]) end
 return {batch[4], redis.call('HGET', KEYS[2], ARGV[1])}`,
 };
@@ -186,11 +190,9 @@ export async function takeChunk(
   id: string,
   number: number,
 ): Promise<{ version: string; bytes: Buffer } | null> {
-  const scriptKeys = [keys.batch(id), keys.batchChunks(id), keys.batchResults(id)];
-  const [version, bytes] = (await runScriptForBytes(redis, takeScript, scriptKeys, [number, Date.now()])) as [
-    Buffer,
-    Buffer | null,
-  ];
+  const scriptKeys = [keys.batch(id), keys.batchChunks(id), keys.batchResults(id), keys.running, keys.deaths];
+  const args = [number, Date.now(), `${id}-${number}`];
+  const [version, bytes] = (await runScriptForBytes(redis, takeScript, scriptKeys, args)) as [Buffer, Buffer | null];
   return version.length === 0 || bytes === null ? null : { version: version.toString(), bytes };
 }
 

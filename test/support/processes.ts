@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import type { ServiceProcess } from "@millrace/cli/service-process.js";
 import { modelKeys } from "@millrace/shared/keys.js";
@@ -36,6 +37,11 @@ export async function childrenOf(pid: number): Promise<number[]> {
 export async function stillRunning(pids: readonly number[]): Promise<number[]> {
   const all = await processes();
   return all.filter(({ pid, state }) => pids.includes(pid) && !state.startsWith("Z")).map(({ pid }) => pid);
+}
+
+/** The most memory that a process has had resident so far, as Linux counts it. */
+export function peakBytes(pid: number): number {
+  return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
 }
 
 /** What a worker's own `/ready` says. */

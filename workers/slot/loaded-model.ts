@@ -61,8 +61,12 @@ export class LoadedModel {
   async run(packs: readonly Buffer[]): Promise<RunItem[]> {
     const inputs = packs.map(unpackTensors);
     const items: RunItem[] = new Array(inputs.length);
-    if (this.joinable || inputs.length === 1) await this.#runJoined(inputs, items, 0, inputs.length);
-    else for (let i = 0; i < inputs.length; i++) await this.#runJoined(inputs, items, i, i + 1);
+    for (let from = 0, to = 1; from < inputs.length; from = to, to = from + 1) {
+      // Only inputs whose rows have the same shape make one tensor.
+      const first = inputs[from] as PackedTensor[];
+      if (this.joinable) while (to < inputs.length && sameRows(first, inputs[to] as PackedTensor[])) to += 1;
+      await this.#runJoined(inputs, items, from, to);
+    }
     return items;
   }
 
@@ -155,6 +159,14 @@ export class LoadedModel {
       throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
     });
   }
+}
+
+/** Whether two inputs differ in their number of rows at the most. */
+function sameRows(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
+  return a.every(({ shape }, t) => {
+    const other = (b[t] as PackedTensor).shape;
+    return shape.length === other.length && shape.every((length, d) => d === 0 || length === other[d]);
+  });
 }
 
 /** Rows [from, to) of a tensor [rows, …], as a view. */

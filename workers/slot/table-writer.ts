@@ -58,7 +58,8 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
   return {
     add(outputs, rows) {
       for (let r = 0; r < rows; r++) {
-        const read = head(outputs, [r, r + 1]);
+        // All that a row alone came to is its own, however many rows that are.
+        const read = head(outputs, rows === 1 ? null : [r, r + 1]);
         if (typeof read === "string") fail(read);
         else {
           parts.push(Buffer.from(read.json));
