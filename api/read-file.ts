@@ -1,0 +1,37 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { pointerSegment } from "@millrace/shared/packer.js";
+import type { Request, Response } from "express";
+import multer, { MulterError } from "multer";
+
+/** Reads the one file of a multipart body. Throws what a client is told where there is none, or more. */
+export function fileReader(
+  field: string,
+  largestBytes: number,
+): (request: Request, response: Response) => Promise<Buffer> {
+  const limits = { fileSize: largestBytes, files: 1, fields: 0, parts: 2, headerPairs: 20 };
+  const read = multer({ storage: multer.memoryStorage(), limits }).single(field);
+  return async (request, response) => {
+    if (!/^multipart\/form-data\s*;/i.test(request.headers["content-type"] ?? "")) {
+      throw new ServiceError("unsupported_media_type", "send multipart/form-data");
+    }
+    await new Promise<void>((resolve, reject) => {
+      read(request, response, (fault: unknown) => (fault ? reject(asServiceError(fault, field)) : resolve()));
+    });
+    if (request.file === undefined) throw invalid(`the file "${field}" is missing`, field);
+    return request.file.buffer;
+  };
+}
+
+const invalid = (detail: string, field: string) =>
+  new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: pointerSegment(field) }] });
+
+function asServiceError(fault: unknown, field: string): unknown {
+  // What busboy cannot read is the sender's; it has no code.
+  if (!(fault instanceof MulterError))
+    return new ServiceError("malformed_body", "the body is no multipart/form-data", { cause: fault });
+  if (fault.code === "LIMIT_FILE_SIZE")
+    return new ServiceError("body_too_large", "the file is larger than MAX_FILE_BYTES");
+  const where = fault.field ?? field;
+  if (fault.code === "LIMIT_UNEXPECTED_FILE" && where !== field) return invalid(`unknown field "${where}"`, where);
+  return invalid(`send one file, "${field}", and no other field`, where);
+}
