@@ -1,35 +1,19 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { hasData, readFlows } from "./support/read-data.js";
 import { TestStack } from "./support/stack.js";
 
-const data = fileURLToPath(new URL("../../shared/data/cicids2017/", import.meta.url));
 const reference = fileURLToPath(new URL("../models/training/reference/", import.meta.url));
 const unzip = (file: string): Buffer => gunzipSync(readFileSync(file));
 const inFlight = 64;
 const tolerance = 1e-5;
 const shareWithin = 0.9995;
 
-/** Flows by their row in the data, which is counted through the files in the order of their names. */
-function readFlows(rows: readonly number[]): number[][] {
-  const wanted = new Set(rows);
-  const flows: number[][] = [];
-  let row = 0;
-  for (const file of readdirSync(data).sort()) {
-    const [header = "", ...lines] = unzip(join(data, file)).toString().trimEnd().split(/\r?\n/);
-    const features = header.split(",").filter((name) => name !== "Label").length;
-    for (const line of lines) {
-      if (wanted.has(row)) flows.push(line.split(",").slice(0, features).map(Number));
-      row += 1;
-    }
-  }
-  return flows;
-}
-
 // The data is not part of the repository; see models/training/README.md.
-describe.skipIf(!existsSync(data))("held-out flows come out as in the training library", () => {
+describe.skipIf(!hasData("cicids2017"))("held-out flows come out as in the training library", () => {
   const models = ["intrusion-random-forest", "intrusion-xgboost", "intrusion-decision-tree"];
   let stack: TestStack;
   let flows: number[][];

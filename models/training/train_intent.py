@@ -11,11 +11,11 @@ from scipy.special import log_softmax, softmax  # noqa: E402
 from sklearn.model_selection import StratifiedKFold, cross_val_predict  # noqa: E402
 from sklearn.svm import LinearSVC  # noqa: E402
 
-from folders import parse_arguments, write_json, write_model  # noqa: E402
+from folders import parse_arguments, write_model  # noqa: E402
 from intent_export import export_intent  # noqa: E402
 from intent_features import character_tokenizer, fit_vectorizer  # noqa: E402
 from onnx_export import session  # noqa: E402
-from reference import write_gzip  # noqa: E402
+from reference import write_gzip, write_header  # noqa: E402
 
 NAME = "intent-banking77"
 SEED = 77
@@ -95,7 +95,7 @@ def main() -> None:
     }
     write_model(arguments.models / NAME, manifest, {"model.onnx": onnx, "tokenizer.json": tokenizer.to_str().encode()})
     references = arguments.models / "training" / "reference"
-    write_json(references / f"{NAME}.json", {"step": REFERENCE_STEP, "classes": labels})
+    write_header(references, NAME, {"step": REFERENCE_STEP, "classes": labels})
     write_gzip(references / f"{NAME}.f32.gz", expected[::REFERENCE_STEP].astype("<f4").tobytes())
     print(f"{NAME}: {metrics}, {len(onnx):,} bytes, temperature {temperature:.3g}, worst difference {worst:.2g}")
 

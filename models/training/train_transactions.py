@@ -14,9 +14,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict, train_te
 from sklearn.pipeline import Pipeline  # noqa: E402
 
 from derive import derive  # noqa: E402
-from folders import parse_arguments, write_json, write_model  # noqa: E402
+from folders import parse_arguments, write_model  # noqa: E402
 from onnx_export import export, session  # noqa: E402
-from reference import write_gzip  # noqa: E402
+from reference import write_gzip, write_header  # noqa: E402
 
 NAME = "transaction-anomaly"
 SEED = 492
@@ -91,7 +91,7 @@ def main() -> None:
     }
     write_model(arguments.models / NAME, manifest, {"model.onnx": onnx})
     references = arguments.models / "training" / "reference"
-    write_json(references / f"{NAME}.json", {"rows": held_out.tolist()})
+    write_header(references, NAME, {"rows": held_out.tolist()})
     write_gzip(references / f"{NAME}.f32.gz", expected.astype("<f4").tobytes())
     print(f"{NAME}: {metrics}, {len(onnx):,} bytes, threshold {threshold}, worst difference {worst:.2g}")
 

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
@@ -29,7 +29,7 @@ export function readReference(model: string, width: number): { rows: Float32Arra
   const bytes = new Uint8Array(gunzipSync(readFileSync(join(reference, `${model}.f32.gz`))));
   const values = new Float32Array(bytes.buffer, 0, bytes.length / 4);
   const rows = Array.from({ length: values.length / width }, (_, i) => values.subarray(i * width, (i + 1) * width));
-  return { rows, about: JSON.parse(readFileSync(join(reference, `${model}.json`), "utf8")) };
+  return { rows, about: JSON.parse(gunzipSync(readFileSync(join(reference, `${model}.json.gz`))).toString()) };
 }
 
 /** Calls `each` for every index below `count`, a few at a time. */
@@ -42,4 +42,23 @@ export async function inParallel(count: number, each: (index: number) => Promise
     }
   };
   await Promise.all(Array.from({ length: width }, caller));
+}
+
+/** Flows by their row in the data, which is counted through the files in the order of their names. */
+export function readFlows(rows: readonly number[]): number[][] {
+  const wanted = new Set(rows);
+  const flows: number[][] = [];
+  let row = 0;
+  for (const file of readdirSync(join(data, "cicids2017")).sort()) {
+    const [header = "", ...lines] = gunzipSync(readFileSync(join(data, "cicids2017", file)))
+      .toString()
+      .trimEnd()
+      .split(/\r?\n/);
+    const features = header.split(",").filter((name) => name !== "Label").length;
+    for (const line of lines) {
+      if (wanted.has(row)) flows.push(line.split(",").slice(0, features).map(Number));
+      row += 1;
+    }
+  }
+  return flows;
 }

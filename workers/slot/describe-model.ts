@@ -60,9 +60,7 @@ function inputFaults(manifest: Manifest, inputs: readonly TensorSpec[]): string[
       const { tensor, tokenizer } = manifest.input;
       if (tensor !== undefined) {
         return soleInput(inputs, tensor, ({ dtype, shape }) =>
-          dtype === "string" && (shape.length === 1 || shape.length === 2)
-            ? null
-            : "must be string [rows] or [rows, 1]",
+          dtype === "string" && hasOneARow(shape) ? null : "must be string [rows] or [rows, 1]",
         );
       }
       const { ids, mask, type_ids } = tokenizer as NonNullable<typeof tokenizer>;
@@ -102,16 +100,16 @@ function outputFaults({ output }: Manifest, outputs: readonly TensorSpec[]): str
     case "multi_label":
       return labelFaults("/output", output, outputs);
     case "regressor":
-      return tensorFaults("/output/value", output.value, outputs);
+      return scalarFaults("/output/value", output.value, outputs);
     case "anomaly":
-      return tensorFaults("/output/score", output.score, outputs);
+      return scalarFaults("/output/score", output.score, outputs);
     case "ensemble":
       return output.members.flatMap((member, i) => {
         const at = `/output/members/${i}`;
         const own = outputs.filter((spec) => spec.name.startsWith(`${member.name}/`));
         const ownNames = own.map((spec) => ({ ...spec, name: spec.name.slice(member.name.length + 1) }));
         if (member.kind === "classifier") return labelFaults(at, member, ownNames);
-        return member.kind === "anomaly" ? tensorFaults(`${at}/score`, member.score, ownNames) : [];
+        return member.kind === "anomaly" ? scalarFaults(`${at}/score`, member.score, ownNames) : [];
       });
   }
 }
@@ -126,6 +124,17 @@ function labelFaults(
   const classes = outputs.find((spec) => spec.name === probabilities)?.shape[1];
   if (typeof classes !== "number" || classes === labels.length) return [];
   return [`${at}/labels: has ${labels.length}, output "${probabilities}" has ${classes} classes`];
+}
+
+const hasOneARow = (shape: TensorSpec["shape"]): boolean =>
+  shape.length === 1 || (shape.length === 2 && (typeof shape[1] === "string" || shape[1] === 1));
+
+/** For a tensor of one number a row. */
+function scalarFaults(pointer: string, name: string, outputs: readonly TensorSpec[]): string[] {
+  const missing = tensorFaults(pointer, name, outputs);
+  if (missing.length > 0) return missing;
+  const { shape } = outputs.find((spec) => spec.name === name) as TensorSpec;
+  return hasOneARow(shape) ? [] : [`${pointer}: output "${name}" must be [rows] or [rows, 1], is [${shape}]`];
 }
 
 function tensorFaults(pointer: string, name: string, outputs: readonly TensorSpec[]): string[] {
