@@ -1,11 +1,10 @@
 """The intent classifier as an ONNX graph: ids and mask to probabilities."""
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 import intent_features as features
-from onnx_export import IR_VERSION
+from graph import Graph
 
 
 def export_intent(idf: np.ndarray, weights: np.ndarray, scales: np.ndarray, bias: np.ndarray) -> bytes:
@@ -45,35 +44,5 @@ def export_intent(idf: np.ndarray, weights: np.ndarray, scales: np.ndarray, bias
     scaled = graph.op("Mul", unit, graph.constant(scales.astype(np.float32)))
     scores = graph.op("Add", scaled, graph.constant(bias.astype(np.float32)))
     graph.op("Softmax", scores, axis=1, output="probabilities")
-    return graph.model("intent-banking77", len(bias))
-
-
-class Graph:
-    """Nodes and constants as they are made."""
-
-    def __init__(self) -> None:
-        self.nodes, self.constants = [], []
-
-    def op(self, kind: str, *inputs: str, output: str | None = None, **attributes) -> str:
-        name = output or f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, values: np.ndarray) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def int64(self, values: list[int]) -> str:
-        return self.constant(np.array(values, np.int64))
-
-    def scalar(self, value: int) -> str:
-        return self.constant(np.array(value, np.int64))
-
-    def model(self, name: str, classes: int) -> bytes:
-        tokens = [helper.make_tensor_value_info(n, TensorProto.INT64, ["N", "L"]) for n in ("input_ids", "attention_mask")]
-        output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])
-        graph = helper.make_graph(self.nodes, name, tokens, [output], initializer=self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=IR_VERSION)
-        onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
+    tokens = {name: (TensorProto.INT64, ["N", "L"]) for name in ("input_ids", "attention_mask")}
+    return graph.model("intent-banking77", tokens, {"probabilities": (TensorProto.FLOAT, ["N", len(bias)])})
