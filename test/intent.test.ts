@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { manifestOf } from "./support/flows.js";
 import { expectProblem, pointersOf } from "./support/problem.js";
-import { hasData, inParallel, readReference, readRows } from "./support/read-data.js";
+import { hasData, readReference, readRows } from "./support/read-data.js";
+import { runBatch } from "./support/run-batch.js";
 import { TestStack } from "./support/stack.js";
 
 const model = "intent-banking77";
@@ -79,19 +80,22 @@ describe("intent-banking77", () => {
       expect(about.classes).toEqual(labels);
       const [, ...questions] = readRows("banking77/test.csv.gz");
       expect(questions).toHaveLength(3080);
+      const results = await runBatch(
+        stack,
+        model,
+        questions.map(([text]) => text),
+      );
       let right = 0;
       let worst = 0;
-      await inParallel(questions.length, async (i) => {
-        const [text, truth] = questions[i] as [string, string];
-        const { body, status } = await stack.predict(model, text);
-        expect([status, body.status], JSON.stringify(body)).toEqual([200, "succeeded"]);
-        if (body.output.label === truth) right += 1;
-        if (i % (about.step as number) > 0) return;
+      for (const [i, { output, status }] of results.entries()) {
+        expect(status, `question ${i}`).toBe("succeeded");
+        if (output.label === questions[i]?.[1]) right += 1;
+        if (i % (about.step as number) > 0) continue;
         const wanted = expected[i / (about.step as number)] as Float32Array;
         for (const [c, label] of labels.entries()) {
-          worst = Math.max(worst, Math.abs(body.output.probabilities[label] - (wanted[c] as number)));
+          worst = Math.max(worst, Math.abs(output.probabilities[label] - (wanted[c] as number)));
         }
-      });
+      }
       expect(expected).toHaveLength(Math.ceil(questions.length / (about.step as number)));
       expect(right / questions.length).toBeGreaterThanOrEqual(0.9);
       expect(worst).toBeLessThanOrEqual(1e-5);

@@ -11,7 +11,7 @@ describe("the paths of intrusion detection", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
-    stack = await TestStack.start({ models, env: { SYNC_TIMEOUT_SECONDS: "2" } });
+    stack = await TestStack.start({ models });
   });
   afterAll(() => stack?.close());
 
@@ -134,10 +134,11 @@ describe("the paths of intrusion detection", () => {
   test("without a model it is a 404; without a worker a 503; not in time a 504 that leads to the prediction", async () => {
     expectProblem(await stack.post("/predict/intent", { query: "hi" }), 404, "model_not_found");
     const [worker] = stack.workers as [(typeof stack.workers)[0]];
+    const { url } = await stack.startApi({ SYNC_TIMEOUT_SECONDS: "1" });
     // A worker that stands still is alive for as long as its last beat says.
     worker.child.kill("SIGSTOP");
     try {
-      const late = await stack.post("/predict", { features: flow(5_000) });
+      const late = await stack.post("/predict", { features: flow(5_000) }, { url });
       expectProblem(late, 504, "not_in_time");
       const location = late.headers.get("location") as string;
       expect((await stack.get(location)).body).toMatchObject({ model: "intrusion-random-forest", status: "queued" });

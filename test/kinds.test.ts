@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectProblem, pointersOf } from "./support/problem.js";
+import { runBatch } from "./support/run-batch.js";
 import { TestStack } from "./support/stack.js";
 
 const fixture = (name: string) => fileURLToPath(new URL(`./fixtures/models/${name}/1`, import.meta.url));
@@ -119,6 +120,36 @@ describe("kinds and heads", () => {
     const share = 3 / (3 - l);
     expect(e).toBeCloseTo(-share * Math.log2(share) - (1 - share) * Math.log2(1 - share), 6);
     expect(await seen("chained", [0])).toEqual([0, 0, 0]);
+  });
+
+  test("a batch takes what is typed, derived or text as single predictions do, in JSON and in CSV", async () => {
+    const rows = [
+      { colour: "green", day: "2026-01-31", size: 2 },
+      [1, "2026-01-31", 2],
+      ["red", "2026-02-02", -1],
+      ["red", "2026-02-02", -2],
+      { day: "2026-02-02" },
+    ];
+    const typed = await runBatch(stack, "typed", rows);
+    expect(typed.map(({ output }) => output?.y[0] ?? null)).toEqual([[1, 5, 2], null, [0, 0, -1], null, [2, 0, 1.5]]);
+    expect(typed[1]?.error).toMatchObject({ code: "invalid_input" });
+    const derived = await runBatch(stack, "ratios", [[3, 4], { a: 1, b: 0 }, [1, 2]]);
+    expect(derived.map(({ output }) => output.y)).toEqual([[[3, 4, 7.5]], [[1, 0, 0]], [[1, 2, 5]]]);
+    const texts = await runBatch(stack, "texts", [" größe ", "", "bad"]);
+    expect(texts.map(({ output }) => output?.value ?? null)).toEqual([5, null, 3]);
+
+    // A column that has a default may be missing, and so may its value.
+    const text = "day,colour\n2026-01-31,green\n2026-02-02,\n2026-02-02,7\n";
+    const headers = { "content-type": "text/csv" };
+    const { body } = await stack.call("POST", "/v1/models/typed/batches", { text, headers });
+    const ended = await stack.get(`/v1/batches/${body.id}?wait=30`);
+    expect(ended.body.counts).toMatchObject({ total: 3, succeeded: 2, failed: 1 });
+    const results = await stack.get(`/v1/batches/${body.id}/results`, { headers: { accept: "application/x-ndjson" } });
+    const outputs = results.body
+      .trimEnd()
+      .split("\n")
+      .map((line: string) => JSON.parse(line).output?.y[0] ?? null);
+    expect(outputs).toEqual([[1, 5, 1.5], [2, 0, 1.5], null]);
   });
 
   test("several labels are given at once, each from its own threshold on", async () => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { manifestOf } from "./support/flows.js";
-import { hasData, inParallel, readFlows, readReference } from "./support/read-data.js";
+import { hasData, readFlows, readReference } from "./support/read-data.js";
+import { runBatch } from "./support/run-batch.js";
 import { TestStack } from "./support/stack.js";
 
 const model = "threats";
@@ -35,26 +36,26 @@ describe("threats", () => {
       expect(flows).toHaveLength(expected.length);
       let worst = 0;
       let spoke = 0;
-      await inParallel(flows.length, async (i) => {
-        const { body, status } = await stack.predict(model, flows[i]);
-        expect([status, body.status], JSON.stringify(body)).toEqual([200, "succeeded"]);
+      const results = await runBatch(stack, model, flows);
+      for (const [i, { output: given, status }] of results.entries()) {
+        expect(status, `flow ${i}`).toBe("succeeded");
         const parts = Array.from({ length: 1 + names.length }, (_, p) =>
           Array.from((expected[i] as Float32Array).subarray(p * labels.length, (p + 1) * labels.length)),
         );
         const [vote, ...says] = parts as [number[], ...number[][]];
         for (const [l, label] of labels.entries()) {
-          worst = Math.max(worst, Math.abs(body.output.probabilities[label] - (vote[l] as number)));
+          worst = Math.max(worst, Math.abs(given.probabilities[label] - (vote[l] as number)));
         }
         for (const [m, say] of says.entries()) {
-          const member = body.output.members[m];
+          const member = given.members[m];
           const most = Math.max(...say);
           expect(member.abstained, `${names[m]} of flow ${i}`).toBe(most === 0);
           if (most === 0) continue;
           expect(member.label).toBe(labels[say.indexOf(most)]);
           worst = Math.max(worst, Math.abs(member.confidence - most));
         }
-        if (!body.output.abstained) spoke += 1;
-      });
+        if (!given.abstained) spoke += 1;
+      }
       expect(worst).toBeLessThanOrEqual(1e-5);
       expect(spoke / flows.length).toBeGreaterThan(0.95);
     },
