@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { flow, manifestOf } from "./support/flows.js";
 import { expectProblem, pointersOf } from "./support/problem.js";
+import { hasData, readFlows, readHeldOut } from "./support/read-data.js";
 import { TestStack } from "./support/stack.js";
 
 const names = ["random_forest", "xgboost", "decision_tree"] as const;
@@ -98,6 +99,24 @@ describe("the paths of intrusion detection", () => {
       expect(row.probabilities[row.prediction]).toBe(row.confidence);
     }
   });
+
+  test.skipIf(!hasData("cicids2017"))(
+    "held-out flows come out of POST /predict/batch as in the training library",
+    async () => {
+      const { classes, probabilities, rows } = readHeldOut("intrusion-xgboost");
+      const flows = readFlows(rows.slice(0, 1000));
+      const body = { flows: flows.map((features) => ({ features })), model_name: "xgboost" };
+      const answer = await stack.post("/predict/batch", body);
+      expect(answer.body, JSON.stringify(answer.body).slice(0, 500)).toMatchObject({ total: 1000, succeeded: 1000 });
+      let within = 0;
+      for (const row of answer.body.predictions) {
+        const wanted = probabilities[row.index] as Float32Array;
+        const away = classes.map((label, c) => Math.abs(row.probabilities[label] - (wanted[c] as number)));
+        if (Math.max(...away) <= 1e-5) within += 1;
+      }
+      expect(within).toBeGreaterThanOrEqual(999);
+    },
+  );
 
   test("a thousand flows are taken, one more is refused, and so are none", async () => {
     const flows = Array.from({ length: 1000 }, (_, i) => ({ features: flow(i) }));

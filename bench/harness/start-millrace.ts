@@ -9,6 +9,7 @@ import type { BenchRedis } from "./start-redis.js";
 
 const apiKey = "bench-key";
 const keyPrefix = "bench-ours";
+const shippedModels = inRoot("models");
 
 export interface Millrace extends Deployment {
   readonly api: BenchProcess;
@@ -30,7 +31,7 @@ export interface MillraceOptions {
 /** Starts workers and API as `millrace start` would, each on the settings that it has by itself. */
 export async function startMillrace(
   redis: BenchRedis,
-  { model, modelsDir = inRoot("models"), slots = 2, settings = {} }: MillraceOptions,
+  { model, modelsDir = shippedModels, slots = 2, settings = {} }: MillraceOptions,
   onClose: OnClose,
 ): Promise<Millrace> {
   const env = {
@@ -39,6 +40,8 @@ export async function startMillrace(
     REDIS_URL: redis.url,
     REDIS_KEY_PREFIX: keyPrefix,
     MODELS_DIR: modelsDir,
+    // Figures of intrusion detection are not those of whatever else ships.
+    ...(modelsDir === shippedModels && { WORKER_MODELS: "intrusion-*" }),
     WORKER_SLOTS: String(slots),
     WORKER_PORT: "0",
     PORT: "0",

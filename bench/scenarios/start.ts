@@ -10,7 +10,7 @@ import { figure, type Scenario } from "./scenario.js";
 export const start: Scenario = async ({ onClose, quick, say }) => {
   const redis = await startRedis(onClose);
   // Its own worker's start is the warm-up: it brings the files into memory.
-  const stack = await startMillrace(redis, { model: forest, settings: { WORKER_MODELS: "intrusion-*" } }, onClose);
+  const stack = await startMillrace(redis, { model: forest }, onClose);
   const readyAfterMs: number[] = [];
   for (let i = 0; i < (quick ? 1 : 5); i++) {
     await stack.stopWorkers();

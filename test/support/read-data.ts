@@ -26,10 +26,20 @@ export function readRows(file: string): string[][] {
 
 /** The training library's answers for held-out rows, `width` a row, and the file that says which they are. */
 export function readReference(model: string, width: number): { rows: Float32Array[]; about: Record<string, unknown> } {
+  const about = JSON.parse(gunzipSync(readFileSync(join(reference, `${model}.json.gz`))).toString());
+  return { rows: rowsOf(model, width), about };
+}
+
+/** The same for a model of intrusion detection: rows of the dataset, and the probability of each class. */
+export function readHeldOut(model: string): { rows: number[]; classes: string[]; probabilities: Float32Array[] } {
+  const { classes, rows } = JSON.parse(gunzipSync(readFileSync(join(reference, "held-out.json.gz"))).toString());
+  return { rows, classes, probabilities: rowsOf(model, classes.length) };
+}
+
+function rowsOf(model: string, width: number): Float32Array[] {
   const bytes = new Uint8Array(gunzipSync(readFileSync(join(reference, `${model}.f32.gz`))));
   const values = new Float32Array(bytes.buffer, 0, bytes.length / 4);
-  const rows = Array.from({ length: values.length / width }, (_, i) => values.subarray(i * width, (i + 1) * width));
-  return { rows, about: JSON.parse(gunzipSync(readFileSync(join(reference, `${model}.json.gz`))).toString()) };
+  return Array.from({ length: values.length / width }, (_, i) => values.subarray(i * width, (i + 1) * width));
 }
 
 /** Calls `each` for every index below `count`, a few at a time. */
