@@ -58,7 +58,7 @@ const models: Record<string, [string, object]> = {
       {
         head: "ensemble",
         labels: ["yes", "no"],
-        members: [{ name: "r", kind: "rules", rules: [{ when: 'f["z"] > 1.0', label: "yes" }] }],
+        members: [{ name: "r", kind: "rules", rules: [{ when: 'f["a"] > 1.0 && f["z"] > 1.0', label: "yes" }] }],
       },
     ),
   ],

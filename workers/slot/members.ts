@@ -64,9 +64,8 @@ function classifierMember(member: MemberOfKind<"classifier">, labels: readonly s
 
 function rulesMember(member: MemberOfKind<"rules">, labels: readonly string[], columns: readonly string[]): Member {
   const environment = new Environment({ limits: { maxAstNodes: 1000, maxDepth: 64 } })
-    .registerVariable("f", "map<string, double>")
+    .registerVariable({ name: "f", schema: Object.fromEntries(columns.map((name) => [name, "double"])) })
     .registerFunction("abs(double): double", Math.abs);
-  const sample = Object.fromEntries(columns.map((name) => [name, 0]));
   const rules = member.rules.map(({ confidence, label, when }, i) => {
     const refuse = (why: string) => new Error(`model.json: rule ${i} of member "${member.name}" ${why.split("\n")[0]}`);
     let holds: (context: object) => unknown;
@@ -76,8 +75,6 @@ function rulesMember(member: MemberOfKind<"rules">, labels: readonly string[], c
       if (!checked.valid) throw checked.error ?? new Error("has no type");
       if (checked.type !== "bool") throw new Error(`must be true or false, not ${checked.type}`);
       holds = parsed;
-      // A feature that is not there shows only when it is looked for.
-      holds({ f: sample });
     } catch (fault) {
       throw refuse((fault as Error).message);
     }
