@@ -8,7 +8,8 @@ export function fileReader(
   field: string,
   largestBytes: number,
 ): (request: Request, response: Response) => Promise<Buffer> {
-  const limits = { fileSize: largestBytes, files: 1, fields: 0, parts: 2, headerPairs: 20 };
+  // One more than is taken of each, so that the one that is too many can be named.
+  const limits = { fileSize: largestBytes, files: 2, fields: 1, parts: 3, fieldSize: 1000, headerPairs: 20 };
   const read = multer({ storage: multer.memoryStorage(), limits }).single(field);
   return async (request, response) => {
     if (!/^multipart\/form-data\s*;/i.test(request.headers["content-type"] ?? "")) {
@@ -17,6 +18,8 @@ export function fileReader(
     await new Promise<void>((resolve, reject) => {
       read(request, response, (fault: unknown) => (fault ? reject(asServiceError(fault, field)) : resolve()));
     });
+    const [other] = Object.keys(request.body ?? {});
+    if (other !== undefined) throw invalid(other === field ? "expected a file" : `unknown field "${other}"`, other);
     if (request.file === undefined) throw invalid(`the file "${field}" is missing`, field);
     return request.file.buffer;
   };
