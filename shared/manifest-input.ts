@@ -120,7 +120,12 @@ export const textInputSchema = z
         ids: z.string().min(1).default("input_ids").describe("int64 tensor [rows, tokens]"),
         mask: z.string().min(1).optional().describe("int64 tensor [rows, tokens]: 1 for tokens, 0 for padding"),
         type_ids: z.string().min(1).optional().describe("int64 tensor [rows, tokens] of zeros"),
-        max_tokens: z.int().min(1).max(32_768).default(512).describe("What is longer is cut off at its end"),
+        max_tokens: z
+          .int()
+          .min(1)
+          .max(32_768)
+          .default(512)
+          .describe("A longer text is cut off at its end, special tokens kept"),
         pad_id: z.int().min(0).default(0).describe("Pads each row to the longest of its run"),
         special_tokens: z.boolean().default(true).describe("Whether the tokenizer adds those that its file names"),
       })

@@ -15,6 +15,51 @@ const echoed = (features: unknown[], more: object = {}, output: object = { head:
 });
 const flags = (threshold: unknown) => ({ head: "multi_label", probabilities: "y", labels: ["a", "b", "c"], threshold });
 
+/** A tokenizer as BERT has it: words and their ends, in lower case, between [CLS] and [SEP]. */
+const tokenizer = {
+  version: "1.0",
+  truncation: null,
+  padding: null,
+  added_tokens: ["[UNK]", "[CLS]", "[SEP]"].map((content, id) => ({
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  })),
+  normalizer: {
+    type: "BertNormalizer",
+    clean_text: true,
+    handle_chinese_chars: true,
+    strip_accents: null,
+    lowercase: true,
+  },
+  pre_tokenizer: { type: "BertPreTokenizer" },
+  post_processor: {
+    type: "TemplateProcessing",
+    single: [
+      { SpecialToken: { id: "[CLS]", type_id: 0 } },
+      { Sequence: { id: "A", type_id: 0 } },
+      { SpecialToken: { id: "[SEP]", type_id: 0 } },
+    ],
+    pair: [],
+    special_tokens: {
+      "[CLS]": { id: "[CLS]", ids: [1], tokens: ["[CLS]"] },
+      "[SEP]": { id: "[SEP]", ids: [2], tokens: ["[SEP]"] },
+    },
+  },
+  decoder: { type: "WordPiece", prefix: "##", cleanup: true },
+  model: {
+    type: "WordPiece",
+    unk_token: "[UNK]",
+    continuing_subword_prefix: "##",
+    max_input_chars_per_word: 100,
+    vocab: { "[UNK]": 0, "[CLS]": 1, "[SEP]": 2, card: 10, "##s": 20, lost: 40, my: 80 },
+  },
+};
+
 /** Models by name: the fixture whose ONNX file they have, and their manifest. */
 const models: Record<string, [string, object]> = {
   typed: [
@@ -48,6 +93,24 @@ const models: Record<string, [string, object]> = {
     "text-length",
     { kind: "text", input: { tensor: "text", max_length: 5 }, output: { head: "regressor", value: "score" } },
   ],
+  tokens: [
+    "token-sums",
+    {
+      kind: "text",
+      input: {
+        tokenizer: { mask: "attention_mask", type_ids: "token_type_ids", max_tokens: 6, pad_id: 7 },
+        min_length: 0,
+      },
+    },
+  ],
+  bare: [
+    "token-sums",
+    {
+      kind: "text",
+      input: { tokenizer: { mask: "attention_mask", type_ids: "token_type_ids", special_tokens: false } },
+    },
+  ],
+  unfed: ["token-sums", { kind: "text", input: { tokenizer: { mask: "mask" } } }],
   wide: ["echo-string", { kind: "text", input: { tensor: "x" } }],
   misfit: ["echo-float32", echoed(["a", "b"], {}, { head: "anomaly", score: "y", threshold: 1 })],
   badrule: [
@@ -72,6 +135,9 @@ describe("kinds and heads", () => {
     for (const [name, [from, manifest]] of Object.entries(models)) {
       await cp(fixture(from), join(stack.modelsDir, name, "1"), { recursive: true });
       await writeFile(join(stack.modelsDir, name, "model.json"), JSON.stringify(manifest));
+      if (from === "token-sums") {
+        await writeFile(join(stack.modelsDir, name, "1/tokenizer.json"), JSON.stringify(tokenizer));
+      }
     }
     await stack.startWorker();
   });
@@ -170,6 +236,39 @@ describe("kinds and heads", () => {
     }
   });
 
+  test("a tokenizer makes ids of a text, cut off at its longest, and what it pads a run with counts for nobody", async () => {
+    const texts = ["My cards", "lost", "", "my unknown CARD!", "my my my my my my my my"];
+    const expected = [
+      { sum: 1 + 80 + 10 + 20 + 2, tokens: 5 },
+      { sum: 1 + 40 + 2, tokens: 3 },
+      { sum: 1 + 2, tokens: 2 },
+      { sum: 1 + 80 + 0 + 10 + 0 + 2, tokens: 6 },
+      { sum: 1 + 4 * 80 + 2, tokens: 6 },
+    ];
+    for (const [i, text] of texts.entries()) {
+      const { body } = await stack.predict("tokens", text);
+      expect(body.output, text).toEqual({ sum: [expected[i]?.sum], tokens: [expected[i]?.tokens] });
+    }
+    const many = await runBatch(stack, "tokens", [...texts, ...texts, ...texts]);
+    expect(many.map(({ output }) => ({ sum: output.sum[0], tokens: output.tokens[0] }))).toEqual(
+      [expected, expected, expected].flat(),
+    );
+  });
+
+  test("a text that a tokenizer finds nothing in fails alone, as an input that is none", async () => {
+    // A joiner is a character, but no token.
+    const [good, empty, last] = await runBatch(stack, "bare", ["my card", "\u200d", "lost"]);
+    expect([good?.output, last?.output]).toEqual([
+      { sum: [90], tokens: [2] },
+      { sum: [40], tokens: [1] },
+    ]);
+    expect(empty).toMatchObject({ status: "failed", output: null, error: { code: "invalid_input" } });
+    expect((await stack.predict("bare", "\u200d")).body).toMatchObject({
+      status: "failed",
+      error: { code: "invalid_input" },
+    });
+  });
+
   test("a manifest that does not fit its ONNX file is refused with pointers", async () => {
     const [worker] = stack.workers as [(typeof stack.workers)[0]];
     const state = (await (await fetch(`http://127.0.0.1:${worker.port}/ready`)).json()) as {
@@ -178,8 +277,11 @@ describe("kinds and heads", () => {
     const reasonOf = (model: string) => state.refused.find((refusal) => refusal.model === model)?.reason;
     expect(reasonOf("misfit")).toMatch(/^model\.json \/input: .*takes 3.*; model\.json \/output\/score: .*\[rows, 1\]/);
     expect(reasonOf("badrule")).toMatch(/rule 0 of member "r".*z/i);
+    expect(reasonOf("unfed")).toMatch(
+      /names the input "mask".*says nothing of the input "attention_mask", "token_type_ids"/,
+    );
     expect(reasonOf("wide")).toMatch(/^model\.json \/input: input "x" must be string \[rows\] or \[rows, 1\]/);
-    expect(state.refused.map(({ model }) => model).sort()).toEqual(["badrule", "misfit", "wide"]);
+    expect(state.refused.map(({ model }) => model).sort()).toEqual(["badrule", "misfit", "unfed", "wide"]);
   });
 });
 

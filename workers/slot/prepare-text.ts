@@ -47,7 +47,7 @@ function tokenizing(settings: TokenizerSettings, tokenizer: Tokenizer): Preparat
   return {
     prepare([text]) {
       const rows = unpackStrings((text as PackedTensor).bytes).map((value) => {
-        const row = tokenizer.encode(value, { add_special_tokens: special }).ids.slice(0, maxTokens);
+        const row = cutTo(maxTokens, tokenizer, value, special);
         if (row.length === 0) throw new InputRefusedError("the tokenizer finds nothing in this text");
         return row;
       });
@@ -60,6 +60,19 @@ function tokenizing(settings: TokenizerSettings, tokenizer: Tokenizer): Preparat
       );
     },
   };
+}
+
+/** Ids of a text; where they are too many, those of the text itself are cut off, and not the special ones around them. */
+function cutTo(maxTokens: number, tokenizer: Tokenizer, text: string, special: boolean): number[] {
+  const { ids } = tokenizer.encode(text, { add_special_tokens: special });
+  if (ids.length <= maxTokens) return ids;
+  const own: number[] = special ? tokenizer.encode(text, { add_special_tokens: false }).ids : ids;
+  const around = ids.length - own.length;
+  let before = 0;
+  while (before < around && !own.every((id, i) => id === ids[before + i])) before += 1;
+  const after = around - before;
+  const kept = own.slice(0, Math.max(0, maxTokens - around));
+  return [...ids.slice(0, before), ...kept, ...ids.slice(ids.length - after)].slice(0, maxTokens);
 }
 
 const widthOf = (input: readonly PackedTensor[]): number => input[0]?.shape[1] as number;
