@@ -30,6 +30,9 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   redis_unavailable: [503, "Store unavailable"],
   redis_full: [503, "Store full"],
   shutting_down: [503, "Shutting down"],
+  no_worker: [503, "No worker alive"],
+  inference_failed: [500, "Inference failed"],
+  not_in_time: [504, "Not done in time"],
   internal_error: [500, "Internal error"],
 };
 

@@ -31,6 +31,8 @@ function readableInput(base64: string, directory: ModelDirectory, model: string,
     const values = elements(first);
     return Object.fromEntries(featuresOf(manifest).map(({ name }, i) => [name, values[i]]));
   }
+  if (manifest?.kind === "text" && first !== undefined) return elements(first)[0];
+  if (manifest?.kind === "image" && first !== undefined) return `an image of ${first.bytes.length} bytes`;
   return Object.fromEntries(
     tensors.map((tensor) => [
       tensor.name,

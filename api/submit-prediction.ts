@@ -30,6 +30,8 @@ export interface SubmitRequest {
   requestId: string;
   traceparent: string | undefined;
   idempotencyKey: string | null;
+  /** Where the input is in the body that complaints point into; `/input` unless told. */
+  inputPointer?: string;
   /** The input packed already, of a prediction that this one is a retry of. */
   retry?: { of: string; input: string };
 }
@@ -55,7 +57,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const versionName = submission.version ?? model.defaultVersion;
   const version = model.versions.get(versionName);
   if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${versionName}`);
-  const pack = retry === undefined ? packInput(deps.metrics, model, version, submission.input) : null;
+  const pack =
+    retry === undefined ? packInput(deps.metrics, model, version, submission.input, request.inputPointer) : null;
   const followerJson = await followerOf(deps, model, owner, submission.webhook);
 
   const nowMs = Date.now();
@@ -190,11 +193,17 @@ const mismatch = () =>
     complaints: [],
   });
 
-function packInput(metrics: ApiMetrics, model: KnownModel, version: KnownVersion, input: unknown): Buffer {
+function packInput(
+  metrics: ApiMetrics,
+  model: KnownModel,
+  version: KnownVersion,
+  input: unknown,
+  at = "/input",
+): Buffer {
   const packed = version.pack(input);
   if ("pack" in packed) return packed.pack;
   metrics.invalidInput.inc({ model: model.name, code: "invalid_input" });
-  const complaints = packed.complaints.map(({ detail, pointer }) => ({ detail, pointer: `/input${pointer}` }));
+  const complaints = packed.complaints.map(({ detail, pointer }) => ({ detail, pointer: `${at}${pointer}` }));
   const [first] = complaints;
   const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
   throw new ServiceError("invalid_input", `${first?.detail}${more}`, { complaints });

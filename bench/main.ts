@@ -3,6 +3,7 @@ import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
 import { bulk } from "./scenarios/bulk.js";
 import { floor } from "./scenarios/floor.js";
+import { imagePath } from "./scenarios/image-path.js";
 import { lag } from "./scenarios/lag.js";
 import { memory } from "./scenarios/memory.js";
 import { recovery } from "./scenarios/recovery.js";
@@ -24,6 +25,7 @@ const scenarios: Record<string, Scenario> = {
   webhooks,
   bulk,
   "scale-out": scaleOut,
+  "image-path": imagePath,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

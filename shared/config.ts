@@ -89,10 +89,12 @@ const apiSettings = z.object({
   API_KEYS: z.string().optional(),
   API_KEYS_FILE: z.string().optional(),
   MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
+  MAX_FILE_BYTES: whole(1, 1024 * MiB, 10_000_000),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
   BATCH_UPLOAD_KEEP_SECONDS: whole(1, 86_400, 600),
+  SYNC_TIMEOUT_SECONDS: whole(1, 3600, 30),
   WEBHOOK_SECRET: webhookSecret,
   WEBHOOK_ALLOW_HOSTS: allowHosts,
 });
@@ -143,6 +145,10 @@ export interface ApiConfig extends CommonConfig {
   maxBatchBytes: number;
   /** How long what has arrived of a batch is kept while nothing more does. */
   batchUploadKeepMs: number;
+  /** The largest file of a multipart body. */
+  maxFileBytes: number;
+  /** How long a path that answers with the result itself waits for it. */
+  syncTimeoutMs: number;
   /** Whether webhooks can be signed, without which none is accepted. */
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
@@ -180,6 +186,8 @@ export function readApiConfig(env: Environment): ApiConfig {
     maxBatchRows: settings.MAX_BATCH_ROWS,
     maxBatchBytes: settings.MAX_BATCH_BYTES,
     batchUploadKeepMs: settings.BATCH_UPLOAD_KEEP_SECONDS * 1000,
+    maxFileBytes: settings.MAX_FILE_BYTES,
+    syncTimeoutMs: settings.SYNC_TIMEOUT_SECONDS * 1000,
     webhooksSigned: (settings.WEBHOOK_SECRET ?? []).length > 0,
     webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
   };

@@ -26,6 +26,9 @@ export const errorCodes = [
   "redis_unavailable",
   "redis_full",
   "shutting_down",
+  "no_worker",
+  "inference_failed",
+  "not_in_time",
   "internal_error",
 ] as const;
 

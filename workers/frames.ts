@@ -84,6 +84,8 @@ export function decodeRun(body: Buffer): RunRequest {
 /** What became of one input of a run: its output as JSON text, or why it has none. */
 export interface RunItem {
   ok: boolean;
+  /** Where not ok: it was the input that could not be prepared, not the model that failed. */
+  refused?: boolean;
   /** Output JSON; where not ok, a sentence that is safe to show a client. */
   text: string;
   /** Probability of a classifier's label; NaN for other heads. */
@@ -93,7 +95,7 @@ export interface RunItem {
   batchRows: number;
 }
 
-/** Layout: run id (u32), joinable (u8), count (u32), then per item ok (u8), confidence, ms (f32), rows, length (u32), text. */
+/** Layout: run id (u32), joinable (u8), count (u32), then per item 1 ok, 2 refused (u8), confidence, ms (f32), rows, length (u32), text. */
 export function encodeDone(runId: number, joinable: boolean, items: readonly RunItem[]): Buffer {
   const texts = items.map((item) => Buffer.from(item.text));
   let size = 9 + 17 * items.length;
@@ -103,7 +105,7 @@ export function encodeDone(runId: number, joinable: boolean, items: readonly Run
   at = body.writeUInt8(joinable ? 1 : 0, at);
   at = body.writeUInt32LE(items.length, at);
   items.forEach((item, i) => {
-    at = body.writeUInt8(item.ok ? 1 : 0, at);
+    at = body.writeUInt8(item.ok ? 1 : item.refused ? 2 : 0, at);
     at = body.writeFloatLE(item.confidence, at);
     at = body.writeFloatLE(item.inferenceMs, at);
     at = body.writeUInt32LE(item.batchRows, at);
@@ -120,6 +122,7 @@ export function decodeDone(body: Buffer): { runId: number; joinable: boolean; it
     const end = at + 17 + body.readUInt32LE(at + 13);
     items.push({
       ok: body.readUInt8(at) === 1,
+      ...(body.readUInt8(at) === 2 && { refused: true }),
       confidence: body.readFloatLE(at + 1),
       inferenceMs: body.readFloatLE(at + 5),
       batchRows: body.readUInt32LE(at + 9),

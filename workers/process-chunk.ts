@@ -192,7 +192,10 @@ function fromItems(items: Extract<Outcome, { kind: "done in bulk" }>["items"]): 
   const texts: Buffer[] = [];
   items.forEach((item, offset) => {
     if (item.ok) texts.push(Buffer.from(item.text));
-    else faults.push({ offset, code: "inference_failed", detail: item.text.slice(0, longestDetail) });
+    else {
+      const code = item.refused ? "invalid_input" : "inference_failed";
+      faults.push({ offset, code, detail: item.text.slice(0, longestDetail) });
+    }
   });
   return { lines: items.length, form: "json", width: 0, bodies: [joinParts(texts)], faults };
 }

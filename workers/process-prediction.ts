@@ -15,7 +15,7 @@ export interface ServedVersion {
   model: string;
   version: string;
   digest: string;
-  /** Tabular inputs all have the same shape, so that nothing needs to be compared to join them. */
+  /** All inputs are one row of the same shape once prepared, so that nothing needs to be compared to join them. */
   uniform: boolean;
   attempts: number;
   cacheTtlSeconds: number;
@@ -165,7 +165,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
   }
 
   function ending(taken: Taken, { item }: Extract<Outcome, { kind: "done" }>): Ending {
-    if (!item.ok) return failure("failed", "inference_failed", item.text);
+    if (!item.ok) return failure("failed", item.refused ? "invalid_input" : "inference_failed", item.text);
     const now = Date.now();
     const { timestamp } = taken.job;
     return {

@@ -1,6 +1,6 @@
 import { ServiceError } from "@millrace/shared/errors.js";
-import { pointerSegment } from "@millrace/shared/packer.js";
 import { z } from "zod";
+import { parseBody } from "../parse-body.js";
 import { metadataSchema } from "../submission.js";
 
 /** What may be said of a batch beside its inputs. */
@@ -20,18 +20,7 @@ const optionsSchema = z.strictObject({
 export type BatchOptions = z.infer<typeof optionsSchema>;
 
 /** Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong. */
-export function parseBatchOptions(options: Record<string, unknown>): BatchOptions {
-  const parsed = optionsSchema.safeParse(options);
-  if (parsed.success) return parsed.data;
-  const complaints = parsed.error.issues.flatMap((issue) => {
-    const pointer = issue.path.map((segment) => pointerSegment(String(segment))).join("");
-    if (issue.code !== "unrecognized_keys") return [{ detail: issue.message, pointer }];
-    return issue.keys.map((key) => ({ detail: `unknown field "${key}"`, pointer: pointer + pointerSegment(key) }));
-  });
-  const [first] = complaints;
-  const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
-  throw new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
-}
+export const parseBatchOptions = (options: Record<string, unknown>): BatchOptions => parseBody(optionsSchema, options);
 
 /** Query parameters that may stand for options. */
 export const batchQuery = ["version", "priority", "cache", "metadata", "webhook"] as const;

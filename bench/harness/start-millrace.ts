@@ -9,6 +9,7 @@ import type { BenchRedis } from "./start-redis.js";
 
 const apiKey = "bench-key";
 const keyPrefix = "bench-ours";
+const shippedModels = inRoot("models");
 
 export interface Millrace extends Deployment {
   readonly api: BenchProcess;
@@ -34,7 +35,7 @@ export async function startMillrace(
   redis: BenchRedis,
   {
     model,
-    modelsDir = inRoot("models"),
+    modelsDir = shippedModels,
     slots = 2,
     settings = {},
     workerProgram = inRoot("workers/dist/main.js"),
@@ -47,6 +48,8 @@ export async function startMillrace(
     REDIS_URL: redis.url,
     REDIS_KEY_PREFIX: keyPrefix,
     MODELS_DIR: modelsDir,
+    // Figures of intrusion detection are not those of whatever else ships.
+    ...(modelsDir === shippedModels && { WORKER_MODELS: "intrusion-*" }),
     WORKER_SLOTS: String(slots),
     WORKER_PORT: "0",
     PORT: "0",

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -223,9 +224,8 @@ export interface CallOptions {
 /** Copies shipped models and fixtures into a model repository, each fixture with its manifest where it has one. */
 export async function copyModels(dir: string, models: readonly string[], manifests: Manifests = {}): Promise<void> {
   for (const model of models) {
-    const from = model.startsWith("intrusion-")
-      ? join(root, "models", model)
-      : join(root, "test/fixtures/models", model);
+    const shipped = join(root, "models", model);
+    const from = existsSync(shipped) ? shipped : join(root, "test/fixtures/models", model);
     await mkdir(join(dir, model), { recursive: true });
     await cp(from, join(dir, model), { recursive: true });
     const manifest = manifests[model];

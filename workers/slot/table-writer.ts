@@ -1,13 +1,11 @@
 import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
-import type { Tensor } from "onnxruntime-node";
-import type { Head } from "./heads.js";
-
-type Outputs = Readonly<Record<string, Tensor>>;
+import type { Tensors } from "./engine.js";
+import type { Head } from "./head.js";
 
 /** Gathers the outputs of a table's rows, in order, as a chunk of `bulk-chunk.ts`. */
 export interface TableWriter {
-  add(outputs: Outputs, rows: number): void;
+  add(outputs: Tensors, rows: number): void;
   /** The next row has no output. */
   fail(detail: string): void;
   finish(): Buffer;
