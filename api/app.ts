@@ -15,11 +15,14 @@ import { bodyDeadline, requestContext } from "./request-context.js";
 import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
+import { inferRoutes } from "./routes/infer.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
+import { tensorModelRoutes } from "./routes/tensor-models.js";
+import { createWriteProbe } from "./write-probe.js";
 
 export interface AppDependencies {
   redis: RedisClient;
@@ -34,6 +37,8 @@ export interface AppDependencies {
   maxBatchRows: number;
   maxBatchBytes: number;
   uploadKeepMs: number;
+  maxTensorBytes: number;
+  syncTimeoutMs: number;
   accept: Accept;
   resultTtlSeconds: number;
   webhooksSigned: boolean;
@@ -62,15 +67,23 @@ export function createApp(deps: AppDependencies): Express {
     if (deps.stopping()) response.setHeader("Connection", "close");
     next();
   });
+  // Set first, because clients of that protocol are to understand whatever goes wrong.
+  app.use("/v2", (_request, response, next) => {
+    response.locals.openInference = true;
+    next();
+  });
+  const isWritable = createWriteProbe(deps.redis, `${deps.keyPrefix}:ready`);
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
   app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(inferRoutes({ ...deps, logAccepted, mayPredict }));
   app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
   app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
+  app.use(operationRoutes({ ...deps, isWritable }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
+  app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");

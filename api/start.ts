@@ -72,6 +72,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       maxBatchRows: config.maxBatchRows,
       maxBatchBytes: config.maxBatchBytes,
       uploadKeepMs: config.batchUploadKeepMs,
+      maxTensorBytes: config.maxTensorBytes,
+      syncTimeoutMs: config.syncTimeoutMs,
       accept: acceptTogether(redis, {
         maxDepth: config.maxQueueDepth,
         resultTtlMs: config.resultTtlSeconds * 1000,

@@ -88,6 +88,8 @@ const apiSettings = z.object({
   API_KEYS: z.string().optional(),
   API_KEYS_FILE: z.string().optional(),
   MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
+  MAX_TENSOR_BYTES: whole(1, 1024 * MiB, 64 * MiB),
+  SYNC_TIMEOUT_SECONDS: whole(1, 3600, 30),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
@@ -134,6 +136,10 @@ export interface ApiConfig extends CommonConfig {
   host: string;
   apiKeys: ApiKey[];
   maxBodyBytes: number;
+  /** Largest body of the tensor API that holds binary data. */
+  maxTensorBytes: number;
+  /** How long the paths that answer with the result itself wait for it. */
+  syncTimeoutMs: number;
   maxQueueDepth: number;
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
@@ -173,6 +179,8 @@ export function readApiConfig(env: Environment): ApiConfig {
     host: settings.HOST,
     apiKeys,
     maxBodyBytes: settings.MAX_BODY_BYTES,
+    maxTensorBytes: settings.MAX_TENSOR_BYTES,
+    syncTimeoutMs: settings.SYNC_TIMEOUT_SECONDS * 1000,
     maxQueueDepth: settings.MAX_QUEUE_DEPTH,
     maxBatchRows: settings.MAX_BATCH_ROWS,
     maxBatchBytes: settings.MAX_BATCH_BYTES,

@@ -17,7 +17,12 @@ const item = { ok: true, text: '{"y":[[1]]}', confidence: Number.NaN, inferenceM
 /** Processes one job as a worker would; what it asked of others is told with what came of it. */
 async function processed(
   job: Partial<TakenJob> = {},
-  world: { outcome?: Outcome; history?: { final: boolean; diedRunning: boolean; deaths: number }; write?: "lost" } = {},
+  world: {
+    blob?: Buffer;
+    outcome?: Outcome;
+    history?: { final: boolean; diedRunning: boolean; deaths: number };
+    write?: "lost";
+  } = {},
 ) {
   const calls: unknown[][] = [];
   const submitted: Work[] = [];
@@ -47,6 +52,15 @@ async function processed(
       noteLater: (id, note) => void calls.push(["noteLater", id, note]),
       ended: (id) => void calls.push(["ended", id]),
       forget: async (id) => void calls.push(["forget", id]),
+    },
+    blobs: {
+      makeRoom: async () => ({ release: () => void calls.push(["release"]) }),
+      read: async (id, bytes) => {
+        calls.push(["read", id, bytes]);
+        return world.blob ?? null;
+      },
+      keep: async (pack) => ({ pack: pack.toString("base64") }),
+      forget: async (kept) => void (kept !== undefined && calls.push(["drop", kept])),
     },
     history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
     metrics: createWorkerMetrics(),

@@ -2,9 +2,11 @@ import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js
 import { type Logger, logTogether } from "@millrace/shared/log.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { type PredictionStatus, predictionJson, type StoredResult, type Timings } from "@millrace/shared/prediction.js";
+import type { Finish } from "@millrace/shared/scripts/finish.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
+import type { BlobKeeper } from "./blob-keeper.js";
 import type { Dispatcher, Lane, Outcome } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { ResultWriter } from "./result-writer.js";
@@ -44,6 +46,7 @@ export interface ProcessPredictionOptions {
   writer: ResultWriter;
   notebook: RunNotebook;
   history(id: string): Promise<JobHistory>;
+  blobs: BlobKeeper;
   metrics: WorkerMetrics;
   log: Logger;
 }
@@ -71,6 +74,8 @@ interface Taken {
 interface Ending {
   status: PredictionStatus;
   outputJson: string | null;
+  /** The output as tensors, where that is wanted. */
+  pack?: Buffer | undefined;
   error: { code: string; detail: string } | null;
   timings: Timings | null;
   confidence: number;
@@ -109,7 +114,26 @@ export function processPrediction(options: ProcessPredictionOptions) {
     // What was begun in time is in time, whatever became of that run.
     const expiresAt = alone ? undefined : data.e;
     if (expiresAt !== undefined && expiresAt <= Date.now()) return finish(taken, expired);
-    const outcome = await run(taken, alone, expiresAt);
+    if (data.b === undefined) return runAndFinish(taken, Buffer.from(data.x, "base64"), alone, expiresAt);
+    const room = await options.blobs.makeRoom(data.b);
+    try {
+      const pack = await options.blobs.read(id, data.b);
+      if (pack === null)
+        return await finish(taken, failure("failed", "input_lost", "its input is gone from the store"));
+      return await runAndFinish(taken, pack, alone, expiresAt);
+    } finally {
+      room.release();
+    }
+  };
+
+  async function runAndFinish(
+    taken: Taken,
+    pack: Buffer,
+    alone: boolean,
+    expiresAt: number | undefined,
+  ): Promise<string> {
+    const { id, job, token } = taken;
+    const outcome = await run(taken, pack, alone, expiresAt);
     notebook.ended(id);
     if (outcome.kind === "released") {
       await notebook.forget(id);
@@ -123,12 +147,11 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (outcome.kind === "expired") return finish(taken, expired);
     if (outcome.kind === "blamed") return retryOrFail(taken, outcome.code);
     return finish(taken, ending(taken, outcome as Extract<Outcome, { kind: "done" }>));
-  };
+  }
 
-  function run(taken: Taken, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {
+  function run(taken: Taken, pack: Buffer, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {
     const { data, id, job, served } = taken;
-    const pack = Buffer.from(data.x, "base64");
-    const tensors = served.uniform ? null : unpackTensors(pack);
+    const tensors = served.uniform && !wantsTensors(pack) ? null : unpackTensors(pack);
     const attempt = job.attemptsMade + taken.deaths + 1;
     return dispatcher.submit({
       id,
@@ -170,7 +193,8 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const { timestamp } = taken.job;
     return {
       status: "succeeded",
-      outputJson: item.text,
+      outputJson: item.text === "" ? null : item.text,
+      pack: item.pack,
       error: null,
       confidence: item.confidence,
       timings: {
@@ -188,19 +212,21 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
     const text = json(taken, attempts, end, Date.now());
     const result: StoredResult = { owner: data.o, status: end.status, json: text };
-    if (end.outputJson === null) result.input = data.x;
-    const cache =
-      data.d === undefined || end.outputJson === null || served.cacheTtlSeconds === 0
-        ? null
-        : { outputJson: end.outputJson, ttlSeconds: served.cacheTtlSeconds };
-    const outcome = await writer.write({
+    if (end.status !== "succeeded") result.input = data.x;
+    if (end.status !== "succeeded" && data.b !== undefined) result.inputBytes = data.b;
+    if (data.f !== undefined) result.form = data.f;
+    if (end.pack !== undefined) result.tensors = await options.blobs.keep(end.pack);
+    const finish: Finish = {
       id,
       by: { token },
       result,
       dedup: data.d ?? null,
-      cache,
+      cache: data.d === undefined ? null : cacheable(end, result, served.cacheTtlSeconds),
       started: taken.startedAt !== null,
-    });
+    };
+    if (data.b !== undefined) finish.blob = end.status === "succeeded" ? "drop" : "keep";
+    const outcome = await writer.write(finish);
+    if (outcome !== "written") await options.blobs.forget(result.tensors);
     if (outcome === "written") observe(taken, end);
     // BullMQ is told of a failure too, so that the queue page shows it under that word.
     if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);
@@ -244,6 +270,13 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (end.error === null) logFinished(line);
     else options.log.warn("prediction finished", { ...line, code: end.error.code });
   }
+}
+
+/** What identical submissions are to be answered with; null for what is not to be kept for them. */
+function cacheable(end: Ending, { tensors }: StoredResult, ttlSeconds: number): Finish["cache"] {
+  if (end.outputJson === null || ttlSeconds === 0) return null;
+  if (tensors === undefined) return { outputJson: end.outputJson, ttlSeconds };
+  return "pack" in tensors ? { outputJson: tensors.pack, ttlSeconds, packed: true } : null;
 }
 
 const failure = (status: PredictionStatus, code: string, detail: string): Ending => ({

@@ -6,6 +6,8 @@ import type { Logger } from "@millrace/shared/log.js";
 import { beat, endBeat } from "@millrace/shared/scripts/announce.js";
 import { finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
 import { readHistory } from "@millrace/shared/scripts/run-notes.js";
+import { createBlobKeeper } from "./blob-keeper.js";
+import type { ByteBudget } from "./byte-budget.js";
 import { createChunkConsumer } from "./chunk-consumer.js";
 import type { Dispatcher } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
@@ -30,6 +32,8 @@ interface ServingOptions {
   log: Logger;
   config: WorkerConfig;
   workerId: string;
+  /** What this worker may hold of large inputs at a time. */
+  blobMemory: ByteBudget;
   /** Ends the slots with whatever still runs in them. */
   endSlots(): void;
 }
@@ -120,6 +124,7 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
       writer: createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log }),
       notebook: createRunNotebook(redis, keys, keyPrefix, log),
       history: (id) => readHistory(redis, keys, id),
+      blobs: createBlobKeeper({ redis, keys, memory: options.blobMemory, resultTtlSeconds, log }),
       metrics,
       log,
     }),

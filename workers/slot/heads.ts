@@ -2,8 +2,11 @@ import type { Manifest } from "@millrace/shared/manifest.js";
 import type { Tensor } from "onnxruntime-node";
 import { tensorJson } from "./tensor-json.js";
 
-/** An output as the contract's JSON, and the confidence of a classifier (else NaN); or a sentence why there is none. */
-export type HeadOutput = { json: string; confidence: number } | string;
+/**
+ * An output as the contract's JSON, the confidence of a classifier (else NaN), and the tensors as a pack where they are
+ * wanted; or a sentence why there is none.
+ */
+export type HeadOutput = { json: string; confidence: number; pack?: Buffer } | string;
 
 /** Reads rows [from, to) of a run's outputs; null stands for all of them. */
 export type Head = (outputs: Readonly<Record<string, Tensor>>, range: readonly [number, number] | null) => HeadOutput;

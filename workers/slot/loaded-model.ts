@@ -1,19 +1,28 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
+import { largestInlineBytes } from "@millrace/shared/blob.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
-import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { tensorsText } from "@millrace/shared/packed-json.js";
+import { type PackedTensor, packTensors, unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import { InferenceSession, type Tensor } from "onnxruntime-node";
 import type { RunItem } from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
 import { checkManifest, describeTensors } from "./describe-model.js";
-import { type Head, headOf } from "./heads.js";
+import { type Head, type HeadOutput, headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
+import { outputTensors } from "./pack-outputs.js";
 import { declaresRows, rowsAreIndependent } from "./probe-joining.js";
 import { checkSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
 
 type Outputs = Readonly<Record<string, Tensor>>;
+
+/** One input of a run, and whether its output is wanted as a pack. */
+interface Input {
+  tensors: PackedTensor[];
+  packed: boolean;
+}
 
 /** One model version in memory. Runs are one at a time; the caller sees to that. */
 export class LoadedModel {
@@ -59,7 +68,7 @@ export class LoadedModel {
 
   /** One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input. */
   async run(packs: readonly Buffer[]): Promise<RunItem[]> {
-    const inputs = packs.map(unpackTensors);
+    const inputs = packs.map((pack) => ({ tensors: unpackTensors(pack), packed: wantsTensors(pack) }));
     const items: RunItem[] = new Array(inputs.length);
     if (this.joinable || inputs.length === 1) await this.#runJoined(inputs, items, 0, inputs.length);
     else for (let i = 0; i < inputs.length; i++) await this.#runJoined(inputs, items, i, i + 1);
@@ -105,14 +114,14 @@ export class LoadedModel {
   }
 
   /** Runs inputs [from, to) as one; where that throws, its halves, down to the one that is to blame. */
-  async #runJoined(inputs: PackedTensor[][], items: RunItem[], from: number, to: number): Promise<void> {
+  async #runJoined(inputs: readonly Input[], items: RunItem[], from: number, to: number): Promise<void> {
     const part = inputs.slice(from, to);
-    const counts = part.map(rowsOf);
+    const counts = part.map(({ tensors }) => rowsOf(tensors));
     const rows = counts.reduce((sum, count) => sum + count, 0);
     const begun = performance.now();
     let outputs: Outputs;
     try {
-      outputs = await this.#onnxRun(part);
+      outputs = await this.#onnxRun(part.map(({ tensors }) => tensors));
     } catch (fault) {
       if (part.length === 1) {
         items[from] = failed(inferenceFault(fault as Error), performance.now() - begun, rows);
@@ -131,15 +140,23 @@ export class LoadedModel {
     }
     let row = 0;
     counts.forEach((count, i) => {
-      items[from + i] = this.#read(outputs, part.length === 1 ? null : [row, row + count], inferenceMs, rows);
+      const range = part.length === 1 ? null : ([row, row + count] as const);
+      const read = part[i]?.packed ? this.#pack(outputs, range) : this.#head(outputs, range);
+      items[from + i] =
+        typeof read === "string"
+          ? failed(read, inferenceMs, rows)
+          : { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows: rows, pack: read.pack };
       row += count;
     });
   }
 
-  #read(outputs: Outputs, range: readonly [number, number] | null, inferenceMs: number, batchRows: number): RunItem {
-    const read = this.#head(outputs, range);
-    if (typeof read === "string") return failed(read, inferenceMs, batchRows);
-    return { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows };
+  /** The output tensors as a pack, and as JSON too while that is small. */
+  #pack(outputs: Outputs, range: readonly [number, number] | null): HeadOutput {
+    const names = this.outputs.map(({ name }) => name);
+    const tensors = outputTensors(names, outputs, range);
+    const pack = packTensors(tensors);
+    const json = pack.length > largestInlineBytes ? "" : [...tensorsText(tensors)].join("");
+    return { json, confidence: Number.NaN, pack };
   }
 
   async #onnxRun(inputs: readonly PackedTensor[][]): Promise<Outputs> {
