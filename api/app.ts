@@ -3,6 +3,7 @@ import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
 import type { Accept } from "./accept-together.js";
@@ -30,6 +31,7 @@ export interface AppDependencies {
   directory: ModelDirectory;
   notices: Notices;
   metrics: ApiMetrics;
+  tally: StatisticsTally;
   log: Logger;
   keyPrefix: string;
   apiKeys: readonly ApiKey[];

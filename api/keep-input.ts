@@ -1,16 +1,17 @@
-import { copyBlob, largestInlineBytes, unclaimedTtlMs, writeBlob } from "@millrace/shared/blob.js";
+import { copyBlob, largestInlineBytes, sendBlob, unclaimedTtlMs } from "@millrace/shared/blob.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 
-/** The fields of a job that hold its input. */
 export interface KeptInput {
-  x: string;
-  b?: number;
+  /** The fields of the job that hold it. */
+  fields: { x: string; b?: number };
+  /** Of one that is a blob: its pieces, and when Redis has them. */
+  blob?: { pieces: number; written: Promise<unknown> };
 }
 
 /**
- * An input as the fields of its job. A large one becomes a blob under the prediction's id, which goes by itself unless
+ * Keeps an input for its job. A large one becomes a blob under the prediction's id, which goes by itself unless
  * the prediction is accepted within the minute; that of a retry is copied within Redis.
  */
 export async function keepInput(
@@ -20,12 +21,14 @@ export async function keepInput(
   input: Buffer | { of: string; input: string; bytes?: number | undefined },
 ): Promise<KeptInput> {
   if (Buffer.isBuffer(input)) {
-    if (input.length <= largestInlineBytes) return { x: input.toString("base64") };
-    await writeBlob(redis, keys, id, input, unclaimedTtlMs);
-    return { x: "", b: input.length };
+    if (input.length <= largestInlineBytes) return { fields: { x: input.toString("base64") } };
+    const blob = await sendBlob(redis, keys, id, input, unclaimedTtlMs);
+    // The accepting step, which is awaited first, sees what went wrong; the reason is told after that.
+    blob.written.catch(() => undefined);
+    return { fields: { x: "", b: input.length }, blob };
   }
-  if (input.bytes === undefined) return { x: input.input };
-  const copied = await copyBlob(redis, keys, input.of, id, unclaimedTtlMs);
-  if (!copied) throw new ServiceError("prediction_not_found", "the input of the prediction is no longer kept");
-  return { x: "", b: input.bytes };
+  if (input.bytes === undefined) return { fields: { x: input.input } };
+  const pieces = await copyBlob(redis, keys, input.of, id, unclaimedTtlMs);
+  if (pieces === 0) throw new ServiceError("prediction_not_found", "the input of the prediction is no longer kept");
+  return { fields: { x: "", b: input.bytes }, blob: { pieces, written: Promise.resolve() } };
 }

@@ -78,7 +78,7 @@ export async function endPrediction(
   result: StoredResult,
   started: boolean,
 ): Promise<FinishOutcome> {
-  const [outcome] = await finishPredictions(deps.redis, model.keys, [finish], {
+  const [outcome] = await finishPredictions(deps.redis, model.keys, [endFinish(id, data, by, result, started)], {
     resultTtlSeconds: deps.resultTtlSeconds,
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     cancelChannel: cancelChannel(deps.keyPrefix),

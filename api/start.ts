@@ -7,6 +7,7 @@ import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redi
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { createStatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { createApiMetrics } from "./metrics.js";
@@ -59,12 +60,16 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const lag = measureEventLoopLag(metrics.register);
     releasers.add(() => lag.close());
 
+    const tally = createStatisticsTally(redis);
+    releasers.add(() => tally.close());
+
     const app = createApp({
       redis,
       facts,
       directory,
       notices,
       metrics,
+      tally,
       log,
       keyPrefix: config.keyPrefix,
       apiKeys: config.apiKeys,

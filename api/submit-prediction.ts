@@ -8,6 +8,7 @@ import { type PredictionView, predictionJson, type StoredResult } from "@millrac
 import type { ResponseForm } from "@millrace/shared/response-form.js";
 import { decodeReplayed } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
+import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import type { Accept } from "./accept-together.js";
 import { keepInput } from "./keep-input.js";
@@ -21,6 +22,7 @@ import { type FollowerDependencies, followerOf } from "./webhook-follower.js";
 export interface SubmitDependencies extends LookUpDependencies, FollowerDependencies {
   redis: RedisClient;
   metrics: ApiMetrics;
+  tally: StatisticsTally;
   log: Logger;
   accept: Accept;
   logAccepted(fields: Record<string, unknown>): void;
@@ -101,7 +103,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     tp: request.traceparent,
     ro: retry?.of,
     f: form,
-    ...kept,
+    ...kept.fields,
   });
   const view: PredictionView = {
     id,
@@ -136,10 +138,13 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       dedup,
       idempotency,
       follower: followerJson === null ? null : { json: followerJson, wantsStart },
-      blob: kept.b !== undefined,
+      pieces: kept.blob?.pieces ?? 0,
     });
     // Where it is not known whether it was accepted, the blob goes by itself.
-    if (kept.b !== undefined && outcome.kind !== "queued") await dropBlob(deps.redis, model.keys, id);
+    if (kept.blob !== undefined && outcome.kind !== "queued") {
+      await kept.blob.written;
+      await dropBlob(deps.redis, model.keys, id);
+    }
     const line = { request_id: requestId, model: model.name };
     if (dedup !== null) {
       const found = outcome.kind === "cached" ? "hit" : outcome.kind === "joined" ? "join" : "miss";
@@ -177,6 +182,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
         });
         if (kept.kind === "mismatch") throw mismatch();
         if (kept.kind === "replayed") return await standing(deps, owner, decodeReplayed(kept.id), true);
+        deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);
+        deps.tally.count(model.keys, versionName, "cache_hit", Date.now() - nowMs);
         deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
         return { id, json, final: true, result, cached: true, replayed: false, joined: false, waiter: null };
       }

@@ -32,6 +32,8 @@ export interface ModelKeys {
   result(id: string): string;
   /** List: the pieces of what is too large for a job or a result; see `blob.ts`. */
   blob(id: string): string;
+  /** Hash: what was counted of a version; see `statistics-tally.ts`. */
+  statistics(version: string): string;
   /** List: who is to hear of its end, `w<API>` for a caller who waits there, `f<follower>` for a webhook. */
   interest(id: string): string;
   /** Set: predictions whose start somebody wants to hear of, too; mostly there are none. */
@@ -132,6 +134,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     deaths: `${base}/deaths`,
     result: (id) => `${base}/result:${id}`,
     blob: (id) => `${base}/blob:${id}`,
+    statistics: (version) => `${base}/statistics:${version}`,
     interest: (id) => `${base}/interest:${id}`,
     starts: `${base}/starts`,
     dedup: (hash) => `${base}/dedup:${hash}`,

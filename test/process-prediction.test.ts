@@ -27,6 +27,7 @@ async function processed(
   const calls: unknown[][] = [];
   const submitted: Work[] = [];
   const handedOver: unknown[] = [];
+  const tallied: unknown[][] = [];
   // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
   const written: any[] = [];
   const process = processPrediction({
@@ -63,6 +64,7 @@ async function processed(
       forget: async (kept) => void (kept !== undefined && calls.push(["drop", kept])),
     },
     history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
+    tally: (...counted) => void tallied.push(counted),
     metrics: createWorkerMetrics(),
     log: openLog("worker", "error"),
   });
@@ -76,7 +78,7 @@ async function processed(
     (word) => ({ word, fault: undefined }),
     (fault: Error) => ({ word: undefined, fault }),
   );
-  return { ...end, calls, handedOver, submitted, written };
+  return { ...end, calls, handedOver, submitted, tallied, written };
 }
 
 describe("processing a prediction's job", () => {

@@ -47,6 +47,8 @@ export interface ProcessPredictionOptions {
   notebook: RunNotebook;
   history(id: string): Promise<JobHistory>;
   blobs: BlobKeeper;
+  /** Counts what becomes of a prediction: its version, rows and timings, null for one that did not succeed. */
+  tally(version: string, rows: number, totalMs: number, timings: Timings | null): void;
   metrics: WorkerMetrics;
   log: Logger;
 }
@@ -67,6 +69,7 @@ interface Taken {
   data: PredictionJob;
   served: ServedVersion;
   startedAt: number | null;
+  rows: number;
   deaths: number;
   noted: Promise<void>;
 }
@@ -100,7 +103,17 @@ export function processPrediction(options: ProcessPredictionOptions) {
       await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
       throw new DelayedError();
     }
-    const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0, noted: Promise.resolve() };
+    const taken: Taken = {
+      job,
+      id,
+      token,
+      data,
+      served,
+      startedAt: null,
+      rows: 1,
+      deaths: 0,
+      noted: Promise.resolve(),
+    };
     let alone = job.attemptsMade > 0;
     if (job.attemptsStarted > 1) {
       const past = await history(id);
@@ -153,11 +166,12 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const { data, id, job, served } = taken;
     const tensors = served.uniform && !wantsTensors(pack) ? null : unpackTensors(pack);
     const attempt = job.attemptsMade + taken.deaths + 1;
+    taken.rows = tensors === null ? 1 : rowsOf(tensors);
     return dispatcher.submit({
       id,
       lane: served.lane,
       pack,
-      rows: tensors === null ? 1 : rowsOf(tensors),
+      rows: taken.rows,
       priority: job.priority ?? 0,
       signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
       alone,
@@ -260,6 +274,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const { data, id, served } = taken;
     const { model, version } = served;
     metrics.predictions.inc({ model, version, status: end.status });
+    if (end.status !== "expired") options.tally(version, taken.rows, Date.now() - taken.job.timestamp, end.timings);
     if (end.timings !== null) {
       metrics.latency.observe({ model, stage: "queue" }, end.timings.queueMs / 1000);
       metrics.latency.observe({ model, stage: "inference" }, end.timings.inferenceMs / 1000);

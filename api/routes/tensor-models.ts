@@ -1,5 +1,7 @@
 import { readFileSync } from "node:fs";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
+import { readStatistics } from "@millrace/shared/statistics-tally.js";
 import express, { type Request, type RequestHandler, Router } from "express";
 import type { KnownModel, KnownVersion, ModelDirectory } from "../model-directory.js";
 import { onlyQuery, sendJson } from "../request-context.js";
@@ -17,6 +19,7 @@ const serverMetadata = {
 };
 
 interface TensorModelDependencies {
+  redis: RedisClient;
   directory: ModelDirectory;
   isWritable(): Promise<boolean>;
   stopping(): boolean;
@@ -44,6 +47,16 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     ],
   });
 
+  resource(router, "/v2/models/stats", {
+    get: [
+      mayRead,
+      async (request, response) => {
+        onlyQuery(request);
+        const stats = await Promise.all(deps.directory.all().map((model) => modelStatistics(deps.redis, model)));
+        sendJson(response, 200, JSON.stringify({ model_stats: stats.flat() }));
+      },
+    ],
+  });
   for (const path of ["/v2/models/:model", "/v2/models/:model/versions/:version"]) {
     resource(router, path, {
       get: [
@@ -74,6 +87,17 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
           const ready = (workers ?? 0) > 0;
           if (!ready) response.setHeader("Retry-After", "2");
           sendJson(response, ready ? 200 : 503, JSON.stringify({ name: model.name, ready }));
+        },
+      ],
+    });
+    resource(router, `${path}/stats`, {
+      get: [
+        mayRead,
+        async (request, response) => {
+          onlyQuery(request);
+          const { model } = await askedVersion(deps.directory, request);
+          const stats = await modelStatistics(deps.redis, model, request.params.version as string | undefined);
+          sendJson(response, 200, JSON.stringify({ model_stats: stats }));
         },
       ],
     });
@@ -113,6 +137,31 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     ],
   });
   return router;
+}
+
+/** The statistics of a model's versions, or of one. Preparing and reading tensors is part of what a run takes. */
+function modelStatistics(redis: RedisClient, { keys, name, versions }: KnownModel, only?: string): Promise<object[]> {
+  const asked = only === undefined ? [...versions.keys()] : [only];
+  const notApart = { count: 0, ns: 0 };
+  return Promise.all(
+    asked.map(async (version) => {
+      const { batches, kinds, lastInferenceAt, rows, runs } = await readStatistics(redis, keys, version);
+      return {
+        name,
+        version,
+        last_inference: lastInferenceAt,
+        inference_count: rows,
+        execution_count: runs,
+        inference_stats: { ...kinds, compute_input: notApart, compute_output: notApart },
+        batch_stats: batches.map(({ batchRows, ...infer }) => ({
+          batch_size: batchRows,
+          compute_input: notApart,
+          compute_infer: infer,
+          compute_output: notApart,
+        })),
+      };
+    }),
+  );
 }
 
 const indexEntry =
