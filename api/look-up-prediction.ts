@@ -41,9 +41,10 @@ export async function lookUpPrediction(deps: LookUpDependencies, owner: string, 
   const view = viewOf(model, id, read);
   if (view.status !== "expired") return { json: predictionJson(view), final: false, expiresAt: read.data.e };
   const json = predictionJson(view);
-  const outcome = await endPrediction(deps, model, id, read.data, "unbegun", { owner, status: "expired", json }, false);
+  const result: StoredResult = { owner, status: "expired", json };
+  const outcome = await endPrediction(deps, model, id, read.data, "unbegun", result, false);
   // Somebody ended or began it in between: what they wrote is right.
-  return outcome === "written" ? { json, final: true } : lookUpPrediction(deps, owner, id);
+  return outcome === "written" ? { json, final: true, result } : lookUpPrediction(deps, owner, id);
 }
 
 export type Owned = { final: StoredResult } | (PendingPrediction & { data: PredictionJob });

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redis.js";
@@ -95,6 +95,13 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       onClose: releasers.add,
     });
     const server = createServer({ requestTimeout: 0, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
+    // Clients open connections ahead, which are not idle to Node until their first request.
+    const unused = new Set<Socket>();
+    server.on("connection", (socket: Socket) => {
+      unused.add(socket);
+      socket.once("close", () => unused.delete(socket));
+    });
+    server.on("request", ({ socket }) => unused.delete(socket));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(config.port, config.host, () => {
@@ -107,7 +114,10 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       // Whoever waits for a result is answered with what it is now, instead of holding up the end.
       notices.close();
       // A client that keeps its connection would hold up the end, once it has its answer.
-      const idle = setInterval(() => server.closeIdleConnections(), 50);
+      const idle = setInterval(() => {
+        server.closeIdleConnections();
+        for (const socket of unused) socket.destroy();
+      }, 50);
       const grace = setTimeout(() => server.closeAllConnections(), config.shutdownGraceMs);
       await closed;
       clearTimeout(grace);

@@ -7,7 +7,7 @@ const decimal = /^-?\d{1,20}$/;
 
 /**
  * Elements as little-endian bytes; `complain` is called with the position of each that the type cannot hold. With
- * `spelled`, floats may also be strings: "NaN", "Infinity", "-Infinity" and whole numbers of any length.
+ * `spelled`, floats may also be strings: "NaN", "Infinity", "-Infinity" and whole numbers that are too long for JSON.
  */
 export function packElements(
   values: readonly unknown[],
@@ -42,7 +42,7 @@ export function packElements(
 }
 
 const notFinite = /^(?:NaN|-?Infinity)$/;
-const wholeNumber = /^-?\d+$/;
+const wholeNumber = /^-?\d{16,}$/;
 
 /** ONNX Runtime cuts strings at NUL, and UTF-8 has no lone surrogates: what has either would silently be another. */
 function stringFault(value: unknown): string | null {

@@ -1,10 +1,15 @@
 /** What `JSON.parse` would change or refuse: integers of 16 digits and more, and the floats that JSON has no number for. */
 const suspicious = /[[,:\s]-?\d{16,}[\s,\]}]|NaN|Infinity/;
 const tokens = /-?\d[\d.eE+-]*|-?Infinity|NaN/g;
-const beyondNumbers = /^(?:-?\d{16,}|-?Infinity|NaN)$/;
+const notFinite = /^(?:-?Infinity|NaN)$/;
+const integer = /^-?\d+$/;
+
+/** Whether a token would not be, as a number, what it says. */
+const isInexact = (token: string): boolean =>
+  notFinite.test(token) || (integer.test(token) && !Number.isSafeInteger(Number(token)));
 
 /**
- * Parses JSON so that no integer loses a digit: those of 16 digits and more become decimal strings, and NaN, Infinity and
+ * Parses JSON so that no integer loses a digit: those beyond 2^53 become decimal strings, and NaN, Infinity and
  * -Infinity, which clients write although JSON has none of them, their names. Throws a SyntaxError as `JSON.parse` does.
  */
 export function parseExactJson(text: string): unknown {
@@ -16,7 +21,7 @@ function quoteNumbers(text: string): string {
   for (let at = 0; at < text.length; ) {
     const string = text.indexOf('"', at);
     const end = string < 0 ? text.length : string;
-    quoted += text.slice(at, end).replace(tokens, (token) => (beyondNumbers.test(token) ? `"${token}"` : token));
+    quoted += text.slice(at, end).replace(tokens, (token) => (isInexact(token) ? `"${token}"` : token));
     if (string < 0) break;
     at = endOfString(text, string);
     quoted += text.slice(string, at);
