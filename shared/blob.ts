@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { RedisClient } from "./connect-redis.js";
 import type { ModelKeys } from "./keys.js";
+import { expectLargeBuffers } from "./large-buffers.js";
 
 /**
  * What is too large for a job or a result: bytes in a key of their own, as a list of pieces. A piece is small enough to
@@ -44,6 +45,7 @@ export async function sendBlob(
   bytes: Buffer,
   ttlMs: number,
 ): Promise<{ pieces: number; written: Promise<unknown> }> {
+  expectLargeBuffers();
   const key = keys.blob(id);
   const pieces = piecesOf(bytes.length);
   for (let first = 0; ; first += piecesAtOnce) {
@@ -63,6 +65,7 @@ const piecesOf = (bytes: number): number => Math.ceil(bytes / pieceBytes);
 
 /** Reads a blob of that many bytes; null where it is gone or not whole. */
 export async function readBlob(redis: RedisClient, keys: ModelKeys, id: string, bytes: number): Promise<Buffer | null> {
+  expectLargeBuffers();
   const key = keys.blob(id);
   const pieces = piecesOf(bytes);
   if (pieces === 1) {
