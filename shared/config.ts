@@ -138,7 +138,7 @@ export interface ApiConfig extends CommonConfig {
   maxBodyBytes: number;
   /** Largest body of the tensor API that holds binary data. */
   maxTensorBytes: number;
-  /** How long the paths that answer with the result itself wait for it. */
+  /** How long a path that answers with the result itself waits for it. */
   syncTimeoutMs: number;
   maxQueueDepth: number;
   maxBatchRows: number;

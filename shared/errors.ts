@@ -22,7 +22,7 @@ export const errorCodes = [
   "invalid_input",
   "not_supported",
   "inference_failed",
-  "timed_out",
+  "not_in_time",
   "no_worker",
   "rate_limited",
   "queue_full",

@@ -433,9 +433,13 @@ describe("the tensor API, when it takes too long", () => {
       expect(running.status).toBe("running");
     });
     const brief = await sleep(1, { timeout: 300_000, priority: 3 });
-    expect([brief.status, brief.body.code, brief.body.error]).toEqual([504, "timed_out", "it was not started in time"]);
+    expect([brief.status, brief.body.code, brief.body.error]).toEqual([
+      504,
+      "not_in_time",
+      "it was not started in time",
+    ]);
     const late = await long;
-    expect([late.status, late.body.code]).toEqual([504, "timed_out"]);
+    expect([late.status, late.body.code]).toEqual([504, "not_in_time"]);
     const prediction = await stack.final(idOf(late));
     expect(prediction.output).toEqual({ y: [[2500]] });
     expect((await fetchInference(stack, prediction.id)).body.outputs[0].data).toEqual([2500]);

@@ -104,7 +104,7 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
     sendJson(response, 202, submitted.joined ? markJoined(latest.json) : latest.json);
   } else {
     const detail = `it was not done within ${deps.syncTimeoutMs / 1000} s; ${location} leads to it`;
-    throw new ServiceError("timed_out", detail);
+    throw new ServiceError("not_in_time", detail);
   }
 }
 

@@ -15,7 +15,7 @@ export const inferenceType = "application/vnd.open-inference+json";
 const largestGatheredBytes = 1_000_000;
 
 /**
- * Sends what a final prediction came to in the form of the Open Inference Protocol. Throws `inference_failed`, `timed_out`
+ * Sends what a final prediction came to in the form of the Open Inference Protocol. Throws `inference_failed`, `not_in_time`
  * or `state_conflict` for one that did not succeed.
  */
 export async function sendInference(
@@ -69,6 +69,6 @@ export async function sendWithOutput(
 function endedOtherwise({ json, status }: StoredResult): ServiceError {
   const { error } = JSON.parse(json) as { error: { detail: string } | null };
   const detail = error?.detail ?? `it was ${status}`;
-  const codes = { failed: "inference_failed", expired: "timed_out", canceled: "state_conflict" } as const;
+  const codes = { failed: "inference_failed", expired: "not_in_time", canceled: "state_conflict" } as const;
   return new ServiceError(codes[status as Exclude<PredictionStatus, "succeeded"> & keyof typeof codes], detail);
 }
