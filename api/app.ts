@@ -3,6 +3,7 @@ import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
@@ -17,12 +18,15 @@ import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
 import { dropInRoutes } from "./routes/drop-in.js";
+import { inferRoutes } from "./routes/infer.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
+import { tensorModelRoutes } from "./routes/tensor-models.js";
 import { traceRequests } from "./trace-requests.js";
+import { createWriteProbe } from "./write-probe.js";
 
 export interface AppDependencies {
   redis: RedisClient;
@@ -30,6 +34,7 @@ export interface AppDependencies {
   directory: ModelDirectory;
   notices: Notices;
   metrics: ApiMetrics;
+  tally: StatisticsTally;
   log: Logger;
   keyPrefix: string;
   apiKeys: readonly ApiKey[];
@@ -38,6 +43,7 @@ export interface AppDependencies {
   maxBatchBytes: number;
   uploadKeepMs: number;
   maxFileBytes: number;
+  maxTensorBytes: number;
   syncTimeoutMs: number;
   accept: Accept;
   resultTtlSeconds: number;
@@ -69,16 +75,24 @@ export function createApp(deps: AppDependencies): Express {
     if (deps.stopping()) response.setHeader("Connection", "close");
     next();
   });
+  // Set first, because clients of that protocol are to understand whatever goes wrong.
+  app.use("/v2", (_request, response, next) => {
+    response.locals.openInference = true;
+    next();
+  });
+  const isWritable = createWriteProbe(deps.redis, `${deps.keyPrefix}:ready`);
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
   app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(inferRoutes({ ...deps, logAccepted, mayPredict }));
   app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
   app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
+  app.use(operationRoutes({ ...deps, isWritable }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
   app.use(dropInRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");

@@ -25,20 +25,25 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   invalid_request: [422, "Invalid request"],
   invalid_input: [422, "Invalid input"],
   not_supported: [422, "Not supported"],
+  inference_failed: [500, "Inference failed"],
+  not_in_time: [504, "Not done in time"],
+  no_worker: [503, "No worker alive"],
   rate_limited: [429, "Too many requests"],
   queue_full: [429, "Queue full"],
   redis_unavailable: [503, "Store unavailable"],
   redis_full: [503, "Store full"],
   shutting_down: [503, "Shutting down"],
-  no_worker: [503, "No worker alive"],
-  inference_failed: [500, "Inference failed"],
-  not_in_time: [504, "Not done in time"],
   internal_error: [500, "Internal error"],
 };
 
-/** Writes a ServiceError as RFC 9457 `application/problem+json`. */
+/**
+ * Writes a ServiceError as RFC 9457 `application/problem+json`. For clients of the Open Inference Protocol it also has
+ * their `error`, and whatever is wrong with their request is a 400.
+ */
 export function sendProblem(response: Response, error: ServiceError): void {
-  const [status, title] = statuses[error.code];
+  const protocol = response.locals.openInference === true;
+  const [ordinary, title] = statuses[error.code];
+  const status = protocol && (ordinary === 415 || ordinary === 422) ? 400 : ordinary;
   response.status(status);
   if (error.retryAfterSeconds !== undefined) response.set("Retry-After", String(error.retryAfterSeconds));
   if (status === 401) response.set("WWW-Authenticate", 'Bearer realm="millrace"');
@@ -53,6 +58,7 @@ export function sendProblem(response: Response, error: ServiceError): void {
       code: error.code,
       request_id: response.locals.requestId,
       errors: error.complaints,
+      ...(protocol && { error: error.message }),
     }),
   );
 }

@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { createStatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { registerBacklogMetrics } from "./backlog-metrics.js";
@@ -56,12 +57,16 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const lag = measureEventLoopLag(metrics.register);
     releasers.add(() => lag.close());
 
+    const tally = createStatisticsTally(redis);
+    releasers.add(() => tally.close());
+
     const app = createApp({
       redis,
       facts,
       directory,
       notices,
       metrics,
+      tally,
       log,
       keyPrefix: config.keyPrefix,
       apiKeys: config.apiKeys,
@@ -70,6 +75,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       maxBatchBytes: config.maxBatchBytes,
       uploadKeepMs: config.batchUploadKeepMs,
       maxFileBytes: config.maxFileBytes,
+      maxTensorBytes: config.maxTensorBytes,
       syncTimeoutMs: config.syncTimeoutMs,
       accept: acceptTogether(redis, {
         maxDepth: config.maxQueueDepth,
@@ -88,6 +94,13 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       onClose: releasers.add,
     });
     const server = createServer({ requestTimeout: 0, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
+    // Clients open connections ahead, which are not idle to Node until their first request.
+    const unused = new Set<Socket>();
+    server.on("connection", (socket: Socket) => {
+      unused.add(socket);
+      socket.once("close", () => unused.delete(socket));
+    });
+    server.on("request", ({ socket }) => unused.delete(socket));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(config.port, config.host, () => {
@@ -100,7 +113,10 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       // Whoever waits for a result is answered with what it is now, instead of holding up the end.
       notices.close();
       // A client that keeps its connection would hold up the end, once it has its answer.
-      const idle = setInterval(() => server.closeIdleConnections(), 50);
+      const idle = setInterval(() => {
+        server.closeIdleConnections();
+        for (const socket of unused) socket.destroy();
+      }, 50);
       const grace = setTimeout(() => server.closeAllConnections(), config.shutdownGraceMs);
       await closed;
       clearTimeout(grace);

@@ -12,6 +12,7 @@ import type { Scenario } from "./scenarios/scenario.js";
 import { singleAsync } from "./scenarios/single-async.js";
 import { singleWait } from "./scenarios/single-wait.js";
 import { start } from "./scenarios/start.js";
+import { tensor } from "./scenarios/tensor.js";
 import { webhooks } from "./scenarios/webhooks.js";
 
 const scenarios: Record<string, Scenario> = {
@@ -26,6 +27,7 @@ const scenarios: Record<string, Scenario> = {
   bulk,
   "scale-out": scaleOut,
   "image-path": imagePath,
+  tensor,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

@@ -90,6 +90,7 @@ const apiSettings = z.object({
   API_KEYS_FILE: z.string().optional(),
   MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
   MAX_FILE_BYTES: whole(1, 1024 * MiB, 10_000_000),
+  MAX_TENSOR_BYTES: whole(1, 1024 * MiB, 64 * MiB),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
@@ -139,6 +140,10 @@ export interface ApiConfig extends CommonConfig {
   host: string;
   apiKeys: ApiKey[];
   maxBodyBytes: number;
+  /** Largest body of the tensor API that holds binary data. */
+  maxTensorBytes: number;
+  /** How long a path that answers with the result itself waits for it. */
+  syncTimeoutMs: number;
   maxQueueDepth: number;
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
@@ -147,8 +152,6 @@ export interface ApiConfig extends CommonConfig {
   batchUploadKeepMs: number;
   /** The largest file of a multipart body. */
   maxFileBytes: number;
-  /** How long a path that answers with the result itself waits for it. */
-  syncTimeoutMs: number;
   /** Whether webhooks can be signed, without which none is accepted. */
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
@@ -182,12 +185,13 @@ export function readApiConfig(env: Environment): ApiConfig {
     host: settings.HOST,
     apiKeys,
     maxBodyBytes: settings.MAX_BODY_BYTES,
+    maxTensorBytes: settings.MAX_TENSOR_BYTES,
+    syncTimeoutMs: settings.SYNC_TIMEOUT_SECONDS * 1000,
     maxQueueDepth: settings.MAX_QUEUE_DEPTH,
     maxBatchRows: settings.MAX_BATCH_ROWS,
     maxBatchBytes: settings.MAX_BATCH_BYTES,
     batchUploadKeepMs: settings.BATCH_UPLOAD_KEEP_SECONDS * 1000,
     maxFileBytes: settings.MAX_FILE_BYTES,
-    syncTimeoutMs: settings.SYNC_TIMEOUT_SECONDS * 1000,
     webhooksSigned: (settings.WEBHOOK_SECRET ?? []).length > 0,
     webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
   };

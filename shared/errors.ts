@@ -21,14 +21,14 @@ export const errorCodes = [
   "invalid_request",
   "invalid_input",
   "not_supported",
+  "inference_failed",
+  "not_in_time",
+  "no_worker",
   "rate_limited",
   "queue_full",
   "redis_unavailable",
   "redis_full",
   "shutting_down",
-  "no_worker",
-  "inference_failed",
-  "not_in_time",
   "internal_error",
 ] as const;
 

@@ -6,7 +6,10 @@ import type { Logger } from "@millrace/shared/log.js";
 import { beat, endBeat } from "@millrace/shared/scripts/announce.js";
 import { finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
 import { readHistory } from "@millrace/shared/scripts/run-notes.js";
+import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
+import { createBlobKeeper } from "./blob-keeper.js";
+import type { ByteBudget } from "./byte-budget.js";
 import { createChunkConsumer } from "./chunk-consumer.js";
 import type { Dispatcher } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
@@ -33,6 +36,8 @@ interface ServingOptions {
   config: WorkerConfig;
   workerId: string;
   tracing: Tracing | null;
+  /** What this worker may hold of large inputs at a time. */
+  blobMemory: ByteBudget;
   /** Ends the slots with whatever still runs in them. */
   endSlots(): void;
 }
@@ -44,7 +49,8 @@ const concurrencyOf = (maxBatchRows: number): number => Math.max(16, Math.min(25
 export function startServing(options: ServingOptions): Serving {
   const byModel = new Map<string, LoadedVersion[]>();
   for (const version of options.loaded) byModel.set(version.model, [...(byModel.get(version.model) ?? []), version]);
-  const models = [...byModel].map(([model, versions]) => serveModel(options, model, versions));
+  const tally = createStatisticsTally(options.redis);
+  const models = [...byModel].map(([model, versions]) => serveModel(options, tally, model, versions));
   const consumers = [
     ...models.map(({ consumer }) => consumer),
     ...[...byModel].map(([model, versions]) => serveBatches(options, model, versions)),
@@ -81,6 +87,7 @@ export function startServing(options: ServingOptions): Serving {
     await drained;
     clearTimeout(grace);
     await Promise.all(consumers.map((consumer) => consumer.close()));
+    await tally.close();
     await Promise.allSettled(
       models.map(({ keys, versions }) =>
         endBeat(
@@ -101,7 +108,12 @@ export function startServing(options: ServingOptions): Serving {
   };
 }
 
-function serveModel(options: ServingOptions, model: string, versions: readonly LoadedVersion[]) {
+function serveModel(
+  options: ServingOptions,
+  tally: StatisticsTally,
+  model: string,
+  versions: readonly LoadedVersion[],
+) {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
   const keys = modelKeys(config.keyPrefix, model);
   const byVersion = new Map(versions.map((version) => [version.version, version]));
@@ -117,6 +129,14 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
     writer: traced?.writer(writer) ?? writer,
     notebook: createRunNotebook(redis, keys, keyPrefix, log),
     history: (id) => readHistory(redis, keys, id),
+    blobs: createBlobKeeper({ redis, keys, memory: options.blobMemory, resultTtlSeconds, log }),
+    tally(version, rows, totalMs, timings) {
+      tally.count(keys, version, timings === null ? "fail" : "success", totalMs);
+      if (timings === null) return;
+      tally.count(keys, version, "queue", timings.queueMs);
+      tally.count(keys, version, "compute_infer", timings.inferenceMs);
+      tally.countRun(keys, version, { batchRows: timings.batchRows, ownRows: rows, ms: timings.inferenceMs });
+    },
     metrics,
     log,
   });

@@ -6,7 +6,7 @@ import { awaitNotice, awaitPrediction } from "../await-prediction.js";
 import { acceptsJson, isJson, wantsJson } from "../http-preferences.js";
 import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
 import { lookUpPrediction } from "../look-up-prediction.js";
-import { onlyQuery, preferredWait, sendJson, waitMsOf, whenGone } from "../request-context.js";
+import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { idempotencyKeyOf, parseSubmission } from "../submission.js";
 import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
@@ -102,8 +102,3 @@ async function answerSubmission(
   const shown = joined ? markJoined(latest.json) : latest.json;
   sendJson(response, latest.final ? 200 : 202, shown);
 }
-
-const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
-
-const traceparentOf = (header: unknown): string | undefined =>
-  typeof header === "string" && traceparentPattern.test(header) ? header : undefined;

@@ -1,21 +1,30 @@
 import { dirname } from "node:path";
 import type { TensorSpec } from "@millrace/shared/announcement.js";
+import { largestInlineBytes } from "@millrace/shared/blob.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
-import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { tensorsText } from "@millrace/shared/packed-json.js";
+import { type PackedTensor, packTensors, unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import type { RunItem } from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
 import { checkManifest } from "./describe-model.js";
 import { type Engine, openEngine, type Tensors } from "./engine.js";
-import type { Head } from "./head.js";
+import type { Head, HeadOutput } from "./head.js";
 import { headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
 import { openPreparation } from "./open-preparation.js";
+import { outputTensors } from "./pack-outputs.js";
 import { InputRefusedError, type Preparation } from "./preparation.js";
 import { declaresRows, rowsAreIndependent } from "./probe-joining.js";
 import { checkSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
+
+/** One input of a run, and whether its output is wanted as a pack. */
+interface Input {
+  tensors: PackedTensor[];
+  packed: boolean;
+}
 
 /** One model version in memory. Runs are one at a time; the caller sees to that. */
 export class LoadedModel {
@@ -61,25 +70,28 @@ export class LoadedModel {
   /** One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input. */
   async run(packs: readonly Buffer[]): Promise<RunItem[]> {
     const items: RunItem[] = new Array(packs.length);
-    const readied: PackedTensor[][] = [];
+    const readied: Input[] = [];
     const places: number[] = [];
     for (const [i, pack] of packs.entries()) {
+      const packed = wantsTensors(pack);
+      const given = unpackTensors(pack);
       try {
-        const prepared = this.#preparation.prepare(unpackTensors(pack));
+        // Tensors are what the ONNX file takes; there is nothing to prepare about them.
+        const prepared = packed ? given : this.#preparation.prepare(given);
         // Most kinds need no waiting, and a turn of the event loop for each row would cost more than the row.
-        readied.push(prepared instanceof Promise ? await prepared : prepared);
+        readied.push({ tensors: prepared instanceof Promise ? await prepared : prepared, packed });
         places.push(i);
       } catch (fault) {
         if (!(fault instanceof InputRefusedError)) throw fault;
         items[i] = { ...failed(fault.message, 0, 1), refused: true };
       }
     }
-    const inputs = this.joinable ? this.#preparation.align(readied) : readied;
+    const inputs = this.joinable ? this.#aligned(readied) : readied;
     const ran: RunItem[] = new Array(inputs.length);
     for (let from = 0, to = 1; from < inputs.length; from = to, to = from + 1) {
       // Only inputs whose rows have the same shape make one tensor.
-      const first = inputs[from] as PackedTensor[];
-      if (this.joinable) while (to < inputs.length && sameRows(first, inputs[to] as PackedTensor[])) to += 1;
+      const first = inputs[from] as Input;
+      if (this.joinable) while (to < inputs.length && sameRows(first.tensors, (inputs[to] as Input).tensors)) to += 1;
       await this.#runJoined(inputs, ran, from, to);
     }
     for (const [k, i] of places.entries()) items[i] = ran[k] as RunItem;
@@ -125,14 +137,14 @@ export class LoadedModel {
   }
 
   /** Runs inputs [from, to) as one; where that throws, its halves, down to the one that is to blame. */
-  async #runJoined(inputs: readonly PackedTensor[][], items: RunItem[], from: number, to: number): Promise<void> {
+  async #runJoined(inputs: readonly Input[], items: RunItem[], from: number, to: number): Promise<void> {
     const part = inputs.slice(from, to);
-    const counts = part.map(rowsOf);
+    const counts = part.map(({ tensors }) => rowsOf(tensors));
     const rows = counts.reduce((sum, count) => sum + count, 0);
     const begun = performance.now();
     let outputs: Tensors;
     try {
-      outputs = await this.#onnxRun(part);
+      outputs = await this.#onnxRun(part.map(({ tensors }) => tensors));
     } catch (fault) {
       if (part.length === 1) {
         items[from] = failed(inferenceFault(fault as Error), performance.now() - begun, rows);
@@ -151,15 +163,32 @@ export class LoadedModel {
     }
     let row = 0;
     counts.forEach((count, i) => {
-      items[from + i] = this.#read(outputs, part.length === 1 ? null : [row, row + count], inferenceMs, rows);
+      const range = part.length === 1 ? null : ([row, row + count] as const);
+      const read = part[i]?.packed ? this.#pack(outputs, range) : this.#head(outputs, range);
+      items[from + i] =
+        typeof read === "string"
+          ? failed(read, inferenceMs, rows)
+          : { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows: rows, pack: read.pack };
       row += count;
     });
   }
 
-  #read(outputs: Tensors, range: readonly [number, number] | null, inferenceMs: number, batchRows: number): RunItem {
-    const read = this.#head(outputs, range);
-    if (typeof read === "string") return failed(read, inferenceMs, batchRows);
-    return { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows };
+  /** The output tensors as a pack, and as JSON too while that is small. */
+  #pack(outputs: Tensors, range: readonly [number, number] | null): HeadOutput {
+    const names = this.outputs.map(({ name }) => name);
+    const tensors = outputTensors(names, outputs, range);
+    const pack = packTensors(tensors);
+    const json = pack.length > largestInlineBytes ? "" : [...tensorsText(tensors)].join("");
+    return { json, confidence: Number.NaN, pack };
+  }
+
+  /** What was prepared here is made alike; tensors that came as such stay as they are. */
+  #aligned(inputs: readonly Input[]): readonly Input[] {
+    const prepared = inputs.flatMap(({ packed, tensors }) => (packed ? [] : [tensors]));
+    const aligned = this.#preparation.align(prepared).values();
+    return inputs.map((input) =>
+      input.packed ? input : { ...input, tensors: aligned.next().value as PackedTensor[] },
+    );
   }
 
   async #onnxRun(inputs: readonly PackedTensor[][]): Promise<Tensors> {
