@@ -135,10 +135,10 @@ describe("the steps of a batch in Redis", () => {
     ).toBe(0);
   });
 
-  test("times are written as JavaScript writes them, for 300 dates in two centuries", async () => {
+  test("times are written as JavaScript writes them, for 100 dates in two centuries", async () => {
     const r = random(12);
     const dates = [0, 951_782_400_000, 1_709_164_799_999, 4_102_444_800_000 - 1, 4_107_542_400_000];
-    for (let i = 0; i < 295; i++) dates.push(r.below(200 * 365.2425 * 86_400_000));
+    for (let i = 0; i < 95; i++) dates.push(r.below(200 * 365.2425 * 86_400_000));
     for (const nowMs of dates) {
       const id = await committed([1], { nowMs });
       const json = JSON.parse((await cancelBatch(redis, keys, id, settings)) as string);

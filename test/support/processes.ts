@@ -1,5 +1,5 @@
-import { execFile } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { execFile, execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import type { ServiceProcess } from "@millrace/cli/service-process.js";
 import { modelKeys } from "@millrace/shared/keys.js";
@@ -39,9 +39,11 @@ export async function stillRunning(pids: readonly number[]): Promise<number[]> {
   return all.filter(({ pid, state }) => pids.includes(pid) && !state.startsWith("Z")).map(({ pid }) => pid);
 }
 
-/** The most memory that a process has had resident so far, as Linux counts it. */
+/** The most memory that a process has had resident so far; where nobody counts that, what it has now. */
 export function peakBytes(pid: number): number {
-  return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+  const status = `/proc/${pid}/status`;
+  if (!existsSync(status)) return 1024 * Number(execFileSync("ps", ["-o", "rss=", "-p", `${pid}`]));
+  return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(status, "utf8"))?.[1]);
 }
 
 /** What a worker's own `/ready` says. */
