@@ -42,6 +42,13 @@ export function packTensors(tensors: readonly PackedTensor[], { wantsTensors = f
   return out;
 }
 
+/** A pack of one tensor, in two parts: what stands before its bytes, and its bytes, which are not copied. */
+export function packParts(tensor: PackedTensor): [head: Buffer, bytes: Uint8Array] {
+  const head = packTensors([{ ...tensor, bytes: new Uint8Array(0) }]);
+  head.writeUInt32LE(tensor.bytes.length, head.length - 4);
+  return [head, tensor.bytes];
+}
+
 /** Whether an input was submitted as tensors, so that its output is wanted as a pack, not only as JSON. */
 export const wantsTensors = (pack: Uint8Array): boolean => pack[0] === tensorsWanted;
 

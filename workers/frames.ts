@@ -12,6 +12,7 @@ export interface Frame {
 }
 
 const headBytes = 5;
+const uncopiedBytes = 32 * 1024;
 
 /** One frame in one buffer. */
 export function encodeFrame(kind: number, body: Uint8Array): Buffer {
@@ -53,21 +54,35 @@ export interface RunRequest {
   packs: readonly Buffer[];
 }
 
-/** Layout: run id (u32), model key (u32), count (u32), then length (u32) and bytes of each pack. */
-export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number = frameKinds.run): Buffer {
+/**
+ * Layout: run id (u32), model key (u32), count (u32), then length (u32) and bytes of each pack. Large packs are parts of
+ * their own, so that they are not copied.
+ */
+export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number = frameKinds.run): Buffer[] {
   let size = 12;
-  for (const pack of packs) size += 4 + pack.length;
-  const frame = Buffer.allocUnsafe(headBytes + size);
-  let at = frame.writeUInt32LE(size + 1, 0);
-  at = frame.writeUInt8(kind, at);
-  at = frame.writeUInt32LE(runId, at);
-  at = frame.writeUInt32LE(modelKey, at);
-  at = frame.writeUInt32LE(packs.length, at);
+  let copied = headBytes + size;
   for (const pack of packs) {
-    at = frame.writeUInt32LE(pack.length, at);
-    at += pack.copy(frame, at);
+    size += 4 + pack.length;
+    copied += 4 + (pack.length < uncopiedBytes ? pack.length : 0);
   }
-  return frame;
+  const bytes = Buffer.allocUnsafe(copied);
+  const parts: Buffer[] = [];
+  let at = bytes.writeUInt32LE(size + 1, 0);
+  at = bytes.writeUInt8(kind, at);
+  at = bytes.writeUInt32LE(runId, at);
+  at = bytes.writeUInt32LE(modelKey, at);
+  at = bytes.writeUInt32LE(packs.length, at);
+  let begun = 0;
+  for (const pack of packs) {
+    at = bytes.writeUInt32LE(pack.length, at);
+    if (pack.length < uncopiedBytes) at += pack.copy(bytes, at);
+    else {
+      parts.push(bytes.subarray(begun, at), pack);
+      begun = at;
+    }
+  }
+  if (begun < at) parts.push(bytes.subarray(begun, at));
+  return parts;
 }
 
 export function decodeRun(body: Buffer): RunRequest {

@@ -153,7 +153,7 @@ function serveModel(
   return { consumer, keys, versions };
 }
 
-/** Takes the model's batch chunks: one for each slot, one that is read ahead for each, and one that is written down. */
+/** Takes the model's batch chunks: for each slot one that runs, and three that are read ahead or written down. */
 function serveBatches(options: ServingOptions, model: string, versions: readonly LoadedVersion[]) {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
   const keys = modelKeys(config.keyPrefix, model);
@@ -163,7 +163,7 @@ function serveBatches(options: ServingOptions, model: string, versions: readonly
   return createChunkConsumer({
     keys,
     redis,
-    concurrency: 2 * config.slots + 1,
+    concurrency: 4 * config.slots,
     log,
     process: processChunk({
       model,

@@ -49,8 +49,7 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
         parts.push(part.subarray(0, at));
       },
       fail,
-      finish: () =>
-        encodeChunk({ start: 0, lines, faults, origins: null, form: "classes", width, body: Buffer.concat(parts) }),
+      finish: () => encodeChunk({ start: 0, lines, faults, origins: null, form: "classes", width, body: parts }),
     };
   }
   return {
