@@ -36,7 +36,11 @@ export async function stageChunk(
     .setrange(lines, 4 * chunk.number, count)
     .pexpire(chunks, keepMs)
     .pexpire(lines, keepMs)
-    .exec();
+    .exec()
+    .catch((fault: Error & { previousErrors?: Error[] }) => {
+      // Why a transaction was refused is said by the command that was.
+      throw fault.previousErrors?.[0] ?? fault;
+    });
   for (const [fault] of answers ?? []) if (fault !== null) throw fault;
 }
 
