@@ -16,6 +16,7 @@ import { bodyDeadline, requestContext } from "./request-context.js";
 import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
+import { modelChangeRoutes } from "./routes/model-changes.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
@@ -75,6 +76,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
+  app.use(modelChangeRoutes({ ...deps, mayAdmin }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");

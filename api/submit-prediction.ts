@@ -6,6 +6,7 @@ import { type PredictionView, predictionJson } from "@millrace/shared/prediction
 import { decodeReplayed } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
 import type { Accept } from "./accept-together.js";
+import { stickyKeyOf, versionFor } from "./choose-version.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { KnownModel, KnownVersion } from "./model-directory.js";
@@ -52,19 +53,19 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const { owner, requestId, retry, submission } = request;
   const model = await deps.directory.find(request.model);
   if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
-  const versionName = submission.version ?? model.defaultVersion;
-  const version = model.versions.get(versionName);
-  if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${versionName}`);
+  const stickyKey = () => stickyKeyOf(owner, request.idempotencyKey, submission.input);
+  const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
   const pack = retry === undefined ? packInput(deps.metrics, model, version, submission.input) : null;
   const followerJson = await followerOf(deps, model, owner, submission.webhook);
 
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
   const { delay_ms: delayMs, expires_in_ms: expiresInMs, metadata, priority } = submission;
-  const { digest } = version.announcement;
+  const { announcement, fingerprint } = version;
+  const { digest } = announcement;
   const dedup =
     submission.cache && pack !== null
-      ? digestOf([owner, versionName, digest, delayMs, expiresInMs, priority].join("|"), pack)
+      ? digestOf([owner, versionName, fingerprint, delayMs, expiresInMs, priority].join("|"), pack)
       : null;
   const idempotency =
     request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: submissionHash(submission) };

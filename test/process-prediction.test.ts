@@ -25,8 +25,10 @@ async function processed(
   // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
   const written: any[] = [];
   const process = processPrediction({
+    model: "m",
     workerId: "w",
     version: (name) => (name === "1" ? served : undefined),
+    isKnown: async (name) => name !== "gone",
     dispatcher: {
       async submit(work) {
         submitted.push(work);
@@ -49,6 +51,7 @@ async function processed(
       forget: async (id) => void calls.push(["forget", id]),
     },
     history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
+    onFinished: ({ status }) => calls.push(["finished", status]),
     metrics: createWorkerMetrics(),
     log: openLog("worker", "error"),
   });
@@ -76,6 +79,7 @@ describe("processing a prediction's job", () => {
       ["noteLater", "id", { startedAt: 1000, attempt: 1, alone: false, worker: "w", token: "token" }],
       ["ended", "id"],
       ["write", "id", "token", "succeeded"],
+      ["finished", "succeeded"],
     ]);
   });
 
@@ -87,6 +91,7 @@ describe("processing a prediction's job", () => {
         ["note", "id", note],
         ["ended", "id"],
         ["write", "id", "token", "succeeded"],
+        ["finished", "succeeded"],
       ]);
     }
   });
@@ -103,6 +108,14 @@ describe("processing a prediction's job", () => {
     expect(submitted).toEqual([]);
     expect(calls).toEqual([["moveToDelayed", expect.any(Number), "token"]]);
     expect((calls[0] as [string, number])[1]).toBeGreaterThanOrEqual(before + 1000);
+  });
+
+  test("whose version was taken away for good fails, and says so", async () => {
+    const { fault, submitted, written } = await processed({ data: { ...data, ver: "gone" } });
+    expect(fault).toBeInstanceOf(UnrecoverableError);
+    expect(submitted).toEqual([]);
+    expect(written[0]).toMatchObject({ status: "failed", version: "gone", output: null, attempts: 0 });
+    expect(written[0].error.code).toBe("version_gone");
   });
 
   test("whose data cannot be read fails for good", async () => {

@@ -6,8 +6,11 @@ export interface LoadRequest {
   key: number;
   model: string;
   version: string;
-  /** The ONNX file. */
+  /** The version's folder and the ONNX file in it. */
+  folder: string;
   file: string;
+  /** What the folder's bytes were when they were looked at; a slot that finds others refuses them. */
+  digest: string;
   manifest: Manifest;
 }
 

@@ -38,15 +38,34 @@ export interface TakenJob {
 }
 
 export interface ProcessPredictionOptions {
+  model: string;
   workerId: string;
   version(name: string): ServedVersion | undefined;
+  /** Whether a version that is not here may be on another worker, or come back. */
+  isKnown(version: string): Promise<boolean>;
   dispatcher: Pick<Dispatcher, "submit">;
   writer: ResultWriter;
   notebook: RunNotebook;
   history(id: string): Promise<JobHistory>;
+  /** Told of each prediction that ended here, once its result is written and whoever waits is told. */
+  onFinished(finished: FinishedPrediction): void;
   metrics: WorkerMetrics;
   log: Logger;
 }
+
+/** A prediction that has ended on this worker. */
+export interface FinishedPrediction {
+  served: EndedVersion;
+  owner: string;
+  status: PredictionStatus;
+  timings: Timings | null;
+  confidence: number;
+  /** The input as it was run and its output as JSON; null where it did not succeed. */
+  run: { pack: Buffer; outputJson: string } | null;
+}
+
+/** A version as far as an end tells of it; it need not be here any more. */
+export type EndedVersion = Pick<ServedVersion, "model" | "version" | "digest" | "cacheTtlSeconds">;
 
 /**
  * How often a job may be running alone while slot and worker die together before it counts as the cause. It is more
@@ -63,10 +82,15 @@ interface Taken {
   token: string;
   data: PredictionJob;
   served: ServedVersion;
+  /** The input, once it was given to a slot. */
+  pack: Buffer | null;
   startedAt: number | null;
   deaths: number;
   noted: Promise<void>;
 }
+
+/** As `Taken`, of a version that need not be here. */
+type Ended = Omit<Taken, "served"> & { served: EndedVersion };
 
 interface Ending {
   status: PredictionStatus;
@@ -91,11 +115,16 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (!parsed.success) throw new UnrecoverableError(`unreadable job data: ${parsed.error.message}`);
     const data = parsed.data;
     const served = options.version(data.ver);
+    const begun = { job, id, token, data, pack: null, startedAt: null, deaths: 0, noted: Promise.resolve() };
     if (served === undefined) {
+      if (!(await options.isKnown(data.ver))) {
+        const gone = { model: options.model, version: data.ver, digest: "", cacheTtlSeconds: 0 };
+        return finish({ ...begun, served: gone }, versionGone);
+      }
       await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
       throw new DelayedError();
     }
-    const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0, noted: Promise.resolve() };
+    const taken: Taken = { ...begun, served };
     let alone = job.attemptsMade > 0;
     if (job.attemptsStarted > 1) {
       const past = await history(id);
@@ -128,6 +157,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
   function run(taken: Taken, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {
     const { data, id, job, served } = taken;
     const pack = Buffer.from(data.x, "base64");
+    taken.pack = pack;
     const tensors = served.uniform ? null : unpackTensors(pack);
     const attempt = job.attemptsMade + taken.deaths + 1;
     return dispatcher.submit({
@@ -182,7 +212,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     };
   }
 
-  async function finish(taken: Taken, end: Ending): Promise<string> {
+  async function finish(taken: Ended, end: Ending): Promise<string> {
     const { data, id, job, served, token } = taken;
     if (data.s === 1) await taken.noted;
     const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
@@ -207,7 +237,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     return outcome === "written" ? end.status : outcome;
   }
 
-  function json(taken: Taken, attempts: number, end: Ending, finishedAt: number | null): string {
+  function json(taken: Ended, attempts: number, end: Ending, finishedAt: number | null): string {
     const { data, id, job, served } = taken;
     return predictionJson({
       id,
@@ -230,8 +260,11 @@ export function processPrediction(options: ProcessPredictionOptions) {
     });
   }
 
-  function observe(taken: Taken, end: Ending): void {
-    const { data, id, served } = taken;
+  function observe(taken: Ended, end: Ending): void {
+    const { data, id, pack, served } = taken;
+    const { confidence, outputJson, status, timings } = end;
+    const run = outputJson === null || pack === null ? null : { pack, outputJson };
+    options.onFinished({ served, owner: data.o, status, timings, confidence, run });
     const { model, version } = served;
     metrics.predictions.inc({ model, version, status: end.status });
     if (end.timings !== null) {
@@ -254,4 +287,5 @@ const failure = (status: PredictionStatus, code: string, detail: string): Ending
   confidence: Number.NaN,
 });
 
+const versionGone = failure("failed", "version_gone", "the version was taken away before this was run");
 const expired = failure("expired", "expired", "it was not started in time");

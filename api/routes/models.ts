@@ -29,7 +29,9 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       async (request, response) => {
         onlyQuery(request);
         const model = await deps.directory.find(request.params.model as string);
-        if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+        if (model === null || model.versions.size === 0) {
+          throw new ServiceError("model_not_found", "no worker has announced this model, or its last version is gone");
+        }
         sendJson(response, 200, JSON.stringify(await describeModel(deps.redis, model)));
       },
     ],
@@ -55,6 +57,8 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
       workers_alive: model.workers.get(version) ?? 0,
       metrics: announcement.manifest.metrics ?? {},
     })),
+    refused: model.refusals.map(({ reason, version, worker }) => ({ version, worker, reason })),
+    traffic: describeTraffic(model),
     workers_alive: model.workersAlive,
     accepting: true,
     queue: depth,
@@ -68,6 +72,22 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
     attempts: manifest.attempts,
     sample_input: manifest.samples[0]?.input ?? null,
     urls: { self: `/v1/models/${model.name}`, predictions: `/v1/models/${model.name}/predictions` },
+  };
+}
+
+/** How submissions that name no version are split; weights as shares of 1. */
+export function describeTraffic({ highestVersion, traffic, versions }: KnownModel): object {
+  const { changedAt, previous, revision, shadow, weights } = traffic;
+  const known = Object.entries(weights ?? { [highestVersion]: 1 }).filter(([version]) => versions.has(version));
+  const sum = known.reduce((total, [, weight]) => total + weight, 0);
+  return {
+    automatic: weights === null,
+    weights,
+    shares: Object.fromEntries(known.map(([version, weight]) => [version, sum === 0 ? 0 : weight / sum])),
+    shadow,
+    revision,
+    changed_at: changedAt === null ? null : new Date(changedAt).toISOString(),
+    previous: previous === null ? null : { weights: previous.weights, shadow: previous.shadow },
   };
 }
 

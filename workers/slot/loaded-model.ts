@@ -6,7 +6,10 @@ import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.j
 import { InferenceSession, type Tensor } from "onnxruntime-node";
 import type { RunItem } from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
+import { modelDigest } from "../model-digest.js";
+import { listVersionFiles } from "../version-files.js";
 import { checkManifest, describeTensors } from "./describe-model.js";
+import { externalDataPaths, locationFault } from "./external-data.js";
 import { type Head, headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
 import { declaresRows, rowsAreIndependent } from "./probe-joining.js";
@@ -14,6 +17,9 @@ import { checkSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
 
 type Outputs = Readonly<Record<string, Tensor>>;
+
+/** No message of Protocol Buffers is larger; what a larger model is made of lies in external data. */
+const largestOnnxBytes = 2 ** 31;
 
 /** One model version in memory. Runs are one at a time; the caller sees to that. */
 export class LoadedModel {
@@ -37,6 +43,7 @@ export class LoadedModel {
 
   /** Loads, warms up and holds the model against its samples. Rejects with a reason that names no path. */
   static async load(request: LoadRequest): Promise<LoadedModel> {
+    await checkFiles(request);
     const session = await InferenceSession.create(request.file, {
       intraOpNumThreads: 1,
       interOpNumThreads: 1,
@@ -50,6 +57,8 @@ export class LoadedModel {
       const samples = model.#packSamples(request);
       await checkSamples(request.manifest.samples, samples, (pack) => model.run([pack]));
       if (model.joinable) model.joinable = await rowsAreIndependent(model.inputs, samples, (t) => model.#onnxRun(t));
+      // Looked at again once they are read: what runs is what its digest names.
+      if ((await modelDigest(request.folder)) !== request.digest) throw new Error("its files have changed");
       return model;
     } catch (fault) {
       await session.release();
@@ -173,6 +182,27 @@ function sameRows(a: readonly PackedTensor[], b: readonly PackedTensor[]): boole
 function rowsBetween({ bytes, dtype, name, shape }: PackedTensor, from: number, to: number): PackedTensor {
   const stride = bytes.length / (shape[0] as number);
   return { name, dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.subarray(from * stride, to * stride) };
+}
+
+/** Throws where the ONNX file is too large to be one, or its external data are not the version's own. */
+async function checkFiles({ file, folder }: LoadRequest): Promise<void> {
+  const files = await listVersionFiles(folder);
+  const model = files.find(({ path }) => path === "model.onnx");
+  if (model === undefined) throw new Error("it has no model.onnx");
+  if (model.size > largestOnnxBytes) throw new Error(`model.onnx has more than ${largestOnnxBytes} bytes`);
+  const names = new Set(files.map(({ path }) => path));
+  for (const location of readLocations(file)) {
+    const fault = locationFault(location, names);
+    if (fault !== null) throw new Error(fault);
+  }
+}
+
+function readLocations(file: string): string[] {
+  try {
+    return externalDataPaths(file);
+  } catch (fault) {
+    throw new Error(`the ONNX file cannot be loaded: ${(fault as Error).message}`);
+  }
 }
 
 const failed = (text: string, inferenceMs: number, batchRows: number): RunItem => ({
