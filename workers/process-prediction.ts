@@ -5,7 +5,7 @@ import { type PredictionStatus, predictionJson, type StoredResult, type Timings 
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
-import type { Dispatcher, Lane, Outcome } from "./dispatcher.js";
+import type { Dispatcher, Lane, Outcome, Work } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { ResultWriter } from "./result-writer.js";
 import type { RunNotebook } from "./run-notebook.js";
@@ -61,7 +61,11 @@ export interface FinishedPrediction {
   timings: Timings | null;
   confidence: number;
   /** The input as it was run and its output as JSON; null where it did not succeed. */
-  run: { pack: Buffer; outputJson: string } | null;
+  run: FinishedRun | null;
+}
+
+export interface FinishedRun extends Pick<Work, "pack" | "rows" | "signature"> {
+  outputJson: string;
 }
 
 /** A version as far as an end tells of it; it need not be here any more. */
@@ -82,8 +86,8 @@ interface Taken {
   token: string;
   data: PredictionJob;
   served: ServedVersion;
-  /** The input, once it was given to a slot. */
-  pack: Buffer | null;
+  /** The input as it was given to a slot, once it was. */
+  work: Pick<Work, "pack" | "rows" | "signature"> | null;
   startedAt: number | null;
   deaths: number;
   noted: Promise<void>;
@@ -115,7 +119,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (!parsed.success) throw new UnrecoverableError(`unreadable job data: ${parsed.error.message}`);
     const data = parsed.data;
     const served = options.version(data.ver);
-    const begun = { job, id, token, data, pack: null, startedAt: null, deaths: 0, noted: Promise.resolve() };
+    const begun = { job, id, token, data, work: null, startedAt: null, deaths: 0, noted: Promise.resolve() };
     if (served === undefined) {
       if (!(await options.isKnown(data.ver))) {
         const gone = { model: options.model, version: data.ver, digest: "", cacheTtlSeconds: 0 };
@@ -157,16 +161,16 @@ export function processPrediction(options: ProcessPredictionOptions) {
   function run(taken: Taken, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {
     const { data, id, job, served } = taken;
     const pack = Buffer.from(data.x, "base64");
-    taken.pack = pack;
     const tensors = served.uniform ? null : unpackTensors(pack);
     const attempt = job.attemptsMade + taken.deaths + 1;
+    const signature = tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "";
+    const work = { pack, rows: tensors === null ? 1 : rowsOf(tensors), signature };
+    taken.work = work;
     return dispatcher.submit({
+      ...work,
       id,
       lane: served.lane,
-      pack,
-      rows: tensors === null ? 1 : rowsOf(tensors),
       priority: job.priority ?? 0,
-      signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
       alone,
       expiresAt,
       onBegin(startedAt, isAlone) {
@@ -261,9 +265,9 @@ export function processPrediction(options: ProcessPredictionOptions) {
   }
 
   function observe(taken: Ended, end: Ending): void {
-    const { data, id, pack, served } = taken;
+    const { data, id, served, work } = taken;
     const { confidence, outputJson, status, timings } = end;
-    const run = outputJson === null || pack === null ? null : { pack, outputJson };
+    const run = outputJson === null || work === null ? null : { ...work, outputJson };
     options.onFinished({ served, owner: data.o, status, timings, confidence, run });
     const { model, version } = served;
     metrics.predictions.inc({ model, version, status: end.status });

@@ -5,8 +5,10 @@ import type { Tracing } from "@millrace/shared/tracing.js";
 import { hearCancellations } from "./cancellations.js";
 import { Dispatcher } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
+import type { FinishedPrediction } from "./process-prediction.js";
 import { reportStates } from "./report-states.js";
 import { startServing } from "./serve-model.js";
+import { Shadows } from "./shadows.js";
 import { SlotPool } from "./slot-pool.js";
 import { VersionKeeper } from "./version-keeper.js";
 
@@ -46,13 +48,20 @@ export async function startInference(options: {
   });
   metrics.tellSlots(() => ({ configured: config.slots, alive: pool.alive, busy: pool.busy }));
   const endSlots = () => void pool.close();
-  const onFinished = () => undefined;
+  const onFinished = (finished: FinishedPrediction) => {
+    shadows.observe(finished);
+  };
   const serving = startServing({ redis, dispatcher, metrics, log, config, workerId, endSlots, onFinished, tracing });
   const keeper = new VersionKeeper({ config, workerId, redis, pool, dispatcher, serving, metrics, log });
+  const shadows = new Shadows({
+    ...{ redis, keyPrefix: config.keyPrefix, slotEnvironment: config.slotEnvironment, metrics, log },
+    held: () => keeper.held(),
+  });
   const subscriber = openRedis(config.redis, "patient", `millrace-cancels-${workerId}`);
   subscriber.on("error", () => undefined);
   const closeAll = async () => {
     const looked = keeper.close();
+    await shadows.close();
     await serving.close();
     closeRedis(subscriber);
     await pool.close();

@@ -88,9 +88,9 @@ export class VersionKeeper {
     return [...held, ...refused];
   }
 
-  /** A version that this worker serves. */
-  held(model: string, version: string): LoadedVersion | undefined {
-    return this.#held.get(`${model}/${version}`);
+  /** Every version that this worker has in its slots. */
+  held(): LoadedVersion[] {
+    return [...this.#held.values()];
   }
 
   /** Looks no more; what a look that has begun still loads is not served. Resolves when it is over. May be called twice. */

@@ -1,6 +1,7 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { featuresOf } from "@millrace/shared/pack-tabular.js";
+import { summarizeShadows } from "@millrace/shared/shadow-counts.js";
 import { type RequestHandler, Router } from "express";
 import { acceptsJson } from "../http-preferences.js";
 import type { KnownModel, ModelDirectory } from "../model-directory.js";
@@ -59,6 +60,11 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
     })),
     refused: model.refusals.map(({ reason, version, worker }) => ({ version, worker, reason })),
     traffic: describeTraffic(model),
+    shadows: summarizeShadows(await redis.hgetall(model.keys.shadows)).map(
+      ({ agreement, counts, scoreDifference, shadow, version }) => ({
+        ...{ version, shadow, ...counts, agreement, score_difference: scoreDifference },
+      }),
+    ),
     workers_alive: model.workersAlive,
     accepting: true,
     queue: depth,
