@@ -31,11 +31,12 @@ function hashList({ hashes, manifestOutside }: SignedFiles): string {
 const signedText = ({ model, version }: SignedFiles, list: string): Buffer =>
   Buffer.from(`millrace model version\n${model}/${version}\n${list}`);
 
-/** Writes the list of hashes and an Ed25519 signature of it into the version's folder. */
-export async function signVersion(folder: string, files: SignedFiles, key: KeyObject): Promise<void> {
+/** Writes the list of hashes and an Ed25519 signature of it into the version's folder; resolves to the paths in it. */
+export async function signVersion(folder: string, files: SignedFiles, key: KeyObject): Promise<string[]> {
   const list = hashList(files);
   await writeFile(join(folder, hashListName), list);
   await writeFile(join(folder, signatureName), `${sign(null, signedText(files, list), key).toString("base64")}\n`);
+  return list.split("\n").flatMap((line) => line.split("  ")[1] ?? []);
 }
 
 /**

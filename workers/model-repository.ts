@@ -2,9 +2,9 @@ import { createHash, type KeyObject } from "node:crypto";
 import { lstat, readdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { defaultManifest, isModelName, type Manifest, manifestSchema } from "@millrace/shared/manifest.js";
+import { digestOfFiles, hashFiles } from "@millrace/shared/model-digest.js";
 import { type SignedFiles, verifySignature } from "@millrace/shared/model-signature.js";
-import { digestOfFiles, hashFiles } from "./model-digest.js";
-import { listVersionFiles, stampOf, type VersionFile } from "./version-files.js";
+import { listVersionFiles, stampOf, type VersionFile } from "@millrace/shared/version-files.js";
 
 /** A version as its folder shows from outside; nothing in it has been read. */
 export interface VersionFolder {

@@ -1,13 +1,13 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
+import { modelDigest } from "@millrace/shared/model-digest.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { listVersionFiles } from "@millrace/shared/version-files.js";
 import { InferenceSession, type Tensor } from "onnxruntime-node";
 import type { RunItem } from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
-import { modelDigest } from "../model-digest.js";
-import { listVersionFiles } from "../version-files.js";
 import { checkManifest, describeTensors } from "./describe-model.js";
 import { externalDataPaths, locationFault } from "./external-data.js";
 import { type Head, headOf } from "./heads.js";
