@@ -3,6 +3,7 @@ import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
@@ -18,6 +19,7 @@ import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
 import { modelChangeRoutes } from "./routes/model-changes.js";
 import { modelRoutes } from "./routes/models.js";
+import { monitoringRoutes } from "./routes/monitoring.js";
 import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
@@ -30,6 +32,7 @@ export interface AppDependencies {
   directory: ModelDirectory;
   notices: Notices;
   metrics: ApiMetrics;
+  statistics: StatisticsCounter;
   log: Logger;
   keyPrefix: string;
   apiKeys: readonly ApiKey[];
@@ -77,6 +80,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
   app.use(modelChangeRoutes({ ...deps, mayAdmin }));
+  app.use(monitoringRoutes({ ...deps, mayRead }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");

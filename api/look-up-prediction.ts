@@ -6,6 +6,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
 import { type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/finish.js";
 import { type PendingPrediction, readPrediction } from "@millrace/shared/scripts/read.js";
+import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { viewPending } from "@millrace/shared/view-pending.js";
 import type { KnownModel, ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
@@ -16,6 +17,7 @@ export interface LookUpDependencies {
   notices: Notices;
   keyPrefix: string;
   resultTtlSeconds: number;
+  statistics: StatisticsCounter;
   log: Logger;
 }
 
@@ -85,6 +87,9 @@ export async function endPrediction(
       cancelChannel: cancelChannel(deps.keyPrefix),
     },
   );
+  if (outcome === "written") {
+    deps.statistics.ended({ model: model.name, owner: data.o, version: data.ver }, result.status);
+  }
   return outcome as FinishOutcome;
 }
 

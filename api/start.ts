@@ -7,9 +7,11 @@ import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redi
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { registerBacklogMetrics } from "./backlog-metrics.js";
+import { registerDriftMetrics } from "./drift-metrics.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
@@ -53,6 +55,9 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
 
     const metrics = createApiMetrics();
     registerBacklogMetrics(metrics.register, redis, directory);
+    registerDriftMetrics(metrics.register, redis, directory);
+    const statistics = new StatisticsCounter(redis, config.keyPrefix, log);
+    releasers.add(() => statistics.close());
     const lag = measureEventLoopLag(metrics.register);
     releasers.add(() => lag.close());
 
@@ -62,6 +67,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       directory,
       notices,
       metrics,
+      statistics,
       log,
       keyPrefix: config.keyPrefix,
       apiKeys: config.apiKeys,

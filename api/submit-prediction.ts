@@ -5,6 +5,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { type PredictionView, predictionJson } from "@millrace/shared/prediction.js";
 import { decodeReplayed } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
+import type { CacheOutcome, Counted } from "@millrace/shared/statistics.js";
 import type { Accept } from "./accept-together.js";
 import { stickyKeyOf, versionFor } from "./choose-version.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
@@ -120,7 +121,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     const line = { request_id: requestId, model: model.name };
     if (dedup !== null) {
       const found = outcome.kind === "cached" ? "hit" : outcome.kind === "joined" ? "join" : "miss";
-      if (found !== "miss" || outcome.kind === "queued") deps.metrics.dedup.inc({ model: model.name, outcome: found });
+      if (found !== "miss" || outcome.kind === "queued")
+        countCache(deps, { model: model.name, owner, version: versionName }, found);
     }
     switch (outcome.kind) {
       case "queued":
@@ -185,6 +187,14 @@ async function standing(
 /** The prediction as one that was joined to it is shown it. */
 export const markJoined = (json: string): string =>
   json.replace(/"cached":(true|false),"deduplicated":false,"metadata":/, '"cached":$1,"deduplicated":true,"metadata":');
+
+function countCache({ metrics, statistics }: SubmitDependencies, of: Counted, outcome: CacheOutcome): void {
+  const { model, version } = of;
+  metrics.dedup.inc({ model, outcome });
+  if (outcome === "hit") metrics.cacheHits.inc({ model, version });
+  if (outcome === "miss") metrics.cacheMisses.inc({ model, version });
+  statistics.cache(of, outcome);
+}
 
 const mismatch = () =>
   new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body", {

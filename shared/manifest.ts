@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { driftBaselineSchema } from "./drift.js";
 
 const modelName = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 const number = z.number();
@@ -43,6 +44,7 @@ const common = {
   backoff_ms: z.int().min(0).max(3_600_000).default(1000).describe("Before the second attempt; doubles, with jitter"),
   cache_ttl_seconds: z.int().min(0).max(86_400).default(300),
   metrics: z.record(z.string(), number).optional().describe("What training measured, such as accuracy"),
+  drift_baseline: driftBaselineSchema.optional(),
   samples: z.array(sample).max(100).default([]),
 };
 

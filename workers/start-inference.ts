@@ -1,9 +1,11 @@
 import { ConfigError, type WorkerConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import { hearCancellations } from "./cancellations.js";
 import { Dispatcher } from "./dispatcher.js";
+import { DriftCounter } from "./drift-counter.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { FinishedPrediction } from "./process-prediction.js";
 import { reportStates } from "./report-states.js";
@@ -30,6 +32,7 @@ export async function startInference(options: {
   workerId: string;
   config: WorkerConfig;
   metrics: WorkerMetrics;
+  statistics: StatisticsCounter;
   log: Logger;
   slotProgram?: string | undefined;
   tracing: Tracing | null;
@@ -49,6 +52,9 @@ export async function startInference(options: {
   metrics.tellSlots(() => ({ configured: config.slots, alive: pool.alive, busy: pool.busy }));
   const endSlots = () => void pool.close();
   const onFinished = (finished: FinishedPrediction) => {
+    const { confidence, owner, served, status, timings } = finished;
+    options.statistics.ended({ owner, model: served.model, version: served.version }, status, timings, confidence);
+    drift.observe(finished);
     shadows.observe(finished);
   };
   const serving = startServing({ redis, dispatcher, metrics, log, config, workerId, endSlots, onFinished, tracing });
@@ -57,12 +63,14 @@ export async function startInference(options: {
     ...{ redis, keyPrefix: config.keyPrefix, slotEnvironment: config.slotEnvironment, metrics, log },
     held: () => keeper.held(),
   });
+  const drift = new DriftCounter({ redis, keyPrefix: config.keyPrefix, log, held: () => keeper.held() });
   const subscriber = openRedis(config.redis, "patient", `millrace-cancels-${workerId}`);
   subscriber.on("error", () => undefined);
   const closeAll = async () => {
     const looked = keeper.close();
     await shadows.close();
     await serving.close();
+    await drift.close();
     closeRedis(subscriber);
     await pool.close();
     await looked;
