@@ -1,6 +1,7 @@
 import { readCommit, readMachine } from "./harness/machine.js";
 import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
+import { batching } from "./scenarios/batching.js";
 import { bulk } from "./scenarios/bulk.js";
 import { floor } from "./scenarios/floor.js";
 import { lag } from "./scenarios/lag.js";
@@ -11,6 +12,7 @@ import type { Scenario } from "./scenarios/scenario.js";
 import { singleAsync } from "./scenarios/single-async.js";
 import { singleWait } from "./scenarios/single-wait.js";
 import { start } from "./scenarios/start.js";
+import { versions } from "./scenarios/versions.js";
 import { webhooks } from "./scenarios/webhooks.js";
 
 const scenarios: Record<string, Scenario> = {
@@ -24,6 +26,8 @@ const scenarios: Record<string, Scenario> = {
   webhooks,
   bulk,
   "scale-out": scaleOut,
+  versions,
+  batching,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

@@ -93,6 +93,20 @@ describe("the slot pool", () => {
     },
   );
 
+  test("a slot keeps a version that no new process can take, and takes what is new itself", async () => {
+    open(1);
+    expect(await load(1)).toEqual([true]);
+    const before = pool.pids;
+    await writeFile(moodOf(1), "refuse");
+    expect(await load(2)).toEqual([true]);
+    expect(pool.pids).toEqual(before);
+    for (const key of [1, 2]) await run(key);
+    expect(pool.holds(1)).toBe(true);
+    // When the slot has died, nobody has the one any more, and whoever asks is told.
+    process.kill(before[0] as number, "SIGKILL");
+    await eventually(() => expect([pool.holds(1), pool.holds(2), pool.hasIdle(2)]).toEqual([false, true, true]));
+  });
+
   test("a version that only one of its first processes dies of is served", async () => {
     open(1);
     await writeFile(moodOf(1), "die once");

@@ -151,6 +151,16 @@ describe("traffic between versions", () => {
     expectProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
   });
 
+  test("holds for batches too, each of which runs on one version", async () => {
+    await put({ weights: { "3": 1 } });
+    const inputs = [1, 2, 4].map((x) => ({ x: [[x]] }));
+    const { body, status } = await stack.post(`/v1/models/${model}/batches`, { inputs });
+    expect([status, body.version]).toEqual([202, "3"]);
+    const final = await stack.get(`/v1/batches/${body.id}?wait=30`);
+    expect(final.body).toMatchObject({ status: "succeeded", version: "3", counts: { total: 3, succeeded: 3 } });
+    await rollback();
+  });
+
   test("a shadow that hangs, throws, crashes or differs never touches the caller, and is counted", async () => {
     const worker = stack.workers[0] as TestStack["workers"][number];
     const slots = await childrenOf(worker.pid);

@@ -35,6 +35,8 @@ interface Slot {
   loaded: Set<number>;
   /** Another has taken its place; it ends with what it runs. */
   leaving: boolean;
+  /** Somebody waits for what it runs to end, so that it gets no new run; called then. */
+  reserved: (() => void) | null;
 }
 
 /**
@@ -53,6 +55,8 @@ export class SlotPool {
   readonly #good = new Map<number, LoadReply>();
   readonly #refused = new Map<number, string>();
   readonly #deaths = new Map<number, number>();
+  /** Versions that some slot could not take when it was last renewed. */
+  readonly #lacking = new Set<number>();
   readonly #retries = new Map<number, NodeJS.Timeout>();
   #retryMs: number;
   #serving = false;
@@ -90,6 +94,7 @@ export class SlotPool {
   unload(modelKey: number): void {
     this.#wanted.delete(modelKey);
     this.#good.delete(modelKey);
+    this.#lacking.delete(modelKey);
     for (const slot of this.#processes) {
       if (slot.loaded.delete(modelKey) && slot.state !== "gone") slot.handle.unload(modelKey);
     }
@@ -97,12 +102,13 @@ export class SlotPool {
 
   /** Whether a slot is free that holds this version. */
   hasIdle(modelKey: number): boolean {
-    return this.#places.some((slot) => slot.state === "idle" && slot.loaded.has(modelKey));
+    return this.#places.some((slot) => isFree(slot) && slot.loaded.has(modelKey));
   }
 
-  /** Whether any slot holds this version, or is about to. */
+  /** Whether any slot holds this version, or is about to for all that is known. */
   holds(modelKey: number): boolean {
-    return [...this.#processes].some((slot) => slot.loaded.has(modelKey) || slot.state === "starting");
+    if (!this.#lacking.has(modelKey)) return true;
+    return this.#places.some((slot) => slot.state !== "gone" && slot.loaded.has(modelKey));
   }
 
   get alive(): number {
@@ -128,7 +134,7 @@ export class SlotPool {
   }
 
   async #on<T>(modelKey: number, act: (handle: SlotHandle) => Promise<T>): Promise<T> {
-    const slot = this.#places.find((candidate) => candidate.state === "idle" && candidate.loaded.has(modelKey));
+    const slot = this.#places.find((candidate) => isFree(candidate) && candidate.loaded.has(modelKey));
     if (slot === undefined) throw new Error("no slot is idle");
     slot.state = "busy";
     try {
@@ -141,6 +147,8 @@ export class SlotPool {
     } catch (fault) {
       slot.state = "gone";
       throw fault;
+    } finally {
+      slot.reserved?.();
     }
   }
 
@@ -153,7 +161,7 @@ export class SlotPool {
 
   #spawn(): Slot {
     const handle = new SlotHandle(this.#options.environment, this.#options.program);
-    const slot: Slot = { handle, state: "starting", loaded: new Set(), leaving: false };
+    const slot: Slot = { handle, state: "starting", loaded: new Set(), leaving: false, reserved: null };
     this.#processes.add(slot);
     if (this.#options.giveWay && handle.pid !== undefined) setPriority(handle.pid, constants.priority.PRIORITY_LOW);
     const bornAt = Date.now();
@@ -184,18 +192,46 @@ export class SlotPool {
     if (this.#closing || (serves && this.#lacks(before).length === 0)) return;
     const next = await this.#prepare(before.state === "starting" ? before : this.#spawn());
     if (next === null) return;
-    const gained = [...next.loaded].some((key) => !before.loaded.has(key));
-    if (before !== next && !gained && (before.state === "idle" || before.state === "busy")) {
+    const isAlive = () => before !== next && (before.state === "idle" || before.state === "busy");
+    const gained = [...next.loaded].filter((key) => !before.loaded.has(key));
+    const lost = [...before.loaded].some((key) => this.#wanted.has(key) && !next.loaded.has(key));
+    if (isAlive() && (lost || gained.length === 0)) {
+      // The old slot has what no new one can have, such as a version whose files are gone while it drains; so it stays, and
+      // takes what is new itself, now that another process has shown that it can be loaded.
       void this.#letGo(next);
+      await this.#loadInPlace(before, gained);
     } else {
       next.state = "idle";
       this.#places[place] = next;
       if (before !== next) void this.#letGo(before);
       this.#options.onIdle();
     }
-    const lacks = this.#lacks(this.#places[place] as Slot);
-    if (lacks.length > 0) this.#retryLater(place, lacks);
+    const lacks = this.#lacks(next);
+    for (const { key } of this.#wanted.values()) this.#lacking.delete(key);
+    for (const { key } of lacks) this.#lacking.add(key);
+    if (this.#lacks(this.#places[place] as Slot).length > 0) this.#retryLater(place, lacks);
     else this.#retryMs = this.#options.retryMs ?? 1000;
+  }
+
+  async #loadInPlace(slot: Slot, keys: readonly number[]): Promise<void> {
+    const requests = keys.flatMap((key) => this.#wanted.get(key) ?? []);
+    if (requests.length === 0) return;
+    if (slot.state === "busy") {
+      await new Promise<void>((resolve) => {
+        slot.reserved = resolve;
+      });
+      slot.reserved = null;
+    }
+    if (slot.state !== "idle") return;
+    slot.state = "busy";
+    try {
+      for (const request of requests) await this.#loadInto(slot, request, new Set());
+      slot.state = "idle";
+      this.#options.onIdle();
+    } catch (fault) {
+      slot.state = "gone";
+      if (!(fault instanceof SlotDiedError)) throw fault;
+    }
   }
 
   #lacks(slot: Slot): LoadRequest[] {
@@ -273,3 +309,5 @@ export class SlotPool {
     }
   }
 }
+
+const isFree = (slot: Slot): boolean => slot.state === "idle" && slot.reserved === null;

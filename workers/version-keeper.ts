@@ -111,6 +111,7 @@ export class VersionKeeper {
       if (pool.holds(loaded.request.key)) continue;
       this.#options.log.error("no slot holds a version any more", { model: loaded.model, version: loaded.version });
       this.#forget(loaded);
+      if (!wanted.has(nameOf(loaded))) await this.#takeBack(loaded);
       await this.#options.serving.remove(loaded);
       dispatcher.release(loaded.request.key);
     }
@@ -229,14 +230,14 @@ export class VersionKeeper {
 
   /** Takes drains a step on: first the version is taken back, then let go of. */
   async #endDrains(redis: RedisClient): Promise<void> {
-    const { config, dispatcher, log, pool, serving, workerId } = this.#options;
+    const { config, dispatcher, log, pool, serving } = this.#options;
     for (const [loaded, drain] of this.#draining) {
       const { model, version } = loaded;
       const now = Date.now();
       const keys = modelKeys(config.keyPrefix, model);
       if (drain.retiredAt === null) {
         if (now - drain.begunAt < noticedMs) continue;
-        await retireVersion(redis, config.keyPrefix, keys, { model, version, worker: workerId });
+        await this.#takeBack(loaded);
         drain.retiredAt = Date.now();
         continue;
       }
@@ -250,6 +251,13 @@ export class VersionKeeper {
       else pool.unload(loaded.request.key);
       log.info("version unloaded", { model, version });
     }
+  }
+
+  /** From now on the version is unknown, unless another worker serves it. */
+  async #takeBack({ model, version }: LoadedVersion): Promise<void> {
+    const { config, redis, workerId } = this.#options;
+    const keys = modelKeys(config.keyPrefix, model);
+    await retireVersion(redis, config.keyPrefix, keys, { model, version, worker: workerId });
   }
 
   #forget(loaded: LoadedVersion): void {
