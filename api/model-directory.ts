@@ -34,6 +34,7 @@ export interface KnownModel {
 }
 
 interface Entry {
+  /** Revision and names of the versions when they were read. */
   revision: string;
   keys: ModelKeys;
   versions: Map<string, KnownVersion>;
@@ -118,10 +119,12 @@ export class ModelDirectory {
     await Promise.all(Object.entries(revisions).map(([name, revision]) => this.#readModel(name, revision)));
   }
 
-  async #readModel(name: string, revision: string): Promise<void> {
+  async #readModel(name: string, registered: string): Promise<void> {
     let entry = this.#entries.get(name);
+    const keys = entry?.keys ?? modelKeys(this.#prefix, name);
+    // The registry is not in the model's slot: whoever takes a version back may die before it says so there.
+    const revision = `${registered}|${(await this.#redis.hkeys(keys.versions)).sort()}`;
     if (entry === undefined || entry.revision !== revision) {
-      const keys = modelKeys(this.#prefix, name);
       const versions = new Map<string, KnownVersion>();
       const announced = Object.entries(await this.#redis.hgetall(keys.versions)).sort(
         ([a], [b]) => Number(a) - Number(b),
