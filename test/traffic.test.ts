@@ -194,7 +194,10 @@ describe("traffic between versions", () => {
     expect(counted(meanwhile, "2").failed).toBe(0);
     const shadows = await eventually(async () => {
       const { shadows } = await describeModel();
-      expect(shadows.map(runsOf)).toEqual(shadows.map(() => before + inputs.length));
+      const runs = shadows.map(runsOf);
+      expect(new Set(runs).size).toBe(1);
+      // One of those before may have been on its way when they were counted.
+      expect(runs[0]).toBeGreaterThanOrEqual(before + inputs.length);
       return shadows;
     }, 30_000);
     expect(counted(shadows, "2")).toMatchObject({

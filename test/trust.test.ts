@@ -104,6 +104,7 @@ describe("what a version's folder may hold", () => {
     await symlink(model, path("linked-file/1/model.onnx"));
     await mkdir(path("linked-version"), { recursive: true });
     await symlink(join(fixture("echo-float32"), "1"), path("linked-version/1"));
+    await symlink(fixture("echo-float32"), path("linked-model"));
     await cp(fixture("echo-float32"), path("linked-folder"), { recursive: true });
     await symlink("/etc", path("linked-folder/1/etc"));
     await cp(fixture("echo-float32"), path("linked-manifest"), { recursive: true });
@@ -137,6 +138,7 @@ describe("what a version's folder may hold", () => {
     const refusals = await refusalsOf(stack);
     expect(refusals).toEqual({
       "linked-file/1": expect.stringMatching(/model\.onnx is a link/),
+      "linked-model/null": expect.stringMatching(/is a link/),
       "linked-version/1": expect.stringMatching(/is a link/),
       "linked-folder/1": expect.stringMatching(/etc is a link/),
       "linked-manifest/1": expect.stringMatching(/model\.json is a link/),

@@ -137,10 +137,10 @@ export class Dispatcher {
     return false;
   }
 
-  /** Gives back what waits for a version that no slot holds any more. */
-  release(modelKey: number): void {
+  /** Gives back what waits for any version but these, for no slot will run it. */
+  releaseOthers(modelKeys: ReadonlySet<number>): void {
     for (const [key, queue] of this.#lanes) {
-      if (queue[0]?.lane.modelKey !== modelKey) continue;
+      if (modelKeys.has((queue[0] as Waiting).lane.modelKey)) continue;
       this.#lanes.delete(key);
       for (const work of queue) work.settle({ kind: "released" });
     }

@@ -48,12 +48,20 @@ export async function listVersions(
   const wanted = globs.map(globPattern);
   const folders: VersionFolder[] = [];
   const bad: BadModel[] = [];
-  const models = (await readdir(dir, { withFileTypes: true })).filter((entry) => entry.isDirectory());
-  for (const { name: model } of models.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  const entries = (await readdir(dir, { withFileTypes: true })).sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    const { name: model } = entry;
     if (!wanted.some((pattern) => pattern.test(model))) continue;
+    if (entry.isSymbolicLink() && isModelName(model)) {
+      bad.push({ model, version: null, reason: "the model is a link; a model is a plain folder" });
+    }
+    if (!entry.isDirectory()) continue;
     const home = resolve(dir, model);
-    // A folder that goes while it is looked at holds nothing.
-    const names = await readdir(home).catch(() => []);
+    const names = await readdir(home).catch((fault: NodeJS.ErrnoException) => {
+      // A folder that goes while it is looked at holds nothing; one that cannot be read is no reason to let go of anything.
+      if (fault.code === "ENOENT") return [];
+      throw fault;
+    });
     const versions = names.filter((name) => versionPattern.test(name)).sort((a, b) => +a - +b);
     if (versions.length === 0) continue;
     if (!isModelName(model)) {

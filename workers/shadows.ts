@@ -139,10 +139,8 @@ export class Shadows {
     const added = wanted.filter((loaded) => !before.includes(loaded));
     if (this.#closed || (gone.length === 0 && added.length === 0)) return;
     this.#loaded = byModel(before.filter((loaded) => wanted.includes(loaded)));
-    for (const { request } of gone) {
-      this.#active?.dispatcher.release(request.key);
-      this.#active?.pool.unload(request.key);
-    }
+    this.#active?.dispatcher.releaseOthers(new Set(wanted.map(({ request }) => request.key)));
+    for (const { request } of gone) this.#active?.pool.unload(request.key);
     if (wanted.length === 0) {
       const active = this.#active;
       this.#active = null;

@@ -53,6 +53,8 @@ export class VersionKeeper {
   #lastKey = 0;
   #timer: NodeJS.Timeout | null = null;
   #looking: Promise<void> = Promise.resolve();
+  /** Looks that are going on or waiting. */
+  #looks = 0;
   #closed = false;
 
   constructor(options: KeeperOptions) {
@@ -63,13 +65,19 @@ export class VersionKeeper {
   async start(): Promise<void> {
     await this.look(true);
     this.#timer = setInterval(() => {
-      this.look(false).catch((error) => this.#options.log.warn("the models folder cannot be read", { error }));
+      if (this.#looks === 0)
+        this.look(false).catch((error) => this.#options.log.warn("the models folder cannot be read", { error }));
     }, lookEveryMs);
   }
 
   /** Brings what is served in step with the folder; `atOnce`: also what was not seen there before. One at a time. */
   look(atOnce: boolean): Promise<void> {
-    const look = this.#looking.then(() => (this.#closed ? undefined : this.#look(atOnce)));
+    this.#looks += 1;
+    const look = this.#looking
+      .then(() => (this.#closed ? undefined : this.#look(atOnce)))
+      .finally(() => {
+        this.#looks -= 1;
+      });
     this.#looking = look.catch(() => undefined);
     return look;
   }
@@ -113,16 +121,17 @@ export class VersionKeeper {
       this.#forget(loaded);
       if (!wanted.has(nameOf(loaded))) await this.#takeBack(loaded);
       await this.#options.serving.remove(loaded);
-      dispatcher.release(loaded.request.key);
     }
-    this.#noteRefusals(bad, wanted, unloaded);
+    const isBad = new Set(bad.map(nameOf));
+    this.#noteRefusals(bad, isBad, wanted, unloaded);
     await this.#load([...wanted.values()].filter((folder) => this.#isDue(folder, atOnce)));
     this.#seen = new Map(folders.map((folder) => [nameOf(folder), folder.stamp]));
     for (const [name, loaded] of this.#held) {
       const folder = wanted.get(name);
-      if (folder === undefined) await this.#beginDrain(loaded);
+      // What has become bad is not gone: what was loaded of it is still good.
+      if (folder === undefined && !(isBad.has(name) && !unloaded.has(name))) await this.#beginDrain(loaded);
       // Back as it was, and still known. Otherwise what is there is loaded when the old has gone.
-      else if (folder.stamp === loaded.stamp && this.#draining.get(loaded)?.retiredAt === null) {
+      else if (folder?.stamp === loaded.stamp && this.#draining.get(loaded)?.retiredAt === null) {
         this.#draining.delete(loaded);
         this.#options.serving.add(loaded);
       }
@@ -133,6 +142,8 @@ export class VersionKeeper {
       this.#replaced.delete(loaded);
       pool.unload(loaded.request.key);
     }
+    // A job that was between finding its version and waiting for a slot when the version went finds another, or its end.
+    dispatcher.releaseOthers(new Set([...this.#held.values(), ...this.#replaced].map(({ request }) => request.key)));
   }
 
   async #unloaded(models: ReadonlySet<string>): Promise<Set<string>> {
@@ -208,13 +219,17 @@ export class VersionKeeper {
   }
 
   /** What is wrong from outside is refused as long as it is; what is gone, or taken out of service, is refused no more. */
-  #noteRefusals(bad: readonly BadModel[], wanted: ReadonlyMap<string, unknown>, unloaded: ReadonlySet<string>): void {
-    const badNames = new Set(bad.map(nameOf));
+  #noteRefusals(
+    bad: readonly BadModel[],
+    isBad: ReadonlySet<string>,
+    wanted: ReadonlyMap<string, unknown>,
+    unloaded: ReadonlySet<string>,
+  ): void {
     for (const refused of bad) {
       if (!unloaded.has(nameOf(refused))) this.#refuse(refused, refused.reason, null, false);
     }
     for (const [name, { model, stamp, version }] of this.#refused) {
-      const holds = stamp === null ? badNames.has(name) : wanted.has(name);
+      const holds = stamp === null ? isBad.has(name) : wanted.has(name);
       if (holds && !unloaded.has(name)) continue;
       this.#refused.delete(name);
       if (!this.#held.has(name)) this.#options.metrics.modelLoaded.remove({ model, version: version ?? "" });
