@@ -67,7 +67,7 @@ describe("the slot pool", () => {
     await writeFile(moodOf(2), "die");
     await writeFile(moodOf(3), "refuse");
     expect(await pool.load([request(2), request(3)])).toEqual([
-      { key: 2, ok: false, reason: "loading it killed the process" },
+      { key: 2, ok: false, reason: "loading it killed the process", died: true },
       { key: 3, ok: false, reason: "not now" },
     ]);
     expect([pool.pids, pool.alive, deaths]).toEqual([before, 2, 0]);

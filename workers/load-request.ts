@@ -14,7 +14,7 @@ export interface LoadRequest {
   manifest: Manifest;
 }
 
-/** What a slot says of it: what the ONNX file declares, or why it cannot be served. */
+/** What a slot says of it: what the ONNX file declares, or why it cannot be served; `died`: it could not even say that. */
 export type LoadReply =
   | { key: number; ok: true; inputs: TensorSpec[]; outputs: TensorSpec[]; joinable: boolean }
-  | { key: number; ok: false; reason: string };
+  | { key: number; ok: false; reason: string; died?: boolean };

@@ -15,10 +15,15 @@ export interface LoadedVersion extends ServedVersion {
   stamp: string;
 }
 
-/** What became of one version; `conflict` where another worker's bytes stand against it, which may pass. */
+/**
+ * What became of one version. What may pass though its files stay the same: a `conflict` with another worker's bytes, and
+ * a `death` of whoever loaded it.
+ */
 export type Loading =
   | { found: FoundVersion; loaded: LoadedVersion }
-  | { found: FoundVersion; reason: string; conflict: boolean };
+  | { found: FoundVersion; reason: string; passing: Passing | null };
+
+export type Passing = "conflict" | "death";
 
 /** Loads what was found into the slots and announces it; tells of each version that it cannot serve why not. */
 export async function loadVersions(options: {
@@ -43,7 +48,8 @@ export async function loadVersions(options: {
   for (const [i, { found, request }] of wanted.entries()) {
     const reply = replies[i];
     if (!reply?.ok) {
-      results.push({ found, reason: reply?.reason ?? "no slot answered", conflict: false });
+      const passing = reply?.died ? "death" : null;
+      results.push({ found, reason: reply?.reason ?? "no slot answered", passing });
       continue;
     }
     const { digest, manifest, model, stamp, version } = found;
@@ -78,5 +84,5 @@ export async function loadVersions(options: {
 const conflicting = (found: FoundVersion, servedDigest: string): Loading => ({
   found,
   reason: `another worker serves other bytes under this version (${servedDigest}, here ${found.digest})`,
-  conflict: true,
+  passing: "conflict",
 });

@@ -84,9 +84,10 @@ export class SlotPool {
     return requests.map(({ key }) => {
       const good = this.#good.get(key);
       const reason = this.#refused.get(key) ?? "the worker is stopping";
+      const died = this.#deaths.has(key);
       this.#refused.delete(key);
       this.#deaths.delete(key);
-      return good ?? { key, ok: false, reason };
+      return good ?? { key, ok: false, reason, ...(died && { died }) };
     });
   }
 

@@ -5,7 +5,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { retireVersion } from "@millrace/shared/scripts/announce.js";
 import { isBacklogYounger } from "./backlog.js";
 import type { Dispatcher } from "./dispatcher.js";
-import { type LoadedVersion, type Loading, loadVersions } from "./load-versions.js";
+import { type LoadedVersion, type Loading, loadVersions, type Passing } from "./load-versions.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { type BadModel, type FoundVersion, listVersions, readVersion, type VersionFolder } from "./model-repository.js";
 import type { Serving } from "./serve-model.js";
@@ -26,11 +26,15 @@ const noticedMs = 3500;
 const longestDrainMs = 600_000;
 const lookEveryMs = 1000;
 const conflictRetryMs = 5000;
+const firstDeathRetryMs = 5000;
+const longestDeathRetryMs = 600_000;
 
 interface Refusal extends BadModel {
   stamp: string | null;
   /** May be tried again after this, in ms since the epoch, though its files are the same. */
   retryAt: number;
+  /** Times that whoever loaded these files died. */
+  deaths: number;
 }
 
 /**
@@ -173,13 +177,13 @@ export class VersionKeeper {
     for (const folder of folders) {
       const read = await readVersion(folder, this.#options.config.modelPublicKeys).catch((fault: Error) => fault);
       if (read instanceof Error) {
-        this.#refuse(folder, read.message, folder.stamp, false);
+        this.#refuse(folder, read.message, folder.stamp);
         continue;
       }
       const held = this.#held.get(nameOf(folder));
       if (held !== undefined && held.digest !== read.digest) {
         const reason = `its files have changed while it is served (${held.digest}, now ${read.digest}): make it a new version`;
-        this.#refuse(folder, reason, folder.stamp, false);
+        this.#refuse(folder, reason, folder.stamp);
       } else if (held !== undefined && sameManifest(held, read)) held.stamp = folder.stamp;
       else found.push(read);
     }
@@ -190,7 +194,7 @@ export class VersionKeeper {
     if (this.#closed) return;
     for (const result of results) {
       if ("reason" in result) {
-        this.#refuse(result.found, result.reason, result.found.stamp, result.conflict);
+        this.#refuse(result.found, result.reason, result.found.stamp, result.passing);
         continue;
       }
       const { loaded } = result;
@@ -207,13 +211,21 @@ export class VersionKeeper {
     }
   }
 
-  #refuse(bad: Pick<BadModel, "model" | "version">, reason: string, stamp: string | null, conflict: boolean): void {
+  #refuse(
+    bad: Pick<BadModel, "model" | "version">,
+    reason: string,
+    stamp: string | null,
+    passing: Passing | null = null,
+  ): void {
     const { log, metrics } = this.#options;
     const { model, version } = bad;
     const name = nameOf(bad);
     const before = this.#refused.get(name);
-    const retryAt = conflict ? Date.now() + conflictRetryMs : Number.POSITIVE_INFINITY;
-    this.#refused.set(name, { model, version, reason, stamp, retryAt });
+    const deaths = passing === "death" ? 1 + (before?.stamp === stamp ? before.deaths : 0) : 0;
+    const deathRetryMs = Math.min(longestDeathRetryMs, firstDeathRetryMs * 2 ** (deaths - 1));
+    const retryMs = { conflict: conflictRetryMs, death: deathRetryMs };
+    const retryAt = passing === null ? Number.POSITIVE_INFINITY : Date.now() + retryMs[passing];
+    this.#refused.set(name, { model, version, reason, stamp, retryAt, deaths });
     if (before?.reason !== reason) log.error("model cannot be served", { model, version, reason });
     if (!this.#held.has(name)) metrics.modelLoaded.set({ model, version: version ?? "" }, 0);
   }
@@ -226,7 +238,7 @@ export class VersionKeeper {
     unloaded: ReadonlySet<string>,
   ): void {
     for (const refused of bad) {
-      if (!unloaded.has(nameOf(refused))) this.#refuse(refused, refused.reason, null, false);
+      if (!unloaded.has(nameOf(refused))) this.#refuse(refused, refused.reason, null);
     }
     for (const [name, { model, stamp, version }] of this.#refused) {
       const holds = stamp === null ? isBad.has(name) : wanted.has(name);
