@@ -170,7 +170,7 @@ describe("traffic between versions", () => {
       expect(await childrenOf(worker.pid)).toHaveLength(2);
       await predict(4);
       expect((await describeModel()).shadows).toHaveLength(3);
-    });
+    }, 40_000);
     type Counts = Record<"agree" | "differ" | "failed" | "dropped", number>;
     const runsOf = ({ agree, differ, dropped, failed }: Counts) => agree + differ + failed + dropped;
     const url = `http://127.0.0.1:${worker.port}`;

@@ -1,6 +1,8 @@
 import { cp, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { modelKeys } from "@millrace/shared/keys.js";
+import { Queue } from "bullmq";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { expectProblem } from "./support/problem.js";
@@ -23,6 +25,14 @@ describe("versions that change under load", () => {
     (await readiness(worker())).models.find((held: { model: string; version: string }) => {
       return held.model === model && held.version === version;
     })?.state;
+
+  /** Ends the delay of a prediction. */
+  async function startNow(id: string): Promise<void> {
+    const { queuePrefix: prefix } = modelKeys(stack.prefix, model);
+    const queue = new Queue(model, { connection: stack.redis as never, prefix, skipMetasUpdate: true });
+    await (await queue.getJob(id))?.promote();
+    await queue.close();
+  }
 
   /** Puts a fixture there as a version, whole at once, as a deployment would. */
   async function put(name: string, version: string, of = model): Promise<void> {
@@ -136,7 +146,7 @@ describe("versions that change under load", () => {
     expectProblem(await unload("7"), 404, "version_not_found");
     expectProblem(await unload("5", {}), 403, "forbidden");
 
-    const late = await stack.submit(model, input(5), { version: "2", delay_ms: 14_000 });
+    const late = await stack.submit(model, input(5), { version: "2", delay_ms: 600_000 });
     const traffic = startSteadyTraffic(stack, model, input, 1);
     const held = await stack.submit("slow", { x: [[1500]] });
     const waiting = await Promise.all([1, 2, 3].map((i) => stack.submit(model, input(i), { version: "2" })));
@@ -161,11 +171,12 @@ describe("versions that change under load", () => {
         const answer = await stack.predict(model, input(1), { version });
         if (answer.status === 200) expect(answer.body.status).toBe("succeeded");
         expectProblem(answer, 404, "version_not_found");
-      }, 30_000);
+      }, 50_000);
       await eventually(async () => expect(await stateOf(version)).toBeUndefined(), 30_000);
     }
     const answers = await traffic.stop();
     expect(answers.map(({ body, status }) => [status, body.status])).toEqual(answers.map(() => [200, "succeeded"]));
+    await startNow(late.id);
     expect(await stack.final(late.id)).toMatchObject({
       status: "failed",
       version: "2",
