@@ -3,6 +3,7 @@ import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
@@ -19,7 +20,9 @@ import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
 import { dropInRoutes } from "./routes/drop-in.js";
 import { inferRoutes } from "./routes/infer.js";
+import { modelChangeRoutes } from "./routes/model-changes.js";
 import { modelRoutes } from "./routes/models.js";
+import { monitoringRoutes } from "./routes/monitoring.js";
 import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
@@ -35,6 +38,7 @@ export interface AppDependencies {
   notices: Notices;
   metrics: ApiMetrics;
   tally: StatisticsTally;
+  statistics: StatisticsCounter;
   log: Logger;
   keyPrefix: string;
   apiKeys: readonly ApiKey[];
@@ -93,6 +97,8 @@ export function createApp(deps: AppDependencies): Express {
   app.use(modelRoutes({ ...deps, mayRead }));
   app.use(dropInRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
+  app.use(modelChangeRoutes({ ...deps, mayAdmin }));
+  app.use(monitoringRoutes({ ...deps, mayRead }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");

@@ -7,6 +7,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
 import { type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/finish.js";
 import { type PendingPrediction, readPrediction } from "@millrace/shared/scripts/read.js";
+import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { viewPending } from "@millrace/shared/view-pending.js";
 import type { KnownModel, ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
@@ -17,6 +18,7 @@ export interface LookUpDependencies {
   notices: Notices;
   keyPrefix: string;
   resultTtlSeconds: number;
+  statistics: StatisticsCounter;
   log: Logger;
 }
 
@@ -84,6 +86,9 @@ export async function endPrediction(
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     cancelChannel: cancelChannel(deps.keyPrefix),
   });
+  if (outcome === "written") {
+    deps.statistics.ended({ model: model.name, owner: data.o, version: data.ver }, result.status);
+  }
   return outcome as FinishOutcome;
 }
 

@@ -19,6 +19,18 @@ export function createApiMetrics() {
       labelNames: ["model", "outcome"],
       registers,
     }),
+    cacheHits: new Counter({
+      name: "ml_model_cache_hits_total",
+      help: "Predictions that were answered from the cache",
+      labelNames: ["model", "version"],
+      registers,
+    }),
+    cacheMisses: new Counter({
+      name: "ml_model_cache_misses_total",
+      help: "Predictions that could have been answered from the cache, had their output been there",
+      labelNames: ["model", "version"],
+      registers,
+    }),
     http: new Histogram({
       name: "ml_http_request_duration_seconds",
       help: "HTTP requests by route template, method and status",

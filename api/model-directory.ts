@@ -1,14 +1,18 @@
 import { type Announcement, announcementSchema } from "@millrace/shared/announcement.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/keys.js";
+import { digestOf, type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
+import { type ModelRefusal, refusalSchema } from "@millrace/shared/model-order.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import type { Packer } from "@millrace/shared/packer.js";
+import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/traffic.js";
 
 /** One version as its workers announced it. */
 export interface KnownVersion {
   announcement: Announcement;
   pack: Packer;
+  /** What its outputs depend on besides the input: its files and its manifest. */
+  fingerprint: string;
 }
 
 /** A model that was announced once; it stays known when its workers are away. */
@@ -16,19 +20,28 @@ export interface KnownModel {
   name: string;
   keys: ModelKeys;
   versions: ReadonlyMap<string, KnownVersion>;
-  /** The version that a submission gets which names none: the highest that a living worker serves, else the highest. */
+  /** The version that most submissions get which name none; see `choose-version.ts`. "" where there is none. */
   defaultVersion: string;
+  /** The highest version that a living worker serves, else the highest, shadows left aside; "" where there is none. */
+  highestVersion: string;
+  /** How submissions that name no version are split, as it was read last: up to 2 s ago. */
+  traffic: StoredTraffic;
   /** Living workers of each version, and of the model. */
   workers: ReadonlyMap<string, number>;
   workersAlive: number;
+  /** What living workers could not load, and why. */
+  refusals: readonly ModelRefusal[];
 }
 
 interface Entry {
+  /** Revision and names of the versions when they were read. */
   revision: string;
   keys: ModelKeys;
   versions: Map<string, KnownVersion>;
+  traffic: StoredTraffic;
   workers: Map<string, number>;
   workersAlive: number;
+  refusals: ModelRefusal[];
 }
 
 const refreshEveryMs = 2000;
@@ -65,17 +78,15 @@ export class ModelDirectory {
     this.#timer = null;
   }
 
+  /** The models that have a version. */
   all(): KnownModel[] {
-    return [...this.#entries.keys()].sort().map((name) => this.#known(name) as KnownModel);
+    const known = [...this.#entries.keys()].sort().map((name) => this.#known(name) as KnownModel);
+    return known.filter(({ versions }) => versions.size > 0);
   }
 
   /** A model by its name; looks into Redis again before it answers null. */
   async find(name: string): Promise<KnownModel | null> {
-    if (!this.#entries.has(name)) {
-      const revision = await this.#redis.hget(registryKey(this.#prefix), name);
-      if (revision !== null) await this.#readModel(name, revision);
-    }
-    return this.#known(name);
+    return this.#entries.has(name) ? this.#known(name) : this.look(name);
   }
 
   /** The model whose ids begin with that tag; looks into Redis again before it answers null. */
@@ -87,6 +98,13 @@ export class ModelDirectory {
     }
     const name = this.#byTag.get(tag);
     return name === undefined ? null : this.#known(name);
+  }
+
+  /** A model as it stands in Redis now; null where none of this name was ever announced. */
+  async look(name: string): Promise<KnownModel | null> {
+    const revision = await this.#redis.hget(registryKey(this.#prefix), name);
+    if (revision !== null) await this.#readModel(name, revision);
+    return this.#known(name);
   }
 
   async refresh(): Promise<void> {
@@ -101,25 +119,38 @@ export class ModelDirectory {
     await Promise.all(Object.entries(revisions).map(([name, revision]) => this.#readModel(name, revision)));
   }
 
-  async #readModel(name: string, revision: string): Promise<void> {
+  async #readModel(name: string, registered: string): Promise<void> {
     let entry = this.#entries.get(name);
+    const keys = entry?.keys ?? modelKeys(this.#prefix, name);
+    // The registry is not in the model's slot: whoever takes a version back may die before it says so there.
+    const revision = `${registered}|${(await this.#redis.hkeys(keys.versions)).sort()}`;
     if (entry === undefined || entry.revision !== revision) {
-      const keys = modelKeys(this.#prefix, name);
       const versions = new Map<string, KnownVersion>();
       const announced = Object.entries(await this.#redis.hgetall(keys.versions)).sort(
         ([a], [b]) => Number(a) - Number(b),
       );
       for (const [version, text] of announced) {
         const parsed = announcementSchema.safeParse(JSON.parse(text));
-        if (parsed.success) versions.set(version, { announcement: parsed.data, pack: packerOf(parsed.data) });
-        else this.#log.warn("an announcement cannot be read", { model: name, version });
+        if (parsed.success) {
+          const { digest, manifest } = parsed.data;
+          const fingerprint = digestOf(digest, JSON.stringify(manifest));
+          versions.set(version, { announcement: parsed.data, pack: packerOf(parsed.data), fingerprint });
+        } else this.#log.warn("an announcement cannot be read", { model: name, version });
       }
-      if (versions.size === 0) return;
-      entry = { revision, keys, versions, workers: new Map(), workersAlive: 0 };
+      const traffic = await readTraffic(this.#redis, keys);
+      // One that has lost its last version stays known, because its ids do.
+      entry = { revision, keys, versions, traffic, workers: new Map(), workersAlive: 0, refusals: [] };
       this.#entries.set(name, entry);
       this.#byTag.set(keys.tag, name);
     }
-    const members = await this.#redis.zrangebyscore(entry.keys.beats, Date.now(), "+inf");
+    const now = Date.now();
+    const [members, refusals, traffic] = await Promise.all([
+      this.#redis.zrangebyscore(entry.keys.beats, now, "+inf"),
+      this.#redis.zrangebyscore(entry.keys.refusals, now, "+inf"),
+      readTraffic(this.#redis, entry.keys),
+    ]);
+    entry.traffic = traffic;
+    entry.refusals = refusals.map((text) => refusalSchema.parse(JSON.parse(text)));
     const workers = new Map<string, number>();
     for (const member of members) {
       const version = member.slice(member.indexOf("|") + 1);
@@ -132,16 +163,30 @@ export class ModelDirectory {
   #known(name: string): KnownModel | null {
     const entry = this.#entries.get(name);
     if (entry === undefined) return null;
-    const versions = [...entry.versions.keys()];
-    const alive = versions.filter((version) => entry.workers.has(version));
-    const defaultVersion = (alive.at(-1) ?? versions.at(-1)) as string;
+    const { traffic, workers } = entry;
+    const highestVersion = highest(entry);
+    const { weights } = traffic;
+    const heaviest = [...entry.versions.keys()]
+      .filter((version) => (weights?.[version] ?? 0) > 0)
+      .sort((a, b) => (weights?.[b] ?? 0) - (weights?.[a] ?? 0));
     return {
       name,
       keys: entry.keys,
       versions: entry.versions,
-      defaultVersion,
-      workers: entry.workers,
+      defaultVersion: heaviest[0] ?? highestVersion,
+      highestVersion,
+      traffic,
+      workers,
       workersAlive: entry.workersAlive,
+      refusals: entry.refusals,
     };
   }
+}
+
+/** A version that is only to be compared takes no traffic unless there is no other. */
+function highest({ traffic, versions, workers }: Entry): string {
+  const all = [...versions.keys()];
+  const open = all.filter((version) => !traffic.shadow.includes(version));
+  const alive = (candidates: string[]) => candidates.filter((version) => workers.has(version)).at(-1);
+  return alive(open) ?? alive(all) ?? open.at(-1) ?? all.at(-1) ?? "";
 }

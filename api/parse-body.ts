@@ -11,7 +11,12 @@ export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infe
     if (issue.code !== "unrecognized_keys") return [{ detail: issue.message, pointer }];
     return issue.keys.map((key) => ({ detail: `unknown field "${key}"`, pointer: pointer + pointerSegment(key) }));
   });
+  throw invalidRequest(complaints);
+}
+
+/** `invalid_request` with these complaints. */
+export function invalidRequest(complaints: { detail: string; pointer: string }[]): ServiceError {
   const [first] = complaints;
   const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
-  throw new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
+  return new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
 }

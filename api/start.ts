@@ -7,10 +7,12 @@ import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redi
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { createStatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { registerBacklogMetrics } from "./backlog-metrics.js";
+import { registerDriftMetrics } from "./drift-metrics.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
@@ -54,6 +56,9 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
 
     const metrics = createApiMetrics();
     registerBacklogMetrics(metrics.register, redis, directory);
+    registerDriftMetrics(metrics.register, redis, directory);
+    const statistics = new StatisticsCounter(redis, config.keyPrefix, log);
+    releasers.add(() => statistics.close());
     const lag = measureEventLoopLag(metrics.register);
     releasers.add(() => lag.close());
 
@@ -67,6 +72,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       notices,
       metrics,
       tally,
+      statistics,
       log,
       keyPrefix: config.keyPrefix,
       apiKeys: config.apiKeys,

@@ -8,9 +8,11 @@ import { type PredictionView, predictionJson, type StoredResult } from "@millrac
 import type { ResponseForm } from "@millrace/shared/response-form.js";
 import { decodeReplayed } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
+import type { CacheOutcome, Counted } from "@millrace/shared/statistics.js";
 import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import type { Accept } from "./accept-together.js";
+import { stickyKeyOf, versionFor } from "./choose-version.js";
 import { keepInput } from "./keep-input.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { ApiMetrics } from "./metrics.js";
@@ -75,18 +77,27 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const { owner, requestId, retry, submission } = request;
   const model = await deps.directory.find(request.model);
   if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
-  const versionName = submission.version ?? model.defaultVersion;
-  const version = model.versions.get(versionName);
-  if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${versionName}`);
+  const stickyKey = () =>
+    stickyKeyOf(owner, request.idempotencyKey, request.tensors === undefined ? submission.input : request.tensors.body);
+  const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
   const pack = retry === undefined ? packInput(deps.metrics, model, version, request) : null;
   const followerJson = await followerOf(deps, model, owner, submission.webhook);
 
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
   const { delay_ms: delayMs, expires_in_ms: expiresInMs, metadata, priority } = submission;
-  const { digest } = version.announcement;
+  const { announcement, fingerprint } = version;
+  const { digest } = announcement;
   const form = request.tensors?.form ?? retry?.form;
-  const kind = [owner, versionName, digest, delayMs, expiresInMs, priority, ...(form ? [JSON.stringify(form)] : [])];
+  const kind = [
+    owner,
+    versionName,
+    fingerprint,
+    delayMs,
+    expiresInMs,
+    priority,
+    ...(form ? [JSON.stringify(form)] : []),
+  ];
   const hash = pack !== null && pack.length > largestInlineBytes ? digestInTurns : digestOf;
   const dedup = submission.cache && pack !== null ? await hash(kind.join("|"), pack) : null;
   const idempotency =
@@ -150,7 +161,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     const line = { request_id: requestId, model: model.name };
     if (dedup !== null) {
       const found = outcome.kind === "cached" ? "hit" : outcome.kind === "joined" ? "join" : "miss";
-      if (found !== "miss" || outcome.kind === "queued") deps.metrics.dedup.inc({ model: model.name, outcome: found });
+      if (found !== "miss" || outcome.kind === "queued")
+        countCache(deps, { model: model.name, owner, version: versionName }, found);
     }
     switch (outcome.kind) {
       case "queued":
@@ -223,6 +235,14 @@ async function standing(
 /** The prediction as one that was joined to it is shown it. */
 export const markJoined = (json: string): string =>
   json.replace(/"cached":(true|false),"deduplicated":false,"metadata":/, '"cached":$1,"deduplicated":true,"metadata":');
+
+function countCache({ metrics, statistics }: SubmitDependencies, of: Counted, outcome: CacheOutcome): void {
+  const { model, version } = of;
+  metrics.dedup.inc({ model, outcome });
+  if (outcome === "hit") metrics.cacheHits.inc({ model, version });
+  if (outcome === "miss") metrics.cacheMisses.inc({ model, version });
+  statistics.cache(of, outcome);
+}
 
 const mismatch = () =>
   new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body", {

@@ -1,6 +1,7 @@
 import { readCommit, readMachine } from "./harness/machine.js";
 import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
+import { batching } from "./scenarios/batching.js";
 import { bulk } from "./scenarios/bulk.js";
 import { floor } from "./scenarios/floor.js";
 import { imagePath } from "./scenarios/image-path.js";
@@ -13,6 +14,7 @@ import { singleAsync } from "./scenarios/single-async.js";
 import { singleWait } from "./scenarios/single-wait.js";
 import { start } from "./scenarios/start.js";
 import { tensor } from "./scenarios/tensor.js";
+import { versions } from "./scenarios/versions.js";
 import { webhooks } from "./scenarios/webhooks.js";
 
 const scenarios: Record<string, Scenario> = {
@@ -28,6 +30,8 @@ const scenarios: Record<string, Scenario> = {
   "scale-out": scaleOut,
   "image-path": imagePath,
   tensor,
+  versions,
+  batching,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

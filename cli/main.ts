@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { runDemo } from "./demo.js";
+import { makeSigningKey, signModels } from "./models.js";
 import { sampleOf, startStack } from "./start-stack.js";
 
 const usage = `usage: millrace <command>
@@ -8,6 +9,10 @@ const usage = `usage: millrace <command>
                    --demo: run predictions on the shipped samples, print what came back, and end
   demo <url>       the same on an API that runs already; its key comes from API_KEY; a webhook too where WEBHOOK_SECRET
                    and DEMO_HOST are set, the address of this machine that its workers can call
+  models key <file>
+                   make an Ed25519 key to sign models with, and print its public key for MODEL_PUBLIC_KEYS
+  models sign <folder> --key <file>
+                   sign a version, or every version of a model, so that workers can tell it from any other
 `;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -74,10 +79,26 @@ async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<voi
   say("Ctrl-C stops everything.");
 }
 
+async function models(args: readonly string[]): Promise<number> {
+  const [action, path, ...rest] = args;
+  if (action === "key" && path !== undefined && rest.length === 0) {
+    await makeSigningKey(path, say);
+    return 0;
+  }
+  const [flag, keyFile] = rest;
+  if (action === "sign" && path !== undefined && flag === "--key" && keyFile !== undefined && rest.length === 2) {
+    await signModels(path, keyFile, say);
+    return 0;
+  }
+  process.stderr.write(usage);
+  return 2;
+}
+
 async function main(): Promise<number> {
   const [command, ...args] = process.argv.slice(2);
   if (command === "start") return start(args);
   if (command === "demo") return demo(args);
+  if (command === "models") return models(args);
   process.stderr.write(usage);
   return command === undefined || command === "help" || command === "--help" ? 0 : 2;
 }

@@ -15,7 +15,7 @@ export const announcementSchema = z.object({
   v: z.literal(1),
   model: z.string(),
   version: z.string(),
-  /** `sha256:` and the digest of the version's files; see `workers/model-digest.ts`. */
+  /** `sha256:` and the digest of the version's files; see `shared/model-digest.ts`. */
   digest: z.string(),
   /** What a newer release has put into its manifests is passed over. */
   manifest: lenient(manifestSchema),

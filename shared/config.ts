@@ -1,7 +1,9 @@
+import type { KeyObject } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { type ApiKey, parseApiKeys } from "./api-keys.js";
+import { parsePublicKey } from "./model-signature.js";
 import { parseRedisUrl, type RedisTarget } from "./redis-url.js";
 import { parseAllowances, type WebhookAllowances } from "./webhook-target.js";
 
@@ -100,9 +102,25 @@ const apiSettings = z.object({
   WEBHOOK_ALLOW_HOSTS: allowHosts,
 });
 
+const publicKeys = z
+  .string()
+  .default("")
+  .transform((text, context): KeyObject[] => {
+    try {
+      return text
+        .split(/[\s,]+/)
+        .filter(Boolean)
+        .map(parsePublicKey);
+    } catch (fault) {
+      context.addIssue({ code: "custom", message: (fault as Error).message });
+      return z.NEVER;
+    }
+  });
+
 const workerSettings = z.object({
   ...commonSettings,
   MODELS_DIR: z.string().min(1).default("./models"),
+  MODEL_PUBLIC_KEYS: publicKeys,
   WORKER_MODELS: z.string().default("*"),
   WORKER_ROLES: z
     .string()
@@ -165,6 +183,8 @@ export interface WorkerConfig extends CommonConfig {
   /** Milliseconds before the second and every further try. */
   webhookRetryDelaysMs: number[];
   modelsDir: string;
+  /** Ed25519 keys; where there are any, only versions that one of them has signed are loaded. */
+  modelPublicKeys: KeyObject[];
   /** Globs of model names; `*` stands for any characters. */
   modelGlobs: string[];
   slots: number;
@@ -214,6 +234,7 @@ export function readWorkerConfig(env: Environment): WorkerConfig {
     webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
     webhookRetryDelaysMs: settings.WEBHOOK_RETRY_SCHEDULE.map((seconds) => seconds * 1000),
     modelsDir: settings.MODELS_DIR,
+    modelPublicKeys: settings.MODEL_PUBLIC_KEYS,
     modelGlobs: settings.WORKER_MODELS.split(",")
       .map((glob) => glob.trim())
       .filter(Boolean),

@@ -24,6 +24,22 @@ export interface ModelKeys {
   versions: string;
   /** Sorted set: `worker|version` → until when (ms) it counts as alive. */
   beats: string;
+  /** Sorted set: `worker|version` → until when (ms) that worker still runs what is left of a version that goes. */
+  leaving: string;
+  /** Hash: how submissions are split over versions; see `scripts/traffic.ts`. */
+  traffic: string;
+  /** List: what the split was before each change of it, newest first. */
+  trafficHistory: string;
+  /** Set: versions that no worker is to load. */
+  unloaded: string;
+  /** Sorted set: what living workers could not load and why, as JSON → until when (ms) that holds. */
+  refusals: string;
+  /** Hash: how shadow versions compare with what they shadow. */
+  shadows: string;
+  /** Hash: what became of predictions in one hour (hours since the epoch). */
+  statistics(hour: number): string;
+  /** Hash: how the inputs of one hour were spread. */
+  drift(hour: number): string;
   /** Hash: prediction id → what the slot that runs it was given, from the run's begin to its end. */
   running: string;
   /** Hash: prediction id → how often whatever ran it alone died together with its whole worker. */
@@ -33,7 +49,7 @@ export interface ModelKeys {
   /** List: the pieces of what is too large for a job or a result; see `blob.ts`. */
   blob(id: string): string;
   /** Hash: what was counted of a version; see `statistics-tally.ts`. */
-  statistics(version: string): string;
+  tally(version: string): string;
   /** List: who is to hear of its end, `w<API>` for a caller who waits there, `f<follower>` for a webhook. */
   interest(id: string): string;
   /** Set: predictions whose start somebody wants to hear of, too; mostly there are none. */
@@ -132,11 +148,19 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     webhookQueue: `${base}:${model}~webhooks:`,
     versions: `${base}/versions`,
     beats: `${base}/beats`,
+    leaving: `${base}/leaving`,
+    traffic: `${base}/traffic`,
+    trafficHistory: `${base}/traffic-history`,
+    unloaded: `${base}/unloaded`,
+    refusals: `${base}/refusals`,
+    shadows: `${base}/shadows`,
+    statistics: (hour) => `${base}/statistics:${hour}`,
+    drift: (hour) => `${base}/drift:${hour}`,
     running: `${base}/running`,
     deaths: `${base}/deaths`,
     result: (id) => `${base}/result:${id}`,
     blob: (id) => `${base}/blob:${id}`,
-    statistics: (version) => `${base}/statistics:${version}`,
+    tally: (version) => `${base}/tally:${version}`,
     interest: (id) => `${base}/interest:${id}`,
     starts: `${base}/starts`,
     dedup: (hash) => `${base}/dedup:${hash}`,
@@ -162,8 +186,17 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
   };
 }
 
-/** Hash: model name → revision of its announcements; the one key that is not in a model's slot. */
+/** Hash: model name → revision of its announcements. This and what follows are not in a model's slot. */
 export const registryKey = (prefix: string): string => `${prefix}:models`;
+
+/** Sorted set: inference workers → until when (ms) each counts as alive. */
+export const workersKey = (prefix: string): string => `${prefix}:workers`;
+
+/** The channel on which workers hear that an admin wants their folders looked at. */
+export const ordersChannel = (prefix: string): string => `${prefix}:orders`;
+
+/** Hash: worker → what came of an order there. */
+export const orderKey = (prefix: string, order: string): string => `${prefix}:order:${order}`;
 
 /** The channel on which workers hear of predictions that ended while they may still run them. */
 export const cancelChannel = (prefix: string): string => `${prefix}:cancels`;

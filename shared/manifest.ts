@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { driftBaselineSchema } from "./drift.js";
 import { imageInputSchema, tabularInputSchema, textInputSchema } from "./manifest-input.js";
 import { outputSchema, rawHead, tabularOutputSchema } from "./manifest-output.js";
 
@@ -34,6 +35,7 @@ const common = {
   backoff_ms: z.int().min(0).max(3_600_000).default(1000).describe("Before the second attempt; doubles, with jitter"),
   cache_ttl_seconds: z.int().min(0).max(86_400).default(300).describe("How long an answer is given again; 0: never"),
   metrics: z.record(z.string(), z.number()).optional().describe("What training measured, such as accuracy"),
+  drift_baseline: driftBaselineSchema.optional(),
   samples: z.array(sample).max(100).default([]),
 };
 

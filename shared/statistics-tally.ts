@@ -41,11 +41,11 @@ export function createStatisticsTally(redis: RedisClient): StatisticsTally {
   const timer = setInterval(() => void flush().catch(() => undefined), flushEveryMs);
   return {
     count(keys, version, kind, ms) {
-      add(keys.statistics(version), `${kind}.count`, 1);
-      add(keys.statistics(version), `${kind}.ns`, nsOf(ms));
+      add(keys.tally(version), `${kind}.count`, 1);
+      add(keys.tally(version), `${kind}.ns`, nsOf(ms));
     },
     countRun(keys, version, { batchRows, ms, ownRows }) {
-      const key = keys.statistics(version);
+      const key = keys.tally(version);
       const share = batchRows === 0 ? 1 : ownRows / batchRows;
       add(key, "rows", ownRows);
       add(key, `batch.${batchRows}.count`, share);
@@ -75,7 +75,7 @@ export interface VersionStatistics {
 
 /** Reads what was counted of a version. */
 export async function readStatistics(redis: RedisClient, keys: ModelKeys, version: string): Promise<VersionStatistics> {
-  const fields = await redis.hgetall(keys.statistics(version));
+  const fields = await redis.hgetall(keys.tally(version));
   const number = (field: string) => Math.round(Number(fields[field] ?? 0));
   const batches = Object.keys(fields)
     .flatMap((field) => /^batch\.(\d+)\.count$/.exec(field)?.[1] ?? [])

@@ -301,6 +301,24 @@ describe("the dispatcher", () => {
     expect(dispatcher.waiting).toBe(0);
   });
 
+  test("gives back what waits for versions that are gone, and tells which it still has work for", async () => {
+    const { dispatcher, lane, runner, submit } = setUp();
+    submit("a");
+    await turn();
+    const gone = [submit("b", { lane: { ...lane, modelKey: 1 } }), submit("c", { lane: { ...lane, modelKey: 1 } })];
+    const stays = submit("d");
+    expect([0, 1, 2].map((key) => dispatcher.holds(key))).toEqual([true, true, false]);
+    dispatcher.releaseOthers(new Set([0]));
+    expect(await Promise.all(gone)).toEqual([{ kind: "released" }, { kind: "released" }]);
+    expect(dispatcher.holds(1)).toBe(false);
+    for (let i = 0; i < 2; i++) {
+      runner.runs[i]?.end();
+      await settle();
+    }
+    expect(await stays).toEqual(done("d"));
+    expect(dispatcher.holds(0)).toBe(false);
+  });
+
   test("blames nobody for slots that end because the worker does", async () => {
     const { dispatcher, runner, submit } = setUp();
     const running = submit("a");

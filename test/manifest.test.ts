@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { manifestJsonSchema } from "@millrace/shared/manifest.js";
 import { readManifest } from "@millrace/shared/read-manifest.js";
-import { scanRepository } from "@millrace/workers/model-repository.js";
+import { listVersions, readVersion } from "@millrace/workers/model-repository.js";
 import { describe, expect, test } from "vitest";
 
 const models = fileURLToPath(new URL("../models/", import.meta.url));
@@ -176,17 +176,12 @@ describe("model.json", () => {
         attempts: "many",
       };
       await writeFile(join(dir, "bad/model.json"), JSON.stringify(manifest));
-      const { bad, found } = await scanRepository(dir, ["*"]);
-      expect(found).toEqual([]);
-      expect(bad).toEqual([
-        {
-          model: "bad",
-          version: null,
-          reason:
-            "model.json /attempts: expected a number, got a string; " +
-            "model.json /input/features/0/min: expected a number, got a string",
-        },
-      ]);
+      const { bad, folders } = await listVersions(dir, ["*"]);
+      expect([bad, folders.map(({ model }) => model)]).toEqual([[], ["bad"]]);
+      await expect(readVersion(folders[0] as (typeof folders)[number], [])).rejects.toThrow(
+        "model.json /attempts: expected a number, got a string; " +
+          "model.json /input/features/0/min: expected a number, got a string",
+      );
     } finally {
       await rm(dir, { recursive: true, force: true });
     }

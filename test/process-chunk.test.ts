@@ -128,6 +128,7 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
       name === "1"
         ? { model: "m", version: "1", digest: "d", uniform: true, attempts: 1, cacheTtlSeconds: 0, lane }
         : undefined,
+    isKnown: async (name) => name !== "gone",
     dispatcher: { submit },
     take: async (batch, number) => {
       expect([batch, number]).toEqual(["b", 7]);
@@ -261,6 +262,9 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     const other = await run(form, chunkOf(form, eight), { version: "2" });
     expect(other.answer).toBeInstanceOf(DelayedError);
     expect([other.said, other.runs]).toEqual([["delayed"], []]);
+    const gone = await run(form, chunkOf(form, eight), { version: "gone" });
+    expect([gone.answer, gone.runs]).toEqual(["written", []]);
+    expect(outputsOf(gone.finish)).toEqual(eight.map(() => "version_gone"));
     const unwanted = await run(form, null);
     expect([unwanted.answer, unwanted.runs, unwanted.finish]).toEqual(["not wanted any more", [], undefined]);
     for (const finish of ["lost", "done", "ended"]) {

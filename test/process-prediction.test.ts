@@ -32,8 +32,10 @@ async function processed(
   // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
   const written: any[] = [];
   const process = processPrediction({
+    model: "m",
     workerId: "w",
     version: (name) => (name === "1" ? served : undefined),
+    isKnown: async (name) => name !== "gone",
     dispatcher: {
       async submit(work) {
         submitted.push(work);
@@ -67,6 +69,7 @@ async function processed(
     },
     history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
     tally: (...counted) => void tallied.push(counted),
+    onFinished: ({ status }) => calls.push(["finished", status]),
     metrics: createWorkerMetrics(),
     log: openLog("worker", "error"),
   });
@@ -94,6 +97,7 @@ describe("processing a prediction's job", () => {
       ["noteLater", "id", { startedAt: 1000, attempt: 1, alone: false, worker: "w", token: "token" }],
       ["ended", "id"],
       ["write", "id", "token", "succeeded"],
+      ["finished", "succeeded"],
     ]);
   });
 
@@ -105,6 +109,7 @@ describe("processing a prediction's job", () => {
         ["note", "id", note],
         ["ended", "id"],
         ["write", "id", "token", "succeeded"],
+        ["finished", "succeeded"],
       ]);
     }
   });
@@ -153,6 +158,14 @@ describe("processing a prediction's job", () => {
     expect(submitted).toEqual([]);
     expect(calls).toEqual([["moveToDelayed", expect.any(Number), "token"]]);
     expect((calls[0] as [string, number])[1]).toBeGreaterThanOrEqual(before + 1000);
+  });
+
+  test("whose version was taken away for good fails, and says so", async () => {
+    const { fault, submitted, written } = await processed({ data: { ...data, ver: "gone" } });
+    expect(fault).toBeInstanceOf(UnrecoverableError);
+    expect(submitted).toEqual([]);
+    expect(written[0]).toMatchObject({ status: "failed", version: "gone", output: null, attempts: 0 });
+    expect(written[0].error.code).toBe("version_gone");
   });
 
   test("whose data cannot be read fails for good", async () => {

@@ -6,6 +6,7 @@ import { openRedis } from "@millrace/shared/connect-redis.js";
 import { modelKeys } from "@millrace/shared/keys.js";
 import { openLog } from "@millrace/shared/log.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { untilRunning } from "./support/processes.js";
@@ -128,7 +129,8 @@ describe("waiting and polling", () => {
       await directory.start();
       await notices.start();
       const log = openLog("api", "error");
-      const deps = { redis, directory, notices, keyPrefix: stack.prefix, resultTtlSeconds: 60, log };
+      const statistics = new StatisticsCounter(redis, stack.prefix, log);
+      const deps = { redis, directory, notices, keyPrefix: stack.prefix, resultTtlSeconds: 60, statistics, log };
       const { id } = await stack.submit("slow", { x: [[1000]] });
       const gone = new AbortController();
       const waits = [1, 2, 3].map(() => awaitPrediction(deps, "alice", id, 30_000, gone.signal));
@@ -138,6 +140,7 @@ describe("waiting and polling", () => {
       expect((await Promise.all(waits)).map(({ final }) => final)).toEqual([false, false, false]);
       expect(notices.open).toBe(1);
       expect((await stays).final).toBe(true);
+      await statistics.close();
       expect(notices.open).toBe(0);
     } finally {
       notices.close();

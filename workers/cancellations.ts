@@ -10,6 +10,9 @@ export async function hearCancellations(
   prefix: string,
   onCancel: (id: string) => void,
 ): Promise<void> {
-  subscriber.on("message", (_channel: string, id: string) => onCancel(id));
-  await subscriber.subscribe(cancelChannel(prefix));
+  const cancels = cancelChannel(prefix);
+  subscriber.on("message", (channel: string, id: string) => {
+    if (channel === cancels) onCancel(id);
+  });
+  await subscriber.subscribe(cancels);
 }

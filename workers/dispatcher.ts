@@ -130,6 +130,22 @@ export class Dispatcher {
     while (this.#begun.size > 0) await this.#oneSettled();
   }
 
+  /** Whether works of a version wait or run. */
+  holds(modelKey: number): boolean {
+    for (const work of this.#begun) if (work.lane.modelKey === modelKey) return true;
+    for (const queue of this.#lanes.values()) if (queue[0]?.lane.modelKey === modelKey) return true;
+    return false;
+  }
+
+  /** Gives back what waits for any version but these, for no slot will run it. */
+  releaseOthers(modelKeys: ReadonlySet<number>): void {
+    for (const [key, queue] of this.#lanes) {
+      if (modelKeys.has((queue[0] as Waiting).lane.modelKey)) continue;
+      this.#lanes.delete(key);
+      for (const work of queue) work.settle({ kind: "released" });
+    }
+  }
+
   get waiting(): number {
     let count = 0;
     for (const queue of this.#lanes.values()) count += queue.length;

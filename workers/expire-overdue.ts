@@ -6,6 +6,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { predictionJson } from "@millrace/shared/prediction.js";
 import { finishPredictions } from "@millrace/shared/scripts/finish.js";
 import { readPrediction } from "@millrace/shared/scripts/read.js";
+import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { viewPending } from "@millrace/shared/view-pending.js";
 
 export interface ExpiringOverdue {
@@ -24,9 +25,10 @@ export function expireOverdue(options: {
   redis: RedisClient;
   keyPrefix: string;
   resultTtlSeconds: number;
+  statistics: StatisticsCounter;
   log: Logger;
 }): ExpiringOverdue {
-  const { keyPrefix, log, redis, resultTtlSeconds } = options;
+  const { keyPrefix, log, redis, resultTtlSeconds, statistics } = options;
   const settings = {
     resultTtlSeconds,
     channelPrefix: noticeChannel(keyPrefix, ""),
@@ -47,7 +49,10 @@ export function expireOverdue(options: {
         const result = { owner: data.o, status: view.status, json: predictionJson(view) };
         const finish = endFinish(id, data, "unbegun", result, false);
         const [outcome] = await finishPredictions(redis, keys, [finish], settings);
-        if (outcome === "written") log.info("prediction expired", { prediction_id: id, model, request_id: data.r });
+        if (outcome === "written") {
+          statistics.ended({ model, owner: data.o, version: data.ver }, view.status);
+          log.info("prediction expired", { prediction_id: id, model, request_id: data.r });
+        }
       }
     }
     await redis.zrem(keys.expiring, id);

@@ -6,12 +6,15 @@ export interface LoadRequest {
   key: number;
   model: string;
   version: string;
-  /** The ONNX file. */
+  /** The version's folder and the ONNX file in it. */
+  folder: string;
   file: string;
+  /** What the folder's bytes were when they were looked at; a slot that finds others refuses them. */
+  digest: string;
   manifest: Manifest;
 }
 
-/** What a slot says of it: what the ONNX file declares, or why it cannot be served. */
+/** What a slot says of it: what the ONNX file declares, or why it cannot be served; `died`: it could not even say that. */
 export type LoadReply =
   | { key: number; ok: true; inputs: TensorSpec[]; outputs: TensorSpec[]; joinable: boolean }
-  | { key: number; ok: false; reason: string };
+  | { key: number; ok: false; reason: string; died?: boolean };

@@ -1,47 +1,70 @@
 import type { Announcement } from "@millrace/shared/announcement.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { modelKeys } from "@millrace/shared/keys.js";
-import { announceVersion } from "@millrace/shared/scripts/announce.js";
-import type { BadModel, FoundVersion } from "./model-repository.js";
+import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/announce.js";
+import type { LoadRequest } from "./load-request.js";
+import type { FoundVersion } from "./model-repository.js";
 import type { ServedVersion } from "./process-prediction.js";
 import type { SlotPool } from "./slot-pool.js";
 
 /** A version in the slots that every API has been told of. */
 export interface LoadedVersion extends ServedVersion {
   announcement: Announcement;
+  /** What was loaded, from which files. */
+  request: LoadRequest;
+  stamp: string;
 }
+
+/**
+ * What became of one version. What may pass though its files stay the same: a `conflict` with another worker's bytes, and
+ * a `death` of whoever loaded it.
+ */
+export type Loading =
+  | { found: FoundVersion; loaded: LoadedVersion }
+  | { found: FoundVersion; reason: string; passing: Passing | null };
+
+export type Passing = "conflict" | "death";
 
 /** Loads what was found into the slots and announces it; tells of each version that it cannot serve why not. */
 export async function loadVersions(options: {
   found: readonly FoundVersion[];
-  bad: readonly BadModel[];
   pool: SlotPool;
+  /** A key that no version in these slots has had. */
+  newKey(): number;
   redis: RedisClient;
   keyPrefix: string;
   workerId: string;
-}): Promise<{ loaded: LoadedVersion[]; refused: BadModel[] }> {
-  const { found, pool } = options;
-  const refused = [...options.bad];
-  const loaded: LoadedVersion[] = [];
-  const replies = await pool.load(
-    found.map(({ file, manifest, model, version }, key) => ({ key, model, version, file, manifest })),
-  );
-  for (const [key, { digest, manifest, model, version }] of found.entries()) {
-    const reply = replies[key];
+}): Promise<Loading[]> {
+  const { keyPrefix, pool, redis, workerId } = options;
+  const results: Loading[] = [];
+  const wanted: { found: FoundVersion; request: LoadRequest }[] = [];
+  for (const found of options.found) {
+    const { digest, file, folder, manifest, model, version } = found;
+    const servedDigest = await digestElsewhere(redis, modelKeys(keyPrefix, model), version, workerId);
+    if (servedDigest !== null && servedDigest !== digest) results.push(conflicting(found, servedDigest));
+    else wanted.push({ found, request: { key: options.newKey(), model, version, folder, file, digest, manifest } });
+  }
+  const replies = wanted.length === 0 ? [] : await pool.load(wanted.map(({ request }) => request));
+  for (const [i, { found, request }] of wanted.entries()) {
+    const reply = replies[i];
     if (!reply?.ok) {
-      refused.push({ model, version, reason: reply?.reason ?? "no slot answered" });
+      const passing = reply?.died ? "death" : null;
+      results.push({ found, reason: reply?.reason ?? "no slot answered", passing });
       continue;
     }
+    const { digest, manifest, model, stamp, version } = found;
     const { inputs, joinable, outputs } = reply;
     const announcement: Announcement = { v: 1, model, version, digest, manifest, inputs, outputs, joinable };
-    const keys = modelKeys(options.keyPrefix, model);
-    const answer = await announceVersion(options.redis, options.keyPrefix, keys, announcement, options.workerId);
+    const keys = modelKeys(keyPrefix, model);
+    const answer = await announceVersion(redis, keyPrefix, keys, announcement, workerId);
     if (!answer.announced) {
-      const reason = `another worker serves other bytes under this version (${answer.servedDigest}, here ${digest})`;
-      refused.push({ model, version, reason });
+      pool.unload(request.key);
+      results.push(conflicting(found, answer.servedDigest));
       continue;
     }
-    loaded.push({
+    const { batching, timeout_ms: timeoutMs } = manifest;
+    const { max_batch_rows: maxBatchRows, max_delay_ms: maxDelayMs } = batching;
+    const loaded: LoadedVersion = {
       model,
       version,
       digest,
@@ -49,15 +72,17 @@ export async function loadVersions(options: {
       attempts: manifest.attempts,
       cacheTtlSeconds: manifest.cache_ttl_seconds,
       announcement,
-      lane: {
-        model,
-        modelKey: key,
-        joinable,
-        maxBatchRows: manifest.batching.max_batch_rows,
-        maxDelayMs: manifest.batching.max_delay_ms,
-        timeoutMs: manifest.timeout_ms,
-      },
-    });
+      request,
+      stamp,
+      lane: { model, modelKey: request.key, joinable, maxBatchRows, maxDelayMs, timeoutMs },
+    };
+    results.push({ found, loaded });
   }
-  return { loaded, refused };
+  return results;
 }
+
+const conflicting = (found: FoundVersion, servedDigest: string): Loading => ({
+  found,
+  reason: `another worker serves other bytes under this version (${servedDigest}, here ${found.digest})`,
+  passing: "conflict",
+});

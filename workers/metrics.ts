@@ -62,6 +62,19 @@ export function createWorkerMetrics() {
       help: "Inference processes that ended without being asked to",
       registers,
     }),
+    shadowRuns: new Counter({
+      name: "ml_shadow_total",
+      help: "Runs of shadow versions by how they compare: agree, differ, failed, dropped",
+      labelNames: ["model", "version", "shadow", "outcome"],
+      registers,
+    }),
+    shadowDifference: new Histogram({
+      name: "ml_shadow_score_difference",
+      help: "Largest difference of a number in the shadow version's output from the one that the caller got",
+      labelNames: ["model", "version", "shadow"],
+      buckets: [0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 10, 100],
+      registers,
+    }),
     /** Registers `ml_slots`, which is read at each scrape. */
     tellSlots(read: () => Record<"configured" | "alive" | "busy", number>) {
       new Gauge({

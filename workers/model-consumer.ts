@@ -2,6 +2,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
 import type { Job, Worker } from "bullmq";
 import type { processPrediction } from "./process-prediction.js";
 import { StockingWorker } from "./stocking-worker.js";
@@ -12,8 +13,8 @@ export interface ModelConsumerOptions {
   redis: RedisClient;
   /** Jobs held at once: those that run and those that wait for a slot. */
   concurrency: number;
-  attempts: number;
-  backoffMs: number;
+  /** The manifest of a version, or of another of the model where it is not here; undefined where there is none. */
+  manifestOf(version: string): Pick<Manifest, "attempts" | "backoff_ms"> | undefined;
   process: ReturnType<typeof processPrediction>;
   log: Logger;
 }
@@ -30,7 +31,8 @@ type PredictionBullJob = Job<unknown, string> & { endedEarly: boolean };
  * this moment, not from when it was added.
  */
 export function createModelConsumer(options: ModelConsumerOptions): Worker<unknown, string> {
-  const { backoffMs, log, model } = options;
+  const { log, model } = options;
+  const manifestOf = (job: { data: unknown }) => options.manifestOf((job.data as { ver?: string } | null)?.ver ?? "");
 
   const shown = createShownJobs();
 
@@ -39,7 +41,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
       const job = super.createJob(raw, id) as PredictionBullJob;
       // Whatever ends a prediction before a worker does empties its job.
       job.endedEarly = raw.data === "{}";
-      job.opts.attempts = options.attempts;
+      job.opts.attempts = manifestOf(job)?.attempts ?? 1;
       job.opts.backoff = { type: "custom" };
       if (!shown()) job.opts.removeOnComplete = true;
       return job;
@@ -64,7 +66,8 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
       removeOnComplete: { count: keptJobs },
       removeOnFail: { count: keptJobs },
       settings: {
-        backoffStrategy: (attemptsMade) => backoffMs * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),
+        backoffStrategy: (attemptsMade, _type, _error, job) =>
+          (manifestOf(job as PredictionBullJob)?.backoff_ms ?? 1000) * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),
       },
     },
   );

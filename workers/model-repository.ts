@@ -1,13 +1,26 @@
-import { readdir, readFile } from "node:fs/promises";
+import { createHash, type KeyObject } from "node:crypto";
+import { lstat, readdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { defaultManifest, isModelName, type Manifest } from "@millrace/shared/manifest.js";
+import { digestOfFiles, hashFiles } from "@millrace/shared/model-digest.js";
+import { type SignedFiles, verifySignature } from "@millrace/shared/model-signature.js";
 import { complaintsText, readManifest } from "@millrace/shared/read-manifest.js";
-import { modelDigest } from "./model-digest.js";
+import { listVersionFiles, stampOf, type VersionFile } from "@millrace/shared/version-files.js";
 
-/** A version in the model repository, checked as far as its files tell. */
-export interface FoundVersion {
+/** A version as its folder shows from outside; nothing in it has been read. */
+export interface VersionFolder {
   model: string;
   version: string;
+  folder: string;
+  files: VersionFile[];
+  /** The `model.json` that holds for it: its own, else the model's; null where there is none. */
+  manifestFile: string | null;
+  /** Changes when a file of it does. */
+  stamp: string;
+}
+
+/** A version in the model repository, checked as far as its files tell. */
+export interface FoundVersion extends VersionFolder {
   digest: string;
   manifest: Manifest;
   /** The ONNX file. */
@@ -22,57 +35,98 @@ export interface BadModel {
 }
 
 const versionPattern = /^[1-9]\d{0,8}$/;
+const manifestName = "model.json";
+const largestManifestBytes = 16 * 1024 * 1024;
 
 /**
- * Looks through `<dir>/<model>/<version>/model.onnx`. Folders without any version are no models and are passed over;
- * whatever else is wrong with one is told, and the others go on. Rejects where the folder itself cannot be read.
+ * Looks through `<dir>/<model>/<version>/`. Folders without any version are no models and are passed over; whatever else
+ * is wrong with one is told, and the others go on. Rejects where the folder itself cannot be read.
  */
-export async function scanRepository(
+export async function listVersions(
   dir: string,
   globs: readonly string[],
-): Promise<{ found: FoundVersion[]; bad: BadModel[] }> {
+): Promise<{ folders: VersionFolder[]; bad: BadModel[] }> {
   const wanted = globs.map(globPattern);
-  const found: FoundVersion[] = [];
+  const folders: VersionFolder[] = [];
   const bad: BadModel[] = [];
-  const folders = (await readdir(dir, { withFileTypes: true })).filter((entry) => entry.isDirectory());
-  for (const { name: model } of folders.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  const entries = (await readdir(dir, { withFileTypes: true })).sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    const { name: model } = entry;
     if (!wanted.some((pattern) => pattern.test(model))) continue;
-    const folder = resolve(dir, model);
-    const versions = (await readdir(folder)).filter((name) => versionPattern.test(name)).sort((a, b) => +a - +b);
+    if (entry.isSymbolicLink() && isModelName(model)) {
+      bad.push({ model, version: null, reason: "the model is a link; a model is a plain folder" });
+    }
+    if (!entry.isDirectory()) continue;
+    const home = resolve(dir, model);
+    const names = await readdir(home).catch((fault: NodeJS.ErrnoException) => {
+      // A folder that goes while it is looked at holds nothing; one that cannot be read is no reason to let go of anything.
+      if (fault.code === "ENOENT") return [];
+      throw fault;
+    });
+    const versions = names.filter((name) => versionPattern.test(name)).sort((a, b) => +a - +b);
     if (versions.length === 0) continue;
     if (!isModelName(model)) {
-      bad.push({
-        model,
-        version: null,
-        reason: "a model's name has lower-case letters, digits, '.', '_' and '-' only",
-      });
+      const reason = "a model's name has lower-case letters, digits, '.', '_' and '-' only";
+      bad.push({ model, version: null, reason });
       continue;
     }
-    try {
-      const manifest = await loadManifest(join(folder, "model.json"));
-      for (const version of versions) {
-        try {
-          const digest = await modelDigest(join(folder, version));
-          found.push({ model, version, digest, manifest, file: join(folder, version, "model.onnx") });
-        } catch (fault) {
-          bad.push({ model, version, reason: (fault as Error).message });
-        }
+    for (const version of versions) {
+      const folder = join(home, version);
+      try {
+        const files = await listVersionFiles(folder);
+        const own = files.some(({ path }) => path === manifestName);
+        const manifestFile = join(own ? folder : home, manifestName);
+        const manifestStamp = await stampOfManifest(manifestFile);
+        folders.push({
+          ...{ model, version, folder, files },
+          manifestFile: manifestStamp === null ? null : manifestFile,
+          stamp: `${stampOf(files)}\n${manifestStamp}`,
+        });
+      } catch (fault) {
+        bad.push({ model, version, reason: reasonOf(fault) });
       }
-    } catch (fault) {
-      bad.push({ model, version: null, reason: (fault as Error).message });
     }
   }
-  return { found, bad };
+  return { folders, bad };
 }
 
-async function loadManifest(file: string): Promise<Manifest> {
-  let text: string;
+/** Reads all of a version. Rejects with the reason why it cannot be served, where its files tell. */
+export async function readVersion(found: VersionFolder, publicKeys: readonly KeyObject[]): Promise<FoundVersion> {
   try {
-    text = await readFile(file, "utf8");
+    const { files, folder, manifestFile, model, version } = found;
+    const hashes = await hashFiles(folder, files);
+    const text = manifestFile === null ? null : await readFile(manifestFile);
+    if (publicKeys.length > 0) {
+      const signed: SignedFiles = { model, version, hashes, manifestOutside: null };
+      const isOutside = text !== null && !hashes.has(manifestName);
+      if (isOutside) signed.manifestOutside = createHash("sha256").update(text).digest("hex");
+      await verifySignature(folder, signed, publicKeys);
+    }
+    const manifest = text === null ? defaultManifest() : parseManifest(text.toString());
+    return { ...found, digest: digestOfFiles(hashes), manifest, file: join(folder, "model.onnx") };
   } catch (fault) {
-    if ((fault as NodeJS.ErrnoException).code === "ENOENT") return defaultManifest();
-    throw new Error(`model.json cannot be read (${(fault as NodeJS.ErrnoException).code})`);
+    throw new Error(reasonOf(fault));
   }
+}
+
+async function stampOfManifest(file: string): Promise<string | null> {
+  const stat = await lstat(file).catch((fault: NodeJS.ErrnoException) => {
+    if (fault.code === "ENOENT") return null;
+    throw fault;
+  });
+  if (stat === null) return null;
+  if (!stat.isFile()) throw new Error("model.json is a link or a device; it must be a plain file");
+  if (stat.size > largestManifestBytes) throw new Error(`model.json has more than ${largestManifestBytes} bytes`);
+  return `${stat.size}:${stat.mtimeMs}:${stat.ctimeMs}:${stat.ino}`;
+}
+
+/** A reason without a path of this machine. */
+function reasonOf(fault: unknown): string {
+  const { code, message } = fault as NodeJS.ErrnoException;
+  return code === undefined ? message : `a file of it cannot be read (${code})`;
+}
+
+function parseManifest(text: string): Manifest {
   const read = readManifest(text);
   if ("manifest" in read) return read.manifest;
   throw new Error(complaintsText("model.json", read.complaints));

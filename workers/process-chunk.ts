@@ -34,6 +34,8 @@ export interface ProcessChunkOptions {
   model: string;
   workerId: string;
   version(name: string): ServedVersion | undefined;
+  /** Whether a version that is not here may be on another worker, or come back. */
+  isKnown(version: string): Promise<boolean>;
   dispatcher: Pick<Dispatcher, "submit">;
   /** The chunk's version and inputs; null where its outputs are not wanted any more. */
   take(batch: string, number: number): Promise<{ version: string; bytes: Buffer } | null>;
@@ -80,7 +82,8 @@ export function processChunk(options: ProcessChunkOptions) {
     const taken = await options.take(batch, number);
     if (taken === null) return "not wanted any more";
     const served = options.version(taken.version);
-    if (served === undefined) {
+    const { version } = taken;
+    if (served === undefined && (await options.isKnown(version))) {
       await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
       throw new DelayedError();
     }
@@ -88,6 +91,10 @@ export function processChunk(options: ProcessChunkOptions) {
     expectLargeBuffers();
     const inputs = decodeChunk(taken.bytes);
     const rows = rowsOf(inputs);
+    if (served === undefined) {
+      const gone = allFailed(rows.count, "version_gone", "the version was taken away before this was run");
+      return finish(batch, number, version, token, inputs, gone);
+    }
     const submit = (from: number, to: number): Promise<Outcome> =>
       dispatcher.submit({
         id: jobId,
@@ -118,6 +125,17 @@ export function processChunk(options: ProcessChunkOptions) {
       throw new WaitingError();
     }
     notebook.ended(jobId);
+    return finish(batch, number, version, token, inputs, part);
+  };
+
+  async function finish(
+    batch: string,
+    number: number,
+    version: string,
+    token: string,
+    inputs: BulkChunk,
+    part: Part,
+  ): Promise<string> {
     const { failedInputs, outputs } = merge(inputs, part);
     const failed = outputs.faults.length;
     const succeeded = outputs.lines - failed;
@@ -131,12 +149,11 @@ export function processChunk(options: ProcessChunkOptions) {
       failed,
     });
     if (outcome !== "written" && outcome !== "ended batch") return outcome;
-    const { version } = served;
     metrics.bulkRows.inc({ model, version, status: "succeeded" }, succeeded);
     metrics.bulkRows.inc({ model, version, status: "failed" }, failed);
     if (outcome === "ended batch") options.log.info("batch finished", { batch_id: batch, model, version });
     return outcome;
-  };
+  }
 
   /** Runs rows [from, to); throws a ReleasedError when the worker ends first. */
   async function runRows(

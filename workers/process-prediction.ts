@@ -7,7 +7,7 @@ import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import type { BlobKeeper } from "./blob-keeper.js";
-import type { Dispatcher, Lane, Outcome } from "./dispatcher.js";
+import type { Dispatcher, Lane, Outcome, Work } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { ResultWriter } from "./result-writer.js";
 import type { RunNotebook } from "./run-notebook.js";
@@ -40,8 +40,11 @@ export interface TakenJob {
 }
 
 export interface ProcessPredictionOptions {
+  model: string;
   workerId: string;
   version(name: string): ServedVersion | undefined;
+  /** Whether a version that is not here may be on another worker, or come back. */
+  isKnown(version: string): Promise<boolean>;
   dispatcher: Pick<Dispatcher, "submit">;
   writer: ResultWriter;
   notebook: RunNotebook;
@@ -49,9 +52,29 @@ export interface ProcessPredictionOptions {
   blobs: BlobKeeper;
   /** Counts what becomes of a prediction: its version, rows and timings, null for one that did not succeed. */
   tally(version: string, rows: number, totalMs: number, timings: Timings | null): void;
+  /** Told of each prediction that ended here, once its result is written and whoever waits is told. */
+  onFinished(finished: FinishedPrediction): void;
   metrics: WorkerMetrics;
   log: Logger;
 }
+
+/** A prediction that has ended on this worker. */
+export interface FinishedPrediction {
+  served: EndedVersion;
+  owner: string;
+  status: PredictionStatus;
+  timings: Timings | null;
+  confidence: number;
+  /** The input as it was run and its output as JSON; null where it did not succeed. */
+  run: FinishedRun | null;
+}
+
+export interface FinishedRun extends Pick<Work, "pack" | "rows" | "signature"> {
+  outputJson: string;
+}
+
+/** A version as far as an end tells of it; it need not be here any more. */
+export type EndedVersion = Pick<ServedVersion, "model" | "version" | "digest" | "cacheTtlSeconds">;
 
 /**
  * How often a job may be running alone while slot and worker die together before it counts as the cause. It is more
@@ -68,11 +91,16 @@ interface Taken {
   token: string;
   data: PredictionJob;
   served: ServedVersion;
+  /** The input as it was given to a slot, once it was. */
+  work: Pick<Work, "pack" | "rows" | "signature"> | null;
   startedAt: number | null;
   rows: number;
   deaths: number;
   noted: Promise<void>;
 }
+
+/** As `Taken`, of a version that need not be here. */
+type Ended = Omit<Taken, "served"> & { served: EndedVersion };
 
 interface Ending {
   status: PredictionStatus;
@@ -99,21 +127,16 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (!parsed.success) throw new UnrecoverableError(`unreadable job data: ${parsed.error.message}`);
     const data = parsed.data;
     const served = options.version(data.ver);
+    const begun = { job, id, token, data, work: null, startedAt: null, rows: 1, deaths: 0, noted: Promise.resolve() };
     if (served === undefined) {
+      if (!(await options.isKnown(data.ver))) {
+        const gone = { model: options.model, version: data.ver, digest: "", cacheTtlSeconds: 0 };
+        return finish({ ...begun, served: gone }, versionGone);
+      }
       await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
       throw new DelayedError();
     }
-    const taken: Taken = {
-      job,
-      id,
-      token,
-      data,
-      served,
-      startedAt: null,
-      rows: 1,
-      deaths: 0,
-      noted: Promise.resolve(),
-    };
+    const taken: Taken = { ...begun, served };
     let alone = job.attemptsMade > 0;
     if (job.attemptsStarted > 1) {
       const past = await history(id);
@@ -166,14 +189,15 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const { data, id, job, served } = taken;
     const tensors = served.uniform && !wantsTensors(pack) ? null : unpackTensors(pack);
     const attempt = job.attemptsMade + taken.deaths + 1;
-    taken.rows = tensors === null ? 1 : rowsOf(tensors);
+    const signature = tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "";
+    const work = { pack, rows: tensors === null ? 1 : rowsOf(tensors), signature };
+    taken.work = work;
+    taken.rows = work.rows;
     return dispatcher.submit({
+      ...work,
       id,
       lane: served.lane,
-      pack,
-      rows: taken.rows,
       priority: job.priority ?? 0,
-      signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
       alone,
       expiresAt,
       onBegin(startedAt, isAlone) {
@@ -220,7 +244,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     };
   }
 
-  async function finish(taken: Taken, end: Ending): Promise<string> {
+  async function finish(taken: Ended, end: Ending): Promise<string> {
     const { data, id, job, served, token } = taken;
     if (data.s === 1) await taken.noted;
     const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
@@ -247,7 +271,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     return outcome === "written" ? end.status : outcome;
   }
 
-  function json(taken: Taken, attempts: number, end: Ending, finishedAt: number | null): string {
+  function json(taken: Ended, attempts: number, end: Ending, finishedAt: number | null): string {
     const { data, id, job, served } = taken;
     return predictionJson({
       id,
@@ -270,8 +294,12 @@ export function processPrediction(options: ProcessPredictionOptions) {
     });
   }
 
-  function observe(taken: Taken, end: Ending): void {
-    const { data, id, served } = taken;
+  function observe(taken: Ended, end: Ending): void {
+    const { data, id, served, work } = taken;
+    const { confidence, outputJson, pack, status, timings } = end;
+    // An answer in tensors is not compared with a shadow's, which is JSON.
+    const run = outputJson === null || work === null || pack !== undefined ? null : { ...work, outputJson };
+    options.onFinished({ served, owner: data.o, status, timings, confidence, run });
     const { model, version } = served;
     metrics.predictions.inc({ model, version, status: end.status });
     if (end.status !== "expired") options.tally(version, taken.rows, Date.now() - taken.job.timestamp, end.timings);
@@ -302,4 +330,5 @@ const failure = (status: PredictionStatus, code: string, detail: string): Ending
   confidence: Number.NaN,
 });
 
+const versionGone = failure("failed", "version_gone", "the version was taken away before this was run");
 const expired = failure("expired", "expired", "it was not started in time");

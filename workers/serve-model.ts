@@ -1,13 +1,14 @@
 import { beatEveryMs } from "@millrace/shared/announcement.js";
 import type { WorkerConfig } from "@millrace/shared/config.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { modelKeys, noticeChannel } from "@millrace/shared/keys.js";
+import { type ModelKeys, modelKeys, noticeChannel } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { beat, endBeat } from "@millrace/shared/scripts/announce.js";
+import { beat, endBeat, isVersionKnown } from "@millrace/shared/scripts/announce.js";
 import { finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
 import { readHistory } from "@millrace/shared/scripts/run-notes.js";
 import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
+import type { Worker } from "bullmq";
 import { createBlobKeeper } from "./blob-keeper.js";
 import type { ByteBudget } from "./byte-budget.js";
 import { createChunkConsumer } from "./chunk-consumer.js";
@@ -16,19 +17,24 @@ import type { LoadedVersion } from "./load-versions.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { createModelConsumer } from "./model-consumer.js";
 import { processChunk } from "./process-chunk.js";
-import { processPrediction } from "./process-prediction.js";
+import { type ProcessPredictionOptions, processPrediction } from "./process-prediction.js";
 import { createResultWriter } from "./result-writer.js";
 import { createRunNotebook } from "./run-notebook.js";
 import { tracePredictions } from "./trace-predictions.js";
 
 export interface Serving {
+  /** Takes jobs of a version from now on, instead of one of the same name where there was one. */
+  add(version: LoadedVersion): void;
+  /** Does not count as serving a version any more, but still runs what comes for it. */
+  leave(version: LoadedVersion): Promise<void>;
+  /** Takes no more jobs of a version. */
+  remove(version: LoadedVersion): Promise<void>;
   /** Milliseconds since Redis last took this worker's beats. */
   lastBeatAgeMs(): number;
   close(): Promise<void>;
 }
 
-interface ServingOptions {
-  loaded: readonly LoadedVersion[];
+interface ServingOptions extends Pick<ProcessPredictionOptions, "onFinished"> {
   redis: RedisClient;
   dispatcher: Dispatcher;
   metrics: WorkerMetrics;
@@ -42,43 +48,62 @@ interface ServingOptions {
   endSlots(): void;
 }
 
-/** Jobs that one model holds at once: enough to fill a run on every slot and the next one, and never a flood. */
-const concurrencyOf = (maxBatchRows: number): number => Math.max(16, Math.min(256, 2 * maxBatchRows));
+interface ServedModel {
+  keys: ModelKeys;
+  versions: Map<string, LoadedVersion>;
+  leaving: Set<string>;
+  predictions: Worker<unknown, string>;
+  batches: Worker;
+}
 
-/** Takes jobs of every loaded model and beats for them until closed. */
+/** Jobs that one model holds at once: enough to fill a run on every slot and the next one, and never a flood. */
+const concurrencyOf = (versions: Iterable<LoadedVersion>): number => {
+  const rows = Math.max(1, ...[...versions].map(({ lane }) => lane.maxBatchRows));
+  return Math.max(16, Math.min(256, 2 * rows));
+};
+
+/**
+ * Takes jobs of every version that is added and beats for it until closed. A model that has lost its last version is
+ * still listened to, so that what was accepted for it comes to an end.
+ */
 export function startServing(options: ServingOptions): Serving {
-  const byModel = new Map<string, LoadedVersion[]>();
-  for (const version of options.loaded) byModel.set(version.model, [...(byModel.get(version.model) ?? []), version]);
+  const models = new Map<string, ServedModel>();
   const tally = createStatisticsTally(options.redis);
-  const models = [...byModel].map(([model, versions]) => serveModel(options, tally, model, versions));
-  const consumers = [
-    ...models.map(({ consumer }) => consumer),
-    ...[...byModel].map(([model, versions]) => serveBatches(options, model, versions)),
-  ];
-  const { dispatcher, log, redis, workerId } = options;
+  const { dispatcher, log, metrics, redis, workerId } = options;
   let lastBeatAt = Date.now();
 
+  const beatFor = ({ keys, leaving, versions }: ServedModel) => {
+    const serving = [...versions.keys()].filter((version) => !leaving.has(version));
+    return beat(redis, keys, workerId, { serving, leaving: [...leaving] });
+  };
   const beatAll = async () => {
     try {
-      for (const { keys, versions } of models) {
-        await beat(
-          redis,
-          keys,
-          workerId,
-          versions.map(({ version }) => version),
-        );
-      }
+      for (const model of models.values()) await beatFor(model);
       lastBeatAt = Date.now();
     } catch (error) {
       log.warn("beat failed", { error });
     }
   };
   const beats = setInterval(beatAll, beatEveryMs);
-  for (const consumer of consumers) consumer.run().catch((error: Error) => log.error("queue stopped", { error }));
+
+  const open = (name: string): ServedModel => {
+    const keys = modelKeys(options.config.keyPrefix, name);
+    const versions = new Map<string, LoadedVersion>();
+    const predictions = servePredictions(options, tally, name, keys, versions);
+    const batches = serveBatches(options, name, keys, versions);
+    const model: ServedModel = { keys, versions, leaving: new Set(), predictions, batches };
+    models.set(name, model);
+    for (const consumer of [predictions, batches]) {
+      consumer.run().catch((error: Error) => log.error("queue stopped", { error }));
+    }
+    return model;
+  };
 
   let closing: Promise<void> | null = null;
   const closeAll = async () => {
     clearInterval(beats);
+    const all = [...models.values()];
+    const consumers = all.flatMap(({ batches, predictions }) => [predictions, batches]);
     await Promise.all(consumers.map((consumer) => consumer.pause(true)));
     // What waits for a slot goes back now; what runs may finish within the grace. Closing the consumers waits for
     // every job to be finished or given back; when the grace is over, the slots go, which releases the rest.
@@ -88,18 +113,30 @@ export function startServing(options: ServingOptions): Serving {
     clearTimeout(grace);
     await Promise.all(consumers.map((consumer) => consumer.close()));
     await tally.close();
-    await Promise.allSettled(
-      models.map(({ keys, versions }) =>
-        endBeat(
-          redis,
-          keys,
-          workerId,
-          versions.map(({ version }) => version),
-        ),
-      ),
-    );
+    await Promise.allSettled(all.map(({ keys, versions }) => endBeat(redis, keys, workerId, [...versions.keys()])));
   };
   return {
+    add(loaded) {
+      const model = models.get(loaded.model) ?? open(loaded.model);
+      model.versions.set(loaded.version, loaded);
+      model.leaving.delete(loaded.version);
+      model.predictions.concurrency = concurrencyOf(model.versions.values());
+      metrics.modelLoaded.set({ model: loaded.model, version: loaded.version }, 1);
+    },
+    async leave(loaded) {
+      const model = models.get(loaded.model) as ServedModel;
+      model.leaving.add(loaded.version);
+      await endBeat(redis, model.keys, workerId, [loaded.version]);
+      await beatFor(model);
+    },
+    async remove(loaded) {
+      const model = models.get(loaded.model) as ServedModel;
+      if (model.versions.get(loaded.version) !== loaded) return;
+      model.versions.delete(loaded.version);
+      model.leaving.delete(loaded.version);
+      await endBeat(redis, model.keys, workerId, [loaded.version]);
+      metrics.modelLoaded.remove({ model: loaded.model, version: loaded.version });
+    },
     lastBeatAgeMs: () => Date.now() - lastBeatAt,
     close: () => {
       closing ??= closeAll();
@@ -108,23 +145,22 @@ export function startServing(options: ServingOptions): Serving {
   };
 }
 
-function serveModel(
+function servePredictions(
   options: ServingOptions,
   tally: StatisticsTally,
   model: string,
-  versions: readonly LoadedVersion[],
-) {
+  keys: ModelKeys,
+  versions: ReadonlyMap<string, LoadedVersion>,
+): Worker<unknown, string> {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
-  const keys = modelKeys(config.keyPrefix, model);
-  const byVersion = new Map(versions.map((version) => [version.version, version]));
-  for (const { version } of versions) metrics.modelLoaded.set({ model, version }, 1);
   const { keyPrefix, resultTtlSeconds } = config;
-  const newest = versions.at(-1) as LoadedVersion;
   const traced = options.tracing === null ? null : tracePredictions(options.tracing, redis, keys, resultTtlSeconds);
   const writer = createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log });
   const process = processPrediction({
+    model,
     workerId,
-    version: (name) => byVersion.get(name),
+    version: (name) => versions.get(name),
+    isKnown: (version) => isVersionKnown(redis, keys, version),
     dispatcher,
     writer: traced?.writer(writer) ?? writer,
     notebook: createRunNotebook(redis, keys, keyPrefix, log),
@@ -137,28 +173,30 @@ function serveModel(
       tally.count(keys, version, "compute_infer", timings.inferenceMs);
       tally.countRun(keys, version, { batchRows: timings.batchRows, ownRows: rows, ms: timings.inferenceMs });
     },
+    onFinished: options.onFinished,
     metrics,
     log,
   });
-  const consumer = createModelConsumer({
+  return createModelConsumer({
     model,
     keys,
     redis,
-    concurrency: concurrencyOf(Math.max(...versions.map(({ lane }) => lane.maxBatchRows))),
-    attempts: newest.attempts,
-    backoffMs: newest.announcement.manifest.backoff_ms,
+    concurrency: concurrencyOf([]),
+    manifestOf: (version) => (versions.get(version) ?? [...versions.values()].at(-1))?.announcement.manifest,
     log,
     process: traced?.process(process) ?? process,
   });
-  return { consumer, keys, versions };
 }
 
 /** Takes the model's batch chunks: for each slot one that runs, and three that are read ahead or written down. */
-function serveBatches(options: ServingOptions, model: string, versions: readonly LoadedVersion[]) {
+function serveBatches(
+  options: ServingOptions,
+  model: string,
+  keys: ModelKeys,
+  versions: ReadonlyMap<string, LoadedVersion>,
+): Worker {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
-  const keys = modelKeys(config.keyPrefix, model);
   const { keyPrefix } = config;
-  const byVersion = new Map(versions.map((version) => [version.version, version]));
   const settings = { resultTtlMs: config.resultTtlSeconds * 1000, channelPrefix: noticeChannel(keyPrefix, "") };
   return createChunkConsumer({
     keys,
@@ -168,7 +206,8 @@ function serveBatches(options: ServingOptions, model: string, versions: readonly
     process: processChunk({
       model,
       workerId,
-      version: (name) => byVersion.get(name),
+      version: (name) => versions.get(name),
+      isKnown: (version) => isVersionKnown(redis, keys, version),
       dispatcher,
       take: (batch, number) => takeChunk(redis, keys, batch, number),
       finish: (finish) => finishChunk(redis, keys, finish, settings),

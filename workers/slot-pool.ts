@@ -1,3 +1,5 @@
+import { constants, setPriority } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "@millrace/shared/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
 import { type RunReply, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";
@@ -6,6 +8,10 @@ import { type RunReply, SlotDiedError, SlotHandle, type TableReply } from "./slo
 const loadTimeoutMs = 120_000;
 const shortestRestartMs = 100;
 const longestRestartMs = 10_000;
+/** How often a version that no slot has held yet may take its process along before it counts as the cause. */
+const deathsToRefuse = 2;
+/** How often a process may end before it was asked to load anything, until what it is asked next is blamed. */
+const deathsWithoutBlame = 3;
 
 export interface SlotPoolOptions {
   slots: number;
@@ -13,6 +19,10 @@ export interface SlotPoolOptions {
   log: Logger;
   /** Another program to run in the slots, for tests of the pool itself. */
   program?: string;
+  /** Whether these slots give way to whatever else wants the processor. */
+  giveWay?: boolean;
+  /** How long to wait before a version that a slot could not take is tried again there, at first. */
+  retryMs?: number;
   /** Called when a slot becomes idle. */
   onIdle(): void;
   /** Called when a slot process ended that nobody had asked to end. */
@@ -23,52 +33,95 @@ interface Slot {
   handle: SlotHandle;
   state: "starting" | "idle" | "busy" | "gone";
   loaded: Set<number>;
+  /** Another has taken its place; it ends with what it runs. */
+  leaving: boolean;
+  /** Somebody waits for what it runs to end, so that it gets no new run; called then. */
+  reserved: (() => void) | null;
 }
 
 /**
- * The slots of a worker, each with every model loaded. A slot that dies is replaced, ever more slowly when it keeps
- * dying young; a version that kills a slot while it loads is loaded by none.
+ * The slots of a worker, each with every version loaded. What is new is made ready in a process beside the slot, which
+ * takes its place only then, one slot after the other: no run ever waits for a load, and a version that kills whoever
+ * loads it harms none. A slot that dies is replaced, ever more slowly when it keeps dying young. A version that a slot
+ * has held once is good: where a slot cannot take it, it goes without and tries again.
  */
 export class SlotPool {
   readonly #options: SlotPoolOptions;
-  readonly #slots: Slot[] = [];
-  readonly #requests = new Map<number, LoadRequest>();
+  /** The slot in service at each place, and whose turn it is to change it. */
+  readonly #places: Slot[] = [];
+  readonly #turns: Promise<void>[] = [];
+  readonly #processes = new Set<Slot>();
+  readonly #wanted = new Map<number, LoadRequest>();
+  readonly #good = new Map<number, LoadReply>();
   readonly #refused = new Map<number, string>();
-  readonly #replies = new Map<number, LoadReply>();
+  readonly #deaths = new Map<number, number>();
+  /** Versions that some slot could not take when it was last renewed. */
+  readonly #lacking = new Set<number>();
+  readonly #retries = new Map<number, NodeJS.Timeout>();
+  #retryMs: number;
+  #serving = false;
   #closing = false;
   #restartMs = shortestRestartMs;
 
   /** Starts the slot processes at once, so that they come up while the worker itself still does. */
   constructor(options: SlotPoolOptions) {
     this.#options = options;
-    for (let i = 0; i < options.slots; i++) this.#slots.push(this.#spawn());
+    this.#retryMs = options.retryMs ?? 1000;
+    for (let i = 0; i < options.slots; i++) {
+      this.#places.push(this.#spawn());
+      this.#turns.push(Promise.resolve());
+    }
   }
 
   /** Loads versions into every slot. Resolves to a reply for each, also for those that no slot can hold. */
   async load(requests: readonly LoadRequest[]): Promise<LoadReply[]> {
-    for (const request of requests) this.#requests.set(request.key, request);
-    await Promise.all(this.#slots.map((_, i) => this.#bringUp(i)));
+    for (const request of requests) this.#wanted.set(request.key, request);
+    if (this.#serving) for (let i = 0; i < this.#places.length; i++) await this.#renew(i);
+    else {
+      this.#serving = true;
+      await Promise.all(this.#places.map((_, i) => this.#renew(i)));
+    }
     return requests.map(({ key }) => {
-      const reason = this.#refused.get(key);
-      return reason === undefined ? (this.#replies.get(key) as LoadReply) : { key, ok: false, reason };
+      const good = this.#good.get(key);
+      const reason = this.#refused.get(key) ?? "the worker is stopping";
+      const died = this.#deaths.has(key);
+      this.#refused.delete(key);
+      this.#deaths.delete(key);
+      return good ?? { key, ok: false, reason, ...(died && { died }) };
     });
+  }
+
+  /** Lets go of a version, in every slot that holds it, and gives back its memory. Nothing may run it any more. */
+  unload(modelKey: number): void {
+    this.#wanted.delete(modelKey);
+    this.#good.delete(modelKey);
+    this.#lacking.delete(modelKey);
+    for (const slot of this.#processes) {
+      if (slot.loaded.delete(modelKey) && slot.state !== "gone") slot.handle.unload(modelKey);
+    }
   }
 
   /** Whether a slot is free that holds this version. */
   hasIdle(modelKey: number): boolean {
-    return this.#slots.some((slot) => slot.state === "idle" && slot.loaded.has(modelKey));
+    return this.#places.some((slot) => isFree(slot) && slot.loaded.has(modelKey));
+  }
+
+  /** Whether any slot holds this version, or is about to for all that is known. */
+  holds(modelKey: number): boolean {
+    if (!this.#lacking.has(modelKey)) return true;
+    return this.#places.some((slot) => slot.state !== "gone" && slot.loaded.has(modelKey));
   }
 
   get alive(): number {
-    return this.#slots.filter((slot) => slot.state === "idle" || slot.state === "busy").length;
+    return this.#places.filter((slot) => slot.state === "idle" || slot.state === "busy").length;
   }
 
   get busy(): number {
-    return this.#slots.filter((slot) => slot.state === "busy").length;
+    return this.#places.filter((slot) => slot.state === "busy").length;
   }
 
   get pids(): number[] {
-    return this.#slots.flatMap((slot) => slot.handle.pid ?? []);
+    return this.#places.flatMap((slot) => slot.handle.pid ?? []);
   }
 
   /** Runs on an idle slot, which `hasIdle` must have shown. Rejects with a SlotDiedError. */
@@ -82,87 +135,180 @@ export class SlotPool {
   }
 
   async #on<T>(modelKey: number, act: (handle: SlotHandle) => Promise<T>): Promise<T> {
-    const slot = this.#slots.find((candidate) => candidate.state === "idle" && candidate.loaded.has(modelKey));
+    const slot = this.#places.find((candidate) => isFree(candidate) && candidate.loaded.has(modelKey));
     if (slot === undefined) throw new Error("no slot is idle");
     slot.state = "busy";
     try {
       const reply = await act(slot.handle);
       slot.state = "idle";
+      if (slot.leaving) void slot.handle.close();
       this.#restartMs = shortestRestartMs;
       queueMicrotask(this.#options.onIdle);
       return reply;
     } catch (fault) {
       slot.state = "gone";
       throw fault;
+    } finally {
+      slot.reserved?.();
     }
   }
 
   /** Ends all slots; what still runs is rejected as `closed`. May be called twice. */
   async close(): Promise<void> {
     this.#closing = true;
-    await Promise.all(this.#slots.map((slot) => slot.handle.close()));
+    for (const timer of this.#retries.values()) clearTimeout(timer);
+    await Promise.all([...this.#processes].map((slot) => slot.handle.close()));
   }
 
   #spawn(): Slot {
-    const slot: Slot = {
-      handle: new SlotHandle(this.#options.environment, this.#options.program),
-      state: "starting",
-      loaded: new Set(),
-    };
+    const handle = new SlotHandle(this.#options.environment, this.#options.program);
+    const slot: Slot = { handle, state: "starting", loaded: new Set(), leaving: false, reserved: null };
+    this.#processes.add(slot);
+    if (this.#options.giveWay && handle.pid !== undefined) setPriority(handle.pid, constants.priority.PRIORITY_LOW);
     const bornAt = Date.now();
-    void slot.handle.exited.then((how) => {
-      const wasRunning = slot.state === "idle" || slot.state === "busy" || slot.state === "gone";
+    void handle.exited.then((how) => {
+      const wasServing = slot.state !== "starting";
       slot.state = "gone";
-      if (this.#closing || !wasRunning) return;
-      this.#options.log.warn("slot ended and is replaced", { slot_pid: slot.handle.pid, how });
+      this.#processes.delete(slot);
+      const place = this.#places.indexOf(slot);
+      if (this.#closing || slot.leaving || !wasServing || place < 0) return;
+      this.#options.log.warn("slot ended and is replaced", { slot_pid: handle.pid, how });
       this.#options.onDeath("crash");
       if (Date.now() - bornAt < longestRestartMs) this.#restartMs = Math.min(longestRestartMs, this.#restartMs * 2);
-      setTimeout(() => this.#replace(slot), this.#restartMs - shortestRestartMs).unref();
+      setTimeout(() => void this.#renew(place), this.#restartMs - shortestRestartMs).unref();
     });
     return slot;
   }
 
-  #replace(dead: Slot): void {
-    const i = this.#slots.indexOf(dead);
-    if (this.#closing || i < 0) return;
-    this.#slots[i] = this.#spawn();
-    void this.#bringUp(i);
+  /** Sees to it that the slot at a place lives and holds all that is wanted; one change of a place at a time. */
+  #renew(place: number): Promise<void> {
+    const turn = (this.#turns[place] as Promise<void>).then(() => this.#replace(place));
+    this.#turns[place] = turn;
+    return turn;
   }
 
-  /** Loads every version that the slot lacks; when one kills it, a new process carries on without that one. */
-  async #bringUp(i: number): Promise<void> {
-    for (;;) {
-      const slot = this.#slots[i] as Slot;
+  async #replace(place: number): Promise<void> {
+    const before = this.#places[place] as Slot;
+    const serves = before.state === "idle" || before.state === "busy";
+    if (this.#closing || (serves && this.#lacks(before).length === 0)) return;
+    const next = await this.#prepare(before.state === "starting" ? before : this.#spawn());
+    if (next === null) return;
+    const isAlive = () => before !== next && (before.state === "idle" || before.state === "busy");
+    const gained = [...next.loaded].filter((key) => !before.loaded.has(key));
+    const lost = [...before.loaded].some((key) => this.#wanted.has(key) && !next.loaded.has(key));
+    if (isAlive() && (lost || gained.length === 0)) {
+      // The old slot has what no new one can have, such as a version whose files are gone while it drains; so it stays, and
+      // takes what is new itself, now that another process has shown that it can be loaded.
+      void this.#letGo(next);
+      await this.#loadInPlace(before, gained);
+    } else {
+      next.state = "idle";
+      this.#places[place] = next;
+      if (before !== next) void this.#letGo(before);
+      this.#options.onIdle();
+    }
+    const lacks = this.#lacks(next);
+    for (const { key } of this.#wanted.values()) this.#lacking.delete(key);
+    for (const { key } of lacks) this.#lacking.add(key);
+    if (this.#lacks(this.#places[place] as Slot).length > 0) this.#retryLater(place, lacks);
+    else this.#retryMs = this.#options.retryMs ?? 1000;
+  }
+
+  async #loadInPlace(slot: Slot, keys: readonly number[]): Promise<void> {
+    const requests = keys.flatMap((key) => this.#wanted.get(key) ?? []);
+    if (requests.length === 0) return;
+    if (slot.state === "busy") {
+      await new Promise<void>((resolve) => {
+        slot.reserved = resolve;
+      });
+      slot.reserved = null;
+    }
+    if (slot.state !== "idle") return;
+    slot.state = "busy";
+    try {
+      for (const request of requests) await this.#loadInto(slot, request, new Set());
+      slot.state = "idle";
+      this.#options.onIdle();
+    } catch (fault) {
+      slot.state = "gone";
+      if (!(fault instanceof SlotDiedError)) throw fault;
+    }
+  }
+
+  #lacks(slot: Slot): LoadRequest[] {
+    return [...this.#wanted.values()].filter(({ key }) => !slot.loaded.has(key));
+  }
+
+  #retryLater(place: number, lacks: readonly LoadRequest[]): void {
+    const versions = lacks.map(({ model, version }) => `${model}/${version}`);
+    this.#options.log.warn("a slot goes without versions for now", { versions, retry_ms: this.#retryMs });
+    clearTimeout(this.#retries.get(place));
+    const timer = setTimeout(() => void this.#renew(place), this.#retryMs);
+    this.#retries.set(place, timer.unref());
+    this.#retryMs = Math.min(60_000, this.#retryMs * 2);
+  }
+
+  /** Ends a process that is not in service any more: at once where it is idle, else with what it runs. */
+  async #letGo(slot: Slot): Promise<void> {
+    slot.leaving = true;
+    if (slot.state !== "busy" && slot.state !== "gone") await slot.handle.close();
+  }
+
+  /** Loads all that is wanted into a process, or into its successor when it dies of it; null when the pool closes. */
+  async #prepare(first: Slot): Promise<Slot | null> {
+    const without = new Set<number>();
+    let slot = first;
+    for (let blameless = 0; ; ) {
       try {
-        for (const request of this.#requests.values()) {
-          if (!slot.loaded.has(request.key) && !this.#refused.has(request.key)) await this.#loadInto(slot, request);
+        for (const request of this.#wanted.values()) {
+          if (slot.loaded.has(request.key) || without.has(request.key)) continue;
+          if (slot.state === "gone" && blameless < deathsWithoutBlame) {
+            blameless += 1;
+            await delay(shortestRestartMs * 2 ** blameless, undefined, { ref: false });
+            throw new SlotDiedError("crash", "it ended before it was asked anything");
+          }
+          await this.#loadInto(slot, request, without);
         }
-        slot.state = "idle";
-        this.#options.onIdle();
-        return;
+        return this.#closing ? null : slot;
       } catch (fault) {
-        if (this.#closing || !(fault instanceof SlotDiedError)) return;
-        this.#slots[i] = this.#spawn();
+        if (!(fault instanceof SlotDiedError)) throw fault;
+        if (this.#closing) return null;
+        slot = this.#spawn();
       }
     }
   }
 
-  async #loadInto(slot: Slot, request: LoadRequest): Promise<void> {
+  /** Loads a version; one that cannot be loaded is refused where none has held it before, else this slot goes without. */
+  async #loadInto(slot: Slot, request: LoadRequest, without: Set<number>): Promise<void> {
+    const { key, model, version } = request;
+    const fail = (reason: string, forGood: boolean) => {
+      if (this.#good.has(key)) {
+        this.#options.log.warn("a slot could not load a version", { model, version, reason });
+        without.add(key);
+      } else if (forGood) {
+        this.#refused.set(key, reason);
+        this.#wanted.delete(key);
+      }
+    };
     try {
       const reply = await slot.handle.load(request, loadTimeoutMs);
-      if (reply.ok) {
-        slot.loaded.add(request.key);
-        this.#replies.set(request.key, reply);
-      } else this.#refused.set(request.key, reply.reason);
+      if (!reply.ok) fail(reply.reason, true);
+      else if (!this.#wanted.has(key)) slot.handle.unload(key);
+      else {
+        slot.loaded.add(key);
+        this.#good.set(key, reply);
+        this.#refused.delete(key);
+      }
     } catch (fault) {
       const { reason } = fault as SlotDiedError;
-      if (reason !== "closed") {
-        this.#refused.set(
-          request.key,
-          reason === "timeout" ? `loading it took over ${loadTimeoutMs} ms` : "loading it killed the process",
-        );
-      }
+      if (reason === "closed" || this.#closing) throw fault;
+      const deaths = (this.#deaths.get(key) ?? 0) + 1;
+      this.#deaths.set(key, deaths);
+      if (reason === "timeout") fail(`loading it took over ${loadTimeoutMs} ms`, true);
+      else fail("loading it killed the process", deaths >= deathsToRefuse);
       throw fault;
     }
   }
 }
+
+const isFree = (slot: Slot): boolean => slot.state === "idle" && slot.reserved === null;

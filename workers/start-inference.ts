@@ -1,15 +1,19 @@
 import { ConfigError, type WorkerConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import { createByteBudget } from "./byte-budget.js";
 import { hearCancellations } from "./cancellations.js";
 import { Dispatcher } from "./dispatcher.js";
-import { loadVersions } from "./load-versions.js";
+import { DriftCounter } from "./drift-counter.js";
 import type { WorkerMetrics } from "./metrics.js";
-import { scanRepository } from "./model-repository.js";
+import type { FinishedPrediction } from "./process-prediction.js";
+import { reportStates } from "./report-states.js";
 import { startServing } from "./serve-model.js";
+import { Shadows } from "./shadows.js";
 import { SlotPool } from "./slot-pool.js";
+import { VersionKeeper } from "./version-keeper.js";
 
 /** Large inputs that a worker holds at a time; more of them wait for their turn, as jobs that it has taken. */
 const blobMemoryBytes = 256 * 1024 * 1024;
@@ -32,6 +36,7 @@ export async function startInference(options: {
   workerId: string;
   config: WorkerConfig;
   metrics: WorkerMetrics;
+  statistics: StatisticsCounter;
   log: Logger;
   slotProgram?: string | undefined;
   tracing: Tracing | null;
@@ -49,58 +54,70 @@ export async function startInference(options: {
     metrics.batchRows.observe({ model: lane.model }, rows);
   });
   metrics.tellSlots(() => ({ configured: config.slots, alive: pool.alive, busy: pool.busy }));
+  const endSlots = () => void pool.close();
+  const onFinished = (finished: FinishedPrediction) => {
+    const { confidence, owner, served, status, timings } = finished;
+    options.statistics.ended({ owner, model: served.model, version: served.version }, status, timings, confidence);
+    drift.observe(finished);
+    shadows.observe(finished);
+  };
+  const blobMemory = createByteBudget(blobMemoryBytes);
+  const serving = startServing({
+    ...{ redis, dispatcher, metrics, log, config, workerId, tracing },
+    ...{ blobMemory, endSlots, onFinished },
+  });
+  const keeper = new VersionKeeper({ config, workerId, redis, pool, dispatcher, serving, metrics, log });
+  const shadows = new Shadows({
+    ...{ redis, keyPrefix: config.keyPrefix, slotEnvironment: config.slotEnvironment, metrics, log },
+    held: () => keeper.held(),
+  });
+  const drift = new DriftCounter({ redis, keyPrefix: config.keyPrefix, log, held: () => keeper.held() });
   const subscriber = openRedis(config.redis, "patient", `millrace-cancels-${workerId}`);
   subscriber.on("error", () => undefined);
-  const closeParts = async () => {
+  const closeAll = async () => {
+    const looked = keeper.close();
+    await shadows.close();
+    await serving.close();
+    await drift.close();
     closeRedis(subscriber);
     await pool.close();
+    await looked;
   };
   try {
-    const scan = scanRepository(config.modelsDir, config.modelGlobs).catch((fault: NodeJS.ErrnoException) => {
-      throw new ConfigError([`MODELS_DIR cannot be read (${fault.code})`]);
+    await options.redisChecked;
+    await keeper.start().catch((fault: NodeJS.ErrnoException) => {
+      throw fault.syscall === undefined ? fault : new ConfigError([`MODELS_DIR cannot be read (${fault.code})`]);
     });
-    const [{ bad, found }] = await Promise.all([scan, options.redisChecked]);
-    const { loaded, refused } = await loadVersions({ found, bad, pool, redis, keyPrefix: config.keyPrefix, workerId });
-    for (const { model, version, reason } of refused) {
-      log.error("model cannot be served", { model, version, reason });
-      metrics.modelLoaded.set({ model, version: version ?? "" }, 0);
-    }
-    if (loaded.length === 0) {
+    const states = keeper.states();
+    if (!states.some(({ state }) => state === "ready")) {
       throw new ConfigError([
-        `MODELS_DIR holds no model that can be served (${refused.length} refused)`,
-        ...refused.map(({ model, reason, version }) => `${model}/${version ?? "model.json"}: ${reason}`),
+        `MODELS_DIR holds no model that can be served (${states.length} refused)`,
+        ...states.map(({ model, reason, version }) => `${model}/${version ?? "model.json"}: ${reason}`),
       ]);
     }
     await hearCancellations(subscriber, config.keyPrefix, (id) => dispatcher.cancel(id));
-    const endSlots = () => void pool.close();
-    const blobMemory = createByteBudget(blobMemoryBytes);
-    const serving = startServing({
-      loaded,
-      redis,
-      dispatcher,
-      metrics,
-      log,
-      config,
-      workerId,
-      blobMemory,
-      endSlots,
-      tracing,
-    });
+    const reports = await reportStates({ redis, subscriber, keyPrefix: config.keyPrefix, workerId, keeper, log });
     let closing: Promise<void> | null = null;
     return {
       state: () => ({
         ready: serving.lastBeatAgeMs() < 10_000 && pool.alive > 0 && closing === null,
         slots: { alive: pool.alive, busy: pool.busy, configured: config.slots },
-        models: loaded.map(({ digest, model, version }) => ({ model, version, digest })),
-        refused: refused.map(({ model, reason, version }) => ({ model, version, reason })),
+        models: keeper
+          .states()
+          .filter(({ state }) => state !== "refused")
+          .map(({ digest, model, state, version }) => ({ model, version, digest, state })),
+        refused: keeper
+          .states()
+          .filter(({ state }) => state === "refused")
+          .map(({ model, reason, version }) => ({ model, version, reason })),
       }),
       close: () => {
-        closing ??= serving.close().finally(closeParts);
+        closing ??= reports.close().finally(closeAll);
         return closing;
       },
     };
   } catch (fault) {
-    await closeParts();
+    await closeAll();
     throw fault;
   }
 }

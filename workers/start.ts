@@ -5,6 +5,7 @@ import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redi
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { expireOverdue } from "./expire-overdue.js";
 import { createWorkerMetrics } from "./metrics.js";
 import { startOperationsServer } from "./operations-server.js";
@@ -50,13 +51,15 @@ export async function startWorker(
     // It is awaited below; a part that fails before must not turn this into an unhandled rejection.
     redisChecked.catch(() => undefined);
 
+    const statistics = new StatisticsCounter(redis, config.keyPrefix, log);
+    releasers.add(() => statistics.close());
     const inference = config.roles.has("inference")
-      ? await startInference({ redis, redisChecked, workerId, config, metrics, log, slotProgram, tracing })
+      ? await startInference({ redis, redisChecked, workerId, config, metrics, statistics, log, slotProgram, tracing })
       : null;
     if (inference !== null) releasers.add(() => inference.close());
     await redisChecked;
     const { keyPrefix, resultTtlSeconds } = config;
-    const expiring = expireOverdue({ redis, keyPrefix, resultTtlSeconds, log });
+    const expiring = expireOverdue({ redis, keyPrefix, resultTtlSeconds, statistics, log });
     releasers.add(() => expiring.close());
     const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
     if (delivers) {

@@ -5,6 +5,7 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { commitBatch } from "@millrace/shared/scripts/batches.js";
+import { chooseVersion } from "../choose-version.js";
 import type { ApiMetrics } from "../metrics.js";
 import type { KnownModel, KnownVersion } from "../model-directory.js";
 import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
@@ -58,7 +59,11 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
   const stage = stageChunks(deps.redis, model.keys, id, deps.uploadKeepMs);
   let complete: CompleteUpload;
   try {
-    const version = versionOf(model, upload.options.version);
+    // One batch, one version, so that its lines can be compared.
+    const chosen = chooseVersion(model, () =>
+      idempotencyKey === null ? `batch|${id}` : `key|${owner}|${idempotencyKey}`,
+    );
+    const version = versionOf(model, upload.options.version ?? chosen);
     // What can be refused before the body is there, is.
     await followerOf(deps, model, owner, upload.options.webhook);
     const reading = read(deps, upload, version, stage);
@@ -84,8 +89,12 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     if (builder.lines === 0) throw new ServiceError("invalid_request", "there is no input in the body");
     await stage.settled();
     if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);
+    const name = options.version ?? chosen;
     const followerJson = await followerOf(deps, model, owner, options.webhook);
-    complete = { id, options, digest, followerJson, chunks: builder.chunks, lines: builder.lines };
+    complete = {
+      ...{ id, version: name, options, digest, followerJson },
+      ...{ chunks: builder.chunks, lines: builder.lines },
+    };
   } catch (fault) {
     await stage.drop();
     throw fault;
@@ -102,6 +111,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
 /** What is known of an upload when all of it is there. */
 interface CompleteUpload {
   id: string;
+  version: string;
   options: BatchOptions;
   digest: string;
   followerJson: string | null;
@@ -184,7 +194,7 @@ const inputOf = ({ announcement, pack }: KnownVersion) => ({ manifest: announcem
 const tooLong = (reader: RowReader, bytes: number) =>
   reader.builder.addFault("row_too_large", `the row has more than ${bytes} bytes (MAX_BODY_BYTES)`);
 
-function versionOf(model: KnownModel, name: string = model.defaultVersion): KnownVersion {
+function versionOf(model: KnownModel, name: string): KnownVersion {
   const version = model.versions.get(name);
   if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${name}`);
   return version;
@@ -203,9 +213,8 @@ function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
 async function commit(
   deps: TakeBatchDependencies,
   { idempotencyKey, model, owner, requestId }: BatchUpload,
-  { chunks, digest, followerJson, id, lines, options }: CompleteUpload,
+  { chunks, digest, followerJson, id, lines, options, version }: CompleteUpload,
 ): Promise<TakenBatch> {
-  const version = options.version ?? model.defaultVersion;
   const { announcement } = versionOf(model, version);
   const { output } = announcement.manifest;
   const modelDigest = announcement.digest;

@@ -2,6 +2,7 @@ import type { Announcement } from "@millrace/shared/announcement.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { featuresOf } from "@millrace/shared/pack-tabular.js";
+import { summarizeShadows } from "@millrace/shared/shadow-counts.js";
 import { type RequestHandler, Router } from "express";
 import { acceptsJson } from "../http-preferences.js";
 import type { KnownModel, ModelDirectory } from "../model-directory.js";
@@ -30,7 +31,9 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       async (request, response) => {
         onlyQuery(request);
         const model = await deps.directory.find(request.params.model as string);
-        if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+        if (model === null || model.versions.size === 0) {
+          throw new ServiceError("model_not_found", "no worker has announced this model, or its last version is gone");
+        }
         sendJson(response, 200, JSON.stringify(await describeModel(deps.redis, model)));
       },
     ],
@@ -56,6 +59,13 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
       workers_alive: model.workers.get(version) ?? 0,
       metrics: announcement.manifest.metrics ?? {},
     })),
+    refused: model.refusals.map(({ reason, version, worker }) => ({ version, worker, reason })),
+    traffic: describeTraffic(model),
+    shadows: summarizeShadows(await redis.hgetall(model.keys.shadows)).map(
+      ({ agreement, counts, scoreDifference, shadow, version }) => ({
+        ...{ version, shadow, ...counts, agreement, score_difference: scoreDifference },
+      }),
+    ),
     workers_alive: model.workersAlive,
     accepting: true,
     queue: depth,
@@ -108,4 +118,20 @@ function describeOutput({ manifest: { output }, outputs }: Announcement): object
     default:
       return { head: output.head, tensors: outputs };
   }
+}
+
+/** How submissions that name no version are split; weights as shares of 1. */
+export function describeTraffic({ highestVersion, traffic, versions }: KnownModel): object {
+  const { changedAt, previous, revision, shadow, weights } = traffic;
+  const known = Object.entries(weights ?? { [highestVersion]: 1 }).filter(([version]) => versions.has(version));
+  const sum = known.reduce((total, [, weight]) => total + weight, 0);
+  return {
+    automatic: weights === null,
+    weights,
+    shares: Object.fromEntries(known.map(([version, weight]) => [version, sum === 0 ? 0 : weight / sum])),
+    shadow,
+    revision,
+    changed_at: changedAt === null ? null : new Date(changedAt).toISOString(),
+    previous: previous === null ? null : { weights: previous.weights, shadow: previous.shadow },
+  };
 }

@@ -3,20 +3,34 @@ import type { RedisClient } from "../connect-redis.js";
 import { keptEvents } from "../job.js";
 import { type ModelKeys, registryKey } from "../keys.js";
 import { runScript, type Script } from "./script.js";
+import { keptChanges } from "./traffic.js";
 
 /**
- * KEYS: versions, beats, queue meta. ARGV: version, digest, announcement, worker, now (ms), alive until (ms), events kept.
- * Other bytes under a version that a living worker serves are refused; the first one there is right.
+ * KEYS: versions, beats, queue meta, traffic, traffic history. ARGV: version, digest, announcement, worker, now (ms),
+ * alive until (ms), events kept, changes kept. Other bytes under a version that a living worker serves are refused; the
+ * first one there is right. Where nobody has said how traffic is split, a new highest version takes it, which is a change
+ * like any other and can be rolled back.
  */
 const announceLua = `
 local known = redis.call('HGET', KEYS[1], ARGV[1])
-if known then
-  local digest = cjson.decode(known).digest
-  if digest ~= ARGV[2] then
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[5], '+inf')) do
-      local worker, version = string.match(member, '^(.-)|(.*)$')
-      if version == ARGV[1] and worker ~= ARGV[4] then return {'conflict', digest} end
-    end
+local digest = known and cjson.decode(known).digest
+local highest
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[5], '+inf')) do
+  local worker, version = string.match(member, '^(.-)|(.*)$')
+  if version == ARGV[1] then
+    if digest and digest ~= ARGV[2] and worker ~= ARGV[4] then return {'conflict', digest} end
+  elseif not highest or tonumber(version) > highest then
+    highest = tonumber(version)
+  end
+end
+if not known and highest and tonumber(ARGV[1]) > highest then
+  local split = redis.call('HGET', KEYS[4], 'current')
+  if not split or string.sub(split, 1, 15) == '{"weights":null' then
+    local before = string.gsub(split or '{"weights":null,"shadow":[]}', 'null', '{"' .. string.format('%d', highest) .. '":1}', 1)
+    redis.call('LPUSH', KEYS[5], before)
+    redis.call('LTRIM', KEYS[5], 0, ARGV[8] - 1)
+    redis.call('HINCRBY', KEYS[4], 'revision', 1)
+    redis.call('HSET', KEYS[4], 'changed', ARGV[5])
   end
 end
 redis.call('HSETNX', KEYS[3], 'opts.maxLenEvents', ARGV[7])
@@ -37,28 +51,94 @@ export async function announceVersion(
   worker: string,
 ): Promise<{ announced: true } | { announced: false; servedDigest: string }> {
   const now = Date.now();
-  const [outcome, digest] = (await runScript(
+  const { digest, model, version } = announcement;
+  const [outcome, servedDigest] = (await runScript(
     redis,
     announceScript,
-    [keys.versions, keys.beats, `${keys.queue}meta`],
-    [announcement.version, announcement.digest, JSON.stringify(announcement), worker, now, now + beatTtlMs, keptEvents],
+    [keys.versions, keys.beats, `${keys.queue}meta`, keys.traffic, keys.trafficHistory],
+    [version, digest, JSON.stringify(announcement), worker, now, now + beatTtlMs, keptEvents, keptChanges],
   )) as [string, string?];
-  if (outcome === "conflict") return { announced: false, servedDigest: digest as string };
+  if (outcome === "conflict") return { announced: false, servedDigest: servedDigest as string };
   // The registry is in a slot of its own, so it cannot be part of the step; a worker that dies here says it again.
-  if (outcome === "new") await redis.hincrby(registryKey(prefix), announcement.model, 1);
-  else await redis.hsetnx(registryKey(prefix), announcement.model, 1);
+  if (outcome === "new") await bumpRevision(redis, prefix, model);
+  else await redis.hsetnx(registryKey(prefix), model, 1);
   return { announced: true };
 }
 
-/** Says that the worker lives and serves these versions, and drops the beats of those that have been silent for long. */
-export async function beat(redis: RedisClient, keys: ModelKeys, worker: string, versions: string[]): Promise<void> {
+/** Makes every API read what is announced of a model anew. */
+export const bumpRevision = (redis: RedisClient, prefix: string, model: string): Promise<number> =>
+  redis.hincrby(registryKey(prefix), model, 1);
+
+/** The digest that another living worker serves under a version; null where none does. */
+export async function digestElsewhere(
+  redis: RedisClient,
+  keys: ModelKeys,
+  version: string,
+  worker: string,
+): Promise<string | null> {
+  const members = await redis.zrangebyscore(keys.beats, Date.now(), "+inf");
+  if (!members.some((member) => member.endsWith(`|${version}`) && !member.startsWith(`${worker}|`))) return null;
+  const known = await redis.hget(keys.versions, version);
+  return known === null ? null : (JSON.parse(known) as Announcement).digest;
+}
+
+/** KEYS: versions, beats. ARGV: version, worker or "", now (ms). */
+const retireScript: Script = {
+  name: "millraceRetire",
+  lua: `
+redis.call('ZREM', KEYS[2], ARGV[2] .. '|' .. ARGV[1])
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[3], '+inf')) do
+  if string.match(member, '|(.*)$') == ARGV[1] then return 0 end
+end
+return redis.call('HDEL', KEYS[1], ARGV[1])`,
+};
+
+/**
+ * Takes a version back unless another living worker serves it. From then on it is unknown to whoever submits, and what was
+ * accepted for it runs on the workers that it is leaving, as long as there are any.
+ */
+export async function retireVersion(
+  redis: RedisClient,
+  prefix: string,
+  keys: ModelKeys,
+  { model, version, worker = "" }: { model: string; version: string; worker?: string },
+): Promise<void> {
+  const gone = await runScript(redis, retireScript, [keys.versions, keys.beats], [version, worker, Date.now()]);
+  if (gone === 1) await bumpRevision(redis, prefix, model);
+}
+
+/** Whether a job of a version can still find a worker: it is announced, or is leaving one. */
+export async function isVersionKnown(redis: RedisClient, keys: ModelKeys, version: string): Promise<boolean> {
+  if ((await redis.hexists(keys.versions, version)) === 1) return true;
+  const leaving = await redis.zrangebyscore(keys.leaving, Date.now(), "+inf");
+  return leaving.some((member) => member.endsWith(`|${version}`));
+}
+
+/**
+ * Says that the worker lives, which versions it serves and which are leaving it, and drops the beats of those that have
+ * been silent for long.
+ */
+export async function beat(
+  redis: RedisClient,
+  keys: ModelKeys,
+  worker: string,
+  { leaving, serving }: { serving: readonly string[]; leaving: readonly string[] },
+): Promise<void> {
   const now = Date.now();
-  const members = versions.flatMap((version) => [now + beatTtlMs, `${worker}|${version}`]);
-  await redis.zadd(keys.beats, ...members);
-  await redis.zremrangebyscore(keys.beats, "-inf", now - 60_000);
+  for (const [key, versions] of [
+    [keys.beats, serving],
+    [keys.leaving, leaving],
+  ] as const) {
+    const members = versions.flatMap((version) => [now + beatTtlMs, `${worker}|${version}`]);
+    if (members.length > 0) await redis.zadd(key, ...members);
+    await redis.zremrangebyscore(key, "-inf", now - 60_000);
+  }
 }
 
 /** Says that the worker serves none of these any more. */
 export async function endBeat(redis: RedisClient, keys: ModelKeys, worker: string, versions: string[]): Promise<void> {
-  await redis.zrem(keys.beats, ...versions.map((version) => `${worker}|${version}`));
+  if (versions.length === 0) return;
+  const members = versions.map((version) => `${worker}|${version}`);
+  await redis.zrem(keys.beats, ...members);
+  await redis.zrem(keys.leaving, ...members);
 }

@@ -1,0 +1,40 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { digestOf } from "@millrace/shared/keys.js";
+import { versionByWeight } from "@millrace/shared/traffic.js";
+import type { KnownModel, KnownVersion, ModelDirectory } from "./model-directory.js";
+
+/**
+ * The version that a submission gets: the one it names, else by the model's traffic split. The same key gets the same
+ * version while the split and the living versions stay; a weighted version that no living worker serves is left aside as
+ * long as another one lives. Throws `version_not_found`, for a named version after another look.
+ */
+export async function versionFor(
+  directory: ModelDirectory,
+  model: KnownModel,
+  named: string | undefined,
+  stickyKey: () => string,
+): Promise<{ name: string; version: KnownVersion }> {
+  const name = named ?? chooseVersion(model, stickyKey);
+  const version = model.versions.get(name) ?? (await directory.look(model.name))?.versions.get(name);
+  if (version !== undefined) return { name, version };
+  throw new ServiceError(
+    "version_not_found",
+    named === undefined ? "no version is left" : `there is no version ${name}`,
+  );
+}
+
+/** The version of the split for a key; "" where no version is left. */
+export function chooseVersion(model: KnownModel, stickyKey: () => string): string {
+  const { highestVersion, name, traffic, versions, workers } = model;
+  if (traffic.weights === null) return highestVersion;
+  const known = [...versions.keys()].filter((version) => (traffic.weights?.[version] ?? 0) > 0);
+  const alive = known.filter((version) => workers.has(version));
+  const candidates = alive.length > 0 ? alive : known;
+  return versionByWeight(traffic.weights, candidates, () => `${name}|${stickyKey()}`) ?? highestVersion;
+}
+
+/** What one caller's repeated submissions have in common: their idempotency key, else the input itself. */
+export const stickyKeyOf = (owner: string, idempotencyKey: string | null, input: unknown): string =>
+  idempotencyKey === null
+    ? `input|${input instanceof Uint8Array ? digestOf(input) : JSON.stringify(input)}`
+    : `key|${owner}|${idempotencyKey}`;

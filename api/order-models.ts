@@ -1,0 +1,43 @@
+import { randomBytes } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { orderKey, ordersChannel, workersKey } from "@millrace/shared/keys.js";
+import { type ModelOrder, orderAnswerSchema, type VersionReport } from "@millrace/shared/model-order.js";
+
+/** What living workers said of a model, and how many of them have not answered yet. */
+export interface OrderOutcome {
+  reports: Map<string, VersionReport[]>;
+  unanswered: number;
+}
+
+const lookEveryMs = 50;
+
+/**
+ * Has every living worker look at its models folder now, and resolves when all have brought what they serve in step with
+ * it, at the latest after `deadlineMs`.
+ */
+export async function orderLook(
+  redis: RedisClient,
+  keyPrefix: string,
+  model: string,
+  deadlineMs: number,
+): Promise<OrderOutcome> {
+  const order: ModelOrder = { id: randomBytes(12).toString("hex"), model };
+  const key = orderKey(keyPrefix, order.id);
+  const deadline = Date.now() + deadlineMs;
+  await redis.publish(ordersChannel(keyPrefix), JSON.stringify(order));
+  for (;;) {
+    const [living, answers] = await Promise.all([
+      redis.zrangebyscore(workersKey(keyPrefix), Date.now(), "+inf"),
+      redis.hgetall(key),
+    ]);
+    const unanswered = living.filter((worker) => answers[worker] === undefined).length;
+    if (unanswered === 0 || Date.now() > deadline) {
+      const reports = Object.entries(answers).map(
+        ([worker, text]) => [worker, orderAnswerSchema.parse(JSON.parse(text))] as const,
+      );
+      return { reports: new Map(reports), unanswered };
+    }
+    await delay(lookEveryMs);
+  }
+}

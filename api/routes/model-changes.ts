@@ -1,0 +1,175 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { modelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { isModelName } from "@millrace/shared/manifest.js";
+import { pointerSegment } from "@millrace/shared/packer.js";
+import { retireVersion } from "@millrace/shared/scripts/announce.js";
+import { changeTraffic, rollBackTraffic } from "@millrace/shared/scripts/traffic.js";
+import express, { type Request, type RequestHandler, Router } from "express";
+import { z } from "zod";
+import { acceptsJson, isJson } from "../http-preferences.js";
+import type { KnownModel, ModelDirectory } from "../model-directory.js";
+import { type OrderOutcome, orderLook } from "../order-models.js";
+import { invalidRequest, parseBody } from "../parse-body.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+import { describeTraffic } from "./models.js";
+
+const versionName = z.string().regex(/^[1-9]\d{0,8}$/, 'must be a version such as "1"');
+const trafficBody = z.strictObject({
+  weights: z
+    .record(versionName, z.number().min(0).max(1_000_000))
+    .refine((weights) => Object.values(weights).some((weight) => weight > 0), "must give a version more than 0")
+    .nullable(),
+  shadow: z
+    .array(versionName)
+    .max(8)
+    .refine((list) => new Set(list).size === list.length, "must name each version once")
+    .default([]),
+});
+const rollbackBody = z.strictObject({ revision: z.int().min(0).optional() });
+const loadBody = z.strictObject({ version: versionName.optional() });
+const unloadBody = z.strictObject({ version: versionName });
+
+/** How long an answer waits for workers that still load. */
+const orderDeadlineMs = 30_000;
+
+interface Dependencies {
+  directory: ModelDirectory;
+  redis: RedisClient;
+  keyPrefix: string;
+  log: Logger;
+  mayAdmin: RequestHandler;
+}
+
+/** What changes a model while it is served, for admins: traffic, rollback, load, unload. */
+export function modelChangeRoutes(deps: Dependencies): Router {
+  const router = Router();
+  const { directory, keyPrefix, log, redis } = deps;
+  const before = [deps.mayAdmin, acceptsJson, jsonOrNothing, express.json({ strict: false, type: isJson })];
+  const logged = (request: Request, change: string, about: object) =>
+    log.info(change, { request_id: request.res?.locals.requestId, model: request.params.model, ...about });
+
+  resource(router, "/v1/models/:model/traffic", {
+    put: [
+      ...before,
+      async (request, response) => {
+        onlyQuery(request);
+        const traffic = parseBody(trafficBody, request.body ?? {});
+        const model = await latest(directory, request);
+        const unknown = (version: string) => !model.versions.has(version);
+        const complaints = [
+          ...Object.keys(traffic.weights ?? {})
+            .filter(unknown)
+            .map((version) => ({
+              detail: `there is no version ${version}`,
+              pointer: `/weights${pointerSegment(version)}`,
+            })),
+          ...traffic.shadow.flatMap((version, i) =>
+            unknown(version) ? [{ detail: `there is no version ${version}`, pointer: `/shadow/${i}` }] : [],
+          ),
+        ];
+        if (complaints.length > 0) throw invalidRequest(complaints);
+        await changeTraffic(redis, model.keys, traffic);
+        logged(request, "traffic changed", traffic);
+        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request))));
+      },
+    ],
+  });
+
+  resource(router, "/v1/models/:model/rollback", {
+    post: [
+      ...before,
+      async (request, response) => {
+        onlyQuery(request);
+        const { revision } = parseBody(rollbackBody, request.body ?? {});
+        const model = await latest(directory, request);
+        const outcome = await rollBackTraffic(redis, model.keys, revision ?? null);
+        if (outcome === "none") throw new ServiceError("state_conflict", "the traffic has not been changed");
+        if (outcome === "moved") {
+          throw new ServiceError("state_conflict", `revision ${revision} is not the last change of the traffic`);
+        }
+        logged(request, "traffic rolled back", { revision });
+        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request))));
+      },
+    ],
+  });
+
+  resource(router, "/v1/models/:model/load", {
+    post: [
+      ...before,
+      async (request, response) => {
+        onlyQuery(request);
+        const { version } = parseBody(loadBody, request.body ?? {});
+        const name = request.params.model as string;
+        if (!isModelName(name)) throw new ServiceError("model_not_found", "that is no model's name");
+        const { unloaded } = modelKeys(keyPrefix, name);
+        await (version === undefined ? redis.del(unloaded) : redis.srem(unloaded, version));
+        const outcome = await orderLook(redis, keyPrefix, name, orderDeadlineMs);
+        logged(request, "load ordered", { version });
+        const states = statesOf(outcome).filter((state) => version === undefined || state.version === version);
+        const ready = states.some(({ state }) => state === "ready");
+        if (!ready && outcome.unanswered === 0) {
+          const reasons = [...new Set(states.map(({ reason }) => reason ?? "it is on its way out"))];
+          if (reasons.length > 0)
+            throw new ServiceError("state_conflict", `no worker can load it: ${reasons.join("; ")}`);
+          throw version === undefined
+            ? new ServiceError("model_not_found", "no living worker has a folder of this model")
+            : new ServiceError("version_not_found", "no living worker has a folder of this version");
+        }
+        await directory.look(name);
+        sendJson(response, ready ? 200 : 202, JSON.stringify(describeOutcome(name, outcome)));
+      },
+    ],
+  });
+
+  resource(router, "/v1/models/:model/unload", {
+    post: [
+      ...before,
+      async (request, response) => {
+        onlyQuery(request);
+        const { version } = parseBody(unloadBody, request.body ?? {});
+        const model = await latest(directory, request);
+        if (!model.versions.has(version)) throw new ServiceError("version_not_found", `there is no version ${version}`);
+        const { shadow, weights } = model.traffic;
+        if ((weights?.[version] ?? 0) > 0 || shadow.includes(version)) {
+          throw new ServiceError("state_conflict", `the traffic names version ${version}: change that first`);
+        }
+        await redis.sadd(model.keys.unloaded, version);
+        const outcome = await orderLook(redis, keyPrefix, model.name, orderDeadlineMs);
+        const left = statesOf(outcome).some((state) => state.version === version && state.state !== "refused");
+        // Workers that have it let it drain and then take it back themselves.
+        if (!left && outcome.unanswered === 0) {
+          await retireVersion(redis, keyPrefix, model.keys, { model: model.name, version });
+        }
+        logged(request, "unload ordered", { version });
+        await directory.look(model.name);
+        sendJson(response, outcome.unanswered === 0 ? 200 : 202, JSON.stringify(describeOutcome(model.name, outcome)));
+      },
+    ],
+  });
+  return router;
+}
+
+async function latest(directory: ModelDirectory, request: Request): Promise<KnownModel> {
+  const model = await directory.look(request.params.model as string);
+  if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+  return model;
+}
+
+const statesOf = ({ reports }: OrderOutcome) => [...reports.values()].flat();
+
+const describeOutcome = (model: string, outcome: OrderOutcome): object => ({
+  model,
+  workers: [...outcome.reports].map(([worker, versions]) => ({ worker, versions })),
+  workers_unanswered: outcome.unanswered,
+});
+
+/** A body that is there must say that it is JSON; none at all stands for an empty one. */
+const jsonOrNothing: RequestHandler = (request, _response, next) => {
+  const { "content-length": length, "transfer-encoding": encoding } = request.headers;
+  const isThere = encoding !== undefined || (length !== undefined && length !== "0");
+  if (isThere && !isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
+  next();
+};

@@ -1,0 +1,131 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { driftHours } from "@millrace/shared/drift.js";
+import { readDrift } from "@millrace/shared/read-drift.js";
+import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/statistics.js";
+import { type RequestHandler, Router } from "express";
+import type { Caller } from "../authenticate.js";
+import { acceptsJson } from "../http-preferences.js";
+import type { KnownModel, ModelDirectory } from "../model-directory.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+
+interface Dependencies {
+  directory: ModelDirectory;
+  redis: RedisClient;
+  keyPrefix: string;
+  mayRead: RequestHandler;
+}
+
+/** `GET /monitoring/health` and `/monitoring/statistics`, over all workers and the last 24 hours. */
+export function monitoringRoutes(deps: Dependencies): Router {
+  const router = Router();
+  resource(router, "/monitoring/health", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        sendJson(response, 200, JSON.stringify(await health(deps)));
+      },
+    ],
+  });
+  resource(router, "/monitoring/statistics", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const { owner, scopes } = response.locals.caller as Caller;
+        const whose = scopes.has("admin") ? null : owner;
+        const models = await Promise.all(
+          deps.directory.all().map(async (model) => [model.name, await statisticsOf(deps, model, whose)]),
+        );
+        const body = { window_seconds: windowHours * 3600, of: whose ?? "all", models: Object.fromEntries(models) };
+        sendJson(response, 200, JSON.stringify(body));
+      },
+    ],
+  });
+  return router;
+}
+
+async function health({ directory, keyPrefix, redis }: Dependencies): Promise<object> {
+  const cache = { size: 0, hits: 0, misses: 0 };
+  const models = await Promise.all(
+    directory.all().map(async (model) => {
+      const [{ all }, cached] = await Promise.all([
+        readStatistics(redis, keyPrefix, model.name, null),
+        redis.zcard(model.keys.cache),
+      ]);
+      cache.size += cached;
+      cache.hits += all.cache.hits;
+      cache.misses += all.cache.misses;
+      const counts = Object.values(all.counts).reduce((sum, count) => sum + count, 0);
+      return [
+        model.name,
+        {
+          status: statusOf(model),
+          prediction_count: counts,
+          error_rate: all.errorRate ?? 0,
+          avg_latency: all.meanMs === null ? null : all.meanMs / 1000,
+          workers: model.workersAlive,
+        },
+      ] as const;
+    }),
+  );
+  const asked = cache.hits + cache.misses;
+  return {
+    status: models.every(([, { status }]) => status === "ok") ? "ok" : "degraded",
+    models: Object.fromEntries(models),
+    cache: { prediction_cache: { ...cache, hit_rate: asked === 0 ? 0 : cache.hits / asked } },
+    circuit_breakers: {},
+  };
+}
+
+/** `unavailable` without a worker; `degraded` where a version that gets traffic has none, or one could not be loaded. */
+function statusOf({ defaultVersion, refusals, traffic, workers, workersAlive }: KnownModel): string {
+  if (workersAlive === 0) return "unavailable";
+  const weights = traffic.weights ?? { [defaultVersion]: 1 };
+  const lacking = Object.entries(weights).some(([version, weight]) => weight > 0 && !workers.has(version));
+  return lacking || refusals.length > 0 ? "degraded" : "ok";
+}
+
+async function statisticsOf(deps: Dependencies, model: KnownModel, owner: string | null): Promise<object> {
+  const { versions } = await readStatistics(deps.redis, deps.keyPrefix, model.name, owner);
+  const names = new Set([...model.versions.keys(), ...versions.keys()]);
+  const entries = await Promise.all(
+    [...names].map(async (version) => {
+      const figures = describe(versions.get(version) ?? null);
+      return [version, { ...figures, drift: await driftOf(deps.redis, model, version) }];
+    }),
+  );
+  return { versions: Object.fromEntries(entries) };
+}
+
+async function driftOf(redis: RedisClient, model: KnownModel, version: string): Promise<object | null> {
+  const baseline = model.versions.get(version)?.announcement.manifest.drift_baseline;
+  if (baseline === undefined) return null;
+  const { inputs, psi } = await readDrift(redis, model.keys, version, baseline);
+  return { window_seconds: driftHours * 3600, inputs, psi };
+}
+
+function describe(statistics: Statistics | null): object {
+  const { cache, confidence, counts, errorRate, latencyMs } = statistics ?? nothing;
+  const { hitRate, ...asked } = cache;
+  return {
+    counts,
+    error_rate: errorRate,
+    latency_ms: latencyMs === null ? Object.fromEntries(stages.map((stage) => [stage, null])) : latencyMs,
+    confidence,
+    cache: asked,
+    hit_rate: hitRate,
+  };
+}
+
+const nothing: Statistics = {
+  counts: { succeeded: 0, failed: 0, canceled: 0, expired: 0 },
+  latencyMs: null,
+  meanMs: null,
+  confidence: null,
+  cache: { hits: 0, joins: 0, misses: 0, hitRate: null },
+  errorRate: null,
+};

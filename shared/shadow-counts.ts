@@ -1,0 +1,44 @@
+/**
+ * How a shadow version came out beside what the caller got: `agree`, `differ`; `failed`: it could not be run on that input,
+ * or not in time; `dropped`: it was not run, because too many waited.
+ */
+export const shadowOutcomes = ["agree", "differ", "failed", "dropped"] as const;
+
+export type ShadowOutcome = (typeof shadowOutcomes)[number];
+
+/** A field of the hash `keys.shadows`: a count of outcomes, or the sum of the score differences of those compared. */
+export const shadowField = (version: string, shadow: string, what: ShadowOutcome | "difference"): string =>
+  `${version}|${shadow}|${what}`;
+
+/** How long the counts are kept after the last one. */
+export const shadowsKeptSeconds = 30 * 86_400;
+
+/** All runs of one shadow version beside another version. */
+export interface ShadowSummary {
+  version: string;
+  shadow: string;
+  counts: Record<ShadowOutcome, number>;
+  /** Of those compared: the share that agreed, and the mean of the largest differences; null where none was. */
+  agreement: number | null;
+  scoreDifference: number | null;
+}
+
+/** Reads the hash `keys.shadows`. */
+export function summarizeShadows(fields: Readonly<Record<string, string>>): ShadowSummary[] {
+  const pairs = [...new Set(Object.keys(fields).map((field) => field.slice(0, field.lastIndexOf("|"))))].sort();
+  return pairs.map((pair) => {
+    const [version = "", shadow = ""] = pair.split("|");
+    const read = (what: string) => Number(fields[`${pair}|${what}`] ?? 0);
+    const counts = Object.fromEntries(
+      shadowOutcomes.map((outcome) => [outcome, read(outcome)]),
+    ) as ShadowSummary["counts"];
+    const compared = counts.agree + counts.differ;
+    return {
+      version,
+      shadow,
+      counts,
+      agreement: compared === 0 ? null : counts.agree / compared,
+      scoreDifference: compared === 0 ? null : read("difference") / compared,
+    };
+  });
+}

@@ -1,0 +1,101 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { baselineId, binOf, driftField, driftHours } from "@millrace/shared/drift.js";
+import { modelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { featuresOf } from "@millrace/shared/pack-tabular.js";
+import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import type { LoadedVersion } from "./load-versions.js";
+import type { FinishedPrediction } from "./process-prediction.js";
+
+const flushEveryMs = 5000;
+
+/** For each feature with a baseline: its place in the input tensor, the ends of its bins and what fell into each. */
+interface Watched {
+  version: LoadedVersion;
+  width: number;
+  features: { name: string; column: number; edges: readonly number[]; counts: Uint32Array }[];
+}
+
+/** Counts how the inputs of versions that have a baseline are spread, for all workers together. */
+export class DriftCounter {
+  readonly #redis: RedisClient;
+  readonly #keyPrefix: string;
+  readonly #log: Logger;
+  readonly #held: () => readonly LoadedVersion[];
+  readonly #timer: NodeJS.Timeout;
+  readonly #watched = new Map<string, Watched | null>();
+
+  constructor(options: {
+    redis: RedisClient;
+    keyPrefix: string;
+    log: Logger;
+    /** The versions that this worker serves. */
+    held(): readonly LoadedVersion[];
+  }) {
+    this.#redis = options.redis;
+    this.#keyPrefix = options.keyPrefix;
+    this.#log = options.log;
+    this.#held = options.held;
+    this.#timer = setInterval(() => void this.#flush(), flushEveryMs);
+  }
+
+  /** Counts the input of what has succeeded. */
+  observe({ run, served }: FinishedPrediction): void {
+    if (run === null) return;
+    const name = `${served.model}/${served.version}`;
+    let watched = this.#watched.get(name);
+    if (watched === undefined) {
+      watched = watchedOf(this.#held().find(({ model, version }) => name === `${model}/${version}`));
+      this.#watched.set(name, watched);
+    }
+    if (watched === null) return;
+    const [tensor] = unpackTensors(run.pack);
+    if (tensor === undefined || tensor.dtype !== "float32" || tensor.shape[1] !== watched.width) return;
+    const view = new DataView(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.bytes.byteLength);
+    for (const { column, counts, edges } of watched.features) {
+      const bin = binOf(edges, view.getFloat32(4 * column, true));
+      counts[bin] = (counts[bin] as number) + 1;
+    }
+  }
+
+  /** Writes what is left. May be called twice. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#flush();
+  }
+
+  async #flush(): Promise<void> {
+    const all = [...this.#watched.values()];
+    // Looked up anew, because a version may have another manifest by then.
+    this.#watched.clear();
+    const hour = Math.floor(Date.now() / 3_600_000);
+    for (const watched of all) {
+      if (watched === null) continue;
+      const { announcement, model, version } = watched.version;
+      const id = baselineId(announcement.manifest.drift_baseline ?? {});
+      const key = modelKeys(this.#keyPrefix, model).drift(hour);
+      const pipeline = this.#redis.multi();
+      for (const { counts, name } of watched.features) {
+        counts.forEach((count, bin) => {
+          if (count > 0) pipeline.hincrby(key, driftField(version, id, name, bin), count);
+        });
+      }
+      try {
+        await pipeline.expire(key, (driftHours + 1) * 3600).exec();
+      } catch (error) {
+        this.#log.warn("drift could not be written", { model, version, error });
+      }
+    }
+  }
+}
+
+function watchedOf(version: LoadedVersion | undefined): Watched | null {
+  const manifest = version?.announcement.manifest;
+  if (version === undefined || manifest?.kind !== "tabular" || manifest.drift_baseline === undefined) return null;
+  const names = featuresOf(manifest).map(({ name }) => name);
+  const features = Object.entries(manifest.drift_baseline).flatMap(([name, { edges }]) => {
+    const column = names.indexOf(name);
+    return column < 0 ? [] : [{ name, column, edges, counts: new Uint32Array(edges.length + 1) }];
+  });
+  return { version, width: names.length, features };
+}

@@ -1,0 +1,84 @@
+import { beatEveryMs, beatTtlMs } from "@millrace/shared/announcement.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { modelKeys, orderKey, ordersChannel, workersKey } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { type ModelRefusal, orderKeptSeconds, orderSchema, type VersionReport } from "@millrace/shared/model-order.js";
+import type { VersionKeeper, VersionState } from "./version-keeper.js";
+
+export interface StateReports {
+  /** Says that this worker is gone. May be called twice. */
+  close(): Promise<void>;
+}
+
+/**
+ * Tells Redis that this worker lives and what it refuses, and carries out orders to look at its folder. An order that is
+ * lost on its way costs a second or two: the folder is looked at anyway.
+ */
+export async function reportStates(options: {
+  redis: RedisClient;
+  subscriber: RedisClient;
+  keyPrefix: string;
+  workerId: string;
+  keeper: VersionKeeper;
+  log: Logger;
+}): Promise<StateReports> {
+  const { keeper, keyPrefix, log, redis, subscriber, workerId } = options;
+  /** What was told before: refusal → key. */
+  let told = new Map<string, string>();
+
+  const beat = async () => {
+    try {
+      const now = Date.now();
+      await redis.zadd(workersKey(keyPrefix), now + beatTtlMs, workerId);
+      await redis.zremrangebyscore(workersKey(keyPrefix), "-inf", now - 60_000);
+      const telling = new Map<string, string>();
+      for (const { model, reason, state, version } of keeper.states()) {
+        if (state !== "refused") continue;
+        const refusal: ModelRefusal = { worker: workerId, version, reason: reason ?? "" };
+        telling.set(JSON.stringify(refusal), modelKeys(keyPrefix, model).refusals);
+      }
+      for (const [text, key] of told) if (!telling.has(text)) await redis.zrem(key, text);
+      for (const [text, key] of telling) await redis.zadd(key, now + beatTtlMs, text);
+      for (const key of new Set(telling.values())) await redis.zremrangebyscore(key, "-inf", now);
+      told = telling;
+    } catch (error) {
+      log.warn("beat failed", { error });
+    }
+  };
+
+  const carryOut = async (text: string) => {
+    try {
+      const { id, model } = orderSchema.parse(JSON.parse(text));
+      await keeper.look(true);
+      await beat();
+      const key = orderKey(keyPrefix, id);
+      await redis.hset(key, workerId, JSON.stringify(keeper.states().filter(ofModel(model)).map(reportOf)));
+      await redis.expire(key, orderKeptSeconds);
+    } catch (error) {
+      log.error("an order could not be carried out", { error });
+    }
+  };
+
+  const orders = ordersChannel(keyPrefix);
+  subscriber.on("message", (channel: string, text: string) => {
+    if (channel === orders) void carryOut(text);
+  });
+  await subscriber.subscribe(orders);
+  await beat();
+  const beats = setInterval(beat, beatEveryMs);
+  return {
+    async close() {
+      clearInterval(beats);
+      await redis.zrem(workersKey(keyPrefix), workerId);
+    },
+  };
+}
+
+const ofModel = (name: string) => (state: VersionState) => state.model === name;
+
+const reportOf = ({ digest, reason, state, version }: VersionState): VersionReport => ({
+  version,
+  state,
+  digest,
+  reason,
+});

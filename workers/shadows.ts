@@ -1,0 +1,201 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { modelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { type ShadowOutcome, shadowField, shadowsKeptSeconds } from "@millrace/shared/shadow-counts.js";
+import { decodeTraffic } from "@millrace/shared/traffic.js";
+import { compareOutputs } from "./compare-outputs.js";
+import { Dispatcher } from "./dispatcher.js";
+import type { LoadedVersion } from "./load-versions.js";
+import type { WorkerMetrics } from "./metrics.js";
+import type { EndedVersion, FinishedPrediction, FinishedRun } from "./process-prediction.js";
+import { SlotPool } from "./slot-pool.js";
+
+const refreshEveryMs = 2000;
+const mostWaiting = 256;
+const mostWaitingBytes = 64 * 1024 * 1024;
+const largestOutput = 1_000_000;
+
+export interface ShadowOptions {
+  redis: RedisClient;
+  keyPrefix: string;
+  slotEnvironment: Record<string, string | undefined>;
+  /** The versions that this worker serves. */
+  held(): readonly LoadedVersion[];
+  metrics: WorkerMetrics;
+  log: Logger;
+}
+
+/**
+ * Runs shadow versions on what was predicted, and counts how they compare. It rests on these rules:
+ * - A shadow run begins when the result is written and whoever waits is told.
+ * - It runs in a process of its own, which gives way to all others; what hangs or crashes there takes no slot from a caller.
+ * - It is worth nothing to a caller: where too many wait they are dropped and counted, and none outlives its worker.
+ */
+export class Shadows {
+  readonly #options: ShadowOptions;
+  #active: { pool: SlotPool; dispatcher: Dispatcher } | null = null;
+  /** Shadow versions in the process, by model. */
+  #loaded = new Map<string, LoadedVersion[]>();
+  #counts = new Map<string, Map<string, number>>();
+  #waiting = 0;
+  #waitingBytes = 0;
+  #lastId = 0;
+  #closed = false;
+  #refreshing: Promise<void> = Promise.resolve();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(options: ShadowOptions) {
+    this.#options = options;
+    this.#timer = setInterval(() => {
+      this.#refreshing = this.#refreshing
+        .then(() => this.#refresh())
+        .catch((error) => void options.log.warn("shadow versions could not be looked at", { error }));
+    }, refreshEveryMs);
+  }
+
+  /** Runs the shadows of what has just been finished, in the background. */
+  observe({ run, served }: FinishedPrediction): void {
+    const shadows = this.#loaded.get(served.model);
+    if (run === null || shadows === undefined) return;
+    for (const shadow of shadows) if (shadow.version !== served.version) this.#start(served, shadow, run);
+  }
+
+  /** Ends the process of the shadows with whatever runs there. May be called twice. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#closed = true;
+    await this.#active?.pool.close();
+    await this.#refreshing;
+    await this.#active?.pool.close();
+  }
+
+  #start(served: EndedVersion, shadow: LoadedVersion, run: FinishedRun): void {
+    const count = (outcome: ShadowOutcome, difference?: number) => this.#count(served, shadow, outcome, difference);
+    const { pack, rows, signature } = run;
+    const tooMuch = this.#waiting >= mostWaiting || this.#waitingBytes + pack.length > mostWaitingBytes;
+    if (this.#active === null || tooMuch || run.outputJson.length > largestOutput) {
+      count("dropped");
+      return;
+    }
+    if (!this.#takeSameInput(served, shadow)) {
+      count("failed");
+      return;
+    }
+    this.#waiting += 1;
+    this.#waitingBytes += pack.length;
+    const id = `shadow-${++this.#lastId}`;
+    const { lane } = shadow;
+    void this.#active.dispatcher
+      .submit({ id, lane, pack, rows, signature, priority: 0, alone: false, onBegin: () => undefined })
+      .then((outcome) => {
+        this.#waiting -= 1;
+        this.#waitingBytes -= pack.length;
+        if (outcome.kind === "done" && outcome.item.ok) {
+          const { agrees, difference } = compareOutputs(run.outputJson, outcome.item.text);
+          count(agrees ? "agree" : "differ", difference);
+        } else count(outcome.kind === "released" || outcome.kind === "canceled" ? "dropped" : "failed");
+      });
+  }
+
+  /** What was packed for one version means the same to another only where both take the same input. */
+  #takeSameInput(served: EndedVersion, shadow: LoadedVersion): boolean {
+    const { held } = this.#options;
+    const primary = held().find(({ model, version }) => model === served.model && version === served.version);
+    return primary !== undefined && inputOf(primary) === inputOf(shadow);
+  }
+
+  #count(served: EndedVersion, shadow: LoadedVersion, outcome: ShadowOutcome, difference?: number): void {
+    const { metrics } = this.#options;
+    const { model, version } = served;
+    const labels = { model, version, shadow: shadow.version };
+    metrics.shadowRuns.inc({ ...labels, outcome });
+    if (difference !== undefined) metrics.shadowDifference.observe(labels, difference);
+    const counts = this.#counts.get(model) ?? new Map<string, number>();
+    this.#counts.set(model, counts);
+    const add = (what: ShadowOutcome | "difference", amount: number) => {
+      const field = shadowField(version, shadow.version, what);
+      counts.set(field, (counts.get(field) ?? 0) + amount);
+    };
+    add(outcome, 1);
+    if (difference !== undefined) add("difference", difference);
+  }
+
+  async #refresh(): Promise<void> {
+    const { keyPrefix, redis } = this.#options;
+    const held = this.#options.held();
+    const wanted: LoadedVersion[] = [];
+    for (const model of new Set(held.map((version) => version.model))) {
+      const traffic = decodeTraffic(await redis.hget(modelKeys(keyPrefix, model).traffic, "current"));
+      wanted.push(...held.filter((loaded) => loaded.model === model && traffic.shadow.includes(loaded.version)));
+    }
+    await this.#load(wanted);
+    await this.#flush();
+  }
+
+  async #load(wanted: readonly LoadedVersion[]): Promise<void> {
+    const { log, slotEnvironment: environment } = this.#options;
+    const before = [...this.#loaded.values()].flat();
+    const gone = before.filter((loaded) => !wanted.includes(loaded));
+    const added = wanted.filter((loaded) => !before.includes(loaded));
+    if (this.#closed || (gone.length === 0 && added.length === 0)) return;
+    this.#loaded = byModel(before.filter((loaded) => wanted.includes(loaded)));
+    this.#active?.dispatcher.releaseOthers(new Set(wanted.map(({ request }) => request.key)));
+    for (const { request } of gone) this.#active?.pool.unload(request.key);
+    if (wanted.length === 0) {
+      const active = this.#active;
+      this.#active = null;
+      await active?.pool.close();
+      return;
+    }
+    if (this.#active === null) {
+      const pool: SlotPool = new SlotPool({
+        ...{ slots: 1, environment, log, giveWay: true },
+        onIdle: () => dispatcher.pump(),
+        // It is counted by what became of the run.
+        onDeath: () => undefined,
+      });
+      const dispatcher: Dispatcher = new Dispatcher(pool);
+      this.#active = { pool, dispatcher };
+    }
+    const replies = await this.#active.pool.load(added.map(({ request }) => request));
+    for (const [i, { model, version }] of added.entries()) {
+      const reply = replies[i];
+      if (reply !== undefined && !reply.ok) {
+        log.error("a shadow version cannot be loaded", { model, version, reason: reply.reason });
+      }
+    }
+    this.#loaded = byModel(wanted.filter((loaded) => !added.includes(loaded) || replies[added.indexOf(loaded)]?.ok));
+  }
+
+  async #flush(): Promise<void> {
+    const { keyPrefix, redis } = this.#options;
+    const all = this.#counts;
+    this.#counts = new Map();
+    for (const [model, counts] of all) {
+      const { shadows } = modelKeys(keyPrefix, model);
+      const pipeline = redis.pipeline();
+      for (const [field, amount] of counts) pipeline.hincrbyfloat(shadows, field, amount);
+      await pipeline.expire(shadows, shadowsKeptSeconds).exec();
+    }
+  }
+}
+
+const inputs = new WeakMap<LoadedVersion, string>();
+
+/** All that an input's packing depends on, as text. */
+function inputOf(loaded: LoadedVersion): string {
+  const known = inputs.get(loaded);
+  if (known !== undefined) return known;
+  const { announcement } = loaded;
+  const { manifest } = announcement;
+  const input = "input" in manifest ? manifest.input : null;
+  const text = JSON.stringify([manifest.kind, input, announcement.inputs.map(({ dtype, name }) => [name, dtype])]);
+  inputs.set(loaded, text);
+  return text;
+}
+
+function byModel(versions: readonly LoadedVersion[]): Map<string, LoadedVersion[]> {
+  const map = new Map<string, LoadedVersion[]>();
+  for (const version of versions) map.set(version.model, [...(map.get(version.model) ?? []), version]);
+  return map;
+}
