@@ -6,7 +6,10 @@ import { type Logger, logTogether } from "@millrace/shared/log.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
 import type { Accept } from "./accept-together.js";
+import { createAudit } from "./audit.js";
 import { authenticator, requireScope } from "./authenticate.js";
+import { crossOrigin } from "./cross-origin.js";
+import { strictRequest } from "./harden-server.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
@@ -20,6 +23,7 @@ import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
+import { answerHeaders } from "./security-headers.js";
 
 export interface AppDependencies {
   redis: RedisClient;
@@ -31,6 +35,12 @@ export interface AppDependencies {
   keyPrefix: string;
   apiKeys: readonly ApiKey[];
   maxBodyBytes: number;
+  maxBodyKeys: number;
+  bodyTimeoutMs: number;
+  /** Origins whose pages may call; none: no answer has a CORS header. */
+  corsOrigins: readonly string[];
+  /** Which proxies in front are believed about the caller's address. */
+  trustProxy: number | readonly string[];
   maxBatchRows: number;
   maxBatchBytes: number;
   uploadKeepMs: number;
@@ -50,18 +60,22 @@ export function createApp(deps: AppDependencies): Express {
   app.disable("x-powered-by");
   app.disable("etag");
   app.set("query parser", "simple");
+  app.set("trust proxy", deps.trustProxy);
   const authenticate = authenticator(deps.apiKeys);
-  const mayRead = requireScope("read", authenticate);
-  const mayPredict = requireScope("predict", authenticate);
-  const mayAdmin = requireScope("admin", authenticate);
+  const audit = createAudit(deps.log);
+  const mayRead = requireScope("read", authenticate, audit);
+  const mayPredict = requireScope("predict", authenticate, audit);
+  const mayAdmin = requireScope("admin", authenticate, audit);
 
   app.use(requestContext(deps.metrics));
-  app.use(bodyDeadline);
+  app.use(answerHeaders);
+  app.use(strictRequest);
+  app.use(bodyDeadline(deps.bodyTimeoutMs));
   app.use((_request, response, next) => {
-    response.setHeader("X-Content-Type-Options", "nosniff");
     if (deps.stopping()) response.setHeader("Connection", "close");
     next();
   });
+  if (deps.corsOrigins.length > 0) app.use(crossOrigin(deps.corsOrigins));
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
   app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));

@@ -2,6 +2,7 @@ import { hash, timingSafeEqual } from "node:crypto";
 import type { ApiKey, Scope } from "@millrace/shared/api-keys.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Request, RequestHandler } from "express";
+import type { Audit } from "./audit.js";
 
 /** Who calls: the key's name is the owner of all that it submits, and of nothing else. */
 export interface Caller {
@@ -26,14 +27,23 @@ export function authenticator(keys: readonly ApiKey[]): (request: Request) => Ca
   };
 }
 
-/** Lets callers with the scope pass, as `response.locals.caller`. */
-export function requireScope(scope: Scope, authenticate: (request: Request) => Caller | null): RequestHandler {
+/** Lets callers with the scope pass, as `response.locals.caller`; refused keys and admin acts are put on record. */
+export function requireScope(
+  scope: Scope,
+  authenticate: (request: Request) => Caller | null,
+  audit: Audit,
+): RequestHandler {
   return (request, response, next) => {
     const caller = authenticate(request);
     if (caller === null) {
+      if (presentedKey(request) !== null) audit.refused(request, response, "unknown key");
       throw new ServiceError("unauthenticated", "send a key as Authorization: Bearer KEY or X-API-Key: KEY");
     }
-    if (!caller.scopes.has(scope)) throw new ServiceError("forbidden", `the key lacks the scope ${scope}`);
+    if (!caller.scopes.has(scope)) {
+      audit.refused(request, response, `no scope ${scope}`, caller.owner);
+      throw new ServiceError("forbidden", `the key lacks the scope ${scope}`);
+    }
+    if (scope === "admin") audit.admin(request, response, caller.owner);
     response.locals.caller = caller;
     next();
   };

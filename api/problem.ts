@@ -4,6 +4,7 @@ import type { ErrorRequestHandler, Response } from "express";
 
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
+  malformed_request: [400, "Malformed request"],
   malformed_json: [400, "Malformed JSON"],
   malformed_body: [400, "Malformed body"],
   bad_query: [400, "Bad query"],
@@ -22,6 +23,10 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   state_conflict: [409, "State does not allow it"],
   idempotency_mismatch: [422, "Key used for another body"],
   body_too_large: [413, "Body too large"],
+  uri_too_long: [414, "URL too long"],
+  headers_too_large: [431, "Headers too large"],
+  request_timeout: [408, "Request did not come in time"],
+  expectation_failed: [417, "Expectation cannot be met"],
   invalid_request: [422, "Invalid request"],
   invalid_input: [422, "Invalid input"],
   not_supported: [422, "Not supported"],
@@ -33,25 +38,35 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   internal_error: [500, "Internal error"],
 };
 
+/** The status of a code, and its name for people. */
+export function problemStatus(code: ErrorCode): { status: number; title: string } {
+  const [status, title] = statuses[code];
+  return { status, title };
+}
+
 /** Writes a ServiceError as RFC 9457 `application/problem+json`. */
 export function sendProblem(response: Response, error: ServiceError): void {
-  const [status, title] = statuses[error.code];
+  const { status } = problemStatus(error.code);
   response.status(status);
   if (error.retryAfterSeconds !== undefined) response.set("Retry-After", String(error.retryAfterSeconds));
   if (status === 401) response.set("WWW-Authenticate", 'Bearer realm="millrace"');
   response.set(error.headers);
   response.type("application/problem+json");
-  response.send(
-    JSON.stringify({
-      type: "about:blank",
-      title,
-      status,
-      detail: error.message,
-      code: error.code,
-      request_id: response.locals.requestId,
-      errors: error.complaints,
-    }),
-  );
+  response.send(problemJson(error, response.locals.requestId));
+}
+
+/** The body of a problem. */
+export function problemJson(error: ServiceError, requestId: string): string {
+  const { status, title } = problemStatus(error.code);
+  return JSON.stringify({
+    type: "about:blank",
+    title,
+    status,
+    detail: error.message,
+    code: error.code,
+    request_id: requestId,
+    errors: error.complaints,
+  });
 }
 
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
@@ -80,7 +95,11 @@ function asServiceError(fault: unknown): ServiceError {
   if (type === "encoding.unsupported" || type === "charset.unsupported") {
     return new ServiceError("unsupported_media_type", "the body's encoding is not supported");
   }
-  if (status === 400) return new ServiceError("malformed_json", "the request cannot be read");
+  // What static files and the queue page refuse.
+  if (status === 404) return new ServiceError("not_found", "there is nothing at this path");
+  if (status !== undefined && status >= 400 && status < 500) {
+    return new ServiceError("malformed_request", "the request cannot be read");
+  }
   if (isRedisFault(name, message)) {
     return /^(ReplyError: )?OOM/.test(message)
       ? new ServiceError("redis_full", "there is no room for more work right now", {

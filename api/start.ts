@@ -9,6 +9,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
+import { hardenedOptions, hardenServer } from "./harden-server.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
@@ -69,6 +70,10 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       keyPrefix: config.keyPrefix,
       apiKeys: config.apiKeys,
       maxBodyBytes: config.maxBodyBytes,
+      maxBodyKeys: config.maxBodyKeys,
+      bodyTimeoutMs: config.bodyTimeoutMs,
+      corsOrigins: config.corsOrigins,
+      trustProxy: config.trustProxy,
       maxBatchRows: config.maxBatchRows,
       maxBatchBytes: config.maxBatchBytes,
       uploadKeepMs: config.batchUploadKeepMs,
@@ -87,7 +92,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       },
       onClose: releasers.add,
     });
-    const server = createServer({ requestTimeout: 0, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
+    const server = createServer(hardenedOptions, app);
+    hardenServer(server);
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(config.port, config.host, () => {

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { withSecretFiles } from "@millrace/shared/secret-files.js";
 import { runDemo } from "./demo.js";
 import { sampleOf, startStack } from "./start-stack.js";
 
@@ -26,7 +27,7 @@ async function start(args: readonly string[]): Promise<number> {
   });
   try {
     if (demo) {
-      const secret = stack.webhookSecret ?? (process.env.WEBHOOK_SECRET as string).split(/\s+/)[0];
+      const secret = stack.webhookSecret ?? (withSecretFiles(process.env).env.WEBHOOK_SECRET as string).split(/\s+/)[0];
       if (stack.apiKey === null) throw new Error("the demo makes a key of its own: unset API_KEYS and API_KEYS_FILE");
       return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, secret as string, say), stack.broken])) ? 0 : 1;
     }

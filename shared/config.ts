@@ -1,12 +1,14 @@
 import { readFileSync, statSync } from "node:fs";
+import { isIP } from "node:net";
 import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { type ApiKey, parseApiKeys } from "./api-keys.js";
 import { parseRedisUrl, type RedisTarget } from "./redis-url.js";
+import { type Environment, withSecretFiles } from "./secret-files.js";
 import { parseAllowances, type WebhookAllowances } from "./webhook-target.js";
 
 /** The environment is read here and nowhere else. */
-export type Environment = Record<string, string | undefined>;
+export type { Environment } from "./secret-files.js";
 
 /** One or more settings are missing or wrong; `message` lists every one by its variable's name. */
 export class ConfigError extends Error {
@@ -81,6 +83,27 @@ const allowHosts = z
     }
   });
 
+const origins = z
+  .string()
+  .default("")
+  .transform((text) => text.split(/[\s,]+/).filter(Boolean))
+  .pipe(z.array(z.string().regex(/^https?:\/\/[^/\s*]+$/, "must be origins such as https://example.com")));
+
+const proxies = z
+  .string()
+  .default("")
+  .transform((text, context): number | string[] => {
+    if (/^\d{0,2}$/.test(text)) return Number(text);
+    const entries = text.split(/[\s,]+/).filter(Boolean);
+    for (const entry of entries) {
+      const [address = "", bits] = entry.split("/");
+      if (isIP(address) !== 0 && (bits === undefined || /^\d{1,3}$/.test(bits))) continue;
+      context.addIssue({ code: "custom", message: "must be a number of proxies, or addresses and ranges" });
+      return z.NEVER;
+    }
+    return entries;
+  });
+
 const apiSettings = z.object({
   ...commonSettings,
   PORT: whole(0, 65_535, 3000),
@@ -88,6 +111,10 @@ const apiSettings = z.object({
   API_KEYS: z.string().optional(),
   API_KEYS_FILE: z.string().optional(),
   MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
+  MAX_BODY_KEYS: whole(1, 100_000_000, 10_000),
+  BODY_TIMEOUT_SECONDS: whole(1, 86_400, 120),
+  CORS_ORIGINS: origins,
+  TRUST_PROXY: proxies,
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
@@ -134,6 +161,14 @@ export interface ApiConfig extends CommonConfig {
   host: string;
   apiKeys: ApiKey[];
   maxBodyBytes: number;
+  /** Members of all objects of a JSON body. */
+  maxBodyKeys: number;
+  /** How long a body that is no upload may take to arrive. */
+  bodyTimeoutMs: number;
+  /** Origins whose pages may call the API. */
+  corsOrigins: string[];
+  /** How many proxies stand in front, or the addresses that are proxies. */
+  trustProxy: number | string[];
   maxQueueDepth: number;
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
@@ -163,8 +198,10 @@ export interface WorkerConfig extends CommonConfig {
 }
 
 /** The API's settings. Throws a ConfigError that lists every problem. */
-export function readApiConfig(env: Environment): ApiConfig {
-  const { settings, problems } = read(apiSettings, env);
+export function readApiConfig(environment: Environment): ApiConfig {
+  const { env, problems: unread } = withSecretFiles(environment);
+  const { settings, problems: wrong } = read(apiSettings, env);
+  const problems = [...unread, ...wrong];
   const apiKeys = problemsInto(problems, () => readApiKeys(env.API_KEYS, env.API_KEYS_FILE)) ?? [];
   if (settings === null || problems.length > 0) throw new ConfigError(problems);
   return {
@@ -173,6 +210,10 @@ export function readApiConfig(env: Environment): ApiConfig {
     host: settings.HOST,
     apiKeys,
     maxBodyBytes: settings.MAX_BODY_BYTES,
+    maxBodyKeys: settings.MAX_BODY_KEYS,
+    bodyTimeoutMs: settings.BODY_TIMEOUT_SECONDS * 1000,
+    corsOrigins: settings.CORS_ORIGINS,
+    trustProxy: settings.TRUST_PROXY,
     maxQueueDepth: settings.MAX_QUEUE_DEPTH,
     maxBatchRows: settings.MAX_BATCH_ROWS,
     maxBatchBytes: settings.MAX_BATCH_BYTES,
@@ -183,8 +224,10 @@ export function readApiConfig(env: Environment): ApiConfig {
 }
 
 /** A worker's settings. Throws a ConfigError that lists every problem. */
-export function readWorkerConfig(env: Environment): WorkerConfig {
-  const { settings, problems } = read(workerSettings, env);
+export function readWorkerConfig(environment: Environment): WorkerConfig {
+  const { env, problems: unread } = withSecretFiles(environment);
+  const { settings, problems: wrong } = read(workerSettings, env);
+  const problems = [...unread, ...wrong];
   const modelsDir = env.MODELS_DIR || "./models";
   const inferring = (env.WORKER_ROLES || "inference").includes("inference");
   if (inferring && !statSync(modelsDir, { throwIfNoEntry: false })?.isDirectory()) {

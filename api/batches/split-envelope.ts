@@ -1,4 +1,5 @@
 import { ServiceError } from "@millrace/shared/errors.js";
+import { checkJson } from "../check-json.js";
 
 export interface EnvelopeOptions {
   /** The largest element of `inputs`, and the largest of all other members together. */
@@ -9,6 +10,7 @@ export interface EnvelopeOptions {
   onTooLong(): void;
 }
 
+const mostOptionKeys = 1000;
 const quote = 0x22;
 const backslash = 0x5c;
 const comma = 0x2c;
@@ -63,9 +65,11 @@ export class EnvelopeSplitter {
     if (this.#state !== "outside") throw malformed();
     let envelope: unknown;
     try {
-      envelope = JSON.parse(Buffer.concat(this.#outside).toString());
-    } catch {
-      throw malformed();
+      const outside = Buffer.concat(this.#outside);
+      checkJson(outside, { maxBodyKeys: mostOptionKeys });
+      envelope = JSON.parse(outside.toString());
+    } catch (fault) {
+      throw fault instanceof ServiceError ? fault : malformed();
     }
     if (typeof envelope !== "object" || envelope === null || Array.isArray(envelope)) {
       throw invalid("expected an object with inputs", "");

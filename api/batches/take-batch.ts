@@ -63,6 +63,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     const reading = read(deps, upload, version, stage);
     const digest = await readUpload(request, {
       maxBytes: deps.maxBatchBytes,
+      limitName: "MAX_BATCH_BYTES",
       digest: idempotencyKey !== null,
       idleMs,
       async onBytes(bytes) {

@@ -1,11 +1,12 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { predictionStatuses } from "@millrace/shared/prediction.js";
-import express, { type RequestHandler, type Response, Router } from "express";
+import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";
-import { acceptsJson, isJson, wantsJson } from "../http-preferences.js";
+import { acceptsJson, wantsJson } from "../http-preferences.js";
 import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
 import { lookUpPrediction } from "../look-up-prediction.js";
+import { type JsonBodyLimits, jsonBody } from "../read-json.js";
 import { onlyQuery, preferredWait, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { idempotencyKeyOf, parseSubmission } from "../submission.js";
@@ -13,17 +14,17 @@ import { markJoined, type SubmitDependencies, type Submitted, submitPrediction }
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
 export function submissionRoutes(
-  deps: SubmitDependencies & { maxBodyBytes: number; mayPredict: RequestHandler; mayRead: RequestHandler },
+  deps: SubmitDependencies & JsonBodyLimits & { mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
-  const jsonBody = express.json({ limit: deps.maxBodyBytes, strict: false, type: isJson });
+  const readBody = jsonBody(deps);
 
   resource(router, "/v1/models/:model/predictions", {
     post: [
       deps.mayPredict,
       acceptsJson,
       wantsJson,
-      jsonBody,
+      readBody,
       async (request, response) => {
         onlyQuery(request);
         const wait = preferredWait(request);

@@ -1,10 +1,12 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { Queue } from "bullmq";
-import { type RequestHandler, Router } from "express";
+import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import type { ModelDirectory } from "../model-directory.js";
+import { sendProblem } from "../problem.js";
 import { readableJob } from "../readable-job.js";
+import { pageHeaders } from "../security-headers.js";
 
 const basePath = "/admin/queues";
 
@@ -63,7 +65,10 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
     options: { uiConfig: { boardTitle: "Millrace" } },
   });
   const handle = server.getRouter() as RequestHandler;
+  const headers = pageHeaders({ inlineStyles: true });
   return (request, response, next) => {
+    headers(request, response, () => undefined);
+    tellProblems(response);
     for (const { keys, name } of deps.directory.all()) {
       if (queues.has(name)) continue;
       for (const queueName of [name, keys.batchQueueName, keys.webhookQueueName]) {
@@ -80,5 +85,21 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
       }
     }
     handle(request, response, next);
+  };
+}
+
+/** The board tells its errors in words of its own; here they are told like all others. */
+function tellProblems(response: Response): void {
+  const json = response.json.bind(response);
+  response.json = (body: unknown) => {
+    const { statusCode } = response;
+    if (statusCode < 400) return json(body);
+    response.json = json;
+    if (statusCode === 405) sendProblem(response, new ServiceError("method_not_allowed", "the queue page only shows"));
+    else if (statusCode === 404) sendProblem(response, new ServiceError("not_found", "there is no such queue or job"));
+    else if (statusCode < 500)
+      sendProblem(response, new ServiceError("malformed_request", "the queue page cannot do that"));
+    else sendProblem(response, new ServiceError("internal_error", "the queue page failed"));
+    return response;
   };
 }
