@@ -67,6 +67,7 @@ function unreadable(code: string | undefined): [code: ErrorCode, detail: string]
   if (code === "HPE_HEADER_OVERFLOW") {
     return ["headers_too_large", `the headers may have ${largestHeadersBytes} bytes at the most`];
   }
+  if (code === "HPE_CHUNK_EXTENSIONS_OVERFLOW") return ["body_too_large", "the chunks have too many extensions"];
   if (code === "ERR_HTTP_REQUEST_TIMEOUT") return ["request_timeout", "the request did not come in time"];
   return ["malformed_request", "the request is not HTTP that can be read"];
 }

@@ -72,6 +72,12 @@ export function problemJson(error: ServiceError, requestId: string): string {
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
 export function problemHandler(log: Logger): ErrorRequestHandler {
   return (fault: unknown, request, response, _next) => {
+    // Whoever went away, or was told already, is owed no answer, and it is nobody's fault here.
+    if (request.destroyed && !request.complete) {
+      log.debug("the client went away", { request_id: response.locals.requestId });
+      response.destroy();
+      return;
+    }
     const error = asServiceError(fault);
     const line = { request_id: response.locals.requestId, code: error.code, error: error.cause ?? undefined };
     if (error.code === "internal_error") log.error(`${request.method} failed`, { ...line, error: fault });

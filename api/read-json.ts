@@ -2,6 +2,7 @@ import { isUtf8 } from "node:buffer";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Request, RequestHandler } from "express";
 import { passOver, readUpload } from "./batches/read-upload.js";
+import { BytePieces } from "./byte-pieces.js";
 import { type JsonLimits, parseCheckedJson } from "./check-json.js";
 
 export interface JsonBodyLimits extends JsonLimits {
@@ -10,6 +11,9 @@ export interface JsonBodyLimits extends JsonLimits {
 }
 
 const idleMs = 60_000;
+/** Each chunk costs as much as hundreds of bytes, so chunks of a few bytes are taken only as long as they are few. */
+const manyPieces = 10_000;
+const smallestPieceBytes = 16;
 
 /**
  * Reads a JSON body into `request.body`. What is too large is refused as soon as that is known, not when all of it has
@@ -47,19 +51,30 @@ function readPlain(
     failed(tooLarge());
     return;
   }
-  const pieces: Buffer[] = [];
-  let total = 0;
-  const onData = (piece: Buffer) => {
-    total += piece.length;
-    if (total <= maxBytes) {
-      pieces.push(piece);
-      return;
-    }
+  // Mostly all of it comes at once.
+  let first: Buffer | null = null;
+  const pieces = new BytePieces();
+  let count = 0;
+  const refuse = (fault: ServiceError) => {
+    pieces.clear();
     request.off("data", onData);
     request.off("end", onEnd);
-    failed(tooLarge());
+    failed(fault);
   };
-  const onEnd = () => done(pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces, total));
+  const onData = (piece: Buffer) => {
+    count += 1;
+    if (first === null && piece.length <= maxBytes) {
+      first = piece;
+      return;
+    }
+    if (pieces.length === 0 && first !== null) pieces.push(first);
+    if (pieces.length + piece.length > maxBytes) return refuse(tooLarge());
+    pieces.push(piece);
+    if (count > manyPieces && pieces.length < smallestPieceBytes * count) {
+      refuse(new ServiceError("malformed_request", "the chunks of the body are too small"));
+    }
+  };
+  const onEnd = () => done(pieces.length === 0 && first !== null ? first : pieces.take());
   request.on("data", onData);
   request.on("end", onEnd);
   // A caller who goes away in the middle is owed no answer.
@@ -67,7 +82,7 @@ function readPlain(
 }
 
 async function readPacked(request: Request, maxBytes: number): Promise<Buffer> {
-  const pieces: Buffer[] = [];
+  const pieces = new BytePieces();
   await readUpload(request, {
     maxBytes,
     limitName: "MAX_BODY_BYTES",
@@ -77,7 +92,7 @@ async function readPacked(request: Request, maxBytes: number): Promise<Buffer> {
       pieces.push(bytes);
     },
   });
-  return Buffer.concat(pieces);
+  return pieces.take();
 }
 
 const tooLarge = () => new ServiceError("body_too_large", "the body is larger than MAX_BODY_BYTES");

@@ -1,7 +1,11 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { pointerSegment } from "@millrace/shared/packer.js";
 import { z } from "zod";
+import { parseCheckedJson } from "../check-json.js";
 import { metadataSchema } from "../submission.js";
+
+/** 4 KiB hold no more. */
+const mostMetadataKeys = 1000;
 
 /** What may be said of a batch beside its inputs. */
 const optionsSchema = z.strictObject({
@@ -54,8 +58,8 @@ export function readBatchQuery(query: Record<string, unknown>): BatchOptions {
 
 function parsedMetadata(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseCheckedJson(Buffer.from(text), { maxBodyKeys: mostMetadataKeys });
   } catch {
-    throw new ServiceError("bad_query", "metadata must be a JSON object");
+    throw new ServiceError("bad_query", "metadata must be a JSON object, no key of which is there twice");
   }
 }

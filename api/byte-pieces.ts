@@ -1,0 +1,51 @@
+const blockBytes = 16 * 1024;
+
+/**
+ * Bytes that come in pieces and are wanted as a whole. Small pieces are put together as they come: a million of one byte
+ * each would take a hundred times their size as objects.
+ */
+export class BytePieces {
+  #pieces: Buffer[] = [];
+  #block: Buffer | null = null;
+  #used = 0;
+  #length = 0;
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Adds a copy of the bytes. */
+  push(bytes: Buffer): void {
+    this.#length += bytes.length;
+    if (bytes.length >= blockBytes) {
+      this.#endBlock();
+      this.#pieces.push(Buffer.from(bytes));
+      return;
+    }
+    if (this.#block !== null && this.#used + bytes.length > blockBytes) this.#endBlock();
+    this.#block ??= Buffer.allocUnsafe(blockBytes);
+    bytes.copy(this.#block, this.#used);
+    this.#used += bytes.length;
+  }
+
+  /** All of it, after which there is nothing. */
+  take(): Buffer {
+    this.#endBlock();
+    const whole = this.#pieces.length === 1 ? (this.#pieces[0] as Buffer) : Buffer.concat(this.#pieces, this.#length);
+    this.clear();
+    return whole;
+  }
+
+  clear(): void {
+    this.#pieces = [];
+    this.#block = null;
+    this.#used = 0;
+    this.#length = 0;
+  }
+
+  #endBlock(): void {
+    if (this.#block !== null) this.#pieces.push(this.#block.subarray(0, this.#used));
+    this.#block = null;
+    this.#used = 0;
+  }
+}
