@@ -1,4 +1,3 @@
-import type { ApiKey } from "@millrace/shared/api-keys.js";
 import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
@@ -7,17 +6,20 @@ import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express } from "express";
 import type { Accept } from "./accept-together.js";
 import { createAudit } from "./audit.js";
-import { authenticator, requireScope } from "./authenticate.js";
+import { requireScope } from "./authenticate.js";
 import { crossOrigin } from "./cross-origin.js";
 import { strictRequest } from "./harden-server.js";
+import type { KeyRing } from "./key-ring.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
 import { problemHandler } from "./problem.js";
+import type { RateLimits } from "./rate-limits.js";
 import { bodyDeadline, requestContext } from "./request-context.js";
 import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
+import { keyRoutes } from "./routes/keys.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
 import { predictionRoutes } from "./routes/prediction.js";
@@ -33,7 +35,8 @@ export interface AppDependencies {
   metrics: ApiMetrics;
   log: Logger;
   keyPrefix: string;
-  apiKeys: readonly ApiKey[];
+  keyRing: KeyRing;
+  limits: RateLimits | null;
   maxBodyBytes: number;
   maxBodyKeys: number;
   bodyTimeoutMs: number;
@@ -61,11 +64,10 @@ export function createApp(deps: AppDependencies): Express {
   app.disable("etag");
   app.set("query parser", "simple");
   app.set("trust proxy", deps.trustProxy);
-  const authenticate = authenticator(deps.apiKeys);
-  const audit = createAudit(deps.log);
-  const mayRead = requireScope("read", authenticate, audit);
-  const mayPredict = requireScope("predict", authenticate, audit);
-  const mayAdmin = requireScope("admin", authenticate, audit);
+  const door = { ...deps, audit: createAudit(deps.log) };
+  const mayRead = requireScope("read", door);
+  const mayPredict = requireScope("predict", door);
+  const mayAdmin = requireScope("admin", door);
 
   app.use(requestContext(deps.metrics));
   app.use(answerHeaders);
@@ -85,6 +87,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
+  app.use(keyRoutes({ ...deps, mayAdmin }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");

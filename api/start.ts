@@ -10,10 +10,12 @@ import { createReleasers } from "@millrace/shared/releasers.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { hardenedOptions, hardenServer } from "./harden-server.js";
+import { KeyRing } from "./key-ring.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
 import { queueDepths } from "./queue-depths.js";
+import { RateLimits } from "./rate-limits.js";
 
 const redisDeadlineMs = 10_000;
 
@@ -47,6 +49,18 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     await notices.start();
     releasers.add(() => notices.close());
 
+    const keyRing = new KeyRing({
+      redis,
+      subscriber,
+      prefix: config.keyPrefix,
+      log,
+      fixed: config.apiKeys,
+      file: config.apiKeysFile,
+      inFile: config.apiKeysInFile,
+    });
+    releasers.add(() => keyRing.close());
+    await keyRing.start();
+
     const metrics = createApiMetrics(async () => {
       const depths = await Promise.all(
         directory
@@ -68,7 +82,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       metrics,
       log,
       keyPrefix: config.keyPrefix,
-      apiKeys: config.apiKeys,
+      keyRing,
+      limits: RateLimits.of(redis, config.keyPrefix, config.rateLimits),
       maxBodyBytes: config.maxBodyBytes,
       maxBodyKeys: config.maxBodyKeys,
       bodyTimeoutMs: config.bodyTimeoutMs,

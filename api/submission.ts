@@ -1,8 +1,8 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf } from "@millrace/shared/keys.js";
-import { pointerSegment } from "@millrace/shared/packer.js";
 import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
 import { z } from "zod";
+import { parseBody } from "./parse-body.js";
 
 const yearMs = 366 * 86_400_000;
 const largestMetadataBytes = 4096;
@@ -45,18 +45,7 @@ const submissionSchema = z
 export type Submission = z.infer<typeof submissionSchema>;
 
 /** Reads a submission. Throws `invalid_request` with everything that is wrong with it. */
-export function parseSubmission(body: unknown): Submission {
-  const parsed = submissionSchema.safeParse(body);
-  if (parsed.success) return parsed.data;
-  const complaints = parsed.error.issues.flatMap((issue) => {
-    const pointer = issue.path.map((segment) => pointerSegment(String(segment))).join("");
-    if (issue.code !== "unrecognized_keys") return [{ detail: issue.message, pointer }];
-    return issue.keys.map((key) => ({ detail: `unknown field "${key}"`, pointer: pointer + pointerSegment(key) }));
-  });
-  const [first] = complaints;
-  const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
-  throw new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
-}
+export const parseSubmission = (body: unknown): Submission => parseBody(submissionSchema, body);
 
 /** Metadata is handed back as JSON, so it must be small, and flat enough to be written. */
 function metadataFault(metadata: Record<string, unknown>): string | null {

@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 import { withSecretFiles } from "@millrace/shared/secret-files.js";
 import { runDemo } from "./demo.js";
+import { keysUsage, runKeys } from "./keys.js";
 import { sampleOf, startStack } from "./start-stack.js";
 
 const usage = `usage: millrace <command>
 
   start [--demo]   find or start Redis, then run one API and one worker with every model in models/
                    --demo: run predictions on the shipped samples, print what came back, and end
-`;
+${keysUsage}`;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
@@ -61,6 +62,7 @@ async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<voi
 async function main(): Promise<number> {
   const [command, ...args] = process.argv.slice(2);
   if (command === "start") return start(args);
+  if (command === "keys") return runKeys(args, process.env, say);
   process.stderr.write(usage);
   return command === undefined || command === "help" || command === "--help" ? 0 : 2;
 }

@@ -83,6 +83,12 @@ const allowHosts = z
     }
   });
 
+const limit = z
+  .string()
+  .regex(/^(off|[1-9]\d{0,9})$/, "must be a whole number from 1, or off")
+  .transform((text) => (text === "off" ? null : Number(text)))
+  .default(null);
+
 const origins = z
   .string()
   .default("")
@@ -115,6 +121,9 @@ const apiSettings = z.object({
   BODY_TIMEOUT_SECONDS: whole(1, 86_400, 120),
   CORS_ORIGINS: origins,
   TRUST_PROXY: proxies,
+  RATE_LIMIT_PER_MINUTE: limit,
+  RATE_LIMIT_ROWS_PER_MINUTE: limit,
+  FAILED_LOGINS_PER_MINUTE: limit,
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
@@ -159,7 +168,13 @@ export interface CommonConfig {
 export interface ApiConfig extends CommonConfig {
   port: number;
   host: string;
+  /** From API_KEYS. */
   apiKeys: ApiKey[];
+  /** From API_KEYS_FILE, which is watched. */
+  apiKeysInFile: ApiKey[];
+  apiKeysFile: string | undefined;
+  /** Of a key, and refused keys of an address, a minute; null: any number. */
+  rateLimits: { requestsPerMinute: number | null; rowsPerMinute: number | null; failuresPerMinute: number | null };
   maxBodyBytes: number;
   /** Members of all objects of a JSON body. */
   maxBodyKeys: number;
@@ -202,13 +217,20 @@ export function readApiConfig(environment: Environment): ApiConfig {
   const { env, problems: unread } = withSecretFiles(environment);
   const { settings, problems: wrong } = read(apiSettings, env);
   const problems = [...unread, ...wrong];
-  const apiKeys = problemsInto(problems, () => readApiKeys(env.API_KEYS, env.API_KEYS_FILE)) ?? [];
+  const apiKeys = problemsInto(problems, () => readApiKeys(env.API_KEYS, env.API_KEYS_FILE));
   if (settings === null || problems.length > 0) throw new ConfigError(problems);
   return {
     ...common(settings),
     port: settings.PORT,
     host: settings.HOST,
-    apiKeys,
+    apiKeys: apiKeys?.listed ?? [],
+    apiKeysInFile: apiKeys?.inFile ?? [],
+    apiKeysFile: env.API_KEYS_FILE || undefined,
+    rateLimits: {
+      requestsPerMinute: settings.RATE_LIMIT_PER_MINUTE,
+      rowsPerMinute: settings.RATE_LIMIT_ROWS_PER_MINUTE,
+      failuresPerMinute: settings.FAILED_LOGINS_PER_MINUTE,
+    },
     maxBodyBytes: settings.MAX_BODY_BYTES,
     maxBodyKeys: settings.MAX_BODY_KEYS,
     bodyTimeoutMs: settings.BODY_TIMEOUT_SECONDS * 1000,
@@ -283,8 +305,9 @@ function problemsInto<T>(problems: string[], step: () => T): T | undefined {
   }
 }
 
-function readApiKeys(list: string | undefined, file: string | undefined): ApiKey[] {
-  const keys = parseApiKeys(list ?? "", "API_KEYS");
+function readApiKeys(list: string | undefined, file: string | undefined): { listed: ApiKey[]; inFile: ApiKey[] } {
+  const listed = parseApiKeys(list ?? "", "API_KEYS");
+  let inFile: ApiKey[] = [];
   if (file) {
     let text: string;
     try {
@@ -292,10 +315,10 @@ function readApiKeys(list: string | undefined, file: string | undefined): ApiKey
     } catch (fault) {
       throw new Error(`API_KEYS_FILE cannot be read (${(fault as NodeJS.ErrnoException).code})`);
     }
-    keys.push(...parseApiKeys(text, "API_KEYS_FILE"));
+    inFile = parseApiKeys(text, "API_KEYS_FILE");
   }
-  if (keys.length === 0) {
+  if (listed.length + inFile.length === 0) {
     throw new Error("API_KEYS is missing: name:sha256hex[:scope+scope], or API_KEYS_FILE with one a line");
   }
-  return keys;
+  return { listed, inFile };
 }

@@ -92,7 +92,8 @@ describe("settings", () => {
     const dir = await mkdtemp(join(tmpdir(), "millrace-keys-"));
     const file = join(dir, "keys");
     await writeFile(file, `# who may do what\nbob:${"B".repeat(64)}:read+admin\n\ncarol:${hash}\n`);
-    const { apiKeys } = readApiConfig({ ...complete, API_KEYS_FILE: file });
+    const { apiKeys: listed, apiKeysInFile } = readApiConfig({ ...complete, API_KEYS_FILE: file });
+    const apiKeys = [...listed, ...apiKeysInFile];
     expect(apiKeys.map(({ owner, scopes }) => [owner, [...scopes].sort()])).toEqual([
       ["alice", ["predict", "read"]],
       ["bob", ["admin", "read"]],

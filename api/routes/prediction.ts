@@ -3,6 +3,7 @@ import type { Caller } from "../authenticate.js";
 import { awaitPrediction } from "../await-prediction.js";
 import { cancelPrediction, readRetryable } from "../end-prediction.js";
 import { acceptsJson } from "../http-preferences.js";
+import type { RateLimits } from "../rate-limits.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { streamEvents } from "../stream-events.js";
@@ -11,7 +12,7 @@ import { type SubmitDependencies, submitPrediction } from "../submit-prediction.
 
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
 export function predictionRoutes(
-  deps: SubmitDependencies & { mayPredict: RequestHandler; mayRead: RequestHandler },
+  deps: SubmitDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
 
@@ -62,6 +63,7 @@ export function predictionRoutes(
         const { owner } = response.locals.caller as Caller;
         const of = request.params.id as string;
         const { input, metadata, model, version } = await readRetryable(deps, owner, of);
+        await deps.limits?.rows(response.locals.caller as Caller, 1, response);
         const submitted = await submitPrediction(deps, {
           model: model.name,
           owner,
