@@ -22,6 +22,7 @@ import { deliveryRoutes } from "./routes/deliveries.js";
 import { keyRoutes } from "./routes/keys.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
+import { pageRoutes } from "./routes/pages.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
@@ -35,6 +36,8 @@ export interface AppDependencies {
   metrics: ApiMetrics;
   log: Logger;
   keyPrefix: string;
+  /** Of this release. */
+  version: string;
   keyRing: KeyRing;
   limits: RateLimits | null;
   maxBodyBytes: number;
@@ -85,6 +88,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
   app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
+  app.use(pageRoutes({ version: deps.version }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
   app.use(keyRoutes({ ...deps, mayAdmin }));

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
+import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
@@ -17,6 +18,7 @@ import { Notices } from "./notices.js";
 import { queueDepths } from "./queue-depths.js";
 import { RateLimits } from "./rate-limits.js";
 
+const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
 const redisDeadlineMs = 10_000;
 
 export interface RunningApi {
@@ -82,6 +84,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       metrics,
       log,
       keyPrefix: config.keyPrefix,
+      version,
       keyRing,
       limits: RateLimits.of(redis, config.keyPrefix, config.rateLimits),
       maxBodyBytes: config.maxBodyBytes,

@@ -1,14 +1,14 @@
 import { ServiceError } from "@millrace/shared/errors.js";
-import { pointerSegment } from "@millrace/shared/packer.js";
 import { z } from "zod";
 import { parseCheckedJson } from "../check-json.js";
+import { parseBody } from "../parse-body.js";
 import { metadataSchema } from "../submission.js";
 
 /** 4 KiB hold no more. */
 const mostMetadataKeys = 1000;
 
 /** What may be said of a batch beside its inputs. */
-const optionsSchema = z.strictObject({
+export const batchOptionsSchema = z.strictObject({
   version: z.string().max(16).optional(),
   priority: z.int().min(0).max(1000).default(0),
   cache: z.boolean().default(true),
@@ -21,21 +21,11 @@ const optionsSchema = z.strictObject({
     .optional(),
 });
 
-export type BatchOptions = z.infer<typeof optionsSchema>;
+export type BatchOptions = z.infer<typeof batchOptionsSchema>;
 
 /** Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong. */
-export function parseBatchOptions(options: Record<string, unknown>): BatchOptions {
-  const parsed = optionsSchema.safeParse(options);
-  if (parsed.success) return parsed.data;
-  const complaints = parsed.error.issues.flatMap((issue) => {
-    const pointer = issue.path.map((segment) => pointerSegment(String(segment))).join("");
-    if (issue.code !== "unrecognized_keys") return [{ detail: issue.message, pointer }];
-    return issue.keys.map((key) => ({ detail: `unknown field "${key}"`, pointer: pointer + pointerSegment(key) }));
-  });
-  const [first] = complaints;
-  const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
-  throw new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
-}
+export const parseBatchOptions = (options: Record<string, unknown>): BatchOptions =>
+  parseBody(batchOptionsSchema, options);
 
 /** Query parameters that may stand for options. */
 export const batchQuery = ["version", "priority", "cache", "metadata", "webhook"] as const;
@@ -50,7 +40,7 @@ export function readBatchQuery(query: Record<string, unknown>): BatchOptions {
     ...(metadata !== undefined && { metadata: parsedMetadata(String(metadata)) }),
     ...(webhook !== undefined && { webhook: { url: webhook } }),
   };
-  const parsed = optionsSchema.safeParse(options);
+  const parsed = batchOptionsSchema.safeParse(options);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   throw new ServiceError("bad_query", `${String(issue?.path[0])}: ${issue?.message}`);
