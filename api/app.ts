@@ -3,11 +3,10 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
-import express, { type Express } from "express";
+import express, { type Express, type RequestHandler } from "express";
 import type { Accept } from "./accept-together.js";
 import { createAudit } from "./audit.js";
 import { requireScope } from "./authenticate.js";
-import { crossOrigin } from "./cross-origin.js";
 import { strictRequest } from "./harden-server.js";
 import type { KeyRing } from "./key-ring.js";
 import type { ApiMetrics } from "./metrics.js";
@@ -43,8 +42,8 @@ export interface AppDependencies {
   maxBodyBytes: number;
   maxBodyKeys: number;
   bodyTimeoutMs: number;
-  /** Origins whose pages may call; none: no answer has a CORS header. */
-  corsOrigins: readonly string[];
+  /** Lets pages of some origins call; null: no answer has a CORS header. */
+  crossOrigin: RequestHandler | null;
   /** Which proxies in front are believed about the caller's address. */
   trustProxy: number | readonly string[];
   maxBatchRows: number;
@@ -80,7 +79,7 @@ export function createApp(deps: AppDependencies): Express {
     if (deps.stopping()) response.setHeader("Connection", "close");
     next();
   });
-  if (deps.corsOrigins.length > 0) app.use(crossOrigin(deps.corsOrigins));
+  if (deps.crossOrigin !== null) app.use(deps.crossOrigin);
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
   app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));

@@ -50,6 +50,7 @@ export class KeyRing {
   /** By the first bytes of the digest, which tell nobody anything of a key; the rest is compared in constant time. */
   #entries = new Map<number, Entry[]>();
   #uses = new Map<string, number>();
+  #reading: Promise<void> = Promise.resolve();
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #onFile = () => this.#readFile();
   readonly #look = () => {
@@ -107,9 +108,14 @@ export class KeyRing {
     }
   }
 
-  async #readRedis(): Promise<void> {
-    this.#fromRedis = await listKeys(this.#options.redis, this.#options.prefix);
-    this.#index();
+  /** One reading after the other, so that what was read first never takes the place of what was read last. */
+  #readRedis(): Promise<void> {
+    const read = async () => {
+      this.#fromRedis = await listKeys(this.#options.redis, this.#options.prefix);
+      this.#index();
+    };
+    this.#reading = this.#reading.then(read, read);
+    return this.#reading;
   }
 
   #index(): void {

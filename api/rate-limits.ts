@@ -69,11 +69,6 @@ export class RateLimits {
     this.#failures = limiter("failures", settings.failuresPerMinute, true);
   }
 
-  /** Null where nothing is limited, so that it costs nothing. */
-  static of(redis: RedisClient, prefix: string, settings: RateLimitSettings): RateLimits | null {
-    return Object.values(settings).every((limit) => limit === null) ? null : new RateLimits(redis, prefix, settings);
-  }
-
   /** The most rows that a request can ever have; a larger one need not be read to its end. */
   get mostRows(): number {
     return this.#rows?.points ?? Number.POSITIVE_INFINITY;

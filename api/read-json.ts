@@ -1,7 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Request, RequestHandler } from "express";
-import { passOver, readUpload } from "./batches/read-upload.js";
+import { readUpload } from "./batches/read-upload.js";
 import { BytePieces } from "./byte-pieces.js";
 import { type JsonLimits, parseCheckedJson } from "./check-json.js";
 
@@ -31,13 +31,9 @@ export function jsonBody(limits: JsonBodyLimits): RequestHandler {
       }
       next();
     };
-    const failed = (fault: unknown) => {
-      next(fault);
-      passOver(request);
-    };
     if (request.headers["content-encoding"] !== undefined) {
-      readPacked(request, limits.maxBodyBytes).then(done, failed);
-    } else readPlain(request, limits.maxBodyBytes, done, failed);
+      readPacked(request, limits.maxBodyBytes).then(done, next);
+    } else readPlain(request, limits.maxBodyBytes, done, next);
   };
 }
 

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Request, RequestHandler, Response } from "express";
+import { passOver } from "./batches/read-upload.js";
 import type { ApiMetrics } from "./metrics.js";
 import { sendProblem } from "./problem.js";
 
@@ -10,12 +11,13 @@ const isUpload = /^\/v1\/models\/[^/]+\/batches$/;
 
 /**
  * Refuses a request whose body does not come within `deadlineMs`; uploads take as long as they take, while something
- * arrives.
+ * arrives. Whoever has its answer and goes on sending is read past for a moment only.
  */
 export function bodyDeadline(deadlineMs: number): RequestHandler {
   return (request, response, next) => {
     const { headers, method } = request;
     const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
+    if (hasBody) response.once("finish", () => passOver(request));
     if (hasBody && !(method === "POST" && isUpload.test(request.path))) {
       const timer = setTimeout(() => {
         response.once("close", () => request.destroy());

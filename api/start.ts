@@ -16,7 +16,6 @@ import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
 import { queueDepths } from "./queue-depths.js";
-import { RateLimits } from "./rate-limits.js";
 
 const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
 const redisDeadlineMs = 10_000;
@@ -62,6 +61,13 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     });
     releasers.add(() => keyRing.close());
     await keyRing.start();
+    // What nobody asked for is not even loaded.
+    const limited = Object.values(config.rateLimits).some((limit) => limit !== null);
+    const limits = limited
+      ? new (await import("./rate-limits.js")).RateLimits(redis, config.keyPrefix, config.rateLimits)
+      : null;
+    const crossOrigin =
+      config.corsOrigins.length > 0 ? (await import("./cross-origin.js")).crossOrigin(config.corsOrigins) : null;
 
     const metrics = createApiMetrics(async () => {
       const depths = await Promise.all(
@@ -86,11 +92,11 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       keyPrefix: config.keyPrefix,
       version,
       keyRing,
-      limits: RateLimits.of(redis, config.keyPrefix, config.rateLimits),
+      limits,
       maxBodyBytes: config.maxBodyBytes,
       maxBodyKeys: config.maxBodyKeys,
       bodyTimeoutMs: config.bodyTimeoutMs,
-      corsOrigins: config.corsOrigins,
+      crossOrigin,
       trustProxy: config.trustProxy,
       maxBatchRows: config.maxBatchRows,
       maxBatchBytes: config.maxBatchBytes,

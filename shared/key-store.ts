@@ -97,8 +97,9 @@ export async function noteUses(redis: RedisClient, prefix: string, uses: Readonl
   if (uses.size > 0) await redis.hset(usesName(prefix), Object.fromEntries(uses));
 }
 
+/** Null for what cannot be read, which then is no key; the others go on. */
 function decode(id: string, text: string, lastUsed: string | null): StoredKey | null {
-  const parsed = storedKeySchema.safeParse(JSON.parse(text));
+  const parsed = storedKeySchema.safeParse(parseJson(text));
   if (!parsed.success) return null;
   const { created_at: createdAt, expires_at: expiresAt, owner, scopes: grants, sha256: sha256Hex } = parsed.data;
   const granted = readGrants(grants);
@@ -113,4 +114,12 @@ function decode(id: string, text: string, lastUsed: string | null): StoredKey | 
     lastUsedAt: lastUsed === null ? null : Number(lastUsed),
     ...granted,
   };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }

@@ -12,9 +12,15 @@ import { pageHeaders } from "../security-headers.js";
 export function pageRoutes({ version }: { version: string }): Router {
   const router = Router();
   const headers = pageHeaders();
-  const document = openApiDocument(version);
-  const documentJson = JSON.stringify(document);
-  const docs = docsPage(document);
+  // Made when somebody first asks, so that no start waits for it.
+  let made: { json: string; page: string } | null = null;
+  const documents = () => {
+    if (made === null) {
+      const document = openApiDocument(version);
+      made = { json: JSON.stringify(document), page: docsPage(document) };
+    }
+    return made;
+  };
   const script = readFileSync(new URL("../pages/try.js", import.meta.url), "utf8");
   const urls = {
     models: "/v1/models",
@@ -27,9 +33,9 @@ export function pageRoutes({ version }: { version: string }): Router {
     openapi: "/openapi.json",
   };
   const information = JSON.stringify({ name: "millrace", object: "service", version, api: "v1", urls });
-  const file = (type: string, text: string): RequestHandler[] => [
+  const file = (type: string, text: () => string): RequestHandler[] => [
     headers,
-    (_request, response) => sendText(response, type, text),
+    (_request, response) => sendText(response, type, text()),
   ];
 
   resource(router, "/", {
@@ -39,13 +45,13 @@ export function pageRoutes({ version }: { version: string }): Router {
         if (request.accepts("application/json", "text/html") === "text/html") next();
         else sendJson(response, 200, information);
       },
-      ...file("text/html", tryPage),
+      ...file("text/html", () => tryPage),
     ],
   });
-  resource(router, "/docs", { get: file("text/html", docs) });
-  resource(router, "/docs/style.css", { get: file("text/css", style) });
-  resource(router, "/docs/try.js", { get: file("text/javascript", script) });
-  resource(router, "/openapi.json", { get: [(_request, response) => sendJson(response, 200, documentJson)] });
+  resource(router, "/docs", { get: file("text/html", () => documents().page) });
+  resource(router, "/docs/style.css", { get: file("text/css", () => style) });
+  resource(router, "/docs/try.js", { get: file("text/javascript", () => script) });
+  resource(router, "/openapi.json", { get: [(_request, response) => sendJson(response, 200, documents().json)] });
   return router;
 }
 

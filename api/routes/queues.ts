@@ -1,4 +1,4 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { Queue } from "bullmq";
 import { type RequestHandler, type Response, Router } from "express";
@@ -8,6 +8,8 @@ import { sendProblem } from "../problem.js";
 import { readableJob } from "../readable-job.js";
 import { pageHeaders } from "../security-headers.js";
 
+/** The page's own connection waits for Redis; whoever looks at the page should not. */
+const readyMs = 1500;
 const basePath = "/admin/queues";
 
 /** Bull Board under `/admin/queues`, read-only. It is loaded when somebody first opens it. */
@@ -66,7 +68,10 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
   });
   const handle = server.getRouter() as RequestHandler;
   const headers = pageHeaders({ inlineStyles: true });
-  return (request, response, next) => {
+  return async (request, response, next) => {
+    await whenReady(connection, readyMs).catch((cause) => {
+      throw new ServiceError("redis_unavailable", "the store does not answer", { retryAfterSeconds: 1, cause });
+    });
     headers(request, response, () => undefined);
     tellProblems(response);
     for (const { keys, name } of deps.directory.all()) {

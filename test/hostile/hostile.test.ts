@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { flow } from "../support/flows.js";
 import { type RawAnswer, sendRaw } from "../support/raw-http.js";
@@ -7,7 +8,7 @@ import { batchRows } from "./batches.js";
 import { bodyRows } from "./bodies.js";
 import { headerRows, keyRows } from "./headers.js";
 import { protocolRows, slowRows } from "./protocol.js";
-import { type HostileRow, tree } from "./request.js";
+import { batchPath, type HostileRow, lines, tree } from "./request.js";
 import { methodRows, targetRows } from "./targets.js";
 
 const largestRssMiB = 250;
@@ -95,6 +96,33 @@ describe("400 hostile requests", () => {
 
   test("what takes its time is given up on", async () => {
     expect(await Promise.all(slowRows.map(faultOf))).toEqual(slowRows.map(() => null));
+  });
+
+  test("whoever goes on sending after the answer is cut off", async () => {
+    const { hostname, port } = new URL(stack.url);
+    const cutOff = (head: string) =>
+      new Promise<string>((resolve) => {
+        const socket = connect(Number(port), hostname);
+        let answer = "";
+        const drip = setInterval(() => socket.writable && socket.write("5\r\n[1,2,\r\n"), 50);
+        socket.on("data", (piece) => {
+          answer += piece;
+        });
+        socket.on("error", () => undefined);
+        socket.on("close", () => {
+          clearInterval(drip);
+          resolve(answer.split(" ")[1] ?? "");
+        });
+        socket.write(head);
+      });
+    const chunked = (path: string, key: string) =>
+      lines(`POST ${path} HTTP/1.1`, "Host: a", `Authorization: Bearer ${key}`, "Transfer-Encoding: chunked");
+    const ends = await Promise.all([
+      cutOff(chunked(batchPath, "nobody")),
+      cutOff(chunked(batchPath, "alice-key")),
+      cutOff(chunked("/v1/predictions/x/cancel", "alice-key")),
+    ]);
+    expect(ends).toEqual(["401", "415", "404"]);
   });
 
   test("after all of them the API still serves, and says of none that it failed", async () => {
