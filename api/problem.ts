@@ -51,8 +51,32 @@ export function sendProblem(response: Response, error: ServiceError): void {
   if (error.retryAfterSeconds !== undefined) response.set("Retry-After", String(error.retryAfterSeconds));
   if (status === 401) response.set("WWW-Authenticate", 'Bearer realm="millrace"');
   response.set(error.headers);
-  response.type("application/problem+json");
-  response.send(problemJson(error, response.locals.requestId));
+  response.setHeader("Content-Type", "application/problem+json; charset=utf-8");
+  const body = problemJson(error, response.locals.requestId);
+  response.setHeader("Content-Length", Buffer.byteLength(body));
+  endPastBody(response, response.req.method === "HEAD" ? "" : body);
+}
+
+const lingerMs = 2000;
+
+/**
+ * Ends an answer that came before the end of the request. A connection that is closed while the client still sends is
+ * reset, and the answer is lost with it; so the client is read past for a moment first.
+ */
+function endPastBody(response: Response, body: string): void {
+  const { req: request } = response;
+  const { headers } = request;
+  const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
+  if (!hasBody || request.complete || request.destroyed) {
+    response.end(body);
+    return;
+  }
+  response.write(body);
+  const end = () => response.end();
+  const timer = setTimeout(end, lingerMs);
+  request.once("end", end);
+  response.once("close", () => clearTimeout(timer));
+  request.resume();
 }
 
 /** The body of a problem. */
