@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { pointerSegment } from "@millrace/shared/packer.js";
 
@@ -22,7 +23,83 @@ const closeBrace = 0x7d;
  * Looks through JSON before it is parsed, and throws `invalid_request` for what is nested too deeply, has too many parts,
  * or names a key of an object twice, of which parsers pick one in silence. What is no JSON at all is left to the parser.
  */
-export function checkJson(bytes: Buffer, { maxBodyKeys }: JsonLimits): void {
+export function checkJson(bytes: Buffer, limits: JsonLimits): void {
+  if (!isSurelyFine(bytes, limits)) checkEveryKey(bytes, limits);
+}
+
+const slots = 1 << 15;
+const mostHashed = slots / 2;
+const longestHashed = 256;
+/** Unknown to whoever would like to choose keys that fall on each other. */
+const seed = randomBytes(4).readInt32LE();
+const hashes = new Int32Array(slots);
+const epochs = new Int32Array(slots);
+let epoch = 0;
+
+/**
+ * The quick look: keys are told apart by hashes, in a table that is emptied by counting on. False where only a look at
+ * every key can tell, which is hardly ever; throws for what is too deep or too much.
+ */
+function isSurelyFine(bytes: Buffer, { maxBodyKeys }: JsonLimits): boolean {
+  epoch = (epoch + 1) | 0;
+  const open = openHashes;
+  let depth = 0;
+  let containers = 0;
+  let members = 0;
+  let hash = 0;
+  let hashed = false;
+  for (let at = 0; at < bytes.length; at++) {
+    const c = bytes[at] as number;
+    if (c === quote) {
+      hash = seed;
+      hashed = true;
+      const most = Math.min(bytes.length, at + longestHashed);
+      let end = at + 1;
+      while (end < most && bytes[end] !== quote && bytes[end] !== backslash) {
+        hash = Math.imul(hash ^ (bytes[end] as number), 0x01000193);
+        end += 1;
+      }
+      if (end === bytes.length) return true;
+      if (bytes[end] !== quote) {
+        hashed = false;
+        end = endOfString(bytes, at + 1);
+        if (end < 0) return true;
+      }
+      at = end;
+      continue;
+    }
+    // Nearly all bytes are digits, dots and commas.
+    if (c < colon) continue;
+    if (c === openBracket || c === openBrace) {
+      if (depth === deepest) throw tooDeep();
+      if (++containers > mostContainers) throw tooMany();
+      // An object is told from all others by its number, an array by having none.
+      open[depth++] = c === openBrace ? Math.imul(containers, 0x9e3779b1 | 0) | 1 : 0;
+      hashed = false;
+    } else if (c === closeBracket || c === closeBrace) {
+      if (depth > 0) depth -= 1;
+    } else if (c === colon) {
+      const own = depth === 0 ? 0 : (open[depth - 1] as number);
+      if (own === 0) return true;
+      if (++members > maxBodyKeys) throw tooManyKeys(maxBodyKeys);
+      if (!hashed || members > mostHashed) return false;
+      const mixed = Math.imul(hash ^ own ^ (hash >>> 15), 0x85ebca6b | 0);
+      let slot = (mixed ^ (mixed >>> 13)) & (slots - 1);
+      while (epochs[slot] === epoch) {
+        if (hashes[slot] === mixed) return false;
+        slot = (slot + 1) & (slots - 1);
+      }
+      epochs[slot] = epoch;
+      hashes[slot] = mixed;
+    }
+  }
+  return true;
+}
+
+const openHashes = new Int32Array(deepest);
+
+/** The thorough look, key by key. */
+function checkEveryKey(bytes: Buffer, { maxBodyKeys }: JsonLimits): void {
   let depth = 0;
   let containers = 0;
   let members = 0;
@@ -42,8 +119,8 @@ export function checkJson(bytes: Buffer, { maxBodyKeys }: JsonLimits): void {
     // Nearly all bytes are digits, dots and commas.
     if (c < colon) continue;
     if (c === openBracket || c === openBrace) {
-      if (depth === deepest) throw refused(`nothing may be nested deeper than ${deepest}`);
-      if (++containers > mostContainers) throw refused(`there may be ${mostContainers} objects and arrays at the most`);
+      if (depth === deepest) throw tooDeep();
+      if (++containers > mostContainers) throw tooMany();
       open[depth++] = c === openBrace ? "" : null;
       to = -1;
     } else if (c === closeBracket || c === closeBrace) {
@@ -51,8 +128,7 @@ export function checkJson(bytes: Buffer, { maxBodyKeys }: JsonLimits): void {
     } else if (c === colon) {
       const keys = depth === 0 ? null : open[depth - 1];
       if (keys === null || to < 0) return;
-      if (++members > maxBodyKeys)
-        throw refused(`there may be ${maxBodyKeys} object members at the most (MAX_BODY_KEYS)`);
+      if (++members > maxBodyKeys) throw tooManyKeys(maxBodyKeys);
       const key = keyText(bytes, from, to);
       if (key === null) return;
       if (keys instanceof Set) {
@@ -101,6 +177,10 @@ function twice(bytes: Buffer, from: number, to: number, depth: number): ServiceE
   const key = JSON.parse(`"${bytes.toString("utf8", from, to)}"`) as string;
   return refused(`the key "${key.slice(0, 64)}" is there twice`, depth === 1 ? pointerSegment(key) : "");
 }
+
+const tooDeep = () => refused(`nothing may be nested deeper than ${deepest}`);
+const tooMany = () => refused(`there may be ${mostContainers} objects and arrays at the most`);
+const tooManyKeys = (most: number) => refused(`there may be ${most} object members at the most (MAX_BODY_KEYS)`);
 
 const refused = (detail: string, pointer = "") =>
   new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer }] });

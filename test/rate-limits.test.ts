@@ -31,7 +31,12 @@ describe("rate limits", () => {
       models: [model],
       apis: 2,
       redisUrl: redis.url,
-      env: { RATE_LIMIT_PER_MINUTE: "20", RATE_LIMIT_ROWS_PER_MINUTE: "100", FAILED_LOGINS_PER_MINUTE: "5" },
+      env: {
+        RATE_LIMIT_PER_MINUTE: "20",
+        RATE_LIMIT_ROWS_PER_MINUTE: "100",
+        FAILED_LOGINS_PER_MINUTE: "5",
+        TRUST_PROXY: "1",
+      },
     });
   });
   afterAll(async () => {
@@ -98,6 +103,20 @@ describe("rate limits", () => {
     expectProblem(await guess("guess-x", { url: other }), 429, "rate_limited");
     expectProblem(await guess("alice-key", { url: other }), 429, "rate_limited");
     expect((await stack.get("/health", { as: null })).status).toBe(200);
+  });
+
+  test("behind a proxy that is trusted, the address that counts is the caller's, and not what the caller says before it", async () => {
+    const from = (forwarded: string, key: string) =>
+      stack.get("/v1/models", { as: null, headers: { "x-api-key": key, "x-forwarded-for": forwarded } });
+    const statuses: number[] = [];
+    for (let i = 0; i < 7; i++) statuses.push((await from(`10.0.0.${i}, 203.0.113.5`, `guess-${i}`)).status);
+    expect(statuses.slice(0, 5)).toEqual(Array(5).fill(401));
+    expect(statuses).toContain(429);
+    expect((await from("203.0.113.6", "alice-key")).status).toBe(200);
+    // Of one IPv6 network, whoever has one address has them all.
+    for (let i = 0; i < 7; i++) statuses.push((await from(`2001:db8:1:2::${i}`, `guess-${i}`)).status);
+    expect(statuses.slice(7)).toContain(429);
+    expect((await from("2001:db8:1:3::1", "guess")).status).toBe(401);
   });
 
   test("while Redis is away nobody passes, and guesses are still counted", async () => {
