@@ -2,6 +2,8 @@ import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
 import express, { type Express, type RequestHandler } from "express";
 import type { Accept } from "./accept-together.js";
@@ -18,6 +20,8 @@ import { bodyDeadline, requestContext } from "./request-context.js";
 import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
+import { dropInRoutes } from "./routes/drop-in.js";
+import { inferRoutes } from "./routes/infer.js";
 import { keyRoutes } from "./routes/keys.js";
 import { modelRoutes } from "./routes/models.js";
 import { operationRoutes } from "./routes/operations.js";
@@ -25,7 +29,10 @@ import { pageRoutes } from "./routes/pages.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
+import { tensorModelRoutes } from "./routes/tensor-models.js";
 import { answerHeaders } from "./security-headers.js";
+import { traceRequests } from "./trace-requests.js";
+import { createWriteProbe } from "./write-probe.js";
 
 export interface AppDependencies {
   redis: RedisClient;
@@ -33,6 +40,7 @@ export interface AppDependencies {
   directory: ModelDirectory;
   notices: Notices;
   metrics: ApiMetrics;
+  tally: StatisticsTally;
   log: Logger;
   keyPrefix: string;
   /** Of this release. */
@@ -49,10 +57,14 @@ export interface AppDependencies {
   maxBatchRows: number;
   maxBatchBytes: number;
   uploadKeepMs: number;
+  maxFileBytes: number;
+  maxTensorBytes: number;
+  syncTimeoutMs: number;
   accept: Accept;
   resultTtlSeconds: number;
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
+  tracing: Tracing | null;
   stopping(): boolean;
   /** A connection of its own for the queue page. */
   openRedis(): RedisClient;
@@ -75,21 +87,31 @@ export function createApp(deps: AppDependencies): Express {
   app.use(answerHeaders);
   app.use(strictRequest);
   app.use(bodyDeadline(deps.bodyTimeoutMs));
+  if (deps.tracing !== null) app.use(traceRequests(deps.tracing));
   app.use((_request, response, next) => {
     if (deps.stopping()) response.setHeader("Connection", "close");
     next();
   });
   if (deps.crossOrigin !== null) app.use(deps.crossOrigin);
+  // Set first, because clients of that protocol are to understand whatever goes wrong.
+  app.use("/v2", (_request, response, next) => {
+    response.locals.openInference = true;
+    next();
+  });
+  const isWritable = createWriteProbe(deps.redis, `${deps.keyPrefix}:ready`);
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
   app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(inferRoutes({ ...deps, logAccepted, mayPredict }));
   app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
   app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(operationRoutes({ ...deps, probeKey: `${deps.keyPrefix}:ready` }));
+  app.use(operationRoutes({ ...deps, isWritable }));
   app.use(pageRoutes({ version: deps.version }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
+  app.use(dropInRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
   app.use(keyRoutes({ ...deps, mayAdmin }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {

@@ -48,7 +48,7 @@ export async function awaitNotice(
     for (;;) {
       const news = await waiter.next();
       if (news === null) return null;
-      if (news !== "look") return { json: news.json, final: true };
+      if (news !== "look") return { json: news.json, final: true, result: news };
       const latest = await lookUpPrediction(deps, owner, id);
       if (latest.final) return latest;
     }

@@ -28,10 +28,15 @@ export class BytePieces {
     this.#used += bytes.length;
   }
 
+  /** All of it. */
+  peek(): Buffer {
+    this.#endBlock();
+    return this.#pieces.length === 1 ? (this.#pieces[0] as Buffer) : Buffer.concat(this.#pieces, this.#length);
+  }
+
   /** All of it, after which there is nothing. */
   take(): Buffer {
-    this.#endBlock();
-    const whole = this.#pieces.length === 1 ? (this.#pieces[0] as Buffer) : Buffer.concat(this.#pieces, this.#length);
+    const whole = this.peek();
     this.clear();
     return whole;
   }

@@ -1,4 +1,5 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { endFinish } from "@millrace/shared/end-finish.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
 import { cancelChannel, noticeChannel, tagOfId } from "@millrace/shared/keys.js";
@@ -22,6 +23,8 @@ export interface LookUpDependencies {
 export interface LookedUp {
   json: string;
   final: boolean;
+  /** Of one that is final: what is kept of it. */
+  result?: StoredResult | undefined;
   /** When it expires unless it starts, in ms since the epoch. */
   expiresAt?: number | undefined;
 }
@@ -34,13 +37,14 @@ const unknownId = () => new ServiceError("prediction_not_found", "there is no su
  */
 export async function lookUpPrediction(deps: LookUpDependencies, owner: string, id: string): Promise<LookedUp> {
   const { model, read } = await readOwned(deps, owner, id);
-  if ("final" in read) return { json: read.final.json, final: true };
+  if ("final" in read) return { json: read.final.json, final: true, result: read.final };
   const view = viewOf(model, id, read);
   if (view.status !== "expired") return { json: predictionJson(view), final: false, expiresAt: read.data.e };
   const json = predictionJson(view);
-  const outcome = await endPrediction(deps, model, id, read.data, "unbegun", { owner, status: "expired", json }, false);
+  const result: StoredResult = { owner, status: "expired", json };
+  const outcome = await endPrediction(deps, model, id, read.data, "unbegun", result, false);
   // Somebody ended or began it in between: what they wrote is right.
-  return outcome === "written" ? { json, final: true } : lookUpPrediction(deps, owner, id);
+  return outcome === "written" ? { json, final: true, result } : lookUpPrediction(deps, owner, id);
 }
 
 export type Owned = { final: StoredResult } | (PendingPrediction & { data: PredictionJob });
@@ -75,16 +79,11 @@ export async function endPrediction(
   result: StoredResult,
   started: boolean,
 ): Promise<FinishOutcome> {
-  const [outcome] = await finishPredictions(
-    deps.redis,
-    model.keys,
-    [{ id, by, result: { ...result, input: data.x }, dedup: data.d ?? null, cache: null, started }],
-    {
-      resultTtlSeconds: deps.resultTtlSeconds,
-      channelPrefix: noticeChannel(deps.keyPrefix, ""),
-      cancelChannel: cancelChannel(deps.keyPrefix),
-    },
-  );
+  const [outcome] = await finishPredictions(deps.redis, model.keys, [endFinish(id, data, by, result, started)], {
+    resultTtlSeconds: deps.resultTtlSeconds,
+    channelPrefix: noticeChannel(deps.keyPrefix, ""),
+    cancelChannel: cancelChannel(deps.keyPrefix),
+  });
   return outcome as FinishOutcome;
 }
 

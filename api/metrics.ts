@@ -1,20 +1,10 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client";
 
 /** What an API tells Prometheus; no label holds an owner or an id. */
-export function createApiMetrics(queueDepths: () => Promise<{ model: string; state: string; count: number }[]>) {
+export function createApiMetrics() {
   const register = new Registry();
   const registers = [register];
   collectDefaultMetrics({ register });
-  new Gauge({
-    name: "ml_queue_depth",
-    help: "Jobs of a model's queue by state; batch_rows are rows of batches that are not done",
-    labelNames: ["model", "state"],
-    registers,
-    async collect() {
-      this.reset();
-      for (const { model, state, count } of await queueDepths()) this.set({ model, state }, count);
-    },
-  });
   return {
     register,
     invalidInput: new Counter({

@@ -2,7 +2,7 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import { pointerSegment } from "@millrace/shared/packer.js";
 import type { z } from "zod";
 
-/** Reads a request's body. Throws `invalid_request` with everything that is wrong with it. */
+/** Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included. */
 export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infer<S> {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
@@ -11,12 +11,7 @@ export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infe
     if (issue.code !== "unrecognized_keys") return [{ detail: issue.message, pointer }];
     return issue.keys.map((key) => ({ detail: `unknown field "${key}"`, pointer: pointer + pointerSegment(key) }));
   });
-  throw invalidRequest(complaints);
-}
-
-/** `invalid_request` with these complaints. */
-export function invalidRequest(complaints: { detail: string; pointer: string }[]): ServiceError {
   const [first] = complaints;
   const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
-  return new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
+  throw new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
 }

@@ -30,6 +30,9 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   invalid_request: [422, "Invalid request"],
   invalid_input: [422, "Invalid input"],
   not_supported: [422, "Not supported"],
+  inference_failed: [500, "Inference failed"],
+  not_in_time: [504, "Not done in time"],
+  no_worker: [503, "No worker alive"],
   rate_limited: [429, "Too many requests"],
   queue_full: [429, "Queue full"],
   redis_unavailable: [503, "Store unavailable"],
@@ -44,15 +47,20 @@ export function problemStatus(code: ErrorCode): { status: number; title: string 
   return { status, title };
 }
 
-/** Writes a ServiceError as RFC 9457 `application/problem+json`. */
+/**
+ * Writes a ServiceError as RFC 9457 `application/problem+json`. For clients of the Open Inference Protocol it also has
+ * their `error`, and whatever is wrong with their request is a 400.
+ */
 export function sendProblem(response: Response, error: ServiceError): void {
-  const { status } = problemStatus(error.code);
+  const protocol = response.locals.openInference === true;
+  const ordinary = problemStatus(error.code).status;
+  const status = protocol && (ordinary === 415 || ordinary === 422) ? 400 : ordinary;
   response.status(status);
   if (error.retryAfterSeconds !== undefined) response.set("Retry-After", String(error.retryAfterSeconds));
   if (status === 401) response.set("WWW-Authenticate", 'Bearer realm="millrace"');
   response.set(error.headers);
   response.setHeader("Content-Type", "application/problem+json; charset=utf-8");
-  const body = problemJson(error, response.locals.requestId);
+  const body = problemJson(error, response.locals.requestId, { status, ...(protocol && { error: error.message }) });
   response.setHeader("Content-Length", Buffer.byteLength(body));
   endPastBody(response, response.req.method === "HEAD" ? "" : body);
 }
@@ -80,7 +88,7 @@ function endPastBody(response: Response, body: string): void {
 }
 
 /** The body of a problem. */
-export function problemJson(error: ServiceError, requestId: string): string {
+export function problemJson(error: ServiceError, requestId: string, rest: object = {}): string {
   const { status, title } = problemStatus(error.code);
   return JSON.stringify({
     type: "about:blank",
@@ -90,6 +98,7 @@ export function problemJson(error: ServiceError, requestId: string): string {
     code: error.code,
     request_id: requestId,
     errors: error.complaints,
+    ...rest,
   });
 }
 
@@ -131,7 +140,7 @@ function asServiceError(fault: unknown): ServiceError {
     return new ServiceError("malformed_request", "the request cannot be read");
   }
   if (isRedisFault(name, message)) {
-    return /^(ReplyError: )?OOM/.test(message)
+    return fullText.test(message)
       ? new ServiceError("redis_full", "there is no room for more work right now", {
           retryAfterSeconds: 5,
           cause: fault,
@@ -149,10 +158,11 @@ function asServiceError(fault: unknown): ServiceError {
 }
 
 const redisFaultNames = new Set(["ReplyError", "MaxRetriesPerRequestError", "AbortError", "ClusterAllFailedError"]);
+const fullText = /^(ReplyError: )?OOM/;
 const redisFaultTexts = /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE/;
 
 function isRedisFault(name: string | undefined, message: string): boolean {
-  // A script that fails by its own mistake is ours to mend, not the store's.
-  if (name === "ReplyError") return !/script:|ERR (wrong|syntax|unknown)|WRONGTYPE|NOSCRIPT/.test(message);
+  // A script that fails by its own mistake is ours to mend; what the store refuses it (OOM, READONLY), the store's.
+  if (name === "ReplyError") return !/^ERR .*script:|ERR (wrong|syntax|unknown)|WRONGTYPE|NOSCRIPT/.test(message);
   return redisFaultNames.has(name ?? "") || redisFaultTexts.test(message);
 }

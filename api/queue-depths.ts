@@ -1,15 +1,27 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 
+/** BullMQ's score of a delayed job that is due now: ms × 4096, and a counter. */
+export const dueScore = (nowMs: number): number => nowMs * 0x1000 + 0xfff;
+
 /** Jobs of a model's queue by state, and rows of batches that are not done; each is one command whatever the depth. */
 export async function queueDepths(redis: RedisClient, { bulkRows, queue }: ModelKeys) {
-  const [wait, prioritized, scheduled, running, failed, rows] = await Promise.all([
+  const [jobs, rows] = await Promise.all([jobsByState(redis, queue), redis.get(bulkRows)]);
+  return { ...jobs, batch_rows: Number(rows ?? 0) };
+}
+
+/**
+ * Jobs of a queue by state, by what its keys begin with. A scheduled job that is due waits, although only a worker puts
+ * it among those that do: there may be none.
+ */
+export async function jobsByState(redis: RedisClient, queue: string) {
+  const [wait, prioritized, delayed, due, running, failed] = await Promise.all([
     redis.llen(`${queue}wait`),
     redis.zcard(`${queue}prioritized`),
     redis.zcard(`${queue}delayed`),
+    redis.zcount(`${queue}delayed`, "-inf", dueScore(Date.now())),
     redis.llen(`${queue}active`),
     redis.zcard(`${queue}failed`),
-    redis.get(bulkRows),
   ]);
-  return { waiting: wait + prioritized, scheduled, running, failed, batch_rows: Number(rows ?? 0) };
+  return { waiting: wait + prioritized + due, scheduled: Math.max(0, delayed - due), running, failed };
 }

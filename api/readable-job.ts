@@ -9,11 +9,11 @@ const shownElements = 1000;
 export function readableJob(data: unknown, directory: ModelDirectory, model: string): unknown {
   const parsed = predictionJobSchema.safeParse(data);
   if (!parsed.success) return data;
-  const { e, m, o, q, r, ro, ver, x } = parsed.data;
+  const { b, e, m, o, q, r, ro, ver, x } = parsed.data;
   return {
     owner: o,
     version: ver,
-    input: readableInput(x, directory, model, ver),
+    input: b === undefined ? readableInput(x, directory, model, ver) : { bytes: b },
     ...(e !== undefined && { expires_at: new Date(e).toISOString() }),
     ...(m !== undefined && { metadata: m }),
     ...(r !== undefined && { request_id: r }),
@@ -31,6 +31,8 @@ function readableInput(base64: string, directory: ModelDirectory, model: string,
     const values = elements(first);
     return Object.fromEntries(featuresOf(manifest).map(({ name }, i) => [name, values[i]]));
   }
+  if (manifest?.kind === "text" && first !== undefined) return elements(first)[0];
+  if (manifest?.kind === "image" && first !== undefined) return `an image of ${first.bytes.length} bytes`;
   return Object.fromEntries(
     tensors.map((tensor) => [
       tensor.name,

@@ -74,6 +74,18 @@ export function preferredWait(request: Request): string | undefined {
   return undefined;
 }
 
+/** Whether a `Prefer` header asks not to wait for the end (RFC 7240). */
+export const prefersAsync = (request: Request): boolean =>
+  String(request.headers.prefer ?? "")
+    .split(/[,;]/)
+    .some((preference) => preference.trim().toLowerCase() === "respond-async");
+
+const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/** The `traceparent` of a request, where it is one. */
+export const traceparentOf = (header: unknown): string | undefined =>
+  typeof header === "string" && traceparentPattern.test(header) ? header : undefined;
+
 /** Refuses a query parameter that the path does not know. */
 export function onlyQuery(request: Request, ...known: string[]): void {
   for (const name of Object.keys(request.query)) {

@@ -1,21 +1,22 @@
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { createStatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
+import { registerBacklogMetrics } from "./backlog-metrics.js";
 import { hardenedOptions, hardenServer } from "./harden-server.js";
 import { KeyRing } from "./key-ring.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
-import { queueDepths } from "./queue-depths.js";
 
 const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
 const redisDeadlineMs = 10_000;
@@ -33,6 +34,11 @@ export interface RunningApi {
 export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
   const releasers = createReleasers();
   try {
+    const tracing =
+      config.tracesTo === undefined
+        ? null
+        : (await import("@millrace/shared/tracing.js")).startTracing("millrace-api", config.tracesTo, log);
+    if (tracing !== null) releasers.add(() => tracing.close());
     const apiId = randomBytes(6).toString("hex");
     const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
     releasers.add(() => closeRedis(redis));
@@ -69,18 +75,13 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const crossOrigin =
       config.corsOrigins.length > 0 ? (await import("./cross-origin.js")).crossOrigin(config.corsOrigins) : null;
 
-    const metrics = createApiMetrics(async () => {
-      const depths = await Promise.all(
-        directory
-          .all()
-          .map(async ({ keys, name }) =>
-            Object.entries(await queueDepths(redis, keys)).map(([state, count]) => ({ model: name, state, count })),
-          ),
-      );
-      return depths.flat();
-    });
+    const metrics = createApiMetrics();
+    registerBacklogMetrics(metrics.register, redis, directory);
     const lag = measureEventLoopLag(metrics.register);
     releasers.add(() => lag.close());
+
+    const tally = createStatisticsTally(redis);
+    releasers.add(() => tally.close());
 
     const app = createApp({
       redis,
@@ -88,6 +89,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       directory,
       notices,
       metrics,
+      tally,
       log,
       keyPrefix: config.keyPrefix,
       version,
@@ -101,6 +103,9 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       maxBatchRows: config.maxBatchRows,
       maxBatchBytes: config.maxBatchBytes,
       uploadKeepMs: config.batchUploadKeepMs,
+      maxFileBytes: config.maxFileBytes,
+      maxTensorBytes: config.maxTensorBytes,
+      syncTimeoutMs: config.syncTimeoutMs,
       accept: acceptTogether(redis, {
         maxDepth: config.maxQueueDepth,
         resultTtlMs: config.resultTtlSeconds * 1000,
@@ -108,6 +113,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       resultTtlSeconds: config.resultTtlSeconds,
       webhooksSigned: config.webhooksSigned,
       webhookAllowances: config.webhookAllowances,
+      tracing,
       stopping: () => releasers.closing,
       openRedis: () => {
         const connection = openRedis(config.redis, "patient", `millrace-queues-${apiId}`);
@@ -118,6 +124,13 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     });
     const server = createServer(hardenedOptions, app);
     hardenServer(server);
+    // Clients open connections ahead, which are not idle to Node until their first request.
+    const unused = new Set<Socket>();
+    server.on("connection", (socket: Socket) => {
+      unused.add(socket);
+      socket.once("close", () => unused.delete(socket));
+    });
+    server.on("request", ({ socket }) => unused.delete(socket));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(config.port, config.host, () => {
@@ -130,7 +143,10 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       // Whoever waits for a result is answered with what it is now, instead of holding up the end.
       notices.close();
       // A client that keeps its connection would hold up the end, once it has its answer.
-      const idle = setInterval(() => server.closeIdleConnections(), 50);
+      const idle = setInterval(() => {
+        server.closeIdleConnections();
+        for (const socket of unused) socket.destroy();
+      }, 50);
       const grace = setTimeout(() => server.closeAllConnections(), config.shutdownGraceMs);
       await closed;
       clearTimeout(grace);

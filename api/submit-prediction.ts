@@ -1,11 +1,17 @@
+import { dropBlob, largestInlineBytes } from "@millrace/shared/blob.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import { digestOf, newId } from "@millrace/shared/keys.js";
+import { digestInTurns, digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
-import { type PredictionView, predictionJson } from "@millrace/shared/prediction.js";
+import { tensorsText } from "@millrace/shared/packed-json.js";
+import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
+import type { ResponseForm } from "@millrace/shared/response-form.js";
 import { decodeReplayed } from "@millrace/shared/scripts/accept.js";
 import { acceptCached } from "@millrace/shared/scripts/accept-cached.js";
+import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
+import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import type { Accept } from "./accept-together.js";
+import { keepInput } from "./keep-input.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { KnownModel, KnownVersion } from "./model-directory.js";
@@ -16,6 +22,7 @@ import { type FollowerDependencies, followerOf } from "./webhook-follower.js";
 export interface SubmitDependencies extends LookUpDependencies, FollowerDependencies {
   redis: RedisClient;
   metrics: ApiMetrics;
+  tally: StatisticsTally;
   log: Logger;
   accept: Accept;
   logAccepted(fields: Record<string, unknown>): void;
@@ -30,8 +37,22 @@ export interface SubmitRequest {
   requestId: string;
   traceparent: string | undefined;
   idempotencyKey: string | null;
-  /** The input packed already, of a prediction that this one is a retry of. */
-  retry?: { of: string; input: string };
+  /** Where the input is in the body that complaints point into; `/input` unless told. */
+  inputPointer?: string;
+  /** The input packed already, of a prediction that this one is a retry of; `bytes` where it is a blob. */
+  retry?: { of: string; input: string; bytes?: number | undefined; form?: ResponseForm | undefined };
+  /** Tensors, in place of the submission's input. */
+  tensors?: SubmittedTensors;
+}
+
+/** An input that came as tensors. */
+export interface SubmittedTensors {
+  /** The input as a pack that wants its output as one. Throws `invalid_input` where the version does not take it. */
+  pack(version: KnownVersion): Buffer;
+  /** What the idempotency key is held against besides the rest of the submission. */
+  body: Uint8Array;
+  /** How the answer is wanted, for one that is fetched later. */
+  form?: ResponseForm | undefined;
 }
 
 export interface Submitted {
@@ -39,6 +60,8 @@ export interface Submitted {
   /** The prediction as it stands now, as JSON text. */
   json: string;
   final: boolean;
+  /** Of one that is final: what is kept of it. */
+  result?: StoredResult | undefined;
   cached: boolean;
   replayed: boolean;
   /** It was joined to an identical one. */
@@ -55,20 +78,21 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const versionName = submission.version ?? model.defaultVersion;
   const version = model.versions.get(versionName);
   if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${versionName}`);
-  const pack = retry === undefined ? packInput(deps.metrics, model, version, submission.input) : null;
+  const pack = retry === undefined ? packInput(deps.metrics, model, version, request) : null;
   const followerJson = await followerOf(deps, model, owner, submission.webhook);
 
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
   const { delay_ms: delayMs, expires_in_ms: expiresInMs, metadata, priority } = submission;
   const { digest } = version.announcement;
-  const dedup =
-    submission.cache && pack !== null
-      ? digestOf([owner, versionName, digest, delayMs, expiresInMs, priority].join("|"), pack)
-      : null;
+  const form = request.tensors?.form ?? retry?.form;
+  const kind = [owner, versionName, digest, delayMs, expiresInMs, priority, ...(form ? [JSON.stringify(form)] : [])];
+  const hash = pack !== null && pack.length > largestInlineBytes ? digestInTurns : digestOf;
+  const dedup = submission.cache && pack !== null ? await hash(kind.join("|"), pack) : null;
   const idempotency =
-    request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: submissionHash(submission) };
+    request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: await bodyHashOf(request) };
   const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
+  const kept = await keepInput(deps.redis, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
   const dataJson = JSON.stringify({
     v: 1,
     o: owner,
@@ -80,7 +104,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     r: requestId,
     tp: request.traceparent,
     ro: retry?.of,
-    x: pack?.toString("base64") ?? retry?.input,
+    f: form,
+    ...kept.fields,
   });
   const view: PredictionView = {
     id,
@@ -115,7 +140,13 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       dedup,
       idempotency,
       follower: followerJson === null ? null : { json: followerJson, wantsStart },
+      pieces: kept.blob?.pieces ?? 0,
     });
+    // Where it is not known whether it was accepted, the blob goes by itself.
+    if (kept.blob !== undefined && outcome.kind !== "queued") {
+      await kept.blob.written;
+      await dropBlob(deps.redis, model.keys, id);
+    }
     const line = { request_id: requestId, model: model.name };
     if (dedup !== null) {
       const found = outcome.kind === "cached" ? "hit" : outcome.kind === "joined" ? "join" : "miss";
@@ -135,9 +166,13 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
           waiter,
         };
       case "cached": {
-        const answer = { ...view, status: "succeeded", outputJson: outcome.outputJson, finishedAt: nowMs } as const;
+        const tensors = request.tensors === undefined ? undefined : { pack: outcome.outputJson };
+        const outputJson = tensors === undefined ? outcome.outputJson : packedOutputJson(tensors.pack);
+        const answer = { ...view, status: "succeeded", outputJson, finishedAt: nowMs } as const;
         const json = predictionJson({ ...answer, cached: true });
-        const result = { owner, status: "succeeded", json } as const;
+        const result: StoredResult = { owner, status: "succeeded", json };
+        if (tensors !== undefined) result.tensors = tensors;
+        if (form !== undefined) result.form = form;
         const { resultTtlSeconds } = deps;
         const kept = await acceptCached(deps.redis, model.keys, {
           id,
@@ -149,8 +184,10 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
         });
         if (kept.kind === "mismatch") throw mismatch();
         if (kept.kind === "replayed") return await standing(deps, owner, decodeReplayed(kept.id), true);
+        deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);
+        deps.tally.count(model.keys, versionName, "cache_hit", Date.now() - nowMs);
         deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
-        return { id, json, final: true, cached: true, replayed: false, joined: false, waiter: null };
+        return { id, json, final: true, result, cached: true, replayed: false, joined: false, waiter: null };
       }
       case "joined":
         deps.log.info("prediction joined", { ...line, prediction_id: outcome.id });
@@ -159,6 +196,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
         return await standing(deps, owner, outcome, true);
       case "mismatch":
         throw mismatch();
+      case "gone":
+        throw new ServiceError("redis_unavailable", "the store was too slow for this input", { retryAfterSeconds: 5 });
       default:
         throw new ServiceError("queue_full", `${outcome.depth} predictions of this model wait already`, {
           retryAfterSeconds: 5,
@@ -176,9 +215,9 @@ async function standing(
   { id, joined }: { id: string; joined: boolean },
   replayed: boolean,
 ): Promise<Submitted> {
-  const { final, json } = await lookUpPrediction(deps, owner, id);
+  const { final, json, result } = await lookUpPrediction(deps, owner, id);
   const { cached } = JSON.parse(json) as { cached: boolean };
-  return { id, json: joined ? markJoined(json) : json, final, cached, replayed, joined, waiter: null };
+  return { id, json: joined ? markJoined(json) : json, final, result, cached, replayed, joined, waiter: null };
 }
 
 /** The prediction as one that was joined to it is shown it. */
@@ -190,12 +229,34 @@ const mismatch = () =>
     complaints: [],
   });
 
-function packInput(metrics: ApiMetrics, model: KnownModel, version: KnownVersion, input: unknown): Buffer {
-  const packed = version.pack(input);
+function packInput(
+  metrics: ApiMetrics,
+  model: KnownModel,
+  version: KnownVersion,
+  { inputPointer = "/input", submission, tensors }: SubmitRequest,
+): Buffer {
+  const invalid = () => metrics.invalidInput.inc({ model: model.name, code: "invalid_input" });
+  if (tensors !== undefined) {
+    try {
+      return tensors.pack(version);
+    } catch (fault) {
+      if (fault instanceof ServiceError && fault.code === "invalid_input") invalid();
+      throw fault;
+    }
+  }
+  const packed = version.pack(submission.input);
   if ("pack" in packed) return packed.pack;
-  metrics.invalidInput.inc({ model: model.name, code: "invalid_input" });
-  const complaints = packed.complaints.map(({ detail, pointer }) => ({ detail, pointer: `/input${pointer}` }));
+  invalid();
+  const complaints = packed.complaints.map(({ detail, pointer }) => ({ detail, pointer: `${inputPointer}${pointer}` }));
   const [first] = complaints;
   const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
   throw new ServiceError("invalid_input", `${first?.detail}${more}`, { complaints });
+}
+
+const packedOutputJson = (base64: string): string =>
+  [...tensorsText(unpackTensors(Buffer.from(base64, "base64")))].join("");
+
+async function bodyHashOf({ submission, tensors }: SubmitRequest): Promise<string> {
+  const hash = submissionHash(submission);
+  return tensors === undefined ? hash : digestInTurns(hash, tensors.body);
 }

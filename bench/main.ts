@@ -3,13 +3,16 @@ import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
 import { bulk } from "./scenarios/bulk.js";
 import { floor } from "./scenarios/floor.js";
+import { imagePath } from "./scenarios/image-path.js";
 import { lag } from "./scenarios/lag.js";
 import { memory } from "./scenarios/memory.js";
 import { recovery } from "./scenarios/recovery.js";
+import { scaleOut } from "./scenarios/scale-out.js";
 import type { Scenario } from "./scenarios/scenario.js";
 import { singleAsync } from "./scenarios/single-async.js";
 import { singleWait } from "./scenarios/single-wait.js";
 import { start } from "./scenarios/start.js";
+import { tensor } from "./scenarios/tensor.js";
 import { webhooks } from "./scenarios/webhooks.js";
 
 const scenarios: Record<string, Scenario> = {
@@ -22,6 +25,9 @@ const scenarios: Record<string, Scenario> = {
   memory,
   webhooks,
   bulk,
+  "scale-out": scaleOut,
+  "image-path": imagePath,
+  tensor,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);

@@ -22,14 +22,20 @@ interface Row {
   verdict: string;
 }
 
+/** What webhooks are signed with, and this machine's address as the deliverers see it. */
+export interface DemoReceiver {
+  secret: string;
+  host: string;
+}
+
 /**
- * Runs predictions on the shipped samples, single, in bulk and with a webhook, and prints what came back. Resolves to whether every one succeeded and came
- * out as the sample expects.
+ * Runs predictions on the shipped samples, single, in bulk and, where it can be called, with a webhook, and prints what
+ * came back. Resolves to whether every one succeeded and came out as the sample expects.
  */
 export async function runDemo(
   apiUrl: string,
   apiKey: string,
-  webhookSecret: string,
+  called: DemoReceiver | null,
   say: (line: string) => void,
 ): Promise<boolean> {
   const caller: Caller = { apiUrl, apiKey };
@@ -38,7 +44,7 @@ export async function runDemo(
     for (let i = 0; i < samplesEach; i++) rows.push(await predict(caller, model, i));
     rows.push(...(await bulk(caller, model)));
   }
-  rows.push(await webhook(caller, models[0] as string, webhookSecret));
+  if (called !== null) rows.push(await webhook(caller, models[0] as string, called));
   printTable(rows, say);
   const failed = rows.filter((row) => row.verdict !== "ok").length;
   say(failed === 0 ? `All ${rows.length} predictions succeeded.` : `${failed} of ${rows.length} predictions failed.`);
@@ -76,10 +82,10 @@ async function bulk({ apiKey, apiUrl }: Caller, model: string): Promise<Row[]> {
 }
 
 /** One prediction whose result is called for: its webhook is received here, and its signature checked. */
-async function webhook({ apiKey, apiUrl }: Caller, model: string, secret: string): Promise<Row> {
+async function webhook({ apiKey, apiUrl }: Caller, model: string, called: DemoReceiver): Promise<Row> {
   const sample = await sampleOf(model, 0);
   const receiver = createServer();
-  await once(receiver.listen(0, "127.0.0.1"), "listening");
+  await once(receiver.listen(0, called.host), "listening");
   const { port } = receiver.address() as AddressInfo;
   const told = new Promise<Result>((resolve) => {
     receiver.on("request", async (request, response) => {
@@ -88,7 +94,9 @@ async function webhook({ apiKey, apiUrl }: Caller, model: string, secret: string
       response.writeHead(204).end();
       try {
         const headers = request.headers as Record<string, string>;
-        const { data } = new Webhook(secret).verify(Buffer.concat(parts).toString(), headers) as { data: Result };
+        const { data } = new Webhook(called.secret).verify(Buffer.concat(parts).toString(), headers) as {
+          data: Result;
+        };
         resolve(data);
       } catch (fault) {
         resolve({ status: "not verified", detail: (fault as Error).message });
@@ -101,7 +109,7 @@ async function webhook({ apiKey, apiUrl }: Caller, model: string, secret: string
     const response = await fetch(`${apiUrl}/v1/models/${model}/predictions`, {
       method: "POST",
       headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
-      body: JSON.stringify({ input: sample.input, cache: false, webhook: { url: `http://127.0.0.1:${port}/` } }),
+      body: JSON.stringify({ input: sample.input, cache: false, webhook: { url: `http://${called.host}:${port}/` } }),
     });
     const accepted = (await response.json()) as Result;
     return rowOf(model, "webhook", sample, response.status === 202 ? await told : accepted, begun);

@@ -8,6 +8,8 @@ const usage = `usage: millrace <command>
 
   start [--demo]   find or start Redis, then run one API and one worker with every model in models/
                    --demo: run predictions on the shipped samples, print what came back, and end
+  demo <url>       the same on an API that runs already; its key comes from API_KEY; a webhook too where WEBHOOK_SECRET
+                   and DEMO_HOST are set, the address of this machine that its workers can call
 ${keysUsage}`;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -29,8 +31,9 @@ async function start(args: readonly string[]): Promise<number> {
   try {
     if (demo) {
       const secret = stack.webhookSecret ?? (withSecretFiles(process.env).env.WEBHOOK_SECRET as string).split(/\s+/)[0];
+      const called = { secret: secret as string, host: "127.0.0.1" };
       if (stack.apiKey === null) throw new Error("the demo makes a key of its own: unset API_KEYS and API_KEYS_FILE");
-      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, secret as string, say), stack.broken])) ? 0 : 1;
+      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, called, say), stack.broken])) ? 0 : 1;
     }
     await greet(stack);
     await Promise.race([stopped, stack.broken]);
@@ -38,6 +41,20 @@ async function start(args: readonly string[]): Promise<number> {
   } finally {
     await stack.close();
   }
+}
+
+/** The demo on an API that somebody else started. */
+async function demo(args: readonly string[]): Promise<number> {
+  const [url, ...more] = args;
+  const key = process.env.API_KEY;
+  if (url === undefined || more.length > 0 || !URL.canParse(url) || !key) {
+    process.stderr.write(`demo wants the URL of an API, and its key in API_KEY\n\n${usage}`);
+    return 2;
+  }
+  const { DEMO_HOST: host, WEBHOOK_SECRET: secrets } = process.env;
+  const called = host && secrets ? { host, secret: secrets.split(/\s+/)[0] as string } : null;
+  if (called === null) say("Without a webhook: WEBHOOK_SECRET and DEMO_HOST are not set.");
+  return (await runDemo(url.replace(/\/$/, ""), key, called, say)) ? 0 : 1;
 }
 
 async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<void> {
@@ -63,6 +80,7 @@ async function main(): Promise<number> {
   const [command, ...args] = process.argv.slice(2);
   if (command === "start") return start(args);
   if (command === "keys") return runKeys(args, process.env, say);
+  if (command === "demo") return demo(args);
   process.stderr.write(usage);
   return command === undefined || command === "help" || command === "--help" ? 0 : 2;
 }

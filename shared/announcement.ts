@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { dtypes } from "./dtype.js";
+import { lenient } from "./lenient.js";
 import { manifestSchema } from "./manifest.js";
 
 /** A tensor as the ONNX file declares it; a dimension is a number, or the symbol (possibly "") of a dynamic one. */
@@ -16,7 +17,8 @@ export const announcementSchema = z.object({
   version: z.string(),
   /** `sha256:` and the digest of the version's files; see `workers/model-digest.ts`. */
   digest: z.string(),
-  manifest: manifestSchema,
+  /** What a newer release has put into its manifests is passed over. */
+  manifest: lenient(manifestSchema),
   inputs: z.array(tensorSpecSchema),
   outputs: z.array(tensorSpecSchema),
   /** Whether requests are joined along the first dimension. */

@@ -27,6 +27,11 @@ export interface BulkChunk {
   body: Uint8Array;
 }
 
+/** A chunk whose body may still be in parts, so that they are copied once. */
+export interface UnencodedChunk extends Omit<BulkChunk, "body"> {
+  body: Uint8Array | readonly Uint8Array[];
+}
+
 const forms = ["table", "packs", "classes", "json"] as const;
 const headBytes = 20;
 
@@ -34,9 +39,11 @@ const headBytes = 20;
  * Layout, little-endian: layout (u8, 1), form (u8), origins (u8, 0 or 1), 0 (u8), lines (u32), faults (u32), width (u32), start (u32); then
  * for each fault: offset (u32), length (u8) and code, length (u16) and detail in UTF-8; the origins (u32 each); the body.
  */
-export function encodeChunk({ body, faults, form, lines, origins, start, width }: BulkChunk): Buffer {
+export function encodeChunk({ body, faults, form, lines, origins, start, width }: UnencodedChunk): Buffer {
   const texts = faults.map(({ code, detail }) => [Buffer.from(code), Buffer.from(detail)] as const);
-  let size = headBytes + (origins === null ? 0 : 4 * lines) + body.length;
+  const parts = body instanceof Uint8Array ? [body] : body;
+  let size = headBytes + (origins === null ? 0 : 4 * lines);
+  for (const part of parts) size += part.length;
   for (const [code, detail] of texts) size += 7 + code.length + detail.length;
   const out = Buffer.allocUnsafe(size);
   out.writeUInt8(1, 0);
@@ -55,7 +62,10 @@ export function encodeChunk({ body, faults, form, lines, origins, start, width }
     at += detail.copy(out, at);
   }
   if (origins !== null) for (const origin of origins) at = out.writeUInt32LE(origin, at);
-  out.set(body, at);
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
   return out;
 }
 

@@ -53,6 +53,7 @@ const commonSettings = {
   LOG_LEVEL: z.enum(levels, { error: `must be one of ${levels.join(", ")}` }).default("info"),
   SHUTDOWN_GRACE_SECONDS: whole(0, 3600, 30),
   RESULT_TTL_SECONDS: whole(1, 365 * 86_400, 86_400),
+  OTEL_EXPORTER_OTLP_ENDPOINT: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
   DURABILITY: z.enum(["fsync", "everysec"], { error: "must be fsync or everysec in this release" }).optional(),
 };
 
@@ -124,10 +125,13 @@ const apiSettings = z.object({
   RATE_LIMIT_PER_MINUTE: limit,
   RATE_LIMIT_ROWS_PER_MINUTE: limit,
   FAILED_LOGINS_PER_MINUTE: limit,
+  MAX_FILE_BYTES: whole(1, 1024 * MiB, 10_000_000),
+  MAX_TENSOR_BYTES: whole(1, 1024 * MiB, 64 * MiB),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
   BATCH_UPLOAD_KEEP_SECONDS: whole(1, 86_400, 600),
+  SYNC_TIMEOUT_SECONDS: whole(1, 3600, 30),
   WEBHOOK_SECRET: webhookSecret,
   WEBHOOK_ALLOW_HOSTS: allowHosts,
 });
@@ -163,6 +167,8 @@ export interface CommonConfig {
   shutdownGraceMs: number;
   resultTtlSeconds: number;
   durability: "fsync" | "everysec" | undefined;
+  /** Base URL of an OTLP collector; undefined: no traces. */
+  tracesTo: string | undefined;
 }
 
 export interface ApiConfig extends CommonConfig {
@@ -184,12 +190,18 @@ export interface ApiConfig extends CommonConfig {
   corsOrigins: string[];
   /** How many proxies stand in front, or the addresses that are proxies. */
   trustProxy: number | string[];
+  /** Largest body of the tensor API that holds binary data. */
+  maxTensorBytes: number;
+  /** How long a path that answers with the result itself waits for it. */
+  syncTimeoutMs: number;
   maxQueueDepth: number;
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
   maxBatchBytes: number;
   /** How long what has arrived of a batch is kept while nothing more does. */
   batchUploadKeepMs: number;
+  /** The largest file of a multipart body. */
+  maxFileBytes: number;
   /** Whether webhooks can be signed, without which none is accepted. */
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
@@ -236,10 +248,13 @@ export function readApiConfig(environment: Environment): ApiConfig {
     bodyTimeoutMs: settings.BODY_TIMEOUT_SECONDS * 1000,
     corsOrigins: settings.CORS_ORIGINS,
     trustProxy: settings.TRUST_PROXY,
+    maxTensorBytes: settings.MAX_TENSOR_BYTES,
+    syncTimeoutMs: settings.SYNC_TIMEOUT_SECONDS * 1000,
     maxQueueDepth: settings.MAX_QUEUE_DEPTH,
     maxBatchRows: settings.MAX_BATCH_ROWS,
     maxBatchBytes: settings.MAX_BATCH_BYTES,
     batchUploadKeepMs: settings.BATCH_UPLOAD_KEEP_SECONDS * 1000,
+    maxFileBytes: settings.MAX_FILE_BYTES,
     webhooksSigned: (settings.WEBHOOK_SECRET ?? []).length > 0,
     webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
   };
@@ -269,11 +284,15 @@ export function readWorkerConfig(environment: Environment): WorkerConfig {
       .filter(Boolean),
     slots: settings.WORKER_SLOTS,
     port: port === undefined || port === "off" ? port : Number(port),
-    slotEnvironment: Object.fromEntries(
-      ["PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "NODE_V8_COVERAGE"].flatMap((name) =>
-        env[name] === undefined ? [] : [[name, env[name]]],
+    slotEnvironment: {
+      ...Object.fromEntries(
+        ["PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "NODE_V8_COVERAGE"].flatMap((name) =>
+          env[name] === undefined ? [] : [[name, env[name]]],
+        ),
       ),
-    ),
+      // ONNX Runtime reports its sessions to its maker otherwise; a model is its owner's business.
+      ORT_DISABLE_TELEMETRY: "1",
+    },
   };
 }
 
@@ -293,6 +312,7 @@ function common(settings: z.infer<typeof apiSettings> | z.infer<typeof workerSet
     shutdownGraceMs: settings.SHUTDOWN_GRACE_SECONDS * 1000,
     resultTtlSeconds: settings.RESULT_TTL_SECONDS,
     durability: settings.DURABILITY,
+    tracesTo: settings.OTEL_EXPORTER_OTLP_ENDPOINT,
   };
 }
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { responseFormSchema } from "./response-form.js";
 
 /**
  * What BullMQ stores of a waiting prediction, short because a million may wait; it outlives deployments, so fields are
@@ -12,8 +13,12 @@ export const predictionJobSchema = z.object({
   o: z.string(),
   /** Version that was resolved when it was accepted. */
   ver: z.string(),
-  /** Input: a tensor pack in base64. */
+  /** Input: a tensor pack in base64; empty where it is a blob. */
   x: z.string(),
+  /** Bytes of an input that is a blob under the prediction's id. */
+  b: z.int().optional(),
+  /** How whoever submitted tensors wants their answer. */
+  f: responseFormSchema.optional(),
   /** Expires at (ms since the epoch). */
   e: z.number().optional(),
   /** The caller's metadata. */

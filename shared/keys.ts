@@ -1,4 +1,5 @@
 import { createHash, randomFillSync } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
 
 /**
  * The names of all Redis keys, and ids. Rules that hold for every key:
@@ -29,6 +30,10 @@ export interface ModelKeys {
   deaths: string;
   /** Written once: the final prediction, with the result time as TTL. */
   result(id: string): string;
+  /** List: the pieces of what is too large for a job or a result; see `blob.ts`. */
+  blob(id: string): string;
+  /** Hash: what was counted of a version; see `statistics-tally.ts`. */
+  statistics(version: string): string;
   /** List: who is to hear of its end, `w<API>` for a caller who waits there, `f<follower>` for a webhook. */
   interest(id: string): string;
   /** Set: predictions whose start somebody wants to hear of, too; mostly there are none. */
@@ -51,6 +56,8 @@ export interface ModelKeys {
   deliveries(id: string): string;
   /** Hash: what the deliveries of one event send, and how many of them are open. */
   webhookBody(id: string, event: string): string;
+  /** W3C traceparent of the request that submitted it; only where workers are traced. */
+  trace(id: string): string;
   /** Sorted set: an owner's prediction ids of this model by creation time. */
   owned(owner: string): string;
   /** The model's queue of batch chunks; its name is no model's. */
@@ -90,6 +97,23 @@ export const digestOf = (...parts: (string | Uint8Array)[]): string => {
   return digest.digest("base64url").slice(0, 22);
 };
 
+const hashedAtOnce = 1 << 20;
+
+/** As `digestOf`, but with a turn of the event loop after every MiB, so that a large text holds up nobody. */
+export async function digestInTurns(...parts: (string | Uint8Array)[]): Promise<string> {
+  const digest = createHash("sha256");
+  for (const part of parts) {
+    if (typeof part === "string") digest.update(part);
+    else {
+      for (let at = 0; at < part.length; at += hashedAtOnce) {
+        digest.update(part.subarray(at, at + hashedAtOnce));
+        if (at + hashedAtOnce < part.length) await nextTurn();
+      }
+    }
+  }
+  return digest.digest("base64url").slice(0, 22);
+}
+
 /** The hash tag of a model: 40 bits of its name's SHA-256. */
 export function modelTag(model: string): string {
   return toBase32(createHash("sha256").update(model).digest(), tagLength);
@@ -111,6 +135,8 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     running: `${base}/running`,
     deaths: `${base}/deaths`,
     result: (id) => `${base}/result:${id}`,
+    blob: (id) => `${base}/blob:${id}`,
+    statistics: (version) => `${base}/statistics:${version}`,
     interest: (id) => `${base}/interest:${id}`,
     starts: `${base}/starts`,
     dedup: (hash) => `${base}/dedup:${hash}`,
@@ -122,6 +148,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     attempts: (id) => `${base}/attempts:${id}`,
     deliveries: (id) => `${base}/deliveries:${id}`,
     webhookBody: (id, event) => `${base}/webhook-body:${id}:${event}`,
+    trace: (id) => `${base}/trace:${id}`,
     owned: (owner) => `${base}/owned:${owner}`,
     batchQueueName: `${model}~batches`,
     batchQueue: `${base}:${model}~batches:`,

@@ -1,17 +1,8 @@
 import { z } from "zod";
+import { imageInputSchema, tabularInputSchema, textInputSchema } from "./manifest-input.js";
+import { outputSchema, rawHead, tabularOutputSchema } from "./manifest-output.js";
 
 const modelName = /^[a-z0-9][a-z0-9._-]{0,63}$/;
-const number = z.number();
-
-const feature = z.union([
-  z.string().min(1),
-  z.strictObject({
-    name: z.string().min(1),
-    description: z.string().optional(),
-    min: number.optional(),
-    max: number.optional(),
-  }),
-]);
 
 const sample = z.strictObject({
   name: z.string().optional().describe("What this sample shows, for people"),
@@ -24,8 +15,8 @@ const sample = z.strictObject({
 
 const common = {
   $schema: z.string().optional(),
-  title: z.string().max(200).optional(),
-  description: z.string().max(4000).optional(),
+  title: z.string().max(200).optional().describe("For people"),
+  description: z.string().max(4000).optional().describe("For people: what it tells, and what it cannot"),
   batching: z
     .strictObject({
       max_batch_rows: z.int().min(1).max(65_536).default(64).describe("Rows of one run at the most; 1: never join"),
@@ -39,38 +30,36 @@ const common = {
     })
     .prefault({}),
   timeout_ms: z.int().min(1).max(3_600_000).default(30_000).describe("One run may take this long"),
-  attempts: z.int().min(1).max(100).default(3),
+  attempts: z.int().min(1).max(100).default(3).describe("Runs that may time out or crash before it is given up"),
   backoff_ms: z.int().min(0).max(3_600_000).default(1000).describe("Before the second attempt; doubles, with jitter"),
-  cache_ttl_seconds: z.int().min(0).max(86_400).default(300),
-  metrics: z.record(z.string(), number).optional().describe("What training measured, such as accuracy"),
+  cache_ttl_seconds: z.int().min(0).max(86_400).default(300).describe("How long an answer is given again; 0: never"),
+  metrics: z.record(z.string(), z.number()).optional().describe("What training measured, such as accuracy"),
   samples: z.array(sample).max(100).default([]),
 };
-
-const classifierHead = z.strictObject({
-  head: z.literal("classifier"),
-  probabilities: z.string().describe("Output tensor of shape [rows, classes], float"),
-  labels: z.array(z.string().min(1)).min(2).max(100_000),
-});
-const regressorHead = z.strictObject({
-  head: z.literal("regressor"),
-  value: z.string().describe("Output tensor of shape [rows] or [rows, 1]"),
-});
-const rawHead = z.strictObject({ head: z.literal("raw") });
 
 /** `model.json`, which says of a model what its ONNX file cannot. Durations in ms unless the name says seconds. */
 export const manifestSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     ...common,
-    kind: z.literal("tabular"),
-    input: z.strictObject({
-      tensor: z.string().describe("Input tensor of shape [rows, features], float32"),
-      features: z.array(feature).min(1).max(100_000),
-    }),
-    output: z.discriminatedUnion("head", [classifierHead, regressorHead, rawHead]).default({ head: "raw" }),
+    kind: z.literal("tabular").describe("An array in feature order or an object by feature name"),
+    input: tabularInputSchema,
+    output: tabularOutputSchema.default({ head: "raw" }),
   }),
   z.strictObject({
     ...common,
-    kind: z.literal("tensor"),
+    kind: z.literal("text").describe("A string"),
+    input: textInputSchema,
+    output: outputSchema.default({ head: "raw" }),
+  }),
+  z.strictObject({
+    ...common,
+    kind: z.literal("image").describe("JPEG, PNG or WebP, in base64, as a data URL or as a file"),
+    input: imageInputSchema,
+    output: outputSchema.default({ head: "raw" }),
+  }),
+  z.strictObject({
+    ...common,
+    kind: z.literal("tensor").describe("An object of nested arrays by tensor name"),
     output: rawHead.default({ head: "raw" }),
   }),
 ]);

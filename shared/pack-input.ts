@@ -1,10 +1,20 @@
 import type { Announcement } from "./announcement.js";
+import { imagePacker } from "./pack-image.js";
 import { tabularPacker } from "./pack-tabular.js";
 import { tensorPacker } from "./pack-tensors.js";
+import { textPacker } from "./pack-text.js";
 import type { Packer } from "./packer.js";
 
 /** The packer of a model version, by its manifest's kind. */
-export function packerOf(announced: Pick<Announcement, "manifest" | "inputs">): Packer {
-  const { manifest, inputs } = announced;
-  return manifest.kind === "tabular" ? tabularPacker(manifest) : tensorPacker(inputs);
+export function packerOf({ inputs, manifest }: Pick<Announcement, "manifest" | "inputs">): Packer {
+  switch (manifest.kind) {
+    case "tabular":
+      return tabularPacker(manifest);
+    case "text":
+      return textPacker(manifest.input);
+    case "image":
+      return imagePacker(manifest.input);
+    case "tensor":
+      return tensorPacker(inputs);
+  }
 }

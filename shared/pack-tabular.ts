@@ -4,15 +4,11 @@ import { describe, listedComplaints, type Packer, pointerSegment } from "./packe
 import { packTensors } from "./tensor-pack.js";
 
 /** One column of a tabular model's input. */
-export interface Feature {
-  name: string;
-  min?: number | undefined;
-  max?: number | undefined;
-}
+export type Feature = Exclude<TabularManifest["input"]["features"][number], string>;
 
-/** The features of a tabular model in tensor order. */
+/** The features of a tabular model in tensor order, without those that are derived from them. */
 export function featuresOf(manifest: TabularManifest): Feature[] {
-  return manifest.input.features.map((entry) => (typeof entry === "string" ? { name: entry } : entry));
+  return manifest.input.features.map((entry) => (typeof entry === "string" ? { name: entry, type: "number" } : entry));
 }
 
 /**
@@ -27,6 +23,7 @@ export function tabularPacker(manifest: TabularManifest): Packer {
   const dataOffset = blank.length - 4 * features.length;
   const row = new Float32Array(features.length);
   const rowBytes = Buffer.from(row.buffer);
+  const readers = features.map(readerOf);
 
   const finish = (complaints: Complaint[]) => {
     if (complaints.length > 0) return { complaints: complaints.slice(0, listedComplaints) };
@@ -35,20 +32,25 @@ export function tabularPacker(manifest: TabularManifest): Packer {
     rowBytes.copy(pack, dataOffset);
     return { pack, rows: 1 };
   };
+  /** Puts a value in its place, or tells why it cannot be there. */
+  const put = (i: number, value: unknown): string | null => {
+    const read = (readers[i] as Reader)(value);
+    row[i] = read;
+    return Number.isFinite(row[i]) ? null : complain(features[i] as Feature, value);
+  };
 
   return (input) => {
     const complaints: Complaint[] = [];
     if (Array.isArray(input)) {
       if (input.length !== features.length) {
-        const detail = `expected ${features.length} numbers in feature order, got ${input.length}`;
+        const what = features.every(({ type }) => type === "number") ? "numbers" : "values";
+        const detail = `expected ${features.length} ${what} in feature order, got ${input.length}`;
         complaints.push({ detail, pointer: "" });
         return finish(complaints);
       }
       for (let i = 0; i < features.length; i++) {
-        row[i] = input[i];
-        if (typeof input[i] !== "number" || !Number.isFinite(row[i]) || !inRange(input[i], features[i] as Feature)) {
-          complaints.push({ detail: complain(features[i] as Feature, input[i]), pointer: pointerSegment(i) });
-        }
+        const detail = put(i, input[i] ?? (features[i] as Feature).default ?? null);
+        if (detail !== null) complaints.push({ detail, pointer: pointerSegment(i) });
       }
       return finish(complaints);
     }
@@ -62,16 +64,13 @@ export function tabularPacker(manifest: TabularManifest): Packer {
     const record = input as Record<string, unknown>;
     for (let i = 0; i < features.length; i++) {
       const feature = features[i] as Feature;
-      const pointer = pointerSegment(feature.name);
-      if (!Object.hasOwn(record, feature.name)) {
-        complaints.push({ detail: `feature "${feature.name}" is missing`, pointer });
+      const given = Object.hasOwn(record, feature.name);
+      if (!given && feature.default === undefined) {
+        complaints.push({ detail: `feature "${feature.name}" is missing`, pointer: pointerSegment(feature.name) });
         continue;
       }
-      const value = record[feature.name];
-      row[i] = value as number;
-      if (typeof value !== "number" || !Number.isFinite(row[i]) || !inRange(value, feature)) {
-        complaints.push({ detail: complain(feature, value), pointer });
-      }
+      const detail = put(i, given ? record[feature.name] : feature.default);
+      if (detail !== null) complaints.push({ detail, pointer: pointerSegment(feature.name) });
     }
     for (const name of Object.keys(record)) {
       if (!position.has(name)) {
@@ -82,11 +81,44 @@ export function tabularPacker(manifest: TabularManifest): Packer {
   };
 }
 
-const inRange = (value: number, { min, max }: Feature): boolean =>
-  (min === undefined || value >= min) && (max === undefined || value <= max);
+/** A value as the number that the model sees; NaN where it is none of the feature's. */
+type Reader = (value: unknown) => number;
+
+function readerOf({ max, min, part, type, values }: Feature): Reader {
+  switch (type) {
+    case "number":
+      return (value) => {
+        if (typeof value !== "number") return Number.NaN;
+        return (min === undefined || value >= min) && (max === undefined || value <= max) ? value : Number.NaN;
+      };
+    case "category": {
+      const places = new Map(values?.map((value, i) => [value, i]));
+      return (value) => places.get(value as string) ?? Number.NaN;
+    }
+    case "date":
+      return (value) => {
+        const ms = typeof value === "string" && rfc3339.test(value) ? Date.parse(value) : Number.NaN;
+        const days = Math.floor(ms / dayMs);
+        if (part === "epoch_days") return days;
+        // 1970 began on a Thursday.
+        if (part === "day_of_week") return (((days + 3) % 7) + 7) % 7;
+        return (ms - days * dayMs) / 1000;
+      };
+  }
+}
+
+const dayMs = 86_400_000;
+/** A full date, alone or with a time and its offset. */
+const rfc3339 = /^\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d))?$/;
 
 function complain(feature: Feature, value: unknown): string {
   const what = `feature "${feature.name}"`;
+  if (feature.type === "category") {
+    const listed = feature.values?.slice(0, 20).map((known) => JSON.stringify(known)) ?? [];
+    const more = (feature.values?.length ?? 0) > listed.length ? ", …" : "";
+    return `${what} must be one of ${listed.join(", ")}${more}`;
+  }
+  if (feature.type === "date") return `${what} must be an RFC 3339 date, such as 2026-01-31 or 2026-01-31T09:30:00Z`;
   if (typeof value !== "number") return `${what} must be a number, got ${describe(value)}`;
   if (!Number.isFinite(Math.fround(value))) return `${what} is beyond the range of a 32-bit float`;
   return `${what} must be between ${feature.min ?? "-∞"} and ${feature.max ?? "∞"}, got ${value}`;

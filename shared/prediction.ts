@@ -1,3 +1,5 @@
+import type { ResponseForm } from "./response-form.js";
+
 /** The states of a prediction. It moves only forward, and a final one never changes. */
 export const predictionStatuses = [
   "queued",
@@ -69,6 +71,9 @@ export function predictionJson(view: PredictionView): string {
   );
 }
 
+/** Where the output tensors of a prediction are that was submitted as tensors. */
+export type StoredTensors = { pack: string } | { blob: string; bytes: number };
+
 /**
  * A final prediction as it is stored and as waiting APIs are told it: a line of JSON that is ours alone, then the
  * prediction's JSON, which is handed to its owner unchanged.
@@ -77,18 +82,42 @@ export interface StoredResult {
   owner: string;
   status: PredictionStatus;
   json: string;
-  /** For one that may be tried again: its input, a tensor pack in base64. */
+  /** For one that may be tried again: its input, a tensor pack in base64; empty where it is a blob. */
   input?: string;
+  /** Bytes of an input that is a blob under the prediction's id. */
+  inputBytes?: number;
+  /** For one that was submitted as tensors: a tensor pack in base64, or the blob that it is. */
+  tensors?: StoredTensors;
+  form?: ResponseForm;
 }
 
-export function encodeResult(result: StoredResult): string {
-  return `${JSON.stringify({ o: result.owner, s: result.status, x: result.input })}\n${result.json}`;
+/** What the stored text of a result with its tensors in it begins with; the tensors in base64 follow. */
+export const storedTensorsStart = '{"p":"';
+
+export function encodeResult({ form, input, inputBytes, json, owner, status, tensors }: StoredResult): string {
+  const place =
+    tensors === undefined ? {} : "pack" in tensors ? { p: tensors.pack } : { b: [tensors.blob, tensors.bytes] };
+  return `${JSON.stringify({ ...place, o: owner, s: status, x: input, xb: inputBytes, f: form })}\n${json}`;
+}
+
+interface Head {
+  p?: string;
+  b?: [string, number];
+  o: string;
+  s: PredictionStatus;
+  x?: string;
+  xb?: number;
+  f?: ResponseForm;
 }
 
 export function decodeResult(text: string): StoredResult {
   const end = text.indexOf("\n");
-  const head = JSON.parse(text.slice(0, end)) as { o: string; s: PredictionStatus; x?: string };
+  const head = JSON.parse(text.slice(0, end)) as Head;
   const result: StoredResult = { owner: head.o, status: head.s, json: text.slice(end + 1) };
   if (head.x !== undefined) result.input = head.x;
+  if (head.xb !== undefined) result.inputBytes = head.xb;
+  if (head.p !== undefined) result.tensors = { pack: head.p };
+  if (head.b !== undefined) result.tensors = { blob: head.b[0], bytes: head.b[1] };
+  if (head.f !== undefined) result.form = head.f;
   return result;
 }

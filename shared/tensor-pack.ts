@@ -8,20 +8,26 @@ export interface PackedTensor {
   bytes: Uint8Array;
 }
 
+/** First byte of an input whose output is wanted as a pack, too; a count follows. */
+const tensorsWanted = 0xff;
+
 /**
- * Named tensors in one buffer, which is how an input travels from the API through Redis to a slot.
+ * Named tensors in one buffer, which is how an input travels from the API through Redis to a slot, and how the output of
+ * one that was submitted as tensors travels back.
  *
- * Layout, little-endian: tensor count (u8); then for each tensor: name length (u8), name, data type (u8, position in
- * `dtypes`), rank (u8), dimensions (u32 each), byte length (u32), bytes.
+ * Layout, little-endian: 255 where the output is wanted as a pack, else nothing; tensor count (u8, at most 254); then for
+ * each tensor: name length (u8), name, data type (u8, position in `dtypes`), rank (u8), dimensions (u32 each), byte length
+ * (u32), bytes.
  */
-export function packTensors(tensors: readonly PackedTensor[]): Buffer {
-  let size = 1;
+export function packTensors(tensors: readonly PackedTensor[], { wantsTensors = false } = {}): Buffer {
+  let size = wantsTensors ? 2 : 1;
   const names = tensors.map((tensor) => Buffer.from(tensor.name));
   tensors.forEach((tensor, i) => {
     size += 7 + (names[i] as Buffer).length + 4 * tensor.shape.length + tensor.bytes.length;
   });
   const out = Buffer.allocUnsafe(size);
-  let at = out.writeUInt8(tensors.length, 0);
+  let at = wantsTensors ? out.writeUInt8(tensorsWanted, 0) : 0;
+  at = out.writeUInt8(tensors.length, at);
   tensors.forEach((tensor, i) => {
     const name = names[i] as Buffer;
     at = out.writeUInt8(name.length, at);
@@ -36,11 +42,22 @@ export function packTensors(tensors: readonly PackedTensor[]): Buffer {
   return out;
 }
 
+/** A pack of one tensor, in two parts: what stands before its bytes, and its bytes, which are not copied. */
+export function packParts(tensor: PackedTensor): [head: Buffer, bytes: Uint8Array] {
+  const head = packTensors([{ ...tensor, bytes: new Uint8Array(0) }]);
+  head.writeUInt32LE(tensor.bytes.length, head.length - 4);
+  return [head, tensor.bytes];
+}
+
+/** Whether an input was submitted as tensors, so that its output is wanted as a pack, not only as JSON. */
+export const wantsTensors = (pack: Uint8Array): boolean => pack[0] === tensorsWanted;
+
 /** The tensors in a pack, as views of it. Throws a RangeError when the lengths in it do not add up. */
 export function unpackTensors(pack: Buffer): PackedTensor[] {
-  let at = 1;
+  const begin = wantsTensors(pack) ? 1 : 0;
+  let at = begin + 1;
   const tensors: PackedTensor[] = [];
-  for (let i = pack.readUInt8(0); i > 0; i--) {
+  for (let i = pack.readUInt8(begin); i > 0; i--) {
     const nameEnd = at + 1 + pack.readUInt8(at);
     const name = pack.toString("utf8", at + 1, nameEnd);
     const dtype = dtypes[pack.readUInt8(nameEnd)];

@@ -226,6 +226,61 @@ describe("the dispatcher", () => {
     expect(runner.ids).toEqual([["a"], ["suspect"], ["suspect2"], ["b"]]);
   });
 
+  test("lets part of a batch yield to whatever came later, but not for ever, and joins it with nothing", async () => {
+    const { runner, submit } = setUp();
+    const bulk = { packs: [Buffer.from("b1"), Buffer.from("b2")], table: false };
+    const table = { packs: [Buffer.from("t")], table: true };
+    submit("a");
+    await turn();
+    const parts = [submit("bulk", { bulk, alone: true, rows: 2 }), submit("table", { bulk: table, alone: true })];
+    submit("c");
+    submit("d", { priority: 1000 });
+    await turn();
+    for (let run = 0; run < 5; run++) {
+      runner.runs[run]?.end();
+      await settle();
+    }
+    expect(runner.ids).toEqual([["a"], ["c", "d"], ["b1", "b2"], ["t"]]);
+    expect(await Promise.all(parts)).toEqual([
+      { kind: "done in bulk", items: ["b1", "b2"].map(itemOf), table: null },
+      { kind: "done in bulk", items: [], table: Buffer.from("t") },
+    ]);
+    // Others never end, so that it would never run, were it not for its age.
+    submit("first");
+    const old = submit("old", { bulk, alone: true, rows: 2 });
+    let passed = 0;
+    for (await turn(); runner.runs.at(-1)?.ids[0] !== "b1"; passed++) {
+      submit("more");
+      await turn();
+      runner.runs.at(-1)?.end();
+      await settle();
+    }
+    expect(passed).toBeGreaterThan(2);
+    runner.runs.at(-1)?.end();
+    expect((await old).kind).toBe("done in bulk");
+  });
+
+  test("a part of a batch is blamed alone where its slot dies, and given back where the worker ends", async () => {
+    const { dispatcher, runner, submit } = setUp();
+    const bulk = { packs: [Buffer.from("b")], table: true };
+    const late = submit("late", { bulk, alone: true });
+    await turn();
+    runner.runs[0]?.die("timeout");
+    expect(await late).toEqual({ kind: "blamed", code: "timeout" });
+    const dead = submit("dead", { bulk, alone: true });
+    await turn();
+    runner.runs[1]?.die("crash");
+    expect(await dead).toEqual({ kind: "blamed", code: "poisoned" });
+    submit("a");
+    await turn();
+    const waiting = submit("waiting", { bulk, alone: true });
+    await turn();
+    const drained = dispatcher.drain();
+    expect(await waiting).toEqual({ kind: "released" });
+    runner.runs[2]?.end();
+    await drained;
+  });
+
   test("a drain gives back all that has not begun, takes no more, and waits for what runs", async () => {
     const { dispatcher, runner, submit } = setUp();
     const running = submit("a");

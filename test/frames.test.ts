@@ -50,8 +50,9 @@ describe("frames between a worker and its slots", () => {
   });
 
   test("carry a run's packs to a slot as the bytes they are", async () => {
-    const packs = [Buffer.alloc(0), Buffer.from([0, 255, 1]), Buffer.alloc(70_000, 7)];
-    const [frame] = await framesOf([encodeRun({ runId: 4_294_967_295, modelKey: 3, packs })]);
+    const packs = [Buffer.alloc(70_000, 5), Buffer.alloc(0), Buffer.from([0, 255, 1]), Buffer.alloc(70_000, 7)];
+    packs.push(Buffer.from([2]));
+    const [frame] = await framesOf(encodeRun({ runId: 4_294_967_295, modelKey: 3, packs }));
     expect(frame?.kind).toBe(frameKinds.run);
     expect(decodeRun(frame?.body as Buffer)).toEqual({ runId: 4_294_967_295, modelKey: 3, packs });
   });

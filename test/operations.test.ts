@@ -1,7 +1,9 @@
+import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { flow, manifestOf } from "./support/flows.js";
 import { expectProblem } from "./support/problem.js";
+import { childrenOf } from "./support/processes.js";
 import { keys, TestStack } from "./support/stack.js";
 
 const model = "intrusion-decision-tree";
@@ -68,6 +70,16 @@ describe("operations", () => {
     expect((await fetch(`${workerUrl}/health`, { method: "POST" })).status).toBe(405);
   });
 
+  test.skipIf(process.platform !== "linux")(
+    "inference processes see no address, no secret and report to nobody",
+    async () => {
+      const [slot] = await childrenOf(stack.workers[0]?.pid as number);
+      const names = (await readFile(`/proc/${slot}/environ`, "utf8")).split("\0").filter(Boolean);
+      expect(names).toContain("ORT_DISABLE_TELEMETRY=1");
+      expect(names.filter((text) => /^(REDIS|API|WEBHOOK|OTEL)_/.test(text))).toEqual([]);
+    },
+  );
+
   test("a worker's metrics count predictions by model, version and status, and time their stages", async () => {
     const text = await eventually(async () => {
       const metrics = await metricsOf(workerUrl);
@@ -80,7 +92,7 @@ describe("operations", () => {
     }
     expect(text).toContain(`ml_prediction_confidence_count{model="${model}"} 2`);
     expect(text).toMatch(new RegExp(`^ml_batch_rows_sum{model="${model}"} 2$`, "m"));
-    expect(text).toMatch(/^ml_event_loop_lag_seconds\{quantile="0.99"\} [\d.]+/m);
+    expect(text).toMatch(/^ml_event_loop_lag_seconds\{percentile="99"\} [\d.]+/m);
     expect(text).toMatch(/^process_resident_memory_bytes \d+/m);
   });
 
@@ -93,7 +105,7 @@ describe("operations", () => {
     expect(text).toContain(`${count}{method="POST",route="/v1/models/:model/predictions",status="200"} 3`);
     expect(text).toContain(`${count}{method="POST",route="/v1/models/:model/predictions",status="422"} 1`);
     expect(text).toContain(`${count}{method="GET",route="/v1/predictions/:id",status="200"} 1`);
-    expect(text).toMatch(/^ml_event_loop_lag_seconds\{quantile="0.99"\} [\d.]+/m);
+    expect(text).toMatch(/^ml_event_loop_lag_seconds\{percentile="99"\} [\d.]+/m);
   });
 
   test("no label of a metric holds an owner, a key or an id", async () => {
@@ -178,8 +190,9 @@ describe("operations", () => {
     const { body, status } = await stack.get("/schemas/model.json", { as: null });
     expect(status).toBe(200);
     expect(body.$schema).toMatch(/^https:\/\/json-schema\.org\//);
-    const [tabular, tensor] = body.oneOf;
-    expect([tabular.properties.kind.const, tensor.properties.kind.const]).toEqual(["tabular", "tensor"]);
+    const kinds = body.oneOf.map((option: { properties: { kind: { const: string } } }) => option.properties.kind.const);
+    expect(kinds).toEqual(["tabular", "text", "image", "tensor"]);
+    const [tabular] = body.oneOf;
     expect(tabular.required).toEqual(["kind", "input"]);
     expect(Object.keys(tabular.properties)).toEqual(expect.arrayContaining(Object.keys(manifestOf(model))));
   });

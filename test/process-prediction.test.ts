@@ -17,11 +17,18 @@ const item = { ok: true, text: '{"y":[[1]]}', confidence: Number.NaN, inferenceM
 /** Processes one job as a worker would; what it asked of others is told with what came of it. */
 async function processed(
   job: Partial<TakenJob> = {},
-  world: { outcome?: Outcome; history?: { final: boolean; diedRunning: boolean; deaths: number }; write?: "lost" } = {},
+  world: {
+    blob?: Buffer;
+    outcome?: Outcome;
+    history?: { final: boolean; diedRunning: boolean; deaths: number };
+    write?: "lost";
+  } = {},
 ) {
   const calls: unknown[][] = [];
   const submitted: Work[] = [];
   const handedOver: unknown[] = [];
+  const tallied: unknown[][] = [];
+  const blobs: string[] = [];
   // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
   const written: any[] = [];
   const process = processPrediction({
@@ -35,7 +42,8 @@ async function processed(
       },
     },
     writer: {
-      async write({ by, cache, dedup, id, result }) {
+      async write({ blob, by, cache, dedup, id, result }) {
+        if (blob !== undefined) blobs.push(blob);
         written.push({ ...JSON.parse(result.json), owner: result.owner });
         calls.push(["write", id, typeof by === "string" ? by : by.token, result.status]);
         handedOver.push({ cache, dedup, input: result.input });
@@ -48,7 +56,17 @@ async function processed(
       ended: (id) => void calls.push(["ended", id]),
       forget: async (id) => void calls.push(["forget", id]),
     },
+    blobs: {
+      makeRoom: async () => ({ release: () => void calls.push(["release"]) }),
+      read: async (id, bytes) => {
+        calls.push(["read", id, bytes]);
+        return world.blob ?? null;
+      },
+      keep: async (pack) => ({ pack: pack.toString("base64") }),
+      forget: async (kept) => void (kept !== undefined && calls.push(["drop", kept])),
+    },
     history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
+    tally: (...counted) => void tallied.push(counted),
     metrics: createWorkerMetrics(),
     log: openLog("worker", "error"),
   });
@@ -62,7 +80,7 @@ async function processed(
     (word) => ({ word, fault: undefined }),
     (fault: Error) => ({ word: undefined, fault }),
   );
-  return { ...end, calls, handedOver, submitted, written };
+  return { ...end, blobs, calls, handedOver, submitted, tallied, written };
 }
 
 describe("processing a prediction's job", () => {
@@ -89,6 +107,38 @@ describe("processing a prediction's job", () => {
         ["write", "id", "token", "succeeded"],
       ]);
     }
+  });
+
+  test("whose input is a blob reads it, lets go of its memory, and drops it or keeps it for another try", async () => {
+    const blob = Buffer.from(x, "base64");
+    const large = { data: { ...data, x: "", b: blob.length } };
+    const succeeded = await processed(large, { blob });
+    expect(succeeded.word).toBe("succeeded");
+    expect(succeeded.submitted[0]?.pack).toEqual(blob);
+    expect(succeeded.calls).toEqual([
+      ["read", "id", blob.length],
+      ["noteLater", "id", expect.anything()],
+      ["ended", "id"],
+      ["write", "id", "token", "succeeded"],
+      ["release"],
+    ]);
+    expect(succeeded.blobs).toEqual(["drop"]);
+    const failed = await processed(large, { blob, outcome: { kind: "done", item: { ...item, ok: false } } });
+    expect([failed.blobs, failed.calls.at(-1)]).toEqual([["keep"], ["release"]]);
+    const lost = await processed(large);
+    expect(lost.submitted).toEqual([]);
+    expect(lost.written[0]).toMatchObject({ status: "failed", error: { code: "input_lost" } });
+  });
+
+  test("that is wanted as tensors writes them, and drops them where its result is not written", async () => {
+    const pack = Buffer.from("tensors");
+    const outcome: Outcome = { kind: "done", item: { ...item, pack } };
+    const written = await processed({ data: { ...data, d: "hash" } }, { outcome });
+    const packed = pack.toString("base64");
+    expect(written.handedOver).toMatchObject([{ cache: { outputJson: packed, ttlSeconds: 60, packed: true } }]);
+    const lost = await processed({}, { outcome, write: "lost" });
+    expect(lost.calls.at(-1)).toEqual(["drop", { pack: packed }]);
+    expect([written.tallied, lost.tallied]).toEqual([[["1", 1, expect.any(Number), expect.anything()]], []]);
   });
 
   test("that was ended before it was taken neither runs nor writes", async () => {

@@ -1,4 +1,5 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { endFinish } from "@millrace/shared/end-finish.js";
 import { predictionJobSchema } from "@millrace/shared/job.js";
 import { cancelChannel, type ModelKeys, modelKeys, noticeChannel, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
@@ -43,8 +44,8 @@ export function expireOverdue(options: {
       const view = viewPending({ name: model, digestOf: () => digest }, id, { ...read.pending, data });
       // One that was begun in time ends with its run.
       if (view.status === "expired") {
-        const result = { owner: data.o, status: view.status, json: predictionJson(view), input: data.x };
-        const finish = { id, by: "unbegun", result, dedup: data.d ?? null, cache: null, started: false } as const;
+        const result = { owner: data.o, status: view.status, json: predictionJson(view) };
+        const finish = endFinish(id, data, "unbegun", result, false);
         const [outcome] = await finishPredictions(redis, keys, [finish], settings);
         if (outcome === "written") log.info("prediction expired", { prediction_id: id, model, request_id: data.r });
       }

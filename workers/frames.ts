@@ -12,6 +12,7 @@ export interface Frame {
 }
 
 const headBytes = 5;
+const uncopiedBytes = 32 * 1024;
 
 /** One frame in one buffer. */
 export function encodeFrame(kind: number, body: Uint8Array): Buffer {
@@ -53,21 +54,35 @@ export interface RunRequest {
   packs: readonly Buffer[];
 }
 
-/** Layout: run id (u32), model key (u32), count (u32), then length (u32) and bytes of each pack. */
-export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number = frameKinds.run): Buffer {
+/**
+ * Layout: run id (u32), model key (u32), count (u32), then length (u32) and bytes of each pack. Large packs are parts of
+ * their own, so that they are not copied.
+ */
+export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number = frameKinds.run): Buffer[] {
   let size = 12;
-  for (const pack of packs) size += 4 + pack.length;
-  const frame = Buffer.allocUnsafe(headBytes + size);
-  let at = frame.writeUInt32LE(size + 1, 0);
-  at = frame.writeUInt8(kind, at);
-  at = frame.writeUInt32LE(runId, at);
-  at = frame.writeUInt32LE(modelKey, at);
-  at = frame.writeUInt32LE(packs.length, at);
+  let copied = headBytes + size;
   for (const pack of packs) {
-    at = frame.writeUInt32LE(pack.length, at);
-    at += pack.copy(frame, at);
+    size += 4 + pack.length;
+    copied += 4 + (pack.length < uncopiedBytes ? pack.length : 0);
   }
-  return frame;
+  const bytes = Buffer.allocUnsafe(copied);
+  const parts: Buffer[] = [];
+  let at = bytes.writeUInt32LE(size + 1, 0);
+  at = bytes.writeUInt8(kind, at);
+  at = bytes.writeUInt32LE(runId, at);
+  at = bytes.writeUInt32LE(modelKey, at);
+  at = bytes.writeUInt32LE(packs.length, at);
+  let begun = 0;
+  for (const pack of packs) {
+    at = bytes.writeUInt32LE(pack.length, at);
+    if (pack.length < uncopiedBytes) at += pack.copy(bytes, at);
+    else {
+      parts.push(bytes.subarray(begun, at), pack);
+      begun = at;
+    }
+  }
+  if (begun < at) parts.push(bytes.subarray(begun, at));
+  return parts;
 }
 
 export function decodeRun(body: Buffer): RunRequest {
@@ -84,8 +99,12 @@ export function decodeRun(body: Buffer): RunRequest {
 /** What became of one input of a run: its output as JSON text, or why it has none. */
 export interface RunItem {
   ok: boolean;
-  /** Output JSON; where not ok, a sentence that is safe to show a client. */
+  /** Where not ok: it was the input that could not be prepared, not the model that failed. */
+  refused?: boolean;
+  /** Output JSON, empty where the pack is large; where not ok, a sentence that is safe to show a client. */
   text: string;
+  /** The output as a tensor pack, where the input asks for that. */
+  pack?: Buffer | undefined;
   /** Probability of a classifier's label; NaN for other heads. */
   confidence: number;
   /** Milliseconds and rows of the ONNX run that it was part of. */
@@ -93,38 +112,53 @@ export interface RunItem {
   batchRows: number;
 }
 
-/** Layout: run id (u32), joinable (u8), count (u32), then per item ok (u8), confidence, ms (f32), rows, length (u32), text. */
+const itemHeadBytes = 21;
+
+/**
+ * Layout: run id (u32), joinable (u8), count (u32), then per item 1 ok, 2 refused (u8), confidence, ms (f32), rows, lengths of text and
+ * pack (u32), text, pack.
+ */
 export function encodeDone(runId: number, joinable: boolean, items: readonly RunItem[]): Buffer {
   const texts = items.map((item) => Buffer.from(item.text));
-  let size = 9 + 17 * items.length;
-  for (const text of texts) size += text.length;
-  const body = Buffer.allocUnsafe(size);
-  let at = body.writeUInt32LE(runId, 0);
+  let size = 9 + itemHeadBytes * items.length;
+  items.forEach((item, i) => {
+    size += (texts[i] as Buffer).length + (item.pack?.length ?? 0);
+  });
+  const body = Buffer.allocUnsafe(headBytes + size);
+  let at = body.writeUInt32LE(size + 1, 0);
+  at = body.writeUInt8(frameKinds.done, at);
+  at = body.writeUInt32LE(runId, at);
   at = body.writeUInt8(joinable ? 1 : 0, at);
   at = body.writeUInt32LE(items.length, at);
   items.forEach((item, i) => {
-    at = body.writeUInt8(item.ok ? 1 : 0, at);
+    at = body.writeUInt8(item.ok ? 1 : item.refused ? 2 : 0, at);
     at = body.writeFloatLE(item.confidence, at);
     at = body.writeFloatLE(item.inferenceMs, at);
     at = body.writeUInt32LE(item.batchRows, at);
     at = body.writeUInt32LE((texts[i] as Buffer).length, at);
+    at = body.writeUInt32LE(item.pack?.length ?? 0, at);
     at += (texts[i] as Buffer).copy(body, at);
+    at += item.pack?.copy(body, at) ?? 0;
   });
-  return encodeFrame(frameKinds.done, body);
+  return body;
 }
 
 export function decodeDone(body: Buffer): { runId: number; joinable: boolean; items: RunItem[] } {
   const items: RunItem[] = [];
   let at = 9;
   for (let left = body.readUInt32LE(5); left > 0; left--) {
-    const end = at + 17 + body.readUInt32LE(at + 13);
-    items.push({
+    const textEnd = at + itemHeadBytes + body.readUInt32LE(at + 13);
+    const end = textEnd + body.readUInt32LE(at + 17);
+    const item: RunItem = {
       ok: body.readUInt8(at) === 1,
+      ...(body.readUInt8(at) === 2 && { refused: true }),
       confidence: body.readFloatLE(at + 1),
       inferenceMs: body.readFloatLE(at + 5),
       batchRows: body.readUInt32LE(at + 9),
-      text: body.toString("utf8", at + 17, end),
-    });
+      text: body.toString("utf8", at + itemHeadBytes, textEnd),
+    };
+    if (end > textEnd) item.pack = body.subarray(textEnd, end);
+    items.push(item);
     at = end;
   }
   return { runId: body.readUInt32LE(0), joinable: body.readUInt8(4) === 1, items };

@@ -45,7 +45,7 @@ export async function loadVersions(options: {
       model,
       version,
       digest,
-      uniform: manifest.kind === "tabular",
+      uniform: manifest.kind !== "tensor",
       attempts: manifest.attempts,
       cacheTtlSeconds: manifest.cache_ttl_seconds,
       announcement,

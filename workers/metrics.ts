@@ -1,3 +1,4 @@
+import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -7,6 +8,14 @@ export function createWorkerMetrics() {
   const register = new Registry();
   const registers = [register];
   collectDefaultMetrics({ register });
+  const deliveries = new Counter({
+    name: "ml_webhook_attempt_total",
+    help: "Tries of webhook deliveries, by event and outcome",
+    labelNames: ["event", "outcome"],
+    registers,
+  });
+  // From 0, because an alert cannot see the rise of a counter that begins with 1.
+  for (const event of [...predictionEvents, "batch.completed"]) deliveries.inc({ event, outcome: "given_up" }, 0);
   return {
     register,
     predictions: new Counter({
@@ -53,12 +62,19 @@ export function createWorkerMetrics() {
       help: "Inference processes that ended without being asked to",
       registers,
     }),
-    deliveries: new Counter({
-      name: "ml_webhook_attempt_total",
-      help: "Tries of webhook deliveries, by event and outcome",
-      labelNames: ["event", "outcome"],
-      registers,
-    }),
+    /** Registers `ml_slots`, which is read at each scrape. */
+    tellSlots(read: () => Record<"configured" | "alive" | "busy", number>) {
+      new Gauge({
+        name: "ml_slots",
+        help: "Inference processes of this worker: configured, alive, and busy at this moment",
+        labelNames: ["state"],
+        registers,
+        collect() {
+          for (const [state, count] of Object.entries(read())) this.set({ state }, count);
+        },
+      });
+    },
+    deliveries,
     deliveryLatency: new Histogram({
       name: "ml_webhook_delivery_seconds",
       help: "From the event to its webhook's delivery",

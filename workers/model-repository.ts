@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { defaultManifest, isModelName, type Manifest, manifestSchema } from "@millrace/shared/manifest.js";
+import { defaultManifest, isModelName, type Manifest } from "@millrace/shared/manifest.js";
+import { complaintsText, readManifest } from "@millrace/shared/read-manifest.js";
 import { modelDigest } from "./model-digest.js";
 
 /** A version in the model repository, checked as far as its files tell. */
@@ -48,7 +49,7 @@ export async function scanRepository(
       continue;
     }
     try {
-      const manifest = await readManifest(join(folder, "model.json"));
+      const manifest = await loadManifest(join(folder, "model.json"));
       for (const version of versions) {
         try {
           const digest = await modelDigest(join(folder, version));
@@ -64,7 +65,7 @@ export async function scanRepository(
   return { found, bad };
 }
 
-async function readManifest(file: string): Promise<Manifest> {
+async function loadManifest(file: string): Promise<Manifest> {
   let text: string;
   try {
     text = await readFile(file, "utf8");
@@ -72,16 +73,9 @@ async function readManifest(file: string): Promise<Manifest> {
     if ((fault as NodeJS.ErrnoException).code === "ENOENT") return defaultManifest();
     throw new Error(`model.json cannot be read (${(fault as NodeJS.ErrnoException).code})`);
   }
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (fault) {
-    throw new Error(`model.json is no JSON: ${(fault as Error).message}`);
-  }
-  const parsed = manifestSchema.safeParse(json);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map((issue) => `/${issue.path.join("/")}: ${issue.message}`);
-  throw new Error(`model.json: ${problems.join("; ")}`);
+  const read = readManifest(text);
+  if ("manifest" in read) return read.manifest;
+  throw new Error(complaintsText("model.json", read.complaints));
 }
 
 const globPattern = (glob: string): RegExp =>

@@ -7,7 +7,9 @@ import {
   type LineFault,
   longestDetail,
   splitParts,
+  type UnencodedChunk,
 } from "@millrace/shared/bulk-chunk.js";
+import { expectLargeBuffers } from "@millrace/shared/large-buffers.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { ChunkFinish } from "@millrace/shared/scripts/batches.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
@@ -83,6 +85,7 @@ export function processChunk(options: ProcessChunkOptions) {
       throw new DelayedError();
     }
     const deaths = job.attemptsStarted > 1 ? (await history(jobId)).deaths : 0;
+    expectLargeBuffers();
     const inputs = decodeChunk(taken.bytes);
     const rows = rowsOf(inputs);
     const submit = (from: number, to: number): Promise<Outcome> =>
@@ -192,7 +195,10 @@ function fromItems(items: Extract<Outcome, { kind: "done in bulk" }>["items"]): 
   const texts: Buffer[] = [];
   items.forEach((item, offset) => {
     if (item.ok) texts.push(Buffer.from(item.text));
-    else faults.push({ offset, code: "inference_failed", detail: item.text.slice(0, longestDetail) });
+    else {
+      const code = item.refused ? "invalid_input" : "inference_failed";
+      faults.push({ offset, code, detail: item.text.slice(0, longestDetail) });
+    }
   });
   return { lines: items.length, form: "json", width: 0, bodies: [joinParts(texts)], faults };
 }
@@ -210,13 +216,13 @@ function joinTwo(a: Part, b: Part): Part {
 }
 
 /** The outputs of all lines of a chunk, and the inputs of those that failed, or null where none did. */
-function merge(inputs: BulkChunk, part: Part): { outputs: BulkChunk; failedInputs: BulkChunk | null } {
+function merge(inputs: BulkChunk, part: Part): { outputs: UnencodedChunk; failedInputs: BulkChunk | null } {
   const offsets = faultlessOffsets(inputs);
   const ranFaults = part.faults.map((fault) => ({ ...fault, offset: offsets[fault.offset] as number }));
   const faults = [...inputs.faults, ...ranFaults].sort((a, b) => a.offset - b.offset);
   const { lines, origins, start } = inputs;
   const { form, width } = part;
-  const outputs: BulkChunk = { start, lines, faults, origins, form, width, body: Buffer.concat(part.bodies) };
+  const outputs = { start, lines, faults, origins, form, width, body: part.bodies };
   if (faults.length === 0) return { outputs, failedInputs: null };
   return { outputs, failedInputs: failedOf(inputs, faults, new Set(part.faults.map(({ offset }) => offset))) };
 }

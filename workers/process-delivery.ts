@@ -35,7 +35,7 @@ export interface DeliveryJob {
 export interface ProcessDeliveryOptions {
   redis: RedisClient;
   keys: ModelKeys;
-  sender: WebhookSender;
+  sender: Pick<WebhookSender, "send">;
   gate: HostGate;
   /** Tries that follow the first. */
   retries: number;

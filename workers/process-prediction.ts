@@ -2,9 +2,11 @@ import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js
 import { type Logger, logTogether } from "@millrace/shared/log.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { type PredictionStatus, predictionJson, type StoredResult, type Timings } from "@millrace/shared/prediction.js";
+import type { Finish } from "@millrace/shared/scripts/finish.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
+import type { BlobKeeper } from "./blob-keeper.js";
 import type { Dispatcher, Lane, Outcome } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { ResultWriter } from "./result-writer.js";
@@ -15,7 +17,7 @@ export interface ServedVersion {
   model: string;
   version: string;
   digest: string;
-  /** Tabular inputs all have the same shape, so that nothing needs to be compared to join them. */
+  /** All inputs are one row of the same shape once prepared, so that nothing needs to be compared to join them. */
   uniform: boolean;
   attempts: number;
   cacheTtlSeconds: number;
@@ -44,6 +46,9 @@ export interface ProcessPredictionOptions {
   writer: ResultWriter;
   notebook: RunNotebook;
   history(id: string): Promise<JobHistory>;
+  blobs: BlobKeeper;
+  /** Counts what becomes of a prediction: its version, rows and timings, null for one that did not succeed. */
+  tally(version: string, rows: number, totalMs: number, timings: Timings | null): void;
   metrics: WorkerMetrics;
   log: Logger;
 }
@@ -64,6 +69,7 @@ interface Taken {
   data: PredictionJob;
   served: ServedVersion;
   startedAt: number | null;
+  rows: number;
   deaths: number;
   noted: Promise<void>;
 }
@@ -71,6 +77,8 @@ interface Taken {
 interface Ending {
   status: PredictionStatus;
   outputJson: string | null;
+  /** The output as tensors, where that is wanted. */
+  pack?: Buffer | undefined;
   error: { code: string; detail: string } | null;
   timings: Timings | null;
   confidence: number;
@@ -95,7 +103,17 @@ export function processPrediction(options: ProcessPredictionOptions) {
       await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
       throw new DelayedError();
     }
-    const taken: Taken = { job, id, token, data, served, startedAt: null, deaths: 0, noted: Promise.resolve() };
+    const taken: Taken = {
+      job,
+      id,
+      token,
+      data,
+      served,
+      startedAt: null,
+      rows: 1,
+      deaths: 0,
+      noted: Promise.resolve(),
+    };
     let alone = job.attemptsMade > 0;
     if (job.attemptsStarted > 1) {
       const past = await history(id);
@@ -109,7 +127,26 @@ export function processPrediction(options: ProcessPredictionOptions) {
     // What was begun in time is in time, whatever became of that run.
     const expiresAt = alone ? undefined : data.e;
     if (expiresAt !== undefined && expiresAt <= Date.now()) return finish(taken, expired);
-    const outcome = await run(taken, alone, expiresAt);
+    if (data.b === undefined) return runAndFinish(taken, Buffer.from(data.x, "base64"), alone, expiresAt);
+    const room = await options.blobs.makeRoom(data.b);
+    try {
+      const pack = await options.blobs.read(id, data.b);
+      if (pack === null)
+        return await finish(taken, failure("failed", "input_lost", "its input is gone from the store"));
+      return await runAndFinish(taken, pack, alone, expiresAt);
+    } finally {
+      room.release();
+    }
+  };
+
+  async function runAndFinish(
+    taken: Taken,
+    pack: Buffer,
+    alone: boolean,
+    expiresAt: number | undefined,
+  ): Promise<string> {
+    const { id, job, token } = taken;
+    const outcome = await run(taken, pack, alone, expiresAt);
     notebook.ended(id);
     if (outcome.kind === "released") {
       await notebook.forget(id);
@@ -123,18 +160,18 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (outcome.kind === "expired") return finish(taken, expired);
     if (outcome.kind === "blamed") return retryOrFail(taken, outcome.code);
     return finish(taken, ending(taken, outcome as Extract<Outcome, { kind: "done" }>));
-  };
+  }
 
-  function run(taken: Taken, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {
+  function run(taken: Taken, pack: Buffer, alone: boolean, expiresAt: number | undefined): Promise<Outcome> {
     const { data, id, job, served } = taken;
-    const pack = Buffer.from(data.x, "base64");
-    const tensors = served.uniform ? null : unpackTensors(pack);
+    const tensors = served.uniform && !wantsTensors(pack) ? null : unpackTensors(pack);
     const attempt = job.attemptsMade + taken.deaths + 1;
+    taken.rows = tensors === null ? 1 : rowsOf(tensors);
     return dispatcher.submit({
       id,
       lane: served.lane,
       pack,
-      rows: tensors === null ? 1 : rowsOf(tensors),
+      rows: taken.rows,
       priority: job.priority ?? 0,
       signature: tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "",
       alone,
@@ -165,12 +202,13 @@ export function processPrediction(options: ProcessPredictionOptions) {
   }
 
   function ending(taken: Taken, { item }: Extract<Outcome, { kind: "done" }>): Ending {
-    if (!item.ok) return failure("failed", "inference_failed", item.text);
+    if (!item.ok) return failure("failed", item.refused ? "invalid_input" : "inference_failed", item.text);
     const now = Date.now();
     const { timestamp } = taken.job;
     return {
       status: "succeeded",
-      outputJson: item.text,
+      outputJson: item.text === "" ? null : item.text,
+      pack: item.pack,
       error: null,
       confidence: item.confidence,
       timings: {
@@ -188,19 +226,21 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
     const text = json(taken, attempts, end, Date.now());
     const result: StoredResult = { owner: data.o, status: end.status, json: text };
-    if (end.outputJson === null) result.input = data.x;
-    const cache =
-      data.d === undefined || end.outputJson === null || served.cacheTtlSeconds === 0
-        ? null
-        : { outputJson: end.outputJson, ttlSeconds: served.cacheTtlSeconds };
-    const outcome = await writer.write({
+    if (end.status !== "succeeded") result.input = data.x;
+    if (end.status !== "succeeded" && data.b !== undefined) result.inputBytes = data.b;
+    if (data.f !== undefined) result.form = data.f;
+    if (end.pack !== undefined) result.tensors = await options.blobs.keep(end.pack);
+    const finish: Finish = {
       id,
       by: { token },
       result,
       dedup: data.d ?? null,
-      cache,
+      cache: data.d === undefined ? null : cacheable(end, result, served.cacheTtlSeconds),
       started: taken.startedAt !== null,
-    });
+    };
+    if (data.b !== undefined) finish.blob = end.status === "succeeded" ? "drop" : "keep";
+    const outcome = await writer.write(finish);
+    if (outcome !== "written") await options.blobs.forget(result.tensors);
     if (outcome === "written") observe(taken, end);
     // BullMQ is told of a failure too, so that the queue page shows it under that word.
     if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);
@@ -234,6 +274,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const { data, id, served } = taken;
     const { model, version } = served;
     metrics.predictions.inc({ model, version, status: end.status });
+    if (end.status !== "expired") options.tally(version, taken.rows, Date.now() - taken.job.timestamp, end.timings);
     if (end.timings !== null) {
       metrics.latency.observe({ model, stage: "queue" }, end.timings.queueMs / 1000);
       metrics.latency.observe({ model, stage: "inference" }, end.timings.inferenceMs / 1000);
@@ -244,6 +285,13 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (end.error === null) logFinished(line);
     else options.log.warn("prediction finished", { ...line, code: end.error.code });
   }
+}
+
+/** What identical submissions are to be answered with; null for what is not to be kept for them. */
+function cacheable(end: Ending, { tensors }: StoredResult, ttlSeconds: number): Finish["cache"] {
+  if (end.outputJson === null || ttlSeconds === 0) return null;
+  if (tensors === undefined) return { outputJson: end.outputJson, ttlSeconds };
+  return "pack" in tensors ? { outputJson: tensors.pack, ttlSeconds, packed: true } : null;
 }
 
 const failure = (status: PredictionStatus, code: string, detail: string): Ending => ({

@@ -3,12 +3,14 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { modelKeys, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
 import type { Worker } from "bullmq";
 import { createWebhookSender } from "./deliver-webhook.js";
 import { HostGate } from "./host-gate.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { DeliveryFailedError, type DeliveryJob, processDelivery } from "./process-delivery.js";
 import { StockingWorker } from "./stocking-worker.js";
+import { traceDeliveries } from "./trace-predictions.js";
 
 export interface ServingDeliveries {
   close(): Promise<void>;
@@ -31,8 +33,9 @@ export async function startDeliveries(options: {
   config: WorkerConfig;
   metrics: WorkerMetrics;
   log: Logger;
+  tracing: Tracing | null;
 }): Promise<ServingDeliveries> {
-  const { config, log, metrics, redis } = options;
+  const { config, log, metrics, redis, tracing } = options;
   const sender = createWebhookSender({ secrets: config.webhookSecrets, allow: config.webhookAllowances });
   const gate = new HostGate({ strangersAtOnce, failingAtOnce, perHost: triesPerHost });
   const workers = new Map<string, Worker<unknown, string>>();
@@ -43,7 +46,7 @@ export async function startDeliveries(options: {
     const process = processDelivery({
       redis,
       keys,
-      sender,
+      sender: tracing === null ? sender : traceDeliveries(tracing, redis, keys, sender),
       gate,
       retries: delays.length,
       resultTtlMs: config.resultTtlSeconds * 1000,

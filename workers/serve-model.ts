@@ -6,6 +6,10 @@ import type { Logger } from "@millrace/shared/log.js";
 import { beat, endBeat } from "@millrace/shared/scripts/announce.js";
 import { finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
 import { readHistory } from "@millrace/shared/scripts/run-notes.js";
+import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/statistics-tally.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
+import { createBlobKeeper } from "./blob-keeper.js";
+import type { ByteBudget } from "./byte-budget.js";
 import { createChunkConsumer } from "./chunk-consumer.js";
 import type { Dispatcher } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
@@ -15,6 +19,7 @@ import { processChunk } from "./process-chunk.js";
 import { processPrediction } from "./process-prediction.js";
 import { createResultWriter } from "./result-writer.js";
 import { createRunNotebook } from "./run-notebook.js";
+import { tracePredictions } from "./trace-predictions.js";
 
 export interface Serving {
   /** Milliseconds since Redis last took this worker's beats. */
@@ -30,6 +35,9 @@ interface ServingOptions {
   log: Logger;
   config: WorkerConfig;
   workerId: string;
+  tracing: Tracing | null;
+  /** What this worker may hold of large inputs at a time. */
+  blobMemory: ByteBudget;
   /** Ends the slots with whatever still runs in them. */
   endSlots(): void;
 }
@@ -41,7 +49,8 @@ const concurrencyOf = (maxBatchRows: number): number => Math.max(16, Math.min(25
 export function startServing(options: ServingOptions): Serving {
   const byModel = new Map<string, LoadedVersion[]>();
   for (const version of options.loaded) byModel.set(version.model, [...(byModel.get(version.model) ?? []), version]);
-  const models = [...byModel].map(([model, versions]) => serveModel(options, model, versions));
+  const tally = createStatisticsTally(options.redis);
+  const models = [...byModel].map(([model, versions]) => serveModel(options, tally, model, versions));
   const consumers = [
     ...models.map(({ consumer }) => consumer),
     ...[...byModel].map(([model, versions]) => serveBatches(options, model, versions)),
@@ -78,6 +87,7 @@ export function startServing(options: ServingOptions): Serving {
     await drained;
     clearTimeout(grace);
     await Promise.all(consumers.map((consumer) => consumer.close()));
+    await tally.close();
     await Promise.allSettled(
       models.map(({ keys, versions }) =>
         endBeat(
@@ -98,13 +108,38 @@ export function startServing(options: ServingOptions): Serving {
   };
 }
 
-function serveModel(options: ServingOptions, model: string, versions: readonly LoadedVersion[]) {
+function serveModel(
+  options: ServingOptions,
+  tally: StatisticsTally,
+  model: string,
+  versions: readonly LoadedVersion[],
+) {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
   const keys = modelKeys(config.keyPrefix, model);
   const byVersion = new Map(versions.map((version) => [version.version, version]));
   for (const { version } of versions) metrics.modelLoaded.set({ model, version }, 1);
   const { keyPrefix, resultTtlSeconds } = config;
   const newest = versions.at(-1) as LoadedVersion;
+  const traced = options.tracing === null ? null : tracePredictions(options.tracing, redis, keys, resultTtlSeconds);
+  const writer = createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log });
+  const process = processPrediction({
+    workerId,
+    version: (name) => byVersion.get(name),
+    dispatcher,
+    writer: traced?.writer(writer) ?? writer,
+    notebook: createRunNotebook(redis, keys, keyPrefix, log),
+    history: (id) => readHistory(redis, keys, id),
+    blobs: createBlobKeeper({ redis, keys, memory: options.blobMemory, resultTtlSeconds, log }),
+    tally(version, rows, totalMs, timings) {
+      tally.count(keys, version, timings === null ? "fail" : "success", totalMs);
+      if (timings === null) return;
+      tally.count(keys, version, "queue", timings.queueMs);
+      tally.count(keys, version, "compute_infer", timings.inferenceMs);
+      tally.countRun(keys, version, { batchRows: timings.batchRows, ownRows: rows, ms: timings.inferenceMs });
+    },
+    metrics,
+    log,
+  });
   const consumer = createModelConsumer({
     model,
     keys,
@@ -113,21 +148,12 @@ function serveModel(options: ServingOptions, model: string, versions: readonly L
     attempts: newest.attempts,
     backoffMs: newest.announcement.manifest.backoff_ms,
     log,
-    process: processPrediction({
-      workerId,
-      version: (name) => byVersion.get(name),
-      dispatcher,
-      writer: createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log }),
-      notebook: createRunNotebook(redis, keys, keyPrefix, log),
-      history: (id) => readHistory(redis, keys, id),
-      metrics,
-      log,
-    }),
+    process: traced?.process(process) ?? process,
   });
   return { consumer, keys, versions };
 }
 
-/** Takes the model's batch chunks: one for each slot, one that is read ahead for each, and one that is written down. */
+/** Takes the model's batch chunks: for each slot one that runs, and three that are read ahead or written down. */
 function serveBatches(options: ServingOptions, model: string, versions: readonly LoadedVersion[]) {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
   const keys = modelKeys(config.keyPrefix, model);
@@ -137,7 +163,7 @@ function serveBatches(options: ServingOptions, model: string, versions: readonly
   return createChunkConsumer({
     keys,
     redis,
-    concurrency: 2 * config.slots + 1,
+    concurrency: 4 * config.slots,
     log,
     process: processChunk({
       model,

@@ -72,7 +72,7 @@ export class SlotHandle {
 
   /** Loads a model version. Rejects with a SlotDiedError when that kills the process or takes too long. */
   load(request: LoadRequest, timeoutMs: number): Promise<LoadReply> {
-    return this.#send<LoadReply>(encodeJsonFrame(frameKinds.load, request), timeoutMs);
+    return this.#send<LoadReply>([encodeJsonFrame(frameKinds.load, request)], timeoutMs);
   }
 
   unload(key: number): void {
@@ -121,7 +121,7 @@ export class SlotHandle {
     clearTimeout(timer);
   }
 
-  #send<T extends Reply>(frame: Buffer, timeoutMs: number): Promise<T> {
+  #send<T extends Reply>(parts: readonly Buffer[], timeoutMs: number): Promise<T> {
     if (this.#errand !== null) throw new Error("a slot does one thing at a time");
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -130,7 +130,11 @@ export class SlotHandle {
       }, timeoutMs);
       this.#errand = { resolve: resolve as Errand<Reply>["resolve"], reject, timer };
       if (this.#child.exitCode !== null || this.#child.signalCode !== null) this.#fail("it had ended before");
-      else this.#pipe.write(frame);
+      else {
+        this.#pipe.cork();
+        for (const part of parts) this.#pipe.write(part);
+        this.#pipe.uncork();
+      }
     });
   }
 

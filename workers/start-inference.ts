@@ -1,6 +1,8 @@
 import { ConfigError, type WorkerConfig } from "@millrace/shared/config.js";
 import { closeRedis, openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
+import { createByteBudget } from "./byte-budget.js";
 import { hearCancellations } from "./cancellations.js";
 import { Dispatcher } from "./dispatcher.js";
 import { loadVersions } from "./load-versions.js";
@@ -8,6 +10,9 @@ import type { WorkerMetrics } from "./metrics.js";
 import { scanRepository } from "./model-repository.js";
 import { startServing } from "./serve-model.js";
 import { SlotPool } from "./slot-pool.js";
+
+/** Large inputs that a worker holds at a time; more of them wait for their turn, as jobs that it has taken. */
+const blobMemoryBytes = 256 * 1024 * 1024;
 
 export interface RunningInference {
   /** Whether it takes jobs, and what it has to say of slots and models. */
@@ -28,18 +33,22 @@ export async function startInference(options: {
   config: WorkerConfig;
   metrics: WorkerMetrics;
   log: Logger;
+  slotProgram?: string | undefined;
+  tracing: Tracing | null;
 }): Promise<RunningInference> {
-  const { config, log, metrics, redis, workerId } = options;
+  const { config, log, metrics, redis, tracing, workerId } = options;
   const pool: SlotPool = new SlotPool({
     slots: config.slots,
     environment: config.slotEnvironment,
     log,
+    ...(options.slotProgram !== undefined && { program: options.slotProgram }),
     onIdle: () => dispatcher.pump(),
     onDeath: () => metrics.slotDeaths.inc(),
   });
   const dispatcher: Dispatcher = new Dispatcher(pool, (lane, _works, rows) => {
     metrics.batchRows.observe({ model: lane.model }, rows);
   });
+  metrics.tellSlots(() => ({ configured: config.slots, alive: pool.alive, busy: pool.busy }));
   const subscriber = openRedis(config.redis, "patient", `millrace-cancels-${workerId}`);
   subscriber.on("error", () => undefined);
   const closeParts = async () => {
@@ -64,7 +73,19 @@ export async function startInference(options: {
     }
     await hearCancellations(subscriber, config.keyPrefix, (id) => dispatcher.cancel(id));
     const endSlots = () => void pool.close();
-    const serving = startServing({ loaded, redis, dispatcher, metrics, log, config, workerId, endSlots });
+    const blobMemory = createByteBudget(blobMemoryBytes);
+    const serving = startServing({
+      loaded,
+      redis,
+      dispatcher,
+      metrics,
+      log,
+      config,
+      workerId,
+      blobMemory,
+      endSlots,
+      tracing,
+    });
     let closing: Promise<void> | null = null;
     return {
       state: () => ({

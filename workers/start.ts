@@ -23,10 +23,20 @@ export interface RunningWorker {
 /**
  * Starts a worker in its roles. What was opened is closed in reverse order, also when the start itself fails. Rejects
  * with a ConfigError when there is nothing that it can serve, with a RedisUnusableError when Redis is not there.
+ * `slotProgram` runs in the slots instead of the product's, for tests and benches.
  */
-export async function startWorker(config: WorkerConfig, log: Logger): Promise<RunningWorker> {
+export async function startWorker(
+  config: WorkerConfig,
+  log: Logger,
+  { slotProgram }: { slotProgram?: string } = {},
+): Promise<RunningWorker> {
   const releasers = createReleasers();
   try {
+    const tracing =
+      config.tracesTo === undefined
+        ? null
+        : (await import("@millrace/shared/tracing.js")).startTracing("millrace-worker", config.tracesTo, log);
+    if (tracing !== null) releasers.add(() => tracing.close());
     const workerId = randomBytes(6).toString("hex");
     const metrics = createWorkerMetrics();
     const lag = measureEventLoopLag(metrics.register);
@@ -41,7 +51,7 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
     redisChecked.catch(() => undefined);
 
     const inference = config.roles.has("inference")
-      ? await startInference({ redis, redisChecked, workerId, config, metrics, log })
+      ? await startInference({ redis, redisChecked, workerId, config, metrics, log, slotProgram, tracing })
       : null;
     if (inference !== null) releasers.add(() => inference.close());
     await redisChecked;
@@ -50,7 +60,7 @@ export async function startWorker(config: WorkerConfig, log: Logger): Promise<Ru
     releasers.add(() => expiring.close());
     const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
     if (delivers) {
-      const deliveries = await startDeliveries({ redis, config, metrics, log });
+      const deliveries = await startDeliveries({ redis, config, metrics, log, tracing });
       releasers.add(() => deliveries.close());
     } else if (config.roles.has("webhooks")) log.info("no webhooks are delivered here: WEBHOOK_SECRET is not set");
 

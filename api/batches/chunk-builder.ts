@@ -1,5 +1,5 @@
 import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
-import { packTensors } from "@millrace/shared/tensor-pack.js";
+import { packParts } from "@millrace/shared/tensor-pack.js";
 
 /** A chunk as it is staged: its place in the batch, its lines, its bytes. */
 export interface BuiltChunk {
@@ -77,7 +77,7 @@ abstract class Builder implements ChunkBuilder {
     if (this.lines - this.#start >= this.#limits.rows || this.#bytes >= this.#limits.bytes) this.end();
   }
 
-  protected abstract takeBody(): { form: "table" | "packs"; body: Uint8Array };
+  protected abstract takeBody(): { form: "table" | "packs"; body: readonly Uint8Array[] };
 }
 
 export class Table extends Builder implements TableBuilder {
@@ -105,9 +105,9 @@ export class Table extends Builder implements TableBuilder {
     const rows = this.rowAt / this.#width;
     const bytes = new Uint8Array(this.row.buffer, 0, 4 * this.rowAt);
     this.rowAt = 0;
-    if (rows === 0) return { form: "table" as const, body: new Uint8Array(0) };
-    const tensor = { name: this.#tensor, dtype: "float32" as const, shape: [rows, this.#width], bytes };
-    return { form: "table" as const, body: packTensors([tensor]) };
+    if (rows === 0) return { form: "table" as const, body: [] };
+    const shape = [rows, this.#width];
+    return { form: "table" as const, body: packParts({ name: this.#tensor, dtype: "float32", shape, bytes }) };
   }
 }
 
@@ -122,6 +122,6 @@ export class Packs extends Builder implements PacksBuilder {
   protected takeBody() {
     const body = joinParts(this.#packs);
     this.#packs = [];
-    return { form: "packs" as const, body };
+    return { form: "packs" as const, body: [body] };
   }
 }

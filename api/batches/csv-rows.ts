@@ -1,11 +1,12 @@
 import { ServiceError } from "@millrace/shared/errors.js";
+import type { Feature } from "@millrace/shared/pack-tabular.js";
 import type { TableReader } from "./read-rows.js";
 import { keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
 import type { OnLine } from "./split-lines.js";
 
 /**
  * Reads lines of CSV (RFC 4180) into a table: first the header, whose names are the features in any order, then a row
- * each. Throws `invalid_request` for a header that lacks a feature, has one twice or one that is unknown.
+ * each. Throws `invalid_request` for a header that lacks a feature without a default, has one twice or one that is unknown.
  */
 export function csvLines(reader: TableReader): OnLine {
   let places: Int32Array | null = null;
@@ -17,6 +18,8 @@ export function csvLines(reader: TableReader): OnLine {
       inOrder = places.every((place, i) => place === i);
       return;
     }
+    // What the columns lack has its default, which only the packer knows.
+    if (places.length < features.length) return readSlowly(reader, places, bytes.toString("utf8", from, to));
     const { row, rowAt } = builder;
     if (inOrder && scanNumbers(bytes, from, to, row, rowAt, places.length, bounds) === to) {
       builder.addRow();
@@ -53,9 +56,9 @@ function readSlowly({ builder, features, readValue }: TableReader, places: Int32
   const input: [string, unknown][] = [];
   fields.forEach((field, i) => {
     const text = field.trim();
+    const { name, type } = features[places[i] as number] as Feature;
     // An empty field is a feature that is missing.
-    if (text !== "")
-      input.push([features[places[i] as number] as string, numberPattern.test(text) ? Number(text) : text]);
+    if (text !== "") input.push([name, type === "number" && numberPattern.test(text) ? Number(text) : text]);
   });
   readValue(Object.fromEntries(input));
 }
@@ -88,12 +91,14 @@ function splitFields(record: string): string[] | null {
 }
 
 /** For each column, its feature's position in the row. */
-function placesOf(header: readonly string[], features: readonly string[]): Int32Array {
+function placesOf(header: readonly string[], features: readonly Feature[]): Int32Array {
   const names = header.map((name) => name.trim());
-  const place = new Map(features.map((name, i) => [name, i]));
+  const place = new Map(features.map(({ name }, i) => [name, i]));
   const given = new Set(names);
   const problems = [
-    ...features.filter((name) => !given.has(name)).map((name) => `column "${name}" is missing`),
+    ...features
+      .filter((feature) => feature.default === undefined && !given.has(feature.name))
+      .map(({ name }) => `column "${name}" is missing`),
     ...names.filter((name) => !place.has(name)).map((name) => `column "${name.slice(0, 100)}" is unknown`),
     ...names
       .filter((name, i) => place.has(name) && names.indexOf(name) !== i)

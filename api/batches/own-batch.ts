@@ -44,7 +44,11 @@ export async function awaitBatch(
     // It may have ended before the note was there, so it is read again before the first wait.
     for (let waiting = true; waiting; ) {
       batch = (await ownBatch(deps, owner, id)).batch;
-      if (batch.json !== null) break;
+      if (batch.json !== null) {
+        // The step that ended it took the notes away; one that came after it would stay for a day.
+        await deps.redis.unlink(model.keys.interest(id)).catch(() => undefined);
+        break;
+      }
       waiting = (await waiter.next()) !== null;
     }
     if (batch.json === null) batch = (await ownBatch(deps, owner, id)).batch;

@@ -1,6 +1,7 @@
 import type { BatchRecord } from "@millrace/shared/batch.js";
 import { decodeChunk } from "@millrace/shared/bulk-chunk.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { ResultFormat } from "./format-results.js";
 
@@ -9,7 +10,8 @@ const readAhead = 2;
 
 /**
  * The results of a batch from line `from` on, as texts of one chunk each, in input order: of a final batch all of them, of
- * a running one those that are done without a gap. Never holds more than a few chunks.
+ * a running one those that are done without a gap. Never holds more than a few chunks. Throws `batch_not_found` where
+ * results expire while they are read.
  */
 export async function* resultTexts(
   redis: RedisClient,
@@ -20,13 +22,14 @@ export async function* resultTexts(
   from: number,
 ): AsyncGenerator<string[]> {
   const counts = await redis.getBuffer(keys.batchLines(id));
-  if (counts === null) return;
+  if (counts === null) throw expired();
   let number = 0;
   let start = 0;
   while (number < batch.chunks && start + counts.readUInt32LE(4 * number) <= from) {
     start += counts.readUInt32LE(4 * number);
     number += 1;
   }
+  let canceled = 0;
   const reads: Promise<Buffer | null>[] = [];
   let next = number;
   for (; number < batch.chunks; number++) {
@@ -40,7 +43,13 @@ export async function* resultTexts(
     const skip = Math.max(0, from - start);
     if (bytes != null) yield format.chunk(decodeChunk(bytes), start, skip);
     else if (batch.json === null) return;
-    else yield Array.from({ length: lines - skip }, (_, i) => format.canceled(start + skip + i));
+    else {
+      canceled += lines;
+      if (canceled > batch.canceled) throw expired();
+      yield Array.from({ length: lines - skip }, (_, i) => format.canceled(start + skip + i));
+    }
     start += lines;
   }
 }
+
+const expired = () => new ServiceError("batch_not_found", "its results are not kept any more");

@@ -1,6 +1,6 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
-import { featuresOf } from "@millrace/shared/pack-tabular.js";
+import { type Feature, featuresOf } from "@millrace/shared/pack-tabular.js";
 import type { Packer } from "@millrace/shared/packer.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { checkJson } from "../check-json.js";
@@ -19,7 +19,7 @@ export interface RowReader {
 /** A reader of tabular rows, whose numbers can also be read straight into the table. */
 export interface TableReader extends RowReader {
   readonly builder: Table;
-  readonly features: readonly string[];
+  readonly features: readonly Feature[];
   readonly bounds: Bounds | null;
 }
 
@@ -69,10 +69,11 @@ function tableReader(
   const width = features.length;
   const rows = Math.max(1, Math.min(manifest.batching.bulk_rows, Math.floor(tableChunkBytes / (4 * width))));
   const builder = new Table({ tensor: manifest.input.tensor, width, rows }, onChunk);
-  const bounded = features.some(({ max, min }) => min !== undefined || max !== undefined);
+  const bounded = features.some(({ max, min, type }) => type !== "number" || (min ?? max) !== undefined);
   const bounds: Bounds | null = bounded
     ? {
-        min: Float64Array.from(features, ({ min }) => min ?? Number.NEGATIVE_INFINITY),
+        // No bare number is a category or a date, so that those are left to the packer.
+        min: Float64Array.from(features, ({ min, type }) => (type === "number" ? (min ?? -Infinity) : Infinity)),
         max: Float64Array.from(features, ({ max }) => max ?? Number.POSITIVE_INFINITY),
       }
     : null;
@@ -106,7 +107,7 @@ function tableReader(
         features.map(({ name }) => name),
       );
   };
-  return { builder, features: features.map(({ name }) => name), bounds, readValue, readJson };
+  return { builder, features, bounds, readValue, readJson };
 }
 
 const openArray = 0x5b;

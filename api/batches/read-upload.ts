@@ -35,6 +35,8 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
   let arrived = 0;
   if (packed) request.on("data", (bytes: Buffer) => (arrived += bytes.length));
   let total = 0;
+  /** Whether a fault is one of the upload itself, not of what is done with it. */
+  let reading = true;
   const idle = setTimeout(() => request.destroy(new Error("nothing arrives")), options.idleMs);
   try {
     for await (const bytes of source.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
@@ -45,15 +47,15 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
         throw new ServiceError("body_too_large", `the body unpacks to over ${likelyRatio} times its size`);
       }
       digest?.update(bytes);
+      reading = false;
       await onBytes(bytes);
+      reading = true;
     }
   } catch (fault) {
     if (packed) request.unpipe();
-    const { code } = fault as { code?: unknown };
-    if (typeof code === "string" && /^(Z_|ERR__)/.test(code)) {
-      throw new ServiceError("malformed_body", "the body cannot be unpacked");
-    }
-    throw fault;
+    if (!reading || fault instanceof ServiceError) throw fault;
+    const unpacking = /^(Z_|ERR__)/.test((fault as NodeJS.ErrnoException).code ?? "");
+    throw new ServiceError("malformed_body", unpacking ? "the body cannot be unpacked" : "the upload broke off");
   } finally {
     clearTimeout(idle);
     if (source !== request) source.destroy();

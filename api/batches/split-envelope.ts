@@ -6,6 +6,8 @@ export interface EnvelopeOptions {
   /** The largest element of `inputs`, and the largest of all other members together. */
   longestElementBytes: number;
   longestOptionsBytes: number;
+  /** `inputs` begins; `before` is what stood before it. */
+  onInputs(before: Record<string, unknown>): void;
   /** An element of `inputs`, as bytes [from, to) of a buffer that is only good for the moment. */
   onElement(bytes: Buffer, from: number, to: number): void;
   onTooLong(): void;
@@ -39,7 +41,7 @@ export class EnvelopeSplitter {
   #string: number[] = [];
   #key = "";
   #afterColon = false;
-  #inputsSeen = false;
+  #inputsSeen = 0;
   /** Between elements: whether a comma was read since the last one, or the array has just begun. */
   #wantsElement = true;
   #anyElement = false;
@@ -62,11 +64,18 @@ export class EnvelopeSplitter {
   /** The options, once the whole has been read. Throws `malformed_json`, or `invalid_request` for an envelope without inputs. */
   end(): Record<string, unknown> {
     if (this.#state !== "outside") throw malformed();
+    const options = this.#parsed("");
+    if (this.#inputsSeen > 1) throw invalid("inputs is there twice", "/inputs");
+    return options;
+  }
+
+  /** What stands around the elements so far, but for their array, when `ending` follows. */
+  #parsed(ending: string): Record<string, unknown> {
+    const text = this.#outside.peek().toString() + ending;
     let envelope: unknown;
     try {
-      const outside = this.#outside.take();
-      checkJson(outside, { maxBodyKeys: mostOptionKeys });
-      envelope = JSON.parse(outside.toString());
+      checkJson(Buffer.from(text), { maxBodyKeys: mostOptionKeys });
+      envelope = JSON.parse(text.replace(/^\ufeff/, ""));
     } catch (fault) {
       throw fault instanceof ServiceError ? fault : malformed();
     }
@@ -74,7 +83,7 @@ export class EnvelopeSplitter {
       throw invalid("expected an object with inputs", "");
     }
     const { inputs, ...options } = envelope as Record<string, unknown>;
-    if (!this.#inputsSeen || !Array.isArray(inputs)) throw invalid("inputs must be an array", "/inputs");
+    if (this.#inputsSeen === 0 || !Array.isArray(inputs)) throw invalid("inputs must be an array", "/inputs");
     return options;
   }
 
@@ -98,9 +107,9 @@ export class EnvelopeSplitter {
       } else if (c === 0x3a && this.#depth === 1) this.#afterColon = true;
       else if (c === comma && this.#depth === 1) this.#afterColon = false;
       else if (c === openBracket && this.#depth === 1 && this.#afterColon && this.#key === "inputs") {
-        if (this.#inputsSeen) throw invalid("inputs is there twice", "/inputs");
-        this.#inputsSeen = true;
+        this.#inputsSeen += 1;
         this.#keepOutside(bytes, start, at + 1);
+        if (this.#inputsSeen === 1) this.#options.onInputs(this.#parsed("]}"));
         this.#state = "between";
         this.#wantsElement = true;
         this.#anyElement = false;

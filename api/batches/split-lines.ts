@@ -14,6 +14,8 @@ export interface LineSplitterOptions {
 const newline = 0x0a;
 const carriageReturn = 0x0d;
 const quote = 0x22;
+const comma = 0x2c;
+const byteOrderMark = [0xef, 0xbb, 0xbf];
 
 /**
  * Splits bytes into lines that end with LF, CRLF or the end of the text; a byte order mark at the beginning is passed
@@ -22,59 +24,66 @@ const quote = 0x22;
 export class LineSplitter {
   readonly #options: LineSplitterOptions;
   readonly #rest = new BytePieces();
-  /** Quotes in what is kept, which is odd within a quoted field. */
-  #restQuotes = 0;
   #tooLong = false;
-  #begun = false;
+  /** The first bytes, while they are so few that they may be half of a byte order mark; null from then on. */
+  #first: Buffer | null = Buffer.alloc(0);
+  #inQuotes = false;
+  /** The last byte of the piece before, and whether it ended a quoted field. */
+  #last = newline;
+  #lastClosed = false;
 
   constructor(options: LineSplitterOptions) {
     this.#options = options;
   }
 
   push(bytes: Buffer): void {
-    let start = 0;
-    if (!this.#begun && this.#rest.length === 0) {
-      if (bytes.length < 3) {
-        this.#pushFirst(bytes);
-        return;
-      }
-      if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) start = 3;
-      this.#begun = true;
+    if (this.#first === null) {
+      this.#push(bytes, 0);
+      return;
     }
-    let searchFrom = start;
-    let quotes = this.#restQuotes;
-    let nextQuote = this.#options.quotes ? indexOf(bytes, quote, start) : Number.POSITIVE_INFINITY;
-    for (;;) {
-      const end = bytes.indexOf(newline, searchFrom);
-      for (const until = end < 0 ? bytes.length : end; nextQuote < until; quotes++) {
-        nextQuote = indexOf(bytes, quote, nextQuote + 1);
-      }
-      if (end < 0) break;
-      searchFrom = end + 1;
-      if (quotes % 2 === 1) continue;
-      this.#line(bytes, start, end);
-      start = end + 1;
-      quotes = 0;
-    }
-    this.#restQuotes = quotes;
-    this.#keep(bytes, start);
+    const first = this.#first.length === 0 ? bytes : Buffer.concat([this.#first, bytes]);
+    this.#first = first;
+    if (first.length < byteOrderMark.length) return;
+    this.#first = null;
+    this.#push(first, byteOrderMark.every((byte, i) => byte === first[i]) ? byteOrderMark.length : 0);
   }
 
   /** The text is over: what is left is a line, too. */
   end(): void {
-    this.#begun = true;
+    if (this.#first !== null) this.#push(this.#first, 0);
+    this.#first = null;
     this.#line(Buffer.alloc(0), 0, 0);
   }
 
-  /** The first bytes come in pieces so small that a byte order mark may be split. */
-  #first = Buffer.alloc(0);
-
-  #pushFirst(bytes: Buffer): void {
-    this.#first = Buffer.concat([this.#first, bytes]);
-    if (this.#first.length < 3) return;
-    const first = this.#first;
-    this.#first = Buffer.alloc(0);
-    this.push(first);
+  #push(bytes: Buffer, from: number): void {
+    if (bytes.length === from) return;
+    let start = from;
+    let searchFrom = from;
+    const { quotes } = this.#options;
+    let nextQuote = quotes ? indexOf(bytes, quote, from) : Number.POSITIVE_INFINITY;
+    let closedAt = this.#lastClosed ? from - 1 : -2;
+    for (;;) {
+      const end = bytes.indexOf(newline, searchFrom);
+      for (const until = end < 0 ? bytes.length : end; nextQuote < until; ) {
+        if (this.#inQuotes) {
+          this.#inQuotes = false;
+          closedAt = nextQuote;
+        } else {
+          // One in the midst of a field is a character like any other; the second of two within quotes goes on with them.
+          const before = nextQuote > from ? bytes[nextQuote - 1] : this.#last;
+          this.#inQuotes = before === comma || before === newline || closedAt === nextQuote - 1;
+        }
+        nextQuote = indexOf(bytes, quote, nextQuote + 1);
+      }
+      if (end < 0) break;
+      searchFrom = end + 1;
+      if (this.#inQuotes) continue;
+      this.#line(bytes, start, end);
+      start = end + 1;
+    }
+    this.#last = bytes[bytes.length - 1] as number;
+    this.#lastClosed = closedAt === bytes.length - 1;
+    this.#keep(bytes, start);
   }
 
   #keep(bytes: Buffer, start: number): void {
@@ -90,10 +99,6 @@ export class LineSplitter {
   }
 
   #line(bytes: Buffer, start: number, end: number): void {
-    if (this.#first.length > 0) {
-      this.#rest.push(this.#first);
-      this.#first = Buffer.alloc(0);
-    }
     const { longestLineBytes, onLine, onTooLong } = this.#options;
     if (this.#tooLong || this.#rest.length + end - start > longestLineBytes) {
       this.#dropLine();

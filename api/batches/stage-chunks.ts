@@ -1,5 +1,6 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
+import { expectLargeBuffers } from "@millrace/shared/large-buffers.js";
 import { dropStaged, stageChunk } from "@millrace/shared/scripts/batches.js";
 import type { BuiltChunk } from "./chunk-builder.js";
 
@@ -17,6 +18,7 @@ export interface ChunkStage {
 const writesAtOnce = 4;
 
 export function stageChunks(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
+  expectLargeBuffers();
   const writes: Promise<void>[] = [];
   let lastAt = Date.now();
   const keep = async () => {

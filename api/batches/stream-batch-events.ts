@@ -74,13 +74,17 @@ export async function streamBatchEvents(
     seen = state;
     response.write(`event: status\nid: ${state}\ndata: ${batchJson(batch, Date.now())}\n\n`);
   };
+  const begunAt = performance.now();
   show(first);
   if (first.json === null && !gone.aborted) {
     const heartbeat = setInterval(() => response.write(": still here\n\n"), heartbeatMs);
     await new Promise<void>((resolve) => {
       const stop = deps.watch.watch(model, id, (batch) => {
-        if (batch !== null) show(batch);
-        if (batch === null || batch.json !== null || deps.notices.closed) end();
+        if (batch === null || deps.notices.closed) return end();
+        // Others may have set the pace of looking; and who does not read is not written to.
+        if (performance.now() - begunAt < lookEveryMs || response.writableNeedDrain) return;
+        show(batch);
+        if (batch.json !== null) end();
       });
       const end = () => {
         stop();

@@ -60,6 +60,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
   const { idempotencyKey, model, owner, request } = upload;
   const id = newId(model.keys.tag);
   const stage = stageChunks(deps.redis, model.keys, id, deps.uploadKeepMs);
+  let complete: CompleteUpload;
   try {
     const version = versionOf(model, upload.options.version);
     // What can be refused before the body is there, is.
@@ -81,7 +82,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
       },
     });
     const options = reading.end();
-    if (options.version !== undefined) sameInput(version, versionOf(model, options.version));
+    if (options.version !== undefined) sameInput(reading.version, versionOf(model, options.version));
     const { builder } = reading.reader;
     builder.end();
     if (builder.lines > deps.maxBatchRows) {
@@ -91,40 +92,44 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     await stage.settled();
     await upload.takeRows(builder.lines);
     if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);
-    return await commit(deps, upload, { id, options, digest, chunks: builder.chunks, lines: builder.lines });
+    const followerJson = await followerOf(deps, model, owner, options.webhook);
+    complete = { id, options, digest, followerJson, chunks: builder.chunks, lines: builder.lines };
   } catch (fault) {
     await stage.drop();
     throw fault;
   }
+  try {
+    return await commit(deps, upload, complete);
+  } catch (fault) {
+    // Where Redis has not said no, it may have made the batch, or may yet; what it has not made expires.
+    if ((fault as Error).name === "ReplyError") await stage.drop();
+    throw fault;
+  }
+}
+
+/** What is known of an upload when all of it is there. */
+interface CompleteUpload {
+  id: string;
+  options: BatchOptions;
+  digest: string;
+  followerJson: string | null;
+  chunks: number;
+  lines: number;
 }
 
 interface Reading {
-  reader: RowReader;
+  readonly reader: RowReader;
+  /** The version that the inputs are read for. */
+  readonly version: KnownVersion;
   push(bytes: Buffer): void;
   end(): BatchOptions;
 }
 
 function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVersion, stage: ChunkStage): Reading {
-  const known = { manifest: version.announcement.manifest, pack: version.pack };
   const { form, options } = upload;
   const longest = deps.maxBodyBytes;
-  if (form === "json") {
-    const reader = rowReader(known, stage.add, () => {
-      throw new ServiceError("malformed_json", "the body is not JSON");
-    });
-    const splitter = new EnvelopeSplitter({
-      longestElementBytes: longest,
-      longestOptionsBytes,
-      onElement: reader.readJson,
-      onTooLong: () => tooLong(reader, longest),
-    });
-    const end = () => {
-      const said = parseBatchOptions(splitter.end());
-      return { ...said, version: said.version ?? options.version };
-    };
-    return { reader, push: (bytes) => splitter.push(bytes), end };
-  }
-  const reader = rowReader(known, stage.add);
+  if (form === "json") return readEnvelope(upload, version, stage, longest);
+  const reader = rowReader(inputOf(version), stage.add);
   let onLine = reader.readJson;
   if (form === "csv") {
     if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models");
@@ -140,8 +145,49 @@ function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVe
     splitter.end();
     return options;
   };
-  return { reader, push: (bytes) => splitter.push(bytes), end };
+  return { reader, version, push: (bytes) => splitter.push(bytes), end };
 }
+
+/** Reads a JSON body, whose inputs may be those of a version that is named before them. */
+function readEnvelope(
+  { model, options }: BatchUpload,
+  preset: KnownVersion,
+  stage: ChunkStage,
+  longest: number,
+): Reading {
+  const readerOf = (version: KnownVersion) =>
+    rowReader(inputOf(version), stage.add, () => {
+      throw new ServiceError("malformed_json", "the body is not JSON");
+    });
+  let version = preset;
+  let reader = readerOf(version);
+  const splitter = new EnvelopeSplitter({
+    longestElementBytes: longest,
+    longestOptionsBytes,
+    onInputs(before) {
+      if (typeof before.version !== "string") return;
+      version = versionOf(model, before.version);
+      reader = readerOf(version);
+    },
+    onElement: (bytes, from, to) => reader.readJson(bytes, from, to),
+    onTooLong: () => tooLong(reader, longest),
+  });
+  return {
+    get reader() {
+      return reader;
+    },
+    get version() {
+      return version;
+    },
+    push: (bytes) => splitter.push(bytes),
+    end() {
+      const said = parseBatchOptions(splitter.end());
+      return { ...said, version: said.version ?? options.version };
+    },
+  };
+}
+
+const inputOf = ({ announcement, pack }: KnownVersion) => ({ manifest: announcement.manifest, pack });
 
 const tooLong = (reader: RowReader, bytes: number) =>
   reader.builder.addFault("row_too_large", `the row has more than ${bytes} bytes (MAX_BODY_BYTES)`);
@@ -155,9 +201,9 @@ function versionOf(model: KnownModel, name: string = model.defaultVersion): Know
 /** A version that is named after the inputs comes too late, unless it takes the same. */
 function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
   if (packedFor === wanted) return;
-  const inputOf = ({ announcement: { inputs, manifest } }: KnownVersion) =>
+  const inputsOf = ({ announcement: { inputs, manifest } }: KnownVersion) =>
     JSON.stringify([inputs, manifest.kind, "input" in manifest ? manifest.input : null]);
-  if (inputOf(packedFor) === inputOf(wanted)) return;
+  if (inputsOf(packedFor) === inputsOf(wanted)) return;
   const detail = "that version takes other inputs, so it must stand before them, or in the query";
   throw new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: "/version" }] });
 }
@@ -165,9 +211,8 @@ function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
 async function commit(
   deps: TakeBatchDependencies,
   { idempotencyKey, model, owner, requestId }: BatchUpload,
-  taken: { id: string; options: BatchOptions; digest: string; chunks: number; lines: number },
+  { chunks, digest, followerJson, id, lines, options }: CompleteUpload,
 ): Promise<TakenBatch> {
-  const { chunks, digest, id, lines, options } = taken;
   const version = options.version ?? model.defaultVersion;
   const { announcement } = versionOf(model, version);
   const { output } = announcement.manifest;
@@ -184,7 +229,7 @@ async function commit(
       idempotencyKey === null
         ? null
         : { key: idempotencyKey, bodyHash: digestOf("batch", digest, JSON.stringify(options)) },
-    followerJson: await followerOf(deps, model, owner, options.webhook),
+    followerJson,
     fixed: {
       version,
       ...batchFrame({ id, model: model.name, version, modelDigest, metadata: options.metadata, retryOf: null }),

@@ -146,6 +146,8 @@ async function retryBatch(
 
 const usualLimit = 1000;
 const largestLimit = 10_000;
+/** A page ends early when it holds that much text, because an output may be large. */
+const pageBytes = 8 * 1024 * 1024;
 
 /** Sends results as NDJSON or CSV streams, or as JSON pages, from the index that the query names. */
 async function sendResults(deps: BatchDependencies, request: Request, response: Response): Promise<void> {
@@ -159,10 +161,16 @@ async function sendResults(deps: BatchDependencies, request: Request, response: 
   if (type === "application/json") {
     const count = wholeNumber("limit", limit, usualLimit, 1, largestLimit);
     const lines: string[] = [];
+    let bytes = 0;
     const format = ndjsonFormat(batch.labels, "");
+    const full = () => lines.length === count || bytes >= pageBytes;
     for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
-      for (const text of texts) if (lines.length < count) lines.push(text);
-      if (lines.length === count) break;
+      for (const text of texts) {
+        if (full()) break;
+        lines.push(text);
+        bytes += text.length;
+      }
+      if (full()) break;
     }
     const next = first + lines.length;
     const more = batch.json === null || next < batch.total;

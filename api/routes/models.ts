@@ -1,3 +1,4 @@
+import type { Announcement } from "@millrace/shared/announcement.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { fitsGlob } from "@millrace/shared/glob.js";
@@ -63,10 +64,7 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
     accepting: true,
     queue: depth,
     input: inputSchema(current),
-    output:
-      manifest.output.head === "classifier"
-        ? { head: "classifier", labels: manifest.output.labels }
-        : { head: manifest.output.head, tensors: current.outputs },
+    output: describeOutput(current),
     batching: { ...manifest.batching, joinable: current.joinable },
     timeout_ms: manifest.timeout_ms,
     attempts: manifest.attempts,
@@ -75,14 +73,43 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
   };
 }
 
-function inputSchema({
-  inputs,
-  manifest,
-}: NonNullable<ReturnType<KnownModel["versions"]["get"]>>["announcement"]): object {
-  if (manifest.kind !== "tabular") return { kind: manifest.kind, tensors: inputs };
-  return {
-    kind: "tabular",
-    features: featuresOf(manifest),
-    forms: ["array in feature order", "object by feature name"],
-  };
+function inputSchema({ inputs, manifest }: Announcement): object {
+  switch (manifest.kind) {
+    case "tensor":
+      return { kind: "tensor", tensors: inputs };
+    case "tabular":
+      return {
+        kind: "tabular",
+        features: featuresOf(manifest),
+        derived: manifest.input.derived.map(({ name }) => name),
+        forms: ["array in feature order", "object by feature name"],
+      };
+    case "text": {
+      const { max_length, min_length } = manifest.input;
+      return { kind: "text", min_length, max_length, forms: ["string"] };
+    }
+    case "image": {
+      const { formats, max_bytes, max_pixels } = manifest.input;
+      return { kind: "image", formats, max_bytes, max_pixels, forms: ["base64", "data URL"] };
+    }
+  }
+}
+
+function describeOutput({ manifest: { output }, outputs }: Announcement): object {
+  switch (output.head) {
+    case "classifier":
+    case "multi_label":
+      return { head: output.head, labels: output.labels };
+    case "anomaly":
+      return { head: "anomaly", threshold: output.threshold };
+    case "ensemble":
+      return {
+        head: "ensemble",
+        labels: output.labels,
+        members: output.members.map(({ kind, name, weight }) => ({ name, kind, weight })),
+        vote: output.vote,
+      };
+    default:
+      return { head: output.head, tensors: outputs };
+  }
 }

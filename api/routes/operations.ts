@@ -1,13 +1,10 @@
 import type { RedisFacts } from "@millrace/shared/check-redis.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { manifestJsonSchema } from "@millrace/shared/manifest.js";
 import { Router } from "express";
 import type { ApiMetrics } from "../metrics.js";
 import type { ModelDirectory } from "../model-directory.js";
 import { sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
-
-const probeEveryMs = 500;
 
 const promises: Record<RedisFacts["durability"], string> = {
   fsync: "an accepted prediction is on disk before it is acknowledged",
@@ -18,8 +15,7 @@ const promises: Record<RedisFacts["durability"], string> = {
 
 /** `/health`, `/ready`, `/metrics`, `/schemas/model.json`: all that needs no key. */
 export function operationRoutes(deps: {
-  redis: RedisClient;
-  probeKey: string;
+  isWritable(): Promise<boolean>;
   facts: RedisFacts;
   directory: ModelDirectory;
   metrics: ApiMetrics;
@@ -27,19 +23,6 @@ export function operationRoutes(deps: {
 }): Router {
   const router = Router();
   const startedAt = Date.now();
-  let probed: { at: number; writable: Promise<boolean> } | null = null;
-
-  /** Whether Redis takes writes, asked twice a second at the most however often readiness is. */
-  const isWritable = (): Promise<boolean> => {
-    if (probed === null || Date.now() - probed.at > probeEveryMs) {
-      const writable = deps.redis.set(deps.probeKey, "1", "PX", 1000).then(
-        () => true,
-        () => false,
-      );
-      probed = { at: Date.now(), writable };
-    }
-    return probed.writable;
-  };
 
   resource(router, "/health", {
     get: [
@@ -58,7 +41,7 @@ export function operationRoutes(deps: {
   resource(router, "/ready", {
     get: [
       async (_request, response) => {
-        const writable = await isWritable();
+        const writable = await deps.isWritable();
         const ready = writable && !deps.stopping();
         const { durability, warnings } = deps.facts;
         if (!ready) response.setHeader("Retry-After", "1");

@@ -1,14 +1,32 @@
-import { type RequestHandler, Router } from "express";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { type Request, type RequestHandler, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitPrediction } from "../await-prediction.js";
 import { cancelPrediction, readRetryable } from "../end-prediction.js";
 import { acceptsJson } from "../http-preferences.js";
+import { modelOfId } from "../look-up-prediction.js";
 import type { RateLimits } from "../rate-limits.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { streamEvents } from "../stream-events.js";
 import { parseSubmission } from "../submission.js";
 import { type SubmitDependencies, submitPrediction } from "../submit-prediction.js";
+import { formOf } from "../tensors/infer-answer.js";
+import { inferenceType, sendInference, sendWithOutput } from "../tensors/send-answer.js";
+
+const readableTypes = ["application/json", inferenceType, "application/octet-stream"];
+
+/**
+ * The type to answer a read with: JSON as `/v1` has it; the form of the Open Inference Protocol as the request asked for
+ * it; or that form with all outputs as binary data. Throws `not_acceptable`.
+ */
+function acceptedType(request: Request): string {
+  const { accept } = request.headers;
+  if (accept === undefined || accept === "*/*") return "application/json";
+  const type = request.accepts(readableTypes);
+  if (type === false) throw new ServiceError("not_acceptable", `this path answers with ${readableTypes.join(", ")}`);
+  return type;
+}
 
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
 export function predictionRoutes(
@@ -19,14 +37,25 @@ export function predictionRoutes(
   resource(router, "/v1/predictions/:id", {
     get: [
       deps.mayRead,
-      acceptsJson,
       async (request, response) => {
+        const type = acceptedType(request);
+        response.locals.openInference = type !== "application/json";
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
         const { owner } = response.locals.caller as Caller;
         const gone = whenGone(response);
-        const found = await awaitPrediction(deps, owner, request.params.id as string, waitMs, gone);
-        if (!gone.aborted) sendJson(response, 200, found.json);
+        const id = request.params.id as string;
+        const { json, result } = await awaitPrediction(deps, owner, id, waitMs, gone);
+        if (gone.aborted) return;
+        response.vary("Accept");
+        const plain = type === "application/json";
+        const isBlob = result?.tensors !== undefined && "blob" in result.tensors;
+        if (result === undefined || (plain && !isBlob)) return sendJson(response, plain ? 200 : 202, json);
+        const model = await modelOfId(deps, id);
+        if (plain) return sendWithOutput(deps.redis, model, result, request, response);
+        const asked = formOf(result.form);
+        const form = type === inferenceType ? asked : { ...asked, outputs: null, binaryOutput: true };
+        await sendInference(deps.redis, model, result, form, inferenceType, request, response);
       },
     ],
   });
@@ -61,8 +90,7 @@ export function predictionRoutes(
       acceptsJson,
       async (request, response) => {
         const { owner } = response.locals.caller as Caller;
-        const of = request.params.id as string;
-        const { input, metadata, model, version } = await readRetryable(deps, owner, of);
+        const { metadata, model, retry, version } = await readRetryable(deps, owner, request.params.id as string);
         await deps.limits?.rows(response.locals.caller as Caller, 1, response);
         const submitted = await submitPrediction(deps, {
           model: model.name,
@@ -72,7 +100,7 @@ export function predictionRoutes(
           requestId: response.locals.requestId,
           traceparent: undefined,
           idempotencyKey: null,
-          retry: { of, input },
+          retry,
         });
         response.setHeader("Location", `/v1/predictions/${submitted.id}`);
         sendJson(response, 202, submitted.json);

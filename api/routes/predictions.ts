@@ -8,7 +8,7 @@ import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
 import { lookUpPrediction } from "../look-up-prediction.js";
 import type { RateLimits } from "../rate-limits.js";
 import { type JsonBodyLimits, jsonBody } from "../read-json.js";
-import { onlyQuery, preferredWait, sendJson, waitMsOf, whenGone } from "../request-context.js";
+import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { idempotencyKeyOf, parseSubmission } from "../submission.js";
 import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
@@ -112,8 +112,3 @@ async function answerSubmission(
   const shown = joined ? markJoined(latest.json) : latest.json;
   sendJson(response, latest.final ? 200 : 202, shown);
 }
-
-const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
-
-const traceparentOf = (header: unknown): string | undefined =>
-  typeof header === "string" && traceparentPattern.test(header) ? header : undefined;

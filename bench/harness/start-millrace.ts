@@ -9,6 +9,7 @@ import type { BenchRedis } from "./start-redis.js";
 
 const apiKey = "bench-key";
 const keyPrefix = "bench-ours";
+const shippedModels = inRoot("models");
 
 export interface Millrace extends Deployment {
   readonly api: BenchProcess;
@@ -23,6 +24,8 @@ export interface MillraceOptions {
   model: string;
   modelsDir?: string;
   slots?: number;
+  /** Another worker program than the product's. */
+  workerProgram?: string;
   /** Settings that differ from what they are by themselves. */
   settings?: Record<string, string>;
 }
@@ -30,7 +33,13 @@ export interface MillraceOptions {
 /** Starts workers and API as `millrace start` would, each on the settings that it has by itself. */
 export async function startMillrace(
   redis: BenchRedis,
-  { model, modelsDir = inRoot("models"), slots = 2, settings = {} }: MillraceOptions,
+  {
+    model,
+    modelsDir = shippedModels,
+    slots = 2,
+    settings = {},
+    workerProgram = inRoot("workers/dist/main.js"),
+  }: MillraceOptions,
   onClose: OnClose,
 ): Promise<Millrace> {
   const env = {
@@ -39,6 +48,8 @@ export async function startMillrace(
     REDIS_URL: redis.url,
     REDIS_KEY_PREFIX: keyPrefix,
     MODELS_DIR: modelsDir,
+    // Figures of intrusion detection are not those of whatever else ships.
+    ...(modelsDir === shippedModels && { WORKER_MODELS: "intrusion-*" }),
     WORKER_SLOTS: String(slots),
     WORKER_PORT: "0",
     PORT: "0",
@@ -47,7 +58,7 @@ export async function startMillrace(
   };
   const workers: BenchProcess[] = [];
   const startWorker = async () => {
-    const worker = await startProcess("worker", "worker", inRoot("workers/dist/main.js"), env);
+    const worker = await startProcess("worker", "worker", workerProgram, env);
     workers.push(worker);
     return worker;
   };

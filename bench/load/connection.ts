@@ -18,27 +18,33 @@ export function openConnection(
   onAnswer: (status: number, body: Buffer) => void,
   onEnd: (reason: string) => void,
 ): Promise<Connection> {
-  let kept: Buffer | null = null;
+  let kept: Buffer[] = [];
+  let have = 0;
+  let need = 0;
   let closed = false;
 
   const receive = (chunk: Buffer) => {
-    const buffer = kept === null ? chunk : Buffer.concat([kept, chunk]);
+    kept.push(chunk);
+    have += chunk.length;
+    // Joined once, when it can be whole, for a large answer comes in hundreds of chunks.
+    if (have < need) return;
+    const buffer = kept.length === 1 ? chunk : Buffer.concat(kept, have);
+    kept = [buffer];
     const end = buffer.indexOf(headEnd);
-    if (end < 0) {
-      kept = buffer;
-      return;
-    }
+    if (end < 0) return;
     const head = buffer.toString("latin1", 0, end);
     const length = /\r\ncontent-length: *(\d+)/i.exec(head)?.[1];
-    if (length === undefined) return socket.destroy(new Error(`an answer without Content-Length: ${head}`));
-    const total = end + 4 + Number(length);
-    if (buffer.length < total) {
-      kept = buffer;
+    if (length === undefined) {
+      socket.destroy(new Error(`an answer without Content-Length: ${head}`));
       return;
     }
-    kept = null;
-    onAnswer(Number(head.slice(9, 12)), buffer.subarray(end + 4, total));
-    return;
+    need = end + 4 + Number(length);
+    if (have < need) return;
+    const body = buffer.subarray(end + 4, need);
+    kept = [];
+    have = 0;
+    need = 0;
+    onAnswer(Number(head.slice(9, 12)), body);
   };
 
   const socket: Socket = connect({ port, host: "127.0.0.1", noDelay: true });

@@ -20,6 +20,8 @@ export interface LoadSpec {
   headers: Record<string, string>;
   /** JSON text, with `changing` in it where requests shall differ. */
   body: string;
+  /** Bytes of float32 numbers to send after the JSON, as the tensor API's binary data; none by itself. */
+  binaryBytes?: number;
   connections: number;
   requests: number;
   /** Status that each answer must have. */

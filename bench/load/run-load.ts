@@ -55,14 +55,23 @@ export async function runLoad(spec: LoadSpec): Promise<LoadReport> {
 
 /** The request as bytes, and where in them the changing number is; -1 where nothing changes. */
 function requestOf(spec: LoadSpec): { request: Buffer; at: number } {
+  const jsonBytes = Buffer.byteLength(spec.body);
+  const binary = floats(spec.binaryBytes ?? 0);
   const headers = {
     host: `127.0.0.1:${spec.port}`,
-    "content-type": "application/json",
-    "content-length": String(Buffer.byteLength(spec.body)),
+    "content-type": binary.length === 0 ? "application/json" : "application/octet-stream",
+    "content-length": String(jsonBytes + binary.length),
+    ...(binary.length > 0 && { "inference-header-content-length": String(jsonBytes) }),
     ...spec.headers,
   };
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
   const text = `POST ${spec.path} HTTP/1.1\r\n${lines.join("")}\r\n${spec.body}`;
-  const request = Buffer.from(text);
-  return { request, at: request.indexOf(changing) };
+  const start = Buffer.from(text);
+  return { request: binary.length === 0 ? start : Buffer.concat([start, binary]), at: start.indexOf(changing) };
+}
+
+function floats(bytes: number): Buffer {
+  const values = new Float32Array(bytes / 4);
+  for (let i = 0; i < values.length; i++) values[i] = (i % 1000) / 7;
+  return Buffer.from(values.buffer);
 }

@@ -6,7 +6,7 @@ import { startRedis } from "../harness/start-redis.js";
 import { median } from "../harness/statistics.js";
 import { figure, type Scenario } from "./scenario.js";
 
-/** How long a worker takes to be ready with the three shipped models and two slots, and what an idle stack holds. */
+/** How long a worker takes to be ready with the three intrusion models and two slots, and what an idle stack holds. */
 export const start: Scenario = async ({ onClose, quick, say }) => {
   const redis = await startRedis(onClose);
   // Its own worker's start is the warm-up: it brings the files into memory.

@@ -39,6 +39,11 @@ def write_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> N
     write_gzip(folder / f"{name}.f32.gz", probabilities.astype("<f4").tobytes())
 
 
+def write_header(folder: Path, name: str, header: dict) -> None:
+    """Writes what a model's reference holds: which rows, and what a row is."""
+    write_gzip(folder / f"{name}.json.gz", json.dumps(header, separators=(",", ":")).encode())
+
+
 def write_gzip(path: Path, content: bytes) -> None:
     """Gzip without name or time, so that the same content gives the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)

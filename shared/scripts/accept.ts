@@ -15,7 +15,8 @@ import { runScript, type Script } from "./script.js";
  *
  * KEYS: the model's wait list, which names the slot. ARGV: queue prefix, key base, now (ms), depth limit, result time
  * (ms), job name; then for each prediction: id, data, delay (ms), priority, API to tell or "", 1 where the follower wants
- * to hear of the start, owner, deduplication hash or "", idempotency key or "", hash of the body sent with it, follower or "".
+ * to hear of the start, owner, deduplication hash or "", idempotency key or "", hash of the body sent with it, follower or "",
+ * pieces where the input is a blob, which must all be there and are kept from now on.
  */
 const lua = `
 ${bullAddLua}
@@ -85,9 +86,13 @@ local function index(owner, id)
   end
 end
 
-for i = 7, #ARGV, 11 do
+for i = 7, #ARGV, 12 do
   local answer = known(i)
   if not answer and depth >= depthLimit then answer = {'full', depth} end
+  if not answer and ARGV[i + 11] ~= '0' then
+    local blob = base .. '/blob:' .. ARGV[i]
+    if redis.call('LLEN', blob) == tonumber(ARGV[i + 11]) then redis.call('PERSIST', blob) else answer = {'gone', 0} end
+  end
   if not answer then
     local id, delay, priority = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
     seq = seq + 1
@@ -140,6 +145,8 @@ export interface Acceptance {
   idempotency: Idempotency | null;
   /** Whom to call, and with which delivery ids; see `deliveries.ts`. */
   follower: { json: string; wantsStart: boolean } | null;
+  /** Pieces of an input that is a blob under this id, sent before on this connection; see `blob.ts`. */
+  pieces?: number;
 }
 
 /** What was sent under an owner's idempotency key. */
@@ -159,6 +166,7 @@ export type AcceptOutcome =
   | { kind: "cached"; outputJson: string }
   | { kind: "replayed"; id: string; joined: boolean }
   | { kind: "mismatch" }
+  | { kind: "gone" }
   | { kind: "full"; depth: number };
 
 /** Accepts predictions of one model, or says why they need no job of their own; outcomes in the order given. */
@@ -170,10 +178,10 @@ export async function acceptPredictions(
 ): Promise<AcceptOutcome[]> {
   const { maxDepth, nowMs, resultTtlMs } = settings;
   const args: (string | number)[] = [keys.queue, keys.base, nowMs, maxDepth, resultTtlMs, predictionJobName];
-  for (const { dataJson, dedup, delayMs, follower, id, idempotency, owner, priority, watcher } of acceptances) {
+  for (const { dataJson, dedup, delayMs, follower, id, idempotency, owner, pieces, priority, watcher } of acceptances) {
     args.push(id, dataJson, delayMs, priority, watcher ?? "", follower?.wantsStart ? 1 : 0, owner, dedup ?? "");
     args.push(idempotency === null ? "" : keys.idempotencyName(owner, idempotency.key), idempotency?.bodyHash ?? "");
-    args.push(follower?.json ?? "");
+    args.push(follower?.json ?? "", pieces ?? 0);
   }
   const answers = (await runScript(redis, script, [`${keys.queue}wait`], args)) as [AcceptOutcome["kind"], never][];
   return answers.map(([kind, value]) => {

@@ -1,6 +1,6 @@
 import type { RedisClient } from "../connect-redis.js";
 import type { ModelKeys } from "../keys.js";
-import { encodeResult, type StoredResult } from "../prediction.js";
+import { encodeResult, type StoredResult, storedTensorsStart } from "../prediction.js";
 import { bullAddLua } from "./bullmq-add.js";
 import { deliverLua, webhookBody } from "./deliveries.js";
 import { runScript, type Script } from "./script.js";
@@ -14,7 +14,8 @@ import { runScript, type Script } from "./script.js";
  * (ms), webhook queue prefix, cancel channel, cache entries at the most, worker or "";
  * then for each prediction: id, lock token (""
  * where it must not run yet, "*" for an end that is not the worker's), stored result, deduplication hash or "", seconds
- * to cache the output, where it begins in the result and its length (bytes), webhook body up to its data, 1 if it had started.
+ * to cache the output, where it begins in the result and its length (bytes), webhook body up to its data, 1 if it had
+ * started, what becomes of an input that is a blob: "drop", "keep" for the result time, or "".
  */
 const lua = `
 ${bullAddLua}
@@ -22,9 +23,9 @@ ${deliverLua}
 local queue, base, channels, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local outcomes, ended, cached = {}, {}, {}
 local locks = {}
-for i = 11, #ARGV, 9 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
+for i = 11, #ARGV, 10 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
 locks = redis.call('MGET', unpack(locks))
-for i = 11, #ARGV, 9 do
+for i = 11, #ARGV, 10 do
   local id, token, text, dedup = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local fenced = token ~= '' and token ~= '*'
   local outcome
@@ -40,6 +41,11 @@ for i = 11, #ARGV, 9 do
   elseif redis.call('SET', base .. '/result:' .. id, text, 'EX', ARGV[4], 'NX') then
     outcome = 'written'
     ended[#ended + 1] = id
+    if ARGV[i + 9] == 'drop' then
+      redis.call('UNLINK', base .. '/blob:' .. id)
+    elseif ARGV[i + 9] == 'keep' then
+      redis.call('EXPIRE', base .. '/blob:' .. id, ARGV[4])
+    end
     if dedup ~= '' then
       local key = base .. '/dedup:' .. dedup
       local before
@@ -115,10 +121,15 @@ export interface Finish {
   result: StoredResult;
   /** The deduplication hash that it holds; null for one that was not to be joined. */
   dedup: string | null;
-  /** The output to answer identical submissions with, and for how long; null for one that is not to be cached. */
-  cache: { outputJson: string; ttlSeconds: number } | null;
+  /**
+   * The output to answer identical submissions with, and for how long; null for one that is not to be cached. `packed`:
+   * it is the result's tensors in base64, not its JSON.
+   */
+  cache: { outputJson: string; ttlSeconds: number; packed?: boolean } | null;
   /** Whether it ever began to run, so that there is a start to tell of. */
   started: boolean;
+  /** What becomes of an input that is a blob. */
+  blob?: "drop" | "keep";
 }
 
 /**
@@ -156,15 +167,20 @@ export async function finishPredictions(
     settings.workerId ?? "",
   ];
   const bodyStart = webhookBody("prediction.completed", nowMs, "").slice(0, -1);
-  for (const { by, cache, dedup, id, result, started } of finishes) {
+  for (const { blob, by, cache, dedup, id, result, started } of finishes) {
     const text = encodeResult(result);
     const token = by === "unbegun" ? "" : by === "any" ? "*" : by.token;
     const bytes = cache === null ? 0 : Buffer.byteLength(cache.outputJson);
     const ttl =
       cache === null || bytes > largestCachedBytes ? 0 : Math.min(cache.ttlSeconds, settings.resultTtlSeconds);
-    // The output stands before anything of the caller's, so that its place in bytes is its place in characters.
-    const from = ttl === 0 ? 0 : Buffer.byteLength(text.slice(0, text.indexOf(',"output":'))) + ',"output":'.length;
-    args.push(id, token, text, dedup ?? "", ttl, from, bytes, bodyStart, started ? 1 : 0);
+    const from = ttl === 0 ? 0 : cache?.packed ? storedTensorsStart.length : placeOfOutput(text);
+    args.push(id, token, text, dedup ?? "", ttl, from, bytes, bodyStart, started ? 1 : 0, blob ?? "");
   }
   return (await runScript(redis, script, [keys.running, keys.deaths, keys.cache], args)) as FinishOutcome[];
+}
+
+/** The output stands before anything of the caller's but the form, so its place in bytes is that in the JSON alone. */
+function placeOfOutput(text: string): number {
+  const mark = ',"output":';
+  return Buffer.byteLength(text.slice(0, text.indexOf(mark, text.indexOf("\n")))) + mark.length;
 }

@@ -19,15 +19,3 @@ export function runScript(
   if (commands[script.name] === undefined) redis.defineCommand(script.name, { lua: script.lua });
   return (commands[script.name] as Command).call(redis, keys.length, ...keys, ...args);
 }
-
-/** The same for a step that returns bytes; every text in its answer is a Buffer. */
-export function runScriptForBytes(
-  redis: RedisClient,
-  script: Script,
-  keys: readonly string[],
-  args: readonly (string | number | Buffer)[],
-): Promise<unknown> {
-  const commands = redis as unknown as Record<string, Command | undefined>;
-  if (commands[script.name] === undefined) redis.defineCommand(script.name, { lua: script.lua });
-  return (commands[`${script.name}Buffer`] as Command).call(redis, keys.length, ...keys, ...args);
-}

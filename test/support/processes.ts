@@ -1,4 +1,5 @@
-import { execFile } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import type { ServiceProcess } from "@millrace/cli/service-process.js";
 import { modelKeys } from "@millrace/shared/keys.js";
@@ -36,6 +37,13 @@ export async function childrenOf(pid: number): Promise<number[]> {
 export async function stillRunning(pids: readonly number[]): Promise<number[]> {
   const all = await processes();
   return all.filter(({ pid, state }) => pids.includes(pid) && !state.startsWith("Z")).map(({ pid }) => pid);
+}
+
+/** The most memory that a process has had resident so far; where nobody counts that, what it has now. */
+export function peakBytes(pid: number): number {
+  const status = `/proc/${pid}/status`;
+  if (!existsSync(status)) return 1024 * Number(execFileSync("ps", ["-o", "rss=", "-p", `${pid}`]));
+  return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(status, "utf8"))?.[1]);
 }
 
 /** What a worker's own `/ready` says. */

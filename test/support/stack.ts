@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -135,7 +136,11 @@ export class TestStack {
     });
     const text = await response.text();
     const isJson = /[/+]json/.test(response.headers.get("content-type") ?? "");
-    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text };
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: isJson && text !== "" ? JSON.parse(text) : text,
+    };
   }
 
   get(path: string, options: CallOptions = {}): Promise<Answer> {
@@ -219,9 +224,8 @@ export interface CallOptions {
 /** Copies shipped models and fixtures into a model repository, each fixture with its manifest where it has one. */
 export async function copyModels(dir: string, models: readonly string[], manifests: Manifests = {}): Promise<void> {
   for (const model of models) {
-    const from = model.startsWith("intrusion-")
-      ? join(root, "models", model)
-      : join(root, "test/fixtures/models", model);
+    const shipped = join(root, "models", model);
+    const from = existsSync(shipped) ? shipped : join(root, "test/fixtures/models", model);
     await mkdir(join(dir, model), { recursive: true });
     await cp(from, join(dir, model), { recursive: true });
     const manifest = manifests[model];

@@ -1,19 +1,25 @@
-import type { Manifest } from "@millrace/shared/manifest.js";
-import type { Tensor } from "onnxruntime-node";
+import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
+import { ensemble } from "./ensemble-head.js";
+import type { Head } from "./head.js";
 import { tensorJson } from "./tensor-json.js";
 
-/** An output as the contract's JSON, and the confidence of a classifier (else NaN); or a sentence why there is none. */
-export type HeadOutput = { json: string; confidence: number } | string;
-
-/** Reads rows [from, to) of a run's outputs; null stands for all of them. */
-export type Head = (outputs: Readonly<Record<string, Tensor>>, range: readonly [number, number] | null) => HeadOutput;
-
-/** The head that a manifest names. */
+/** The head that a manifest names. Throws for a rule that is no expression. */
 export function headOf(manifest: Manifest): Head {
   const { output } = manifest;
-  if (output.head === "classifier") return classifier(output.probabilities, output.labels);
-  if (output.head === "regressor") return regressor(output.value);
-  return raw;
+  switch (output.head) {
+    case "classifier":
+      return classifier(output.probabilities, output.labels);
+    case "multi_label":
+      return multiLabel(output.probabilities, output.labels, output.threshold);
+    case "regressor":
+      return regressor(output.value);
+    case "anomaly":
+      return anomaly(output.score, output.threshold);
+    case "ensemble":
+      return ensemble(manifest as TabularManifest, output);
+    case "raw":
+      return raw;
+  }
 }
 
 /** `{ label, confidence, probabilities }` of one row of class probabilities [rows, classes]. */
@@ -44,6 +50,37 @@ function regressor(tensorName: string): Head {
     const value = Number((outputs[tensorName]?.data as ArrayLike<number> | undefined)?.[range?.[0] ?? 0]);
     if (!Number.isFinite(value)) return "the model gave a value that is no number";
     return { json: `{"value":${value}}`, confidence: Number.NaN };
+  };
+}
+
+/** `{ is_anomaly, score, threshold }` of one row of [rows] or [rows, 1]. */
+function anomaly(tensorName: string, threshold: number): Head {
+  return (outputs, range) => {
+    const score = Number((outputs[tensorName]?.data as ArrayLike<number> | undefined)?.[range?.[0] ?? 0]);
+    if (!Number.isFinite(score)) return "the model gave a score that is no number";
+    const json = `{"is_anomaly":${score >= threshold},"score":${score},"threshold":${threshold}}`;
+    return { json, confidence: Number.NaN };
+  };
+}
+
+/** `{ labels, scores }` of one row of [rows, labels]: those that reach their threshold, and all scores. */
+function multiLabel(tensorName: string, labels: readonly string[], threshold: number | readonly number[]): Head {
+  const keys = labels.map((label) => `${JSON.stringify(label)}:`);
+  const quoted = labels.map((label) => JSON.stringify(label));
+  return (outputs, range) => {
+    const tensor = outputs[tensorName];
+    if (tensor === undefined || tensor.dims[1] !== labels.length) return "the model gave no probabilities";
+    const values = tensor.data as Float32Array;
+    const from = (range?.[0] ?? 0) * labels.length;
+    const given: (string | undefined)[] = [];
+    const scores: string[] = [];
+    for (let c = 0; c < labels.length; c++) {
+      const value = values[from + c] as number;
+      if (!Number.isFinite(value)) return "the model gave a probability that is no number";
+      if (value >= (typeof threshold === "number" ? threshold : (threshold[c] as number))) given.push(quoted[c]);
+      scores.push(`${keys[c]}${value}`);
+    }
+    return { json: `{"labels":[${given}],"scores":{${scores}}}`, confidence: Number.NaN };
   };
 }
 

@@ -1,19 +1,30 @@
+import { dirname } from "node:path";
 import type { TensorSpec } from "@millrace/shared/announcement.js";
+import { largestInlineBytes } from "@millrace/shared/blob.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
-import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.js";
-import { InferenceSession, type Tensor } from "onnxruntime-node";
+import { tensorsText } from "@millrace/shared/packed-json.js";
+import { type PackedTensor, packTensors, unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import type { RunItem } from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
-import { checkManifest, describeTensors } from "./describe-model.js";
-import { type Head, headOf } from "./heads.js";
+import { checkManifest } from "./describe-model.js";
+import { type Engine, openEngine, type Tensors } from "./engine.js";
+import type { Head, HeadOutput } from "./head.js";
+import { headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
+import { openPreparation } from "./open-preparation.js";
+import { outputTensors } from "./pack-outputs.js";
+import { InputRefusedError, type Preparation } from "./preparation.js";
 import { declaresRows, rowsAreIndependent } from "./probe-joining.js";
 import { checkSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
 
-type Outputs = Readonly<Record<string, Tensor>>;
+/** One input of a run, and whether its output is wanted as a pack. */
+interface Input {
+  tensors: PackedTensor[];
+  packed: boolean;
+}
 
 /** One model version in memory. Runs are one at a time; the caller sees to that. */
 export class LoadedModel {
@@ -21,48 +32,69 @@ export class LoadedModel {
   readonly outputs: TensorSpec[];
   /** Whether inputs are joined along their first dimension; turns false when an output shows that they cannot be. */
   joinable: boolean;
-  readonly #session: InferenceSession;
+  readonly #engine: Engine;
   readonly #head: Head;
   readonly #manifest: Manifest;
+  readonly #preparation: Preparation;
 
-  private constructor(session: InferenceSession, request: LoadRequest) {
-    this.#session = session;
-    this.inputs = describeTensors(session.inputMetadata, "input");
-    this.outputs = describeTensors(session.outputMetadata, "output");
-    checkManifest(request.manifest, this.inputs, this.outputs);
-    this.#manifest = request.manifest;
-    this.#head = headOf(request.manifest);
-    this.joinable = declaresRows(this.inputs, this.outputs) && request.manifest.batching.max_batch_rows > 1;
+  private constructor(engine: Engine, preparation: Preparation, { manifest }: LoadRequest) {
+    this.#engine = engine;
+    this.#preparation = preparation;
+    this.inputs = engine.inputs;
+    this.outputs = engine.outputs;
+    this.#manifest = manifest;
+    this.#head = headOf(manifest);
+    this.joinable = declaresRows(this.inputs, this.outputs) && manifest.batching.max_batch_rows > 1;
   }
 
   /** Loads, warms up and holds the model against its samples. Rejects with a reason that names no path. */
   static async load(request: LoadRequest): Promise<LoadedModel> {
-    const session = await InferenceSession.create(request.file, {
-      intraOpNumThreads: 1,
-      interOpNumThreads: 1,
-      executionMode: "sequential",
-      logSeverityLevel: 4,
-    }).catch((fault: Error) => {
-      throw new Error(`the ONNX file cannot be loaded: ${fault.message.replaceAll(request.file, "model.onnx")}`);
-    });
+    const engine = await openEngine(request);
     try {
-      const model = new LoadedModel(session, request);
+      checkManifest(request.manifest, engine.inputs, engine.outputs);
+      const preparation = await openPreparation(request.manifest, engine.inputs, dirname(request.file));
+      const model = new LoadedModel(engine, preparation, request);
       const samples = model.#packSamples(request);
       await checkSamples(request.manifest.samples, samples, (pack) => model.run([pack]));
-      if (model.joinable) model.joinable = await rowsAreIndependent(model.inputs, samples, (t) => model.#onnxRun(t));
+      if (model.joinable) {
+        const prepared = await Promise.all(samples.slice(0, 2).map((pack) => preparation.prepare(unpackTensors(pack))));
+        model.joinable = await rowsAreIndependent(model.inputs, prepared, (t) => model.#onnxRun(t));
+      }
       return model;
     } catch (fault) {
-      await session.release();
+      await engine.close();
       throw fault;
     }
   }
 
   /** One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input. */
   async run(packs: readonly Buffer[]): Promise<RunItem[]> {
-    const inputs = packs.map(unpackTensors);
-    const items: RunItem[] = new Array(inputs.length);
-    if (this.joinable || inputs.length === 1) await this.#runJoined(inputs, items, 0, inputs.length);
-    else for (let i = 0; i < inputs.length; i++) await this.#runJoined(inputs, items, i, i + 1);
+    const items: RunItem[] = new Array(packs.length);
+    const readied: Input[] = [];
+    const places: number[] = [];
+    for (const [i, pack] of packs.entries()) {
+      const packed = wantsTensors(pack);
+      const given = unpackTensors(pack);
+      try {
+        // Tensors are what the ONNX file takes; there is nothing to prepare about them.
+        const prepared = packed ? given : this.#preparation.prepare(given);
+        // Most kinds need no waiting, and a turn of the event loop for each row would cost more than the row.
+        readied.push({ tensors: prepared instanceof Promise ? await prepared : prepared, packed });
+        places.push(i);
+      } catch (fault) {
+        if (!(fault instanceof InputRefusedError)) throw fault;
+        items[i] = { ...failed(fault.message, 0, 1), refused: true };
+      }
+    }
+    const inputs = this.joinable ? this.#aligned(readied) : readied;
+    const ran: RunItem[] = new Array(inputs.length);
+    for (let from = 0, to = 1; from < inputs.length; from = to, to = from + 1) {
+      // Only inputs whose rows have the same shape make one tensor.
+      const first = inputs[from] as Input;
+      if (this.joinable) while (to < inputs.length && sameRows(first.tensors, (inputs[to] as Input).tensors)) to += 1;
+      await this.#runJoined(inputs, ran, from, to);
+    }
+    for (const [k, i] of places.entries()) items[i] = ran[k] as RunItem;
     return items;
   }
 
@@ -71,7 +103,7 @@ export class LoadedModel {
    * cannot be joined is run row by row.
    */
   async runTable(pack: Buffer): Promise<Buffer> {
-    const [input] = unpackTensors(pack) as [PackedTensor];
+    const [input] = (await this.#preparation.prepare(unpackTensors(pack))) as [PackedTensor];
     const writer = tableWriter(this.#manifest, this.#head);
     await this.#runRows(input, 0, input.shape[0] as number, writer);
     return writer.finish();
@@ -83,7 +115,7 @@ export class LoadedModel {
       for (let i = from; i < to; i++) await this.#runRows(input, i, i + 1, writer);
       return;
     }
-    let outputs: Outputs;
+    let outputs: Tensors;
     try {
       outputs = await this.#onnxRun([[rowsBetween(input, from, to)]]);
     } catch (fault) {
@@ -101,18 +133,18 @@ export class LoadedModel {
   }
 
   close(): Promise<void> {
-    return this.#session.release();
+    return this.#engine.close();
   }
 
   /** Runs inputs [from, to) as one; where that throws, its halves, down to the one that is to blame. */
-  async #runJoined(inputs: PackedTensor[][], items: RunItem[], from: number, to: number): Promise<void> {
+  async #runJoined(inputs: readonly Input[], items: RunItem[], from: number, to: number): Promise<void> {
     const part = inputs.slice(from, to);
-    const counts = part.map(rowsOf);
+    const counts = part.map(({ tensors }) => rowsOf(tensors));
     const rows = counts.reduce((sum, count) => sum + count, 0);
     const begun = performance.now();
-    let outputs: Outputs;
+    let outputs: Tensors;
     try {
-      outputs = await this.#onnxRun(part);
+      outputs = await this.#onnxRun(part.map(({ tensors }) => tensors));
     } catch (fault) {
       if (part.length === 1) {
         items[from] = failed(inferenceFault(fault as Error), performance.now() - begun, rows);
@@ -131,19 +163,36 @@ export class LoadedModel {
     }
     let row = 0;
     counts.forEach((count, i) => {
-      items[from + i] = this.#read(outputs, part.length === 1 ? null : [row, row + count], inferenceMs, rows);
+      const range = part.length === 1 ? null : ([row, row + count] as const);
+      const read = part[i]?.packed ? this.#pack(outputs, range) : this.#head(outputs, range);
+      items[from + i] =
+        typeof read === "string"
+          ? failed(read, inferenceMs, rows)
+          : { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows: rows, pack: read.pack };
       row += count;
     });
   }
 
-  #read(outputs: Outputs, range: readonly [number, number] | null, inferenceMs: number, batchRows: number): RunItem {
-    const read = this.#head(outputs, range);
-    if (typeof read === "string") return failed(read, inferenceMs, batchRows);
-    return { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows };
+  /** The output tensors as a pack, and as JSON too while that is small. */
+  #pack(outputs: Tensors, range: readonly [number, number] | null): HeadOutput {
+    const names = this.outputs.map(({ name }) => name);
+    const tensors = outputTensors(names, outputs, range);
+    const pack = packTensors(tensors);
+    const json = pack.length > largestInlineBytes ? "" : [...tensorsText(tensors)].join("");
+    return { json, confidence: Number.NaN, pack };
   }
 
-  async #onnxRun(inputs: readonly PackedTensor[][]): Promise<Outputs> {
-    return (await this.#session.run(toOnnxTensors(inputs))) as unknown as Outputs;
+  /** What was prepared here is made alike; tensors that came as such stay as they are. */
+  #aligned(inputs: readonly Input[]): readonly Input[] {
+    const prepared = inputs.flatMap(({ packed, tensors }) => (packed ? [] : [tensors]));
+    const aligned = this.#preparation.align(prepared).values();
+    return inputs.map((input) =>
+      input.packed ? input : { ...input, tensors: aligned.next().value as PackedTensor[] },
+    );
+  }
+
+  async #onnxRun(inputs: readonly PackedTensor[][]): Promise<Tensors> {
+    return this.#engine.run(toOnnxTensors(this.#preparation.align(inputs)));
   }
 
   #packSamples(request: LoadRequest): Buffer[] {
@@ -155,6 +204,14 @@ export class LoadedModel {
       throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
     });
   }
+}
+
+/** Whether two inputs differ in their number of rows at the most. */
+function sameRows(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
+  return a.every(({ shape }, t) => {
+    const other = (b[t] as PackedTensor).shape;
+    return shape.length === other.length && shape.every((length, d) => d === 0 || length === other[d]);
+  });
 }
 
 /** Rows [from, to) of a tensor [rows, …], as a view. */

@@ -1,7 +1,7 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
 import { type Dtype, elementBytes } from "@millrace/shared/dtype.js";
 import { toFloat16Bits } from "@millrace/shared/float16.js";
-import { type PackedTensor, packStrings, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { type PackedTensor, packStrings } from "@millrace/shared/tensor-pack.js";
 import type { Tensor } from "onnxruntime-node";
 
 type Outputs = Readonly<Record<string, Tensor>>;
@@ -19,11 +19,11 @@ export function declaresRows(inputs: readonly TensorSpec[], outputs: readonly Te
  */
 export async function rowsAreIndependent(
   inputs: readonly TensorSpec[],
-  samples: readonly Buffer[],
+  samples: readonly PackedTensor[][],
   run: Run,
 ): Promise<boolean> {
   const made = [makeInput(inputs, 0), makeInput(inputs, 1)];
-  const [a, b] = samples.length > 1 ? samples.slice(0, 2).map(unpackTensors) : made;
+  const [a, b] = samples.length > 1 ? samples : made;
   try {
     const first = await run([a as PackedTensor[]]);
     const second = await run([b as PackedTensor[]]);

@@ -1,13 +1,11 @@
 import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
-import type { Tensor } from "onnxruntime-node";
-import type { Head } from "./heads.js";
-
-type Outputs = Readonly<Record<string, Tensor>>;
+import type { Tensors } from "./engine.js";
+import type { Head } from "./head.js";
 
 /** Gathers the outputs of a table's rows, in order, as a chunk of `bulk-chunk.ts`. */
 export interface TableWriter {
-  add(outputs: Outputs, rows: number): void;
+  add(outputs: Tensors, rows: number): void;
   /** The next row has no output. */
   fail(detail: string): void;
   finish(): Buffer;
@@ -51,14 +49,14 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
         parts.push(part.subarray(0, at));
       },
       fail,
-      finish: () =>
-        encodeChunk({ start: 0, lines, faults, origins: null, form: "classes", width, body: Buffer.concat(parts) }),
+      finish: () => encodeChunk({ start: 0, lines, faults, origins: null, form: "classes", width, body: parts }),
     };
   }
   return {
     add(outputs, rows) {
       for (let r = 0; r < rows; r++) {
-        const read = head(outputs, [r, r + 1]);
+        // All that a row alone came to is its own, however many rows that are.
+        const read = head(outputs, rows === 1 ? null : [r, r + 1]);
         if (typeof read === "string") fail(read);
         else {
           parts.push(Buffer.from(read.json));

@@ -1,0 +1,46 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { pointerSegment } from "@millrace/shared/packer.js";
+import type { Request, RequestHandler, Response } from "express";
+
+/** Reads the one file of a multipart body. Throws what a client is told where there is none, or more. */
+export function fileReader(
+  field: string,
+  largestBytes: number,
+): (request: Request, response: Response) => Promise<Buffer> {
+  // One more than is taken of each, so that the one that is too many can be named.
+  const limits = { fileSize: largestBytes, files: 2, fields: 1, parts: 3, fieldSize: 1000, headerPairs: 20 };
+  let opened: Promise<RequestHandler> | null = null;
+  // Loaded when somebody first sends a file: most APIs never see one.
+  const open = async () => {
+    const { default: multer } = await import("multer");
+    return multer({ storage: multer.memoryStorage(), limits }).single(field);
+  };
+  return async (request, response) => {
+    if (!/^multipart\/form-data\s*;/i.test(request.headers["content-type"] ?? "")) {
+      throw new ServiceError("unsupported_media_type", "send multipart/form-data");
+    }
+    opened ??= open();
+    const read = await opened;
+    await new Promise<void>((resolve, reject) => {
+      read(request, response, (fault: unknown) => (fault ? reject(asServiceError(fault, field)) : resolve()));
+    });
+    const [other] = Object.keys(request.body ?? {});
+    if (other !== undefined) throw invalid(other === field ? "expected a file" : `unknown field "${other}"`, other);
+    if (request.file === undefined) throw invalid(`the file "${field}" is missing`, field);
+    return request.file.buffer;
+  };
+}
+
+const invalid = (detail: string, field: string) =>
+  new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: pointerSegment(field) }] });
+
+function asServiceError(fault: unknown, field: string): unknown {
+  const { code, field: named, name } = fault as { name?: string; code?: string; field?: string };
+  // What cannot be read at all is the sender's, and no limit of ours.
+  if (name !== "MulterError")
+    return new ServiceError("malformed_body", "the body is no multipart/form-data", { cause: fault });
+  if (code === "LIMIT_FILE_SIZE") return new ServiceError("body_too_large", "the file is larger than MAX_FILE_BYTES");
+  const where = named ?? field;
+  if (code === "LIMIT_UNEXPECTED_FILE" && where !== field) return invalid(`unknown field "${where}"`, where);
+  return invalid(`send one file, "${field}", and no other field`, where);
+}

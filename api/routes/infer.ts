@@ -1,0 +1,148 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import express, { type Request, type RequestHandler, type Response, Router } from "express";
+import type { Caller } from "../authenticate.js";
+import { awaitNotice, awaitPrediction } from "../await-prediction.js";
+import { type LookedUp, lookUpPrediction, modelOfId } from "../look-up-prediction.js";
+import type { KnownModel } from "../model-directory.js";
+import {
+  onlyQuery,
+  preferredWait,
+  prefersAsync,
+  sendJson,
+  traceparentOf,
+  waitMsOf,
+  whenGone,
+} from "../request-context.js";
+import { resource } from "../resource.js";
+import { idempotencyKeyOf, parseSubmission, type Submission } from "../submission.js";
+import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
+import { keptForm, requestedForm } from "../tensors/infer-answer.js";
+import { type InferRequest, inferenceHeaderBytes, readInferRequest } from "../tensors/infer-request.js";
+import { packInferInputs } from "../tensors/input-tensors.js";
+import { sendInference } from "../tensors/send-answer.js";
+
+interface InferDependencies extends SubmitDependencies {
+  maxBodyBytes: number;
+  maxTensorBytes: number;
+  syncTimeoutMs: number;
+  mayPredict: RequestHandler;
+}
+
+/**
+ * `POST /v2/models/{model}[/versions/{version}]/infer`: through the same queue as any prediction. It answers with the
+ * result, or with the prediction where `Prefer: respond-async` asks for that.
+ */
+export function inferRoutes(deps: InferDependencies): Router {
+  const router = Router();
+  const post = [
+    deps.mayPredict,
+    bodyReader(deps),
+    (request: Request, response: Response) => infer(deps, request, response),
+  ];
+  resource(router, "/v2/models/:model/infer", { post });
+  resource(router, "/v2/models/:model/versions/:version/infer", { post });
+  return router;
+}
+
+/** The body as bytes whatever it says it is, unpacked; what holds binary data may be larger than what is only JSON. */
+function bodyReader({ maxBodyBytes, maxTensorBytes }: InferDependencies): RequestHandler {
+  const json = express.raw({ limit: maxBodyBytes, type: () => true });
+  const binary = express.raw({ limit: maxTensorBytes, type: () => true });
+  return (request, response, next) => {
+    if (inferenceHeaderBytes(request.headers["inference-header-content-length"]) === null)
+      json(request, response, next);
+    else {
+      binary(request, response, (fault?: unknown) => {
+        const tooLarge = (fault as { type?: string } | undefined)?.type === "entity.too.large";
+        next(tooLarge ? new ServiceError("body_too_large", "the body is larger than MAX_TENSOR_BYTES") : fault);
+      });
+    }
+  };
+}
+
+async function infer(deps: InferDependencies, request: Request, response: Response): Promise<void> {
+  onlyQuery(request);
+  const later = prefersAsync(request);
+  const wait = preferredWait(request);
+  const preferredMs = waitMsOf(wait, "bad_header");
+  const waitMs = later ? preferredMs : deps.syncTimeoutMs;
+  const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+  const headerBytes = inferenceHeaderBytes(request.headers["inference-header-content-length"]);
+  const body: Buffer = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+  const asked = readInferRequest(body, headerBytes);
+  const { model: name, version } = request.params as { model: string; version?: string };
+  if (!later) await expectWorker(deps, name, version);
+  const { owner } = response.locals.caller as Caller;
+  const form = requestedForm(asked);
+  const submitted = await submitPrediction(deps, {
+    model: name,
+    owner,
+    submission: submissionOf(asked, version),
+    waitMs,
+    requestId: response.locals.requestId,
+    traceparent: traceparentOf(request.headers.traceparent),
+    idempotencyKey,
+    // Whoever waits has the form at hand; that of others must be there when they fetch the result.
+    tensors: {
+      pack: ({ announcement }) => packInferInputs(asked, announcement),
+      body,
+      form: later ? keptForm(form) : undefined,
+    },
+  });
+  const location = `/v1/predictions/${submitted.id}`;
+  response.setHeader("Location", location);
+  if (submitted.replayed) response.setHeader("Idempotency-Replayed", "true");
+  const gone = whenGone(response);
+  const latest = await untilFinal(deps, owner, submitted, waitMs, gone);
+  if (gone.aborted) return;
+  if (later)
+    response.setHeader("Preference-Applied", wait === undefined ? "respond-async" : `respond-async, wait=${wait}`);
+  if (latest.result !== undefined) {
+    const model = await modelOfId(deps, submitted.id);
+    await sendInference(deps.redis, model, latest.result, form, "application/json", request, response);
+  } else if (later) {
+    sendJson(response, 202, submitted.joined ? markJoined(latest.json) : latest.json);
+  } else {
+    const detail = `it was not done within ${deps.syncTimeoutMs / 1000} s; ${location} leads to it`;
+    throw new ServiceError("not_in_time", detail);
+  }
+}
+
+/** A request's submission but for its input. Throws `invalid_request`. */
+function submissionOf(
+  { cache, priority, timeoutMs, webhookUrl }: InferRequest,
+  version: string | undefined,
+): Submission {
+  return parseSubmission({
+    input: null,
+    cache,
+    priority,
+    expires_in_ms: timeoutMs,
+    ...(version !== undefined && { version }),
+    ...(webhookUrl !== undefined && { webhook: { url: webhookUrl } }),
+  });
+}
+
+/** Throws `no_worker` where nobody lives who could answer in time, so that nothing is accepted. */
+async function expectWorker(deps: InferDependencies, name: string, version: string | undefined): Promise<void> {
+  const isServed = (model: KnownModel | null) =>
+    model === null || (version === undefined ? model.workersAlive : (model.workers.get(version) ?? 0)) > 0;
+  const known = await deps.directory.find(name);
+  if (isServed(known) || (version !== undefined && !known?.versions.has(version))) return;
+  // One may have come since the last look.
+  await deps.directory.refresh();
+  if (isServed(await deps.directory.find(name))) return;
+  throw new ServiceError("no_worker", "no living worker serves this model", { retryAfterSeconds: 2 });
+}
+
+async function untilFinal(
+  deps: InferDependencies,
+  owner: string,
+  { final, id, json, result, waiter }: Submitted,
+  waitMs: number,
+  gone: AbortSignal,
+): Promise<LookedUp> {
+  if (final || waitMs === 0) return { json, final, result };
+  if (waiter === null) return awaitPrediction(deps, owner, id, waitMs, gone);
+  return (await awaitNotice(deps, owner, id, waiter, gone)) ?? lookUpPrediction(deps, owner, id);
+}

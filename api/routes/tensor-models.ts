@@ -1,0 +1,190 @@
+import { readFileSync } from "node:fs";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { readStatistics } from "@millrace/shared/statistics-tally.js";
+import express, { type Request, type RequestHandler, Router } from "express";
+import type { KnownModel, KnownVersion, ModelDirectory } from "../model-directory.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+import { tensorMetadata } from "../tensors/datatypes.js";
+
+const { version: serverVersion } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+  version: string;
+};
+
+const serverMetadata = {
+  name: "millrace",
+  version: serverVersion,
+  extensions: ["binary_tensor_data", "schedule_policy", "statistics", "model_repository"],
+};
+
+interface TensorModelDependencies {
+  redis: RedisClient;
+  directory: ModelDirectory;
+  isWritable(): Promise<boolean>;
+  stopping(): boolean;
+  mayRead: RequestHandler;
+  mayAdmin: RequestHandler;
+}
+
+/** What the Open Inference Protocol tells of server and models: health, metadata, readiness, repository. */
+export function tensorModelRoutes(deps: TensorModelDependencies): Router {
+  const router = Router();
+  const { mayAdmin, mayRead } = deps;
+  const json = express.json({ limit: 65_536, strict: false, type: () => true });
+
+  resource(router, "/v2", {
+    get: [mayRead, (_request, response) => sendJson(response, 200, JSON.stringify(serverMetadata))],
+  });
+  resource(router, "/v2/health/live", { get: [(_request, response) => sendJson(response, 200, '{"live":true}')] });
+  resource(router, "/v2/health/ready", {
+    get: [
+      async (_request, response) => {
+        const ready = !deps.stopping() && (await deps.isWritable());
+        if (!ready) response.setHeader("Retry-After", "1");
+        sendJson(response, ready ? 200 : 503, JSON.stringify({ ready }));
+      },
+    ],
+  });
+
+  resource(router, "/v2/models/stats", {
+    get: [
+      mayRead,
+      async (request, response) => {
+        onlyQuery(request);
+        const stats = await Promise.all(deps.directory.all().map((model) => modelStatistics(deps.redis, model)));
+        sendJson(response, 200, JSON.stringify({ model_stats: stats.flat() }));
+      },
+    ],
+  });
+  for (const path of ["/v2/models/:model", "/v2/models/:model/versions/:version"]) {
+    resource(router, path, {
+      get: [
+        mayRead,
+        async (request, response) => {
+          onlyQuery(request);
+          const { known, model } = await askedVersion(deps.directory, request);
+          const { inputs, outputs } = known.announcement;
+          const body = {
+            name: model.name,
+            versions: [...model.versions.keys()],
+            platform: "onnxruntime_onnx",
+            inputs: inputs.map(tensorMetadata),
+            outputs: outputs.map(tensorMetadata),
+          };
+          sendJson(response, 200, JSON.stringify(body));
+        },
+      ],
+    });
+    resource(router, `${path}/ready`, {
+      get: [
+        mayRead,
+        async (request, response) => {
+          onlyQuery(request);
+          const { known, model } = await askedVersion(deps.directory, request);
+          const { version } = request.params;
+          const workers = version === undefined ? model.workersAlive : model.workers.get(known.announcement.version);
+          const ready = (workers ?? 0) > 0;
+          if (!ready) response.setHeader("Retry-After", "2");
+          sendJson(response, ready ? 200 : 503, JSON.stringify({ name: model.name, ready }));
+        },
+      ],
+    });
+    resource(router, `${path}/stats`, {
+      get: [
+        mayRead,
+        async (request, response) => {
+          onlyQuery(request);
+          const { model } = await askedVersion(deps.directory, request);
+          const stats = await modelStatistics(deps.redis, model, request.params.version as string | undefined);
+          sendJson(response, 200, JSON.stringify({ model_stats: stats }));
+        },
+      ],
+    });
+  }
+
+  resource(router, "/v2/repository/index", {
+    post: [
+      mayRead,
+      json,
+      (request, response) => {
+        onlyQuery(request);
+        const { ready } = (request.body ?? {}) as { ready?: unknown };
+        const entries = deps.directory.all().flatMap((model) => [...model.versions.keys()].map(indexEntry(model)));
+        const shown = ready === true ? entries.filter(({ state }) => state === "READY") : entries;
+        sendJson(response, 200, JSON.stringify(shown));
+      },
+    ],
+  });
+  resource(router, "/v2/repository/models/:model/load", {
+    post: [
+      mayAdmin,
+      async (request, response) => {
+        const { model } = await askedVersion(deps.directory, request);
+        // What is served is loaded; everything else is a matter of the workers' repositories.
+        if (model.workersAlive > 0) return sendJson(response, 200, "{}");
+        throw new ServiceError("not_supported", "a model is loaded by starting a worker that has it");
+      },
+    ],
+  });
+  resource(router, "/v2/repository/models/:model/unload", {
+    post: [
+      mayAdmin,
+      async (request) => {
+        await askedVersion(deps.directory, request);
+        throw new ServiceError("not_supported", "a model is unloaded by stopping the workers that have it");
+      },
+    ],
+  });
+  return router;
+}
+
+/** The statistics of a model's versions, or of one. Preparing and reading tensors is part of what a run takes. */
+function modelStatistics(redis: RedisClient, { keys, name, versions }: KnownModel, only?: string): Promise<object[]> {
+  const asked = only === undefined ? [...versions.keys()] : [only];
+  const notApart = { count: 0, ns: 0 };
+  return Promise.all(
+    asked.map(async (version) => {
+      const { batches, kinds, lastInferenceAt, rows, runs } = await readStatistics(redis, keys, version);
+      return {
+        name,
+        version,
+        last_inference: lastInferenceAt,
+        inference_count: rows,
+        execution_count: runs,
+        inference_stats: { ...kinds, compute_input: notApart, compute_output: notApart },
+        batch_stats: batches.map(({ batchRows, ...infer }) => ({
+          batch_size: batchRows,
+          compute_input: notApart,
+          compute_infer: infer,
+          compute_output: notApart,
+        })),
+      };
+    }),
+  );
+}
+
+const indexEntry =
+  ({ name, workers }: KnownModel) =>
+  (version: string) => {
+    const ready = (workers.get(version) ?? 0) > 0;
+    return {
+      name,
+      version,
+      state: ready ? "READY" : "UNAVAILABLE",
+      reason: ready ? "" : "no living worker serves it",
+    };
+  };
+
+/** The model of a path and the version that it names, or the default. Throws `model_not_found` and `version_not_found`. */
+async function askedVersion(
+  directory: ModelDirectory,
+  request: Request,
+): Promise<{ model: KnownModel; known: KnownVersion }> {
+  const { model: name, version } = request.params as { model: string; version?: string };
+  const model = await directory.find(name);
+  if (model === null) throw new ServiceError("model_not_found", `no worker has ever announced the model "${name}"`);
+  const known = model.versions.get(version ?? model.defaultVersion);
+  if (known === undefined) throw new ServiceError("version_not_found", `the model has no version ${version}`);
+  return { model, known };
+}

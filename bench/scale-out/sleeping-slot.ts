@@ -1,0 +1,48 @@
+import { Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  decodeRun,
+  encodeDone,
+  encodeJsonFrame,
+  type Frame,
+  frameKinds,
+  readFrames,
+} from "@millrace/workers/frames.js";
+import type { LoadRequest } from "@millrace/workers/load-request.js";
+
+const runMs = 20;
+
+/**
+ * A slot that sleeps where others compute, so that more workers than the machine has cores can be told apart from more
+ * cores: what does not scale then is what workers share.
+ */
+const pipe = new Socket({ fd: 3, readable: true, writable: true });
+const spec = (name: string) => ({ name, dtype: "int64", shape: ["N", 1] });
+let turn: Promise<void> = Promise.resolve();
+
+async function handle(frame: Frame): Promise<void> {
+  if (frame.kind === frameKinds.run) {
+    const { packs, runId } = decodeRun(frame.body);
+    await delay(runMs);
+    const item = { ok: true, text: '{"y":[[0]]}', confidence: Number.NaN, inferenceMs: runMs, batchRows: 1 };
+    pipe.write(
+      encodeDone(
+        runId,
+        false,
+        packs.map(() => item),
+      ),
+    );
+  } else if (frame.kind === frameKinds.load) {
+    const { key } = JSON.parse(frame.body.toString()) as LoadRequest;
+    const reply = { key, ok: true, inputs: [spec("x")], outputs: [spec("y")], joinable: false };
+    pipe.write(encodeJsonFrame(frameKinds.loaded, reply));
+  }
+}
+
+readFrames(pipe, (frame) => {
+  turn = turn.then(() => handle(frame));
+});
+pipe.on("end", () => process.exit(0));
+pipe.on("error", () => process.exit(0));
+process.on("SIGINT", () => undefined);
+process.on("SIGTERM", () => undefined);

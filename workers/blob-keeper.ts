@@ -1,0 +1,56 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { dropBlob, largestInlineBytes, readBlob, writeBlob } from "@millrace/shared/blob.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { type ModelKeys, newId } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import type { StoredTensors } from "@millrace/shared/prediction.js";
+import type { ByteBudget } from "./byte-budget.js";
+
+/** The inputs and outputs of one model that are too large for jobs and results. */
+export interface BlobKeeper {
+  /** Resolves when a large input may be held; what it returns is to be released. */
+  makeRoom(bytes: number): Promise<{ release(): void }>;
+  /** The input of a prediction; null where it is gone. */
+  read(id: string, bytes: number): Promise<Buffer | null>;
+  /** Keeps an output for the result time: by itself where it is large. Resolves once Redis has it, however long that takes. */
+  keep(pack: Buffer): Promise<StoredTensors>;
+  /** Drops what was kept for a result that was not written. */
+  forget(kept: StoredTensors | undefined): Promise<void>;
+}
+
+const retryDelayMs = 250;
+/** A blob must outlive the result that names it, which is written a moment later. */
+const outliveMs = 60_000;
+
+export function createBlobKeeper(options: {
+  redis: RedisClient;
+  keys: ModelKeys;
+  memory: ByteBudget;
+  resultTtlSeconds: number;
+  log: Logger;
+}): BlobKeeper {
+  const { keys, log, memory, redis } = options;
+  const ttlMs = options.resultTtlSeconds * 1000 + outliveMs;
+  return {
+    makeRoom: (bytes) => memory.take(bytes),
+    read: (id, bytes) => readBlob(redis, keys, id, bytes),
+    async keep(pack) {
+      if (pack.length <= largestInlineBytes) return { pack: pack.toString("base64") };
+      for (;;) {
+        // A name for each try, because nobody knows how much of a failed one is there.
+        const blob = newId(keys.tag);
+        try {
+          await writeBlob(redis, keys, blob, pack, ttlMs);
+          return { blob, bytes: pack.length };
+        } catch (error) {
+          log.error("an output cannot be written, trying again", { error, bytes: pack.length });
+          await dropBlob(redis, keys, blob).catch(() => undefined);
+          await delay(retryDelayMs);
+        }
+      }
+    },
+    async forget(kept) {
+      if (kept !== undefined && "blob" in kept) await dropBlob(redis, keys, kept.blob);
+    },
+  };
+}

@@ -1,0 +1,32 @@
+/** So many bytes that may be held at a time, by whoever asked first. */
+export interface ByteBudget {
+  /** Resolves when there is room; what is larger than the whole budget has its turn when nothing else is held. */
+  take(bytes: number): Promise<{ release(): void }>;
+}
+
+export function createByteBudget(totalBytes: number): ByteBudget {
+  let heldBytes = 0;
+  const waiting: { bytes: number; admit(): void }[] = [];
+
+  const admitNext = () => {
+    for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
+      if (heldBytes > 0 && heldBytes + next.bytes > totalBytes) return;
+      waiting.shift();
+      heldBytes += next.bytes;
+      next.admit();
+    }
+  };
+  return {
+    take: (bytes) =>
+      new Promise((resolve) => {
+        let held = true;
+        const release = () => {
+          if (held) heldBytes -= bytes;
+          held = false;
+          admitNext();
+        };
+        waiting.push({ bytes, admit: () => resolve({ release }) });
+        admitNext();
+      }),
+  };
+}

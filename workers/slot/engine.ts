@@ -1,0 +1,99 @@
+import { dirname, join } from "node:path";
+import type { TensorSpec } from "@millrace/shared/announcement.js";
+import type { TabularManifest } from "@millrace/shared/manifest.js";
+import type { Ensemble } from "@millrace/shared/manifest-output.js";
+import { InferenceSession, type Tensor } from "onnxruntime-node";
+import type { LoadRequest } from "../load-request.js";
+import { describeTensors } from "./describe-model.js";
+
+export type Tensors = Readonly<Record<string, Tensor>>;
+
+/** What turns input tensors into output tensors: the session of one ONNX file, or those of an ensemble. */
+export interface Engine {
+  inputs: TensorSpec[];
+  outputs: TensorSpec[];
+  run(feeds: Record<string, Tensor>): Promise<Tensors>;
+  close(): Promise<void>;
+}
+
+/** Loads what a version's manifest needs of its folder. Rejects with a reason that names no path. */
+export async function openEngine({ file, manifest }: LoadRequest): Promise<Engine> {
+  if (manifest.output.head === "ensemble") {
+    return openMembers(dirname(file), manifest as TabularManifest, manifest.output);
+  }
+  const session = await openSession(file, "model.onnx");
+  try {
+    return {
+      inputs: describeTensors(session.inputMetadata, "input"),
+      outputs: describeTensors(session.outputMetadata, "output"),
+      run: async (feeds) => (await session.run(feeds)) as unknown as Tensors,
+      close: () => session.release(),
+    };
+  } catch (fault) {
+    await session.release();
+    throw fault;
+  }
+}
+
+/**
+ * The members of an ensemble that are ONNX files, fed with one tensor. Their outputs are `<member>/<tensor>`; the input is
+ * handed on among them, for the members that are none.
+ */
+async function openMembers(folder: string, manifest: TabularManifest, ensemble: Ensemble): Promise<Engine> {
+  const { derived, features, tensor } = manifest.input;
+  const input: TensorSpec = { name: tensor, dtype: "float32", shape: ["", features.length + derived.length] };
+  const sessions: { name: string; session: InferenceSession }[] = [];
+  const outputs: TensorSpec[] = [];
+  const close = async () => {
+    await Promise.all(sessions.map(({ session }) => session.release()));
+  };
+  try {
+    for (const member of ensemble.members) {
+      if (!("file" in member)) continue;
+      const session = await openSession(join(folder, member.file), member.file);
+      sessions.push({ name: member.name, session });
+      const [own, ...more] = describeTensors(session.inputMetadata, "input");
+      const width = own?.shape[1];
+      const fits =
+        own?.name === tensor &&
+        own.dtype === "float32" &&
+        own.shape.length === 2 &&
+        typeof own.shape[0] === "string" &&
+        (typeof width === "string" || width === input.shape[1]);
+      if (!fits || more.length > 0) {
+        throw new Error(`${member.file} must take one input "${tensor}", float32 [rows, ${input.shape[1]}]`);
+      }
+      for (const spec of describeTensors(session.outputMetadata, "output")) {
+        outputs.push({ ...spec, name: `${member.name}/${spec.name}` });
+      }
+    }
+  } catch (fault) {
+    await close();
+    throw fault;
+  }
+  return {
+    inputs: [input],
+    outputs,
+    async run(feeds) {
+      const all: Record<string, Tensor> = { ...feeds };
+      for (const { name, session } of sessions) {
+        const own = (await session.run(feeds)) as unknown as Tensors;
+        for (const [output, value] of Object.entries(own)) all[`${name}/${output}`] = value;
+      }
+      return all;
+    },
+    close,
+  };
+}
+
+function openSession(file: string, name: string): Promise<InferenceSession> {
+  const options = {
+    intraOpNumThreads: 1,
+    interOpNumThreads: 1,
+    executionMode: "sequential",
+    logSeverityLevel: 4,
+  } as const;
+  return InferenceSession.create(file, options).catch((fault: Error) => {
+    throw new Error(`the ONNX file cannot be loaded: ${fault.message.replaceAll(file, name)}`);
+  });
+}

@@ -1,0 +1,25 @@
+import type { TensorSpec } from "@millrace/shared/announcement.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
+import type { Preparation } from "./preparation.js";
+
+/** The preparation of a version whose ONNX file takes `inputs`; `folder` is the version's own. */
+export async function openPreparation(
+  manifest: Manifest,
+  inputs: readonly TensorSpec[],
+  folder: string,
+): Promise<Preparation> {
+  // Loaded where they are needed only: an image library costs memory that most slots have no use for.
+  switch (manifest.kind) {
+    case "tabular":
+      if (manifest.input.derived.length === 0) return asItIs;
+      return (await import("./derive-features.js")).deriving(manifest.input);
+    case "text":
+      return (await import("./prepare-text.js")).textPreparation(manifest.input, inputs, folder);
+    case "image":
+      return (await import("./prepare-image.js")).imagePreparation(manifest.input, inputs);
+    case "tensor":
+      return asItIs;
+  }
+}
+
+const asItIs: Preparation = { prepare: (packed) => packed, align: (inputs) => inputs };

@@ -1,0 +1,12 @@
+import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+
+/** An input that only its preparation showed to be none: an image that cannot be decoded, a text without any token. */
+export class InputRefusedError extends Error {}
+
+/** What is done to an input in the slot before the model runs it; too heavy for a process that also talks to Redis. */
+export interface Preparation {
+  /** The tensors that the ONNX file takes. Rejects with an InputRefusedError. */
+  prepare(packed: PackedTensor[]): PackedTensor[] | Promise<PackedTensor[]>;
+  /** Makes prepared inputs alike in all but their first dimension, so that they can be joined. */
+  align(inputs: readonly PackedTensor[][]): readonly PackedTensor[][];
+}

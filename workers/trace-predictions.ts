@@ -1,0 +1,98 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { Tracing } from "@millrace/shared/tracing.js";
+import type { WebhookSender } from "./deliver-webhook.js";
+import type { processPrediction, TakenJob } from "./process-prediction.js";
+import type { ResultWriter } from "./result-writer.js";
+
+type Process = ReturnType<typeof processPrediction>;
+
+/** What a final prediction's JSON says of its times. */
+interface Told {
+  model: string;
+  version: string;
+  status: string;
+  created_at: string;
+  started_at: string | null;
+  error: { code: string } | null;
+  timings: { inference_ms: number; batch_rows: number } | null;
+}
+
+/**
+ * Spans of predictions, laid around processor and writer from outside, so that a worker which is not traced runs neither
+ * another line nor another check. Jobs without a traceparent have none.
+ */
+export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: ModelKeys, keptSeconds: number) {
+  const parents = new Map<string, string>();
+  return {
+    process:
+      (process: Process): Process =>
+      async (job: TakenJob, token: string) => {
+        const id = job.id as string;
+        const { tp } = job.data as { tp?: string };
+        if (tp === undefined) return process(job, token);
+        parents.set(id, tp);
+        // For the webhooks that will tell of it, wherever they are delivered. Without it their spans stand alone, which no
+        // prediction is to wait or fail for.
+        redis.set(keys.trace(id), tp, "EX", keptSeconds).catch(() => undefined);
+        try {
+          return await process(job, token);
+        } finally {
+          parents.delete(id);
+        }
+      },
+    writer: (writer: ResultWriter): ResultWriter => ({
+      async write(finish) {
+        const parent = parents.get(finish.id);
+        if (parent === undefined) return writer.write(finish);
+        const begun = Date.now();
+        const outcome = await writer.write(finish);
+        if (outcome === "written") tell(tracing, parent, finish.id, JSON.parse(finish.result.json), begun);
+        return outcome;
+      },
+    }),
+  };
+}
+
+/** Four spans of one prediction: how long it waited, how long a slot had it, the ONNX run in that, and the writing. */
+function tell(tracing: Tracing, parent: string, id: string, told: Told, writtenFrom: number): void {
+  const { error, model, started_at: started, status, timings, version } = told;
+  const attributes = { "millrace.prediction_id": id, "millrace.model": model, "millrace.version": version };
+  const startedAt = started === null ? writtenFrom : Date.parse(started);
+  tracing.note("queue", startedAt, { kind: "consumer", parent, startedAt: Date.parse(told.created_at), attributes });
+  if (started !== null) {
+    const slot = tracing.note("slot", writtenFrom, {
+      parent,
+      startedAt,
+      attributes: { ...attributes, "millrace.status": status },
+      fault: error?.code ?? null,
+    });
+    if (timings !== null) {
+      const attributes = { "millrace.batch_rows": timings.batch_rows };
+      // When in its slot's time the run was, nobody has told; it ends with it.
+      const from = Math.max(startedAt, writtenFrom - timings.inference_ms);
+      tracing.note("inference", writtenFrom, { parent: slot.traceparent, startedAt: from, attributes });
+    }
+  }
+  tracing.note("write result", Date.now(), { parent, startedAt: writtenFrom, attributes });
+}
+
+/** A span for each try of a webhook, as part of the request that asked for what it tells. */
+export function traceDeliveries(
+  tracing: Tracing,
+  redis: RedisClient,
+  keys: ModelKeys,
+  sender: Pick<WebhookSender, "send">,
+): Pick<WebhookSender, "send"> {
+  return {
+    async send(message) {
+      const { data, type } = JSON.parse(message.body) as { type: string; data: { id: string } };
+      const parent = (await redis.get(keys.trace(data.id))) ?? undefined;
+      const attributes = { "millrace.prediction_id": data.id, "millrace.delivery_id": message.id };
+      const span = tracing.start(`webhook ${type}`, { kind: "client", parent, attributes });
+      const answer = await sender.send(message);
+      span.end({ fault: answer.error, attributes: { "http.response.status_code": answer.status ?? 0 } });
+      return answer;
+    },
+  };
+}
