@@ -279,6 +279,49 @@ const operations: Record<string, Partial<Record<"get" | "post", Operation>>> = {
       answers: { 200: ["The model", json({ type: "object" })] },
     },
   },
+  ...Object.fromEntries(
+    (
+      [
+        ["/predict", "Name the attack behind one network flow", "application/json"],
+        ["/predict/batch", "The same of up to 1,000 flows", "application/json"],
+        ["/predict/intent", "Name what a text is about", "application/json"],
+        ["/predict/anomaly", "Score a card payment", "application/json"],
+        ["/infer", "Tell whether an image is made up, as the multipart field `file`", "multipart/form-data"],
+      ] as const
+    ).map(([path, summary, type]) => [
+      path,
+      {
+        post: {
+          summary,
+          scope: "predict",
+          body: { [type]: { schema: { type: "object" } } },
+          answers: { 200: ["The result itself", json({ type: "object" })] },
+        } as const,
+      },
+    ]),
+  ),
+  "/models": {
+    get: {
+      summary: "See what is served, as existing clients know it",
+      scope: "read",
+      answers: { 200: ["All models", json({ type: "object" })] },
+    },
+  },
+  "/v2/models/{model}/infer": {
+    post: {
+      summary: "Infer by the Open Inference Protocol, version 2",
+      scope: "predict",
+      body: { ...json({ type: "object" }), "application/octet-stream": {} },
+      answers: { 200: ["The result itself", json({ type: "object" })] },
+    },
+  },
+  "/v2/models/{model}": {
+    get: {
+      summary: "See a model by the Open Inference Protocol",
+      scope: "read",
+      answers: { 200: ["Its metadata", json({ type: "object" })] },
+    },
+  },
   "/admin/keys": {
     get: {
       summary: "List the keys in Redis",
