@@ -1,14 +1,20 @@
-const blockBytes = 16 * 1024;
+const smallestBlockBytes = 16 * 1024;
 
 /**
  * Bytes that come in pieces and are wanted as a whole. Small pieces are put together as they come: a million of one byte
  * each would take a hundred times their size as objects.
  */
 export class BytePieces {
+  readonly #blockBytes: number;
   #pieces: Buffer[] = [];
   #block: Buffer | null = null;
   #used = 0;
   #length = 0;
+
+  /** `expectedBytes`: how much will come, where that is known, so that nothing need be put together in the end. */
+  constructor(expectedBytes = 0) {
+    this.#blockBytes = Math.max(smallestBlockBytes, expectedBytes);
+  }
 
   get length(): number {
     return this.#length;
@@ -17,13 +23,13 @@ export class BytePieces {
   /** Adds a copy of the bytes. */
   push(bytes: Buffer): void {
     this.#length += bytes.length;
-    if (bytes.length >= blockBytes) {
+    if (bytes.length >= this.#blockBytes) {
       this.#endBlock();
       this.#pieces.push(Buffer.from(bytes));
       return;
     }
-    if (this.#block !== null && this.#used + bytes.length > blockBytes) this.#endBlock();
-    this.#block ??= Buffer.allocUnsafe(blockBytes);
+    if (this.#block !== null && this.#used + bytes.length > this.#blockBytes) this.#endBlock();
+    this.#block ??= Buffer.allocUnsafe(this.#blockBytes);
     bytes.copy(this.#block, this.#used);
     this.#used += bytes.length;
   }

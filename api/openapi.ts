@@ -311,7 +311,7 @@ const operations: Record<string, Partial<Record<"get" | "post", Operation>>> = {
     post: {
       summary: "Infer by the Open Inference Protocol, version 2",
       scope: "predict",
-      body: { ...json({ type: "object" }), "application/octet-stream": {} },
+      body: { ...json({ type: "object" }), ...text("application/octet-stream") },
       answers: { 200: ["The result itself", json({ type: "object" })] },
     },
   },

@@ -43,13 +43,14 @@ function readPlain(
   done: (bytes: Buffer) => void,
   failed: (fault: unknown) => void,
 ): void {
-  if (Number(request.headers["content-length"] ?? 0) > maxBytes) {
+  const announcedBytes = Number(request.headers["content-length"] ?? 0);
+  if (announcedBytes > maxBytes) {
     failed(tooLarge());
     return;
   }
   // Mostly all of it comes at once.
   let first: Buffer | null = null;
-  const pieces = new BytePieces();
+  const pieces = new BytePieces(announcedBytes);
   let count = 0;
   const refuse = (fault: ServiceError) => {
     pieces.clear();
