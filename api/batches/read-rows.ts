@@ -1,4 +1,4 @@
-import { ServiceError } from "@millrace/shared/errors.js";
+import type { ServiceError } from "@millrace/shared/errors.js";
 import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
 import { type Feature, featuresOf } from "@millrace/shared/pack-tabular.js";
 import type { Packer } from "@millrace/shared/packer.js";
@@ -174,11 +174,14 @@ function jsonReader(
   return (bytes, from, to) => {
     let input: unknown;
     try {
-      if (bytes[from] === openObject) checkJson(bytes.subarray(from, to), { maxBodyKeys: mostRowKeys });
       input = JSON.parse(bytes.toString("utf8", from, to));
-    } catch (fault) {
-      if (fault instanceof ServiceError) return builder.addFault("invalid_input", fault.message);
+    } catch {
       return onMalformed(builder);
+    }
+    try {
+      if (bytes[from] === openObject) checkJson(bytes.subarray(from, to), { maxBodyKeys: mostRowKeys });
+    } catch (fault) {
+      return builder.addFault("invalid_input", (fault as ServiceError).message);
     }
     readValue(input);
   };
