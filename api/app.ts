@@ -1,4 +1,3 @@
-import type { ApiKey } from "@millrace/shared/api-keys.js";
 import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
@@ -7,27 +6,34 @@ import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import type { WebhookAllowances } from "@millrace/shared/webhook-target.js";
-import express, { type Express } from "express";
+import express, { type Express, type RequestHandler } from "express";
 import type { Accept } from "./accept-together.js";
-import { authenticator, requireScope } from "./authenticate.js";
+import { createAudit } from "./audit.js";
+import { requireScope } from "./authenticate.js";
+import { strictRequest } from "./harden-server.js";
+import type { KeyRing } from "./key-ring.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
 import { problemHandler } from "./problem.js";
+import type { RateLimits } from "./rate-limits.js";
 import { bodyDeadline, requestContext } from "./request-context.js";
 import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
 import { dropInRoutes } from "./routes/drop-in.js";
 import { inferRoutes } from "./routes/infer.js";
+import { keyRoutes } from "./routes/keys.js";
 import { modelChangeRoutes } from "./routes/model-changes.js";
 import { modelRoutes } from "./routes/models.js";
 import { monitoringRoutes } from "./routes/monitoring.js";
 import { operationRoutes } from "./routes/operations.js";
+import { pageRoutes } from "./routes/pages.js";
 import { predictionRoutes } from "./routes/prediction.js";
 import { submissionRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
 import { tensorModelRoutes } from "./routes/tensor-models.js";
+import { answerHeaders } from "./security-headers.js";
 import { traceRequests } from "./trace-requests.js";
 import { createWriteProbe } from "./write-probe.js";
 
@@ -41,8 +47,17 @@ export interface AppDependencies {
   statistics: StatisticsCounter;
   log: Logger;
   keyPrefix: string;
-  apiKeys: readonly ApiKey[];
+  /** Of this release. */
+  version: string;
+  keyRing: KeyRing;
+  limits: RateLimits | null;
   maxBodyBytes: number;
+  maxBodyKeys: number;
+  bodyTimeoutMs: number;
+  /** Lets pages of some origins call; null: no answer has a CORS header. */
+  crossOrigin: RequestHandler | null;
+  /** Which proxies in front are believed about the caller's address. */
+  trustProxy: number | readonly string[];
   maxBatchRows: number;
   maxBatchBytes: number;
   uploadKeepMs: number;
@@ -66,19 +81,22 @@ export function createApp(deps: AppDependencies): Express {
   app.disable("x-powered-by");
   app.disable("etag");
   app.set("query parser", "simple");
-  const authenticate = authenticator(deps.apiKeys);
-  const mayRead = requireScope("read", authenticate);
-  const mayPredict = requireScope("predict", authenticate);
-  const mayAdmin = requireScope("admin", authenticate);
+  app.set("trust proxy", deps.trustProxy);
+  const door = { ...deps, audit: createAudit(deps.log) };
+  const mayRead = requireScope("read", door);
+  const mayPredict = requireScope("predict", door);
+  const mayAdmin = requireScope("admin", door);
 
   app.use(requestContext(deps.metrics));
-  app.use(bodyDeadline);
+  app.use(answerHeaders);
+  app.use(strictRequest);
+  app.use(bodyDeadline(deps.bodyTimeoutMs));
   if (deps.tracing !== null) app.use(traceRequests(deps.tracing));
   app.use((_request, response, next) => {
-    response.setHeader("X-Content-Type-Options", "nosniff");
     if (deps.stopping()) response.setHeader("Connection", "close");
     next();
   });
+  if (deps.crossOrigin !== null) app.use(deps.crossOrigin);
   // Set first, because clients of that protocol are to understand whatever goes wrong.
   app.use("/v2", (_request, response, next) => {
     response.locals.openInference = true;
@@ -93,12 +111,14 @@ export function createApp(deps: AppDependencies): Express {
   app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
   app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, isWritable }));
+  app.use(pageRoutes({ version: deps.version }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
   app.use(dropInRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
   app.use(modelChangeRoutes({ ...deps, mayAdmin }));
   app.use(monitoringRoutes({ ...deps, mayRead }));
+  app.use(keyRoutes({ ...deps, mayAdmin }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");

@@ -1,42 +1,98 @@
-import { hash, timingSafeEqual } from "node:crypto";
-import type { ApiKey, Scope } from "@millrace/shared/api-keys.js";
+import type { Scope } from "@millrace/shared/api-keys.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import type { Request, RequestHandler } from "express";
+import { fitsGlob } from "@millrace/shared/glob.js";
+import { tagOfId } from "@millrace/shared/keys.js";
+import type { Request, RequestHandler, Response } from "express";
+import type { Audit } from "./audit.js";
+import type { Caller, KeyRing } from "./key-ring.js";
+import type { ModelDirectory } from "./model-directory.js";
+import type { RateLimits } from "./rate-limits.js";
 
-/** Who calls: the key's name is the owner of all that it submits, and of nothing else. */
-export interface Caller {
-  owner: string;
-  scopes: ReadonlySet<Scope>;
+export type { Caller } from "./key-ring.js";
+
+export interface DoorDependencies {
+  keyRing: KeyRing;
+  directory: ModelDirectory;
+  audit: Audit;
+  /** Null: nothing is limited. */
+  limits: RateLimits | null;
 }
 
-/** Finds out who calls by `Authorization: Bearer`, `X-API-Key` or, for browsers, HTTP Basic with the key as password. */
-export function authenticator(keys: readonly ApiKey[]): (request: Request) => Caller | null {
-  const known = keys.map((key) => ({
-    digest: Buffer.from(key.sha256Hex, "hex"),
-    caller: { owner: key.owner, scopes: key.scopes },
-  }));
-  return (request) => {
-    const presented = presentedKey(request);
-    if (presented === null) return null;
-    const digest = Buffer.from(hash("sha256", presented, "base64"), "base64");
-    let caller: Caller | null = null;
-    // All of them, each in constant time, so that the answer's time tells nothing of how close a guess was.
-    for (const key of known) if (timingSafeEqual(key.digest, digest)) caller = key.caller;
-    return caller;
-  };
-}
+/** Paths that name no model and leave out by themselves what a key may not see. */
+const listPaths = new Set(["/v1/models", "/v1/predictions", "/v1/batches"]);
 
-/** Lets callers with the scope pass, as `response.locals.caller`. */
-export function requireScope(scope: Scope, authenticate: (request: Request) => Caller | null): RequestHandler {
+/**
+ * Lets callers with the scope pass, as `response.locals.caller`: a key by `Authorization: Bearer`, `X-API-Key` or, for
+ * browsers, HTTP Basic with the key as password. Refused keys and admin acts are put on record.
+ */
+export function requireScope(scope: Scope, deps: DoorDependencies): RequestHandler {
+  const { audit, keyRing, limits } = deps;
   return (request, response, next) => {
-    const caller = authenticate(request);
+    const presented = presentedKey(request);
+    const caller = presented === null ? null : keyRing.find(presented);
+    if (limits !== null && presented !== null) limits.admit(addressOf(request), caller);
     if (caller === null) {
-      throw new ServiceError("unauthenticated", "send a key as Authorization: Bearer KEY or X-API-Key: KEY");
+      const fault = new ServiceError("unauthenticated", "send a key as Authorization: Bearer KEY or X-API-Key: KEY");
+      if (presented === null) throw fault;
+      audit.refused(request, response, "unknown key");
+      if (limits === null) throw fault;
+      limits.failed(addressOf(request)).then(() => next(fault), next);
+      return;
     }
-    if (!caller.scopes.has(scope)) throw new ServiceError("forbidden", `the key lacks the scope ${scope}`);
+    if (!caller.scopes.has(scope)) {
+      audit.refused(request, response, `no scope ${scope}`, caller.owner);
+      throw new ServiceError("forbidden", `the key lacks the scope ${scope}`);
+    }
     response.locals.caller = caller;
-    next();
+    const globs = caller.models?.get(scope);
+    if (limits === null && globs === undefined) {
+      if (scope === "admin") audit.admin(request, response, caller.owner);
+      next();
+    } else passSlowly(deps, scope, globs, request, response).then(() => next(), next);
   };
+}
+
+/** The models that a caller may do something with; null: all. */
+export const modelsOf = (caller: Caller, scope: Scope): readonly string[] | null => caller.models?.get(scope) ?? null;
+
+async function passSlowly(
+  { audit, directory, limits }: DoorDependencies,
+  scope: Scope,
+  globs: readonly string[] | undefined,
+  request: Request,
+  response: Response,
+): Promise<void> {
+  const caller = response.locals.caller as Caller;
+  if (limits !== null) await limits.request(caller, response);
+  if (globs !== undefined && !(await isWithin(globs, request, directory))) {
+    audit.refused(request, response, `scope ${scope} is for other models`, caller.owner);
+    throw new ServiceError("forbidden", `the key has the scope ${scope} for some models only`);
+  }
+  if (scope === "admin") audit.admin(request, response, caller.owner);
+}
+
+/** Whether the request is about a model that fits; a path that names none is for keys that are not bound. */
+async function isWithin(globs: readonly string[], request: Request, directory: ModelDirectory): Promise<boolean> {
+  const { id, model } = request.params as { id?: string; model?: string };
+  if (model !== undefined) return fitsGlob(model, globs);
+  if (id !== undefined) {
+    const tag = tagOfId(id);
+    const known = tag === null ? null : await directory.findByTag(tag);
+    // What is no id of anything is told so further on.
+    return known === null || fitsGlob(known.name, globs);
+  }
+  return request.route === undefined ? request.baseUrl === "" : listPaths.has(request.route.path);
+}
+
+/** Those of an IPv6 network are one, because whoever has one address of it has them all. */
+function addressOf(request: Request): string {
+  const address = request.ip ?? "";
+  if (!address.includes(":") || address.startsWith("::ffff:")) return address;
+  const [head = "", tail = ""] = address.split("::");
+  const groups = head.split(":").filter(Boolean);
+  const rest = tail.split(":").filter(Boolean);
+  const filled = [...groups, ...Array(Math.max(0, 8 - groups.length - rest.length)).fill("0"), ...rest];
+  return filled.slice(0, 4).join(":");
 }
 
 function presentedKey(request: Request): string | null {

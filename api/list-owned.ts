@@ -1,5 +1,7 @@
 import { ServiceError } from "@millrace/shared/errors.js";
+import { fitsGlob } from "@millrace/shared/glob.js";
 import { type ModelKeys, tagOfId } from "@millrace/shared/keys.js";
+import { type Caller, modelsOf } from "./authenticate.js";
 import type { LookUpDependencies } from "./look-up-prediction.js";
 import type { KnownModel } from "./model-directory.js";
 
@@ -50,10 +52,13 @@ export function parseListQuery(query: Record<string, unknown>, statuses: readonl
 export async function listOwned(
   deps: Pick<LookUpDependencies, "redis" | "directory">,
   listed: Listed,
-  owner: string,
+  caller: Caller,
   query: ListQuery,
 ): Promise<string> {
-  const models = query.model === null ? deps.directory.all() : await oneModel(deps, query.model);
+  const { owner } = caller;
+  const globs = modelsOf(caller, "read");
+  const named = query.model === null ? deps.directory.all() : await oneModel(deps, query.model);
+  const models = globs === null ? named : named.filter(({ name }) => fitsGlob(name, globs));
   const data: string[] = [];
   let after = query.after;
   let more = true;

@@ -42,7 +42,9 @@ export class Notices {
     this.#channel = noticeChannel(prefix, apiId);
     // What was told while the connection was broken is lost, so everybody looks for themselves when it is back.
     subscriber.on("ready", () => void this.#allLook());
-    subscriber.on("message", (_channel: string, text: string) => this.#hear(text));
+    subscriber.on("message", (channel: string, text: string) => {
+      if (channel === this.#channel) this.#hear(text);
+    });
   }
 
   async start(): Promise<void> {

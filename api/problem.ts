@@ -4,6 +4,7 @@ import type { ErrorRequestHandler, Response } from "express";
 
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
+  malformed_request: [400, "Malformed request"],
   malformed_json: [400, "Malformed JSON"],
   malformed_body: [400, "Malformed body"],
   bad_query: [400, "Bad query"],
@@ -22,6 +23,10 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   state_conflict: [409, "State does not allow it"],
   idempotency_mismatch: [422, "Key used for another body"],
   body_too_large: [413, "Body too large"],
+  uri_too_long: [414, "URL too long"],
+  headers_too_large: [431, "Headers too large"],
+  request_timeout: [408, "Request did not come in time"],
+  expectation_failed: [417, "Expectation cannot be met"],
   invalid_request: [422, "Invalid request"],
   invalid_input: [422, "Invalid input"],
   not_supported: [422, "Not supported"],
@@ -36,36 +41,76 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   internal_error: [500, "Internal error"],
 };
 
+/** The status of a code, and its name for people. */
+export function problemStatus(code: ErrorCode): { status: number; title: string } {
+  const [status, title] = statuses[code];
+  return { status, title };
+}
+
 /**
  * Writes a ServiceError as RFC 9457 `application/problem+json`. For clients of the Open Inference Protocol it also has
  * their `error`, and whatever is wrong with their request is a 400.
  */
 export function sendProblem(response: Response, error: ServiceError): void {
   const protocol = response.locals.openInference === true;
-  const [ordinary, title] = statuses[error.code];
+  const ordinary = problemStatus(error.code).status;
   const status = protocol && (ordinary === 415 || ordinary === 422) ? 400 : ordinary;
   response.status(status);
   if (error.retryAfterSeconds !== undefined) response.set("Retry-After", String(error.retryAfterSeconds));
   if (status === 401) response.set("WWW-Authenticate", 'Bearer realm="millrace"');
   response.set(error.headers);
-  response.type("application/problem+json");
-  response.send(
-    JSON.stringify({
-      type: "about:blank",
-      title,
-      status,
-      detail: error.message,
-      code: error.code,
-      request_id: response.locals.requestId,
-      errors: error.complaints,
-      ...(protocol && { error: error.message }),
-    }),
-  );
+  response.setHeader("Content-Type", "application/problem+json; charset=utf-8");
+  const body = problemJson(error, response.locals.requestId, { status, ...(protocol && { error: error.message }) });
+  response.setHeader("Content-Length", Buffer.byteLength(body));
+  endPastBody(response, response.req.method === "HEAD" ? "" : body);
+}
+
+const lingerMs = 2000;
+
+/**
+ * Ends an answer that came before the end of the request. A connection that is closed while the client still sends is
+ * reset, and the answer is lost with it; so the client is read past for a moment first.
+ */
+function endPastBody(response: Response, body: string): void {
+  const { req: request } = response;
+  const { headers } = request;
+  const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
+  if (!hasBody || request.complete || request.destroyed) {
+    response.end(body);
+    return;
+  }
+  response.write(body);
+  const end = () => response.end();
+  const timer = setTimeout(end, lingerMs);
+  request.once("end", end);
+  response.once("close", () => clearTimeout(timer));
+  request.resume();
+}
+
+/** The body of a problem. */
+export function problemJson(error: ServiceError, requestId: string, rest: object = {}): string {
+  const { status, title } = problemStatus(error.code);
+  return JSON.stringify({
+    type: "about:blank",
+    title,
+    status,
+    detail: error.message,
+    code: error.code,
+    request_id: requestId,
+    errors: error.complaints,
+    ...rest,
+  });
 }
 
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
 export function problemHandler(log: Logger): ErrorRequestHandler {
   return (fault: unknown, request, response, _next) => {
+    // Whoever went away, or was told already, is owed no answer, and it is nobody's fault here.
+    if (request.destroyed && !request.complete) {
+      log.debug("the client went away", { request_id: response.locals.requestId });
+      response.destroy();
+      return;
+    }
     const error = asServiceError(fault);
     const line = { request_id: response.locals.requestId, code: error.code, error: error.cause ?? undefined };
     if (error.code === "internal_error") log.error(`${request.method} failed`, { ...line, error: fault });
@@ -89,7 +134,11 @@ function asServiceError(fault: unknown): ServiceError {
   if (type === "encoding.unsupported" || type === "charset.unsupported") {
     return new ServiceError("unsupported_media_type", "the body's encoding is not supported");
   }
-  if (status === 400) return new ServiceError("malformed_json", "the request cannot be read");
+  // What static files and the queue page refuse.
+  if (status === 404) return new ServiceError("not_found", "there is nothing at this path");
+  if (status !== undefined && status >= 400 && status < 500) {
+    return new ServiceError("malformed_request", "the request cannot be read");
+  }
   if (isRedisFault(name, message)) {
     return fullText.test(message)
       ? new ServiceError("redis_full", "there is no room for more work right now", {

@@ -1,24 +1,39 @@
 import { randomUUID } from "node:crypto";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Request, RequestHandler, Response } from "express";
+import { passOver } from "./batches/read-upload.js";
 import type { ApiMetrics } from "./metrics.js";
+import { sendProblem } from "./problem.js";
 
 const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
 
-/** Uploads take as long as they take, while something arrives; every other body has to be there by then. */
-const bodyDeadlineMs = 120_000;
 const isUpload = /^\/v1\/models\/[^/]+\/batches$/;
 
-/** Breaks off a request whose body does not come. */
-export const bodyDeadline: RequestHandler = (request, response, next) => {
-  if (request.method !== "GET" && request.method !== "HEAD" && !isUpload.test(request.path)) {
-    const timer = setTimeout(() => request.destroy(), bodyDeadlineMs);
-    const stop = () => clearTimeout(timer);
-    request.once("end", stop);
-    response.once("close", stop);
-  }
-  next();
-};
+/**
+ * Refuses a request whose body does not come within `deadlineMs`; uploads take as long as they take, while something
+ * arrives. Whoever has its answer and goes on sending is read past for a moment only.
+ */
+export function bodyDeadline(deadlineMs: number): RequestHandler {
+  return (request, response, next) => {
+    const { headers, method } = request;
+    const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
+    if (hasBody) response.once("finish", () => passOver(request));
+    if (hasBody && !(method === "POST" && isUpload.test(request.path))) {
+      const timer = setTimeout(() => {
+        response.once("close", () => request.destroy());
+        if (response.headersSent) response.destroy();
+        else {
+          response.setHeader("Connection", "close");
+          sendProblem(response, new ServiceError("request_timeout", "the body did not come in time"));
+        }
+      }, deadlineMs);
+      const stop = () => clearTimeout(timer);
+      request.once("end", stop);
+      response.once("close", stop);
+    }
+    next();
+  };
+}
 
 /** Gives each request its id (the caller's, where it is usable) and times it by route template. */
 export function requestContext(metrics: ApiMetrics): RequestHandler {

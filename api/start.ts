@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
+import { createRequire } from "node:module";
 import type { AddressInfo, Socket } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
@@ -13,10 +14,13 @@ import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { registerBacklogMetrics } from "./backlog-metrics.js";
 import { registerDriftMetrics } from "./drift-metrics.js";
+import { hardenedOptions, hardenServer } from "./harden-server.js";
+import { KeyRing } from "./key-ring.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
 
+const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
 const redisDeadlineMs = 10_000;
 
 export interface RunningApi {
@@ -54,6 +58,25 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     await notices.start();
     releasers.add(() => notices.close());
 
+    const keyRing = new KeyRing({
+      redis,
+      subscriber,
+      prefix: config.keyPrefix,
+      log,
+      fixed: config.apiKeys,
+      file: config.apiKeysFile,
+      inFile: config.apiKeysInFile,
+    });
+    releasers.add(() => keyRing.close());
+    await keyRing.start();
+    // What nobody asked for is not even loaded.
+    const limited = Object.values(config.rateLimits).some((limit) => limit !== null);
+    const limits = limited
+      ? new (await import("./rate-limits.js")).RateLimits(redis, config.keyPrefix, config.rateLimits)
+      : null;
+    const crossOrigin =
+      config.corsOrigins.length > 0 ? (await import("./cross-origin.js")).crossOrigin(config.corsOrigins) : null;
+
     const metrics = createApiMetrics();
     registerBacklogMetrics(metrics.register, redis, directory);
     registerDriftMetrics(metrics.register, redis, directory);
@@ -75,8 +98,14 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       statistics,
       log,
       keyPrefix: config.keyPrefix,
-      apiKeys: config.apiKeys,
+      version,
+      keyRing,
+      limits,
       maxBodyBytes: config.maxBodyBytes,
+      maxBodyKeys: config.maxBodyKeys,
+      bodyTimeoutMs: config.bodyTimeoutMs,
+      crossOrigin,
+      trustProxy: config.trustProxy,
       maxBatchRows: config.maxBatchRows,
       maxBatchBytes: config.maxBatchBytes,
       uploadKeepMs: config.batchUploadKeepMs,
@@ -99,7 +128,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       },
       onClose: releasers.add,
     });
-    const server = createServer({ requestTimeout: 0, headersTimeout: 20_000, keepAliveTimeout: 65_000 }, app);
+    const server = createServer(hardenedOptions, app);
+    hardenServer(server);
     // Clients open connections ahead, which are not idle to Node until their first request.
     const unused = new Set<Socket>();
     server.on("connection", (socket: Socket) => {

@@ -24,7 +24,7 @@ export const metadataSchema = z
   });
 
 /** The body of a submission. */
-const submissionSchema = z
+export const submissionSchema = z
   .strictObject({
     input: z.unknown(),
     version: z.string().max(16).optional(),

@@ -1,5 +1,7 @@
 #!/usr/bin/env node
+import { withSecretFiles } from "@millrace/shared/secret-files.js";
 import { runDemo } from "./demo.js";
+import { keysUsage, runKeys } from "./keys.js";
 import { makeSigningKey, signModels } from "./models.js";
 import { sampleOf, startStack } from "./start-stack.js";
 
@@ -13,7 +15,7 @@ const usage = `usage: millrace <command>
                    make an Ed25519 key to sign models with, and print its public key for MODEL_PUBLIC_KEYS
   models sign <folder> --key <file>
                    sign a version, or every version of a model, so that workers can tell it from any other
-`;
+${keysUsage}`;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
@@ -33,7 +35,7 @@ async function start(args: readonly string[]): Promise<number> {
   });
   try {
     if (demo) {
-      const secret = stack.webhookSecret ?? (process.env.WEBHOOK_SECRET as string).split(/\s+/)[0];
+      const secret = stack.webhookSecret ?? (withSecretFiles(process.env).env.WEBHOOK_SECRET as string).split(/\s+/)[0];
       const called = { secret: secret as string, host: "127.0.0.1" };
       if (stack.apiKey === null) throw new Error("the demo makes a key of its own: unset API_KEYS and API_KEYS_FILE");
       return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, called, say), stack.broken])) ? 0 : 1;
@@ -97,6 +99,7 @@ async function models(args: readonly string[]): Promise<number> {
 async function main(): Promise<number> {
   const [command, ...args] = process.argv.slice(2);
   if (command === "start") return start(args);
+  if (command === "keys") return runKeys(args, process.env, say);
   if (command === "demo") return demo(args);
   if (command === "models") return models(args);
   process.stderr.write(usage);

@@ -3,6 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import { withSecretFiles } from "@millrace/shared/secret-files.js";
 import { findRedis } from "./redis-server.js";
 import { type LogLine, spawnService } from "./service-process.js";
 
@@ -23,7 +24,15 @@ export interface Stack {
 }
 
 /** Finds or starts Redis, then one API and one worker with every model; what was started is ended when a part fails. */
-export async function startStack(env: Record<string, string | undefined>, say: (line: string) => void): Promise<Stack> {
+export async function startStack(
+  environment: Record<string, string | undefined>,
+  say: (line: string) => void,
+): Promise<Stack> {
+  const { env, problems } = withSecretFiles(environment);
+  if (problems.length > 0) throw new Error(problems.join("\n"));
+  // What was read from a file is handed on as such.
+  delete env.REDIS_URL_FILE;
+  delete env.WEBHOOK_SECRET_FILE;
   const dataDir = resolve(".data");
   const releasers = createReleasers();
   try {

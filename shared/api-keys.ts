@@ -7,7 +7,14 @@ export interface ApiKey {
   owner: string;
   sha256Hex: string;
   scopes: ReadonlySet<Scope>;
+  /** Scopes that hold for some models only, by globs of their names; absent where none is bound. */
+  models?: ReadonlyMap<Scope, readonly string[]>;
 }
+
+/** What a key may do, as it is written: `scope`, or `scope@glob` for the models that fit. */
+export type Grants = Pick<ApiKey, "scopes" | "models">;
+
+const grantPattern = /^(read|predict|admin)(?:@([a-z0-9*][a-z0-9._*-]{0,63}))?$/;
 
 const ownerPattern = /^[A-Za-z0-9_.@-]{1,64}$/;
 const sha256Pattern = /^[0-9a-f]{64}$/i;
@@ -25,19 +32,36 @@ export function parseApiKeys(text: string, variable: string): ApiKey[] {
     .filter((entry) => entry !== "" && !entry.startsWith("#"));
   entries.forEach((entry, i) => {
     const [owner = "", sha256Hex = "", scopeText, ...rest] = entry.split(":");
-    const named = scopeText === undefined ? ["predict"] : scopeText.split("+");
-    const unknown = named.filter((scope) => !(scopes as readonly string[]).includes(scope));
+    const grants = readGrants(scopeText === undefined ? ["predict"] : scopeText.split("+"));
     if (!ownerPattern.test(owner)) problems.push(`${variable} entry ${i + 1}: the name is not usable`);
     else if (!sha256Pattern.test(sha256Hex)) problems.push(`${variable} entry ${i + 1} (${owner}): no SHA-256 in hex`);
-    else if (unknown.length > 0)
-      problems.push(`${variable} entry ${i + 1} (${owner}): scopes are ${scopes.join(", ")}`);
+    else if (grants === null)
+      problems.push(`${variable} entry ${i + 1} (${owner}): scopes are ${scopes.join(", ")}, or one @ a model`);
     else if (rest.length > 0) problems.push(`${variable} entry ${i + 1} (${owner}): too many colons`);
-    else {
-      const granted = new Set(named as Scope[]);
-      if (granted.has("predict")) granted.add("read");
-      keys.push({ owner, sha256Hex: sha256Hex.toLowerCase(), scopes: granted });
-    }
+    else keys.push({ owner, sha256Hex: sha256Hex.toLowerCase(), ...grants });
   });
   if (problems.length > 0) throw new Error(problems.join("; "));
   return keys;
+}
+
+/** Whether a text can be the name of a key, and so an owner. */
+export const isOwnerName = (text: string): boolean => ownerPattern.test(text);
+
+/** Reads grants; null where one is none. A scope that is granted for all models is bound to none of them. */
+export function readGrants(texts: readonly string[]): Grants | null {
+  const granted = new Set<Scope>();
+  const bound = new Map<Scope, string[]>();
+  const free = new Set<Scope>();
+  for (const text of texts) {
+    const match = grantPattern.exec(text);
+    if (match === null) return null;
+    const [, named, glob] = match;
+    for (const scope of named === "predict" ? (["predict", "read"] as const) : [named as Scope]) {
+      granted.add(scope);
+      if (glob === undefined) free.add(scope);
+      else bound.set(scope, [...(bound.get(scope) ?? []), glob]);
+    }
+  }
+  for (const scope of free) bound.delete(scope);
+  return granted.size === 0 ? null : { scopes: granted, ...(bound.size > 0 && { models: bound }) };
 }

@@ -1,14 +1,16 @@
 import type { KeyObject } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
+import { isIP } from "node:net";
 import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { type ApiKey, parseApiKeys } from "./api-keys.js";
 import { parsePublicKey } from "./model-signature.js";
 import { parseRedisUrl, type RedisTarget } from "./redis-url.js";
+import { type Environment, withSecretFiles } from "./secret-files.js";
 import { parseAllowances, type WebhookAllowances } from "./webhook-target.js";
 
 /** The environment is read here and nowhere else. */
-export type Environment = Record<string, string | undefined>;
+export type { Environment } from "./secret-files.js";
 
 /** One or more settings are missing or wrong; `message` lists every one by its variable's name. */
 export class ConfigError extends Error {
@@ -84,6 +86,33 @@ const allowHosts = z
     }
   });
 
+const limit = z
+  .string()
+  .regex(/^(off|[1-9]\d{0,9})$/, "must be a whole number from 1, or off")
+  .transform((text) => (text === "off" ? null : Number(text)))
+  .default(null);
+
+const origins = z
+  .string()
+  .default("")
+  .transform((text) => text.split(/[\s,]+/).filter(Boolean))
+  .pipe(z.array(z.string().regex(/^https?:\/\/[^/\s*]+$/, "must be origins such as https://example.com")));
+
+const proxies = z
+  .string()
+  .default("")
+  .transform((text, context): number | string[] => {
+    if (/^\d{0,2}$/.test(text)) return Number(text);
+    const entries = text.split(/[\s,]+/).filter(Boolean);
+    for (const entry of entries) {
+      const [address = "", bits] = entry.split("/");
+      if (isIP(address) !== 0 && (bits === undefined || /^\d{1,3}$/.test(bits))) continue;
+      context.addIssue({ code: "custom", message: "must be a number of proxies, or addresses and ranges" });
+      return z.NEVER;
+    }
+    return entries;
+  });
+
 const apiSettings = z.object({
   ...commonSettings,
   PORT: whole(0, 65_535, 3000),
@@ -91,6 +120,13 @@ const apiSettings = z.object({
   API_KEYS: z.string().optional(),
   API_KEYS_FILE: z.string().optional(),
   MAX_BODY_BYTES: whole(1, 1024 * MiB, 16 * MiB),
+  MAX_BODY_KEYS: whole(1, 100_000_000, 10_000),
+  BODY_TIMEOUT_SECONDS: whole(1, 86_400, 120),
+  CORS_ORIGINS: origins,
+  TRUST_PROXY: proxies,
+  RATE_LIMIT_PER_MINUTE: limit,
+  RATE_LIMIT_ROWS_PER_MINUTE: limit,
+  FAILED_LOGINS_PER_MINUTE: limit,
   MAX_FILE_BYTES: whole(1, 1024 * MiB, 10_000_000),
   MAX_TENSOR_BYTES: whole(1, 1024 * MiB, 64 * MiB),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
@@ -156,8 +192,22 @@ export interface CommonConfig {
 export interface ApiConfig extends CommonConfig {
   port: number;
   host: string;
+  /** From API_KEYS. */
   apiKeys: ApiKey[];
+  /** From API_KEYS_FILE, which is watched. */
+  apiKeysInFile: ApiKey[];
+  apiKeysFile: string | undefined;
+  /** Of a key, and refused keys of an address, a minute; null: any number. */
+  rateLimits: { requestsPerMinute: number | null; rowsPerMinute: number | null; failuresPerMinute: number | null };
   maxBodyBytes: number;
+  /** Members of all objects of a JSON body. */
+  maxBodyKeys: number;
+  /** How long a body that is no upload may take to arrive. */
+  bodyTimeoutMs: number;
+  /** Origins whose pages may call the API. */
+  corsOrigins: string[];
+  /** How many proxies stand in front, or the addresses that are proxies. */
+  trustProxy: number | string[];
   /** Largest body of the tensor API that holds binary data. */
   maxTensorBytes: number;
   /** How long a path that answers with the result itself waits for it. */
@@ -195,16 +245,29 @@ export interface WorkerConfig extends CommonConfig {
 }
 
 /** The API's settings. Throws a ConfigError that lists every problem. */
-export function readApiConfig(env: Environment): ApiConfig {
-  const { settings, problems } = read(apiSettings, env);
-  const apiKeys = problemsInto(problems, () => readApiKeys(env.API_KEYS, env.API_KEYS_FILE)) ?? [];
+export function readApiConfig(environment: Environment): ApiConfig {
+  const { env, problems: unread } = withSecretFiles(environment);
+  const { settings, problems: wrong } = read(apiSettings, env);
+  const problems = [...unread, ...wrong];
+  const apiKeys = problemsInto(problems, () => readApiKeys(env.API_KEYS, env.API_KEYS_FILE));
   if (settings === null || problems.length > 0) throw new ConfigError(problems);
   return {
     ...common(settings),
     port: settings.PORT,
     host: settings.HOST,
-    apiKeys,
+    apiKeys: apiKeys?.listed ?? [],
+    apiKeysInFile: apiKeys?.inFile ?? [],
+    apiKeysFile: env.API_KEYS_FILE || undefined,
+    rateLimits: {
+      requestsPerMinute: settings.RATE_LIMIT_PER_MINUTE,
+      rowsPerMinute: settings.RATE_LIMIT_ROWS_PER_MINUTE,
+      failuresPerMinute: settings.FAILED_LOGINS_PER_MINUTE,
+    },
     maxBodyBytes: settings.MAX_BODY_BYTES,
+    maxBodyKeys: settings.MAX_BODY_KEYS,
+    bodyTimeoutMs: settings.BODY_TIMEOUT_SECONDS * 1000,
+    corsOrigins: settings.CORS_ORIGINS,
+    trustProxy: settings.TRUST_PROXY,
     maxTensorBytes: settings.MAX_TENSOR_BYTES,
     syncTimeoutMs: settings.SYNC_TIMEOUT_SECONDS * 1000,
     maxQueueDepth: settings.MAX_QUEUE_DEPTH,
@@ -218,8 +281,10 @@ export function readApiConfig(env: Environment): ApiConfig {
 }
 
 /** A worker's settings. Throws a ConfigError that lists every problem. */
-export function readWorkerConfig(env: Environment): WorkerConfig {
-  const { settings, problems } = read(workerSettings, env);
+export function readWorkerConfig(environment: Environment): WorkerConfig {
+  const { env, problems: unread } = withSecretFiles(environment);
+  const { settings, problems: wrong } = read(workerSettings, env);
+  const problems = [...unread, ...wrong];
   const modelsDir = env.MODELS_DIR || "./models";
   const inferring = (env.WORKER_ROLES || "inference").includes("inference");
   if (inferring && !statSync(modelsDir, { throwIfNoEntry: false })?.isDirectory()) {
@@ -281,8 +346,9 @@ function problemsInto<T>(problems: string[], step: () => T): T | undefined {
   }
 }
 
-function readApiKeys(list: string | undefined, file: string | undefined): ApiKey[] {
-  const keys = parseApiKeys(list ?? "", "API_KEYS");
+function readApiKeys(list: string | undefined, file: string | undefined): { listed: ApiKey[]; inFile: ApiKey[] } {
+  const listed = parseApiKeys(list ?? "", "API_KEYS");
+  let inFile: ApiKey[] = [];
   if (file) {
     let text: string;
     try {
@@ -290,10 +356,10 @@ function readApiKeys(list: string | undefined, file: string | undefined): ApiKey
     } catch (fault) {
       throw new Error(`API_KEYS_FILE cannot be read (${(fault as NodeJS.ErrnoException).code})`);
     }
-    keys.push(...parseApiKeys(text, "API_KEYS_FILE"));
+    inFile = parseApiKeys(text, "API_KEYS_FILE");
   }
-  if (keys.length === 0) {
+  if (listed.length + inFile.length === 0) {
     throw new Error("API_KEYS is missing: name:sha256hex[:scope+scope], or API_KEYS_FILE with one a line");
   }
-  return keys;
+  return { listed, inFile };
 }

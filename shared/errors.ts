@@ -1,5 +1,6 @@
 /** Every fault that a caller can be told of, by its stable code. `api/problem.ts` gives each its HTTP status. */
 export const errorCodes = [
+  "malformed_request",
   "malformed_json",
   "malformed_body",
   "bad_query",
@@ -18,6 +19,10 @@ export const errorCodes = [
   "state_conflict",
   "idempotency_mismatch",
   "body_too_large",
+  "uri_too_long",
+  "headers_too_large",
+  "request_timeout",
+  "expectation_failed",
   "invalid_request",
   "invalid_input",
   "not_supported",

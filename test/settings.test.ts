@@ -92,7 +92,8 @@ describe("settings", () => {
     const dir = await mkdtemp(join(tmpdir(), "millrace-keys-"));
     const file = join(dir, "keys");
     await writeFile(file, `# who may do what\nbob:${"B".repeat(64)}:read+admin\n\ncarol:${hash}\n`);
-    const { apiKeys } = readApiConfig({ ...complete, API_KEYS_FILE: file });
+    const { apiKeys: listed, apiKeysInFile } = readApiConfig({ ...complete, API_KEYS_FILE: file });
+    const apiKeys = [...listed, ...apiKeysInFile];
     expect(apiKeys.map(({ owner, scopes }) => [owner, [...scopes].sort()])).toEqual([
       ["alice", ["predict", "read"]],
       ["bob", ["admin", "read"]],
@@ -106,6 +107,63 @@ describe("settings", () => {
     const missing = problemsOf(() => readApiConfig({ ...redis, API_KEYS_FILE: join(dir, "nothing") }));
     expect(variablesIn(missing)).toEqual(["API_KEYS_FILE"]);
     await rm(dir, { recursive: true });
+  });
+});
+
+describe("secrets and the outside", () => {
+  test("secrets may be in files, for both services; one that is in both places or cannot be read is named", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "millrace-secrets-"));
+    const file = async (name: string, text: string) => {
+      await writeFile(join(dir, name), text);
+      return join(dir, name);
+    };
+    const env = {
+      REDIS_URL_FILE: await file("redis", "redis://:hidden@10.1.2.3:7000\n"),
+      WEBHOOK_SECRET_FILE: await file("webhook", `${secret}\n`),
+    };
+    expect(readWorkerConfig(env)).toMatchObject({
+      redis: { hosts: [{ host: "10.1.2.3", port: 7000 }], password: "hidden" },
+      webhookSecrets: [secret],
+    });
+    expect(readApiConfig({ ...env, API_KEYS: complete.API_KEYS }).webhooksSigned).toBe(true);
+    const both = problemsOf(() => readApiConfig({ ...complete, ...env }));
+    expect(variablesIn(both)).toEqual(["REDIS_URL_FILE"]);
+    const missing = problemsOf(() => readWorkerConfig({ ...redis, WEBHOOK_SECRET_FILE: join(dir, "nothing") }));
+    expect(missing).toEqual(["  - WEBHOOK_SECRET_FILE cannot be read (ENOENT)"]);
+    await rm(dir, { recursive: true });
+  });
+
+  test("nothing is limited, trusted or opened unless a setting says so", () => {
+    const none = { requestsPerMinute: null, rowsPerMinute: null, failuresPerMinute: null };
+    expect(readApiConfig(complete)).toMatchObject({
+      rateLimits: none,
+      corsOrigins: [],
+      trustProxy: 0,
+      maxBodyKeys: 10_000,
+    });
+    const set = {
+      RATE_LIMIT_PER_MINUTE: "600",
+      RATE_LIMIT_ROWS_PER_MINUTE: "off",
+      FAILED_LOGINS_PER_MINUTE: "30",
+      TRUST_PROXY: "10.0.0.0/8, ::1",
+      CORS_ORIGINS: "https://a.example, http://localhost:5173",
+    };
+    expect(readApiConfig({ ...complete, ...set })).toMatchObject({
+      rateLimits: { requestsPerMinute: 600, rowsPerMinute: null, failuresPerMinute: 30 },
+      trustProxy: ["10.0.0.0/8", "::1"],
+      corsOrigins: ["https://a.example", "http://localhost:5173"],
+    });
+    expect(readApiConfig({ ...complete, TRUST_PROXY: "2" }).trustProxy).toBe(2);
+    const wrong = {
+      RATE_LIMIT_PER_MINUTE: "0",
+      RATE_LIMIT_ROWS_PER_MINUTE: "many",
+      FAILED_LOGINS_PER_MINUTE: "-1",
+      TRUST_PROXY: "everybody",
+      CORS_ORIGINS: "*",
+      MAX_BODY_KEYS: "0",
+      BODY_TIMEOUT_SECONDS: "0",
+    };
+    expect(variablesIn(problemsOf(() => readApiConfig({ ...complete, ...wrong })))).toEqual(Object.keys(wrong).sort());
   });
 });
 

@@ -1,10 +1,14 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { z } from "zod";
+import { parseCheckedJson } from "../check-json.js";
 import { parseBody } from "../parse-body.js";
 import { metadataSchema } from "../submission.js";
 
+/** 4 KiB hold no more. */
+const mostMetadataKeys = 1000;
+
 /** What may be said of a batch beside its inputs. */
-const optionsSchema = z.strictObject({
+export const batchOptionsSchema = z.strictObject({
   version: z.string().max(16).optional(),
   priority: z.int().min(0).max(1000).default(0),
   cache: z.boolean().default(true),
@@ -17,10 +21,11 @@ const optionsSchema = z.strictObject({
     .optional(),
 });
 
-export type BatchOptions = z.infer<typeof optionsSchema>;
+export type BatchOptions = z.infer<typeof batchOptionsSchema>;
 
 /** Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong. */
-export const parseBatchOptions = (options: Record<string, unknown>): BatchOptions => parseBody(optionsSchema, options);
+export const parseBatchOptions = (options: Record<string, unknown>): BatchOptions =>
+  parseBody(batchOptionsSchema, options);
 
 /** Query parameters that may stand for options. */
 export const batchQuery = ["version", "priority", "cache", "metadata", "webhook"] as const;
@@ -35,7 +40,7 @@ export function readBatchQuery(query: Record<string, unknown>): BatchOptions {
     ...(metadata !== undefined && { metadata: parsedMetadata(String(metadata)) }),
     ...(webhook !== undefined && { webhook: { url: webhook } }),
   };
-  const parsed = optionsSchema.safeParse(options);
+  const parsed = batchOptionsSchema.safeParse(options);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   throw new ServiceError("bad_query", `${String(issue?.path[0])}: ${issue?.message}`);
@@ -43,8 +48,8 @@ export function readBatchQuery(query: Record<string, unknown>): BatchOptions {
 
 function parsedMetadata(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseCheckedJson(Buffer.from(text), { maxBodyKeys: mostMetadataKeys });
   } catch {
-    throw new ServiceError("bad_query", "metadata must be a JSON object");
+    throw new ServiceError("bad_query", "metadata must be a JSON object, no key of which is there twice");
   }
 }

@@ -1,7 +1,9 @@
+import type { ServiceError } from "@millrace/shared/errors.js";
 import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
 import { type Feature, featuresOf } from "@millrace/shared/pack-tabular.js";
 import type { Packer } from "@millrace/shared/packer.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { checkJson } from "../check-json.js";
 import { type BuiltChunk, type ChunkBuilder, Packs, Table } from "./chunk-builder.js";
 import { type Bounds, keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
 
@@ -21,6 +23,8 @@ export interface TableReader extends RowReader {
   readonly bounds: Bounds | null;
 }
 
+/** As many as a tabular model may have features. */
+const mostRowKeys = 100_000;
 const tableChunkBytes = 384 * 1024;
 const packsChunkBytes = 1024 * 1024;
 
@@ -173,6 +177,11 @@ function jsonReader(
       input = JSON.parse(bytes.toString("utf8", from, to));
     } catch {
       return onMalformed(builder);
+    }
+    try {
+      if (bytes[from] === openObject) checkJson(bytes.subarray(from, to), { maxBodyKeys: mostRowKeys });
+    } catch (fault) {
+      return builder.addFault("invalid_input", (fault as ServiceError).message);
     }
     readValue(input);
   };

@@ -1,11 +1,13 @@
 import { createHash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
-import type { Readable } from "node:stream";
-import { createGunzip, createInflate } from "node:zlib";
+import type { Duplex, Readable } from "node:stream";
+import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { ServiceError } from "@millrace/shared/errors.js";
 
 export interface UploadOptions {
   maxBytes: number;
+  /** The setting that `maxBytes` is from. */
+  limitName: string;
   /** Whether to make a digest of the body, which costs. */
   digest: boolean;
   /** An upload of which nothing arrives for so long is broken off. */
@@ -23,8 +25,8 @@ const freeBytes = 64 * 1024 * 1024;
  * `body_too_large` as soon as it is, with `malformed_body` where it cannot be unpacked, and when the client goes away.
  */
 export async function readUpload(request: IncomingMessage, options: UploadOptions): Promise<string> {
-  const { maxBytes, onBytes } = options;
-  const tooLarge = () => new ServiceError("body_too_large", "the body is larger than MAX_BATCH_BYTES");
+  const { limitName, maxBytes, onBytes } = options;
+  const tooLarge = () => new ServiceError("body_too_large", `the body is larger than ${limitName}`);
   const encoding = String(request.headers["content-encoding"] ?? "identity").toLowerCase();
   const packed = encoding !== "identity";
   if (!packed && Number(request.headers["content-length"] ?? 0) > maxBytes) throw tooLarge();
@@ -52,7 +54,7 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
   } catch (fault) {
     if (packed) request.unpipe();
     if (!reading || fault instanceof ServiceError) throw fault;
-    const unpacking = /^Z_/.test((fault as NodeJS.ErrnoException).code ?? "");
+    const unpacking = /^(Z_|ERR__)/.test((fault as NodeJS.ErrnoException).code ?? "");
     throw new ServiceError("malformed_body", unpacking ? "the body cannot be unpacked" : "the upload broke off");
   } finally {
     clearTimeout(idle);
@@ -61,11 +63,21 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
   return digest === null ? "" : digest.digest("base64url");
 }
 
+const openers: Record<string, (() => Duplex) | undefined> = Object.assign(Object.create(null), {
+  gzip: createGunzip,
+  "x-gzip": createGunzip,
+  deflate: createInflate,
+  br: createBrotliDecompress,
+});
+
 function unpacked(request: IncomingMessage, encoding: string): Readable {
-  if (encoding !== "gzip" && encoding !== "x-gzip" && encoding !== "deflate") {
-    throw new ServiceError("unsupported_media_type", "Content-Encoding must be gzip, deflate or identity");
+  const opened = openers[encoding];
+  if (opened === undefined) {
+    throw new ServiceError("unsupported_media_type", "Content-Encoding must be gzip, deflate, br or identity", {
+      headers: { "Accept-Encoding": "gzip, deflate, br" },
+    });
   }
-  const stream = encoding === "deflate" ? createInflate() : createGunzip();
+  const stream = opened();
   const broken = (fault: Error) => stream.destroy(fault);
   request.on("error", broken);
   request.on("close", () => {

@@ -1,4 +1,6 @@
 import { ServiceError } from "@millrace/shared/errors.js";
+import { BytePieces } from "../byte-pieces.js";
+import { checkJson } from "../check-json.js";
 
 export interface EnvelopeOptions {
   /** The largest element of `inputs`, and the largest of all other members together. */
@@ -11,6 +13,7 @@ export interface EnvelopeOptions {
   onTooLong(): void;
 }
 
+const mostOptionKeys = 1000;
 const quote = 0x22;
 const backslash = 0x5c;
 const comma = 0x2c;
@@ -28,23 +31,21 @@ const isSpace = (c: number): boolean => c === 0x20 || c === 0x0a || c === 0x0d |
 export class EnvelopeSplitter {
   readonly #options: EnvelopeOptions;
   /** What stands around the elements. */
-  #outside: Buffer[] = [];
-  #outsideBytes = 0;
+  readonly #outside = new BytePieces();
   #state: "outside" | "between" | "element" = "outside";
   /** Nesting at this place: of the envelope, or of the element. */
   #depth = 0;
   #inString = false;
   #escaped = false;
   /** Outside, at the depth of the members: the string that was read last, and whether a colon followed it. */
-  #string: Buffer[] = [];
+  #string: number[] = [];
   #key = "";
   #afterColon = false;
   #inputsSeen = 0;
   /** Between elements: whether a comma was read since the last one, or the array has just begun. */
   #wantsElement = true;
   #anyElement = false;
-  #element: Buffer[] = [];
-  #elementBytes = 0;
+  readonly #element = new BytePieces();
   #tooLong = false;
 
   constructor(options: EnvelopeOptions) {
@@ -70,12 +71,13 @@ export class EnvelopeSplitter {
 
   /** What stands around the elements so far, but for their array, when `ending` follows. */
   #parsed(ending: string): Record<string, unknown> {
-    const text = Buffer.concat(this.#outside).toString() + ending;
+    const text = this.#outside.peek().toString() + ending;
     let envelope: unknown;
     try {
+      checkJson(Buffer.from(text), { maxBodyKeys: mostOptionKeys });
       envelope = JSON.parse(text.replace(/^\ufeff/, ""));
-    } catch {
-      throw malformed();
+    } catch (fault) {
+      throw fault instanceof ServiceError ? fault : malformed();
     }
     if (typeof envelope !== "object" || envelope === null || Array.isArray(envelope)) {
       throw invalid("expected an object with inputs", "");
@@ -94,9 +96,9 @@ export class EnvelopeSplitter {
         else if (c === backslash) this.#escaped = true;
         else if (c === quote) {
           this.#inString = false;
-          if (this.#depth === 1 && !this.#afterColon) this.#key = Buffer.concat(this.#string).toString();
+          if (this.#depth === 1 && !this.#afterColon) this.#key = keyOf(this.#string);
         }
-        if (this.#inString && this.#depth === 1 && !this.#afterColon) this.#string.push(Buffer.of(c));
+        if (this.#inString && this.#depth === 1 && !this.#afterColon) this.#string.push(c);
         continue;
       }
       if (c === quote) {
@@ -120,11 +122,10 @@ export class EnvelopeSplitter {
   }
 
   #keepOutside(bytes: Buffer, from: number, to: number): void {
-    this.#outsideBytes += to - from;
-    if (this.#outsideBytes > this.#options.longestOptionsBytes) {
+    if (this.#outside.length + to - from > this.#options.longestOptionsBytes) {
       throw new ServiceError("body_too_large", "what stands beside inputs is too large");
     }
-    this.#outside.push(Buffer.from(bytes.subarray(from, to)));
+    this.#outside.push(bytes.subarray(from, to));
   }
 
   #readBetween(bytes: Buffer, start: number): number {
@@ -180,28 +181,34 @@ export class EnvelopeSplitter {
 
   #keepElement(bytes: Buffer, from: number, to: number): void {
     if (this.#tooLong) return;
-    this.#elementBytes += to - from;
-    if (this.#elementBytes > this.#options.longestElementBytes) {
+    if (this.#element.length + to - from > this.#options.longestElementBytes) {
       this.#tooLong = true;
-      this.#element = [];
-    } else this.#element.push(Buffer.from(bytes.subarray(from, to)));
+      this.#element.clear();
+    } else this.#element.push(bytes.subarray(from, to));
   }
 
   #endElement(bytes: Buffer, from: number, to: number): number {
     this.#state = "between";
-    if (this.#elementBytes === 0 && to - from <= this.#options.longestElementBytes) {
+    if (!this.#tooLong && this.#element.length === 0 && to - from <= this.#options.longestElementBytes) {
       this.#options.onElement(bytes, from, trimmed(bytes, from, to));
       return to;
     }
     this.#keepElement(bytes, from, to);
-    const element = Buffer.concat(this.#element);
-    this.#element = [];
-    this.#elementBytes = 0;
+    const element = this.#element.take();
     if (this.#tooLong) {
       this.#tooLong = false;
       this.#options.onTooLong();
     } else this.#options.onElement(element, 0, trimmed(element, 0, element.length));
     return to;
+  }
+}
+
+/** The key that stands between quotes as these bytes, escapes and all. */
+function keyOf(bytes: readonly number[]): string {
+  try {
+    return JSON.parse(`"${Buffer.from(bytes).toString()}"`) as string;
+  } catch {
+    throw malformed();
   }
 }
 

@@ -1,3 +1,5 @@
+import { BytePieces } from "../byte-pieces.js";
+
 /** A line, as bytes [from, to) of a buffer that is only good for the moment, without its end; null: it was too long. */
 export type OnLine = (bytes: Buffer, from: number, to: number) => void;
 
@@ -21,8 +23,7 @@ const byteOrderMark = [0xef, 0xbb, 0xbf];
  */
 export class LineSplitter {
   readonly #options: LineSplitterOptions;
-  #rest: Buffer[] = [];
-  #restBytes = 0;
+  readonly #rest = new BytePieces();
   #tooLong = false;
   /** The first bytes, while they are so few that they may be half of a byte order mark; null from then on. */
   #first: Buffer | null = Buffer.alloc(0);
@@ -87,30 +88,26 @@ export class LineSplitter {
 
   #keep(bytes: Buffer, start: number): void {
     if (this.#tooLong || start === bytes.length) return;
-    this.#restBytes += bytes.length - start;
-    if (this.#restBytes > this.#options.longestLineBytes) this.#dropLine();
+    if (this.#rest.length + bytes.length - start > this.#options.longestLineBytes) this.#dropLine();
     // A copy, because the buffer may be large and this may be all of it that is still needed.
-    else this.#rest.push(Buffer.from(bytes.subarray(start)));
+    else this.#rest.push(bytes.subarray(start));
   }
 
   #dropLine(): void {
     this.#tooLong = true;
-    this.#rest = [];
-    this.#restBytes = 0;
+    this.#rest.clear();
   }
 
   #line(bytes: Buffer, start: number, end: number): void {
     const { longestLineBytes, onLine, onTooLong } = this.#options;
-    if (this.#tooLong || this.#restBytes + end - start > longestLineBytes) {
+    if (this.#tooLong || this.#rest.length + end - start > longestLineBytes) {
       this.#dropLine();
       this.#tooLong = false;
       onTooLong();
-    } else if (this.#restBytes === 0) emit(onLine, bytes, start, end);
+    } else if (this.#rest.length === 0) emit(onLine, bytes, start, end);
     else {
       this.#rest.push(bytes.subarray(start, end));
-      const line = Buffer.concat(this.#rest);
-      this.#rest = [];
-      this.#restBytes = 0;
+      const line = this.#rest.take();
       emit(onLine, line, 0, line.length);
     }
   }

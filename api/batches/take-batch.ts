@@ -38,6 +38,10 @@ export interface BatchUpload {
   options: BatchOptions;
   requestId: string;
   idempotencyKey: string | null;
+  /** Rows beyond which the caller's limit refuses whatever comes. */
+  mostRows: number;
+  /** Counts rows against the caller's limit; 0 asks whether there is room at all. Rejects with `rate_limited`. */
+  takeRows(rows: number): Promise<void>;
 }
 
 /** What an upload came to: a new batch, or the one that the same key and body made before. */
@@ -65,10 +69,12 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     );
     const version = versionOf(model, upload.options.version ?? chosen);
     // What can be refused before the body is there, is.
+    await upload.takeRows(0);
     await followerOf(deps, model, owner, upload.options.webhook);
     const reading = read(deps, upload, version, stage);
     const digest = await readUpload(request, {
       maxBytes: deps.maxBatchBytes,
+      limitName: "MAX_BATCH_BYTES",
       digest: idempotencyKey !== null,
       idleMs,
       async onBytes(bytes) {
@@ -76,6 +82,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
         if (reading.reader.builder.lines > deps.maxBatchRows) {
           throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
         }
+        if (reading.reader.builder.lines > upload.mostRows) await upload.takeRows(reading.reader.builder.lines);
         await stage.ready();
       },
     });
@@ -88,6 +95,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     }
     if (builder.lines === 0) throw new ServiceError("invalid_request", "there is no input in the body");
     await stage.settled();
+    await upload.takeRows(builder.lines);
     if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);
     const name = options.version ?? chosen;
     const followerJson = await followerOf(deps, model, owner, options.webhook);

@@ -10,6 +10,7 @@ import { awaitBatch, type OwnBatchDependencies, ownBatch } from "../batches/own-
 import { resultTexts } from "../batches/read-results.js";
 import { BatchWatch, streamBatchEvents } from "../batches/stream-batch-events.js";
 import { acceptsJson } from "../http-preferences.js";
+import type { RateLimits } from "../rate-limits.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 
@@ -17,6 +18,7 @@ interface BatchDependencies extends OwnBatchDependencies {
   keyPrefix: string;
   resultTtlSeconds: number;
   uploadKeepMs: number;
+  limits: RateLimits | null;
   mayPredict: RequestHandler;
   mayRead: RequestHandler;
 }
@@ -84,8 +86,10 @@ export function batchRoutes(deps: BatchDependencies): Router {
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const id = await retryBatch(deps, (response.locals.caller as Caller).owner, request.params.id as string);
-        const { owner } = response.locals.caller as Caller;
+        const caller = response.locals.caller as Caller;
+        const { owner } = caller;
+        const takeRows = async (rows: number) => deps.limits?.rows(caller, rows, response);
+        const id = await retryBatch(deps, owner, request.params.id as string, takeRows);
         response.setHeader("Location", `/v1/batches/${id}`);
         sendJson(response, 202, batchJson((await ownBatch(deps, owner, id)).batch, Date.now()));
       },
@@ -97,10 +101,16 @@ export function batchRoutes(deps: BatchDependencies): Router {
 const chunksAtOnce = 32;
 
 /** Makes a new batch of the lines that failed; their inputs were kept when they did. Throws `state_conflict`. */
-async function retryBatch(deps: BatchDependencies, owner: string, id: string): Promise<string> {
+async function retryBatch(
+  deps: BatchDependencies,
+  owner: string,
+  id: string,
+  takeRows: (rows: number) => Promise<void>,
+): Promise<string> {
   const { batch, model } = await ownBatch(deps, owner, id);
   if (batch.json === null) throw new ServiceError("state_conflict", "it is not final yet");
   if (batch.failed === 0) throw new ServiceError("state_conflict", "none of its rows failed");
+  await takeRows(batch.failed);
   const { keys } = model;
   const next = newId(keys.tag);
   const numbers = (await deps.redis.hkeys(keys.batchFailed(id))).sort((a, b) => Number(a) - Number(b));

@@ -8,13 +8,15 @@ import { passOver } from "../batches/read-upload.js";
 import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
 import { acceptsJson, isJson } from "../http-preferences.js";
 import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
+import type { RateLimits } from "../rate-limits.js";
 import { onlyQuery, sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
 import { idempotencyKeyOf } from "../submission.js";
 
 /** `POST /v1/models/{model}/batches` and `GET /v1/batches`. */
 export function batchesRoutes(
-  deps: TakeBatchDependencies & OwnBatchDependencies & { mayPredict: RequestHandler; mayRead: RequestHandler },
+  deps: TakeBatchDependencies &
+    OwnBatchDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
 
@@ -23,7 +25,8 @@ export function batchesRoutes(
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const { owner } = response.locals.caller as Caller;
+        const caller = response.locals.caller as Caller;
+        const { owner } = caller;
         try {
           const form = formOf(request);
           onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
@@ -37,6 +40,8 @@ export function batchesRoutes(
             options: readBatchQuery(request.query),
             requestId: response.locals.requestId,
             idempotencyKey: idempotencyKeyOf(request.headers["idempotency-key"]),
+            mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
+            takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
           });
           const { batch } = await ownBatch(deps, owner, id);
           response.setHeader("Location", `/v1/batches/${id}`);
@@ -66,9 +71,8 @@ export function batchesRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request, "model", "status", "limit", "cursor");
-        const { owner } = response.locals.caller as Caller;
         const query = parseListQuery(request.query, batchStatuses);
-        sendJson(response, 200, await listOwned(deps, listed, owner, query));
+        sendJson(response, 200, await listOwned(deps, listed, response.locals.caller as Caller, query));
       },
     ],
   });

@@ -1,13 +1,15 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { cleanText } from "@millrace/shared/pack-text.js";
-import express, { type Request, type RequestHandler, type Response, Router } from "express";
+import { type Request, type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
 import type { Caller } from "../authenticate.js";
-import { acceptsJson, isJson, wantsJson } from "../http-preferences.js";
+import { acceptsJson, wantsJson } from "../http-preferences.js";
 import { parseBody } from "../parse-body.js";
 import { predictFlows } from "../predict-flows.js";
 import { type Classified, type Finished, type PredictNowDependencies, predictNow } from "../predict-now.js";
+import type { RateLimits } from "../rate-limits.js";
 import { fileReader } from "../read-file.js";
+import { jsonBody } from "../read-json.js";
 import { onlyQuery, sendJson, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { idempotencyKeyOf } from "../submission.js";
@@ -32,14 +34,15 @@ const queryBody = z.strictObject({ query: z.string() });
 export function dropInRoutes(
   deps: PredictNowDependencies & {
     maxBodyBytes: number;
+    maxBodyKeys: number;
     maxFileBytes: number;
+    limits: RateLimits | null;
     mayPredict: RequestHandler;
     mayRead: RequestHandler;
   },
 ): Router {
   const router = Router();
-  const jsonBody = express.json({ limit: deps.maxBodyBytes, strict: false, type: isJson });
-  const json = [deps.mayPredict, acceptsJson, wantsJson, jsonBody];
+  const json = [deps.mayPredict, acceptsJson, wantsJson, jsonBody(deps)];
 
   /** Predicts and sends what `answer` makes of it, unless the caller has gone. */
   const answered = async (
@@ -50,7 +53,9 @@ export function dropInRoutes(
   ) => {
     onlyQuery(request);
     const gone = whenGone(response);
-    const { owner } = response.locals.caller as Caller;
+    const caller = response.locals.caller as Caller;
+    const { owner } = caller;
+    await deps.limits?.rows(caller, 1, response);
     const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
     // A key is held against the body as JSON, which bytes are not.
     const input =
@@ -94,6 +99,7 @@ export function dropInRoutes(
         const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
         const { requestId } = response.locals;
         const asked = { model: flowModels[model_name], owner, requestId, idempotencyKey, gone };
+        await deps.limits?.rows(response.locals.caller as Caller, flows.length, response);
         const { inferenceMs, predictions } = await predictFlows(deps, flows, asked);
         if (gone.aborted) return;
         const failed = predictions.filter((row) => "error" in row).length;

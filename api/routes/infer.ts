@@ -4,6 +4,7 @@ import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";
 import { type LookedUp, lookUpPrediction, modelOfId } from "../look-up-prediction.js";
 import type { KnownModel } from "../model-directory.js";
+import type { RateLimits } from "../rate-limits.js";
 import {
   onlyQuery,
   preferredWait,
@@ -25,8 +26,13 @@ interface InferDependencies extends SubmitDependencies {
   maxBodyBytes: number;
   maxTensorBytes: number;
   syncTimeoutMs: number;
+  limits: RateLimits | null;
   mayPredict: RequestHandler;
 }
+
+/** What a request counts as: its largest first dimension, since that is what its inputs are joined along. */
+const rowsOf = ({ inputs }: InferRequest): number =>
+  Math.max(1, ...inputs.map(({ shape }) => shape[0] ?? 1).filter((rows) => Number.isSafeInteger(rows)));
 
 /**
  * `POST /v2/models/{model}[/versions/{version}]/infer`: through the same queue as any prediction. It answers with the
@@ -72,7 +78,9 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
   const asked = readInferRequest(body, headerBytes);
   const { model: name, version } = request.params as { model: string; version?: string };
   if (!later) await expectWorker(deps, name, version);
-  const { owner } = response.locals.caller as Caller;
+  const caller = response.locals.caller as Caller;
+  const { owner } = caller;
+  await deps.limits?.rows(caller, rowsOf(asked), response);
   const form = requestedForm(asked);
   const submitted = await submitPrediction(deps, {
     model: name,

@@ -1,9 +1,11 @@
 import type { Announcement } from "@millrace/shared/announcement.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
+import { fitsGlob } from "@millrace/shared/glob.js";
 import { featuresOf } from "@millrace/shared/pack-tabular.js";
 import { summarizeShadows } from "@millrace/shared/shadow-counts.js";
 import { type RequestHandler, Router } from "express";
+import { type Caller, modelsOf } from "../authenticate.js";
 import { acceptsJson } from "../http-preferences.js";
 import type { KnownModel, ModelDirectory } from "../model-directory.js";
 import { queueDepths } from "../queue-depths.js";
@@ -19,7 +21,9 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const data = await Promise.all(deps.directory.all().map((model) => describeModel(deps.redis, model)));
+        const globs = modelsOf(response.locals.caller as Caller, "read");
+        const models = deps.directory.all().filter(({ name }) => globs === null || fitsGlob(name, globs));
+        const data = await Promise.all(models.map((model) => describeModel(deps.redis, model)));
         sendJson(response, 200, JSON.stringify({ data }));
       },
     ],

@@ -13,7 +13,7 @@ const promises: Record<RedisFacts["durability"], string> = {
   unknown: "Redis does not tell how it keeps data",
 };
 
-/** `/health`, `/ready`, `/metrics`, `/schemas/model.json` and `/`: all that needs no key. */
+/** `/health`, `/ready`, `/metrics`, `/schemas/model.json`: all that needs no key. */
 export function operationRoutes(deps: {
   isWritable(): Promise<boolean>;
   facts: RedisFacts;
@@ -24,14 +24,6 @@ export function operationRoutes(deps: {
   const router = Router();
   const startedAt = Date.now();
 
-  resource(router, "/", {
-    get: [
-      (_request, response) => {
-        const urls = { models: "/v1/models", predictions: "/v1/predictions", health: "/health", ready: "/ready" };
-        sendJson(response, 200, JSON.stringify({ name: "millrace", object: "service", api: "v1", urls }));
-      },
-    ],
-  });
   resource(router, "/health", {
     get: [
       (_request, response) => {

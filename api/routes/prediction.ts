@@ -5,6 +5,7 @@ import { awaitPrediction } from "../await-prediction.js";
 import { cancelPrediction, readRetryable } from "../end-prediction.js";
 import { acceptsJson } from "../http-preferences.js";
 import { modelOfId } from "../look-up-prediction.js";
+import type { RateLimits } from "../rate-limits.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { streamEvents } from "../stream-events.js";
@@ -29,7 +30,7 @@ function acceptedType(request: Request): string {
 
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
 export function predictionRoutes(
-  deps: SubmitDependencies & { mayPredict: RequestHandler; mayRead: RequestHandler },
+  deps: SubmitDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
 
@@ -90,6 +91,7 @@ export function predictionRoutes(
       async (request, response) => {
         const { owner } = response.locals.caller as Caller;
         const { metadata, model, retry, version } = await readRetryable(deps, owner, request.params.id as string);
+        await deps.limits?.rows(response.locals.caller as Caller, 1, response);
         const submitted = await submitPrediction(deps, {
           model: model.name,
           owner,

@@ -1,11 +1,13 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { predictionStatuses } from "@millrace/shared/prediction.js";
-import express, { type RequestHandler, type Response, Router } from "express";
+import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";
-import { acceptsJson, isJson, wantsJson } from "../http-preferences.js";
+import { acceptsJson, wantsJson } from "../http-preferences.js";
 import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
 import { lookUpPrediction } from "../look-up-prediction.js";
+import type { RateLimits } from "../rate-limits.js";
+import { type JsonBodyLimits, jsonBody } from "../read-json.js";
 import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { idempotencyKeyOf, parseSubmission } from "../submission.js";
@@ -13,27 +15,31 @@ import { markJoined, type SubmitDependencies, type Submitted, submitPrediction }
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
 export function submissionRoutes(
-  deps: SubmitDependencies & { maxBodyBytes: number; mayPredict: RequestHandler; mayRead: RequestHandler },
+  deps: SubmitDependencies &
+    JsonBodyLimits & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
-  const jsonBody = express.json({ limit: deps.maxBodyBytes, strict: false, type: isJson });
+  const readBody = jsonBody(deps);
 
   resource(router, "/v1/models/:model/predictions", {
     post: [
       deps.mayPredict,
       acceptsJson,
       wantsJson,
-      jsonBody,
+      readBody,
       async (request, response) => {
         onlyQuery(request);
         const wait = preferredWait(request);
         const waitMs = waitMsOf(wait, "bad_header");
-        const { owner } = response.locals.caller as Caller;
+        const caller = response.locals.caller as Caller;
+        const { owner } = caller;
         const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+        const submission = parseSubmission(request.body);
+        if (deps.limits !== null) await deps.limits.rows(caller, 1, response);
         const submitted = await submitPrediction(deps, {
           model: request.params.model as string,
           owner,
-          submission: parseSubmission(request.body),
+          submission,
           waitMs,
           requestId: response.locals.requestId,
           traceparent: traceparentOf(request.headers.traceparent),
@@ -63,11 +69,15 @@ export function submissionRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request, "model", "status", "limit", "cursor");
-        const { owner } = response.locals.caller as Caller;
         sendJson(
           response,
           200,
-          await listOwned(deps, listed, owner, parseListQuery(request.query, predictionStatuses)),
+          await listOwned(
+            deps,
+            listed,
+            response.locals.caller as Caller,
+            parseListQuery(request.query, predictionStatuses),
+          ),
         );
       },
     ],

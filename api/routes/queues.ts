@@ -1,11 +1,15 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { Queue } from "bullmq";
-import { type RequestHandler, Router } from "express";
+import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import type { ModelDirectory } from "../model-directory.js";
+import { sendProblem } from "../problem.js";
 import { readableJob } from "../readable-job.js";
+import { pageHeaders } from "../security-headers.js";
 
+/** The page's own connection waits for Redis; whoever looks at the page should not. */
+const readyMs = 1500;
 const basePath = "/admin/queues";
 
 /** Bull Board under `/admin/queues`, read-only. It is loaded when somebody first opens it. */
@@ -63,7 +67,13 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
     options: { uiConfig: { boardTitle: "Millrace" } },
   });
   const handle = server.getRouter() as RequestHandler;
-  return (request, response, next) => {
+  const headers = pageHeaders({ inlineStyles: true });
+  return async (request, response, next) => {
+    await whenReady(connection, readyMs).catch((cause) => {
+      throw new ServiceError("redis_unavailable", "the store does not answer", { retryAfterSeconds: 1, cause });
+    });
+    headers(request, response, () => undefined);
+    tellProblems(response);
     for (const { keys, name } of deps.directory.all()) {
       if (queues.has(name)) continue;
       for (const queueName of [name, keys.batchQueueName, keys.webhookQueueName]) {
@@ -80,5 +90,21 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
       }
     }
     handle(request, response, next);
+  };
+}
+
+/** The board tells its errors in words of its own; here they are told like all others. */
+function tellProblems(response: Response): void {
+  const json = response.json.bind(response);
+  response.json = (body: unknown) => {
+    const { statusCode } = response;
+    if (statusCode < 400) return json(body);
+    response.json = json;
+    if (statusCode === 405) sendProblem(response, new ServiceError("method_not_allowed", "the queue page only shows"));
+    else if (statusCode === 404) sendProblem(response, new ServiceError("not_found", "there is no such queue or job"));
+    else if (statusCode < 500)
+      sendProblem(response, new ServiceError("malformed_request", "the queue page cannot do that"));
+    else sendProblem(response, new ServiceError("internal_error", "the queue page failed"));
+    return response;
   };
 }

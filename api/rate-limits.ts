@@ -1,0 +1,157 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import type { Response } from "express";
+import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
+import type { Caller } from "./key-ring.js";
+
+export interface RateLimitSettings {
+  /** Requests of a key a minute; null: any number. */
+  requestsPerMinute: number | null;
+  /** Rows of a key a minute, those of batches included. */
+  rowsPerMinute: number | null;
+  /** Refused keys of an address a minute. */
+  failuresPerMinute: number | null;
+}
+
+const windowSeconds = 60;
+
+/**
+ * A bucket that holds a minute's worth and is refilled all the time. What does not fit takes nothing. It answers what is
+ * used up, and in how many ms there is room again (of what is refused) or all is free again. A refusal is told by adding
+ * the limit and one.
+ */
+const bucket = `
+local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[3]), 1000 * tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local used = 0
+local kept = redis.call('GET', KEYS[1])
+if kept then
+  local before, at = string.match(kept, '^([^@]+)@(.+)$')
+  used = math.max(0, tonumber(before) - (now - tonumber(at)) * limit / window)
+end
+if used + cost > limit then
+  return {limit + 1 + math.ceil(used), math.ceil((used + cost - limit) * window / limit)}
+end
+used = used + cost
+local free = math.ceil(used * window / limit)
+if cost > 0 then redis.call('SET', KEYS[1], string.format('%.3f@%.0f', used, now), 'PX', free + 1000) end
+return {math.ceil(used), free}
+`;
+
+/**
+ * Limits that all APIs share, in Redis. While it is away nothing passes that is limited, but for failed logins, which are
+ * then counted by each API alone.
+ */
+export class RateLimits {
+  readonly #requests: RateLimiterRedis | null;
+  readonly #rows: RateLimiterRedis | null;
+  readonly #failures: RateLimiterRedis | null;
+  /** Addresses that have used up their failures, until when. */
+  readonly #blocked = new Map<string, number>();
+  /** Keys that were good from an address: nobody else at the same address can lock them out. */
+  readonly #good = new Set<string>();
+
+  constructor(redis: RedisClient, prefix: string, settings: RateLimitSettings) {
+    const limiter = (name: string, points: number | null, insured = false) =>
+      points === null
+        ? null
+        : new RateLimiterRedis({
+            storeClient: redis,
+            keyPrefix: `${prefix}:limit:${name}`,
+            points,
+            duration: windowSeconds,
+            customIncrTtlLuaScript: bucket,
+            ...(insured && { insuranceLimiter: new RateLimiterMemory({ points, duration: windowSeconds }) }),
+          });
+    this.#requests = limiter("requests", settings.requestsPerMinute);
+    this.#rows = limiter("rows", settings.rowsPerMinute);
+    this.#failures = limiter("failures", settings.failuresPerMinute, true);
+  }
+
+  /** The most rows that a request can ever have; a larger one need not be read to its end. */
+  get mostRows(): number {
+    return this.#rows?.points ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Counts a request. Rejects with `rate_limited`, or `redis_unavailable` where nobody can count. */
+  async request(caller: Caller, response: Response): Promise<void> {
+    if (this.#requests !== null) await take(this.#requests, "requests", caller.keyId, 1, response);
+  }
+
+  /** Counts rows, likewise; 0 asks only whether there is room for one at all. */
+  async rows(caller: Caller, count: number, response: Response): Promise<void> {
+    if (this.#rows !== null) await take(this.#rows, "rows", caller.keyId, count, response);
+  }
+
+  /** Refuses an address that has guessed too often, whatever it brings now, but for keys that were good before. */
+  admit(address: string, caller: Caller | null): void {
+    if (this.#failures === null) return;
+    const until = this.#blocked.get(address);
+    if (until !== undefined && until <= Date.now()) this.#blocked.delete(address);
+    const known = caller === null ? "" : `${caller.keyId} ${address}`;
+    if (until !== undefined && until > Date.now() && !this.#good.has(known)) throw tooManyFailures(until - Date.now());
+    if (caller === null) return;
+    if (this.#good.size > mostKnown) this.#good.clear();
+    this.#good.add(known);
+  }
+
+  /** Counts a key that was refused. Rejects with `rate_limited` when there were too many. */
+  async failed(address: string): Promise<void> {
+    if (this.#failures === null) return;
+    try {
+      await this.#failures.consume(address, 1);
+    } catch (fault) {
+      if (!(fault instanceof RateLimiterRes)) throw fault;
+      if (this.#blocked.size > mostKnown) this.#blocked.clear();
+      this.#blocked.set(address, Date.now() + fault.msBeforeNext);
+      throw tooManyFailures(fault.msBeforeNext);
+    }
+  }
+}
+
+const mostKnown = 100_000;
+
+async function take(
+  limiter: RateLimiterRedis,
+  name: string,
+  key: string,
+  cost: number,
+  response: Response,
+): Promise<void> {
+  const { points } = limiter;
+  const tell = (left: number, ms: number) => {
+    response.locals.rateLimits ??= new Map();
+    const told = response.locals.rateLimits as Map<string, { policy: string; state: string }>;
+    told.set(name, {
+      policy: `"${name}";q=${points};w=${windowSeconds}`,
+      state: `"${name}";r=${left};t=${Math.ceil(ms / 1000)}`,
+    });
+    response.setHeader("RateLimit-Policy", [...told.values()].map(({ policy }) => policy).join(", "));
+    response.setHeader("RateLimit", [...told.values()].map(({ state }) => state).join(", "));
+  };
+  if (cost > points) {
+    tell(points, 0);
+    const detail = `one request may have ${points} rows at the most, as many as a key may have in a minute`;
+    throw new ServiceError("rate_limited", detail, { retryAfterSeconds: windowSeconds });
+  }
+  try {
+    const { consumedPoints, msBeforeNext } = await limiter.consume(key, cost);
+    tell(points - consumedPoints, msBeforeNext);
+    if (cost === 0 && consumedPoints >= points) throw tooMany(name, points, (windowSeconds * 1000) / points);
+  } catch (fault) {
+    if (!(fault instanceof RateLimiterRes)) throw fault;
+    tell(Math.max(0, points - (fault.consumedPoints - points - 1)), fault.msBeforeNext);
+    throw tooMany(name, points, fault.msBeforeNext);
+  }
+}
+
+const tooMany = (name: string, limit: number, ms: number) =>
+  new ServiceError("rate_limited", `this key may have ${limit} ${name} a minute`, {
+    retryAfterSeconds: Math.max(1, Math.ceil(ms / 1000)),
+  });
+
+const tooManyFailures = (ms: number) =>
+  new ServiceError("rate_limited", "too many keys from this address were refused", {
+    retryAfterSeconds: Math.max(1, Math.ceil(ms / 1000)),
+  });

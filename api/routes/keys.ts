@@ -1,0 +1,115 @@
+import { isOwnerName, readGrants } from "@millrace/shared/api-keys.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { listKeys, type MadeKey, makeKey, revokeKey, rotateKey, type StoredKey } from "@millrace/shared/key-store.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { type RequestHandler, Router } from "express";
+import { z } from "zod";
+import { acceptsJson, isJson } from "../http-preferences.js";
+import { parseBody } from "../parse-body.js";
+import { type JsonBodyLimits, jsonBody } from "../read-json.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+
+const yearMs = 366 * 86_400_000;
+const dayMs = 86_400_000;
+
+/** What a new key is to be. */
+export const newKeySchema = z.strictObject({
+  owner: z.string().refine(isOwnerName, "must be 1 to 64 letters, digits, '_', '.', '@' or '-'"),
+  scopes: z
+    .array(z.string())
+    .max(100)
+    .refine((texts) => readGrants(texts) !== null, "are read, predict and admin, each alone or as scope@model")
+    .default(["predict"]),
+  expires_in_ms: z
+    .int()
+    .min(1)
+    .max(10 * yearMs)
+    .optional(),
+});
+
+/** How long the old key stays good beside the new one. */
+export const rotationSchema = z.strictObject({ overlap_ms: z.int().min(0).max(yearMs).default(dayMs) });
+
+/** `/admin/keys`: keys in Redis, made, listed, rotated and revoked. A key is shown by the answer that makes it, only. */
+export function keyRoutes(
+  deps: JsonBodyLimits & { redis: RedisClient; keyPrefix: string; log: Logger; mayAdmin: RequestHandler },
+): Router {
+  const router = Router();
+  const { keyPrefix, log, redis } = deps;
+  const readBody = jsonBody(deps);
+  /** A body that may be left out. */
+  const optionalBody: RequestHandler = (request, response, next) =>
+    isJson(request) ? readBody(request, response, next) : next();
+  const unknown = () => new ServiceError("not_found", "there is no such key");
+  const told = ({ key, stored }: MadeKey) => JSON.stringify({ ...describeKey(stored), key });
+
+  resource(router, "/admin/keys", {
+    get: [
+      deps.mayAdmin,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const data = (await listKeys(redis, keyPrefix)).map(describeKey);
+        sendJson(response, 200, JSON.stringify({ data }));
+      },
+    ],
+    post: [
+      deps.mayAdmin,
+      acceptsJson,
+      optionalBody,
+      async (request, response) => {
+        onlyQuery(request);
+        const { expires_in_ms: expiresInMs, owner, scopes } = parseBody(newKeySchema, request.body ?? {});
+        const expiresAt = expiresInMs === undefined ? null : Date.now() + expiresInMs;
+        const made = await makeKey(redis, keyPrefix, { owner, grants: scopes, expiresAt });
+        log.info("key made", { audit: true, key_id: made.stored.id, for: owner, scopes });
+        sendJson(response, 201, told(made));
+      },
+    ],
+  });
+  resource(router, "/admin/keys/:key/rotate", {
+    post: [
+      deps.mayAdmin,
+      acceptsJson,
+      optionalBody,
+      async (request, response) => {
+        onlyQuery(request);
+        const { overlap_ms: overlapMs } = parseBody(rotationSchema, request.body ?? {});
+        const made = await rotateKey(redis, keyPrefix, request.params.key as string, overlapMs);
+        if (made === null) throw unknown();
+        log.info("key rotated", { audit: true, key_id: request.params.key, new_key_id: made.stored.id });
+        sendJson(response, 201, told(made));
+      },
+    ],
+  });
+  resource(router, "/admin/keys/:key/revoke", {
+    post: [
+      deps.mayAdmin,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const id = request.params.key as string;
+        if (!(await revokeKey(redis, keyPrefix, id))) throw unknown();
+        log.info("key revoked", { audit: true, key_id: id });
+        sendJson(response, 200, JSON.stringify({ id, object: "key", revoked: true }));
+      },
+    ],
+  });
+  return router;
+}
+
+const time = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
+
+function describeKey(key: StoredKey): object {
+  return {
+    id: key.id,
+    object: "key",
+    owner: key.owner,
+    scopes: key.grants,
+    created_at: time(key.createdAt),
+    expires_at: time(key.expiresAt),
+    last_used_at: time(key.lastUsedAt),
+  };
+}

@@ -1,0 +1,92 @@
+import { parseArgs } from "node:util";
+import { closeRedis, openRedis, type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
+import { listKeys, type MadeKey, makeKey, revokeKey, rotateKey, type StoredKey } from "@millrace/shared/key-store.js";
+import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { withSecretFiles } from "@millrace/shared/secret-files.js";
+
+export const keysUsage = `  keys list
+  keys make <owner> [--scopes predict+read@model-*] [--expires-days N]
+  keys rotate <id> [--overlap-hours N]     a new key that may do the same; the old one ends after N hours (24)
+  keys revoke <id>                         ends a key on all APIs at once
+                   keys that are kept in Redis (REDIS_URL, REDIS_KEY_PREFIX), only as hashes
+`;
+
+const connectMs = 5000;
+const hourMs = 3_600_000;
+const options = {
+  scopes: { type: "string" },
+  "expires-days": { type: "string" },
+  "overlap-hours": { type: "string" },
+} as const;
+
+/** Makes, lists, rotates or revokes keys in the Redis that the environment names. Resolves to the exit code. */
+export async function runKeys(
+  args: readonly string[],
+  environment: Record<string, string | undefined>,
+  say: (line: string) => void,
+): Promise<number> {
+  const { positionals, values } = parseArgs({ args: [...args], options, allowPositionals: true });
+  const [action, subject, ...rest] = positionals;
+  const wantsSubject = action !== "list";
+  if (rest.length > 0 || !["list", "make", "rotate", "revoke"].includes(action ?? "") || wantsSubject !== !!subject) {
+    process.stderr.write(`usage: millrace keys …\n\n${keysUsage}`);
+    return 2;
+  }
+  const { env, problems } = withSecretFiles(environment);
+  if (problems.length > 0) throw new Error(problems.join("\n"));
+  if (!env.REDIS_URL) throw new Error("REDIS_URL is missing: say where the Redis of the APIs is");
+  const redis = openRedis(parseRedisUrl(env.REDIS_URL), "hasty", "millrace-keys");
+  redis.on("error", () => undefined);
+  try {
+    await whenReady(redis, connectMs);
+    return await act(redis, env.REDIS_KEY_PREFIX || "mr", action as string, subject ?? "", values, say);
+  } finally {
+    closeRedis(redis);
+  }
+}
+
+async function act(
+  redis: RedisClient,
+  prefix: string,
+  action: string,
+  subject: string,
+  values: { scopes?: string | undefined; "expires-days"?: string | undefined; "overlap-hours"?: string | undefined },
+  say: (line: string) => void,
+): Promise<number> {
+  if (action === "list") {
+    for (const key of await listKeys(redis, prefix)) say(lineOf(key));
+    return 0;
+  }
+  if (action === "make") {
+    const days = values["expires-days"] === undefined ? null : positive("--expires-days", values["expires-days"]);
+    const expiresAt = days === null ? null : Date.now() + days * 24 * hourMs;
+    tell(await makeKey(redis, prefix, { owner: subject, grants: (values.scopes ?? "predict").split("+"), expiresAt }));
+    return 0;
+  }
+  if (action === "rotate") {
+    const hours = positive("--overlap-hours", values["overlap-hours"] ?? "24");
+    const made = await rotateKey(redis, prefix, subject, hours * hourMs);
+    if (made === null) throw new Error(`there is no key ${subject}`);
+    tell(made);
+    return 0;
+  }
+  if (!(await revokeKey(redis, prefix, subject))) throw new Error(`there is no key ${subject}`);
+  say(`${subject} is revoked`);
+  return 0;
+
+  function tell({ key, stored }: MadeKey): void {
+    say(lineOf(stored));
+    say(key);
+    say("This is the only time that the key is shown.");
+  }
+}
+
+function lineOf({ expiresAt, grants, id, lastUsedAt, owner }: StoredKey): string {
+  const day = (ms: number | null, none: string) => (ms === null ? none : new Date(ms).toISOString());
+  return `${id}  ${owner}  ${grants.join("+")}  expires ${day(expiresAt, "never")}  used ${day(lastUsedAt, "never")}`;
+}
+
+function positive(name: string, text: string): number {
+  if (!/^\d{1,6}(\.\d+)?$/.test(text)) throw new Error(`${name} must be a number`);
+  return Number(text);
+}

@@ -1,0 +1,141 @@
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { flow, manifestOf } from "../support/flows.js";
+import { sendRaw } from "../support/raw-http.js";
+import { TestStack } from "../support/stack.js";
+import { tree, wire } from "./request.js";
+
+/** Seeded, so that a run in CI fails for what has changed and not by chance. */
+const runs = { numRuns: 80, seed: 20261121, endOnFailure: true };
+
+const features: string[] = manifestOf(tree).input.features;
+const id = fc.oneof(fc.string({ maxLength: 40 }), fc.stringMatching(/^[0-9a-hjkmnp-tv-z]{28}$/));
+
+/** Values near what the paths take, and far from it. */
+const anything = fc.jsonValue({ maxDepth: 6, stringUnit: "binary" });
+const input = fc.oneof(
+  anything,
+  fc.array(fc.oneof(fc.double(), anything), { minLength: 76, maxLength: 80 }),
+  fc.dictionary(fc.oneof(fc.constantFrom(...features), fc.string()), fc.oneof(fc.double(), anything), { maxKeys: 90 }),
+  fc.record({ x: fc.array(fc.array(fc.oneof(fc.double(), anything))) }),
+  fc.constant(flow()),
+);
+const options = {
+  version: fc.oneof(anything, fc.constant("1")),
+  priority: fc.oneof(anything, fc.integer()),
+  delay_ms: fc.oneof(anything, fc.integer()),
+  expires_in_ms: fc.oneof(anything, fc.integer()),
+  cache: fc.oneof(anything, fc.boolean()),
+  metadata: fc.oneof(anything, fc.dictionary(fc.string(), anything)),
+  webhook: fc.oneof(anything, fc.record({ url: fc.webUrl(), events: anything }, { requiredKeys: ["url"] })),
+};
+const submission = fc.oneof(anything, fc.record({ input, ...options }, { requiredKeys: [] }));
+const upload = fc.oneof(
+  anything,
+  fc.record({ inputs: fc.oneof(anything, fc.array(input)), ...options }, { requiredKeys: [] }),
+);
+
+describe("whatever JSON is sent wherever", () => {
+  let stack: TestStack;
+  beforeAll(async () => {
+    stack = await TestStack.start({ models: [tree, "echo-float32"] });
+  });
+  afterAll(() => stack.close());
+
+  /** Sends and holds the answer against what every answer is: in time, no 5xx, and a problem where it is none of 2xx. */
+  const hold = async (method: string, target: string, body: string | Buffer, type = "application/json") => {
+    const answer = await sendRaw(stack.url, wire(method, target, { body, type }), { deadlineMs: 20_000 });
+    expect(answer.status, answer.body).toBeGreaterThanOrEqual(200);
+    expect(answer.status, answer.body).toBeLessThan(500);
+    if (answer.status < 400) return;
+    expect(answer.headers.get("content-type")).toMatch(/^application\/problem\+json/);
+    expect(JSON.parse(answer.body)).toMatchObject({ status: answer.status, code: expect.stringMatching(/^[a-z_]+$/) });
+  };
+  const holds = <T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => Promise<void>) =>
+    fc.assert(fc.asyncProperty(arbitrary, check), runs);
+  const part = encodeURIComponent;
+
+  test("a submission is taken or told what is wrong with it", () =>
+    holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), submission), ([model, body]) =>
+      hold("POST", `/v1/models/${model}/predictions`, JSON.stringify(body) ?? "null"),
+    ));
+
+  test("so is a batch, as JSON", () =>
+    holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
+      hold("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
+    ));
+
+  test("so are lines of whatever", () =>
+    holds(
+      fc.array(
+        fc.oneof(
+          input.map((value) => JSON.stringify(value) ?? ""),
+          fc.string(),
+        ),
+      ),
+      (rows) => hold("POST", `/v1/models/${tree}/batches`, rows.join("\n"), "application/x-ndjson"),
+    ));
+
+  test("so is CSV of whatever", () =>
+    holds(
+      fc.array(
+        fc.array(fc.oneof(fc.string(), fc.double().map(String), fc.constantFrom(...features)), { maxLength: 80 }),
+      ),
+      (rows) => hold("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
+    ));
+
+  test("so are bytes of whatever, as a body of any kind", () =>
+    holds(
+      fc.tuple(
+        fc.constantFrom("predictions", "batches"),
+        fc.uint8Array({ maxLength: 2000 }),
+        fc.constantFrom("application/json", "application/x-ndjson", "text/csv", "text/plain"),
+      ),
+      ([what, bytes, type]) => hold("POST", `/v1/models/${tree}/${what}`, Buffer.from(bytes), type),
+    ));
+
+  test("so is every path with whatever in it, its query and its headers", () =>
+    holds(
+      fc.tuple(
+        fc.constantFrom("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
+        fc.oneof(
+          fc.array(fc.string(), { maxLength: 5 }).map((parts) => `/${parts.map(part).join("/")}`),
+          fc
+            .tuple(fc.constantFrom("predictions", "batches", "deliveries", "models"), id)
+            .map(([kind, text]) => `/v1/${kind}/${part(text)}`),
+          fc
+            .tuple(
+              fc.constantFrom("predictions", "batches"),
+              id,
+              fc.constantFrom("events", "cancel", "retry", "results", "deliveries"),
+            )
+            .map(([kind, text, act]) => `/v1/${kind}/${part(text)}/${act}`),
+          fc.constantFrom(
+            "/",
+            "/health",
+            "/ready",
+            "/metrics",
+            "/v1/models",
+            "/v1/predictions",
+            "/v1/batches",
+            "/admin/queues",
+          ),
+        ),
+        fc.dictionary(
+          fc.oneof(fc.constantFrom("wait", "limit", "cursor", "status", "model", "from"), fc.string()),
+          fc.string(),
+          { maxKeys: 3 },
+        ),
+        anything,
+      ),
+      async ([method, path, query, body]) => {
+        const pairs = Object.entries(query).map(([name, value]) => `${part(name)}=${part(value)}`);
+        await hold(method, `${path}${pairs.length > 0 ? `?${pairs.join("&")}` : ""}`, JSON.stringify(body) ?? "");
+      },
+    ));
+
+  test("and in the end it all still works", async () => {
+    expect((await stack.predict(tree, flow(3))).body.status).toBe("succeeded");
+    expect(stack.log.filter(({ level }) => level === "error")).toEqual([]);
+  });
+});

@@ -1,0 +1,101 @@
+import { gzipSync } from "node:zlib";
+import { flow } from "../support/flows.js";
+import { batchPath, type HostileRow, wire } from "./request.js";
+
+const row = JSON.stringify(flow());
+const json = (body: string | Buffer, headers: string[] = []) => wire("POST", batchPath, { body, headers });
+const ndjson = (body: string | Buffer, query = "", headers: string[] = []) =>
+  wire("POST", `${batchPath}${query}`, { body, headers, type: "application/x-ndjson" });
+const csv = (body: string, query = "", path = batchPath) => wire("POST", `${path}${query}`, { body, type: "text/csv" });
+const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
+const webhook = (url: string) => `?webhook=${encodeURIComponent(url)}`;
+
+/** Uploads; a row that is wrong is a fault of that row, an envelope that is wrong one of the whole. */
+export const batchRows: HostileRow[] = [
+  ...(
+    [
+      ["nothing", "", 400],
+      ["a brace", "{", 400],
+      ["an array", "[]", 422],
+      ["null", "null", 422],
+      ["text", '"inputs"', 422],
+      ["no inputs", "{}", 422],
+      ["inputs of null", '{"inputs":null}', 422],
+      ["inputs of text", '{"inputs":"x"}', 422],
+      ["inputs that are an object", '{"inputs":{"0":[1]}}', 422],
+      ["no input in inputs", '{"inputs":[]}', 422],
+      ["inputs twice", '{"inputs":[1],"inputs":[2]}', 422],
+      ["inputs twice, once escaped", '{"inputs":[1],"\\u0069nputs":[2]}', 422],
+      ["an option twice", `{"inputs":[${row}],"priority":1,"priority":2}`, 422],
+      ["an option twice, once escaped", `{"inputs":[${row}],"priority":1,"\\u0070riority":2}`, 422],
+      ["a comma too many", `{"inputs":[${row},]}`, 400],
+      ["a comma too few", `{"inputs":[${row} ${row}]}`, 400],
+      ["commas alone", '{"inputs":[,,,]}', 400],
+      ["an end in the middle of a row", '{"inputs":[[1,2', 400],
+      ["an end after the rows", `{"inputs":[${row}]`, 400],
+      ["something after the end", `{"inputs":[${row}]}x`, 400],
+      ["an unknown option", `{"inputs":[${row}],"owner":"bob"}`, 422],
+      ["__proto__ as an option", `{"inputs":[${row}],"__proto__":{"priority":1}}`, 422],
+      ["a deep option", `{"inputs":[${row}],"metadata":{"a":${nested(100_000)}}}`.slice(0, 60_000), 422],
+      ["an option nested 100 deep", `{"inputs":[${row}],"metadata":{"a":${nested(100)}}}`, 422],
+      ["options of 100 KB", `{"metadata":{"a":"${"x".repeat(100_000)}"},"inputs":[${row}]}`, 413],
+      ["1,001 option keys", `{${Array.from({ length: 1001 }, (_, i) => `"k${i}":0`).join(",")},"inputs":[1]}`, 422],
+      ["metadata of 5 KB", `{"inputs":[${row}],"metadata":{"a":"${"x".repeat(5000)}"}}`, 422],
+      ["a version that is not there", `{"version":"7","inputs":[${row}]}`, 404],
+      ["a version that is a path", `{"version":"../1","inputs":[${row}]}`, 404],
+      ["a priority of -1", `{"inputs":[${row}],"priority":-1}`, 422],
+      ["a webhook to the inside", `{"inputs":[${row}],"webhook":{"url":"https://169.254.169.254/"}}`, 422],
+      ["a webhook over http", `{"inputs":[${row}],"webhook":{"url":"http://example.com/"}}`, 422],
+      ["an unknown event", `{"inputs":[${row}],"webhook":{"url":"https://example.com","events":["x"]}}`, 422],
+      ["a row that is no JSON", '{"inputs":[nope]}', 400],
+      ["a row that is deep", `{"inputs":[${nested(100_000)}]}`, 202],
+      ["a row with a key twice", '{"inputs":[{"a":1,"a":2}]}', 202],
+      ["a row with __proto__", '{"inputs":[{"__proto__":[1]}]}', 202],
+      ["rows of everything", '{"inputs":[null,true,"x",{},[],1e400,-0,[[]]]}', 202],
+      ["a row of 2 MB", `{"inputs":["${"a".repeat(2_000_000)}"]}`, 202],
+      ["a row of 17 MB, over MAX_BODY_BYTES", `{"inputs":["${"a".repeat(17_000_000)}"]}`, 202],
+      ["200,000 rows that are nothing", `{"inputs":[${"0,".repeat(199_999)}0]}`, 202],
+    ] as [string, string, number][]
+  ).map(([name, body, status]): HostileRow => [`a batch: ${name}`, json(body), status]),
+  ["lines: nothing", ndjson(""), 422],
+  ["lines: empty ones", ndjson("\n\n\n"), 422],
+  ["lines: no JSON", ndjson("nope\n"), 202],
+  ["lines: a NUL", ndjson("\0\n"), 202],
+  ["lines: no UTF-8", ndjson(Buffer.of(0x22, 0xff, 0xfe, 0x22, 0x0a)), 202],
+  ["lines: a deep one", ndjson(`${nested(200_000)}\n`), 202],
+  ["lines: a deep object", ndjson(`${'{"a":'.repeat(50_000)}1${"}".repeat(50_000)}\n`), 202],
+  ["lines: 200,000 keys", ndjson(`{${Array.from({ length: 200_000 }, (_, i) => `"${i}":0`).join(",")}}\n`), 202],
+  ["lines: a key twice", ndjson('{"Destination Port":1,"Destination Port":2}\n'), 202],
+  ["lines: one of 17 MB", ndjson("1".repeat(17_000_000)), 202],
+  ["lines: only carriage returns", ndjson("\r\r\r"), 202],
+  ["lines: an unknown query", ndjson(`${row}\n`, "?owner=bob"), 400],
+  ["lines: __proto__ in the query", ndjson(`${row}\n`, "?__proto__=1"), 400],
+  ["lines: a priority of text", ndjson(`${row}\n`, "?priority=high"), 400],
+  ["lines: a priority of -1", ndjson(`${row}\n`, "?priority=-1"), 400],
+  ["lines: a cache of maybe", ndjson(`${row}\n`, "?cache=maybe"), 400],
+  ["lines: two versions", ndjson(`${row}\n`, "?version=1&version=2"), 400],
+  ["lines: a version that is not there", ndjson(`${row}\n`, "?version=9"), 404],
+  ["lines: metadata that is no JSON", ndjson(`${row}\n`, "?metadata=%7B"), 400],
+  ["lines: metadata that is deep", ndjson(`${row}\n`, `?metadata=${encodeURIComponent(nested(2000))}`), 400],
+  ["lines: metadata with a key twice", ndjson(`${row}\n`, `?metadata=${encodeURIComponent('{"a":1,"a":2}')}`), 400],
+  ["lines: a webhook to the inside", ndjson(`${row}\n`, webhook("https://127.0.0.1/")), 422],
+  ["lines: a webhook that is none", ndjson(`${row}\n`, webhook("nope")), 422],
+  ["lines: a gzip bomb", ndjson(gzipSync(Buffer.alloc(96 * 1024 * 1024, 0x20)), "", ["Content-Encoding: gzip"]), 413],
+  ["lines: gzip that breaks off", ndjson(gzipSync(`${row}\n`).subarray(0, 30), "", ["Content-Encoding: gzip"]), 400],
+  ["lines: no gzip", ndjson(`${row}\n`, "", ["Content-Encoding: gzip"]), 400],
+  ["lines: an unknown encoding", ndjson(`${row}\n`, "", ["Content-Encoding: zstd"]), 415],
+  ["lines: an Idempotency-Key of 256", ndjson(`${row}\n`, "", [`Idempotency-Key: ${"k".repeat(256)}`]), 400],
+  ["lines: an answer in HTML", ndjson(`${row}\n`, "", ["Accept: text/html"]), 406],
+  ["CSV: nothing", csv(""), 422],
+  ["CSV: a header alone", csv("a,b\n"), 422],
+  ["CSV: unknown columns", csv("a,b\n1,2\n"), 422],
+  ["CSV: a column twice", csv("Destination Port,Destination Port\n1,2\n"), 422],
+  ["CSV: an unended quote", csv('"Destination Port\n'), 422],
+  ["CSV: a formula", csv("=cmd|'/c calc'!A1\n1\n"), 422],
+  ["CSV: __proto__", csv("__proto__,constructor\n1,2\n"), 422],
+  ["CSV: 100,000 columns", csv(`${"a,".repeat(100_000)}a\n1\n`), 422],
+  ["CSV: for a tensor model", csv("a\n1\n", "", "/v1/models/echo-float32/batches"), 415],
+  ...["text/plain", "application/xml", "multipart/form-data; boundary=x", "application/octet-stream", ""].map(
+    (type): HostileRow => [`a batch as ${type || "nothing"}`, wire("POST", batchPath, { body: row, type }), 415],
+  ),
+];
