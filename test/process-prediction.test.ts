@@ -125,6 +125,7 @@ describe("processing a prediction's job", () => {
       ["noteLater", "id", expect.anything()],
       ["ended", "id"],
       ["write", "id", "token", "succeeded"],
+      ["finished", "succeeded"],
       ["release"],
     ]);
     expect(succeeded.blobs).toEqual(["drop"]);

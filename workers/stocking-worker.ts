@@ -70,6 +70,8 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     // A queue that is empty, paused or limited is BullMQ's own affair.
     if (first === undefined) return super.moveToActive(token, name);
     this.#stock.push(...rest);
+    // Whoever paused it in the meantime wants nothing more begun.
+    if (this.isPaused() || this.closing !== undefined) await this.#giveBack();
     this.#toStart = true;
     this.#nextDelayedAt = taken.nextDelayedAt;
     return super.nextJobFromJobData(first.json, first.id, token);
@@ -83,14 +85,22 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
       : super.nextJobFromJobData(next.json, next.id, next.token);
   }
 
-  /** Gives back what was taken and not started, then closes as BullMQ does. */
+  /** Pauses as BullMQ does, and gives back what was taken and not begun. */
+  override async pause(doNotWaitActive?: boolean): Promise<void> {
+    await super.pause(doNotWaitActive);
+    await this.#giveBack();
+  }
+
   override async close(force?: boolean): Promise<void> {
+    await this.#giveBack();
+    return super.close(force);
+  }
+
+  async #giveBack(): Promise<void> {
     const left = this.#stock;
     this.#stock = [];
-    if (left.length > 0) {
-      // What cannot be given back comes back by itself, when its lock has run out.
-      await giveBackJobs(this.#redis, this.#queue, left).catch((error: Error) => this.emit("error", error));
-    }
-    return super.close(force);
+    if (left.length === 0) return;
+    // What cannot be given back comes back by itself, when its lock has run out.
+    await giveBackJobs(this.#redis, this.#queue, left).catch((error: Error) => this.emit("error", error));
   }
 }
