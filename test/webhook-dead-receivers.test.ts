@@ -61,6 +61,7 @@ describe("many dead receivers", () => {
     }
   });
 
+  // A try that hangs holds its place for 10 s, so that is what being held up would take.
   test("ten thousand hosts that hang hold up no receiver that has answered before", async () => {
     const everywhere = await socketServer(() => undefined, "0.0.0.0");
     try {
@@ -73,9 +74,9 @@ describe("many dead receivers", () => {
       };
       const flood = Promise.all(Array.from({ length: 16 }, caller));
       await eventually(() => expect(everywhere.sockets.size).toBeGreaterThan(500), 30_000);
-      for (let i = 0; i < 5; i++) expect(await delayOf(healthy, `/amid-${i}`)).toBeLessThan(2000);
+      for (let i = 0; i < 5; i++) expect(await delayOf(healthy, `/amid-${i}`)).toBeLessThan(5000);
       await flood;
-      for (let i = 0; i < 20; i++) expect(await delayOf(healthy, `/after-${i}`)).toBeLessThan(2000);
+      for (let i = 0; i < 20; i++) expect(await delayOf(healthy, `/after-${i}`)).toBeLessThan(5000);
       expect(everywhere.sockets.size, "and they still hang").toBeGreaterThan(500);
     } finally {
       await everywhere.close();

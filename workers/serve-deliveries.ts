@@ -18,9 +18,10 @@ export interface ServingDeliveries {
 
 const lookForModelsEveryMs = 1000;
 /** A try that hangs holds its place for 10 s and costs a socket, so there are many. */
-const triesAtOnce = 1000;
 const strangersAtOnce = 800;
 const failingAtOnce = 200;
+/** However many of those hang, there is room for the others. */
+const triesAtOnce = strangersAtOnce + failingAtOnce + 400;
 const triesPerHost = 128;
 const jitter = 0.1;
 
