@@ -8,8 +8,8 @@ type RedisOptions = Omit<AnyRedisOptions, "replyMapping">;
 export type RedisClient = Redis | Cluster;
 
 /**
- * How a connection takes it when Redis is away: `hasty` (the API) fails a command within 1.5 s and never queues one,
- * for a queued command would be carried out after its caller was told that it failed; `patient` (workers,
+ * How a connection takes it when Redis is away: `hasty` (the API) fails a command within 1.5 s and neither queues nor
+ * repeats one, for it would be carried out after its caller was told that it failed, or twice; `patient` (workers,
  * subscriptions) waits and repeats until Redis is back.
  */
 export type Temper = "hasty" | "patient";
@@ -48,7 +48,7 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
     ...(target.tls && { tls: {} }),
     connectTimeout: 2000,
     keepAlive: 5000,
-    ...(temper === "hasty" ? { maxRetriesPerRequest: 1, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
+    ...(temper === "hasty" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
   };
   if (target.kind === "cluster") {
     return new Cluster(target.hosts, {

@@ -38,8 +38,10 @@ export async function stageChunk(
     .pexpire(lines, keepMs)
     .exec()
     .catch((fault: Error & { previousErrors?: Error[] }) => {
-      // Why a transaction was refused is said by the command that was.
-      throw fault.previousErrors?.[0] ?? fault;
+      // Why a transaction was refused is said by the command that was, or at its end.
+      const [refused = fault] = fault.previousErrors ?? [];
+      refused.message = refused.message.replace(/^EXECABORT Transaction discarded because of: /, "");
+      throw refused;
     });
   for (const [fault] of answers ?? []) if (fault !== null) throw fault;
 }
