@@ -1,5 +1,4 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Worker } from "bullmq";
@@ -34,16 +33,9 @@ export function createChunkConsumer(options: {
     (job, token) => options.process(job as ChunkJob, token as string),
     redis,
     {
-      connection: redis as never,
       prefix: keys.queuePrefix,
       autorun: false,
       concurrency: options.concurrency,
-      lockDuration: lockDurationMs,
-      stalledInterval: stalledIntervalMs,
-      maxStalledCount: Number.MAX_SAFE_INTEGER,
-      runRetryDelay: 500,
-      removeOnComplete: { count: keptJobs },
-      removeOnFail: { count: keptJobs },
     },
   );
   worker.on("error", (error) => log.warn("batch queue trouble", { queue: keys.batchQueueName, error }));

@@ -1,5 +1,4 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
@@ -54,17 +53,9 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
     (job, token) => options.process(job as PredictionBullJob, token as string),
     options.redis,
     {
-      connection: options.redis as never,
       prefix: options.keys.queuePrefix,
       autorun: false,
       concurrency: options.concurrency,
-      lockDuration: lockDurationMs,
-      stalledInterval: stalledIntervalMs,
-      // A job goes back as often as its worker dies; who is to blame is found out by what ran, not by counting this.
-      maxStalledCount: Number.MAX_SAFE_INTEGER,
-      runRetryDelay: 500,
-      removeOnComplete: { count: keptJobs },
-      removeOnFail: { count: keptJobs },
       settings: {
         backoffStrategy: (attemptsMade, _type, _error, job) =>
           (manifestOf(job as PredictionBullJob)?.backoff_ms ?? 1000) * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),

@@ -94,7 +94,6 @@ interface Taken {
   /** The input as it was given to a slot, once it was. */
   work: Pick<Work, "pack" | "rows" | "signature"> | null;
   startedAt: number | null;
-  rows: number;
   deaths: number;
   noted: Promise<void>;
 }
@@ -127,7 +126,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (!parsed.success) throw new UnrecoverableError(`unreadable job data: ${parsed.error.message}`);
     const data = parsed.data;
     const served = options.version(data.ver);
-    const begun = { job, id, token, data, work: null, startedAt: null, rows: 1, deaths: 0, noted: Promise.resolve() };
+    const begun = { job, id, token, data, work: null, startedAt: null, deaths: 0, noted: Promise.resolve() };
     if (served === undefined) {
       if (!(await options.isKnown(data.ver))) {
         const gone = { model: options.model, version: data.ver, digest: "", cacheTtlSeconds: 0 };
@@ -192,7 +191,6 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const signature = tensors?.map(({ dtype, shape }) => `${dtype}[${shape.slice(1)}]${shape.length}`).join() ?? "";
     const work = { pack, rows: tensors === null ? 1 : rowsOf(tensors), signature };
     taken.work = work;
-    taken.rows = work.rows;
     return dispatcher.submit({
       ...work,
       id,
@@ -302,7 +300,8 @@ export function processPrediction(options: ProcessPredictionOptions) {
     options.onFinished({ served, owner: data.o, status, timings, confidence, run });
     const { model, version } = served;
     metrics.predictions.inc({ model, version, status: end.status });
-    if (end.status !== "expired") options.tally(version, taken.rows, Date.now() - taken.job.timestamp, end.timings);
+    if (end.status !== "expired")
+      options.tally(version, work?.rows ?? 1, Date.now() - taken.job.timestamp, end.timings);
     if (end.timings !== null) {
       metrics.latency.observe({ model, stage: "queue" }, end.timings.queueMs / 1000);
       metrics.latency.observe({ model, stage: "inference" }, end.timings.inferenceMs / 1000);

@@ -1,6 +1,5 @@
 import type { WorkerConfig } from "@millrace/shared/config.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { modelKeys, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
@@ -68,15 +67,8 @@ export async function startDeliveries(options: {
       (job, token) => process(job as DeliveryJob, token as string),
       redis,
       {
-        connection: redis as never,
         prefix: keys.queuePrefix,
         concurrency: triesAtOnce,
-        lockDuration: lockDurationMs,
-        stalledInterval: stalledIntervalMs,
-        maxStalledCount: Number.MAX_SAFE_INTEGER,
-        runRetryDelay: 500,
-        removeOnComplete: { count: keptJobs },
-        removeOnFail: { count: keptJobs },
         settings: {
           backoffStrategy: (attemptsMade, _type, fault) => {
             const planned = (delays[attemptsMade - 1] ?? 0) * (1 + jitter * (Math.random() * 2 - 1));

@@ -1,4 +1,5 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
 import { type Processor, raw2NextJobData, Worker, type WorkerOptions } from "bullmq";
 import { completingBackend } from "./completing-backend.js";
@@ -17,9 +18,16 @@ interface Internals {
   updateDelays(limitDelay: number, delayUntil: number): void;
 }
 
-export interface StockingOptions extends WorkerOptions {
-  lockDuration: number;
-}
+/** How all our consumers hold, get back and show jobs, unless told otherwise. */
+const howJobsAreHeld = {
+  lockDuration: lockDurationMs,
+  stalledInterval: stalledIntervalMs,
+  // A job goes back as often as its worker dies; who is to blame is found out by what ran, not by counting this.
+  maxStalledCount: Number.MAX_SAFE_INTEGER,
+  runRetryDelay: 500,
+  removeOnComplete: { count: keptJobs },
+  removeOnFail: { count: keptJobs },
+};
 
 /** Jobs taken in one step at the most; what a worker can hold beyond that takes it a few steps. */
 const largestTake = 64;
@@ -43,12 +51,13 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     queue: string,
     process: Processor<unknown, R>,
     redis: RedisClient,
-    options: StockingOptions,
+    options: Partial<WorkerOptions>,
   ) {
-    super(name, process, options, completingBackend(redis, queue, options.lockDuration));
+    const held = { connection: redis as never, ...howJobsAreHeld, ...options };
+    super(name, process, held, completingBackend(redis, queue, held.lockDuration));
     this.#redis = redis;
     this.#queue = queue;
-    this.#lockMs = options.lockDuration;
+    this.#lockMs = held.lockDuration;
   }
 
   protected override async moveToActive(token: string, name?: string) {

@@ -21,18 +21,6 @@ export interface ChunkBuilder {
   end(): void;
 }
 
-/** For tabular models: rows of float32 numbers, which are written into `row` at `rowAt` and then added. */
-export interface TableBuilder extends ChunkBuilder {
-  readonly row: Float32Array;
-  readonly rowAt: number;
-  addRow(): void;
-}
-
-/** For other models: a tensor pack for each line. */
-export interface PacksBuilder extends ChunkBuilder {
-  addPack(pack: Buffer): void;
-}
-
 /** A fault costs what its text takes; many of them fill a chunk too. */
 const faultBytes = 150;
 
@@ -80,7 +68,8 @@ abstract class Builder implements ChunkBuilder {
   protected abstract takeBody(): { form: "table" | "packs"; body: readonly Uint8Array[] };
 }
 
-export class Table extends Builder implements TableBuilder {
+/** For tabular models: rows of float32 numbers, which are written into `row` at `rowAt` and then added. */
+export class Table extends Builder {
   readonly row: Float32Array;
   rowAt = 0;
   readonly #tensor: string;
@@ -111,7 +100,8 @@ export class Table extends Builder implements TableBuilder {
   }
 }
 
-export class Packs extends Builder implements PacksBuilder {
+/** For other models: a tensor pack for each line. */
+export class Packs extends Builder {
   #packs: Buffer[] = [];
 
   addPack(pack: Buffer): void {
