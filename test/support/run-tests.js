@@ -18,6 +18,12 @@ const { status } = spawnSync(
   { cwd: root, stdio: "inherit" },
 );
 
+const indented = (text) =>
+  text
+    .split("\n", 12)
+    .map((line) => `    ${line}`)
+    .join("\n");
+
 let results = { testResults: [] };
 try {
   results = JSON.parse(readFileSync(report, "utf8"));
@@ -35,6 +41,16 @@ for (const { fullName } of skipped) {
   const reason = listed[fullName];
   if (reason === undefined) unlisted += 1;
   process.stdout.write(`skipped: ${fullName}: ${reason ?? "NOT LISTED in test/skips.json"}\n`);
+}
+// Said here again, because what the tests printed themselves is far above.
+for (const { assertionResults, message, name } of results.testResults) {
+  const faults = assertionResults.filter(({ status }) => status === "failed");
+  for (const { failureMessages, fullName } of faults) {
+    process.stdout.write(`failed: ${name.slice(root.length)}: ${fullName}\n${indented(failureMessages.join("\n"))}\n`);
+  }
+  if (message !== "" && faults.length === 0) {
+    process.stdout.write(`failed: ${name.slice(root.length)}\n${indented(message)}\n`);
+  }
 }
 const passed = count(["passed"]);
 // A file that cannot even be read holds no test to count, so it counts as one.
