@@ -1,5 +1,6 @@
 import { type ErrorCode, ServiceError } from "@millrace/shared/errors.js";
 import type { Logger } from "@millrace/shared/log.js";
+import { refusalCode } from "@millrace/shared/redis-faults.js";
 import type { ErrorRequestHandler, Response } from "express";
 
 /** The one table from codes to statuses; a code without a row does not compile. */
@@ -140,7 +141,7 @@ function asServiceError(fault: unknown): ServiceError {
     return new ServiceError("malformed_request", "the request cannot be read");
   }
   if (isRedisFault(name, message)) {
-    return fullText.test(message)
+    return refusalCode(message) === "OOM"
       ? new ServiceError("redis_full", "there is no room for more work right now", {
           retryAfterSeconds: 5,
           cause: fault,
@@ -157,12 +158,17 @@ function asServiceError(fault: unknown): ServiceError {
   return new ServiceError("internal_error", "something went wrong here", { cause: fault });
 }
 
-const redisFaultNames = new Set(["ReplyError", "MaxRetriesPerRequestError", "AbortError", "ClusterAllFailedError"]);
-const fullText = /^(ReplyError: )?OOM/;
-const redisFaultTexts = /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE/;
+const redisFaultNames = new Set([
+  "MaxRetriesPerRequestError",
+  "AbortError",
+  "ClusterAllFailedError",
+  "NotReplicatedError",
+]);
+const redisFaultTexts =
+  /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE|Cluster isn't ready|Too many Cluster|Failed to refresh slots/;
 
 function isRedisFault(name: string | undefined, message: string): boolean {
-  // A script that fails by its own mistake is ours to mend; what the store refuses it (OOM, READONLY), the store's.
-  if (name === "ReplyError") return !/^ERR .*script:|ERR (wrong|syntax|unknown)|WRONGTYPE|NOSCRIPT/.test(message);
+  // A script that fails by its own mistake is ours to mend, not the store's.
+  if (name === "ReplyError") return refusalCode(message) !== null;
   return redisFaultNames.has(name ?? "") || redisFaultTexts.test(message);
 }
