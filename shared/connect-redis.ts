@@ -1,5 +1,6 @@
 import { type RedisOptions as AnyRedisOptions, Cluster, Redis } from "ioredis";
 import type { Logger } from "./log.js";
+import { refusalCode } from "./redis-faults.js";
 import type { RedisTarget } from "./redis-url.js";
 
 type RedisOptions = Omit<AnyRedisOptions, "replyMapping">;
@@ -10,13 +11,15 @@ export type RedisClient = Redis | Cluster;
 /**
  * How a connection takes it when Redis is away: `hasty` (the API) fails a command within 1.5 s and neither queues nor
  * repeats one, for it would be carried out after its caller was told that it failed, or twice; `patient` (workers,
- * subscriptions) waits and repeats until Redis is back.
+ * subscriptions) waits and repeats until Redis is back, or in a cluster for two seconds.
  */
 export type Temper = "hasty" | "patient";
 
 const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
 
 const commandTimeoutMs = 1500;
+/** After a node of a cluster was away, a patient command may never be answered; this is longer than any of them blocks. */
+const lostAfterMs = 15_000;
 const stallMs = 50;
 const graceMs = 200;
 
@@ -51,11 +54,19 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
     ...(temper === "hasty" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
   };
   if (target.kind === "cluster") {
-    return new Cluster(target.hosts, {
-      redisOptions: temper === "hasty" ? { ...shared, commandTimeout: commandTimeoutMs } : shared,
+    const cluster = new Cluster(target.hosts, {
+      redisOptions: { ...shared, commandTimeout: temper === "hasty" ? commandTimeoutMs : lostAfterMs },
       clusterRetryStrategy: reconnectDelayMs,
       enableOfflineQueue: temper === "patient",
+      // What was on its way when a node went away may have been done; a redirection never was.
+      // Even a patient one gives up in the end, because a blocking command that is repeated for ever gets lost.
+      ...(temper === "hasty" ? { retryDelayOnFailover: 0, maxRedirections: 8 } : { maxRedirections: 16 }),
     });
+    // A node is connected to when it is known, not when it is needed: a hasty command does not wait for that.
+    cluster.on("+node", (node: Redis) => {
+      if (node.status === "wait") node.connect().catch(() => undefined);
+    });
+    return cluster;
   }
   const Connection = temper === "hasty" ? HastyRedis : Redis;
   const options: RedisOptions = {
@@ -63,7 +74,7 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
     db: target.database,
     retryStrategy: reconnectDelayMs,
     // A master that was demoted answers READONLY; connecting anew finds the new one.
-    reconnectOnError: (error) => (error.message.startsWith("READONLY") ? 2 : false),
+    reconnectOnError: (error) => (refusalCode(error.message) === "READONLY" ? 2 : false),
   };
   if (target.kind === "sentinel") {
     return new Connection({
@@ -81,7 +92,14 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
 }
 
 /** Resolves when the connection can take commands; rejects with what went wrong last after `deadlineMs`. */
-export function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
+export async function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
+  const deadline = Date.now() + deadlineMs;
+  await ready(redis, deadlineMs);
+  if (!(redis instanceof Cluster)) return;
+  await Promise.all(redis.nodes("master").map((node) => ready(node, deadline - Date.now())));
+}
+
+function ready(redis: RedisClient, deadlineMs: number): Promise<void> {
   if (redis.status === "ready") return Promise.resolve();
   return new Promise((resolve, reject) => {
     let last: Error | undefined;

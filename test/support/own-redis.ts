@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { constants, copyFile, mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,10 +19,12 @@ export class OwnRedis {
   readonly #port: number;
   readonly #dataDir: string;
   readonly #program: string;
+  readonly #args: readonly string[];
   #child: ChildProcess | null = null;
   readonly #endWithMe = () => this.#child?.kill("SIGKILL");
 
-  private constructor(port: number, dataDir: string, program: string) {
+  private constructor(port: number, dataDir: string, program: string, args: readonly string[]) {
+    this.#args = args;
     this.#port = port;
     this.#dataDir = dataDir;
     this.#program = program;
@@ -30,11 +32,16 @@ export class OwnRedis {
     process.once("exit", this.#endWithMe);
   }
 
-  static async start(): Promise<OwnRedis> {
+  /** `args`: settings beside those of `deploy/redis.conf`, as on the command line. */
+  static async start(args: readonly string[] = []): Promise<OwnRedis> {
     const dataDir = await mkdtemp(join(tmpdir(), "millrace-own-redis-"));
-    const redis = new OwnRedis(await freePort(), dataDir, await programOnPath());
+    const redis = new OwnRedis(await freePort(), dataDir, await programOnPath(), args);
     await redis.resume();
     return redis;
+  }
+
+  get port(): number {
+    return this.#port;
   }
 
   get pid(): number {
@@ -52,8 +59,13 @@ export class OwnRedis {
 
   /** Starts it again and resolves when it has read its data and answers. */
   async resume(): Promise<void> {
-    const args = [configFile, "--port", `${this.#port}`, "--bind", "127.0.0.1", "--dir", this.#dataDir];
-    this.#child = spawn(this.#program, [...args, "--daemonize", "no"], { stdio: "ignore" });
+    // A copy, because a fail-over writes into the file.
+    const ownConfig = join(this.#dataDir, "redis.conf");
+    await copyFile(configFile, ownConfig, constants.COPYFILE_EXCL).catch((fault: NodeJS.ErrnoException) => {
+      if (fault.code !== "EEXIST") throw fault;
+    });
+    const args = [ownConfig, "--port", `${this.#port}`, "--bind", "127.0.0.1", "--dir", this.#dataDir];
+    this.#child = spawn(this.#program, [...args, "--daemonize", "no", ...this.#args], { stdio: "ignore" });
     const probe = openRedis(parseRedisUrl(this.url), "patient", "probe");
     probe.on("error", () => undefined);
     await whenReady(probe, 20_000).finally(() => probe.disconnect());
@@ -67,7 +79,14 @@ export class OwnRedis {
 }
 
 /** The server program that the product itself finds and starts. */
-async function programOnPath(): Promise<string> {
+export function programOnPath(): Promise<string> {
+  program ??= findProgram();
+  return program;
+}
+
+let program: Promise<string> | null = null;
+
+async function findProgram(): Promise<string> {
   const dataDir = await mkdtemp(join(tmpdir(), "millrace-find-redis-"));
   const found = await findRedis({ redisUrl: undefined, path: process.env.PATH, dataDir, say: () => undefined });
   const client = openRedis(parseRedisUrl(found.url), "patient", "probe");
@@ -85,11 +104,20 @@ async function programOnPath(): Promise<string> {
   }
 }
 
-function freePort(): Promise<number> {
+/** A port that is free, as is the one 10,000 above it, which a node of a cluster uses too. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = await portOf(0);
+    const sibling = port <= 55_535 ? await portOf(port + 10_000).catch(() => null) : null;
+    if (sibling !== null) return port;
+  }
+}
+
+function portOf(wanted: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
+    server.listen(wanted, "127.0.0.1", () => {
       const { port } = server.address() as { port: number };
       server.close(() => resolve(port));
     });
