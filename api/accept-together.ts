@@ -1,4 +1,4 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import { type Acceptance, type AcceptOutcome, acceptPredictions } from "@millrace/shared/scripts/accept.js";
 
@@ -17,13 +17,15 @@ export type Accept = (keys: ModelKeys, acceptance: Acceptance) => Promise<Accept
  * Accepts predictions; those of one model that come in the same turn of the event loop go to Redis as one step, which
  * saves it more than half of the work when many callers come at once.
  */
-export function acceptTogether(redis: RedisClient, settings: { maxDepth: number; resultTtlMs: number }): Accept {
+export function acceptTogether(confirmed: ConfirmedWrite, settings: { maxDepth: number; resultTtlMs: number }): Accept {
   const pending = new Map<string, { keys: ModelKeys; list: Pending[] }>();
 
   const flush = async (keys: ModelKeys, batch: readonly Pending[]) => {
     try {
       const acceptances = batch.map(({ acceptance }) => acceptance);
-      const outcomes = await acceptPredictions(redis, keys, acceptances, { nowMs: Date.now(), ...settings });
+      const outcomes = await confirmed(keys, (redis) =>
+        acceptPredictions(redis, keys, acceptances, { nowMs: Date.now(), ...settings }),
+      );
       for (const [i, { resolve }] of batch.entries()) resolve(outcomes[i] as AcceptOutcome);
     } catch (fault) {
       for (const { reject } of batch) reject(fault);

@@ -1,4 +1,5 @@
 import type { RedisFacts } from "@millrace/shared/check-redis.js";
+import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
@@ -64,6 +65,8 @@ export interface AppDependencies {
   maxFileBytes: number;
   maxTensorBytes: number;
   syncTimeoutMs: number;
+  /** Carries out what callers are told of as done. */
+  confirmed: ConfirmedWrite;
   accept: Accept;
   resultTtlSeconds: number;
   webhooksSigned: boolean;
@@ -102,7 +105,8 @@ export function createApp(deps: AppDependencies): Express {
     response.locals.openInference = true;
     next();
   });
-  const isWritable = createWriteProbe(deps.redis, `${deps.keyPrefix}:ready`);
+  const redisState = createWriteProbe(deps.confirmed, `${deps.keyPrefix}:{ready}`);
+  const isWritable = async () => (await redisState()) === "writable";
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
   app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
@@ -110,7 +114,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
   app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
   app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(operationRoutes({ ...deps, isWritable }));
+  app.use(operationRoutes({ ...deps, redisState }));
   app.use(pageRoutes({ version: deps.version }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));

@@ -1,3 +1,4 @@
+import { type ConfirmedWrite, confirmedByRedis } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { endFinish } from "@millrace/shared/end-finish.js";
 import { ServiceError } from "@millrace/shared/errors.js";
@@ -14,6 +15,7 @@ import type { Notices } from "./notices.js";
 
 export interface LookUpDependencies {
   redis: RedisClient;
+  confirmed: ConfirmedWrite;
   directory: ModelDirectory;
   notices: Notices;
   keyPrefix: string;
@@ -81,11 +83,15 @@ export async function endPrediction(
   result: StoredResult,
   started: boolean,
 ): Promise<FinishOutcome> {
-  const [outcome] = await finishPredictions(deps.redis, model.keys, [endFinish(id, data, by, result, started)], {
-    resultTtlSeconds: deps.resultTtlSeconds,
-    channelPrefix: noticeChannel(deps.keyPrefix, ""),
-    cancelChannel: cancelChannel(deps.keyPrefix),
-  });
+  // What expires would expire again; only a cancel is a promise.
+  const confirmed = by === "any" ? deps.confirmed : confirmedByRedis(deps.redis);
+  const [outcome] = await confirmed(model.keys, (redis) =>
+    finishPredictions(redis, model.keys, [endFinish(id, data, by, result, started)], {
+      resultTtlSeconds: deps.resultTtlSeconds,
+      channelPrefix: noticeChannel(deps.keyPrefix, ""),
+      cancelChannel: cancelChannel(deps.keyPrefix),
+    }),
+  );
   if (outcome === "written") {
     deps.statistics.ended({ model: model.name, owner: data.o, version: data.ver }, result.status);
   }

@@ -4,7 +4,8 @@ import { createRequire } from "node:module";
 import type { AddressInfo, Socket } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
-import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redis.js";
+import { confirmedByRedis, confirmedByReplicas } from "@millrace/shared/confirm-writes.js";
+import { closeRedis, openRedis, watchRedis, whenReady } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
@@ -48,6 +49,15 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     releasers.add(() => closeRedis(subscriber));
     watchRedis(redis, log);
     subscriber.on("error", () => undefined);
+
+    const writer =
+      config.durability === "replica" ? openRedis(config.redis, "hasty", `millrace-writes-${apiId}`) : null;
+    if (writer !== null) {
+      releasers.add(() => closeRedis(writer));
+      writer.on("error", () => undefined);
+      await whenReady(writer, redisDeadlineMs).catch(() => undefined);
+    }
+    const confirmed = writer === null ? confirmedByRedis(redis) : confirmedByReplicas(writer);
 
     const facts = await checkRedis(redis, redisDeadlineMs, config.durability);
     for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
@@ -112,7 +122,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       maxFileBytes: config.maxFileBytes,
       maxTensorBytes: config.maxTensorBytes,
       syncTimeoutMs: config.syncTimeoutMs,
-      accept: acceptTogether(redis, {
+      confirmed,
+      accept: acceptTogether(confirmed, {
         maxDepth: config.maxQueueDepth,
         resultTtlMs: config.resultTtlSeconds * 1000,
       }),

@@ -186,14 +186,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
         if (tensors !== undefined) result.tensors = tensors;
         if (form !== undefined) result.form = form;
         const { resultTtlSeconds } = deps;
-        const kept = await acceptCached(deps.redis, model.keys, {
-          id,
-          result,
-          nowMs,
-          resultTtlSeconds,
-          idempotency,
-          followerJson,
-        });
+        const acceptance = { id, result, nowMs, resultTtlSeconds, idempotency, followerJson };
+        const kept = await deps.confirmed(model.keys, (redis) => acceptCached(redis, model.keys, acceptance));
         if (kept.kind === "mismatch") throw mismatch();
         if (kept.kind === "replayed") return await standing(deps, owner, decodeReplayed(kept.id), true);
         deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);

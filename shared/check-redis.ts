@@ -1,11 +1,14 @@
-import { Cluster } from "ioredis";
+import { Cluster, type Redis } from "ioredis";
 import { type RedisClient, whenReady } from "./connect-redis.js";
 
 /** What Redis is and what it promises of a command that it has acknowledged. */
 export interface RedisFacts {
   version: string;
-  /** `fsync`: on disk; `everysec`: on disk within a second; `none`: gone when Redis is killed; `unknown`: not told. */
-  durability: "fsync" | "everysec" | "none" | "unknown";
+  /**
+   * `replica`: held by a replica too; `fsync`: on disk; `everysec`: on disk within a second; `none`: gone when Redis is
+   * killed; `unknown`: not told. Of several masters, what the weakest one promises.
+   */
+  durability: "replica" | "fsync" | "everysec" | "none" | "unknown";
   maxmemoryPolicy: string;
   /** What an operator should know before the first job; empty when all is well. */
   warnings: string[];
@@ -31,21 +34,29 @@ export async function checkRedis(redis: RedisClient, deadlineMs: number, promise
   } catch (fault) {
     throw new RedisUnusableError(`Redis is not reachable (waited ${deadlineMs} ms); see REDIS_URL`, fault);
   }
-  const info = parseInfo(await anyNode(redis).info());
+  const masters = redis instanceof Cluster ? redis.nodes("master") : [redis];
+  const infos = await Promise.all(masters.map(async (node) => parseInfo(await node.info())));
+  const [info] = infos as [Map<string, string>];
   const version = info.get("redis_version") ?? "0";
   const [major = 0, minor = 0] = version.split(".").map(Number);
   if (major < oldestVersion[0] || (major === oldestVersion[0] && minor < oldestVersion[1])) {
     throw new RedisUnusableError(`Redis ${version} is too old: 6.2 or later is needed`);
   }
   const warnings: string[] = [];
-  const maxmemoryPolicy = info.get("maxmemory_policy") ?? "unknown";
+  const policies = infos.map((each) => each.get("maxmemory_policy") ?? "unknown");
+  const maxmemoryPolicy = policies.find((policy) => policy !== "noeviction") ?? "noeviction";
   if (maxmemoryPolicy !== "noeviction") {
     warnings.push(
       `maxmemory-policy is ${maxmemoryPolicy}: when memory runs out, Redis will drop waiting predictions and results ` +
         "without a word; set noeviction",
     );
   }
-  const durability = await readDurability(redis, info);
+  const levels = await Promise.all(masters.map((node, i) => readDurability(node, infos[i] as Map<string, string>)));
+  const durability = weakestFirst.find((level) => levels.includes(level)) ?? "unknown";
+  if (promised === "replica") {
+    await Promise.all(masters.map((node) => expectReplica(node)));
+    return { version, durability: "replica", maxmemoryPolicy, warnings };
+  }
   if (durability === "none") {
     warnings.push("nothing is persisted: when Redis dies, every accepted prediction is lost; set appendonly yes");
   }
@@ -55,10 +66,23 @@ export async function checkRedis(redis: RedisClient, deadlineMs: number, promise
   return { version, durability, maxmemoryPolicy, warnings };
 }
 
-async function readDurability(redis: RedisClient, info: Map<string, string>): Promise<RedisFacts["durability"]> {
+const weakestFirst = ["none", "unknown", "everysec", "fsync"] as const;
+
+/** How long a replica may take to say that it has a write, at the start. */
+const replicaTimeoutMs = 1000;
+
+/** Throws a RedisUnusableError unless a replica of this master says that it has a write. */
+async function expectReplica(node: Redis): Promise<void> {
+  const replicas = await node.wait(1, replicaTimeoutMs);
+  if (replicas < 1) {
+    throw new RedisUnusableError("DURABILITY=replica is promised, but a master has no replica that answers");
+  }
+}
+
+async function readDurability(redis: Redis, info: Map<string, string>): Promise<(typeof weakestFirst)[number]> {
   if (info.get("aof_enabled") !== "1") return "none";
   try {
-    const [, policy] = (await anyNode(redis).config("GET", "appendfsync")) as [string, string];
+    const [, policy] = (await redis.config("GET", "appendfsync")) as [string, string];
     if (policy === "always") return "fsync";
     return policy === "everysec" ? "everysec" : "none";
   } catch {
@@ -66,8 +90,6 @@ async function readDurability(redis: RedisClient, info: Map<string, string>): Pr
     return "unknown";
   }
 }
-
-const anyNode = (redis: RedisClient) => (redis instanceof Cluster ? (redis.nodes("master")[0] ?? redis) : redis);
 
 const parseInfo = (text: string): Map<string, string> =>
   new Map(

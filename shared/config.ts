@@ -56,7 +56,7 @@ const commonSettings = {
   SHUTDOWN_GRACE_SECONDS: whole(0, 3600, 30),
   RESULT_TTL_SECONDS: whole(1, 365 * 86_400, 86_400),
   OTEL_EXPORTER_OTLP_ENDPOINT: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
-  DURABILITY: z.enum(["fsync", "everysec"], { error: "must be fsync or everysec in this release" }).optional(),
+  DURABILITY: z.enum(["fsync", "everysec", "replica"], { error: "must be fsync, everysec or replica" }).optional(),
 };
 
 const webhookSecret = z
@@ -164,6 +164,11 @@ const workerSettings = z.object({
     .transform((text) => text.split(",").map((role) => role.trim()))
     .pipe(z.array(z.enum(["inference", "webhooks"], { error: "must be inference, webhooks or both" })).min(1)),
   WORKER_SLOTS: whole(1, 1024, availableParallelism()),
+  SLOT_MAX_RSS_MB: z
+    .string()
+    .regex(/^[1-9]\d{0,7}$/, "must be a whole number of MiB, or not set")
+    .transform(Number)
+    .optional(),
   WORKER_PORT: z
     .string()
     .refine((text) => text === "off" || (/^\d{1,5}$/.test(text) && Number(text) <= 65_535), "must be a port or off")
@@ -184,7 +189,7 @@ export interface CommonConfig {
   logLevel: string;
   shutdownGraceMs: number;
   resultTtlSeconds: number;
-  durability: "fsync" | "everysec" | undefined;
+  durability: "fsync" | "everysec" | "replica" | undefined;
   /** Base URL of an OTLP collector; undefined: no traces. */
   tracesTo: string | undefined;
 }
@@ -238,6 +243,8 @@ export interface WorkerConfig extends CommonConfig {
   /** Globs of model names; `*` stands for any characters. */
   modelGlobs: string[];
   slots: number;
+  /** Memory above which an inference process is replaced; undefined: none. */
+  slotMaxRssBytes: number | undefined;
   /** Where the worker's own endpoints listen: undefined tries 3001 and then any free port. */
   port: number | "off" | undefined;
   /** All that inference processes see of the environment: no address and no secret. */
@@ -304,6 +311,7 @@ export function readWorkerConfig(environment: Environment): WorkerConfig {
       .map((glob) => glob.trim())
       .filter(Boolean),
     slots: settings.WORKER_SLOTS,
+    slotMaxRssBytes: settings.SLOT_MAX_RSS_MB === undefined ? undefined : settings.SLOT_MAX_RSS_MB * MiB,
     port: port === undefined || port === "off" ? port : Number(port),
     slotEnvironment: {
       ...Object.fromEntries(

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { awaitPrediction } from "@millrace/api/await-prediction.js";
 import { ModelDirectory } from "@millrace/api/model-directory.js";
 import { Notices } from "@millrace/api/notices.js";
+import { confirmedByRedis } from "@millrace/shared/confirm-writes.js";
 import { openRedis } from "@millrace/shared/connect-redis.js";
 import { modelKeys } from "@millrace/shared/keys.js";
 import { openLog } from "@millrace/shared/log.js";
@@ -130,7 +131,9 @@ describe("waiting and polling", () => {
       await notices.start();
       const log = openLog("api", "error");
       const statistics = new StatisticsCounter(redis, stack.prefix, log);
-      const deps = { redis, directory, notices, keyPrefix: stack.prefix, resultTtlSeconds: 60, statistics, log };
+      const confirmed = confirmedByRedis(redis);
+      const settings = { keyPrefix: stack.prefix, resultTtlSeconds: 60 };
+      const deps = { redis, confirmed, directory, notices, statistics, log, ...settings };
       const { id } = await stack.submit("slow", { x: [[1000]] });
       const gone = new AbortController();
       const waits = [1, 2, 3].map(() => awaitPrediction(deps, "alice", id, 30_000, gone.signal));

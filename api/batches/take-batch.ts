@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { batchFrame } from "@millrace/shared/batch.js";
+import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf, newId } from "@millrace/shared/keys.js";
@@ -19,6 +20,7 @@ import { type ChunkStage, stageChunks } from "./stage-chunks.js";
 
 export interface TakeBatchDependencies extends FollowerDependencies {
   redis: RedisClient;
+  confirmed: ConfirmedWrite;
   metrics: ApiMetrics;
   log: Logger;
   maxBodyBytes: number;
@@ -226,7 +228,7 @@ async function commit(
   const { announcement } = versionOf(model, version);
   const { output } = announcement.manifest;
   const modelDigest = announcement.digest;
-  const outcome = await commitBatch(deps.redis, model.keys, {
+  const commit = {
     id,
     owner,
     nowMs: Date.now(),
@@ -244,7 +246,8 @@ async function commit(
       ...batchFrame({ id, model: model.name, version, modelDigest, metadata: options.metadata, retryOf: null }),
       ...(output.head === "classifier" && { labels: JSON.stringify(output.labels) }),
     },
-  });
+  };
+  const outcome = await deps.confirmed(model.keys, (redis) => commitBatch(redis, model.keys, commit));
   if (outcome.kind === "mismatch") {
     throw new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body");
   }

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { batchFrame, batchJson } from "@millrace/shared/batch.js";
+import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { newId, noticeChannel } from "@millrace/shared/keys.js";
 import { cancelBatch, commitBatch, dropStaged, stageFailed } from "@millrace/shared/scripts/batches.js";
@@ -15,6 +16,7 @@ import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 
 interface BatchDependencies extends OwnBatchDependencies {
+  confirmed: ConfirmedWrite;
   keyPrefix: string;
   resultTtlSeconds: number;
   uploadKeepMs: number;
@@ -74,7 +76,8 @@ export function batchRoutes(deps: BatchDependencies): Router {
           resultTtlMs: deps.resultTtlSeconds * 1000,
           channelPrefix: noticeChannel(deps.keyPrefix, ""),
         };
-        const json = batch.json === null ? await cancelBatch(deps.redis, model.keys, id, settings) : null;
+        const cancel = () => deps.confirmed(model.keys, (redis) => cancelBatch(redis, model.keys, id, settings));
+        const json = batch.json === null ? await cancel() : null;
         if (json === null) throw new ServiceError("state_conflict", "it is final already");
         sendJson(response, 200, json);
       },
@@ -123,7 +126,7 @@ async function retryBatch(
     model_digest: string;
   };
   const { version } = batch;
-  const { kind } = await commitBatch(deps.redis, keys, {
+  const commit = {
     id: next,
     owner,
     nowMs: Date.now(),
@@ -138,7 +141,8 @@ async function retryBatch(
       ...batchFrame({ id: next, model: model.name, version, modelDigest, metadata, retryOf: id }),
       ...(batch.labels !== null && { labels: JSON.stringify(batch.labels) }),
     },
-  });
+  };
+  const { kind } = await deps.confirmed(keys, (redis) => commitBatch(redis, keys, commit));
   if (kind === "accepted" && lines > 0) return next;
   await dropStaged(deps.redis, keys, next);
   throw new ServiceError("batch_not_found", "its inputs are not kept any more");

@@ -59,7 +59,7 @@ export function deliveryRoutes(
         if (model === null) throw unknownDelivery();
         const delivery = await readDelivery(deps.redis, model.keys, id);
         if (delivery?.owner !== owner) throw unknownDelivery();
-        const outcome = await redeliver(deps.redis, model.keys, delivery, owner);
+        const outcome = await deps.confirmed(model.keys, (redis) => redeliver(redis, model.keys, delivery, owner));
         if (outcome === "unknown") throw unknownDelivery();
         if (outcome === "pending") throw new ServiceError("state_conflict", "it is still on its way");
         const now = (await readDelivery(deps.redis, model.keys, id)) ?? delivery;

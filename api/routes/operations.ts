@@ -5,8 +5,12 @@ import type { ApiMetrics } from "../metrics.js";
 import type { ModelDirectory } from "../model-directory.js";
 import { sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
+import type { RedisState } from "../write-probe.js";
 
 const promises: Record<RedisFacts["durability"], string> = {
+  replica:
+    "an accepted prediction is in the memory of the master and of a replica before it is acknowledged; it survives the " +
+    "loss of either, and a fail-over to a replica that has it; this is no consensus",
   fsync: "an accepted prediction is on disk before it is acknowledged",
   everysec: "an accepted prediction is on disk within a second; a power cut loses the last second",
   none: "nothing is kept on disk: when Redis dies, accepted predictions are lost",
@@ -15,7 +19,7 @@ const promises: Record<RedisFacts["durability"], string> = {
 
 /** `/health`, `/ready`, `/metrics`, `/schemas/model.json`: all that needs no key. */
 export function operationRoutes(deps: {
-  isWritable(): Promise<boolean>;
+  redisState(): Promise<RedisState>;
   facts: RedisFacts;
   directory: ModelDirectory;
   metrics: ApiMetrics;
@@ -41,13 +45,13 @@ export function operationRoutes(deps: {
   resource(router, "/ready", {
     get: [
       async (_request, response) => {
-        const writable = await deps.isWritable();
-        const ready = writable && !deps.stopping();
+        const redis = await deps.redisState();
+        const ready = redis === "writable" && !deps.stopping();
         const { durability, warnings } = deps.facts;
         if (!ready) response.setHeader("Retry-After", "1");
         const body = {
           status: ready ? "ready" : "not_ready",
-          redis: writable ? "writable" : "unavailable",
+          redis,
           stopping: deps.stopping(),
           durability,
           promise: promises[durability],

@@ -1,0 +1,105 @@
+import { Cluster, Command, type Redis } from "ioredis";
+import type { RedisClient } from "./connect-redis.js";
+import type { ModelKeys } from "./keys.js";
+
+/** Carries out a write of one model on the connection that it is given, and resolves once the write is as durable as promised. */
+export type ConfirmedWrite = <T>(
+  keys: Pick<ModelKeys, "base">,
+  write: (redis: RedisClient) => Promise<T>,
+) => Promise<T>;
+
+/** Redis did the write, but no replica has said that it has it too: its fate is unknown. */
+export class NotReplicatedError extends Error {
+  constructor(detail: string) {
+    super(`the write is not confirmed: ${detail}`);
+    this.name = "NotReplicatedError";
+  }
+}
+
+/** For Redis that makes its promise by itself, on its disk. */
+export const confirmedByRedis =
+  (redis: RedisClient): ConfirmedWrite =>
+  (_keys, write) =>
+    write(redis);
+
+const replicasAsked = 1;
+const replicaTimeoutMs = 1000;
+
+/**
+ * For `DURABILITY=replica`: a write counts once a replica of the very master that did it has it in memory. One `WAIT` is
+ * for all writes that were answered before it. It must go over the connection that the write went over, unbroken:
+ * after a fail-over the new master would answer for a write that it has never seen. The connection must be a hasty one, which
+ * repeats nothing on another, and one of its own, because whoever comes after a `WAIT` waits too.
+ */
+export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
+  const lines = new WeakMap<Redis, Line>();
+  const lineOf = (node: Redis): Line => {
+    let line = lines.get(node);
+    if (line === undefined) {
+      line = createLine(node);
+      lines.set(node, line);
+    }
+    return line;
+  };
+  return async (keys, write) => {
+    const key = `${keys.base}/confirmed`;
+    const node = redis instanceof Cluster ? await nodeOfKey(redis, key) : redis;
+    const line = lineOf(node);
+    const { breaks } = line;
+    const outcome = await write(node);
+    await line.confirm(breaks, key);
+    return outcome;
+  };
+}
+
+/** A connection to one master, and how often it broke. */
+interface Line {
+  readonly breaks: number;
+  /** Resolves when a replica has all that was written before, over a connection that has not broken since. */
+  confirm(breaksBefore: number, key: string): Promise<void>;
+}
+
+function createLine(node: Redis): Line {
+  let breaks = 0;
+  node.on("close", () => {
+    breaks += 1;
+  });
+  let asking: Promise<unknown> = Promise.resolve();
+  let next: Promise<{ breaks: number; replicas: number }> | null = null;
+
+  const ask = async (key: string) => {
+    await asking;
+    next = null;
+    const asked = breaks;
+    // A write of its own, so that it is for all that the master has, also what others wrote and these only found.
+    const answers = Promise.all([node.set(key, "1", "PX", 60_000), node.wait(replicasAsked, replicaTimeoutMs)]);
+    asking = answers.catch(() => undefined);
+    const [, replicas] = await answers;
+    return { breaks: asked, replicas };
+  };
+  return {
+    get breaks() {
+      return breaks;
+    },
+    async confirm(breaksBefore, key) {
+      next ??= ask(key);
+      const { breaks: asked, replicas } = await next;
+      if (asked !== breaksBefore) throw new NotReplicatedError("the connection broke in between");
+      if (replicas < replicasAsked) throw new NotReplicatedError("no replica has it yet");
+    },
+  };
+}
+
+/** The connection to the node that has a key; a command through the cluster finds it where it has moved. */
+async function nodeOfKey(cluster: Cluster, key: string): Promise<Redis> {
+  const known = () => {
+    const address = cluster.slots[new Command("get", [key]).getSlot() as number]?.[0];
+    return cluster.nodes("master").find(({ options }) => `${options.host}:${options.port}` === address);
+  };
+  const node = known();
+  if (node?.status === "ready") return node;
+  await cluster.exists(key);
+  const found = known();
+  if (found === undefined) throw new NotReplicatedError("the node is not known");
+  return found;
+}
