@@ -1,7 +1,7 @@
 const codes =
   "OOM|READONLY|NOREPLICAS|MISCONF|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|BUSY|NOAUTH|WRONGPASS|NOPERM";
-/** Redis 6.2 puts what a script's command was refused for behind words of its own, later ones in front. */
-const refusal = new RegExp(`(?:^|: -)(${codes})\\b`);
+/** Redis 6.2 puts what a script's command was refused for behind words of its own, later ones in front; so do all for a transaction. */
+const refusal = new RegExp(`(?:^|: -|because of: )(${codes})\\b`);
 
 /**
  * The code by which Redis refuses a command for a reason that is the store's, as a script's or a command's error has it;

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { modelKeys } from "@millrace/shared/keys.js";
+import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { OwnRedis } from "./support/own-redis.js";
@@ -100,14 +101,7 @@ describe("Redis away", () => {
     expect(refusals.length).toBeGreaterThan(0);
     expect(new Set(refusals.map(({ status }) => status))).toEqual(new Set([503]));
 
-    const entries = [...accepted];
-    for (let i = 0; i < entries.length; i += 64) {
-      const part = entries.slice(i, i + 64);
-      const finals = await Promise.all(part.map(([id]) => stack.final(id)));
-      expect(finals.map(({ output, status }) => [status, output])).toEqual(
-        part.map(([, row]) => ["succeeded", { y: [row] }]),
-      );
-    }
+    await expectAllSucceeded(accepted);
     expect(worker.child.exitCode).toBeNull();
     await eventually(async () => {
       expect((await readiness(worker)).ready).toBe(true);
@@ -147,4 +141,87 @@ describe("Redis away", () => {
     });
     await eventually(async () => expect((await stack.get("/ready", { as: null })).status).toBe(200));
   });
+
+  /** Holds every prediction of a load to its own result. */
+  async function expectAllSucceeded(accepted: ReadonlyMap<string, number[]>): Promise<void> {
+    const entries = [...accepted];
+    for (let i = 0; i < entries.length; i += 64) {
+      const part = entries.slice(i, i + 64);
+      const finals = await Promise.all(part.map(([id]) => stack.final(id)));
+      expect(finals.map(({ output, status }) => [status, output])).toEqual(
+        part.map(([, row]) => ["succeeded", { y: [row] }]),
+      );
+    }
+  }
+
+  test("connections that are killed under load, those of subscriptions too, cost nothing that was accepted", async () => {
+    await untilReady();
+    const admin = stack.redis as Redis;
+    const { accepted, refusals, stop } = load(12);
+    for (let round = 1; round <= 5; round++) {
+      const before = accepted.size;
+      await eventually(() => expect(accepted.size).toBeGreaterThan(before + 60));
+      await admin.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await admin.call("CLIENT", "KILL", "TYPE", "pubsub");
+    }
+    await untilReady();
+    const before = accepted.size;
+    await eventually(() => expect(accepted.size).toBeGreaterThan(before + 100));
+    await stop();
+    expect(refusals.filter(({ status }) => status !== 503)).toEqual([]);
+    await expectAllSucceeded(accepted);
+    // Looking again comes only after 20 s: notices are heard again.
+    expect((await stack.predict("slow", { x: [[500]] })).body.timings.total_ms).toBeLessThan(15_000);
+  }, 90_000);
+
+  test("a pause of 10 s is refused through and recovered from, and costs nothing that was accepted", async () => {
+    await untilReady();
+    const { accepted, refusals, stop } = load(12);
+    await eventually(() => expect(accepted.size).toBeGreaterThan(100));
+    const pausedAt = performance.now();
+    await (stack.redis as Redis).call("CLIENT", "PAUSE", "10000", "ALL");
+    await delay(300);
+    await expectQuickRefusals();
+    const before = accepted.size;
+    await eventually(() => expect(accepted.size).toBeGreaterThan(before + 100), 40_000);
+    expect(performance.now() - pausedAt).toBeGreaterThan(9000);
+    await stop();
+    expect(refusals.filter(({ status }) => status !== 503)).toEqual([]);
+    await expectAllSucceeded(accepted);
+  }, 90_000);
+
+  test("with its memory used up Redis takes nothing new, keeps nothing by halves, and workers go on draining", async () => {
+    await untilReady();
+    const admin = stack.redis as Redis;
+    const webhook = { url: "https://example.com/hook" };
+    const waiting = await Promise.all(Array.from({ length: 120 }, (_, i) => stack.submit("slow", { x: [[i % 50]] })));
+    await admin.config("SET", "maxmemory", "1mb");
+    try {
+      const before = (await admin.keys(`${modelKeys(stack.prefix, model).base}*`)).sort();
+      const rows = Array.from({ length: 3000 }, () => ({ x: [[1, 1, 1]] }));
+      const refused = await Promise.all([
+        stack.post(path, { input: { x: [[4, 4, 4]] } }, { headers: { "idempotency-key": "full" } }),
+        stack.post(path, { input: { x: [[5, 5, 5]] }, priority: 3 }),
+        stack.post(path, { input: { x: [[6, 6, 6]] }, delay_ms: 5000 }, { headers: { prefer: "wait=5" } }),
+        stack.post(`/v1/models/${model}/batches`, { inputs: rows }),
+      ]);
+      for (const { body, headers, status } of refused) {
+        expect([status, body.code], JSON.stringify(body)).toEqual([503, "redis_full"]);
+        expect(Number(headers.get("retry-after"))).toBeGreaterThan(0);
+      }
+      expect((await stack.post(path, { input: { x: [[7, 7, 7]] }, webhook })).status).toBeGreaterThanOrEqual(400);
+      const ready = await stack.get("/ready", { as: null });
+      expect([ready.status, ready.body.redis]).toEqual([503, "full"]);
+      expect((await admin.keys(`${modelKeys(stack.prefix, model).base}*`)).sort()).toEqual(before);
+      const finals = await Promise.all(waiting.map(({ id }) => stack.final(id)));
+      expect(finals.filter(({ attempts, status }) => status !== "succeeded" || attempts !== 1)).toEqual([]);
+      expect((await stack.get("/v1/models/slow")).body.workers_alive).toBeGreaterThan(0);
+      const [worker] = stack.workers as [TestStack["workers"][number]];
+      expect((await readiness(worker)).ready).toBe(true);
+    } finally {
+      await admin.config("SET", "maxmemory", "0");
+    }
+    const answer = await stack.predict(model, { x: [[4, 4, 4]] }, {}, { headers: { "idempotency-key": "full-2" } });
+    expect([answer.status, answer.body.status]).toEqual([200, "succeeded"]);
+  }, 90_000);
 });

@@ -6,6 +6,7 @@ import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
 import { StatisticsCounter } from "@millrace/shared/statistics.js";
+import { drainWhenFull } from "./drain-when-full.js";
 import { expireOverdue } from "./expire-overdue.js";
 import { createWorkerMetrics } from "./metrics.js";
 import { startOperationsServer } from "./operations-server.js";
@@ -44,6 +45,7 @@ export async function startWorker(
     releasers.add(() => lag.close());
     const redis = openRedis(config.redis, "patient", `millrace-worker-${workerId}`);
     releasers.add(() => closeRedis(redis));
+    drainWhenFull(redis);
     const connection = watchRedis(redis, log);
     const redisChecked = checkRedis(redis, redisDeadlineMs, config.durability).then(({ warnings }) => {
       for (const warning of warnings) log.warn(`redis: ${warning}`);

@@ -40,7 +40,25 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return {'new'}
 `;
 
-const announceScript: Script = { name: "millraceAnnounce", lua: announceLua };
+const announceScript: Script = { name: "millraceAnnounce", lua: announceLua, whenFull: true };
+
+/** KEYS: registry. ARGV: model, 1 where its announcements have changed. It is done when Redis is full, as `script.ts` has it. */
+const registerScript: Script = {
+  name: "millraceRegister",
+  lua: `
+redis.call('HDEL', KEYS[1], '')
+if ARGV[2] == '1' or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
+return 1`,
+};
+
+/** KEYS: beats or leaving. ARGV: long silent before (ms), then until when it lives (ms) and the member in turn. */
+const beatScript: Script = {
+  name: "millraceBeat",
+  whenFull: true,
+  lua: `
+if #ARGV > 1 then redis.call('ZADD', KEYS[1], unpack(ARGV, 2)) end
+return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])`,
+};
 
 /** Tells every API, for good, of a version that this worker serves; resolves to the digest that stands against it. */
 export async function announceVersion(
@@ -60,8 +78,7 @@ export async function announceVersion(
   )) as [string, string?];
   if (outcome === "conflict") return { announced: false, servedDigest: servedDigest as string };
   // The registry is in a slot of its own, so it cannot be part of the step; a worker that dies here says it again.
-  if (outcome === "new") await bumpRevision(redis, prefix, model);
-  else await redis.hsetnx(registryKey(prefix), model, 1);
+  await runScript(redis, registerScript, [registryKey(prefix)], [model, outcome === "new" ? 1 : 0]);
   return { announced: true };
 }
 
@@ -130,8 +147,7 @@ export async function beat(
     [keys.leaving, leaving],
   ] as const) {
     const members = versions.flatMap((version) => [now + beatTtlMs, `${worker}|${version}`]);
-    if (members.length > 0) await redis.zadd(key, ...members);
-    await redis.zremrangebyscore(key, "-inf", now - 60_000);
+    await runScript(redis, beatScript, [key], [now - 60_000, ...members]);
   }
 }
 

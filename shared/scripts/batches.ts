@@ -38,10 +38,8 @@ export async function stageChunk(
     .pexpire(lines, keepMs)
     .exec()
     .catch((fault: Error & { previousErrors?: Error[] }) => {
-      // Why a transaction was refused is said by the command that was, or at its end.
-      const [refused = fault] = fault.previousErrors ?? [];
-      refused.message = refused.message.replace(/^EXECABORT Transaction discarded because of: /, "");
-      throw refused;
+      // That the whole was given up says less than what was refused first.
+      throw fault.previousErrors?.[0] ?? fault;
     });
   for (const [fault] of answers ?? []) if (fault !== null) throw fault;
 }
@@ -171,6 +169,7 @@ export async function commitBatch(
 /** KEYS: batch, results, running, deaths. ARGV: chunk number, now (ms), job id. */
 const takeScript: Script = {
   name: "millraceTakeChunk",
+  whenFull: true,
   lua: `
 local batch = redis.call('HMGET', KEYS[1], 'owner', 'json', 'started', 'version')
 if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
@@ -252,6 +251,7 @@ end
  */
 const finishScript: Script = {
   name: "millraceFinishChunk",
+  whenFull: true,
   lua: `
 ${bullAddLua}
 ${deliverLua}
@@ -332,6 +332,7 @@ export async function finishChunk(
 /** KEYS: batch. ARGV: id, now (ms), key base, result time (ms), webhook queue prefix, channel prefix, webhook body up to its data. */
 const cancelScript: Script = {
   name: "millraceCancelBatch",
+  whenFull: true,
   lua: `
 ${bullAddLua}
 ${deliverLua}

@@ -122,7 +122,7 @@ end
 return answers
 `;
 
-const script: Script = { name: "millraceComplete", lua };
+const script: Script = { name: "millraceComplete", whenFull: true, lua };
 
 export interface Completion {
   id: string;
@@ -154,6 +154,7 @@ export async function completeJobs(
 /** KEYS: wait. ARGV: queue prefix, now (ms), lock (ms), lock token, jobs. Returns the jobs, and when the next delayed one is due (ms). */
 const takeScript: Script = {
   name: "millraceTake",
+  whenFull: true,
   lua: `${takeLua}
 local tokens = {}
 for k = 1, tonumber(ARGV[5]) do tokens[k] = ARGV[4] end
@@ -178,6 +179,7 @@ export async function takeJobs(
 /** KEYS: wait. ARGV: queue prefix, then id and lock token of each job. */
 const giveBackScript: Script = {
   name: "millraceGiveBack",
+  whenFull: true,
   lua: `
 local queue = ARGV[1]
 for i = #ARGV - 1, 2, -2 do

@@ -59,6 +59,7 @@ end
 
 const startedScript: Script = {
   name: "millraceStarted",
+  whenFull: true,
   lua: `${bullAddLua}${deliverLua}
 local interest = redis.call('LRANGE', ARGV[1] .. '/interest:' .. ARGV[3], 0, -1)
 return deliver(ARGV[1], ARGV[2], ARGV[3], interest, 'prediction.started', ARGV[4], tonumber(ARGV[5]))`,
@@ -114,6 +115,7 @@ export interface Attempt {
 /** KEYS: delivery, attempts, body. ARGV: attempt, new state, time to keep what has ended (ms). */
 const attemptScript: Script = {
   name: "millraceAttempt",
+  whenFull: true,
   lua: `
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('RPUSH', KEYS[2], ARGV[1])

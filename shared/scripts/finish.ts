@@ -108,7 +108,7 @@ end
 return outcomes
 `;
 
-const script: Script = { name: "millraceFinish", lua };
+const script: Script = { name: "millraceFinish", whenFull: true, lua };
 
 const largestNoticeBytes = 65_536;
 const largestCachedBytes = 65_536;

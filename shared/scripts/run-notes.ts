@@ -29,6 +29,7 @@ export function decodeNote(text: string): RunNote {
  */
 const noteScript: Script = {
   name: "millraceNoteRun",
+  whenFull: true,
   lua: `
 local locks, held, notes, awaited = {}, {}, {}, {}
 for i = 4, #ARGV, 3 do locks[#locks + 1] = ARGV[3] .. ARGV[i] .. ':lock' end
@@ -86,7 +87,7 @@ end
 return {final, note, redis.call('HGET', KEYS[2], ARGV[1])}
 `;
 
-const historyScript: Script = { name: "millraceHistory", lua: historyLua };
+const historyScript: Script = { name: "millraceHistory", whenFull: true, lua: historyLua };
 
 /** What became of a job that was taken before. */
 export interface JobHistory {

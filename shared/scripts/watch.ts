@@ -5,6 +5,7 @@ import { runScript, type Script } from "./script.js";
 /** KEYS: interest, starts. ARGV: entry, id, 1 for the start too. A note on what ended a moment ago goes by itself. */
 const script: Script = {
   name: "millraceWatch",
+  whenFull: true,
   lua: `
 if not redis.call('LPOS', KEYS[1], ARGV[1]) and redis.call('RPUSH', KEYS[1], ARGV[1]) == 1 then
   redis.call('EXPIRE', KEYS[1], 86400)

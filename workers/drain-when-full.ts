@@ -1,0 +1,18 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { evenWhenFull } from "@millrace/shared/scripts/script.js";
+
+type Definition = Parameters<RedisClient["defineCommand"]>[1];
+
+/**
+ * Lets BullMQ's own steps on this connection (taking jobs, renewing locks, giving back) through when Redis has no memory
+ * left: what a worker does ends work and so makes room, and without it a full Redis would stay full. To be called before
+ * BullMQ gets the connection.
+ */
+export function drainWhenFull(redis: RedisClient): void {
+  const define = redis.defineCommand.bind(redis);
+  redis.defineCommand = (name: string, definition: Definition) => {
+    // Our own say for themselves what they are.
+    const ours = name.startsWith("millrace");
+    define(name, ours ? definition : { ...definition, lua: evenWhenFull(definition.lua) });
+  };
+}
