@@ -30,7 +30,7 @@ export function createChunkConsumer(options: {
   const worker = new ChunkWorker(
     keys.batchQueueName,
     keys.batchQueue,
-    (job, token) => options.process(job as ChunkJob, token as string),
+    (job, token, lock) => options.process(job as ChunkJob, token, lock),
     redis,
     {
       prefix: keys.queuePrefix,

@@ -50,7 +50,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
   const worker = new PredictionWorker(
     model,
     options.keys.queue,
-    (job, token) => options.process(job as PredictionBullJob, token as string),
+    (job, token, lock) => options.process(job as PredictionBullJob, token, lock),
     options.redis,
     {
       prefix: options.keys.queuePrefix,

@@ -76,7 +76,8 @@ class ReleasedError extends Error {}
 export function processChunk(options: ProcessChunkOptions) {
   const { dispatcher, history, metrics, model, notebook, workerId } = options;
 
-  return async (job: ChunkJob, token: string): Promise<string> => {
+  /** `lock`: the token that counts by the time of the end, which may be a later one. */
+  return async (job: ChunkJob, token: string, lock = () => token): Promise<string> => {
     const jobId = job.id as string;
     const { b: batch, n: number } = chunkJobSchema.parse(job.data);
     const taken = await options.take(batch, number);
@@ -84,7 +85,7 @@ export function processChunk(options: ProcessChunkOptions) {
     const served = options.version(taken.version);
     const { version } = taken;
     if (served === undefined && (await options.isKnown(version))) {
-      await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
+      await job.moveToDelayed(Date.now() + otherVersionDelayMs, lock());
       throw new DelayedError();
     }
     const deaths = job.attemptsStarted > 1 ? (await history(jobId)).deaths : 0;
@@ -93,7 +94,7 @@ export function processChunk(options: ProcessChunkOptions) {
     const rows = rowsOf(inputs);
     if (served === undefined) {
       const gone = allFailed(rows.count, "version_gone", "the version was taken away before this was run");
-      return finish(batch, number, version, token, inputs, gone);
+      return finish(batch, number, version, lock(), inputs, gone);
     }
     const submit = (from: number, to: number): Promise<Outcome> =>
       dispatcher.submit({
@@ -106,7 +107,7 @@ export function processChunk(options: ProcessChunkOptions) {
         signature: "",
         alone: true,
         onBegin(startedAt) {
-          const note = { startedAt, attempt: deaths + 1, alone: true, worker: workerId, token };
+          const note = { startedAt, attempt: deaths + 1, alone: true, worker: workerId, token: lock() };
           if (job.attemptsStarted > 1) void notebook.note(jobId, note, () => "");
           else notebook.noteLater(jobId, note, () => "");
         },
@@ -121,11 +122,11 @@ export function processChunk(options: ProcessChunkOptions) {
       if (!(fault instanceof ReleasedError)) throw fault;
       notebook.ended(jobId);
       await notebook.forget(jobId);
-      await job.moveToWait(token);
+      await job.moveToWait(lock());
       throw new WaitingError();
     }
     notebook.ended(jobId);
-    return finish(batch, number, version, token, inputs, part);
+    return finish(batch, number, version, lock(), inputs, part);
   };
 
   async function finish(

@@ -88,7 +88,7 @@ export const otherVersionDelayMs = 1000;
 interface Taken {
   job: TakenJob;
   id: string;
-  token: string;
+  lock(): string;
   data: PredictionJob;
   served: ServedVersion;
   /** The input as it was given to a slot, once it was. */
@@ -119,20 +119,21 @@ export function processPrediction(options: ProcessPredictionOptions) {
   const { dispatcher, history, metrics, notebook, workerId, writer } = options;
   const logFinished = logTogether(options.log, "prediction finished");
 
-  return async (job: TakenJob, token: string): Promise<string> => {
+  /** `lock`: the token that counts by the time of the end, which may be a later one. */
+  return async (job: TakenJob, token: string, lock = () => token): Promise<string> => {
     if (job.endedEarly) return "ended before it was taken";
     const id = job.id as string;
     const parsed = predictionJobSchema.safeParse(job.data);
     if (!parsed.success) throw new UnrecoverableError(`unreadable job data: ${parsed.error.message}`);
     const data = parsed.data;
     const served = options.version(data.ver);
-    const begun = { job, id, token, data, work: null, startedAt: null, deaths: 0, noted: Promise.resolve() };
+    const begun = { job, id, lock, data, work: null, startedAt: null, deaths: 0, noted: Promise.resolve() };
     if (served === undefined) {
       if (!(await options.isKnown(data.ver))) {
         const gone = { model: options.model, version: data.ver, digest: "", cacheTtlSeconds: 0 };
         return finish({ ...begun, served: gone }, versionGone);
       }
-      await job.moveToDelayed(Date.now() + otherVersionDelayMs, token);
+      await job.moveToDelayed(Date.now() + otherVersionDelayMs, lock());
       throw new DelayedError();
     }
     const taken: Taken = { ...begun, served };
@@ -167,12 +168,12 @@ export function processPrediction(options: ProcessPredictionOptions) {
     alone: boolean,
     expiresAt: number | undefined,
   ): Promise<string> {
-    const { id, job, token } = taken;
+    const { id, job, lock } = taken;
     const outcome = await run(taken, pack, alone, expiresAt);
     notebook.ended(id);
     if (outcome.kind === "released") {
       await notebook.forget(id);
-      await job.moveToWait(token);
+      await job.moveToWait(lock());
       throw new WaitingError();
     }
     if (outcome.kind === "canceled") {
@@ -200,7 +201,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       expiresAt,
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
-        const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.token };
+        const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.lock() };
         const text = () => json(taken, attempt, { ...failure("running", "", ""), error: null }, null);
         if (job.attemptsStarted > 1 || data.s === 1) taken.noted = notebook.note(id, note, text);
         else notebook.noteLater(id, note, text);
@@ -243,7 +244,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
   }
 
   async function finish(taken: Ended, end: Ending): Promise<string> {
-    const { data, id, job, served, token } = taken;
+    const { data, id, job, lock, served } = taken;
     if (data.s === 1) await taken.noted;
     const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
     const text = json(taken, attempts, end, Date.now());
@@ -254,7 +255,11 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (end.pack !== undefined) result.tensors = await options.blobs.keep(end.pack);
     const finish: Finish = {
       id,
-      by: { token },
+      by: {
+        get token() {
+          return lock();
+        },
+      },
       result,
       dedup: data.d ?? null,
       cache: data.d === undefined ? null : cacheable(end, result, served.cacheTtlSeconds),

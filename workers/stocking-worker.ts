@@ -1,8 +1,9 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
-import { type Processor, raw2NextJobData, Worker, type WorkerOptions } from "bullmq";
+import { type Job, raw2NextJobData, Worker, type WorkerOptions } from "bullmq";
 import { completingBackend } from "./completing-backend.js";
+import { HeldJobs } from "./held-jobs.js";
 
 type JobJson = Parameters<Worker["createJob"]>[0];
 
@@ -11,6 +12,9 @@ interface Stocked {
   id: string;
   token: string;
 }
+
+/** What is to be done with a job that was taken under `token`; `lock` tells the token that counts by now. */
+type Process<R> = (job: Job<unknown, R>, token: string, lock: () => string) => Promise<R>;
 
 /** What BullMQ's worker keeps to itself; its version is pinned. */
 interface Internals {
@@ -49,12 +53,18 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   constructor(
     name: string,
     queue: string,
-    process: Processor<unknown, R>,
+    process: Process<R>,
     redis: RedisClient,
     options: Partial<WorkerOptions>,
   ) {
     const held = { connection: redis as never, ...howJobsAreHeld, ...options };
-    super(name, process, held, completingBackend(redis, queue, held.lockDuration));
+    const heldJobs = new HeldJobs();
+    super(
+      name,
+      (job, token = "") => heldJobs.take(job.id as string, token, (lock) => process(job, token, lock)),
+      held,
+      completingBackend(redis, queue, held.lockDuration),
+    );
     this.#redis = redis;
     this.#queue = queue;
     this.#lockMs = held.lockDuration;
