@@ -2,6 +2,7 @@ import { constants, setPriority } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "@millrace/shared/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
+import { residentBytes } from "./resident-bytes.js";
 import { type RunReply, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";
 
 /** How long loading and warming up one version may take. */
@@ -12,11 +13,14 @@ const longestRestartMs = 10_000;
 const deathsToRefuse = 2;
 /** How often a process may end before it was asked to load anything, until what it is asked next is blamed. */
 const deathsWithoutBlame = 3;
+const weighEveryMs = 1000;
 
 export interface SlotPoolOptions {
   slots: number;
   environment: Record<string, string | undefined>;
   log: Logger;
+  /** Memory above which a slot is replaced as soon as it is idle, in bytes; undefined: none. */
+  maxResidentBytes?: number | undefined;
   /** Another program to run in the slots, for tests of the pool itself. */
   program?: string;
   /** Whether these slots give way to whatever else wants the processor. */
@@ -37,6 +41,9 @@ interface Slot {
   leaving: boolean;
   /** Somebody waits for what it runs to end, so that it gets no new run; called then. */
   reserved: (() => void) | null;
+  /** Whether it has run anything, so that what it holds can be a leak; and whether it holds too much. */
+  ran: boolean;
+  overweight: boolean;
 }
 
 /**
@@ -61,6 +68,7 @@ export class SlotPool {
   #retryMs: number;
   #serving = false;
   #closing = false;
+  #weighing: NodeJS.Timeout | undefined;
   #restartMs = shortestRestartMs;
 
   /** Starts the slot processes at once, so that they come up while the worker itself still does. */
@@ -71,6 +79,11 @@ export class SlotPool {
       this.#places.push(this.#spawn());
       this.#turns.push(Promise.resolve());
     }
+    const { maxResidentBytes } = options;
+    if (maxResidentBytes === undefined) return;
+    this.#weighing = setInterval(() => {
+      for (const place of this.#places.keys()) void this.#weigh(place, maxResidentBytes);
+    }, weighEveryMs);
   }
 
   /** Loads versions into every slot. Resolves to a reply for each, also for those that no slot can hold. */
@@ -142,6 +155,7 @@ export class SlotPool {
       const reply = await act(slot.handle);
       slot.state = "idle";
       if (slot.leaving) void slot.handle.close();
+      slot.ran = true;
       this.#restartMs = shortestRestartMs;
       queueMicrotask(this.#options.onIdle);
       return reply;
@@ -156,13 +170,22 @@ export class SlotPool {
   /** Ends all slots; what still runs is rejected as `closed`. May be called twice. */
   async close(): Promise<void> {
     this.#closing = true;
+    clearInterval(this.#weighing);
     for (const timer of this.#retries.values()) clearTimeout(timer);
     await Promise.all([...this.#processes].map((slot) => slot.handle.close()));
   }
 
   #spawn(): Slot {
     const handle = new SlotHandle(this.#options.environment, this.#options.program);
-    const slot: Slot = { handle, state: "starting", loaded: new Set(), leaving: false, reserved: null };
+    const slot: Slot = {
+      handle,
+      state: "starting",
+      loaded: new Set(),
+      leaving: false,
+      reserved: null,
+      ran: false,
+      overweight: false,
+    };
     this.#processes.add(slot);
     if (this.#options.giveWay && handle.pid !== undefined) setPriority(handle.pid, constants.priority.PRIORITY_LOW);
     const bornAt = Date.now();
@@ -180,6 +203,18 @@ export class SlotPool {
     return slot;
   }
 
+  /** Renews a slot that holds too much after what it ran; one that did so from the start would not be better the next time. */
+  async #weigh(place: number, limitBytes: number): Promise<void> {
+    const slot = this.#places[place] as Slot;
+    if (!slot.ran || slot.overweight || slot.handle.pid === undefined) return;
+    const bytes = await residentBytes(slot.handle.pid);
+    if (bytes === null || bytes <= limitBytes || slot.overweight) return;
+    slot.overweight = true;
+    const { pid } = slot.handle;
+    this.#options.log.warn("slot holds too much memory and is replaced", { slot_pid: pid, bytes, limitBytes });
+    await this.#renew(place);
+  }
+
   /** Sees to it that the slot at a place lives and holds all that is wanted; one change of a place at a time. */
   #renew(place: number): Promise<void> {
     const turn = (this.#turns[place] as Promise<void>).then(() => this.#replace(place));
@@ -190,13 +225,13 @@ export class SlotPool {
   async #replace(place: number): Promise<void> {
     const before = this.#places[place] as Slot;
     const serves = before.state === "idle" || before.state === "busy";
-    if (this.#closing || (serves && this.#lacks(before).length === 0)) return;
+    if (this.#closing || (serves && !before.overweight && this.#lacks(before).length === 0)) return;
     const next = await this.#prepare(before.state === "starting" ? before : this.#spawn());
     if (next === null) return;
     const isAlive = () => before !== next && (before.state === "idle" || before.state === "busy");
     const gained = [...next.loaded].filter((key) => !before.loaded.has(key));
     const lost = [...before.loaded].some((key) => this.#wanted.has(key) && !next.loaded.has(key));
-    if (isAlive() && (lost || gained.length === 0)) {
+    if (isAlive() && (lost || (gained.length === 0 && !before.overweight))) {
       // The old slot has what no new one can have, such as a version whose files are gone while it drains; so it stays, and
       // takes what is new itself, now that another process has shown that it can be loaded.
       void this.#letGo(next);

@@ -45,6 +45,7 @@ export async function startInference(options: {
   const pool: SlotPool = new SlotPool({
     slots: config.slots,
     environment: config.slotEnvironment,
+    maxResidentBytes: config.slotMaxRssBytes,
     log,
     ...(options.slotProgram !== undefined && { program: options.slotProgram }),
     onIdle: () => dispatcher.pump(),
