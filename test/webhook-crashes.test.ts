@@ -1,9 +1,12 @@
+import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
+import { writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { OwnRedis } from "./support/own-redis.js";
-import { Receiver, secretOf, verified } from "./support/receiver.js";
+import { type Received, Receiver, secretOf, verified } from "./support/receiver.js";
 import { type Answer, TestStack } from "./support/stack.js";
 
 const secret = secretOf(7);
@@ -12,6 +15,12 @@ const takesTime = (row: number): boolean => row % 10 === 0;
 const inputOf = (row: number): number[][] => (takesTime(row) ? [[20]] : [[row, 0, 1]]);
 const events = ["prediction.started", "prediction.completed"];
 const perRound = 320;
+const rowsPerBatch = 2500;
+/** The long form, by `npm run chaos`: a kill of a random process every 3 s for that long, under load without a pause. */
+const chaosMs = Number(process.env.CHAOS_SECONDS ?? 0) * 1000;
+const killEveryMs = 3000;
+const chaosCallers = 16;
+const resultFile = fileURLToPath(new URL("../bench/results/chaos.json", import.meta.url));
 
 describe("webhooks and sudden death", () => {
   let redis: OwnRedis;
@@ -82,54 +91,135 @@ describe("webhooks and sudden death", () => {
     await next;
   }
 
-  test("every prediction accepted through SIGKILLs of API, workers and Redis becomes final and is told, hardly any twice", async () => {
-    const accepted = new Map<string, number>();
-    let next = 0;
-    /** Accepts a round's predictions and kills amid them; both have happened when it resolves. */
-    const round = async (victim: keyof typeof victims) => {
-      const end = next + perRound;
-      const amid = accepted.size + perRound / 3;
-      const caller = async () => {
-        while (next < end) {
-          const row = ++next;
-          accepted.set(await accept(row), row);
-        }
-      };
-      const callers = Promise.all(Array.from({ length: 8 }, caller));
-      await eventually(() => expect(accepted.size).toBeGreaterThanOrEqual(amid));
-      await victims[victim]();
-      await callers;
-    };
-    for (let i = 0; i < 5; i++) for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
-    await round("redis");
-    expect(accepted.size, "each under an id of its own").toBe(16 * perRound);
-
-    const ids = [...accepted.keys()];
-    for (let i = 0; i < ids.length; i += 64) {
-      const part = ids.slice(i, i + 64);
-      const finals = await Promise.all(part.map((id) => stack.final(id, { url: api() })));
-      expect(finals.map(({ output, status }) => [status, output])).toEqual(
-        part.map((id) => ["succeeded", { y: inputOf(accepted.get(id) as number) }]),
-      );
+  /** Uploads a batch under one key until it is accepted. */
+  async function acceptBatch(batch: number): Promise<string> {
+    const headers = { "idempotency-key": randomUUID() };
+    const inputs = Array.from({ length: rowsPerBatch }, (_, row) => ({ x: [[batch, row, 2]] }));
+    for (;;) {
+      const webhook = { url: receiver.url("/") };
+      const answer: Answer | null = await stack
+        .post("/v1/models/echo-int64/batches", { inputs, webhook }, { headers, url: api() })
+        .catch(() => null);
+      if (answer?.status === 202) return answer.body.id;
+      if (answer !== null) expect(answer.status, JSON.stringify(answer.body)).toBe(503);
+      await delay(50);
     }
-    const wanted = [...accepted].flatMap(([id, row]) =>
-      (row % 4 === 0 ? events : events.slice(1)).map((e) => `${e} ${id}`),
+  }
+
+  /** Expects every row of a batch to have come out as it should, in its place. */
+  async function expectBatch(id: string, batch: number): Promise<void> {
+    const final = await eventually(async () => {
+      const { body } = await stack.get(`/v1/batches/${id}?wait=10`, { url: api() });
+      expect(body.finished_at, JSON.stringify(body)).not.toBeNull();
+      return body;
+    }, 60_000);
+    expect(final).toMatchObject({ status: "succeeded", counts: { succeeded: rowsPerBatch, failed: 0, pending: 0 } });
+    const accept = { accept: "application/x-ndjson" };
+    const { body } = await stack.get(`/v1/batches/${id}/results`, { url: api(), headers: accept });
+    const lines = (body as string)
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(lines.map(({ index, output }) => [index, output])).toEqual(
+      Array.from({ length: rowsPerBatch }, (_, row) => [row, { y: [[batch, row, 2]] }]),
     );
-    const told = await eventually(() => {
-      const seen = new Map<string, string[]>();
-      for (const request of receiver.requests) {
-        const { data, type } = verified(secret, request);
-        const what = `${type} ${data.id}`;
-        seen.set(what, [...(seen.get(what) ?? []), request.headers["webhook-id"] as string]);
+  }
+
+  test(
+    "every prediction and batch accepted through SIGKILLs of API, workers and Redis becomes final and is told, hardly any twice",
+    async () => {
+      const accepted = new Map<string, number>();
+      const batches = new Map<string, number>();
+      const kills = { api: 0, inference: 0, webhooks: 0, redis: 0 };
+      let next = 0;
+      let nextBatch = 0;
+      const acceptNext = async () => {
+        const row = ++next;
+        accepted.set(await accept(row), row);
+      };
+      const acceptNextBatch = async () => {
+        const batch = ++nextBatch;
+        batches.set(await acceptBatch(batch), batch);
+      };
+      /** Accepts a round's predictions and kills amid them; both have happened when it resolves. */
+      const round = async (victim: keyof typeof victims) => {
+        const end = next + perRound;
+        const amid = accepted.size + perRound / 3;
+        const caller = async () => {
+          while (next < end) await acceptNext();
+        };
+        const callers = Promise.all([acceptNextBatch(), ...Array.from({ length: 8 }, caller)]);
+        await eventually(() => expect(accepted.size).toBeGreaterThanOrEqual(amid));
+        await victims[victim]();
+        kills[victim] += 1;
+        await callers;
+      };
+      /** Kills at random every few seconds, for as long as the long form lasts, while everybody submits. */
+      const rage = async () => {
+        const until = performance.now() + chaosMs;
+        const repeat = async (act: () => Promise<void>, pauseMs: number) => {
+          while (performance.now() < until) {
+            await act();
+            await delay(pauseMs);
+          }
+        };
+        const callers = Promise.all([
+          repeat(acceptNextBatch, 5000),
+          ...Array.from({ length: chaosCallers }, () => repeat(acceptNext, 0)),
+        ]);
+        for (let at = killEveryMs; at < chaosMs; at += killEveryMs) {
+          await delay(Math.max(0, until - chaosMs + at - performance.now()));
+          const victim = Object.keys(victims)[Math.floor(Math.random() * 4)] as keyof typeof victims;
+          await victims[victim]();
+          kills[victim] += 1;
+        }
+        await callers;
+      };
+      if (chaosMs > 0) await rage();
+      else {
+        for (let i = 0; i < 5; i++) for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
+        await round("redis");
       }
-      expect(wanted.filter((what) => !seen.has(what))).toEqual([]);
-      return seen;
-    }, 40_000);
-    expect(told.size, "nothing else is told").toBe(wanted.length);
-    const webhookIds = [...told.values()].map((tries) => [...new Set(tries)]);
-    expect(webhookIds.filter((tries) => tries.length > 1)).toEqual([]);
-    expect(new Set(webhookIds.flat()).size).toBe(wanted.length);
-    const repeats = receiver.requests.length - wanted.length;
-    expect(repeats / wanted.length, `${repeats} repeats`).toBeLessThanOrEqual(0.01);
-  }, 240_000);
+      expect(accepted.size, "each under an id of its own").toBe(next);
+      expect(batches.size, "each under an id of its own").toBe(nextBatch);
+
+      const ids = [...accepted.keys()];
+      for (let i = 0; i < ids.length; i += 64) {
+        const part = ids.slice(i, i + 64);
+        const finals = await Promise.all(part.map((id) => stack.final(id, { url: api() })));
+        expect(finals.map(({ output, status }) => [status, output])).toEqual(
+          part.map((id) => ["succeeded", { y: inputOf(accepted.get(id) as number) }]),
+        );
+      }
+      for (const [id, batch] of batches) await expectBatch(id, batch);
+      const wanted = [...accepted].flatMap(([id, row]) =>
+        (row % 4 === 0 ? events : events.slice(1)).map((e) => `${e} ${id}`),
+      );
+      for (const id of batches.keys()) wanted.push(`batch.completed ${id}`);
+      const told = new Map<string, string[]>();
+      let heard = 0;
+      await eventually(() => {
+        for (; heard < receiver.requests.length; heard++) {
+          const request = receiver.requests[heard] as Received;
+          const { data, type } = verified(secret, request);
+          const what = `${type} ${data.id}`;
+          told.set(what, [...(told.get(what) ?? []), request.headers["webhook-id"] as string]);
+        }
+        expect(wanted.filter((what) => !told.has(what))).toEqual([]);
+      }, 60_000);
+      expect(told.size, "nothing else is told").toBe(wanted.length);
+      const webhookIds = [...told.values()].map((tries) => [...new Set(tries)]);
+      expect(webhookIds.filter((tries) => tries.length > 1)).toEqual([]);
+      expect(new Set(webhookIds.flat()).size).toBe(wanted.length);
+      const repeats = receiver.requests.length - wanted.length;
+      expect(repeats / wanted.length, `${repeats} repeats`).toBeLessThanOrEqual(0.01);
+      if (chaosMs > 0) {
+        const commit = execFileSync("git", ["rev-parse", "HEAD"], { encoding: "utf8" }).trim();
+        const figures = { seconds: chaosMs / 1000, kills, accepted: next, batches: nextBatch, lost: 0, wrong: 0 };
+        const result = { commit, at: new Date().toISOString(), ...figures, webhooks: wanted.length, repeats };
+        writeFileSync(resultFile, `${JSON.stringify(result, null, 2)}\n`);
+      }
+    },
+    240_000 + 3 * chaosMs,
+  );
 });
