@@ -68,6 +68,8 @@ export interface AppDependencies {
   /** Carries out what callers are told of as done. */
   confirmed: ConfirmedWrite;
   accept: Accept;
+  /** The connection that acceptances go over. */
+  writes: RedisClient;
   resultTtlSeconds: number;
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;

@@ -123,6 +123,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       maxTensorBytes: config.maxTensorBytes,
       syncTimeoutMs: config.syncTimeoutMs,
       confirmed,
+      writes: writer ?? redis,
       accept: acceptTogether(confirmed, {
         maxDepth: config.maxQueueDepth,
         resultTtlMs: config.resultTtlSeconds * 1000,

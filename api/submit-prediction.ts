@@ -27,6 +27,8 @@ export interface SubmitDependencies extends LookUpDependencies, FollowerDependen
   tally: StatisticsTally;
   log: Logger;
   accept: Accept;
+  /** The connection that acceptances go over: a large input must go over the same. */
+  writes: RedisClient;
   logAccepted(fields: Record<string, unknown>): void;
 }
 
@@ -103,7 +105,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const idempotency =
     request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: await bodyHashOf(request) };
   const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
-  const kept = await keepInput(deps.redis, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
+  const kept = await keepInput(deps.writes, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
   const dataJson = JSON.stringify({
     v: 1,
     o: owner,

@@ -87,6 +87,13 @@ describe("six models on a cluster of three nodes", () => {
     }
   });
 
+  test("an input and an output that are too large for a job are kept on the model's node too", async () => {
+    const x = Array.from({ length: 3000 }, (_, i) => [i, 1, 2]);
+    for (const model of ["echo-int64", "echo-float32"]) {
+      expect((await stack.predict(model, { x })).body.output.y).toEqual(x);
+    }
+  });
+
   test("an event stream tells of the start and the end", async () => {
     const { id } = await stack.submit("slow", { x: [[300]] });
     const { body } = await stack.get(`/v1/predictions/${id}/events`);

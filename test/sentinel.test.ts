@@ -30,6 +30,13 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     expect(body.promise).toMatch(/replica before it is acknowledged/);
   });
 
+  test("takes an input that is too large for its job", async () => {
+    const x = Array.from({ length: 3000 }, (_, i) => [i, 1, 2]);
+    const answer = await stack.predict(model, { x });
+    expect([answer.status, answer.body.status]).toEqual([200, "succeeded"]);
+    expect(answer.body.output.y).toEqual(x);
+  });
+
   test("the master killed under load, the service is back within 10 s and nothing acknowledged is lost or wrong", async () => {
     const accepted = new Map<string, number[]>();
     const statuses = new Map<number, number>();

@@ -38,7 +38,7 @@ export async function stageChunk(
     .pexpire(lines, keepMs)
     .exec()
     .catch((fault: Error & { previousErrors?: Error[] }) => {
-      // That the whole was given up says less than what was refused first.
+      // Why a transaction was refused is said by the command that was.
       throw fault.previousErrors?.[0] ?? fault;
     });
   for (const [fault] of answers ?? []) if (fault !== null) throw fault;
