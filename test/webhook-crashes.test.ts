@@ -91,6 +91,18 @@ describe("webhooks and sudden death", () => {
     await next;
   }
 
+  /** A prediction once it is final; what the services said of it is told where that fails. */
+  // biome-ignore lint/suspicious/noExplicitAny: see Answer
+  async function finalOf(id: string): Promise<any> {
+    try {
+      return await stack.final(id, { url: api() });
+    } catch (fault) {
+      const said = stack.log.map((line) => JSON.stringify(line)).filter((line) => line.includes(id));
+      const again = await stack.get(`/v1/predictions/${id}`, { url: api() });
+      throw new Error(`${id}, read again: ${again.status}; ${said.join("\n").slice(0, 5000)}`, { cause: fault });
+    }
+  }
+
   /** Uploads a batch under one key until it is accepted. */
   async function acceptBatch(batch: number): Promise<string> {
     const headers = { "idempotency-key": randomUUID() };
@@ -186,7 +198,7 @@ describe("webhooks and sudden death", () => {
       const ids = [...accepted.keys()];
       for (let i = 0; i < ids.length; i += 64) {
         const part = ids.slice(i, i + 64);
-        const finals = await Promise.all(part.map((id) => stack.final(id, { url: api() })));
+        const finals = await Promise.all(part.map(finalOf));
         expect(finals.map(({ output, status }) => [status, output])).toEqual(
           part.map((id) => ["succeeded", { y: inputOf(accepted.get(id) as number) }]),
         );
