@@ -50,13 +50,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   #toStart = false;
   #nextDelayedAt = 0;
 
-  constructor(
-    name: string,
-    queue: string,
-    process: Process<R>,
-    redis: RedisClient,
-    options: Partial<WorkerOptions>,
-  ) {
+  constructor(name: string, queue: string, process: Process<R>, redis: RedisClient, options: Partial<WorkerOptions>) {
     const held = { connection: redis as never, ...howJobsAreHeld, ...options };
     const heldJobs = new HeldJobs();
     super(
