@@ -53,7 +53,7 @@ describe("settings", () => {
       roles: new Set(["inference", "webhooks"]),
       webhookSecrets: [secret],
     });
-    expect(config.slotEnvironment).toEqual({ PATH: "/bin" });
+    expect(config.slotEnvironment).toEqual({ PATH: "/bin", ORT_DISABLE_TELEMETRY: "1" });
     const lists = readWorkerConfig({ ...redis, WORKER_MODELS: "a-*, b", WORKER_PORT: "off", WORKER_SLOTS: "3" });
     expect(lists).toMatchObject({ modelGlobs: ["a-*", "b"], port: "off", slots: 3 });
   });
