@@ -1,6 +1,11 @@
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
-import { type Acceptance, type AcceptOutcome, acceptPredictions } from "@millrace/shared/scripts/accept.js";
+import {
+  type Acceptance,
+  type AcceptOutcome,
+  acceptPredictions,
+  type QueueLimits,
+} from "@millrace/shared/scripts/accept.js";
 
 const largestStep = 64;
 const largestStepBytes = 1_000_000;
@@ -17,7 +22,10 @@ export type Accept = (keys: ModelKeys, acceptance: Acceptance) => Promise<Accept
  * Accepts predictions; those of one model that come in the same turn of the event loop go to Redis as one step, which
  * saves it more than half of the work when many callers come at once.
  */
-export function acceptTogether(confirmed: ConfirmedWrite, settings: { maxDepth: number; resultTtlMs: number }): Accept {
+export function acceptTogether(
+  confirmed: ConfirmedWrite,
+  settings: { limits: QueueLimits; resultTtlMs: number; weightOf(owner: string): number },
+): Accept {
   const pending = new Map<string, { keys: ModelKeys; list: Pending[] }>();
 
   const flush = async (keys: ModelKeys, batch: readonly Pending[]) => {

@@ -60,7 +60,7 @@ export async function readOwned(
   id: string,
 ): Promise<{ model: KnownModel; read: Owned }> {
   const model = await modelOfId(deps, id);
-  const read = await readPrediction(deps.redis, model.keys, id);
+  const read = await readPrediction(deps.redis, model.keys, id, owner);
   if (read === null) throw unknownId();
   if ("final" in read) {
     if (read.final.owner !== owner) throw unknownId();

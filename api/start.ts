@@ -125,7 +125,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       confirmed,
       writes: writer ?? redis,
       accept: acceptTogether(confirmed, {
-        maxDepth: config.maxQueueDepth,
+        limits: config.queueLimits,
+        weightOf: (owner) => config.ownerWeights.get(owner) ?? 1,
         resultTtlMs: config.resultTtlSeconds * 1000,
       }),
       resultTtlSeconds: config.resultTtlSeconds,

@@ -18,6 +18,7 @@ import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.
 import type { ApiMetrics } from "./metrics.js";
 import type { KnownModel, KnownVersion } from "./model-directory.js";
 import type { Waiter } from "./notices.js";
+import { queueFull } from "./queue-full.js";
 import { type Submission, submissionHash } from "./submission.js";
 import { type FollowerDependencies, followerOf } from "./webhook-follower.js";
 
@@ -53,6 +54,7 @@ export interface SubmitRequest {
 export interface SubmittedTensors {
   /** The input as a pack that wants its output as one. Throws `invalid_input` where the version does not take it. */
   pack(version: KnownVersion): Buffer;
+  rows: number;
   /** What the idempotency key is held against besides the rest of the submission. */
   body: Uint8Array;
   /** How the answer is wanted, for one that is fetched later. */
@@ -82,7 +84,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const stickyKey = () =>
     stickyKeyOf(owner, request.idempotencyKey, request.tensors === undefined ? submission.input : request.tensors.body);
   const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
-  const pack = retry === undefined ? packInput(deps.metrics, model, version, request) : null;
+  const packed = retry === undefined ? packInput(deps.metrics, model, version, request) : null;
+  const pack = packed?.pack ?? null;
   const followerJson = await followerOf(deps, model, owner, submission.webhook);
 
   const nowMs = Date.now();
@@ -154,6 +157,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       idempotency,
       follower: followerJson === null ? null : { json: followerJson, wantsStart },
       pieces: kept.blob?.pieces ?? 0,
+      blobBytes: kept.fields.b ?? 0,
+      rows: packed?.rows ?? 1,
     });
     // Where it is not known whether it was accepted, the blob goes by itself.
     if (kept.blob !== undefined && outcome.kind !== "queued") {
@@ -207,9 +212,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       case "gone":
         throw new ServiceError("redis_unavailable", "the store was too slow for this input", { retryAfterSeconds: 5 });
       default:
-        throw new ServiceError("queue_full", `${outcome.depth} predictions of this model wait already`, {
-          retryAfterSeconds: 5,
-        });
+        throw queueFull(outcome);
     }
   } finally {
     if (!keepWaiter) waiter?.close();
@@ -250,18 +253,18 @@ function packInput(
   model: KnownModel,
   version: KnownVersion,
   { inputPointer = "/input", submission, tensors }: SubmitRequest,
-): Buffer {
+): { pack: Buffer; rows: number } {
   const invalid = () => metrics.invalidInput.inc({ model: model.name, code: "invalid_input" });
   if (tensors !== undefined) {
     try {
-      return tensors.pack(version);
+      return { pack: tensors.pack(version), rows: tensors.rows };
     } catch (fault) {
       if (fault instanceof ServiceError && fault.code === "invalid_input") invalid();
       throw fault;
     }
   }
   const packed = version.pack(submission.input);
-  if ("pack" in packed) return packed.pack;
+  if ("pack" in packed) return packed;
   invalid();
   const complaints = packed.complaints.map(({ detail, pointer }) => ({ detail, pointer: `${inputPointer}${pointer}` }));
   const [first] = complaints;

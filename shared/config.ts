@@ -6,6 +6,7 @@ import { z } from "zod";
 import { type ApiKey, parseApiKeys } from "./api-keys.js";
 import { parsePublicKey } from "./model-signature.js";
 import { parseRedisUrl, type RedisTarget } from "./redis-url.js";
+import type { QueueLimits } from "./scripts/accept.js";
 import { type Environment, withSecretFiles } from "./secret-files.js";
 import { parseAllowances, type WebhookAllowances } from "./webhook-target.js";
 
@@ -32,6 +33,26 @@ const whole = (min: number, max: number, preset: number) =>
     .transform(Number)
     .pipe(z.number().min(min, `must be at least ${min}`).max(max, `must be at most ${max}`))
     .default(preset);
+
+const ownerPart = z
+  .string()
+  .regex(/^(0\.\d{1,6}|1(\.0+)?)$/, "must be above 0 and at most 1, such as 0.5")
+  .transform(Number)
+  .pipe(z.number().positive("must be above 0"))
+  .default(1);
+
+const ownerWeights = z
+  .string()
+  .transform((text, context) => {
+    const weights = new Map<string, number>();
+    for (const entry of text.split(",").map((part) => part.trim())) {
+      const [, owner, weight] = /^([^:]+):(\d{1,4}(?:\.\d{1,2})?)$/.exec(entry) ?? [];
+      if (owner !== undefined && Number(weight) > 0) weights.set(owner, Number(weight));
+      else if (entry !== "") context.addIssue({ code: "custom", message: "must be a list such as alice:3,bob:0.5" });
+    }
+    return weights;
+  })
+  .default(new Map());
 
 const levels = ["error", "warn", "info", "http", "verbose", "debug", "silly"] as const;
 
@@ -130,6 +151,10 @@ const apiSettings = z.object({
   MAX_FILE_BYTES: whole(1, 1024 * MiB, 10_000_000),
   MAX_TENSOR_BYTES: whole(1, 1024 * MiB, 64 * MiB),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
+  MAX_QUEUE_ROWS: whole(1, 2 ** 50, 100_000_000),
+  MAX_QUEUE_BYTES: whole(1, 2 ** 50, 64 * 1024 * MiB),
+  MAX_OWNER_PART: ownerPart,
+  OWNER_WEIGHTS: ownerWeights,
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
   BATCH_UPLOAD_KEEP_SECONDS: whole(1, 86_400, 600),
@@ -217,7 +242,10 @@ export interface ApiConfig extends CommonConfig {
   maxTensorBytes: number;
   /** How long a path that answers with the result itself waits for it. */
   syncTimeoutMs: number;
-  maxQueueDepth: number;
+  /** How much may wait for a model, and what part of it one owner may have. */
+  queueLimits: QueueLimits;
+  /** How much of a model an owner has against others; 1 for those that are not in it. */
+  ownerWeights: ReadonlyMap<string, number>;
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
   maxBatchBytes: number;
@@ -277,7 +305,13 @@ export function readApiConfig(environment: Environment): ApiConfig {
     trustProxy: settings.TRUST_PROXY,
     maxTensorBytes: settings.MAX_TENSOR_BYTES,
     syncTimeoutMs: settings.SYNC_TIMEOUT_SECONDS * 1000,
-    maxQueueDepth: settings.MAX_QUEUE_DEPTH,
+    queueLimits: {
+      jobs: settings.MAX_QUEUE_DEPTH,
+      rows: settings.MAX_QUEUE_ROWS,
+      bytes: settings.MAX_QUEUE_BYTES,
+      ownerPart: settings.MAX_OWNER_PART,
+    },
+    ownerWeights: settings.OWNER_WEIGHTS,
     maxBatchRows: settings.MAX_BATCH_ROWS,
     maxBatchBytes: settings.MAX_BATCH_BYTES,
     batchUploadKeepMs: settings.BATCH_UPLOAD_KEEP_SECONDS * 1000,

@@ -17,6 +17,11 @@ export interface ModelKeys {
   queuePrefix: string;
   /** What the queue's own keys begin with, including the last colon; a job's hash is this and its id. */
   queue: string;
+  /** Sorted set: an owner's ids that wait, in order; and the owners who have any, by whose turn it is. See `scripts/fair-queue.ts`. */
+  waitingOf(owner: string): string;
+  waitingOwners: string;
+  /** Hash: rows, bytes and jobs that wait, of all and of each owner. */
+  waitingLoad: string;
   /** The model's queue of webhook deliveries, likewise; its name is no model's. */
   webhookQueueName: string;
   webhookQueue: string;
@@ -144,6 +149,9 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     base,
     queuePrefix: base,
     queue: `${base}:${model}:`,
+    waitingOf: (owner) => `${base}/fair:${model}:of:${owner}`,
+    waitingOwners: `${base}/fair:${model}:owners`,
+    waitingLoad: `${base}/fair:${model}:load`,
     webhookQueueName: `${model}~webhooks`,
     webhookQueue: `${base}:${model}~webhooks:`,
     versions: `${base}/versions`,

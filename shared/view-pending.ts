@@ -29,14 +29,8 @@ export function viewPending(
     deduplicated: false,
     metadata: data.m,
     retryOf: data.ro,
-    queuePosition: status === "queued" ? position(pending, data.q) : null,
+    queuePosition: status === "queued" ? pending.position : null,
     modelDigest: model.digestOf(data.ver),
     timings: null,
   };
-}
-
-/** The list holds the last `waiting` arrivals, more or less, which places each of them without looking. */
-function position({ added, waiting, priority }: PendingPrediction, arrival: number | undefined): number {
-  if (priority > 0 || arrival === undefined) return waiting + 1;
-  return Math.max(1, Math.min(waiting, arrival - (added - waiting)));
 }

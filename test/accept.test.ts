@@ -1,12 +1,19 @@
 import { randomBytes } from "node:crypto";
 import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptEvents, predictionJobName } from "@millrace/shared/job.js";
+import { keptEvents } from "@millrace/shared/job.js";
 import { modelKeys, newId } from "@millrace/shared/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { type Acceptance, type AcceptOutcome, acceptPredictions } from "@millrace/shared/scripts/accept.js";
-import { Queue, Worker } from "bullmq";
+import {
+  type Acceptance,
+  type AcceptOutcome,
+  acceptPredictions,
+  type QueueLimits,
+} from "@millrace/shared/scripts/accept.js";
+import { Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
-import { contents } from "./support/queue-contents.js";
+import { addByBullMq } from "./support/add-by-bullmq.js";
+import { plenty } from "./support/plenty.js";
+import { asOneQueue, contents } from "./support/queue-contents.js";
 
 const model = "echo";
 
@@ -39,37 +46,15 @@ describe("accepting a prediction", () => {
     follower: null,
     ...overrides,
   });
-  const settings = (overrides: { maxDepth?: number } = {}) => ({
+  const settings = (limits: Partial<QueueLimits> = {}) => ({
     nowMs: Date.now(),
-    maxDepth: 100,
+    limits: { ...plenty, ...limits },
     resultTtlMs: 60_000,
-    ...overrides,
   });
   const acceptOne = async (one: Acceptance, said = settings()): Promise<AcceptOutcome> => {
     const [outcome] = await acceptPredictions(redis, keys(), [one], said);
     return outcome as AcceptOutcome;
   };
-
-  /** Adds what `accepted` says to a queue of BullMQ's own under another prefix, by its own `Queue.add`. */
-  async function addByBullMq(accepted: readonly Acceptance[], nowMs: number): Promise<string> {
-    const queuePrefix = `${prefix}-bullmq:{${keys().tag}}`;
-    const queue = new Queue(model, { connection: redis as never, prefix: queuePrefix, skipMetasUpdate: true });
-    await redis.hset(`${queuePrefix}:${model}:meta`, "opts.maxLenEvents", keptEvents);
-    for (const [i, { dataJson, delayMs, id, priority }] of accepted.entries()) {
-      await queue.add(
-        predictionJobName,
-        { q: i + 1, ...JSON.parse(dataJson) },
-        {
-          jobId: id,
-          timestamp: nowMs,
-          ...(delayMs > 0 && { delay: delayMs }),
-          ...(priority > 0 && { priority }),
-        },
-      );
-    }
-    await queue.close();
-    return `${queuePrefix}:${model}:`;
-  }
 
   const mixes: [string, Partial<Acceptance>[]][] = [
     ["in order of arrival", [{}, {}, {}]],
@@ -88,15 +73,16 @@ describe("accepting a prediction", () => {
       for (const step of way === "in one step" ? [accepted] : accepted.map((one) => [one])) {
         await acceptPredictions(redis, keys(), step, said);
       }
-      const theirs = await addByBullMq(accepted, said.nowMs);
+      const theirs = `${prefix}-bullmq:{${keys().tag}}`;
+      await addByBullMq(redis, { name: model, prefix: theirs }, accepted, said.nowMs);
       const [{ events, ...ours }, { events: all, ...bullmqs }] = [
-        await contents(redis, keys().queue),
-        await contents(redis, theirs),
+        asOneQueue(await contents(redis, keys().queue)),
+        asOneQueue(await contents(redis, `${theirs}:${model}:`)),
       ];
       expect(ours).toEqual(bullmqs);
       expect(Object.keys(ours)).toEqual(expect.arrayContaining(accepted.map(({ id }) => id)));
-      // Nobody reads the event stream, so what is neither delayed nor prioritized is not told there.
-      const told = accepted.filter(({ delayMs, priority }) => delayMs > 0 || priority > 0).map(({ id }) => id);
+      // Nobody reads the event stream, so what is not delayed is not told there.
+      const told = accepted.filter(({ delayMs }) => delayMs > 0).map(({ id }) => id);
       expect(events ?? []).toEqual((all as string[][]).filter((fields) => told.some((id) => fields.includes(id))));
     },
   );
@@ -132,7 +118,7 @@ describe("accepting a prediction", () => {
       idempotency: { key: "key", bodyHash: "body" },
       follower: { json: "{}", wantsStart: true },
     });
-    expect(await acceptOne(refused, settings({ maxDepth: 3 }))).toEqual({ kind: "full", depth: 3 });
+    expect(await acceptOne(refused, settings({ jobs: 3 }))).toMatchObject({ kind: "full", unit: "jobs", held: 3 });
     expect(await contents(redis, `${prefix}:`)).toEqual(before);
   });
 
@@ -180,7 +166,7 @@ describe("accepting a prediction", () => {
         { kind: "queued", position: 3 },
       ]);
       const waiting = [0, 4, 5].map((i) => list[i]?.id as string);
-      expect(await redis.lrange(`${keys().queue}wait`, 0, -1)).toEqual(waiting.toReversed());
+      expect(asOneQueue(await contents(redis, keys().queue)).waits).toEqual(waiting);
       expect(await redis.lrange(keys().interest(first.id), 0, -1)).toEqual(["wapi-2"]);
       for (const i of [1, 2, 3]) expect(await redis.exists(`${keys().queue}${list[i]?.id}`)).toBe(0);
       const owned = (await redis.call("ZRANGE", keys().owned("alice"), "0", "-1")) as string[];

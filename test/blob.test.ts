@@ -5,6 +5,7 @@ import { modelKeys, newId } from "@millrace/shared/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
 import { acceptPredictions } from "@millrace/shared/scripts/accept.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { plenty } from "./support/plenty.js";
 
 const MiB = 1 << 20;
 
@@ -25,7 +26,7 @@ describe("what is too large for a job", () => {
     const dataJson = `{"v":1,"o":"alice","ver":"1","x":"","b":${MiB}}`;
     const nobody = { watcher: null, dedup: null, idempotency: null, follower: null };
     const acceptance = { id, owner: "alice", dataJson, delayMs: 0, priority: 0, ...nobody, pieces };
-    const settings = { nowMs: Date.now(), maxDepth: 100, resultTtlMs: 60_000 };
+    const settings = { nowMs: Date.now(), limits: plenty, resultTtlMs: 60_000 };
     return (await acceptPredictions(redis, keys, [acceptance], settings))[0]?.kind;
   };
 

@@ -34,7 +34,7 @@ describe("settings", () => {
       port: 3000,
       host: "127.0.0.1",
       maxBodyBytes: 16 * 1024 * 1024,
-      maxQueueDepth: 2_000_000,
+      queueLimits: { jobs: 2_000_000, rows: 100_000_000, bytes: 64 * 2 ** 30, ownerPart: 1 },
       resultTtlSeconds: 86_400,
       shutdownGraceMs: 30_000,
       logLevel: "info",

@@ -1,10 +1,11 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
+import { behindByPriority } from "@millrace/shared/scripts/fair-queue.js";
 
 /**
- * Whether all that waits for a model came after that time (ms since the epoch). The list is in order of arrival, so its
- * oldest tells; what waits behind by priority has no such order, so there must be none of it. What is delayed is not
- * waited for.
+ * Whether all that waits for a model came after that time (ms since the epoch). What waits is in order of arrival, so its
+ * oldest tells; what waits behind by priority has an order for each, so there must be none of it. What is delayed is
+ * not waited for.
  */
 export async function isBacklogYounger(redis: RedisClient, keys: ModelKeys, sinceMs: number): Promise<boolean> {
   const both = await Promise.all([keys.queue, keys.batchQueue].map((queue) => isQueueYounger(redis, queue, sinceMs)));
@@ -12,12 +13,15 @@ export async function isBacklogYounger(redis: RedisClient, keys: ModelKeys, sinc
 }
 
 async function isQueueYounger(redis: RedisClient, queue: string, sinceMs: number): Promise<boolean> {
-  const [oldest, prioritized] = await Promise.all([
+  const [back, [first = null], last] = await Promise.all([
     redis.lindex(`${queue}wait`, -1),
-    redis.zcard(`${queue}prioritized`),
+    redis.zrange(`${queue}prioritized`, "0", "0"),
+    redis.zrange(`${queue}prioritized`, "-1", "-1", "WITHSCORES"),
   ]);
-  if (prioritized > 0) return false;
-  if (oldest === null) return true;
-  const timestamp = await redis.hget(`${queue}${oldest}`, "timestamp");
-  return timestamp === null || Number(timestamp) > sinceMs;
+  if (Number(last[1] ?? 0) >= behindByPriority) return false;
+  const younger = [back, first].map(async (oldest) => {
+    const timestamp = oldest === null ? null : await redis.hget(`${queue}${oldest}`, "timestamp");
+    return timestamp === null || Number(timestamp) > sinceMs;
+  });
+  return (await Promise.all(younger)).every(Boolean);
 }

@@ -17,7 +17,7 @@ export interface Work {
   lane: Lane;
   pack: Buffer;
   rows: number;
-  /** 0 first, then 1 to 1000; in order of arrival among the same. */
+  /** 0 to 1000; each step is worth being `priorityStepMs` later, so that nothing waits behind others' urgency for ever. */
   priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
@@ -60,7 +60,7 @@ interface Waiting extends Work {
 
 /**
  * Dynamic batching. Works wait only while every slot is busy (or for the lane's `maxDelayMs`); when a slot becomes idle,
- * the lane whose first work is the most urgent, or has waited longest, gives up to `maxBatchRows` rows as one run. A run that dies with more
+ * the lane whose first work has waited longest for its priority gives up to `maxBatchRows` rows as one run. A run that dies with more
  * than one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
  */
 export class Dispatcher {
@@ -168,7 +168,7 @@ export class Dispatcher {
       return;
     }
     let place = queue.length;
-    while (place > 0 && (queue[place - 1] as Waiting).priority > work.priority) place -= 1;
+    while (place > 0 && turn(queue[place - 1] as Waiting) > turn(work)) place -= 1;
     queue.splice(place, 0, work);
   }
 
@@ -281,8 +281,13 @@ const bulkPatienceMs = 1000;
 const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
   const [yieldsA, yieldsB] = [yields(a, now), yields(b, now)];
   if (yieldsA !== yieldsB) return yieldsB;
-  return a.priority === b.priority ? a.since < b.since : a.priority < b.priority;
+  return turn(a) < turn(b);
 };
+
+/** The order in which the queue gave them is fair between owners, and priority is among those of one; here it only nudges. */
+const priorityStepMs = 10;
+
+const turn = (work: Waiting): number => work.since + priorityStepMs * work.priority;
 
 const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkPatienceMs;
 

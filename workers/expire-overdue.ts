@@ -36,7 +36,7 @@ export function expireOverdue(options: {
   };
 
   const expire = async (model: string, keys: ModelKeys, id: string) => {
-    const read = await readPrediction(redis, keys, id);
+    const read = await readPrediction(redis, keys, id, "");
     const job =
       read !== null && "pending" in read ? predictionJobSchema.safeParse(JSON.parse(read.pending.dataJson)) : null;
     if (read !== null && "pending" in read && job?.success) {

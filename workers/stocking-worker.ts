@@ -76,12 +76,16 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     }
     const room = Math.max(1, this.concurrency - (internals.mainLoopQueue?.numTotal() ?? 0));
     const taken = await takeJobs(this.#redis, this.#queue, token, Math.min(room, largestTake), this.#lockMs);
+    // A queue that is paused or limited is BullMQ's own affair.
+    if (taken === null) return super.moveToActive(token, name);
     const [first, ...rest] = taken.jobs.map((raw): Stocked => {
       const [json, id] = raw2NextJobData(raw);
       return { json: json as JobJson, id: id as string, token };
     });
-    // A queue that is empty, paused or limited is BullMQ's own affair.
-    if (first === undefined) return super.moveToActive(token, name);
+    if (first === undefined) {
+      internals.updateDelays(0, taken.nextDelayedAt);
+      return super.nextJobFromJobData(undefined, undefined, token);
+    }
     this.#stock.push(...rest);
     // Whoever paused it in the meantime wants nothing more begun.
     if (this.isPaused() || this.closing !== undefined) await this.#giveBack();

@@ -93,6 +93,7 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
     // Whoever waits has the form at hand; that of others must be there when they fetch the result.
     tensors: {
       pack: ({ announcement }) => packInferInputs(asked, announcement),
+      rows: rowsOf(asked),
       body,
       form: later ? keptForm(form) : undefined,
     },

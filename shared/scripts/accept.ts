@@ -2,6 +2,7 @@ import type { RedisClient } from "../connect-redis.js";
 import { predictionJobName } from "../job.js";
 import type { ModelKeys } from "../keys.js";
 import { bullAddLua } from "./bullmq-add.js";
+import { fairLua, shareText } from "./fair-queue.js";
 import { runScript, type Script } from "./script.js";
 
 /**
@@ -9,25 +10,57 @@ import { runScript, type Script } from "./script.js";
  * idempotency key, whether an identical one is on its way or cached, the depth limit, BullMQ's own job, the owner's
  * index and the notes of who waits and who is to be called come into being together or not at all.
  *
- * Jobs that are neither delayed nor prioritized, which is nearly all of them, are added here as BullMQ 6.7 adds them but
- * for its event stream, which nobody reads: it would be a third of the cost. `test/accept.test.ts` holds that against a
- * queue that BullMQ filled.
+ * Jobs that are not delayed, which is nearly all of them, are added here as BullMQ 6.7 adds prioritized ones, but for its event
+ * stream, which nobody reads: it would be a third of the cost. `test/accept.test.ts` holds that against a queue that
+ * BullMQ filled. In which order they are taken is said in `fair-queue.ts`.
  *
- * KEYS: the model's wait list, which names the slot. ARGV: queue prefix, key base, now (ms), depth limit, result time
- * (ms), job name; then for each prediction: id, data, delay (ms), priority, API to tell or "", 1 where the follower wants
- * to hear of the start, owner, deduplication hash or "", idempotency key or "", hash of the body sent with it, follower or "",
- * pieces where the input is a blob, which must all be there and are kept from now on.
+ * KEYS: the model's wait list, which names the slot. ARGV: queue prefix, key base, now (ms), result time (ms), job name, limits of
+ * what waits in jobs, rows and bytes, part of each that one owner may have; then for each prediction: id, data, delay
+ * (ms), priority, API to tell or "", 1 where the follower wants to hear of the start, owner, deduplication hash or "",
+ * idempotency key or "", hash of the body sent with it, follower or "", pieces where the input is a blob, which must all
+ * be there and are kept from now on, share.
  */
 const lua = `
 ${bullAddLua}
+${fairLua}
 local queue, base, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local depthLimit, resultMs, name = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local resultMs, name = tonumber(ARGV[4]), ARGV[5]
 local keepMs = resultMs + 604800000
-local wait, counter = queue .. 'wait', queue .. 'id'
-local waiting = redis.call('LLEN', wait)
-local depth = waiting + redis.call('ZCARD', queue .. 'prioritized') + redis.call('ZCARD', queue .. 'delayed')
+local counter = queue .. 'id'
+local waiting = redis.call('LLEN', queue .. 'wait') + redis.call('ZCARD', queue .. 'prioritized')
 local seq = tonumber(redis.call('GET', counter)) or 0
-local answers, added = {}, {}
+local answers, shares, awake = {}, {}, false
+
+local units, limits, load = {'jobs', 'rows', 'bytes'}, {}, fairKeys(queue) .. 'load'
+for k, unit in ipairs(units) do limits[unit] = tonumber(ARGV[5 + k]) end
+local drain = redis.call('HMGET', load, 'rows', 'bytes', 'per_second', 'drained_since')
+local inAll = {jobs = waiting + redis.call('ZCARD', queue .. 'delayed'), rows = tonumber(drain[1]) or 0, bytes = tonumber(drain[2]) or 0}
+local ofOwners = {}
+
+local function loadOf(owner)
+  local held = ofOwners[owner]
+  if not held then
+    local said = redis.call('HMGET', load, 'jobs:' .. owner, 'rows:' .. owner, 'bytes:' .. owner)
+    held = {jobs = tonumber(said[1]) or 0, rows = tonumber(said[2]) or 0, bytes = tonumber(said[3]) or 0}
+    ofOwners[owner] = held
+  end
+  return held
+end
+
+-- What there is too much of, whose, how much, how many jobs that are, and how many of all are begun in a second by now.
+local function full(owner)
+  local perSecond = tonumber(drain[3]) or 0
+  if now - (tonumber(drain[4]) or 0) > 10000 then perSecond = 0 end
+  local function excess(whose, held, part)
+    for _, unit in ipairs(units) do
+      if held[unit] >= limits[unit] * part then
+        return {'full', unit, whose, held[unit], held.jobs, fairNumber(perSecond)}
+      end
+    end
+  end
+  local part = tonumber(ARGV[9])
+  return excess('all', inAll, 1) or part < 1 and excess('own', loadOf(owner), part) or nil
+end
 
 local function follow(i, target, joining)
   local interest = base .. '/interest:' .. target
@@ -86,9 +119,9 @@ local function index(owner, id)
   end
 end
 
-for i = 7, #ARGV, 12 do
+for i = 10, #ARGV, 13 do
   local answer = known(i)
-  if not answer and depth >= depthLimit then answer = {'full', depth} end
+  answer = answer or full(ARGV[i + 6])
   if not answer and ARGV[i + 11] ~= '0' then
     local blob = base .. '/blob:' .. ARGV[i]
     if redis.call('LLEN', blob) == tonumber(ARGV[i + 11]) then redis.call('PERSIST', blob) else answer = {'gone', 0} end
@@ -96,30 +129,36 @@ for i = 7, #ARGV, 12 do
   if not answer then
     local id, delay, priority = ARGV[i], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
     seq = seq + 1
-    depth = depth + 1
-    -- The place in the order of arrival becomes part of the data, so that a position can be told without a scan.
+    local share = fairShare(ARGV[i + 12])
+    shares[#shares + 1] = share
+    for _, held in ipairs({inAll, loadOf(share.owner)}) do
+      held.jobs, held.rows, held.bytes = held.jobs + 1, held.rows + share.rows, held.bytes + share.bytes
+    end
+    -- APIs of an earlier release tell a position by the place in the order of arrival.
     local data = '{"q":' .. seq .. ',' .. string.sub(ARGV[i + 1], 2)
-    if delay > 0 or priority > 0 then
+    if delay > 0 then
       bullAdd(queue, id, name, data, now, delay, priority)
+      redis.call('HSET', queue .. id, 'priority', 0, 'share', ARGV[i + 12])
     else
-      redis.call('HSET', queue .. id, 'name', name, 'data', data, 'opts', '{}', 'timestamp', ARGV[3], 'delay', 0,
-        'priority', 0)
+      local opts = priority > 0 and '{"priority":' .. priority .. '}' or '{}'
+      redis.call('HSET', queue .. id, 'name', name, 'data', data, 'opts', opts, 'timestamp', ARGV[3], 'delay', 0,
+        'priority', 0, 'share', ARGV[i + 12])
       redis.call('INCR', counter)
-      -- At once, because the next one here may be identical and join it; the marker below wakes a worker.
-      added[#added + 1] = id
+      fairAdd(queue, id, fairPlace(priority, seq), share.owner)
       waiting = waiting + 1
+      awake = true
     end
     index(ARGV[i + 6], id)
     local expires = expiry(data)
     if expires then redis.call('ZADD', base .. '/expiring', expires, id) end
     if ARGV[i + 7] ~= '' then redis.call('SET', base .. '/dedup:' .. ARGV[i + 7], 'p' .. id, 'PX', keepMs) end
     follow(i, id, false)
-    answer = {'queued', waiting}
+    answer = {'queued', math.min(waiting, loadOf(share.owner).jobs * math.max(1, redis.call('ZCARD', fairKeys(queue) .. 'owners')))}
   end
   answers[#answers + 1] = answer
 end
-if #added > 0 then
-  redis.call('LPUSH', wait, unpack(added))
+if #shares > 0 then fairLoad(queue, shares, 1) end
+if awake then
   local meta = redis.call('HMGET', queue .. 'meta', 'paused', 'concurrency')
   if not meta[1] and (not meta[2] or redis.call('LLEN', queue .. 'active') < tonumber(meta[2])) then
     redis.call('ZADD', queue .. 'marker', 0, '0')
@@ -145,8 +184,11 @@ export interface Acceptance {
   idempotency: Idempotency | null;
   /** Whom to call, and with which delivery ids; see `deliveries.ts`. */
   follower: { json: string; wantsStart: boolean } | null;
-  /** Pieces of an input that is a blob under this id, sent before on this connection; see `blob.ts`. */
+  /** Pieces of an input that is a blob under this id, sent before on this connection, and their bytes; see `blob.ts`. */
   pieces?: number;
+  blobBytes?: number;
+  /** Rows of the input; 1 unless told. */
+  rows?: number;
 }
 
 /** What was sent under an owner's idempotency key. */
@@ -167,29 +209,58 @@ export type AcceptOutcome =
   | { kind: "replayed"; id: string; joined: boolean }
   | { kind: "mismatch" }
   | { kind: "gone" }
-  | { kind: "full"; depth: number };
+  | ({ kind: "full" } & FullQueue);
+
+/** What there is too much of, in the whole queue or of the owner's own. */
+export interface FullQueue {
+  unit: "jobs" | "rows" | "bytes";
+  whose: "all" | "own";
+  held: number;
+  /** The jobs that make it up, and how many of the queue were begun a second lately; 0 where nothing was. */
+  jobs: number;
+  perSecond: number;
+}
+
+/** How much may wait for a model. */
+export interface QueueLimits {
+  jobs: number;
+  rows: number;
+  bytes: number;
+  /** What part of each one owner may have, at most 1. */
+  ownerPart: number;
+}
 
 /** Accepts predictions of one model, or says why they need no job of their own; outcomes in the order given. */
 export async function acceptPredictions(
   redis: RedisClient,
   keys: ModelKeys,
   acceptances: readonly Acceptance[],
-  settings: { nowMs: number; maxDepth: number; resultTtlMs: number },
+  settings: { nowMs: number; limits: QueueLimits; resultTtlMs: number; weightOf?(owner: string): number },
 ): Promise<AcceptOutcome[]> {
-  const { maxDepth, nowMs, resultTtlMs } = settings;
-  const args: (string | number)[] = [keys.queue, keys.base, nowMs, maxDepth, resultTtlMs, predictionJobName];
-  for (const { dataJson, dedup, delayMs, follower, id, idempotency, owner, pieces, priority, watcher } of acceptances) {
+  const { limits, nowMs, resultTtlMs, weightOf } = settings;
+  const args: (string | number)[] = [keys.queue, keys.base, nowMs, resultTtlMs, predictionJobName];
+  args.push(limits.jobs, limits.rows, limits.bytes, limits.ownerPart);
+  for (const acceptance of acceptances) {
+    const { dataJson, dedup, delayMs, follower, id, idempotency, owner, pieces, priority, watcher } = acceptance;
     args.push(id, dataJson, delayMs, priority, watcher ?? "", follower?.wantsStart ? 1 : 0, owner, dedup ?? "");
     args.push(idempotency === null ? "" : keys.idempotencyName(owner, idempotency.key), idempotency?.bodyHash ?? "");
+    const bytes = dataJson.length + (acceptance.blobBytes ?? 0);
     args.push(follower?.json ?? "", pieces ?? 0);
+    args.push(shareText({ rows: acceptance.rows ?? 1, bytes, rank: priority, weight: weightOf?.(owner) ?? 1, owner }));
   }
-  const answers = (await runScript(redis, script, [`${keys.queue}wait`], args)) as [AcceptOutcome["kind"], never][];
-  return answers.map(([kind, value]) => {
+  const answers = (await runScript(redis, script, [`${keys.queue}wait`], args)) as [
+    AcceptOutcome["kind"],
+    never,
+    ...never[],
+  ][];
+  return answers.map(([kind, value, ...more]) => {
     if (kind === "queued") return { kind, position: value };
     if (kind === "joined") return { kind, id: value };
     if (kind === "replayed") return { kind, ...decodeReplayed(value) };
     if (kind === "cached") return { kind, outputJson: value };
-    return kind === "full" ? { kind, depth: value } : { kind };
+    if (kind !== "full") return { kind };
+    const [whose, held, jobs, perSecond] = more as unknown as ["all" | "own", number, number, string];
+    return { kind, unit: value, whose, held, jobs, perSecond: Number(perSecond) };
   });
 }
 

@@ -1,5 +1,6 @@
 import type { RedisClient } from "../connect-redis.js";
 import { keptJobs } from "../job.js";
+import { fairLua } from "./fair-queue.js";
 import { runScript, type Script } from "./script.js";
 
 /**
@@ -8,6 +9,7 @@ import { runScript, type Script } from "./script.js";
  * to BullMQ's own way of taking, one by one.
  */
 const takeLua = `
+${fairLua}
 local function takeJobs(queue, tokens, now, lockMs)
   local meta = redis.call('HMGET', queue .. 'meta', 'paused', 'concurrency', 'max')
   if meta[1] or meta[2] or meta[3] then return nil end
@@ -16,22 +18,17 @@ local function takeJobs(queue, tokens, now, lockMs)
   if #due > 0 then
     redis.call('ZREM', queue .. 'delayed', unpack(due))
     for _, id in ipairs(due) do
-      local priority = tonumber(redis.call('HGET', queue .. id, 'priority')) or 0
-      if priority == 0 then
-        redis.call('LPUSH', queue .. 'wait', id)
+      local share = redis.call('HGET', queue .. id, 'share')
+      if share then
+        local parsed = fairShare(share)
+        fairAdd(queue, id, fairPlace(parsed.rank, redis.call('INCR', queue .. 'id')), parsed.owner)
       else
-        local place = redis.call('INCR', queue .. 'pc')
-        redis.call('ZADD', queue .. 'prioritized', priority * 0x100000000 + place % 0x100000000, id)
+        redis.call('LPUSH', queue .. 'wait', id)
       end
       redis.call('HSET', queue .. id, 'delay', 0)
     end
   end
-  local taken = redis.call('RPOP', queue .. 'wait', wanted) or {}
-  if #taken < wanted then
-    local first = redis.call('ZPOPMIN', queue .. 'prioritized', wanted - #taken)
-    for i = 1, #first, 2 do taken[#taken + 1] = first[i] end
-    if #taken < wanted then redis.call('DEL', queue .. 'pc') end
-  end
+  local taken, hashes = fairTake(queue, wanted, now)
   if #taken > 0 then
     redis.call('LPUSH', queue .. 'active', unpack(taken))
     -- Others may sleep while there is more.
@@ -45,7 +42,7 @@ local function takeJobs(queue, tokens, now, lockMs)
   local jobs = {}
   for k, id in ipairs(taken) do
     local key = queue .. id
-    local job = redis.call('HGETALL', key)
+    local job = hashes[k]
     local started = 0
     for f = 1, #job, 2 do if job[f] == 'ats' then started = tonumber(job[f + 1]) end end
     redis.call('SET', key .. ':lock', tokens[k], 'PX', lockMs)
@@ -159,35 +156,36 @@ const takeScript: Script = {
 local tokens = {}
 for k = 1, tonumber(ARGV[5]) do tokens[k] = ARGV[4] end
 local jobs, nextDelayed = takeJobs(ARGV[1], tokens, tonumber(ARGV[2]), ARGV[3])
-if not jobs then return {{}, 0} end
+if not jobs then return false end
 return {jobs, nextDelayed}`,
 };
 
-/** Takes up to `count` jobs, all under one token; none where the queue is paused or limited. */
+/** Takes up to `count` jobs, all under one token; null where the queue is paused or limited. */
 export async function takeJobs(
   redis: RedisClient,
   queue: string,
   token: string,
   count: number,
   lockMs: number,
-): Promise<{ jobs: TakenRaw[]; nextDelayedAt: number }> {
+): Promise<{ jobs: TakenRaw[]; nextDelayedAt: number } | null> {
   const args = [queue, Date.now(), lockMs, token, count];
-  const [jobs, nextDelayedAt] = (await runScript(redis, takeScript, [`${queue}wait`], args)) as [TakenRaw[], number];
-  return { jobs, nextDelayedAt };
+  const taken = (await runScript(redis, takeScript, [`${queue}wait`], args)) as [TakenRaw[], number] | null;
+  return taken === null ? null : { jobs: taken[0], nextDelayedAt: taken[1] };
 }
 
 /** KEYS: wait. ARGV: queue prefix, then id and lock token of each job. */
 const giveBackScript: Script = {
   name: "millraceGiveBack",
   whenFull: true,
-  lua: `
+  lua: `${fairLua}
 local queue = ARGV[1]
 for i = #ARGV - 1, 2, -2 do
   local id = ARGV[i]
   if redis.call('GET', queue .. id .. ':lock') == ARGV[i + 1] and redis.call('LREM', queue .. 'active', -1, id) > 0 then
     redis.call('DEL', queue .. id .. ':lock')
     redis.call('SREM', queue .. 'stalled', id)
-    redis.call('HINCRBY', queue .. id, 'ats', -1)
+    local share = redis.call('HGET', queue .. id, 'share')
+    if redis.call('HINCRBY', queue .. id, 'ats', -1) == 0 and share then fairLoad(queue, {fairShare(share)}, 1) end
     redis.call('RPUSH', queue .. 'wait', id)
     redis.call('ZADD', queue .. 'marker', 0, '0')
   end

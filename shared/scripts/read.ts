@@ -9,42 +9,47 @@ export interface PendingPrediction {
   dataJson: string;
   createdAt: number;
   delayMs: number;
-  priority: number;
   attemptsMade: number;
   note: RunNote | null;
-  /** Jobs in the waiting list, and jobs that were ever added. */
-  waiting: number;
-  added: number;
+  /** About how many jobs come before it, and itself; 1 for one that has been taken or comes next. */
+  position: number;
 }
 
 export type ReadPrediction = { final: StoredResult } | { pending: PendingPrediction } | null;
 
 /**
  * Reads a prediction in one round trip; null for one that is not known. The job is read before the result: the
- * result is written before the job goes, so that one of the two is always seen.
+ * result is written before the job goes, so that one of the two is always seen. `owner` is whose it is, if it is there.
  */
-export async function readPrediction(redis: RedisClient, keys: ModelKeys, id: string): Promise<ReadPrediction> {
+export async function readPrediction(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  owner: string,
+): Promise<ReadPrediction> {
   const answers = await redis
     .pipeline()
-    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "priority", "atm", "finishedOn")
+    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "atm", "finishedOn")
     .hget(keys.running, id)
-    .llen(`${keys.queue}wait`)
-    .get(`${keys.queue}id`)
+    .zrank(keys.waitingOf(owner), id)
+    .zcard(keys.waitingOwners)
+    .zcard(`${keys.queue}prioritized`)
     .get(keys.result(id))
     .exec();
   const values = (answers ?? []).map(([fault, value]) => {
     if (fault !== null) throw fault;
     return value;
   });
-  const [job, note, waiting, added, result] = values as [
+  const [job, note, rank, owners, waiting, result] = values as [
     (string | null)[],
     string | null,
+    number | null,
     number,
-    string | null,
+    number,
     string | null,
   ];
   if (result !== null) return { final: decodeResult(result) };
-  const [dataJson, createdAt, delayMs, priority, attemptsMade, finishedOn] = job;
+  const [dataJson, createdAt, delayMs, attemptsMade, finishedOn] = job;
   // A finished job stays visible in the queue page for longer, perhaps, than its result can be read.
   if (dataJson == null || finishedOn != null) return null;
   return {
@@ -52,11 +57,10 @@ export async function readPrediction(redis: RedisClient, keys: ModelKeys, id: st
       dataJson,
       createdAt: Number(createdAt),
       delayMs: Number(delayMs ?? 0),
-      priority: Number(priority ?? 0),
       attemptsMade: Number(attemptsMade ?? 0),
       note: note === null ? null : decodeNote(note),
-      waiting,
-      added: Number(added ?? 0),
+      // Others' jobs come in between, of each owner about as many.
+      position: rank === null ? 1 : Math.max(1, Math.min(waiting, (rank + 1) * owners)),
     },
   };
 }

@@ -18,6 +18,21 @@ export async function contents(redis: RedisClient, prefix: string): Promise<Reco
 }
 
 /**
+ * The same, whichever way its jobs wait: BullMQ has a list and behind it a sorted set for those with a priority, we have one sorted
+ * set for all. `waits` are the ids in the order in which they will be taken.
+ */
+export function asOneQueue(found: Record<string, unknown>): Record<string, unknown> {
+  const { pc: _pc, prioritized, wait, ...rest } = found;
+  for (const [name, value] of Object.entries(rest)) {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) continue;
+    const { priority: _priority, share: _share, ...job } = value as Record<string, unknown>;
+    rest[name] = job;
+  }
+  const list = ((wait ?? []) as string[]).toReversed();
+  return { ...rest, waits: [...list, ...((prioritized ?? []) as string[]).filter((_, i) => i % 2 === 0)] };
+}
+
+/**
  * A job's options hold what the caller of `Queue.add` said, also what is elsewhere in the job: its id, its timestamp.
  * Attempts are the manifest's, not the job's; see `workers/model-consumer.ts`.
  */
