@@ -2,7 +2,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { Cluster } from "ioredis";
 import { Gauge, type Registry } from "prom-client";
 import type { ModelDirectory } from "./model-directory.js";
-import { dueScore, jobsByState, queueDepths } from "./queue-depths.js";
+import { dueScore, jobsByState, queueDepths, waitingLoad } from "./queue-depths.js";
 
 /**
  * What a scrape reads off Redis: depth and age of every queue, deliveries, living workers, memory. Some commands a model,
@@ -49,6 +49,15 @@ export function registerBacklogMetrics(register: Registry, redis: RedisClient, d
       for (const { dueAt, model } of models) to.set({ model }, dueAt === null ? 0 : Math.max(0, readAt - dueAt) / 1000);
     },
   );
+  gauge(
+    "ml_queue_load",
+    "What waits for a model besides jobs, of single predictions: rows, or bytes of input",
+    ["model", "unit"],
+    (to, { models }) => {
+      for (const { load, model } of models)
+        for (const [unit, amount] of Object.entries(load)) to.set({ model, unit }, amount);
+    },
+  );
   gauge("ml_webhook_queue_depth", "Webhook deliveries by state", ["model", "state"], (to, { models }) => {
     for (const { deliveries, model } of models)
       for (const [state, count] of Object.entries(deliveries)) to.set({ model, state }, count);
@@ -75,6 +84,7 @@ interface Backlog {
     model: string;
     workersAlive: number;
     depths: Awaited<ReturnType<typeof queueDepths>>;
+    load: Awaited<ReturnType<typeof waitingLoad>>;
     deliveries: Awaited<ReturnType<typeof jobsByState>>;
     dueAt: number | null;
   }[];
@@ -86,6 +96,7 @@ async function readBacklog(redis: RedisClient, directory: ModelDirectory): Promi
     model: name,
     workersAlive,
     depths: await queueDepths(redis, keys),
+    load: await waitingLoad(redis, keys),
     deliveries: await jobsByState(redis, keys.webhookQueue),
     dueAt: await nextDueAt(redis, keys.queue),
   }));

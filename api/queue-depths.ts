@@ -10,6 +10,12 @@ export async function queueDepths(redis: RedisClient, { bulkRows, queue }: Model
   return { ...jobs, batch_rows: Number(rows ?? 0) };
 }
 
+/** Rows and bytes of input of the single predictions that wait. */
+export async function waitingLoad(redis: RedisClient, keys: ModelKeys): Promise<{ rows: number; bytes: number }> {
+  const [rows, bytes] = await redis.hmget(keys.waitingLoad, "rows", "bytes");
+  return { rows: Number(rows ?? 0), bytes: Number(bytes ?? 0) };
+}
+
 /**
  * Jobs of a queue by state, by what its keys begin with. A scheduled job that is due waits, although only a worker puts
  * it among those that do: there may be none.

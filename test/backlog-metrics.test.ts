@@ -42,6 +42,8 @@ describe("what a scrape tells of the backlog", () => {
     });
     expect(age).toBeLessThanOrEqual((Date.now() - Date.parse(first.created_at)) / 1000);
     expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(2);
+    expect(await metric("ml_queue_load", { model, unit: "rows" })).toBe(3);
+    expect(await metric("ml_queue_load", { model, unit: "bytes" })).toBeGreaterThan(3 * 50);
     expect(await metric("ml_queue_depth", { model, state: "scheduled" })).toBe(1);
     // Without a worker nobody moves it, and without its being seen nobody would start one.
     await stack.submit(model, { x: [[1]] }, { delay_ms: 1 });
