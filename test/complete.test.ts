@@ -441,7 +441,7 @@ function summary(answer: unknown) {
   if (!Array.isArray(answer)) return { code: (answer as number | undefined) ?? 0, job: null, delayUntil: 0 };
   const [json, id, , delayUntil] = answer as [Record<string, unknown>?, string?, number?, number?];
   if (!json) return { code: 0, job: null, delayUntil: delayUntil ?? 0 };
-  const { opts: said, priority: _priority, processedOn, share: _share, ...rest } = json;
+  const { lane: _lane, opts: said, priority: _priority, processedOn, share: _share, ...rest } = json;
   const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = said as Record<string, unknown>;
   expect(Math.abs(Date.now() - Number(processedOn))).toBeLessThan(10_000);
   return { code: 0, job: { ...rest, opts, id }, delayUntil: delayUntil ?? 0 };

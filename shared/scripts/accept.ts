@@ -10,9 +10,9 @@ import { runScript, type Script } from "./script.js";
  * idempotency key, whether an identical one is on its way or cached, the depth limit, BullMQ's own job, the owner's
  * index and the notes of who waits and who is to be called come into being together or not at all.
  *
- * Jobs that are not delayed, which is nearly all of them, are added here as BullMQ 6.7 adds prioritized ones, but for its event
- * stream, which nobody reads: it would be a third of the cost. `test/accept.test.ts` holds that against a queue that
- * BullMQ filled. In which order they are taken is said in `fair-queue.ts`.
+ * Jobs that are not delayed, which is nearly all of them, are added here as BullMQ 6.7 adds them, but for its event stream, which
+ * nobody reads: it would be a third of the cost. `test/accept.test.ts` holds that against a queue that BullMQ filled.
+ * Where they wait and in which order they are taken is said in `fair-queue.ts`.
  *
  * KEYS: the model's wait list, which names the slot. ARGV: queue prefix, key base, now (ms), result time (ms), job name, limits of
  * what waits in jobs, rows and bytes, part of each that one owner may have; then for each prediction: id, data, delay
@@ -27,14 +27,14 @@ local queue, base, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local resultMs, name = tonumber(ARGV[4]), ARGV[5]
 local keepMs = resultMs + 604800000
 local counter = queue .. 'id'
-local waiting = redis.call('LLEN', queue .. 'wait') + redis.call('ZCARD', queue .. 'prioritized')
+local line = fairOpen(queue)
 local seq = tonumber(redis.call('GET', counter)) or 0
-local answers, shares, awake = {}, {}, false
+local answers, shares, places = {}, {}, {}
 
 local units, limits, load = {'jobs', 'rows', 'bytes'}, {}, fairKeys(queue) .. 'load'
 for k, unit in ipairs(units) do limits[unit] = tonumber(ARGV[5 + k]) end
 local drain = redis.call('HMGET', load, 'rows', 'bytes', 'per_second', 'drained_since')
-local inAll = {jobs = waiting + redis.call('ZCARD', queue .. 'delayed'), rows = tonumber(drain[1]) or 0, bytes = tonumber(drain[2]) or 0}
+local inAll = {jobs = line.length + line.behind + redis.call('ZCARD', queue .. 'delayed'), rows = tonumber(drain[1]) or 0, bytes = tonumber(drain[2]) or 0}
 local ofOwners = {}
 
 local function loadOf(owner)
@@ -144,21 +144,23 @@ for i = 10, #ARGV, 13 do
       redis.call('HSET', queue .. id, 'name', name, 'data', data, 'opts', opts, 'timestamp', ARGV[3], 'delay', 0,
         'priority', 0, 'share', ARGV[i + 12])
       redis.call('INCR', counter)
-      fairAdd(queue, id, fairPlace(priority, seq), share.owner)
-      waiting = waiting + 1
-      awake = true
+      -- Others' jobs come in between, of each owner about as many; who they are is known at the end.
+      places[#answers + 1] = fairAdd(line, id, share, seq)
     end
     index(ARGV[i + 6], id)
     local expires = expiry(data)
     if expires then redis.call('ZADD', base .. '/expiring', expires, id) end
     if ARGV[i + 7] ~= '' then redis.call('SET', base .. '/dedup:' .. ARGV[i + 7], 'p' .. id, 'PX', keepMs) end
     follow(i, id, false)
-    answer = {'queued', math.min(waiting, loadOf(share.owner).jobs * math.max(1, redis.call('ZCARD', fairKeys(queue) .. 'owners')))}
+    answer = {'queued', 0}
   end
   answers[#answers + 1] = answer
 end
 if #shares > 0 then fairLoad(queue, shares, 1) end
-if awake then
+if next(places) then
+  fairClose(line)
+  local owners = redis.call('ZCARD', line.fair .. 'owners')
+  for i, place in pairs(places) do answers[i][2] = math.min((place - 1) * owners + 1, line.length + line.behind) end
   local meta = redis.call('HMGET', queue .. 'meta', 'paused', 'concurrency')
   if not meta[1] and (not meta[2] or redis.call('LLEN', queue .. 'active') < tonumber(meta[2])) then
     redis.call('ZADD', queue .. 'marker', 0, '0')

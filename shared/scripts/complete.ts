@@ -17,16 +17,17 @@ local function takeJobs(queue, tokens, now, lockMs)
   local due = redis.call('ZRANGEBYSCORE', queue .. 'delayed', 0, (now + 1) * 0x1000 - 1, 'LIMIT', 0, 1000)
   if #due > 0 then
     redis.call('ZREM', queue .. 'delayed', unpack(due))
+    local line = fairOpen(queue)
     for _, id in ipairs(due) do
       local share = redis.call('HGET', queue .. id, 'share')
       if share then
-        local parsed = fairShare(share)
-        fairAdd(queue, id, fairPlace(parsed.rank, redis.call('INCR', queue .. 'id')), parsed.owner)
+        fairAdd(line, id, fairShare(share), redis.call('INCR', queue .. 'id'))
       else
         redis.call('LPUSH', queue .. 'wait', id)
       end
       redis.call('HSET', queue .. id, 'delay', 0)
     end
+    fairClose(line)
   end
   local taken, hashes = fairTake(queue, wanted, now)
   if #taken > 0 then

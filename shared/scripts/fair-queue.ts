@@ -16,43 +16,80 @@ export const shareText = ({ bytes, owner, rank, rows, weight }: Share): string =
   `${rows} ${bytes} ${rank} ${weight} ${owner}`;
 
 /**
- * Lua: owners share a queue by weight, whatever their backlog. Jobs wait in BullMQ's own sorted set `prioritized`, so that its
- * counts and lists tell the truth; beside it, one sorted set an owner says in which order its jobs come, and one over the owners
- * who is next: start-time fair queueing (Goyal, Vin and Cheng, 1997), in which a job costs its rows divided by its owner's
- * weight, and an owner who was idle starts where the others are. What is not in `prioritized` any more is skipped,
- * and what is there alone comes last; so nothing is lost or run twice by these sets. No step costs more with more owners.
+ * Lua: owners share a queue by weight, whatever their backlog. Whose turn it is follows start-time fair queueing (Goyal, Vin and
+ * Cheng, 1996): a job costs its rows divided by its owner's weight, and an owner who was idle starts where the others are. No
+ * step costs more with more owners.
  *
- * A job of an owner has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`; its own priority in BullMQ is 0, so that
- * whatever BullMQ puts back (a job whose worker died) goes to `wait`, which comes first.
+ * Jobs wait where BullMQ looks for them, so that its counts and lists tell the truth: those of one owner, mostly the
+ * only one, in the list `wait`, as long as they have no priority; all others in the sorted set `prioritized`, and
+ * beside it in one of their owner's own, which says their order. What is not in `prioritized` any more is skipped, and
+ * what is there alone comes last; so nothing is lost or run twice by these sets.
  *
- * - `fairAdd(queue, id, place, owner)` lets a job wait at that place among its owner's; BullMQ's marker is the caller's.
- * - `fairPlace(rank, arrival)` is that place.
- * - `fairTake(queue, wanted, now)`: up to so many ids that are next, and their hashes as field and value in turn.
- * - `fairLoad(queue, shares, sign)` counts what waits of rows and bytes, in all and of each owner; `shares` are parsed.
+ * A job has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`, and `lane`, its number in the list; its own priority in
+ * BullMQ is 0, so that what BullMQ puts back (a job whose worker died) goes to the list's head.
+ *
  * - `fairShare(text)` parses a share.
+ * - `fairOpen(queue)` begins to add; `fairAdd(line, id, share, arrival)` adds a job, whose hash is there, and returns about how
+ *   many come before it, and itself; `fairClose(line)` ends it, without which nothing is added. BullMQ's marker is the caller's.
+ * - `fairTake(queue, wanted, now)`: up to so many ids that are next, and their hashes as field and value in turn.
+ * - `fairLoad(queue, shares, sign)` counts what waits of rows and bytes, in all and of each owner.
  */
 export const fairLua = `
 local function fairKeys(queue) return (string.gsub(queue, '}:', '}/fair:', 1)) end
-local function fairPlace(rank, arrival) return rank * ${behindByPriority} + arrival % ${behindByPriority} end
+local function fairNumber(value) return string.format('%.17g', value) end
 local function fairShare(text)
   local rows, bytes, rank, weight, owner = string.match(text, '^(%d+) (%d+) (%d+) ([%d.]+) (.*)$')
   return {rows = tonumber(rows), bytes = tonumber(bytes), rank = tonumber(rank), weight = tonumber(weight), owner = owner}
 end
-local function fairNumber(value) return string.format('%.17g', value) end
 
-local function fairAdd(queue, id, place, owner)
+local function fairOpen(queue)
   local fair = fairKeys(queue)
-  redis.call('ZADD', queue .. 'prioritized', place, id)
-  redis.call('ZADD', fair .. 'of:' .. owner, place, id)
-  if redis.call('ZSCORE', fair .. 'owners', owner) then return end
-  local now = tonumber(redis.call('HGET', fair .. 'load', 'served')) or 0
-  local ahead = tonumber(redis.call('ZSCORE', fair .. 'ahead', owner)) or 0
-  redis.call('ZADD', fair .. 'owners', fairNumber(math.max(now, ahead)), owner)
+  local said = redis.call('HMGET', fair .. 'load', 'lane', 'lane_in')
+  local length = redis.call('LLEN', queue .. 'wait')
+  -- Who has the list keeps it until it is empty.
+  return {queue = queue, fair = fair, lane = length > 0 and said[1], laneIn = tonumber(said[2]) or 0, length = length,
+    behind = redis.call('ZCARD', queue .. 'prioritized'), added = {}, owners = {}}
+end
+
+local function fairAdd(line, id, share, arrival)
+  local owner = line.owners[share.owner]
+  if not owner then
+    -- What has no priority is in one place only, or it would not stay in order.
+    local first = redis.call('ZRANGE', line.fair .. 'of:' .. share.owner, 0, 0, 'WITHSCORES')[2]
+    owner = {inSet = first and tonumber(first) < ${behindByPriority}}
+    line.owners[share.owner] = owner
+  end
+  if share.rank == 0 and not owner.inSet and (line.length == 0 or line.lane == share.owner) then
+    if line.lane ~= share.owner then line.lane, line.laneIn, line.claimed = share.owner, 0, true end
+    line.laneIn, line.length = line.laneIn + 1, line.length + 1
+    line.added[#line.added + 1] = id
+    redis.call('HSET', line.queue .. id, 'lane', line.laneIn)
+    return line.length
+  end
+  owner.inSet = owner.inSet or share.rank == 0
+  line.behind = line.behind + 1
+  local place = share.rank * ${behindByPriority} + arrival % ${behindByPriority}
+  redis.call('ZADD', line.queue .. 'prioritized', place, id)
+  redis.call('ZADD', line.fair .. 'of:' .. share.owner, place, id)
+  return redis.call('ZCARD', line.fair .. 'of:' .. share.owner)
+end
+
+local function fairClose(line)
+  if #line.added > 0 then
+    redis.call('LPUSH', line.queue .. 'wait', unpack(line.added))
+    redis.call('HSET', line.fair .. 'load', 'lane', line.lane, 'lane_in', line.laneIn)
+  end
+  for owner in pairs(line.owners) do
+    if not redis.call('ZSCORE', line.fair .. 'owners', owner) then
+      local now = tonumber(redis.call('HGET', line.fair .. 'load', 'served')) or 0
+      local ahead = tonumber(redis.call('ZSCORE', line.fair .. 'ahead', owner)) or 0
+      redis.call('ZADD', line.fair .. 'owners', fairNumber(math.max(now, ahead)), owner)
+    end
+  end
 end
 
 local function fairLoad(queue, shares, sign)
-  local load = fairKeys(queue) .. 'load'
-  local sums = {}
+  local load, sums = fairKeys(queue) .. 'load', {}
   local function add(field, amount) sums[field] = (sums[field] or 0) + sign * amount end
   for _, share in ipairs(shares) do
     add('rows', share.rows)
@@ -67,8 +104,9 @@ local function fairLoad(queue, shares, sign)
 end
 
 local function fairTake(queue, wanted, now)
-  local fair = fairKeys(queue)
+  local fair, wait = fairKeys(queue), queue .. 'wait'
   local ids, jobs, begun = {}, {}, {}
+  -- Returns what the job costs; what was taken before has been paid for, and did not count as waiting again.
   local function take(id)
     local job = redis.call('HGETALL', queue .. id)
     local share, started
@@ -77,35 +115,46 @@ local function fairTake(queue, wanted, now)
     end
     ids[#ids + 1] = id
     jobs[#jobs + 1] = job
-    -- What was taken before does not wait for the first time, so it is not counted as waiting.
-    if share and (started or 0) == 0 then begun[#begun + 1] = share end
-    return share and share.rows / share.weight or 1
+    if not share then return 1 end
+    if (started or 0) > 0 then return 0 end
+    begun[#begun + 1] = share
+    return share.rows / share.weight
   end
-  for _, id in ipairs(redis.call('RPOP', queue .. 'wait', wanted) or {}) do take(id) end
 
+  local length = redis.call('LLEN', wait)
+  local lane = length > 0 and redis.call('HGET', fair .. 'load', 'lane')
+  if length > 0 and not (lane and redis.call('ZSCORE', fair .. 'owners', lane)) then
+    -- It holds only what was put back, or what an earlier release added.
+    for _, id in ipairs(redis.call('RPOP', wait, wanted)) do take(id) end
+    length = length - #ids
+  end
   local heads = {}
   if #ids < wanted then heads = redis.call('ZRANGE', fair .. 'owners', 0, wanted - #ids - 1, 'WITHSCORES') end
-  local owners, passes, served = {}, {}, nil
+  local owners, passes, touched, served = {}, {}, {}, nil
   for k = 1, #heads, 2 do
     owners[#owners + 1] = heads[k]
     passes[#passes + 1] = tonumber(heads[k + 1])
   end
-  local touched = {}
   while #ids < wanted and #owners > 0 do
     local first = 1
     for k = 2, #owners do if passes[k] < passes[first] then first = k end end
-    local owner = owners[first]
-    local set = fair .. 'of:' .. owner
-    served = passes[first]
-    local popped = redis.call('ZPOPMIN', set, #owners == 1 and wanted - #ids or 1)
-    for k = 1, #popped, 2 do
-      if redis.call('ZREM', queue .. 'prioritized', popped[k]) == 1 then
-        served = passes[first]
-        passes[first] = served + take(popped[k])
+    local owner, set = owners[first], fair .. 'of:' .. owners[first]
+    local count = #owners == 1 and wanted - #ids or 1
+    local function run(id)
+      served = passes[first]
+      passes[first] = served + take(id)
+    end
+    if owner == lane and length > 0 then
+      for _, id in ipairs(redis.call('RPOP', wait, count)) do
+        length = length - 1
+        run(id)
       end
+    else
+      local popped = redis.call('ZPOPMIN', set, count)
+      for k = 1, #popped, 2 do if redis.call('ZREM', queue .. 'prioritized', popped[k]) == 1 then run(popped[k]) end end
     end
     touched[owner] = passes[first]
-    if redis.call('EXISTS', set) == 0 then
+    if (owner ~= lane or length == 0) and redis.call('EXISTS', set) == 0 then
       redis.call('ZREM', fair .. 'owners', owner)
       redis.call('ZADD', fair .. 'ahead', fairNumber(passes[first]), owner)
       touched[owner] = nil
@@ -113,29 +162,27 @@ local function fairTake(queue, wanted, now)
       table.remove(passes, first)
     end
   end
-  for owner, pass in pairs(touched) do redis.call('ZADD', fair .. 'owners', fairNumber(pass), owner) end
-  if #begun > 0 then fairLoad(queue, begun, -1) end
-  if served then
-    redis.call('HSET', fair .. 'load', 'served', fairNumber(served))
-    redis.call('ZREMRANGEBYSCORE', fair .. 'ahead', '-inf', fairNumber(served))
-    local drain = redis.call('HMGET', fair .. 'load', 'drained', 'drained_since')
-    local since = tonumber(drain[2])
-    local drained = (tonumber(drain[1]) or 0) + #ids
-    if since and now - since < 1000 then
-      redis.call('HSET', fair .. 'load', 'drained', drained)
-    else
-      if since then redis.call('HSET', fair .. 'load', 'per_second', fairNumber(drained * 1000 / (now - since))) end
-      redis.call('HSET', fair .. 'load', 'drained', 0, 'drained_since', now)
-    end
-  end
   if #ids < wanted then
     -- What a process of an earlier release added, which knew nothing of owners.
     local rest = redis.call('ZPOPMIN', queue .. 'prioritized', wanted - #ids)
     for k = 1, #rest, 2 do take(rest[k]) end
+    if #ids < wanted and redis.call('EXISTS', queue .. 'delayed') == 0 then
+      -- Nothing waits, so that nobody is ahead of anybody, and nothing is to be told of.
+      redis.call('UNLINK', fair .. 'load', fair .. 'ahead')
+      return ids, jobs
+    end
   end
-  if #ids < wanted and redis.call('EXISTS', queue .. 'delayed') == 0 then
-    -- Nothing waits, so that nobody is ahead of anybody.
-    redis.call('UNLINK', fair .. 'load', fair .. 'ahead')
+  for owner, pass in pairs(touched) do redis.call('ZADD', fair .. 'owners', fairNumber(pass), owner) end
+  if #begun > 0 then fairLoad(queue, begun, -1) end
+  if not served then return ids, jobs end
+  redis.call('ZREMRANGEBYSCORE', fair .. 'ahead', '-inf', fairNumber(served))
+  local drain = redis.call('HMGET', fair .. 'load', 'drained', 'drained_since')
+  local since, drained = tonumber(drain[2]), (tonumber(drain[1]) or 0) + #ids
+  if since and now - since < 1000 then
+    redis.call('HSET', fair .. 'load', 'served', fairNumber(served), 'drained', drained)
+  else
+    if since then redis.call('HSET', fair .. 'load', 'per_second', fairNumber(drained * 1000 / (now - since))) end
+    redis.call('HSET', fair .. 'load', 'served', fairNumber(served), 'drained', 0, 'drained_since', now)
   end
   return ids, jobs
 end

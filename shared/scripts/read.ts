@@ -29,29 +29,35 @@ export async function readPrediction(
 ): Promise<ReadPrediction> {
   const answers = await redis
     .pipeline()
-    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "atm", "finishedOn")
+    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "atm", "finishedOn", "lane")
     .hget(keys.running, id)
     .zrank(keys.waitingOf(owner), id)
     .zcard(keys.waitingOwners)
     .zcard(`${keys.queue}prioritized`)
+    .llen(`${keys.queue}wait`)
+    .hget(keys.waitingLoad, "lane_in")
     .get(keys.result(id))
     .exec();
   const values = (answers ?? []).map(([fault, value]) => {
     if (fault !== null) throw fault;
     return value;
   });
-  const [job, note, rank, owners, waiting, result] = values as [
+  const [job, note, rank, owners, behind, listed, laneIn, result] = values as [
     (string | null)[],
     string | null,
     number | null,
     number,
     number,
+    number,
+    string | null,
     string | null,
   ];
   if (result !== null) return { final: decodeResult(result) };
-  const [dataJson, createdAt, delayMs, attemptsMade, finishedOn] = job;
+  const [dataJson, createdAt, delayMs, attemptsMade, finishedOn, lane] = job;
   // A finished job stays visible in the queue page for longer, perhaps, than its result can be read.
   if (dataJson == null || finishedOn != null) return null;
+  // The list holds the last that were put there, more or less, which places each of them without looking.
+  const place = rank === null ? Number(lane ?? 0) - (Number(laneIn ?? 0) - listed) : rank + 1;
   return {
     pending: {
       dataJson,
@@ -60,7 +66,7 @@ export async function readPrediction(
       attemptsMade: Number(attemptsMade ?? 0),
       note: note === null ? null : decodeNote(note),
       // Others' jobs come in between, of each owner about as many.
-      position: rank === null ? 1 : Math.max(1, Math.min(waiting, (rank + 1) * owners)),
+      position: Math.max(1, Math.min(listed + behind, (place - 1) * owners + 1)),
     },
   };
 }

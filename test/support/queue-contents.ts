@@ -18,14 +18,14 @@ export async function contents(redis: RedisClient, prefix: string): Promise<Reco
 }
 
 /**
- * The same, whichever way its jobs wait: BullMQ has a list and behind it a sorted set for those with a priority, we have one sorted
- * set for all. `waits` are the ids in the order in which they will be taken.
+ * The same, whichever way its jobs wait: BullMQ has a list for those without a priority, we have one for those of one owner.
+ * `waits` are the ids in the order in which they will be taken.
  */
 export function asOneQueue(found: Record<string, unknown>): Record<string, unknown> {
   const { pc: _pc, prioritized, wait, ...rest } = found;
   for (const [name, value] of Object.entries(rest)) {
     if (typeof value !== "object" || value === null || Array.isArray(value)) continue;
-    const { priority: _priority, share: _share, ...job } = value as Record<string, unknown>;
+    const { lane: _lane, priority: _priority, share: _share, ...job } = value as Record<string, unknown>;
     rest[name] = job;
   }
   const list = ((wait ?? []) as string[]).toReversed();
