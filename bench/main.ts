@@ -3,6 +3,7 @@ import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
 import { batching } from "./scenarios/batching.js";
 import { bulk } from "./scenarios/bulk.js";
+import { depth } from "./scenarios/depth.js";
 import { floor } from "./scenarios/floor.js";
 import { imagePath } from "./scenarios/image-path.js";
 import { lag } from "./scenarios/lag.js";
@@ -32,6 +33,7 @@ const scenarios: Record<string, Scenario> = {
   tensor,
   versions,
   batching,
+  depth,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);
