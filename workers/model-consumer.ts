@@ -56,6 +56,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
       prefix: options.keys.queuePrefix,
       autorun: false,
       concurrency: options.concurrency,
+      isOver: (job) => (job as PredictionBullJob).endedEarly,
       settings: {
         backoffStrategy: (attemptsMade, _type, _error, job) =>
           (manifestOf(job as PredictionBullJob)?.backoff_ms ?? 1000) * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),

@@ -16,6 +16,11 @@ interface Stocked {
 /** What is to be done with a job that was taken under `token`; `lock` tells the token that counts by now. */
 type Process<R> = (job: Job<unknown, R>, token: string, lock: () => string) => Promise<R>;
 
+interface StockingOptions extends Partial<WorkerOptions> {
+  /** Whether nothing is to be done with a job any more, so that a run of it does not go on under its lock either. */
+  isOver?(job: Job): boolean;
+}
+
 /** What BullMQ's worker keeps to itself; its version is pinned. */
 interface Internals {
   mainLoopQueue: { numTotal(): number } | null;
@@ -50,12 +55,21 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   #toStart = false;
   #nextDelayedAt = 0;
 
-  constructor(name: string, queue: string, process: Process<R>, redis: RedisClient, options: Partial<WorkerOptions>) {
+  constructor(
+    name: string,
+    queue: string,
+    process: Process<R>,
+    redis: RedisClient,
+    { isOver, ...options }: StockingOptions,
+  ) {
     const held = { connection: redis as never, ...howJobsAreHeld, ...options };
     const heldJobs = new HeldJobs();
     super(
       name,
-      (job, token = "") => heldJobs.take(job.id as string, token, (lock) => process(job, token, lock)),
+      (job, token = "") =>
+        isOver?.(job)
+          ? process(job, token, () => token)
+          : heldJobs.take(job.id as string, token, (lock) => process(job, token, lock)),
       held,
       completingBackend(redis, queue, held.lockDuration),
     );
