@@ -7,6 +7,7 @@ import { depth } from "./scenarios/depth.js";
 import { floor } from "./scenarios/floor.js";
 import { imagePath } from "./scenarios/image-path.js";
 import { lag } from "./scenarios/lag.js";
+import { limits } from "./scenarios/limits.js";
 import { memory } from "./scenarios/memory.js";
 import { recovery } from "./scenarios/recovery.js";
 import { scaleOut } from "./scenarios/scale-out.js";
@@ -34,6 +35,7 @@ const scenarios: Record<string, Scenario> = {
   versions,
   batching,
   depth,
+  limits,
 };
 
 const print = (line: string) => process.stdout.write(`${line}\n`);
