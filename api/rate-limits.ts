@@ -2,6 +2,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Response } from "express";
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
+import { JoinedLimiter } from "./joined-limiter.js";
 import type { Caller } from "./key-ring.js";
 
 export interface RateLimitSettings {
@@ -44,8 +45,8 @@ return {math.ceil(used), free}
  * then counted by each API alone.
  */
 export class RateLimits {
-  readonly #requests: RateLimiterRedis | null;
-  readonly #rows: RateLimiterRedis | null;
+  readonly #requests: JoinedLimiter | null;
+  readonly #rows: JoinedLimiter | null;
   readonly #failures: RateLimiterRedis | null;
   /** Addresses that have used up their failures, until when. */
   readonly #blocked = new Map<string, number>();
@@ -64,8 +65,9 @@ export class RateLimits {
             customIncrTtlLuaScript: bucket,
             ...(insured && { insuranceLimiter: new RateLimiterMemory({ points, duration: windowSeconds }) }),
           });
-    this.#requests = limiter("requests", settings.requestsPerMinute);
-    this.#rows = limiter("rows", settings.rowsPerMinute);
+    const joined = (limit: RateLimiterRedis | null) => (limit === null ? null : new JoinedLimiter(limit));
+    this.#requests = joined(limiter("requests", settings.requestsPerMinute));
+    this.#rows = joined(limiter("rows", settings.rowsPerMinute));
     this.#failures = limiter("failures", settings.failuresPerMinute, true);
   }
 
@@ -113,7 +115,7 @@ export class RateLimits {
 const mostKnown = 100_000;
 
 async function take(
-  limiter: RateLimiterRedis,
+  limiter: JoinedLimiter,
   name: string,
   key: string,
   cost: number,
