@@ -19,7 +19,17 @@ function setUp(overrides: Partial<Lane> = {}, slots = 1) {
   const begun: [string, boolean][] = [];
   const submit = (id: string, rest: Partial<Work> = {}) =>
     dispatcher.submit({
-      ...{ id, lane, pack: Buffer.from(id), rows: 1, priority: 0, signature: "", alone: false, ...rest },
+      ...{
+        id,
+        lane,
+        pack: Buffer.from(id),
+        rows: 1,
+        owner: "alice",
+        priority: 0,
+        signature: "",
+        alone: false,
+        ...rest,
+      },
       onBegin: (_at, alone) => begun.push([id, alone]),
     });
   return { runner, dispatcher, lane, begun, submit };
@@ -224,6 +234,28 @@ describe("the dispatcher", () => {
       await settle();
     }
     expect(runner.ids).toEqual([["a"], ["suspect"], ["suspect2"], ["b"]]);
+  });
+
+  test("lets what is urgent overtake its own owner's works only, in that owner's places", async () => {
+    const { runner, submit } = setUp({ maxBatchRows: 1 });
+    submit("first");
+    await turn();
+    for (const [id, owner, priority] of [
+      ["a9", "alice", 9],
+      ["b5", "bob", 5],
+      ["a1", "alice", 1],
+      ["b0", "bob", 0],
+      ["a0", "alice", 0],
+      ["a1too", "alice", 1],
+    ] as const) {
+      submit(id, { owner, priority });
+    }
+    await turn();
+    for (let run = 0; run < 7; run++) {
+      runner.runs[run]?.end();
+      await settle();
+    }
+    expect(runner.ids.flat()).toEqual(["first", "a0", "b0", "a1", "b5", "a1too", "a9"]);
   });
 
   test("lets part of a batch yield to whatever came later, but not for ever, and joins it with nothing", async () => {

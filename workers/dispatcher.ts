@@ -17,7 +17,9 @@ export interface Work {
   lane: Lane;
   pack: Buffer;
   rows: number;
-  /** 0 to 1000; each step is worth being `priorityStepMs` later, so that nothing waits behind others' urgency for ever. */
+  /** Whose it is; "" where all of them come in order. */
+  owner: string;
+  /** 0 first, then 1 to 1000, among its owner's; in order of arrival among the same. */
   priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
@@ -60,7 +62,7 @@ interface Waiting extends Work {
 
 /**
  * Dynamic batching. Works wait only while every slot is busy (or for the lane's `maxDelayMs`); when a slot becomes idle,
- * the lane whose first work has waited longest for its priority gives up to `maxBatchRows` rows as one run. A run that dies with more
+ * the lane whose first work has waited longest gives up to `maxBatchRows` rows as one run. A run that dies with more
  * than one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
  */
 export class Dispatcher {
@@ -167,9 +169,17 @@ export class Dispatcher {
       this.#lanes.set(key, [work]);
       return;
     }
-    let place = queue.length;
-    while (place > 0 && turn(queue[place - 1] as Waiting) > turn(work)) place -= 1;
-    queue.splice(place, 0, work);
+    // The order in which the works came is fair between owners, so each owner keeps its places, and what is urgent moves
+    // forward among them.
+    let place = queue.push(work) - 1;
+    for (let i = place - 1; i >= 0; i--) {
+      const before = queue[i] as Waiting;
+      if (before.owner !== work.owner) continue;
+      if (before.priority <= work.priority) break;
+      queue[i] = work;
+      queue[place] = before;
+      place = i;
+    }
   }
 
   /** The lane that is ready, has an idle slot and comes first; sets a timer for one that waits for company. */
@@ -281,13 +291,8 @@ const bulkPatienceMs = 1000;
 const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
   const [yieldsA, yieldsB] = [yields(a, now), yields(b, now)];
   if (yieldsA !== yieldsB) return yieldsB;
-  return turn(a) < turn(b);
+  return a.owner === b.owner && a.priority !== b.priority ? a.priority < b.priority : a.since < b.since;
 };
-
-/** The order in which the queue gave them is fair between owners, and priority is among those of one; here it only nudges. */
-const priorityStepMs = 10;
-
-const turn = (work: Waiting): number => work.since + priorityStepMs * work.priority;
 
 const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkPatienceMs;
 

@@ -103,6 +103,7 @@ export function processChunk(options: ProcessChunkOptions) {
         pack: Buffer.alloc(0),
         bulk: { packs: rows.packs(from, to), table: rows.table },
         rows: to - from,
+        owner: "",
         priority: 0,
         signature: "",
         alone: true,

@@ -29,7 +29,8 @@ export interface TakenJob {
   id?: string | undefined;
   data: unknown;
   timestamp: number;
-  priority?: number | undefined;
+  /** Its priority in BullMQ is 0; see `fair-queue.ts`. */
+  opts?: { priority?: number | undefined };
   /** Attempts that failed before this one. */
   attemptsMade: number;
   /** Times that it was taken, this one included. */
@@ -196,7 +197,8 @@ export function processPrediction(options: ProcessPredictionOptions) {
       ...work,
       id,
       lane: served.lane,
-      priority: job.priority ?? 0,
+      owner: data.o,
+      priority: job.opts?.priority ?? 0,
       alone,
       expiresAt,
       onBegin(startedAt, isAlone) {

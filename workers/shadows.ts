@@ -86,7 +86,7 @@ export class Shadows {
     const id = `shadow-${++this.#lastId}`;
     const { lane } = shadow;
     void this.#active.dispatcher
-      .submit({ id, lane, pack, rows, signature, priority: 0, alone: false, onBegin: () => undefined })
+      .submit({ id, lane, pack, rows, signature, owner: "", priority: 0, alone: false, onBegin: () => undefined })
       .then((outcome) => {
         this.#waiting -= 1;
         this.#waitingBytes -= pack.length;
