@@ -37,7 +37,8 @@ describe("cancel and retry", () => {
   });
 
   test("queued and scheduled ones are canceled and never run", async () => {
-    const { id: holder } = await stack.submit("slow", ms(600));
+    const { id: holder } = await stack.submit("slow", ms(1000));
+    await running(holder);
     const queued = await stack.submit("slow", ms(2));
     const scheduled = await stack.submit("slow", ms(3), { delay_ms: 300 });
     expect(scheduled.status).toBe("scheduled");
@@ -51,7 +52,8 @@ describe("cancel and retry", () => {
   });
 
   test("one that runs in company is canceled alone", async () => {
-    await stack.submit("slow", ms(400));
+    const { id: before } = await stack.submit("slow", ms(600));
+    await running(before);
     const company = await Promise.all([900, 20, 30].map((x) => stack.submit("slow", ms(x))));
     const [one, ...others] = company.map(({ id }) => id as string);
     await running(one as string);

@@ -74,9 +74,9 @@ describe("many dead receivers", () => {
       };
       const flood = Promise.all(Array.from({ length: 16 }, caller));
       await eventually(() => expect(everywhere.sockets.size).toBeGreaterThan(500), 30_000);
-      for (let i = 0; i < 5; i++) expect(await delayOf(healthy, `/amid-${i}`)).toBeLessThan(5000);
+      for (let i = 0; i < 5; i++) expect(await delayOf(healthy, `/amid-${i}`)).toBeLessThan(9000);
       await flood;
-      for (let i = 0; i < 20; i++) expect(await delayOf(healthy, `/after-${i}`)).toBeLessThan(5000);
+      for (let i = 0; i < 20; i++) expect(await delayOf(healthy, `/after-${i}`)).toBeLessThan(9000);
       expect(everywhere.sockets.size, "and they still hang").toBeGreaterThan(500);
     } finally {
       await everywhere.close();
