@@ -39,6 +39,8 @@ export interface ModelKeys {
   unloaded: string;
   /** Sorted set: what living workers could not load and why, as JSON → until when (ms) that holds. */
   refusals: string;
+  /** Sorted set: breakers of workers that are not closed, as JSON → until when (ms) that holds; see `breaker.ts`. */
+  breakers: string;
   /** Hash: how shadow versions compare with what they shadow. */
   shadows: string;
   /** Hash: what became of predictions in one hour (hours since the epoch). */
@@ -161,6 +163,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     trafficHistory: `${base}/traffic-history`,
     unloaded: `${base}/unloaded`,
     refusals: `${base}/refusals`,
+    breakers: `${base}/breakers`,
     shadows: `${base}/shadows`,
     statistics: (hour) => `${base}/statistics:${hour}`,
     drift: (hour) => `${base}/drift:${hour}`,

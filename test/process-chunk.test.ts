@@ -9,6 +9,7 @@ import {
 import { openLog } from "@millrace/shared/log.js";
 import type { ChunkFinish } from "@millrace/shared/scripts/batches.js";
 import { packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import type { JobBreaker } from "@millrace/workers/breaker.js";
 import type { Outcome, Work } from "@millrace/workers/dispatcher.js";
 import { createWorkerMetrics } from "@millrace/workers/metrics.js";
 import { processChunk } from "@millrace/workers/process-chunk.js";
@@ -64,6 +65,14 @@ function inputsOf(chunk: BulkChunk): (number | null)[] {
   return inputs;
 }
 
+const closed: JobBreaker = {
+  admit: () => "run",
+  waitMs: 1000,
+  lived: () => undefined,
+  leftOff: () => undefined,
+  died: async () => true,
+};
+
 interface Behaviour {
   /** Kills whatever runs it. */
   kills?(value: number): boolean;
@@ -77,6 +86,7 @@ interface Behaviour {
   attemptsStarted?: number;
   version?: string;
   finish?: string;
+  breaker?: JobBreaker;
 }
 
 /** Runs the processor with slots that behave as told; what they were given is in `runs`. */
@@ -129,10 +139,11 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
         ? { model: "m", version: "1", digest: "d", uniform: true, attempts: 1, cacheTtlSeconds: 0, lane }
         : undefined,
     isKnown: async (name) => name !== "gone",
+    breaker: () => behaviour.breaker ?? closed,
     dispatcher: { submit },
     take: async (batch, number) => {
       expect([batch, number]).toEqual(["b", 7]);
-      return chunk === null ? null : { version: behaviour.version ?? "1", bytes: chunk };
+      return chunk === null ? null : { version: behaviour.version ?? "1", owner: "alice", bytes: chunk };
     },
     finish: async (written) => {
       finish = written;
@@ -191,6 +202,34 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     const { finish, runs } = await run(form, chunkOf(form, eight), { unlucky: [0] });
     expect(runs).toEqual([eight, eight]);
     expect(outputsOf(finish)).toEqual(eight);
+  });
+
+  test("that died by the version's fault is given back whole, with nothing of it kept", async () => {
+    const died = async () => false;
+    const { answer, finish, runs, said } = await run(form, chunkOf(form, eight), {
+      ...{ unlucky: [0], breaker: { ...closed, died } },
+    });
+    expect([answer, finish, runs]).toEqual([expect.any(WaitingError), undefined, [eight]]);
+    expect(said.slice(-2)).toEqual(["forget", "wait"]);
+  });
+
+  test("that is the probe of a version goes on to the row that is to blame, although the breaker opens again", async () => {
+    const owners: string[] = [];
+    const breaker: JobBreaker = {
+      ...closed,
+      admit: () => "probe",
+      died: async ({ owner }) => owners.push(owner) === 1,
+    };
+    const { finish } = await run(form, chunkOf(form, eight), { kills: (value) => value === 5, breaker });
+    expect(outputsOf(finish)).toEqual([0, 1, 2, 3, 4, "poisoned", 6, 7]);
+    expect(new Set(owners)).toEqual(new Set(["alice"]));
+  });
+
+  test("of a version that is out of order is put off, and not begun", async () => {
+    const { answer, runs, said } = await run(form, chunkOf(form, eight), {
+      breaker: { ...closed, admit: () => "wait" },
+    });
+    expect([answer, runs, said]).toEqual([expect.any(DelayedError), [], ["delayed"]]);
   });
 
   test.each([false, true])(

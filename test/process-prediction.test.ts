@@ -1,5 +1,6 @@
 import { openLog } from "@millrace/shared/log.js";
 import { packTensors } from "@millrace/shared/tensor-pack.js";
+import type { JobBreaker } from "@millrace/workers/breaker.js";
 import type { Outcome, Work } from "@millrace/workers/dispatcher.js";
 import { createWorkerMetrics } from "@millrace/workers/metrics.js";
 import { processPrediction, type ServedVersion, type TakenJob } from "@millrace/workers/process-prediction.js";
@@ -14,12 +15,21 @@ const x = packTensors([{ name: "x", dtype: "int8", shape: [1, 2], bytes: new Uin
 const data = { v: 1, o: "alice", ver: "1", x, m: { mine: true }, r: "request-1" };
 const item = { ok: true, text: '{"y":[[1]]}', confidence: Number.NaN, inferenceMs: 2, batchRows: 5 };
 
+const closed: JobBreaker = {
+  admit: () => "run",
+  waitMs: 1000,
+  lived: () => undefined,
+  leftOff: () => undefined,
+  died: async () => true,
+};
+
 /** Processes one job as a worker would; what it asked of others is told with what came of it. */
 async function processed(
   job: Partial<TakenJob> = {},
   world: {
     blob?: Buffer;
     outcome?: Outcome;
+    breaker?: JobBreaker;
     history?: { final: boolean; diedRunning: boolean; deaths: number };
     write?: "lost";
   } = {},
@@ -36,6 +46,7 @@ async function processed(
     workerId: "w",
     version: (name) => (name === "1" ? served : undefined),
     isKnown: async (name) => name !== "gone",
+    breaker: () => world.breaker ?? closed,
     dispatcher: {
       async submit(work) {
         submitted.push(work);
@@ -249,6 +260,41 @@ describe("processing a prediction's job", () => {
       expect(last.written[0]).toMatchObject({ status: "failed", attempts: 3, error: { code } });
     },
   );
+
+  test("whose slot died by the version's fault goes back behind the others, with all its attempts", async () => {
+    const deaths: unknown[] = [];
+    const breaker = { ...closed, waitMs: 3000, died: async (death: unknown) => deaths.push(death) === 0 };
+    const outcome = { kind: "blamed", code: "poisoned" } as const;
+    const { calls, fault, written } = await processed({ attemptsMade: 2, attemptsStarted: 3 }, { breaker, outcome });
+    expect([fault, written, deaths]).toEqual([
+      expect.any(DelayedError),
+      [],
+      [{ id: "id", owner: "alice", last: true }],
+    ]);
+    expect(calls.map(([what]) => what)).toEqual(["note", "ended", "forget", "moveToDelayed"]);
+    expect(calls.at(-1)?.[1]).toBeGreaterThan(Date.now() + 1000);
+  });
+
+  test("of a version that is out of order is put off, and not begun", async () => {
+    const { calls, fault, submitted } = await processed({}, { breaker: { ...closed, admit: () => "wait" } });
+    expect([fault, submitted]).toEqual([expect.any(DelayedError), []]);
+    expect(calls).toEqual([["moveToDelayed", expect.any(Number), "token"]]);
+  });
+
+  test("that is the probe of a version runs alone, still in time, and says how it went", async () => {
+    const said: string[] = [];
+    const breaker: JobBreaker = {
+      ...closed,
+      admit: () => "probe",
+      lived: () => void said.push("lived"),
+      leftOff: (id) => void said.push(`left off ${id}`),
+    };
+    const { submitted } = await processed({ data: { ...data, e: Date.now() + 60_000 } }, { breaker });
+    expect(submitted.map(({ alone, expiresAt }) => [alone, expiresAt])).toEqual([[true, expect.any(Number)]]);
+    expect(said).toEqual(["lived", "left off id"]);
+    await processed({}, { breaker, outcome: { kind: "released" } });
+    expect(said).toEqual(["lived", "left off id", "left off id"]);
+  });
 
   test("whose input the model cannot run fails at once, with attempts left", async () => {
     const outcome: Outcome = { kind: "done", item: { ...item, ok: false, text: "out of range" } };

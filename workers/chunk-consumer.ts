@@ -13,6 +13,8 @@ export function createChunkConsumer(options: {
   redis: RedisClient;
   concurrency: number;
   process: ReturnType<typeof processChunk>;
+  /** How many jobs may be taken now, besides what there is room for. */
+  mayTake(): number;
   log: Logger;
 }): Worker<unknown, string> {
   const { keys, log, redis } = options;
@@ -36,6 +38,7 @@ export function createChunkConsumer(options: {
       prefix: keys.queuePrefix,
       autorun: false,
       concurrency: options.concurrency,
+      mayTake: options.mayTake,
     },
   );
   worker.on("error", (error) => log.warn("batch queue trouble", { queue: keys.batchQueueName, error }));

@@ -11,9 +11,14 @@ const largestStep = 128;
 /**
  * BullMQ's own way to Redis but for one thing: jobs that end in the same turn of the event loop, as those of one run
  * do, are ended and replaced by next ones in one step instead of one each. Everything else, stalled jobs, locks, failures,
- * delays and blocking, is BullMQ's.
+ * delays and blocking, is BullMQ's. `mayTake`: whether next ones are to be taken at all.
  */
-export function completingBackend(redis: RedisClient, queue: string, lockMs: number): BackendFactory {
+export function completingBackend(
+  redis: RedisClient,
+  queue: string,
+  lockMs: number,
+  mayTake: () => boolean = () => true,
+): BackendFactory {
   let pending: { completion: Completion; resolve(next: NextJob | undefined): void; reject(fault: Error): void }[] = [];
 
   const flush = async (batch: typeof pending) => {
@@ -57,7 +62,7 @@ export function completingBackend(redis: RedisClient, queue: string, lockMs: num
           token,
           keep: removeOnComplete !== true,
           returnValueJson: JSON.stringify(returnValue ?? null),
-          takeNext,
+          takeNext: takeNext && mayTake(),
         };
         pending.push({ completion, resolve, reject });
       });

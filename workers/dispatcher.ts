@@ -19,7 +19,7 @@ export interface Work {
   rows: number;
   /** Whose it is; "" where all of them come in order. */
   owner: string;
-  /** 0 first, then 1 to 1000, among its owner's; in order of arrival among the same. */
+  /** 0 first, then 1 to 1000, among its owner's; in order of arrival among the same. Less than 0: before all. */
   priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
@@ -141,8 +141,17 @@ export class Dispatcher {
 
   /** Gives back what waits for any version but these, for no slot will run it. */
   releaseOthers(modelKeys: ReadonlySet<number>): void {
+    this.#release((modelKey) => !modelKeys.has(modelKey));
+  }
+
+  /** Gives back what waits for a version that is not to be run now. */
+  release(modelKey: number): void {
+    this.#release((key) => key === modelKey);
+  }
+
+  #release(isMeant: (modelKey: number) => boolean): void {
     for (const [key, queue] of this.#lanes) {
-      if (modelKeys.has((queue[0] as Waiting).lane.modelKey)) continue;
+      if (!isMeant((queue[0] as Waiting).lane.modelKey)) continue;
       this.#lanes.delete(key);
       for (const work of queue) work.settle({ kind: "released" });
     }
@@ -174,7 +183,7 @@ export class Dispatcher {
     let place = queue.push(work) - 1;
     for (let i = place - 1; i >= 0; i--) {
       const before = queue[i] as Waiting;
-      if (before.owner !== work.owner) continue;
+      if (before.owner !== work.owner && work.priority >= 0) continue;
       if (before.priority <= work.priority) break;
       queue[i] = work;
       queue[place] = before;
@@ -291,7 +300,8 @@ const bulkPatienceMs = 1000;
 const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
   const [yieldsA, yieldsB] = [yields(a, now), yields(b, now)];
   if (yieldsA !== yieldsB) return yieldsB;
-  return a.owner === b.owner && a.priority !== b.priority ? a.priority < b.priority : a.since < b.since;
+  const comparable = a.owner === b.owner || a.priority < 0 || b.priority < 0;
+  return comparable && a.priority !== b.priority ? a.priority < b.priority : a.since < b.since;
 };
 
 const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkPatienceMs;

@@ -15,6 +15,8 @@ export interface ModelConsumerOptions {
   /** The manifest of a version, or of another of the model where it is not here; undefined where there is none. */
   manifestOf(version: string): Pick<Manifest, "attempts" | "backoff_ms"> | undefined;
   process: ReturnType<typeof processPrediction>;
+  /** How many jobs may be taken now, besides what there is room for. */
+  mayTake(): number;
   log: Logger;
 }
 
@@ -56,6 +58,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
       prefix: options.keys.queuePrefix,
       autorun: false,
       concurrency: options.concurrency,
+      mayTake: options.mayTake,
       isOver: (job) => (job as PredictionBullJob).endedEarly,
       settings: {
         backoffStrategy: (attemptsMade, _type, _error, job) =>

@@ -16,6 +16,7 @@ import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { type PackedTensor, packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { z } from "zod";
+import type { JobBreaker } from "./breaker.js";
 import type { Dispatcher, Outcome } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { deathsToBlame, otherVersionDelayMs, type ServedVersion } from "./process-prediction.js";
@@ -36,9 +37,10 @@ export interface ProcessChunkOptions {
   version(name: string): ServedVersion | undefined;
   /** Whether a version that is not here may be on another worker, or come back. */
   isKnown(version: string): Promise<boolean>;
+  breaker(served: ServedVersion): JobBreaker;
   dispatcher: Pick<Dispatcher, "submit">;
-  /** The chunk's version and inputs; null where its outputs are not wanted any more. */
-  take(batch: string, number: number): Promise<{ version: string; bytes: Buffer } | null>;
+  /** The chunk's version, owner and inputs; null where its outputs are not wanted any more. */
+  take(batch: string, number: number): Promise<{ version: string; owner: string; bytes: Buffer } | null>;
   finish(finish: ChunkFinish): Promise<string>;
   notebook: Pick<RunNotebook, "note" | "noteLater" | "ended" | "forget">;
   history(id: string): Promise<JobHistory>;
@@ -65,7 +67,7 @@ interface Part {
   faults: LineFault[];
 }
 
-/** The slots went away before the chunk was done; nothing of it is kept. */
+/** The slots went away before the chunk was done, or the version is out of order; nothing of it is kept. */
 class ReleasedError extends Error {}
 
 /**
@@ -96,8 +98,14 @@ export function processChunk(options: ProcessChunkOptions) {
       const gone = allFailed(rows.count, "version_gone", "the version was taken away before this was run");
       return finish(batch, number, version, lock(), inputs, gone);
     }
-    const submit = (from: number, to: number): Promise<Outcome> =>
-      dispatcher.submit({
+    const breaker = options.breaker(served);
+    const admitted = breaker.admit(jobId);
+    if (admitted === "wait") {
+      await job.moveToDelayed(Date.now() + breaker.waitMs, lock());
+      throw new DelayedError();
+    }
+    const submit = async (from: number, to: number, again: boolean): Promise<Outcome> => {
+      const outcome = await dispatcher.submit({
         id: jobId,
         lane: served.lane,
         pack: Buffer.alloc(0),
@@ -113,6 +121,13 @@ export function processChunk(options: ProcessChunkOptions) {
           else notebook.noteLater(jobId, note, () => "");
         },
       });
+      if (outcome.kind === "done in bulk") breaker.lived();
+      if (outcome.kind !== "blamed") return outcome;
+      const last = to - from === 1 && !again;
+      const pays = await breaker.died({ id: jobId, owner: taken.owner, last });
+      // What is not the inputs' fault is as if it had never run; but a probe goes on to its end, or it would never have one.
+      return pays || admitted === "probe" ? outcome : { kind: "released" };
+    };
     let part: Part;
     try {
       part =
@@ -125,6 +140,8 @@ export function processChunk(options: ProcessChunkOptions) {
       await notebook.forget(jobId);
       await job.moveToWait(lock());
       throw new WaitingError();
+    } finally {
+      breaker.leftOff(jobId);
     }
     notebook.ended(jobId);
     return finish(batch, number, version, lock(), inputs, part);
@@ -157,15 +174,15 @@ export function processChunk(options: ProcessChunkOptions) {
     return outcome;
   }
 
-  /** Runs rows [from, to); throws a ReleasedError when the worker ends first. */
+  /** Runs rows [from, to); throws a ReleasedError when they are to be given back. */
   async function runRows(
-    submit: (from: number, to: number) => Promise<Outcome>,
+    submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
     from: number,
     to: number,
     again: boolean,
   ): Promise<Part> {
     if (from === to) return allFailed(0, "", "");
-    const outcome = await submit(from, to);
+    const outcome = await submit(from, to, again);
     if (outcome.kind === "done in bulk")
       return outcome.table === null ? fromItems(outcome.items) : fromTable(outcome.table);
     if (outcome.kind !== "blamed") throw new ReleasedError();

@@ -7,6 +7,7 @@ import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import type { BlobKeeper } from "./blob-keeper.js";
+import type { JobBreaker } from "./breaker.js";
 import type { Dispatcher, Lane, Outcome, Work } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { ResultWriter } from "./result-writer.js";
@@ -46,6 +47,7 @@ export interface ProcessPredictionOptions {
   version(name: string): ServedVersion | undefined;
   /** Whether a version that is not here may be on another worker, or come back. */
   isKnown(version: string): Promise<boolean>;
+  breaker(served: ServedVersion): JobBreaker;
   dispatcher: Pick<Dispatcher, "submit">;
   writer: ResultWriter;
   notebook: RunNotebook;
@@ -138,7 +140,22 @@ export function processPrediction(options: ProcessPredictionOptions) {
       throw new DelayedError();
     }
     const taken: Taken = { ...begun, served };
-    let alone = job.attemptsMade > 0;
+    const breaker = options.breaker(served);
+    const admitted = breaker.admit(id);
+    if (admitted === "wait") {
+      await job.moveToDelayed(Date.now() + breaker.waitMs, lock());
+      throw new DelayedError();
+    }
+    try {
+      return await runAdmitted(taken, admitted === "probe");
+    } finally {
+      breaker.leftOff(id);
+    }
+  };
+
+  async function runAdmitted(taken: Taken, isProbe: boolean): Promise<string> {
+    const { data, id, job } = taken;
+    let begun = job.attemptsMade > 0;
     if (job.attemptsStarted > 1) {
       const past = await history(id);
       if (past.final) return "already final";
@@ -146,10 +163,11 @@ export function processPrediction(options: ProcessPredictionOptions) {
       if (past.deaths >= deathsToBlame) {
         return finish(taken, failure("failed", "poisoned", "whatever ran this input died, each time it was tried"));
       }
-      alone ||= past.diedRunning || past.deaths > 0;
+      begun ||= past.diedRunning || past.deaths > 0;
     }
     // What was begun in time is in time, whatever became of that run.
-    const expiresAt = alone ? undefined : data.e;
+    const expiresAt = begun ? undefined : data.e;
+    const alone = begun || isProbe;
     if (expiresAt !== undefined && expiresAt <= Date.now()) return finish(taken, expired);
     if (data.b === undefined) return runAndFinish(taken, Buffer.from(data.x, "base64"), alone, expiresAt);
     const room = await options.blobs.makeRoom(data.b);
@@ -161,7 +179,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     } finally {
       room.release();
     }
-  };
+  }
 
   async function runAndFinish(
     taken: Taken,
@@ -169,9 +187,16 @@ export function processPrediction(options: ProcessPredictionOptions) {
     alone: boolean,
     expiresAt: number | undefined,
   ): Promise<string> {
-    const { id, job, lock } = taken;
+    const { id, job, lock, served } = taken;
     const outcome = await run(taken, pack, alone, expiresAt);
     notebook.ended(id);
+    if (outcome.kind === "done") options.breaker(served).lived();
+    if (outcome.kind === "blamed" && !(await isToBlame(taken))) {
+      await notebook.forget(id);
+      // Behind what waits, because the one that is tried first should not be one that has died.
+      await job.moveToDelayed(Date.now() + options.breaker(served).waitMs, lock());
+      throw new DelayedError();
+    }
     if (outcome.kind === "released") {
       await notebook.forget(id);
       await job.moveToWait(lock());
@@ -209,6 +234,11 @@ export function processPrediction(options: ProcessPredictionOptions) {
         else notebook.noteLater(id, note, text);
       },
     });
+  }
+
+  /** Whether it is the input that killed the slot, as far as can be told, and not the version. */
+  function isToBlame({ data, id, job, served }: Taken): Promise<boolean> {
+    return options.breaker(served).died({ id, owner: data.o, last: job.attemptsMade + 1 >= served.attempts });
   }
 
   /** A slot died or was late with nothing but this job in it, so the job pays one attempt. */

@@ -10,6 +10,7 @@ import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/st
 import type { Tracing } from "@millrace/shared/tracing.js";
 import type { Worker } from "bullmq";
 import { createBlobKeeper } from "./blob-keeper.js";
+import { Breakers } from "./breakers.js";
 import type { ByteBudget } from "./byte-budget.js";
 import { createChunkConsumer } from "./chunk-consumer.js";
 import type { Dispatcher } from "./dispatcher.js";
@@ -52,6 +53,7 @@ interface ServedModel {
   keys: ModelKeys;
   versions: Map<string, LoadedVersion>;
   leaving: Set<string>;
+  breakers: Breakers;
   predictions: Worker<unknown, string>;
   batches: Worker;
 }
@@ -78,7 +80,10 @@ export function startServing(options: ServingOptions): Serving {
   };
   const beatAll = async () => {
     try {
-      for (const model of models.values()) await beatFor(model);
+      for (const model of models.values()) {
+        await beatFor(model);
+        await model.breakers.tellAgain();
+      }
       lastBeatAt = Date.now();
     } catch (error) {
       log.warn("beat failed", { error });
@@ -89,9 +94,10 @@ export function startServing(options: ServingOptions): Serving {
   const open = (name: string): ServedModel => {
     const keys = modelKeys(options.config.keyPrefix, name);
     const versions = new Map<string, LoadedVersion>();
-    const predictions = servePredictions(options, tally, name, keys, versions);
-    const batches = serveBatches(options, name, keys, versions);
-    const model: ServedModel = { keys, versions, leaving: new Set(), predictions, batches };
+    const breakers = new Breakers({ redis, keys, workerId, dispatcher, log });
+    const predictions = servePredictions(options, tally, name, keys, versions, breakers);
+    const batches = serveBatches(options, name, keys, versions, breakers);
+    const model: ServedModel = { keys, versions, leaving: new Set(), breakers, predictions, batches };
     models.set(name, model);
     for (const consumer of [predictions, batches]) {
       consumer.run().catch((error: Error) => log.error("queue stopped", { error }));
@@ -112,6 +118,7 @@ export function startServing(options: ServingOptions): Serving {
     await drained;
     clearTimeout(grace);
     await Promise.all(consumers.map((consumer) => consumer.close()));
+    for (const { breakers } of all) breakers.close();
     await tally.close();
     await Promise.allSettled(all.map(({ keys, versions }) => endBeat(redis, keys, workerId, [...versions.keys()])));
   };
@@ -119,6 +126,7 @@ export function startServing(options: ServingOptions): Serving {
     add(loaded) {
       const model = models.get(loaded.model) ?? open(loaded.model);
       model.versions.set(loaded.version, loaded);
+      model.breakers.add(loaded);
       model.leaving.delete(loaded.version);
       model.predictions.concurrency = concurrencyOf(model.versions.values());
       metrics.modelLoaded.set({ model: loaded.model, version: loaded.version }, 1);
@@ -133,6 +141,7 @@ export function startServing(options: ServingOptions): Serving {
       const model = models.get(loaded.model) as ServedModel;
       if (model.versions.get(loaded.version) !== loaded) return;
       model.versions.delete(loaded.version);
+      model.breakers.remove(loaded);
       model.leaving.delete(loaded.version);
       await endBeat(redis, model.keys, workerId, [loaded.version]);
       metrics.modelLoaded.remove({ model: loaded.model, version: loaded.version });
@@ -151,6 +160,7 @@ function servePredictions(
   model: string,
   keys: ModelKeys,
   versions: ReadonlyMap<string, LoadedVersion>,
+  breakers: Breakers,
 ): Worker<unknown, string> {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
   const { keyPrefix, resultTtlSeconds } = config;
@@ -161,6 +171,7 @@ function servePredictions(
     workerId,
     version: (name) => versions.get(name),
     isKnown: (version) => isVersionKnown(redis, keys, version),
+    breaker: breakers.of,
     dispatcher,
     writer: traced?.writer(writer) ?? writer,
     notebook: createRunNotebook(redis, keys, keyPrefix, log),
@@ -183,6 +194,7 @@ function servePredictions(
     redis,
     concurrency: concurrencyOf([]),
     manifestOf: (version) => (versions.get(version) ?? [...versions.values()].at(-1))?.announcement.manifest,
+    mayTake: breakers.room,
     log,
     process: traced?.process(process) ?? process,
   });
@@ -194,6 +206,7 @@ function serveBatches(
   model: string,
   keys: ModelKeys,
   versions: ReadonlyMap<string, LoadedVersion>,
+  breakers: Breakers,
 ): Worker {
   const { config, dispatcher, log, metrics, redis, workerId } = options;
   const { keyPrefix } = config;
@@ -202,12 +215,14 @@ function serveBatches(
     keys,
     redis,
     concurrency: 4 * config.slots,
+    mayTake: breakers.room,
     log,
     process: processChunk({
       model,
       workerId,
       version: (name) => versions.get(name),
       isKnown: (version) => isVersionKnown(redis, keys, version),
+      breaker: breakers.of,
       dispatcher,
       take: (batch, number) => takeChunk(redis, keys, batch, number),
       finish: (finish) => finishChunk(redis, keys, finish, settings),

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
@@ -19,6 +20,8 @@ type Process<R> = (job: Job<unknown, R>, token: string, lock: () => string) => P
 interface StockingOptions extends Partial<WorkerOptions> {
   /** Whether nothing is to be done with a job any more, so that a run of it does not go on under its lock either. */
   isOver?(job: Job): boolean;
+  /** How many jobs may be taken now, besides what there is room for. */
+  mayTake?: () => number;
 }
 
 /** What BullMQ's worker keeps to itself; its version is pinned. */
@@ -38,6 +41,9 @@ const howJobsAreHeld = {
   removeOnFail: { count: keptJobs },
 };
 
+/** How often a worker that is to take nothing looks whether it may again. */
+const heldLookMs = 500;
+
 /** Jobs taken in one step at the most; what a worker can hold beyond that takes it a few steps. */
 const largestTake = 64;
 
@@ -50,6 +56,8 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   readonly #redis: RedisClient;
   readonly #queue: string;
   readonly #lockMs: number;
+  readonly #mayTake: () => number;
+  readonly #stopped = new AbortController();
   #stock: Stocked[] = [];
   /** Whether jobs were taken that have not been started; and when the next delayed one is due (ms). */
   #toStart = false;
@@ -60,7 +68,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     queue: string,
     process: Process<R>,
     redis: RedisClient,
-    { isOver, ...options }: StockingOptions,
+    { isOver, mayTake = () => Number.POSITIVE_INFINITY, ...options }: StockingOptions,
   ) {
     const held = { connection: redis as never, ...howJobsAreHeld, ...options };
     const heldJobs = new HeldJobs();
@@ -71,24 +79,32 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
           ? process(job, token, () => token)
           : heldJobs.take(job.id as string, token, (lock) => process(job, token, lock)),
       held,
-      completingBackend(redis, queue, held.lockDuration),
+      completingBackend(redis, queue, held.lockDuration, () => mayTake() > 0),
     );
+    this.#mayTake = mayTake;
     this.#redis = redis;
     this.#queue = queue;
     this.#lockMs = held.lockDuration;
   }
 
   protected override async moveToActive(token: string, name?: string) {
+    const internals = this as unknown as Internals;
+    const mayTake = this.#mayTake();
+    if (mayTake === 0) {
+      await this.#giveBack();
+      internals.updateDelays(0, 0);
+      await this.#holdOn();
+      return super.nextJobFromJobData(undefined, undefined, token);
+    }
     const next = this.#stock.shift();
     if (next !== undefined) return super.nextJobFromJobData(next.json, next.id, next.token);
-    const internals = this as unknown as Internals;
     if (this.#toStart) {
       // As if the queue were empty, which makes the main loop start what it has; then it waits for the marker, which is set.
       this.#toStart = false;
       internals.updateDelays(0, this.#nextDelayedAt);
       return super.nextJobFromJobData(undefined, undefined, token);
     }
-    const room = Math.max(1, this.concurrency - (internals.mainLoopQueue?.numTotal() ?? 0));
+    const room = Math.min(mayTake, Math.max(1, this.concurrency - (internals.mainLoopQueue?.numTotal() ?? 0)));
     const taken = await takeJobs(this.#redis, this.#queue, token, Math.min(room, largestTake), this.#lockMs);
     // A queue that is paused or limited is BullMQ's own affair.
     if (taken === null) return super.moveToActive(token, name);
@@ -118,13 +134,21 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
 
   /** Pauses as BullMQ does, and gives back what was taken and not begun. */
   override async pause(doNotWaitActive?: boolean): Promise<void> {
+    this.#stopped.abort();
     await super.pause(doNotWaitActive);
     await this.#giveBack();
   }
 
   override async close(force?: boolean): Promise<void> {
+    this.#stopped.abort();
     await this.#giveBack();
     return super.close(force);
+  }
+
+  /** Leaves what there is to other workers for a moment; what woke this one may be for them. */
+  async #holdOn(): Promise<void> {
+    await this.#redis.zadd(`${this.#queue}marker`, 0, "0").catch((error: Error) => this.emit("error", error));
+    await delay(heldLookMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
   }
 
   async #giveBack(): Promise<void> {

@@ -178,23 +178,25 @@ if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
   return false
 end
 if not batch[3] then redis.call('HSET', KEYS[1], 'started', ARGV[2]) end
-return batch[4]`,
+return {batch[4], batch[1]}`,
 };
 
-/** The version and inputs of a chunk whose outputs are still wanted, else null; the batch counts as started from now on. */
+/** The version, owner and inputs of a chunk whose outputs are still wanted, else null; the batch counts as started from now on. */
 export async function takeChunk(
   redis: RedisClient,
   keys: ModelKeys,
   id: string,
   number: number,
-): Promise<{ version: string; bytes: Buffer } | null> {
+): Promise<{ version: string; owner: string; bytes: Buffer } | null> {
   const scriptKeys = [keys.batch(id), keys.batchResults(id), keys.running, keys.deaths];
   // The inputs come beside the step, because Lua would copy them twice.
-  const [version, bytes] = await Promise.all([
-    runScript(redis, takeScript, scriptKeys, [number, Date.now(), `${id}-${number}`]) as Promise<string | null>,
+  const [taken, bytes] = await Promise.all([
+    runScript(redis, takeScript, scriptKeys, [number, Date.now(), `${id}-${number}`]) as Promise<
+      [string, string] | null
+    >,
     redis.hgetBuffer(keys.batchChunks(id), String(number)),
   ]);
-  return version === null || bytes === null ? null : { version, bytes };
+  return taken === null || bytes === null ? null : { version: taken[0], owner: taken[1], bytes };
 }
 
 /**
