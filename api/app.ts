@@ -13,11 +13,13 @@ import { createAudit } from "./audit.js";
 import { requireScope } from "./authenticate.js";
 import { strictRequest } from "./harden-server.js";
 import type { KeyRing } from "./key-ring.js";
+import { type LoopWatch, shedWhenDrowning } from "./loop-watch.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { ModelDirectory } from "./model-directory.js";
 import type { Notices } from "./notices.js";
 import { problemHandler } from "./problem.js";
 import type { RateLimits } from "./rate-limits.js";
+import type { RedisMemory } from "./redis-memory.js";
 import { bodyDeadline, requestContext } from "./request-context.js";
 import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
@@ -52,6 +54,9 @@ export interface AppDependencies {
   version: string;
   keyRing: KeyRing;
   limits: RateLimits | null;
+  /** How much room Redis has for new work, and this process for new requests. */
+  memory: RedisMemory;
+  loop: LoopWatch;
   maxBodyBytes: number;
   maxBodyKeys: number;
   bodyTimeoutMs: number;
@@ -107,6 +112,7 @@ export function createApp(deps: AppDependencies): Express {
     response.locals.openInference = true;
     next();
   });
+  app.use(shedWhenDrowning(deps.loop));
   const redisState = createWriteProbe(deps.confirmed, `${deps.keyPrefix}:{ready}`);
   const isWritable = async () => (await redisState()) === "writable";
   // What is asked most often is looked for first.
@@ -129,6 +135,6 @@ export function createApp(deps: AppDependencies): Express {
   app.use(mayRead, () => {
     throw new ServiceError("not_found", "there is nothing at this path");
   });
-  app.use(problemHandler(deps.log));
+  app.use(problemHandler(deps.log, deps.metrics));
   return app;
 }

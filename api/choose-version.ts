@@ -1,12 +1,12 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf } from "@millrace/shared/keys.js";
 import { versionByWeight } from "@millrace/shared/traffic.js";
-import type { KnownModel, KnownVersion, ModelDirectory } from "./model-directory.js";
+import { breakerOfVersion, type KnownModel, type KnownVersion, type ModelDirectory } from "./model-directory.js";
 
 /**
  * The version that a submission gets: the one it names, else by the model's traffic split. The same key gets the same
- * version while the split and the living versions stay; a weighted version that no living worker serves is left aside as
- * long as another one lives. Throws `version_not_found`, for a named version after another look.
+ * version while the split and the living versions stay; a weighted version that no living worker serves, or that dies on
+ * all of them, is left aside as long as there is another. Throws `version_not_found`, for a named version after another look.
  */
 export async function versionFor(
   directory: ModelDirectory,
@@ -29,7 +29,8 @@ export function chooseVersion(model: KnownModel, stickyKey: () => string): strin
   if (traffic.weights === null) return highestVersion;
   const known = [...versions.keys()].filter((version) => (traffic.weights?.[version] ?? 0) > 0);
   const alive = known.filter((version) => workers.has(version));
-  const candidates = alive.length > 0 ? alive : known;
+  const well = alive.filter((version) => !breakerOfVersion(model, version).refuses);
+  const candidates = well.length > 0 ? well : alive.length > 0 ? alive : known;
   return versionByWeight(traffic.weights, candidates, () => `${name}|${stickyKey()}`) ?? highestVersion;
 }
 

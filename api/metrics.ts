@@ -1,10 +1,22 @@
+import type { ErrorCode } from "@millrace/shared/errors.js";
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client";
+
+/** Why submissions are turned away although nothing is wrong with them, and Redis is there. */
+export const shedCodes = ["breaker_open", "memory_pressure", "overloaded"] as const satisfies readonly ErrorCode[];
 
 /** What an API tells Prometheus; no label holds an owner or an id. */
 export function createApiMetrics() {
   const register = new Registry();
   const registers = [register];
   collectDefaultMetrics({ register });
+  const shed = new Counter({
+    name: "ml_requests_shed_total",
+    help: "Submissions that were turned away to protect the service, by why",
+    labelNames: ["reason"],
+    registers,
+  });
+  // From 0, because an alert cannot see the rise of a counter that begins with 1.
+  for (const reason of shedCodes) shed.inc({ reason }, 0);
   return {
     register,
     invalidInput: new Counter({
@@ -31,6 +43,7 @@ export function createApiMetrics() {
       labelNames: ["model", "version"],
       registers,
     }),
+    shed,
     http: new Histogram({
       name: "ml_http_request_duration_seconds",
       help: "HTTP requests by route template, method and status",

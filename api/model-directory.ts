@@ -1,10 +1,12 @@
 import { type Announcement, announcementSchema } from "@millrace/shared/announcement.js";
+import { breakerOf, closedBreaker, type VersionBreaker } from "@millrace/shared/breaker.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { digestOf, type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type ModelRefusal, refusalSchema } from "@millrace/shared/model-order.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import type { Packer } from "@millrace/shared/packer.js";
+import { readBreakers } from "@millrace/shared/scripts/breakers.js";
 import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/traffic.js";
 
 /** One version as its workers announced it. */
@@ -22,7 +24,10 @@ export interface KnownModel {
   versions: ReadonlyMap<string, KnownVersion>;
   /** The version that most submissions get which name none; see `choose-version.ts`. "" where there is none. */
   defaultVersion: string;
-  /** The highest version that a living worker serves, else the highest, shadows left aside; "" where there is none. */
+  /**
+   * The highest version that a living worker serves and that does not die on all of them, else the highest that one
+   * serves, else the highest; shadows left aside; "" where there is none.
+   */
   highestVersion: string;
   /** How submissions that name no version are split, as it was read last: up to 2 s ago. */
   traffic: StoredTraffic;
@@ -31,6 +36,8 @@ export interface KnownModel {
   workersAlive: number;
   /** What living workers could not load, and why. */
   refusals: readonly ModelRefusal[];
+  /** Of each version. */
+  breakers: ReadonlyMap<string, VersionBreaker>;
 }
 
 interface Entry {
@@ -42,6 +49,7 @@ interface Entry {
   workers: Map<string, number>;
   workersAlive: number;
   refusals: ModelRefusal[];
+  breakers: Map<string, VersionBreaker>;
 }
 
 const refreshEveryMs = 2000;
@@ -139,24 +147,38 @@ export class ModelDirectory {
       }
       const traffic = await readTraffic(this.#redis, keys);
       // One that has lost its last version stays known, because its ids do.
-      entry = { revision, keys, versions, traffic, workers: new Map(), workersAlive: 0, refusals: [] };
+      entry = {
+        revision,
+        keys,
+        versions,
+        traffic,
+        workers: new Map(),
+        workersAlive: 0,
+        refusals: [],
+        breakers: new Map(),
+      };
       this.#entries.set(name, entry);
       this.#byTag.set(keys.tag, name);
     }
     const now = Date.now();
-    const [members, refusals, traffic] = await Promise.all([
+    const [members, breakers, refusals, traffic] = await Promise.all([
       this.#redis.zrangebyscore(entry.keys.beats, now, "+inf"),
+      readBreakers(this.#redis, entry.keys),
       this.#redis.zrangebyscore(entry.keys.refusals, now, "+inf"),
       readTraffic(this.#redis, entry.keys),
     ]);
     entry.traffic = traffic;
     entry.refusals = refusals.map((text) => refusalSchema.parse(JSON.parse(text)));
-    const workers = new Map<string, number>();
+    const alive = new Map<string, string[]>();
     for (const member of members) {
-      const version = member.slice(member.indexOf("|") + 1);
-      workers.set(version, (workers.get(version) ?? 0) + 1);
+      const bar = member.indexOf("|");
+      const version = member.slice(bar + 1);
+      alive.set(version, [...(alive.get(version) ?? []), member.slice(0, bar)]);
     }
-    entry.workers = workers;
+    entry.workers = new Map([...alive].map(([version, ids]) => [version, ids.length]));
+    entry.breakers = new Map(
+      [...entry.versions.keys()].map((version) => [version, breakerOf(version, breakers, alive.get(version) ?? [])]),
+    );
     entry.workersAlive = new Set(members.map((member) => member.slice(0, member.indexOf("|")))).size;
   }
 
@@ -179,14 +201,20 @@ export class ModelDirectory {
       workers,
       workersAlive: entry.workersAlive,
       refusals: entry.refusals,
+      breakers: entry.breakers,
     };
   }
 }
 
+/** The breaker of a version; closed for one that nobody knows. */
+export const breakerOfVersion = ({ breakers }: KnownModel, version: string): VersionBreaker =>
+  breakers.get(version) ?? closedBreaker;
+
 /** A version that is only to be compared takes no traffic unless there is no other. */
-function highest({ traffic, versions, workers }: Entry): string {
+function highest({ breakers, traffic, versions, workers }: Entry): string {
   const all = [...versions.keys()];
   const open = all.filter((version) => !traffic.shadow.includes(version));
-  const alive = (candidates: string[]) => candidates.filter((version) => workers.has(version)).at(-1);
-  return alive(open) ?? alive(all) ?? open.at(-1) ?? all.at(-1) ?? "";
+  const alive = (candidates: string[]) => candidates.filter((version) => workers.has(version));
+  const well = alive(open).filter((version) => breakers.get(version)?.refuses !== true);
+  return well.at(-1) ?? alive(open).at(-1) ?? alive(all).at(-1) ?? open.at(-1) ?? all.at(-1) ?? "";
 }

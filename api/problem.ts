@@ -2,6 +2,7 @@ import { type ErrorCode, ServiceError } from "@millrace/shared/errors.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { refusalCode } from "@millrace/shared/redis-faults.js";
 import type { ErrorRequestHandler, Response } from "express";
+import { type ApiMetrics, shedCodes } from "./metrics.js";
 
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
@@ -36,6 +37,9 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   no_worker: [503, "No worker alive"],
   rate_limited: [429, "Too many requests"],
   queue_full: [429, "Queue full"],
+  memory_pressure: [429, "Store fills up"],
+  breaker_open: [503, "Model out of order"],
+  overloaded: [503, "Too busy"],
   redis_unavailable: [503, "Store unavailable"],
   redis_full: [503, "Store full"],
   shutting_down: [503, "Shutting down"],
@@ -104,7 +108,7 @@ export function problemJson(error: ServiceError, requestId: string, rest: object
 }
 
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
-export function problemHandler(log: Logger): ErrorRequestHandler {
+export function problemHandler(log: Logger, { shed }: Pick<ApiMetrics, "shed">): ErrorRequestHandler {
   return (fault: unknown, request, response, _next) => {
     // Whoever went away, or was told already, is owed no answer, and it is nobody's fault here.
     if (request.destroyed && !request.complete) {
@@ -114,7 +118,9 @@ export function problemHandler(log: Logger): ErrorRequestHandler {
     }
     const error = asServiceError(fault);
     const line = { request_id: response.locals.requestId, code: error.code, error: error.cause ?? undefined };
-    if (error.code === "internal_error") log.error(`${request.method} failed`, { ...line, error: fault });
+    // Of what is turned away by the thousand, the count must do.
+    if ((shedCodes as readonly ErrorCode[]).includes(error.code)) shed.inc({ reason: error.code });
+    else if (error.code === "internal_error") log.error(`${request.method} failed`, { ...line, error: fault });
     else if (statuses[error.code][0] >= 500) log.warn(error.message, line);
     if (response.headersSent) response.destroy();
     else sendProblem(response, error);

@@ -14,12 +14,15 @@ import { createStatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { registerBacklogMetrics } from "./backlog-metrics.js";
+import { registerBreakerMetrics } from "./breaker-metrics.js";
 import { registerDriftMetrics } from "./drift-metrics.js";
 import { hardenedOptions, hardenServer } from "./harden-server.js";
 import { KeyRing } from "./key-ring.js";
+import { watchLoop } from "./loop-watch.js";
 import { createApiMetrics } from "./metrics.js";
 import { ModelDirectory } from "./model-directory.js";
 import { Notices } from "./notices.js";
+import { RedisMemory } from "./redis-memory.js";
 
 const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
 const redisDeadlineMs = 10_000;
@@ -87,7 +90,14 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const crossOrigin =
       config.corsOrigins.length > 0 ? (await import("./cross-origin.js")).crossOrigin(config.corsOrigins) : null;
 
+    const memory = new RedisMemory(redis, config.maxRedisMemoryPart);
+    await memory.start();
+    releasers.add(() => memory.close());
+    const loop = watchLoop();
+    releasers.add(() => loop.close());
+
     const metrics = createApiMetrics();
+    registerBreakerMetrics(metrics.register, directory);
     registerBacklogMetrics(metrics.register, redis, directory);
     registerDriftMetrics(metrics.register, redis, directory);
     const statistics = new StatisticsCounter(redis, config.keyPrefix, log);
@@ -111,6 +121,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       version,
       keyRing,
       limits,
+      memory,
+      loop,
       maxBodyBytes: config.maxBodyBytes,
       maxBodyKeys: config.maxBodyKeys,
       bodyTimeoutMs: config.bodyTimeoutMs,

@@ -17,8 +17,10 @@ import { keepInput } from "./keep-input.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { ApiMetrics } from "./metrics.js";
 import type { KnownModel, KnownVersion } from "./model-directory.js";
+import { expectRoomFor } from "./new-work.js";
 import type { Waiter } from "./notices.js";
 import { queueFull } from "./queue-full.js";
+import type { RedisMemory } from "./redis-memory.js";
 import { type Submission, submissionHash } from "./submission.js";
 import { type FollowerDependencies, followerOf } from "./webhook-follower.js";
 
@@ -27,6 +29,7 @@ export interface SubmitDependencies extends LookUpDependencies, FollowerDependen
   metrics: ApiMetrics;
   tally: StatisticsTally;
   log: Logger;
+  memory: RedisMemory;
   accept: Accept;
   /** The connection that acceptances go over: a large input must go over the same. */
   writes: RedisClient;
@@ -108,6 +111,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const idempotency =
     request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: await bodyHashOf(request) };
   const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
+  await expectRoomFor(deps, model, versionName, { owner, idempotencyKey: request.idempotencyKey, dedup });
   const kept = await keepInput(deps.writes, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
   const dataJson = JSON.stringify({
     v: 1,

@@ -22,13 +22,14 @@ export interface ServiceProcess {
   stop(graceMs?: number): Promise<number | NodeJS.Signals>;
 }
 
-/** Starts an API or a worker from its compiled program, with that environment and nothing more. */
+/** Starts an API or a worker from its compiled program, or another in its place, with that environment and nothing more. */
 export function spawnService(
   kind: keyof typeof programs,
   env: Record<string, string | undefined>,
   onLine: (line: LogLine) => void = () => undefined,
+  program: string = programs[kind],
 ): ServiceProcess {
-  const child = spawn(process.execPath, [programs[kind]], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [program], { env, stdio: ["ignore", "pipe", "pipe"] });
   let port = 0;
   let complaint = "";
   const exited = new Promise<number | NodeJS.Signals>((resolve) => {

@@ -34,12 +34,13 @@ const whole = (min: number, max: number, preset: number) =>
     .pipe(z.number().min(min, `must be at least ${min}`).max(max, `must be at most ${max}`))
     .default(preset);
 
-const ownerPart = z
-  .string()
-  .regex(/^(0\.\d{1,6}|1(\.0+)?)$/, "must be above 0 and at most 1, such as 0.5")
-  .transform(Number)
-  .pipe(z.number().positive("must be above 0"))
-  .default(1);
+const part = (preset: number) =>
+  z
+    .string()
+    .regex(/^(0\.\d{1,6}|1(\.0+)?)$/, "must be above 0 and at most 1, such as 0.5")
+    .transform(Number)
+    .pipe(z.number().positive("must be above 0"))
+    .default(preset);
 
 const ownerWeights = z
   .string()
@@ -53,7 +54,6 @@ const ownerWeights = z
     return weights;
   })
   .default(new Map());
-
 const levels = ["error", "warn", "info", "http", "verbose", "debug", "silly"] as const;
 
 const redisUrl = z
@@ -153,8 +153,9 @@ const apiSettings = z.object({
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_QUEUE_ROWS: whole(1, 2 ** 50, 100_000_000),
   MAX_QUEUE_BYTES: whole(1, 2 ** 50, 64 * 1024 * MiB),
-  MAX_OWNER_PART: ownerPart,
+  MAX_OWNER_PART: part(1),
   OWNER_WEIGHTS: ownerWeights,
+  MAX_REDIS_MEMORY_PART: part(0.8),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
   MAX_BATCH_BYTES: whole(1, 2 ** 50, 32 * 1024 * MiB),
   BATCH_UPLOAD_KEEP_SECONDS: whole(1, 86_400, 600),
@@ -246,6 +247,8 @@ export interface ApiConfig extends CommonConfig {
   queueLimits: QueueLimits;
   /** How much of a model an owner has against others; 1 for those that are not in it. */
   ownerWeights: ReadonlyMap<string, number>;
+  /** Of Redis' `maxmemory`, from which new work is refused. */
+  maxRedisMemoryPart: number;
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
   maxBatchBytes: number;
@@ -312,6 +315,7 @@ export function readApiConfig(environment: Environment): ApiConfig {
       ownerPart: settings.MAX_OWNER_PART,
     },
     ownerWeights: settings.OWNER_WEIGHTS,
+    maxRedisMemoryPart: settings.MAX_REDIS_MEMORY_PART,
     maxBatchRows: settings.MAX_BATCH_ROWS,
     maxBatchBytes: settings.MAX_BATCH_BYTES,
     batchUploadKeepMs: settings.BATCH_UPLOAD_KEEP_SECONDS * 1000,

@@ -15,9 +15,6 @@ const dashboards = readdirSync(join(files, "dashboards")).map((name) => ({
 const hasPromtool = hasTool("promtool", "--version");
 const hasCompose = hasTool("docker", "compose", "version");
 
-/** Told only by what a service does once models ask for it. */
-const toldLater = new Set(["ml_circuit_breaker_state"]);
-
 describe("dashboards and alerts", () => {
   const model = "intrusion-decision-tree";
   let stack: TestStack;
@@ -46,7 +43,7 @@ describe("dashboards and alerts", () => {
     const expressions = [alerts, ...dashboards.map(({ text }) => text)].join("\n");
     const asked = new Set(expressions.match(/\b(?:ml|process|nodejs)_[a-z_]+\b/g));
     expect(asked.size).toBeGreaterThan(20);
-    expect([...asked].filter((name) => !known.has(name) && !toldLater.has(name))).toEqual([]);
+    expect([...asked].filter((name) => !known.has(name))).toEqual([]);
   });
 
   test("show no owner", () => {

@@ -120,8 +120,9 @@ describe("monitoring", () => {
       status: "ok",
       models: { [tree]: { status: "ok", error_rate: 0, workers: 2 }, "throws-on-row": { error_rate: 0.75 } },
       cache: { prediction_cache: { size: 1, hits: 3, misses: 1, hit_rate: 0.75 } },
-      circuit_breakers: {},
+      circuit_breakers: { [tree]: { 1: { state: "closed", workers: 0, retry_at: null } } },
     });
+    expect(Object.keys(body.circuit_breakers)).toEqual(Object.keys(body.models));
     expect(body.models[tree].avg_latency).toBeGreaterThan(0);
     expect(body.models[tree].avg_latency).toBeLessThan(30);
   });

@@ -140,6 +140,7 @@ describe("secrets and the outside", () => {
       corsOrigins: [],
       trustProxy: 0,
       maxBodyKeys: 10_000,
+      maxRedisMemoryPart: 0.8,
     });
     const set = {
       RATE_LIMIT_PER_MINUTE: "600",
@@ -147,12 +148,19 @@ describe("secrets and the outside", () => {
       FAILED_LOGINS_PER_MINUTE: "30",
       TRUST_PROXY: "10.0.0.0/8, ::1",
       CORS_ORIGINS: "https://a.example, http://localhost:5173",
+      MAX_REDIS_MEMORY_PART: "0.95",
     };
     expect(readApiConfig({ ...complete, ...set })).toMatchObject({
       rateLimits: { requestsPerMinute: 600, rowsPerMinute: null, failuresPerMinute: 30 },
       trustProxy: ["10.0.0.0/8", "::1"],
       corsOrigins: ["https://a.example", "http://localhost:5173"],
+      maxRedisMemoryPart: 0.95,
     });
+    expect(readApiConfig({ ...complete, MAX_REDIS_MEMORY_PART: "1" }).maxRedisMemoryPart).toBe(1);
+    for (const text of ["0", "0.0", "1.1", "80", "80%"]) {
+      const read = () => readApiConfig({ ...complete, MAX_REDIS_MEMORY_PART: text });
+      expect(variablesIn(problemsOf(read))).toEqual(["MAX_REDIS_MEMORY_PART"]);
+    }
     expect(readApiConfig({ ...complete, TRUST_PROXY: "2" }).trustProxy).toBe(2);
     const wrong = {
       RATE_LIMIT_PER_MINUTE: "0",

@@ -105,7 +105,15 @@ function sampleRun(
   for (const { input } of announcement.manifest.samples) {
     const packed = pack(input);
     if ("complaints" in packed) continue;
-    const work = { ...packed, id: `sample of ${lane.modelKey}`, lane, owner: "", priority: -1, signature: "", alone: true };
+    const work = {
+      ...packed,
+      id: `sample of ${lane.modelKey}`,
+      lane,
+      owner: "",
+      priority: -1,
+      signature: "",
+      alone: true,
+    };
     return async () => (await dispatcher.submit({ ...work, onBegin: () => undefined })).kind;
   }
   return null;

@@ -9,6 +9,8 @@ import { commitBatch } from "@millrace/shared/scripts/batches.js";
 import { chooseVersion } from "../choose-version.js";
 import type { ApiMetrics } from "../metrics.js";
 import type { KnownModel, KnownVersion } from "../model-directory.js";
+import { expectClosed, expectRoom, expectRoomForAny } from "../new-work.js";
+import type { RedisMemory } from "../redis-memory.js";
 import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
 import { csvLines } from "./csv-rows.js";
@@ -20,6 +22,7 @@ import { type ChunkStage, stageChunks } from "./stage-chunks.js";
 
 export interface TakeBatchDependencies extends FollowerDependencies {
   redis: RedisClient;
+  memory: RedisMemory;
   confirmed: ConfirmedWrite;
   metrics: ApiMetrics;
   log: Logger;
@@ -71,6 +74,9 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     );
     const version = versionOf(model, upload.options.version ?? chosen);
     // What can be refused before the body is there, is.
+    const named = upload.options.version ?? (upload.form === "json" ? undefined : chosen);
+    if (named === undefined) expectRoomForAny(deps, model);
+    else expectRoom(deps, model, named);
     await upload.takeRows(0);
     await followerOf(deps, model, owner, upload.options.webhook);
     const reading = read(deps, upload, version, stage);
@@ -80,6 +86,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
       digest: idempotencyKey !== null,
       idleMs,
       async onBytes(bytes) {
+        deps.memory.expectRoom(model.keys);
         reading.push(bytes);
         if (reading.reader.builder.lines > deps.maxBatchRows) {
           throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
@@ -100,6 +107,8 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     await upload.takeRows(builder.lines);
     if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);
     const name = options.version ?? chosen;
+    // One that only the body has named.
+    if (name !== named) expectClosed(model, name);
     const followerJson = await followerOf(deps, model, owner, options.webhook);
     complete = {
       ...{ id, version: name, options, digest, followerJson },

@@ -11,11 +11,14 @@ import { awaitBatch, type OwnBatchDependencies, ownBatch } from "../batches/own-
 import { resultTexts } from "../batches/read-results.js";
 import { BatchWatch, streamBatchEvents } from "../batches/stream-batch-events.js";
 import { acceptsJson } from "../http-preferences.js";
+import { expectRoom } from "../new-work.js";
 import type { RateLimits } from "../rate-limits.js";
+import type { RedisMemory } from "../redis-memory.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 
 interface BatchDependencies extends OwnBatchDependencies {
+  memory: RedisMemory;
   confirmed: ConfirmedWrite;
   keyPrefix: string;
   resultTtlSeconds: number;
@@ -113,6 +116,7 @@ async function retryBatch(
   const { batch, model } = await ownBatch(deps, owner, id);
   if (batch.json === null) throw new ServiceError("state_conflict", "it is not final yet");
   if (batch.failed === 0) throw new ServiceError("state_conflict", "none of its rows failed");
+  expectRoom(deps, model, batch.version);
   await takeRows(batch.failed);
   const { keys } = model;
   const next = newId(keys.tag);

@@ -7,7 +7,7 @@ import { summarizeShadows } from "@millrace/shared/shadow-counts.js";
 import { type RequestHandler, Router } from "express";
 import { type Caller, modelsOf } from "../authenticate.js";
 import { acceptsJson } from "../http-preferences.js";
-import type { KnownModel, ModelDirectory } from "../model-directory.js";
+import { breakerOfVersion, type KnownModel, type ModelDirectory } from "../model-directory.js";
 import { queueDepths } from "../queue-depths.js";
 import { onlyQuery, sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
@@ -61,6 +61,7 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
       version,
       digest: announcement.digest,
       workers_alive: model.workers.get(version) ?? 0,
+      circuit_breaker: breakerOfVersion(model, version).state,
       metrics: announcement.manifest.metrics ?? {},
     })),
     refused: model.refusals.map(({ reason, version, worker }) => ({ version, worker, reason })),
@@ -71,7 +72,7 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
       }),
     ),
     workers_alive: model.workersAlive,
-    accepting: true,
+    accepting: !breakerOfVersion(model, model.defaultVersion).refuses,
     queue: depth,
     input: inputSchema(current),
     output: describeOutput(current),

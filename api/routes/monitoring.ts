@@ -77,16 +77,30 @@ async function health({ directory, keyPrefix, redis }: Dependencies): Promise<ob
     status: models.every(([, { status }]) => status === "ok") ? "ok" : "degraded",
     models: Object.fromEntries(models),
     cache: { prediction_cache: { ...cache, hit_rate: asked === 0 ? 0 : cache.hits / asked } },
-    circuit_breakers: {},
+    circuit_breakers: Object.fromEntries(directory.all().map((model) => [model.name, describeBreakers(model)])),
   };
 }
 
-/** `unavailable` without a worker; `degraded` where a version that gets traffic has none, or one could not be loaded. */
-function statusOf({ defaultVersion, refusals, traffic, workers, workersAlive }: KnownModel): string {
+/**
+ * `unavailable` without a worker; `degraded` where a version that gets traffic has none, one could not be loaded, or one dies
+ * on some worker.
+ */
+function statusOf({ breakers, defaultVersion, refusals, traffic, workers, workersAlive }: KnownModel): string {
   if (workersAlive === 0) return "unavailable";
+  if ([...breakers.values()].some((breaker) => breaker.workers > 0)) return "degraded";
   const weights = traffic.weights ?? { [defaultVersion]: 1 };
   const lacking = Object.entries(weights).some(([version, weight]) => weight > 0 && !workers.has(version));
   return lacking || refusals.length > 0 ? "degraded" : "ok";
+}
+
+/** The breaker of each version; `workers`: on how many it is not closed. */
+function describeBreakers({ breakers }: KnownModel): object {
+  return Object.fromEntries(
+    [...breakers].map(([version, { retryAt, state, workers }]) => [
+      version,
+      { state, workers, retry_at: retryAt === null ? null : new Date(retryAt).toISOString() },
+    ]),
+  );
 }
 
 async function statisticsOf(deps: Dependencies, model: KnownModel, owner: string | null): Promise<object> {

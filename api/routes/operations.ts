@@ -1,8 +1,10 @@
 import type { RedisFacts } from "@millrace/shared/check-redis.js";
 import { manifestJsonSchema } from "@millrace/shared/manifest.js";
 import { Router } from "express";
+import type { LoopWatch } from "../loop-watch.js";
 import type { ApiMetrics } from "../metrics.js";
 import type { ModelDirectory } from "../model-directory.js";
+import type { RedisMemory } from "../redis-memory.js";
 import { sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
 import type { RedisState } from "../write-probe.js";
@@ -22,11 +24,17 @@ export function operationRoutes(deps: {
   redisState(): Promise<RedisState>;
   facts: RedisFacts;
   directory: ModelDirectory;
+  memory: RedisMemory;
+  loop: LoopWatch;
   metrics: ApiMetrics;
   stopping(): boolean;
 }): Router {
   const router = Router();
   const startedAt = Date.now();
+  const turningAway = () => {
+    const late = "the event loop of this process lags by over a second: new work gets 503 until it has caught up";
+    return [deps.memory.complaint, deps.loop.isDrowning() ? late : null].filter((reason) => reason !== null);
+  };
 
   resource(router, "/health", {
     get: [
@@ -53,6 +61,8 @@ export function operationRoutes(deps: {
           status: ready ? "ready" : "not_ready",
           redis,
           stopping: deps.stopping(),
+          // Who only reads, cancels or drains is served all the same, so it is ready.
+          turning_away: turningAway(),
           durability,
           promise: promises[durability],
           warnings,

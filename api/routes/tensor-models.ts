@@ -3,7 +3,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { readStatistics } from "@millrace/shared/statistics-tally.js";
 import express, { type Request, type RequestHandler, Router } from "express";
-import type { KnownModel, KnownVersion, ModelDirectory } from "../model-directory.js";
+import { breakerOfVersion, type KnownModel, type KnownVersion, type ModelDirectory } from "../model-directory.js";
 import { onlyQuery, sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
 import { tensorMetadata } from "../tensors/datatypes.js";
@@ -84,7 +84,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
           const { known, model } = await askedVersion(deps.directory, request);
           const { version } = request.params;
           const workers = version === undefined ? model.workersAlive : model.workers.get(known.announcement.version);
-          const ready = (workers ?? 0) > 0;
+          const ready = (workers ?? 0) > 0 && !breakerOfVersion(model, known.announcement.version).refuses;
           if (!ready) response.setHeader("Retry-After", "2");
           sendJson(response, ready ? 200 : 503, JSON.stringify({ name: model.name, ready }));
         },
@@ -164,17 +164,15 @@ function modelStatistics(redis: RedisClient, { keys, name, versions }: KnownMode
   );
 }
 
-const indexEntry =
-  ({ name, workers }: KnownModel) =>
-  (version: string) => {
-    const ready = (workers.get(version) ?? 0) > 0;
-    return {
-      name,
-      version,
-      state: ready ? "READY" : "UNAVAILABLE",
-      reason: ready ? "" : "no living worker serves it",
-    };
-  };
+const indexEntry = (model: KnownModel) => (version: string) => {
+  const reason =
+    (model.workers.get(version) ?? 0) === 0
+      ? "no living worker serves it"
+      : breakerOfVersion(model, version).refuses
+        ? "it dies on every worker that has it, and is tried again later"
+        : "";
+  return { name: model.name, version, state: reason === "" ? "READY" : "UNAVAILABLE", reason };
+};
 
 /** The model of a path and the version that it names, or the default. Throws `model_not_found` and `version_not_found`. */
 async function askedVersion(

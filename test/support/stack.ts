@@ -36,6 +36,8 @@ export interface StackOptions {
   env?: Record<string, string>;
   workerEnv?: Record<string, string>;
   redisUrl?: string;
+  /** Another program than the product's for the workers. */
+  workerProgram?: string;
 }
 
 export interface Answer {
@@ -102,8 +104,11 @@ export class TestStack {
   }
 
   async startWorker(env: Record<string, string> = {}): Promise<ServiceProcess & { port: number }> {
-    const service = spawnService("worker", this.environment({ ...this.#options.workerEnv, ...env }), (line) =>
-      this.log.push(line),
+    const service = spawnService(
+      "worker",
+      this.environment({ ...this.#options.workerEnv, ...env }),
+      (line) => this.log.push(line),
+      this.#options.workerProgram,
     );
     const entry = Object.assign(service, { port: 0 });
     this.workers.push(entry);

@@ -1,0 +1,54 @@
+import { performance } from "node:perf_hooks";
+import { ServiceError } from "@millrace/shared/errors.js";
+import type { RequestHandler } from "express";
+
+const lookEveryMs = 100;
+/** Lateness from which the process counts as drowning, and below which it has recovered. */
+const drowningMs = 1000;
+const recoveredMs = 250;
+/** Looks in a row that must be in time before it counts as recovered: a busy process has good moments, too. */
+const goodLooks = 5;
+
+export interface LoopWatch {
+  /** Whether the event loop lags so far behind that new work is to be turned away. */
+  isDrowning(): boolean;
+  close(): void;
+}
+
+/**
+ * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer that is
+ * overdue at this moment counts as well: after a long stall, requests are read before timers run.
+ */
+export function watchLoop(): LoopWatch {
+  let dueAt = performance.now() + lookEveryMs;
+  let drowning = false;
+  let good = 0;
+  const timer = setInterval(() => {
+    const now = performance.now();
+    const lateMs = now - dueAt;
+    good = lateMs > recoveredMs ? 0 : good + 1;
+    if (lateMs > drowningMs) drowning = true;
+    else if (good >= goodLooks) drowning = false;
+    dueAt = now + lookEveryMs;
+  }, lookEveryMs);
+  timer.unref();
+  return {
+    isDrowning: () => drowning || performance.now() - dueAt > drowningMs,
+    close: () => clearInterval(timer),
+  };
+}
+
+const submission =
+  /^\/(v1\/models\/[^/]+\/(predictions|batches)|v1\/(predictions|batches)\/[^/]+\/retry|v2\/models\/[^/]+(\/versions\/[^/]+)?\/infer|predict(\/[a-z]+)?|infer)\/?$/i;
+
+/**
+ * Turns new work away while the process is drowning, before its key is looked at or anything of its body is read; reads,
+ * cancels and results go on, because they end work.
+ */
+export function shedWhenDrowning(loop: LoopWatch): RequestHandler {
+  return (request, _response, next) => {
+    if (request.method !== "POST" || !loop.isDrowning() || !submission.test(request.path)) return next();
+    const detail = "this process lags behind and takes no new work for a moment";
+    throw new ServiceError("overloaded", detail, { retryAfterSeconds: 1 });
+  };
+}

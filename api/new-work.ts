@@ -1,0 +1,58 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { breakerOfVersion, type KnownModel } from "./model-directory.js";
+import type { RedisMemory } from "./redis-memory.js";
+
+interface NewWorkDependencies {
+  redis: RedisClient;
+  memory: RedisMemory;
+}
+
+/** Throws `memory_pressure`, `redis_full` or `breaker_open` where no new work is taken for a version. Asks nobody. */
+export function expectRoom({ memory }: Pick<NewWorkDependencies, "memory">, model: KnownModel, version: string): void {
+  memory.expectRoom(model.keys);
+  expectClosed(model, version);
+}
+
+/** The same for work of which the version is not known yet: where no version is left that it could be for. */
+export function expectRoomForAny({ memory }: Pick<NewWorkDependencies, "memory">, model: KnownModel): void {
+  memory.expectRoom(model.keys);
+  const [first, ...others] = [...model.versions.keys()].sort((a, b) => retryAtOf(model, a) - retryAtOf(model, b));
+  if (first !== undefined && [first, ...others].every((version) => breakerOfVersion(model, version).refuses)) {
+    expectClosed(model, first);
+  }
+}
+
+const retryAtOf = (model: KnownModel, version: string): number => breakerOfVersion(model, version).retryAt ?? 0;
+
+/** Throws `breaker_open` where a version dies on every worker that has it. */
+export function expectClosed(model: KnownModel, version: string): void {
+  const { refuses, retryAt } = breakerOfVersion(model, version);
+  if (!refuses) return;
+  const detail = `version ${version} is out of order; it is tried again by itself, and what was accepted waits`;
+  const retryAfterSeconds = Math.max(1, Math.ceil(((retryAt ?? 0) - Date.now()) / 1000));
+  throw new ServiceError("breaker_open", detail, { retryAfterSeconds });
+}
+
+/**
+ * As `expectRoom`, but lets pass what is no new work: what was accepted under the same key before and, where it is the breaker
+ * that refuses, what can be joined to another one or answered from the cache.
+ */
+export async function expectRoomFor(
+  deps: NewWorkDependencies,
+  model: KnownModel,
+  version: string,
+  { dedup, idempotencyKey, owner }: { owner: string; idempotencyKey: string | null; dedup: string | null },
+): Promise<void> {
+  try {
+    expectRoom(deps, model, version);
+  } catch (fault) {
+    const { keys } = model;
+    const known: string[] = [];
+    if (idempotencyKey !== null) known.push(keys.idempotency(owner, idempotencyKey));
+    // An answer from the cache is kept for the result time, for which there must be room.
+    if (dedup !== null && (fault as ServiceError).code === "breaker_open") known.push(keys.dedup(dedup));
+    if (known.length > 0 && (await deps.redis.exists(...known)) > 0) return;
+    throw fault;
+  }
+}

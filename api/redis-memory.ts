@@ -1,0 +1,103 @@
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import type { ModelKeys } from "@millrace/shared/keys.js";
+import { Cluster, Command, type Redis } from "ioredis";
+
+const lookEveryMs = 1000;
+/** What was seen longer ago than this says nothing any more. */
+const staleMs = 5000;
+/** Whether memory is freed is told over this time. */
+const trendMs = 10_000;
+const longestWaitSeconds = 60;
+
+interface Seen {
+  at: number;
+  used: number;
+  max: number;
+}
+
+/**
+ * Watches over the memory of every Redis master, once a second and never in a request. From a part of `maxmemory` new work
+ * is refused, so that what is left is for what drains; without a `maxmemory` nothing ever is.
+ */
+export class RedisMemory {
+  readonly #redis: RedisClient;
+  readonly #part: number;
+  readonly #seen = new Map<string, Seen[]>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(redis: RedisClient, part: number) {
+    this.#redis = redis;
+    this.#part = part;
+  }
+
+  /** Looks once, and then every second until closed. */
+  async start(): Promise<void> {
+    await this.#look();
+    this.#timer = setInterval(() => void this.#look(), lookEveryMs);
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Throws `memory_pressure`, or `redis_full`, where the node that has these keys has no room for new work. */
+  expectRoom(keys: Pick<ModelKeys, "base">): void {
+    const seen = this.#seen.get(this.#nodeOf(keys.base));
+    const last = seen?.at(-1);
+    if (seen === undefined || last === undefined || !this.#isTight(last)) return;
+    const retryAfterSeconds = this.#secondsUntilRoom(seen, last);
+    if (last.used >= last.max) {
+      throw new ServiceError("redis_full", "there is no room for more work right now", { retryAfterSeconds });
+    }
+    const detail = `the store has used ${percent(last)} of its memory; until there is room, no new work is taken`;
+    throw new ServiceError("memory_pressure", detail, { retryAfterSeconds });
+  }
+
+  /** What is wrong, in words for an operator; null where new work is taken. */
+  get complaint(): string | null {
+    const tight = [...this.#seen.values()].flatMap((seen) => seen.at(-1) ?? []).filter((last) => this.#isTight(last));
+    const [worst] = tight.sort((a, b) => b.used / b.max - a.used / a.max);
+    if (worst === undefined) return null;
+    const limit = Math.round(this.#part * 100);
+    return `Redis has used ${percent(worst)} of maxmemory, over ${limit} %: new work gets 429 until it has drained`;
+  }
+
+  #isTight({ at, max, used }: Seen): boolean {
+    return max > 0 && used >= max * this.#part && Date.now() - at < staleMs;
+  }
+
+  /** By how fast memory was freed lately; where it was not, a guess. */
+  #secondsUntilRoom(seen: readonly Seen[], last: Seen): number {
+    const first = seen[0] as Seen;
+    const freedPerMs = (first.used - last.used) / Math.max(1, last.at - first.at);
+    if (freedPerMs <= 0) return trendMs / 1000;
+    const seconds = Math.ceil((last.used - last.max * this.#part) / freedPerMs / 1000);
+    return Math.min(longestWaitSeconds, Math.max(1, seconds));
+  }
+
+  #nodeOf(key: string): string {
+    if (!(this.#redis instanceof Cluster)) return "";
+    return this.#redis.slots[new Command("get", [key]).getSlot() as number]?.[0] ?? "";
+  }
+
+  async #look(): Promise<void> {
+    const nodes: [string, Redis][] =
+      this.#redis instanceof Cluster
+        ? this.#redis.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
+        : [["", this.#redis]];
+    await Promise.all(
+      nodes.map(async ([name, node]) => {
+        // While it is away, whoever writes hears so from the write itself.
+        const text = await node.info("memory").catch(() => "");
+        const field = (key: string) => Number(new RegExp(`^${key}:(\\d+)`, "m").exec(text)?.[1] ?? Number.NaN);
+        const now = { at: Date.now(), used: field("used_memory"), max: field("maxmemory") };
+        if (Number.isNaN(now.used)) return;
+        const before = (this.#seen.get(name) ?? []).filter(({ at, max }) => now.at - at < trendMs && max === now.max);
+        this.#seen.set(name, [...before, now]);
+      }),
+    );
+  }
+}
+
+const percent = ({ max, used }: Seen): string => `${Math.floor((100 * used) / max)} %`;
