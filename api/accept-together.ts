@@ -3,8 +3,8 @@ import type { ModelKeys } from "@millrace/shared/keys.js";
 import {
   type Acceptance,
   type AcceptOutcome,
+  type AcceptSettings,
   acceptPredictions,
-  type QueueLimits,
 } from "@millrace/shared/scripts/accept.js";
 
 const largestStep = 64;
@@ -22,10 +22,7 @@ export type Accept = (keys: ModelKeys, acceptance: Acceptance) => Promise<Accept
  * Accepts predictions; those of one model that come in the same turn of the event loop go to Redis as one step, which
  * saves it more than half of the work when many callers come at once.
  */
-export function acceptTogether(
-  confirmed: ConfirmedWrite,
-  settings: { limits: QueueLimits; resultTtlMs: number; weightOf(owner: string): number },
-): Accept {
+export function acceptTogether(confirmed: ConfirmedWrite, settings: AcceptSettings): Accept {
   const pending = new Map<string, { keys: ModelKeys; list: Pending[] }>();
 
   const flush = async (keys: ModelKeys, batch: readonly Pending[]) => {

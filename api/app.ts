@@ -3,6 +3,7 @@ import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
 import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
@@ -73,6 +74,8 @@ export interface AppDependencies {
   /** Carries out what callers are told of as done. */
   confirmed: ConfirmedWrite;
   accept: Accept;
+  /** What that accepts by. */
+  acceptSettings: AcceptSettings;
   /** The connection that acceptances go over. */
   writes: RedisClient;
   resultTtlSeconds: number;

@@ -1,8 +1,8 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { predictionJson } from "@millrace/shared/prediction.js";
+import { type Retryable, retryableOf } from "@millrace/shared/retryable.js";
 import { endPrediction, type LookUpDependencies, lookUpPrediction, readOwned, viewOf } from "./look-up-prediction.js";
 import type { KnownModel } from "./model-directory.js";
-import type { SubmitRequest } from "./submit-prediction.js";
 
 /** Ends a prediction as canceled, wherever it is. Throws `state_conflict` where it was final before. */
 export async function cancelPrediction(deps: LookUpDependencies, owner: string, id: string): Promise<string> {
@@ -30,19 +30,13 @@ export async function readRetryable(
   deps: LookUpDependencies,
   owner: string,
   id: string,
-): Promise<{
-  model: KnownModel;
-  retry: NonNullable<SubmitRequest["retry"]>;
-  version: string;
-  metadata: Record<string, unknown>;
-}> {
+): Promise<{ model: KnownModel; retryable: Retryable }> {
   await lookUpPrediction(deps, owner, id);
   const { model, read } = await readOwned(deps, owner, id);
   if (!("final" in read)) throw new ServiceError("state_conflict", "it is not final yet");
-  const { form, input, inputBytes, json, status } = read.final;
-  if (status === "succeeded" || input === undefined) throw new ServiceError("state_conflict", `it has ${status}`);
-  const { metadata, version } = JSON.parse(json) as { metadata: Record<string, unknown>; version: string };
-  return { model, retry: { of: id, input, bytes: inputBytes, form }, version, metadata };
+  const retryable = retryableOf(read.final);
+  if (retryable === null) throw new ServiceError("state_conflict", `it has ${read.final.status}`);
+  return { model, retryable };
 }
 
 const finalAlready = (status: string) => new ServiceError("state_conflict", `it is ${status} already`);

@@ -9,6 +9,7 @@ import { closeRedis, openRedis, watchRedis, whenReady } from "@millrace/shared/c
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
 import { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { createStatisticsTally } from "@millrace/shared/statistics-tally.js";
 import { acceptTogether } from "./accept-together.js";
@@ -108,6 +109,11 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const tally = createStatisticsTally(redis);
     releasers.add(() => tally.close());
 
+    const acceptSettings: AcceptSettings = {
+      limits: config.queueLimits,
+      weightOf: (owner) => config.ownerWeights.get(owner) ?? 1,
+      resultTtlMs: config.resultTtlSeconds * 1000,
+    };
     const app = createApp({
       redis,
       facts,
@@ -136,11 +142,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
       syncTimeoutMs: config.syncTimeoutMs,
       confirmed,
       writes: writer ?? redis,
-      accept: acceptTogether(confirmed, {
-        limits: config.queueLimits,
-        weightOf: (owner) => config.ownerWeights.get(owner) ?? 1,
-        resultTtlMs: config.resultTtlSeconds * 1000,
-      }),
+      acceptSettings,
+      accept: acceptTogether(confirmed, acceptSettings),
       resultTtlSeconds: config.resultTtlSeconds,
       webhooksSigned: config.webhooksSigned,
       webhookAllowances: config.webhookAllowances,

@@ -1,5 +1,6 @@
 import { createHash, randomFillSync } from "node:crypto";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { FailureCode } from "./failure-codes.js";
 
 /**
  * The names of all Redis keys, and ids. Rules that hold for every key:
@@ -83,6 +84,10 @@ export interface ModelKeys {
   trace(id: string): string;
   /** Sorted set: an owner's prediction ids of this model by creation time. */
   owned(owner: string): string;
+  /** Sorted set: an owner's failed predictions with that code by when they failed; see `scripts/failures.ts`. */
+  failures(owner: string, code: FailureCode): string;
+  /** How many of the model's failures a redrive has had accepted anew. */
+  redriven(id: string): string;
   /** The model's queue of batch chunks; its name is no model's. */
   batchQueueName: string;
   batchQueue: string;
@@ -185,6 +190,8 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     webhookBody: (id, event) => `${base}/webhook-body:${id}:${event}`,
     trace: (id) => `${base}/trace:${id}`,
     owned: (owner) => `${base}/owned:${owner}`,
+    failures: (owner, code) => `${base}/failures:${owner}:${code}`,
+    redriven: (id) => `${base}/redriven:${id}`,
     batchQueueName: `${model}~batches`,
     batchQueue: `${base}:${model}~batches:`,
     bulkRows: `${base}/bulk-rows`,
@@ -199,6 +206,24 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
 
 /** Hash: model name → revision of its announcements. This and what follows are not in a model's slot. */
 export const registryKey = (prefix: string): string => `${prefix}:models`;
+
+/** The name of the queue of redrives, which is no model's. */
+export const redrivesName = "~redrives";
+
+/** The keys of redrives, all in one slot, named as those of a model are: their queue, whose they are, who waits for one. */
+export function redriveKeys(prefix: string): RedriveKeys {
+  const { base, interest, owned, queue, queuePrefix, starts, tag } = modelKeys(prefix, redrivesName);
+  const redrive = (id: string) => `${base}/redrive:${id}`;
+  return { base, interest, owned, queue, queuePrefix, starts, tag, redrive, open: (owner) => `${base}/open:${owner}` };
+}
+
+export interface RedriveKeys
+  extends Pick<ModelKeys, "base" | "interest" | "owned" | "queue" | "queuePrefix" | "starts" | "tag"> {
+  /** Hash: a redrive; see `redrive.ts`. */
+  redrive(id: string): string;
+  /** Set: an owner's redrives that have not ended. */
+  open(owner: string): string;
+}
 
 /** Sorted set: inference workers → until when (ms) each counts as alive. */
 export const workersKey = (prefix: string): string => `${prefix}:workers`;

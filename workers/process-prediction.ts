@@ -1,3 +1,4 @@
+import type { FailureCode } from "@millrace/shared/failure-codes.js";
 import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
@@ -104,12 +105,14 @@ interface Taken {
 /** As `Taken`, of a version that need not be here. */
 type Ended = Omit<Taken, "served"> & { served: EndedVersion };
 
+type EndCode = FailureCode | "expired";
+
 interface Ending {
   status: PredictionStatus;
   outputJson: string | null;
   /** The output as tensors, where that is wanted. */
   pack?: Buffer | undefined;
-  error: { code: string; detail: string } | null;
+  error: { code: EndCode; detail: string } | null;
   timings: Timings | null;
   confidence: number;
 }
@@ -229,7 +232,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
         const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.lock() };
-        const text = () => json(taken, attempt, { ...failure("running", "", ""), error: null }, null);
+        const text = () => json(taken, attempt, { ...versionGone, status: "running", error: null }, null);
         if (job.attemptsStarted > 1 || data.s === 1) taken.noted = notebook.note(id, note, text);
         else notebook.noteLater(id, note, text);
       },
@@ -297,6 +300,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       cache: data.d === undefined ? null : cacheable(end, result, served.cacheTtlSeconds),
       started: taken.startedAt !== null,
     };
+    if (end.status === "failed") finish.failure = end.error?.code as FailureCode;
     if (data.b !== undefined) finish.blob = end.status === "succeeded" ? "drop" : "keep";
     const outcome = await writer.write(finish);
     if (outcome !== "written") await options.blobs.forget(result.tensors);
@@ -358,7 +362,7 @@ function cacheable(end: Ending, { tensors }: StoredResult, ttlSeconds: number): 
   return "pack" in tensors ? { outputJson: tensors.pack, ttlSeconds, packed: true } : null;
 }
 
-const failure = (status: PredictionStatus, code: string, detail: string): Ending => ({
+const failure = (status: PredictionStatus, code: EndCode, detail: string): Ending => ({
   status,
   outputJson: null,
   error: { code, detail },

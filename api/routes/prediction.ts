@@ -1,5 +1,6 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
+import { acceptRetry, type RetryDependencies } from "../accept-retry.js";
 import type { Caller } from "../authenticate.js";
 import { awaitPrediction } from "../await-prediction.js";
 import { cancelPrediction, readRetryable } from "../end-prediction.js";
@@ -30,7 +31,8 @@ function acceptedType(request: Request): string {
 
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
 export function predictionRoutes(
-  deps: SubmitDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
+  deps: SubmitDependencies &
+    RetryDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
 
@@ -90,18 +92,24 @@ export function predictionRoutes(
       acceptsJson,
       async (request, response) => {
         const { owner } = response.locals.caller as Caller;
-        const { metadata, model, retry, version } = await readRetryable(deps, owner, request.params.id as string);
+        const id = request.params.id as string;
+        const { model, retryable } = await readRetryable(deps, owner, id);
+        const { failure, metadata, version } = retryable;
         await deps.limits?.rows(response.locals.caller as Caller, 1, response);
-        const submitted = await submitPrediction(deps, {
-          model: model.name,
-          owner,
-          submission: parseSubmission({ input: null, version, metadata, cache: false }),
-          waitMs: 0,
-          requestId: response.locals.requestId,
-          traceparent: undefined,
-          idempotencyKey: null,
-          retry,
-        });
+        const accept = failure === null ? deps.accept : acceptRetry(deps, id, failure);
+        const submitted = await submitPrediction(
+          { ...deps, accept },
+          {
+            model: model.name,
+            owner,
+            submission: parseSubmission({ input: null, version, metadata, cache: false }),
+            waitMs: 0,
+            requestId: response.locals.requestId,
+            traceparent: undefined,
+            idempotencyKey: null,
+            retry: { ...retryable, of: id },
+          },
+        );
         response.setHeader("Location", `/v1/predictions/${submitted.id}`);
         sendJson(response, 202, submitted.json);
       },

@@ -20,7 +20,7 @@ import { runScript, type Script } from "./script.js";
  * idempotency key or "", hash of the body sent with it, follower or "", pieces where the input is a blob, which must all
  * be there and are kept from now on, share.
  */
-const lua = `
+export const acceptLua = `
 ${bullAddLua}
 ${fairLua}
 local queue, base, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -169,7 +169,7 @@ end
 return answers
 `;
 
-const script: Script = { name: "millraceAccept", lua };
+const script: Script = { name: "millraceAccept", lua: acceptLua };
 
 export interface Acceptance {
   id: string;
@@ -232,38 +232,58 @@ export interface QueueLimits {
   ownerPart: number;
 }
 
+/** What holds for everything that is accepted. */
+export interface AcceptSettings {
+  limits: QueueLimits;
+  resultTtlMs: number;
+  /** An owner's weight; 1 unless told. */
+  weightOf?(owner: string): number;
+}
+
 /** Accepts predictions of one model, or says why they need no job of their own; outcomes in the order given. */
 export async function acceptPredictions(
   redis: RedisClient,
   keys: ModelKeys,
   acceptances: readonly Acceptance[],
-  settings: { nowMs: number; limits: QueueLimits; resultTtlMs: number; weightOf?(owner: string): number },
+  settings: AcceptSettings & { nowMs: number },
 ): Promise<AcceptOutcome[]> {
-  const { limits, nowMs, resultTtlMs, weightOf } = settings;
-  const args: (string | number)[] = [keys.queue, keys.base, nowMs, resultTtlMs, predictionJobName];
-  args.push(limits.jobs, limits.rows, limits.bytes, limits.ownerPart);
-  for (const acceptance of acceptances) {
+  const { entries, head, keys: scriptKeys } = acceptArguments(keys, acceptances, settings);
+  const answers = await runScript(redis, script, scriptKeys, [...head, ...entries.flat()]);
+  return (answers as AcceptAnswer[]).map(acceptOutcome);
+}
+
+/** The keys and arguments of the step: what is said of all, and of each. */
+export function acceptArguments(
+  keys: ModelKeys,
+  acceptances: readonly Acceptance[],
+  { limits, nowMs, resultTtlMs, weightOf }: AcceptSettings & { nowMs: number },
+): { keys: string[]; head: (string | number)[]; entries: (string | number)[][] } {
+  const head = [keys.queue, keys.base, nowMs, resultTtlMs, predictionJobName];
+  head.push(limits.jobs, limits.rows, limits.bytes, limits.ownerPart);
+  const entries = acceptances.map((acceptance) => {
     const { dataJson, dedup, delayMs, follower, id, idempotency, owner, pieces, priority, watcher } = acceptance;
-    args.push(id, dataJson, delayMs, priority, watcher ?? "", follower?.wantsStart ? 1 : 0, owner, dedup ?? "");
-    args.push(idempotency === null ? "" : keys.idempotencyName(owner, idempotency.key), idempotency?.bodyHash ?? "");
+    const entry = [id, dataJson, delayMs, priority, watcher ?? "", follower?.wantsStart ? 1 : 0, owner, dedup ?? ""];
+    entry.push(idempotency === null ? "" : keys.idempotencyName(owner, idempotency.key), idempotency?.bodyHash ?? "");
     const bytes = dataJson.length + (acceptance.blobBytes ?? 0);
-    args.push(follower?.json ?? "", pieces ?? 0);
-    args.push(shareText({ rows: acceptance.rows ?? 1, bytes, rank: priority, weight: weightOf?.(owner) ?? 1, owner }));
-  }
-  const answers = (await runScript(redis, script, [`${keys.queue}wait`], args)) as [
-    AcceptOutcome["kind"],
-    never,
-    ...never[],
-  ][];
-  return answers.map(([kind, value, ...more]) => {
-    if (kind === "queued") return { kind, position: value };
-    if (kind === "joined") return { kind, id: value };
-    if (kind === "replayed") return { kind, ...decodeReplayed(value) };
-    if (kind === "cached") return { kind, outputJson: value };
-    if (kind !== "full") return { kind };
-    const [whose, held, jobs, perSecond] = more as unknown as ["all" | "own", number, number, string];
-    return { kind, unit: value, whose, held, jobs, perSecond: Number(perSecond) };
+    entry.push(follower?.json ?? "", pieces ?? 0);
+    entry.push(shareText({ rows: acceptance.rows ?? 1, bytes, rank: priority, weight: weightOf?.(owner) ?? 1, owner }));
+    return entry;
   });
+  return { keys: [`${keys.queue}wait`], head, entries };
+}
+
+/** What the step answers for a prediction. */
+export type AcceptAnswer = [kind: AcceptOutcome["kind"], value: never, ...more: never[]];
+
+/** What an answer of the step says. */
+export function acceptOutcome([kind, value, ...more]: AcceptAnswer): AcceptOutcome {
+  if (kind === "queued") return { kind, position: value };
+  if (kind === "joined") return { kind, id: value };
+  if (kind === "replayed") return { kind, ...decodeReplayed(value) };
+  if (kind === "cached") return { kind, outputJson: value };
+  if (kind !== "full") return { kind };
+  const [whose, held, jobs, perSecond] = more as unknown as ["all" | "own", number, number, string];
+  return { kind, unit: value, whose, held, jobs, perSecond: Number(perSecond) };
 }
 
 /** What is kept under an idempotency key, after the hash: an id, and `|j` where that submission was joined. */

@@ -1,8 +1,10 @@
 import type { RedisClient } from "../connect-redis.js";
+import type { FailureCode } from "../failure-codes.js";
 import type { ModelKeys } from "../keys.js";
 import { encodeResult, type StoredResult, storedTensorsStart } from "../prediction.js";
 import { bullAddLua } from "./bullmq-add.js";
 import { deliverLua, webhookBody } from "./deliveries.js";
+import { noteFailureLua } from "./failures.js";
 import { runScript, type Script } from "./script.js";
 
 /**
@@ -15,17 +17,19 @@ import { runScript, type Script } from "./script.js";
  * then for each prediction: id, lock token (""
  * where it must not run yet, "*" for an end that is not the worker's), stored result, deduplication hash or "", seconds
  * to cache the output, where it begins in the result and its length (bytes), webhook body up to its data, 1 if it had
- * started, what becomes of an input that is a blob: "drop", "keep" for the result time, or "".
+ * started, what becomes of an input that is a blob: "drop", "keep" for the result time, or "", where a failure is noted
+ * or "".
  */
 const lua = `
 ${bullAddLua}
 ${deliverLua}
+${noteFailureLua}
 local queue, base, channels, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
 local outcomes, ended, cached = {}, {}, {}
 local locks = {}
-for i = 11, #ARGV, 10 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
+for i = 11, #ARGV, 11 do locks[#locks + 1] = queue .. ARGV[i] .. ':lock' end
 locks = redis.call('MGET', unpack(locks))
-for i = 11, #ARGV, 10 do
+for i = 11, #ARGV, 11 do
   local id, token, text, dedup = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local fenced = token ~= '' and token ~= '*'
   local outcome
@@ -46,6 +50,7 @@ for i = 11, #ARGV, 10 do
     elseif ARGV[i + 9] == 'keep' then
       redis.call('EXPIRE', base .. '/blob:' .. id, ARGV[4])
     end
+    if ARGV[i + 10] ~= '' then noteFailure(ARGV[i + 10], id, now, tonumber(ARGV[4])) end
     if dedup ~= '' then
       local key = base .. '/dedup:' .. dedup
       local before
@@ -130,6 +135,8 @@ export interface Finish {
   started: boolean;
   /** What becomes of an input that is a blob. */
   blob?: "drop" | "keep";
+  /** Why it failed, for one that did, so that it is found among its owner's failures. */
+  failure?: FailureCode;
 }
 
 /**
@@ -167,7 +174,7 @@ export async function finishPredictions(
     settings.workerId ?? "",
   ];
   const bodyStart = webhookBody("prediction.completed", nowMs, "").slice(0, -1);
-  for (const { blob, by, cache, dedup, id, result, started } of finishes) {
+  for (const { blob, by, cache, dedup, failure, id, result, started } of finishes) {
     const text = encodeResult(result);
     const token = by === "unbegun" ? "" : by === "any" ? "*" : by.token;
     const bytes = cache === null ? 0 : Buffer.byteLength(cache.outputJson);
@@ -175,6 +182,7 @@ export async function finishPredictions(
       cache === null || bytes > largestCachedBytes ? 0 : Math.min(cache.ttlSeconds, settings.resultTtlSeconds);
     const from = ttl === 0 ? 0 : cache?.packed ? storedTensorsStart.length : placeOfOutput(text);
     args.push(id, token, text, dedup ?? "", ttl, from, bytes, bodyStart, started ? 1 : 0, blob ?? "");
+    args.push(failure === undefined ? "" : keys.failures(result.owner, failure));
   }
   return (await runScript(redis, script, [keys.running, keys.deaths, keys.cache], args)) as FinishOutcome[];
 }

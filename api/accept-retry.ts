@@ -1,0 +1,27 @@
+import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
+import type { FailureCode } from "@millrace/shared/failure-codes.js";
+import type { AcceptOutcome, AcceptSettings } from "@millrace/shared/scripts/accept.js";
+import { retryFailures } from "@millrace/shared/scripts/retry-failures.js";
+import type { Accept } from "./accept-together.js";
+
+export interface RetryDependencies {
+  confirmed: ConfirmedWrite;
+  acceptSettings: AcceptSettings;
+}
+
+/** Accepts a retry of one failed prediction, which is no failure to be redriven any more from the same step on. */
+export function acceptRetry(
+  { acceptSettings, confirmed }: RetryDependencies,
+  failed: string,
+  failure: FailureCode,
+): Accept {
+  return async (keys, acceptance) => {
+    const failures = keys.failures(acceptance.owner, failure);
+    const settings = { ...acceptSettings, failures };
+    const [outcome] = await confirmed(keys, (redis) =>
+      retryFailures(redis, keys, [{ failed, acceptance }], { ...settings, nowMs: Date.now() }),
+    );
+    // Whoever asks for this very one gets it, however often it was tried again.
+    return outcome as AcceptOutcome;
+  };
+}

@@ -1,0 +1,27 @@
+import { type FailureCode, failureCodes } from "./failure-codes.js";
+import type { StoredResult } from "./prediction.js";
+import type { ResponseForm } from "./response-form.js";
+
+/** What of an ended prediction goes into one that tries it again: neither priority, expiry nor webhooks, which were of that time. */
+export interface Retryable {
+  /** A tensor pack in base64; empty where it is a blob of so many bytes under the ended prediction's id. */
+  input: string;
+  bytes: number | undefined;
+  form: ResponseForm | undefined;
+  version: string;
+  metadata: Record<string, unknown>;
+  /** Under which code it is among its owner's failures; null where it did not fail. */
+  failure: FailureCode | null;
+}
+
+/** What a final prediction can be tried again with; null for one that succeeded. */
+export function retryableOf({ form, input, inputBytes, json, status }: StoredResult): Retryable | null {
+  if (status === "succeeded" || input === undefined) return null;
+  const { error, metadata, version } = JSON.parse(json) as {
+    error: { code: string } | null;
+    metadata: Record<string, unknown>;
+    version: string;
+  };
+  const failure = status === "failed" ? failureCodes.find((code) => code === error?.code) : undefined;
+  return { input, bytes: inputBytes, form, version, metadata, failure: failure ?? null };
+}
