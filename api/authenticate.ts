@@ -19,7 +19,14 @@ export interface DoorDependencies {
 }
 
 /** Paths that name no model and leave out by themselves what a key may not see. */
-const listPaths = new Set(["/v1/models", "/v1/predictions", "/v1/batches"]);
+const listPaths = new Set([
+  "/v1/models",
+  "/v1/predictions",
+  "/v1/batches",
+  "/v1/failures",
+  "/v1/failures/redrive",
+  "/v1/failures/redrives",
+]);
 
 /**
  * Lets callers with the scope pass, as `response.locals.caller`: a key by `Authorization: Bearer`, `X-API-Key` or, for

@@ -88,8 +88,12 @@ export class ModelDirectory {
 
   /** The models that have a version. */
   all(): KnownModel[] {
-    const known = [...this.#entries.keys()].sort().map((name) => this.#known(name) as KnownModel);
-    return known.filter(({ versions }) => versions.size > 0);
+    return this.ever().filter(({ versions }) => versions.size > 0);
+  }
+
+  /** All models that were ever announced: what was accepted for one that has no version any more is still there. */
+  ever(): KnownModel[] {
+    return [...this.#entries.keys()].sort().map((name) => this.#known(name) as KnownModel);
   }
 
   /** A model by its name; looks into Redis again before it answers null. */

@@ -1,7 +1,10 @@
 import { batchStatuses } from "@millrace/shared/batch.js";
+import { failureCodes } from "@millrace/shared/failure-codes.js";
 import { predictionStatuses } from "@millrace/shared/prediction.js";
+import { redriveStatuses } from "@millrace/shared/redrive.js";
 import { z } from "zod";
 import { batchOptionsSchema } from "./batches/batch-options.js";
+import { redriveRequestSchema } from "./redrive-request.js";
 import { newKeySchema, rotationSchema } from "./routes/keys.js";
 import { submissionSchema } from "./submission.js";
 
@@ -26,6 +29,8 @@ const page = (schema: Json): Json =>
     required: ["data", "next_cursor"],
     properties: { data: { type: "array", items: schema }, next_cursor: { type: ["string", "null"] } },
   });
+const list = (schema: Json): Json =>
+  json({ type: "object", required: ["data"], properties: { data: { type: "array", items: schema } } });
 const query = (name: string, schema: Json, description: string): Json => ({ name, in: "query", schema, description });
 const header = (name: string, schema: Json, description: string): Json => ({ name, in: "header", schema, description });
 const whole = (minimum: number, maximum?: number): Json => ({ type: "integer", minimum, ...(maximum && { maximum }) });
@@ -110,6 +115,38 @@ const batch: Json = {
     rows_per_second: { type: ["number", "null"] },
     eta_ms: { type: ["number", "null"] },
     metadata: { type: "object" },
+    urls: { type: "object" },
+  },
+};
+const failureGroup: Json = {
+  type: "object",
+  properties: {
+    object: { const: "failure_group" },
+    model: { type: "string" },
+    code: { enum: failureCodes },
+    count: whole(1),
+    first_failed_at: timestamp,
+    last_failed_at: timestamp,
+    examples: { type: "array", items: { type: "string" }, description: "Ids of the newest, newest first" },
+  },
+};
+const redrive: Json = {
+  type: "object",
+  properties: {
+    id: { type: "string" },
+    object: { const: "redrive" },
+    status: { enum: redriveStatuses },
+    filter: { type: "object" },
+    rate: { type: "number" },
+    counts: {
+      type: "object",
+      properties: Object.fromEntries(
+        ["total", "redriven", "skipped", "canceled", "pending"].map((name) => [name, whole(0)]),
+      ),
+    },
+    created_at: timestamp,
+    started_at: timestamp,
+    finished_at: timestamp,
     urls: { type: "object" },
   },
 };
@@ -267,6 +304,47 @@ const operations: Record<string, Partial<Record<"get" | "post", Operation>>> = {
       summary: "Deliver a webhook once more",
       scope: "predict",
       answers: { 202: ["On its way", json({ type: "object" })] },
+    },
+  },
+  "/v1/failures": {
+    get: {
+      summary: "See your failed predictions that nobody has tried again, by model and code",
+      scope: "read",
+      parameters: [
+        query("model", { type: "string" }, "Only of this model"),
+        query("code", { enum: failureCodes }, "Only with this code"),
+      ],
+      answers: { 200: ["The groups, newest first", list(ref("FailureGroup"))] },
+    },
+  },
+  "/v1/failures/redrive": {
+    post: {
+      summary: "Try failed predictions again, each once, so many a second",
+      scope: "predict",
+      body: json(ref("RedriveRequest")),
+      answers: { 202: ["Accepted; `Location` leads to it", json(ref("Redrive"))] },
+    },
+  },
+  "/v1/failures/redrives": {
+    get: {
+      summary: "List your redrives, the newest hundred, newest first",
+      scope: "read",
+      answers: { 200: ["The redrives", list(ref("Redrive"))] },
+    },
+  },
+  "/v1/failures/redrives/{id}": {
+    get: {
+      summary: "Read a redrive",
+      scope: "read",
+      parameters: [wait],
+      answers: { 200: ["As it stands", json(ref("Redrive"))] },
+    },
+  },
+  "/v1/failures/redrives/{id}/cancel": {
+    post: {
+      summary: "Redrive no more of it",
+      scope: "predict",
+      answers: { 200: ["Canceled", json(ref("Redrive"))] },
     },
   },
   "/v1/models": {
@@ -428,6 +506,9 @@ export function openApiDocument(version: string): Json {
         Rotation: schemaOf(rotationSchema),
         Prediction: prediction,
         Batch: batch,
+        FailureGroup: failureGroup,
+        RedriveRequest: schemaOf(redriveRequestSchema),
+        Redrive: redrive,
         Key: key,
         Problem: problem,
       },

@@ -19,6 +19,7 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   prediction_not_found: [404, "Unknown prediction"],
   batch_not_found: [404, "Unknown batch"],
   delivery_not_found: [404, "Unknown delivery"],
+  redrive_not_found: [404, "Unknown redrive"],
   method_not_allowed: [405, "Method not allowed"],
   not_acceptable: [406, "Not acceptable"],
   unsupported_media_type: [415, "Unsupported content type"],

@@ -13,6 +13,7 @@ export const errorCodes = [
   "prediction_not_found",
   "batch_not_found",
   "delivery_not_found",
+  "redrive_not_found",
   "method_not_allowed",
   "not_acceptable",
   "unsupported_media_type",

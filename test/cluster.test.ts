@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { modelKeys, registryKey, workersKey } from "@millrace/shared/keys.js";
+import { modelKeys, redriveKeys, registryKey, workersKey } from "@millrace/shared/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { flow } from "./support/flows.js";
@@ -48,6 +48,8 @@ describe("six models on a cluster of three nodes", () => {
     const places = new Map<string, number>();
     for (const model of models) places.set(modelKeys(stack.prefix, model).base, await placeOf(model));
     expect(new Set(places.values()).size).toBeGreaterThanOrEqual(2);
+    const redrives = redriveKeys(stack.prefix).base;
+    places.set(redrives, await cluster.nodeOf(redrives));
     const found = new Set<string>();
     for (const node of cluster.nodes.keys()) {
       for (const key of (await cluster.ask(node, "KEYS", "*")) as string[]) {
@@ -197,6 +199,18 @@ describe("six models on a cluster of three nodes", () => {
     expect((await stack.post(`/v1/batches/${canceled.body.id}/cancel`, undefined)).body.status).toBe("canceled");
     const [told] = await receiver.received("/canceled-batch");
     expect(verified(secret, told as never)).toMatchObject({ type: "batch.completed", data: { status: "canceled" } });
+  });
+
+  test("failures of all models are redriven, wherever they are", async () => {
+    const failed = await Promise.all([97, 98, 99].map((row) => stack.predict("throws-on-row", { x: [[row]] })));
+    const [group] = (await stack.get("/v1/failures")).body.data;
+    expect(group).toMatchObject({ model: "throws-on-row", code: "inference_failed", count: 3 });
+    const { id } = (await stack.post("/v1/failures/redrive", {})).body;
+    const end = await stack.get(`/v1/failures/redrives/${id}?wait=60`);
+    expect(end.body).toMatchObject({ status: "succeeded", counts: { total: 3, redriven: 3 } });
+    const { data } = (await stack.get("/v1/predictions?model=throws-on-row&limit=100")).body;
+    const retried = data.flatMap(({ retry_of: of }: { retry_of: string | null }) => of ?? []);
+    expect(retried.sort()).toEqual(failed.map(({ body }) => body.id).sort());
   });
 
   test("the queue page shows every queue and a job of it, and metrics tell every model's depth", async () => {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { flow } from "./support/flows.js";
 import { OwnRedis } from "./support/own-redis.js";
-import { expectProblem } from "./support/problem.js";
+import { expectProblem, pointersOf } from "./support/problem.js";
 import { type CallOptions, TestStack } from "./support/stack.js";
 
 const model = "intrusion-decision-tree";
@@ -87,6 +87,12 @@ describe("rate limits", () => {
     expect(single.status).toBe(200);
     expect(parameterOf(single.headers.get("ratelimit"), "rows", "r")).toBe(99);
     expect((await stack.get("/v1/batches")).body.data).toHaveLength(2);
+  });
+
+  test("a redrive makes no more predictions than its key may have rows", async () => {
+    const redrive = (json: object) => stack.post("/v1/failures/redrive", json, { as: "admin" });
+    expect(pointersOf(expectProblem(await redrive({ rate: 2 }), 422, "invalid_request"))).toEqual(["/rate"]);
+    expect(await redrive({})).toMatchObject({ status: 202, body: { rate: 1.666 } });
   });
 
   test("an address that guesses keys is refused whatever it guesses next, but a key that was good from there goes on", async () => {

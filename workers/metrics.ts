@@ -57,6 +57,12 @@ export function createWorkerMetrics() {
       labelNames: ["model", "code"],
       registers,
     }),
+    redriven: new Counter({
+      name: "ml_prediction_redriven_total",
+      help: "Failed predictions that redrives had accepted anew",
+      labelNames: ["model"],
+      registers,
+    }),
     slotDeaths: new Counter({
       name: "ml_slot_death_total",
       help: "Inference processes that ended without being asked to",

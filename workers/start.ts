@@ -11,6 +11,7 @@ import { expireOverdue } from "./expire-overdue.js";
 import { createWorkerMetrics } from "./metrics.js";
 import { startOperationsServer } from "./operations-server.js";
 import { startDeliveries } from "./serve-deliveries.js";
+import { serveRedrives } from "./serve-redrives.js";
 import { startInference } from "./start-inference.js";
 
 const redisDeadlineMs = 30_000;
@@ -63,6 +64,8 @@ export async function startWorker(
     const { keyPrefix, resultTtlSeconds } = config;
     const expiring = expireOverdue({ redis, keyPrefix, resultTtlSeconds, statistics, log });
     releasers.add(() => expiring.close());
+    const redrives = serveRedrives({ redis, keyPrefix, metrics, log });
+    releasers.add(() => redrives.close());
     const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
     if (delivers) {
       const deliveries = await startDeliveries({ redis, config, metrics, log, tracing });

@@ -3,7 +3,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { tagOfId } from "@millrace/shared/keys.js";
 import { readBatch } from "@millrace/shared/scripts/batches.js";
-import { watchPrediction } from "@millrace/shared/scripts/watch.js";
+import { awaitEnd } from "../await-end.js";
 import type { KnownModel, ModelDirectory } from "../model-directory.js";
 import type { Notices } from "../notices.js";
 
@@ -34,27 +34,11 @@ export async function awaitBatch(
   waitMs: number,
   gone: AbortSignal,
 ): Promise<string> {
-  let { batch, model } = await ownBatch(deps, owner, id);
-  if (batch.json !== null || waitMs === 0) return batchJson(batch, Date.now());
-  const waiter = deps.notices.wait(id, waitMs);
-  const stop = () => waiter.close();
-  gone.addEventListener("abort", stop);
-  try {
-    await watchPrediction(deps.redis, model.keys, id, deps.notices.apiId, { start: false });
-    // It may have ended before the note was there, so it is read again before the first wait.
-    for (let waiting = true; waiting; ) {
-      batch = (await ownBatch(deps, owner, id)).batch;
-      if (batch.json !== null) {
-        // The step that ended it took the notes away; one that came after it would stay for a day.
-        await deps.redis.unlink(model.keys.interest(id)).catch(() => undefined);
-        break;
-      }
-      waiting = (await waiter.next()) !== null;
-    }
-    if (batch.json === null) batch = (await ownBatch(deps, owner, id)).batch;
-    return batchJson(batch, Date.now());
-  } finally {
-    gone.removeEventListener("abort", stop);
-    waiter.close();
-  }
+  const { batch: first, model } = await ownBatch(deps, owner, id);
+  if (first.json !== null || waitMs === 0) return batchJson(first, Date.now());
+  const { batch } = await awaitEnd(deps, model.keys, id, waitMs, gone, async () => {
+    const { batch } = await ownBatch(deps, owner, id);
+    return { batch, ended: batch.json !== null };
+  });
+  return batchJson(batch, Date.now());
 }

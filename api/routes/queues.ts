@@ -1,5 +1,6 @@
 import { type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
+import { redriveKeys, redrivesName } from "@millrace/shared/keys.js";
 import { Queue } from "bullmq";
 import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
@@ -15,6 +16,7 @@ const basePath = "/admin/queues";
 /** Bull Board under `/admin/queues`, read-only. It is loaded when somebody first opens it. */
 export function queueRoutes(deps: {
   directory: ModelDirectory;
+  keyPrefix: string;
   openRedis(): RedisClient;
   mayAdmin: RequestHandler;
   onClose(release: () => Promise<void>): void;
@@ -68,6 +70,15 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
   });
   const handle = server.getRouter() as RequestHandler;
   const headers = pageHeaders({ inlineStyles: true });
+  const add = (queueName: string, prefix: string, format: (data: unknown) => unknown = (data) => data) => {
+    const queue = new Queue(queueName, { connection: connection as never, prefix, skipMetasUpdate: true });
+    queue.on("error", () => undefined);
+    queues.set(queueName, queue);
+    const adapter = new BullMQAdapter(queue, { readOnlyMode: true });
+    adapter.setFormatter("data", format);
+    board.addQueue(adapter);
+  };
+  add(redrivesName, redriveKeys(deps.keyPrefix).queuePrefix);
   return async (request, response, next) => {
     await whenReady(connection, readyMs).catch((cause) => {
       throw new ServiceError("redis_unavailable", "the store does not answer", { retryAfterSeconds: 1, cause });
@@ -77,16 +88,7 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
     for (const { keys, name } of deps.directory.all()) {
       if (queues.has(name)) continue;
       for (const queueName of [name, keys.batchQueueName, keys.webhookQueueName]) {
-        const queue = new Queue(queueName, {
-          connection: connection as never,
-          prefix: keys.queuePrefix,
-          skipMetasUpdate: true,
-        });
-        queue.on("error", () => undefined);
-        queues.set(queueName, queue);
-        const adapter = new BullMQAdapter(queue, { readOnlyMode: true });
-        adapter.setFormatter("data", (data: unknown) => readableJob(data, deps.directory, name));
-        board.addQueue(adapter);
+        add(queueName, keys.queuePrefix, (data) => readableJob(data, deps.directory, name));
       }
     }
     handle(request, response, next);

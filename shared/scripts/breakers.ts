@@ -1,5 +1,5 @@
 import { beatTtlMs } from "../announcement.js";
-import { breakerSchema, type WorkerBreaker } from "../breaker.js";
+import { breakerOf, breakerSchema, type WorkerBreaker } from "../breaker.js";
 import type { RedisClient } from "../connect-redis.js";
 import type { ModelKeys } from "../keys.js";
 import { runScript, type Script } from "./script.js";
@@ -42,4 +42,13 @@ export async function tellBreaker(
 export async function readBreakers(redis: RedisClient, keys: ModelKeys): Promise<WorkerBreaker[]> {
   const texts = await redis.zrangebyscore(keys.breakers, Date.now(), "+inf");
   return texts.flatMap((text) => breakerSchema.safeParse(JSON.parse(text)).data ?? []);
+}
+
+/** Whether callers are turned away from a version at this moment, because it dies on every worker that has it. */
+export async function isRefused(redis: RedisClient, keys: ModelKeys, version: string): Promise<boolean> {
+  const said = await readBreakers(redis, keys);
+  if (said.length === 0) return false;
+  const beats = await redis.zrangebyscore(keys.beats, Date.now(), "+inf");
+  const alive = beats.filter((beat) => beat.endsWith(`|${version}`)).map((beat) => beat.slice(0, beat.indexOf("|")));
+  return breakerOf(version, said, alive).refuses;
 }

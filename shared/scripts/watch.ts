@@ -20,7 +20,7 @@ return 1`,
 /** Notes that an API is to be told when a prediction ends, and when it starts if `start` says so; lasts a day. */
 export async function watchPrediction(
   redis: RedisClient,
-  keys: ModelKeys,
+  keys: Pick<ModelKeys, "interest" | "starts">,
   id: string,
   apiId: string,
   { start }: { start: boolean },

@@ -1,3 +1,4 @@
+import { failureCodes } from "@millrace/shared/failure-codes.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { flow, manifestOf } from "../support/flows.js";
@@ -35,6 +36,21 @@ const upload = fc.oneof(
   fc.record({ inputs: fc.oneof(anything, fc.array(input)), ...options }, { requiredKeys: [] }),
 );
 
+const time = fc.date({ noInvalidDate: true }).map((date) => date.toISOString());
+const redrive = fc.oneof(
+  anything,
+  fc.record(
+    {
+      model: fc.oneof(anything, fc.constant(tree)),
+      code: fc.oneof(anything, fc.constantFrom(...failureCodes)),
+      failed_after: fc.oneof(anything, fc.date().map(String), time),
+      failed_before: fc.oneof(anything, time),
+      rate: fc.oneof(anything, fc.double()),
+    },
+    { requiredKeys: [] },
+  ),
+);
+
 describe("whatever JSON is sent wherever", () => {
   let stack: TestStack;
   beforeAll(async () => {
@@ -64,6 +80,9 @@ describe("whatever JSON is sent wherever", () => {
     holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
       hold("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
     ));
+
+  test("so is a redrive", () =>
+    holds(redrive, (body) => hold("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
 
   test("so are lines of whatever", () =>
     holds(
@@ -101,7 +120,7 @@ describe("whatever JSON is sent wherever", () => {
         fc.oneof(
           fc.array(fc.string(), { maxLength: 5 }).map((parts) => `/${parts.map(part).join("/")}`),
           fc
-            .tuple(fc.constantFrom("predictions", "batches", "deliveries", "models"), id)
+            .tuple(fc.constantFrom("predictions", "batches", "deliveries", "models", "failures/redrives"), id)
             .map(([kind, text]) => `/v1/${kind}/${part(text)}`),
           fc
             .tuple(
@@ -118,11 +137,14 @@ describe("whatever JSON is sent wherever", () => {
             "/v1/models",
             "/v1/predictions",
             "/v1/batches",
+            "/v1/failures",
+            "/v1/failures/redrive",
+            "/v1/failures/redrives",
             "/admin/queues",
           ),
         ),
         fc.dictionary(
-          fc.oneof(fc.constantFrom("wait", "limit", "cursor", "status", "model", "from"), fc.string()),
+          fc.oneof(fc.constantFrom("wait", "limit", "cursor", "status", "model", "code", "from"), fc.string()),
           fc.string(),
           { maxKeys: 3 },
         ),

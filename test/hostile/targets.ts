@@ -1,4 +1,4 @@
-import { modelTag, newId } from "@millrace/shared/keys.js";
+import { modelTag, newId, redrivesName } from "@millrace/shared/keys.js";
 import { batchPath, get, type HostileRow, submitPath, tree, wire } from "./request.js";
 
 const never = newId(modelTag(tree));
@@ -94,6 +94,29 @@ export const targetRows: HostileRow[] = [
       [`/v1/batches/${never}/deliveries`, 404],
       [`/v1/batches/${never}/../${never}`, 404],
       ["/v1/deliveries", 404],
+      ["/v1/failures/", 200],
+      ["/v1/failures/x", 404],
+      ["/v1/failures?code=__proto__", 400],
+      ["/v1/failures?code=timeout&code=timeout", 400],
+      ["/v1/failures?code[]=timeout", 400],
+      ["/v1/failures?code=%00", 400],
+      ["/v1/failures?code=", 400],
+      ["/v1/failures?owner=bob", 400],
+      ["/v1/failures?__proto__=1", 400],
+      ["/v1/failures?model=nobody", 404],
+      ["/v1/failures?model=__proto__", 404],
+      ["/v1/failures?model=*", 404],
+      ["/v1/failures?model=~redrives", 404],
+      ["/v1/models/~redrives", 404],
+      ["/v1/failures/redrives?limit=1", 400],
+      ["/v1/failures/redrives/__proto__", 404],
+      ["/v1/failures/redrives/%00", 404],
+      ["/v1/failures/redrives/*", 404],
+      [`/v1/failures/redrives/${never}`, 404],
+      [`/v1/failures/redrives/${newId(modelTag(redrivesName))}`, 404],
+      [`/v1/failures/redrives/${newId(modelTag(redrivesName))}?wait=60`, 404],
+      [`/v1/failures/redrives/${never}?wait=61`, 400],
+      [`/v1/predictions/${newId(modelTag(redrivesName))}`, 404],
       ["/schemas/../model.json", 404],
       ["/schemas/%2e%2e/model.json", 404],
       [`/${"a/".repeat(4000)}`, 404],
@@ -159,6 +182,8 @@ export const targetRows: HostileRow[] = [
   ["cancel of a batch that never was", wire("POST", `/v1/batches/${never}/cancel`), 404],
   ["retry of a batch that never was", wire("POST", `/v1/batches/${never}/retry`), 404],
   ["redelivery of what never was", wire("POST", `/v1/deliveries/${never}/redeliver`), 404],
+  ["cancel of a redrive that never was", wire("POST", `/v1/failures/redrives/${never}/cancel`), 404],
+  ["cancel of a redrive that is no id", wire("POST", "/v1/failures/redrives/x*/cancel"), 404],
   ["redelivery of what is no id", wire("POST", "/v1/deliveries/x*/redeliver"), 404],
 ];
 
@@ -174,12 +199,20 @@ const getOnly = [
   "/v1/predictions",
   `/v1/predictions/${never}`,
   "/v1/batches",
+  "/v1/failures",
+  `/v1/failures/redrives/${never}`,
 ];
 
 /** Methods that a path has not. */
 export const methodRows: HostileRow[] = [
   ...getOnly.flatMap((path) => odd.map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405])),
-  ...[submitPath, batchPath, `/v1/predictions/${never}/cancel`, `/v1/batches/${never}/retry`].flatMap((path) =>
+  ...[
+    submitPath,
+    batchPath,
+    "/v1/failures/redrive",
+    `/v1/predictions/${never}/cancel`,
+    `/v1/batches/${never}/retry`,
+  ].flatMap((path) =>
     ["GET", "HEAD", "PUT", "DELETE"].map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405]),
   ),
   ["POST with X-HTTP-Method-Override", wire("POST", "/v1/models", { headers: ["X-HTTP-Method-Override: GET"] }), 405],

@@ -1,0 +1,105 @@
+import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { failureCodes } from "@millrace/shared/failure-codes.js";
+import { fitsGlob } from "@millrace/shared/glob.js";
+import { newId, redriveKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { type RedrivePlan, redriveJson } from "@millrace/shared/redrive.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
+import { countFailures } from "@millrace/shared/scripts/failures.js";
+import { makeRedrive as storeRedrive } from "@millrace/shared/scripts/redrives.js";
+import { type Caller, modelsOf } from "./authenticate.js";
+import type { KnownModel, ModelDirectory } from "./model-directory.js";
+import { invalidRequest } from "./parse-body.js";
+import type { RateLimits } from "./rate-limits.js";
+import { type RedriveRequest, usualRate } from "./redrive-request.js";
+
+export interface MakeRedriveDependencies {
+  redis: RedisClient;
+  confirmed: ConfirmedWrite;
+  directory: ModelDirectory;
+  keyPrefix: string;
+  resultTtlSeconds: number;
+  acceptSettings: AcceptSettings;
+  limits: RateLimits | null;
+  log: Logger;
+}
+
+/** Redrives of an owner that have not ended: they share the workers' places with those of all others. */
+const mostOpen = 10;
+
+/** Makes a redrive of the caller's failures that fit. What fails from now on is not among them, or it would never end. */
+export async function makeRedrive(
+  deps: MakeRedriveDependencies,
+  caller: Caller,
+  asked: RedriveRequest,
+  requestId: string,
+): Promise<{ id: string; json: string }> {
+  const { owner } = caller;
+  const globs = modelsOf(caller, "predict");
+  const named = await modelsNamed(deps.directory, asked.model ?? null);
+  const models = globs === null ? named : named.filter(({ name }) => fitsGlob(name, globs));
+  if (asked.model !== undefined && models.length === 0) {
+    throw new ServiceError("forbidden", "the key has the scope predict for some models only");
+  }
+  // A second's share of what the key may have in a minute.
+  const mostRate = Math.floor(((deps.limits?.mostRows ?? Number.POSITIVE_INFINITY) / 60) * 1000) / 1000;
+  const rate = asked.rate ?? Math.min(usualRate, mostRate);
+  if (rate > mostRate) {
+    throw invalidRequest([{ detail: `this key may have ${mostRate} rows a second at the most`, pointer: "/rate" }]);
+  }
+  const createdAt = Date.now();
+  const { failed_after: after, failed_before: before } = asked;
+  const from = Math.max(
+    createdAt - deps.resultTtlSeconds * 1000 + 1,
+    after === undefined ? Number.NEGATIVE_INFINITY : Date.parse(after) + 1,
+  );
+  const to = Math.min(createdAt, before === undefined ? Number.POSITIVE_INFINITY : Date.parse(before) - 1);
+  const codes = asked.code === undefined ? failureCodes : [asked.code];
+  const counted = await Promise.all(
+    models.flatMap(({ keys, name }) =>
+      codes.map(async (code) => ({
+        lot: { model: name, code },
+        count: await countFailures(deps.redis, keys, owner, code, { from, to }),
+      })),
+    ),
+  );
+  const found = counted.filter(({ count }) => count > 0);
+  const { limits, resultTtlMs, weightOf } = deps.acceptSettings;
+  const plan: RedrivePlan = {
+    v: 1,
+    filter: {
+      model: asked.model ?? null,
+      code: asked.code ?? null,
+      failed_after: after ?? null,
+      failed_before: before ?? null,
+    },
+    from,
+    to,
+    lots: found.map(({ lot }) => lot),
+    total: found.reduce((sum, { count }) => sum + count, 0),
+    rate,
+    accept: { limits, resultTtlMs, weight: weightOf?.(owner) ?? 1 },
+    requestId,
+  };
+  const home = redriveKeys(deps.keyPrefix);
+  const id = newId(home.tag);
+  const redrive = { id, owner, plan, createdAt };
+  // The rate of one is held to what the key may have; ten of them would not be.
+  const openAtMost = Number.isFinite(mostRate) ? 1 : mostOpen;
+  if (!(await deps.confirmed(home, (redis) => storeRedrive(redis, home, redrive, openAtMost)))) {
+    throw new ServiceError("state_conflict", "as many redrives of yours are under way as may be: cancel one, or wait");
+  }
+  deps.log.info("redrive accepted", { redrive_id: id, request_id: requestId, failures: plan.total });
+  const fresh = { startedAt: null, endedAt: null, end: null, skipped: 0, place: null, pacedUntil: null };
+  return { id, json: redriveJson({ ...redrive, ...fresh }, 0) };
+}
+
+/** The model of that name, or all that were ever announced. Throws `model_not_found`. */
+export async function modelsNamed(directory: ModelDirectory, name: string | null): Promise<KnownModel[]> {
+  if (name === null) return directory.ever();
+  const model = await directory.find(name);
+  if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+  return [model];
+}

@@ -1,0 +1,100 @@
+import { ServiceError } from "@millrace/shared/errors.js";
+import { type FailureCode, failureCodes } from "@millrace/shared/failure-codes.js";
+import { fitsGlob } from "@millrace/shared/glob.js";
+import { failureGroups } from "@millrace/shared/scripts/failures.js";
+import { type RequestHandler, Router } from "express";
+import { type Caller, modelsOf } from "../authenticate.js";
+import { acceptsJson, wantsJson } from "../http-preferences.js";
+import { type MakeRedriveDependencies, makeRedrive, modelsNamed } from "../make-redrive.js";
+import type { KnownModel } from "../model-directory.js";
+import { parseBody } from "../parse-body.js";
+import { type JsonBodyLimits, jsonBody } from "../read-json.js";
+import { redriveRequestSchema } from "../redrive-request.js";
+import { onlyQuery, sendJson } from "../request-context.js";
+import { resource } from "../resource.js";
+
+interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {
+  mayPredict: RequestHandler;
+  mayRead: RequestHandler;
+}
+
+/** `GET /v1/failures` and `POST /v1/failures/redrive`: the caller's own failed predictions that nobody has tried again. */
+export function failureRoutes(deps: FailureDependencies): Router {
+  const router = Router();
+
+  resource(router, "/v1/failures", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request, "model", "code");
+        const { code, model } = request.query;
+        const known = failureCodes.find((each) => each === code);
+        if (code !== undefined && known === undefined) {
+          throw new ServiceError("bad_query", `code must be one of ${failureCodes.join(", ")}`);
+        }
+        const caller = response.locals.caller as Caller;
+        const models = await modelsNamed(deps.directory, model === undefined ? null : String(model));
+        const globs = modelsOf(caller, "read");
+        const seen = globs === null ? models : models.filter(({ name }) => fitsGlob(name, globs));
+        sendJson(
+          response,
+          200,
+          await listFailures(deps, caller.owner, seen, known === undefined ? failureCodes : [known]),
+        );
+      },
+    ],
+  });
+
+  resource(router, "/v1/failures/redrive", {
+    post: [
+      deps.mayPredict,
+      acceptsJson,
+      wantsJson,
+      jsonBody(deps),
+      async (request, response) => {
+        onlyQuery(request);
+        const asked = parseBody(redriveRequestSchema, request.body);
+        const { id, json } = await makeRedrive(
+          deps,
+          response.locals.caller as Caller,
+          asked,
+          response.locals.requestId,
+        );
+        response.setHeader("Location", `/v1/failures/redrives/${id}`);
+        sendJson(response, 202, json);
+      },
+    ],
+  });
+  return router;
+}
+
+const time = (ms: number): string => new Date(ms).toISOString();
+
+/** An owner's failures by model and code, those first of which the last is the newest. */
+async function listFailures(
+  { redis, resultTtlSeconds }: FailureDependencies,
+  owner: string,
+  models: readonly KnownModel[],
+  codes: readonly FailureCode[],
+): Promise<string> {
+  const sinceMs = Date.now() - resultTtlSeconds * 1000;
+  const groups = await Promise.all(
+    models.map(async ({ keys, name }) =>
+      (await failureGroups(redis, keys, owner, codes, sinceMs)).map((group) => ({ ...group, model: name })),
+    ),
+  );
+  const data = groups
+    .flat()
+    .sort((a, b) => b.lastAt - a.lastAt)
+    .map(({ code, count, firstAt, ids, lastAt, model }) => ({
+      object: "failure_group",
+      model,
+      code,
+      count,
+      first_failed_at: time(firstAt),
+      last_failed_at: time(lastAt),
+      examples: ids,
+    }));
+  return JSON.stringify({ data });
+}

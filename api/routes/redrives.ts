@@ -1,0 +1,97 @@
+import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { ServiceError } from "@millrace/shared/errors.js";
+import { fitsGlob } from "@millrace/shared/glob.js";
+import { redriveKeys, tagOfId } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { type Redrive, redriveJson } from "@millrace/shared/redrive.js";
+import { countRedriven, endRedrive, readRedrive } from "@millrace/shared/scripts/redrives.js";
+import { type RequestHandler, Router } from "express";
+import { type Caller, modelsOf } from "../authenticate.js";
+import { awaitEnd } from "../await-end.js";
+import { acceptsJson } from "../http-preferences.js";
+import type { Notices } from "../notices.js";
+import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
+import { resource } from "../resource.js";
+
+interface RedriveDependencies {
+  redis: RedisClient;
+  confirmed: ConfirmedWrite;
+  notices: Notices;
+  keyPrefix: string;
+  log: Logger;
+  mayPredict: RequestHandler;
+  mayRead: RequestHandler;
+}
+
+/** `/v1/failures/redrives`: the caller's redrives, listed, read, waited for, canceled. */
+export function redriveRoutes(deps: RedriveDependencies): Router {
+  const router = Router();
+  const { keyPrefix, redis } = deps;
+  const home = redriveKeys(keyPrefix);
+  const jsonOf = async (redrive: Redrive) => redriveJson(redrive, await countRedriven(redis, keyPrefix, redrive));
+  const read = async (caller: Caller, id: string, scope: "read" | "predict"): Promise<Redrive> => {
+    const redrive = tagOfId(id) === home.tag ? await readRedrive(redis, home, id) : null;
+    if (redrive === null || !isFor(caller, redrive, scope)) {
+      throw new ServiceError("redrive_not_found", "there is no such redrive");
+    }
+    return redrive;
+  };
+
+  resource(router, "/v1/failures/redrives", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request);
+        const caller = response.locals.caller as Caller;
+        const ids = await redis.zrevrange(home.owned(caller.owner), 0, -1);
+        const found = await Promise.all(ids.map((id) => readRedrive(redis, home, id)));
+        const own = found.filter((redrive): redrive is Redrive => redrive !== null && isFor(caller, redrive, "read"));
+        const data = await Promise.all(own.map(jsonOf));
+        sendJson(response, 200, `{"data":[${data.join(",")}]}`);
+      },
+    ],
+  });
+
+  resource(router, "/v1/failures/redrives/:id", {
+    get: [
+      deps.mayRead,
+      acceptsJson,
+      async (request, response) => {
+        onlyQuery(request, "wait");
+        const waitMs = waitMsOf(request.query.wait, "bad_query");
+        const id = request.params.id as string;
+        const gone = whenGone(response);
+        const { redrive } = await awaitEnd(deps, home, id, waitMs, gone, async () => {
+          const redrive = await read(response.locals.caller as Caller, id, "read");
+          return { redrive, ended: redrive.end !== null };
+        });
+        if (!gone.aborted) sendJson(response, 200, await jsonOf(redrive));
+      },
+    ],
+  });
+
+  resource(router, "/v1/failures/redrives/:id/cancel", {
+    post: [
+      deps.mayPredict,
+      acceptsJson,
+      async (request, response) => {
+        const caller = response.locals.caller as Caller;
+        const id = request.params.id as string;
+        const redrive = await read(caller, id, "predict");
+        const end = () => deps.confirmed(home, (writes) => endRedrive(writes, home, keyPrefix, redrive, "canceled"));
+        if (redrive.end !== null || !(await end())) throw new ServiceError("state_conflict", "it is final already");
+        deps.log.info("redrive canceled", { redrive_id: id, request_id: response.locals.requestId });
+        sendJson(response, 200, await jsonOf(await read(caller, id, "predict")));
+      },
+    ],
+  });
+  return router;
+}
+
+/** Whether a redrive is the caller's, and of no model that the key is not for. */
+function isFor(caller: Caller, { owner, plan }: Redrive, scope: "read" | "predict"): boolean {
+  const globs = modelsOf(caller, scope);
+  return owner === caller.owner && (globs === null || plan.lots.every(({ model }) => fitsGlob(model, globs)));
+}

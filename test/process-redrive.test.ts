@@ -1,0 +1,179 @@
+import { randomBytes } from "node:crypto";
+import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
+import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/keys.js";
+import { openLog } from "@millrace/shared/log.js";
+import { encodeResult, predictionJson } from "@millrace/shared/prediction.js";
+import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import type { RedrivePlan } from "@millrace/shared/redrive.js";
+import { tellBreaker } from "@millrace/shared/scripts/breakers.js";
+import { countRedriven, endRedrive, makeRedrive, readRedrive } from "@millrace/shared/scripts/redrives.js";
+import { createWorkerMetrics } from "@millrace/workers/metrics.js";
+import { paceOf, processRedrive } from "@millrace/workers/process-redrive.js";
+import { DelayedError } from "bullmq";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+
+const log = openLog("test", "error");
+
+/** So many jobs may wait. */
+const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1 });
+
+describe("a slice of a redrive", () => {
+  let redis: RedisClient;
+  let prefix: string;
+  const keys = (model = "echo") => modelKeys(prefix, model);
+  const home = () => redriveKeys(prefix);
+
+  beforeAll(() => {
+    redis = openRedis(parseRedisUrl(inject("redisUrl")), "patient", "test");
+  });
+  afterAll(() => redis.disconnect());
+  beforeEach(async () => {
+    prefix = `t-${randomBytes(5).toString("hex")}`;
+    for (const model of ["echo", "other"]) await redis.hset(keys(model).versions, "1", "{}");
+  });
+  afterEach(async () => {
+    const left = await redis.keys(`${prefix}*`);
+    if (left.length > 0) await redis.unlink(...left);
+  });
+
+  /** Leaves what a failed prediction leaves; null for one whose result is gone. */
+  const fail = async (of: ModelKeys, version: string | null, owner = "alice"): Promise<string> => {
+    const id = newId(of.tag);
+    await redis.zadd(of.failures("alice", "timeout"), Date.now(), id);
+    if (version === null) return id;
+    const json = predictionJson({
+      ...{ id, model: "echo", version, status: "failed", outputJson: null, error: { code: "timeout", detail: "late" } },
+      ...{ createdAt: 1, startedAt: 1, finishedAt: 2, attempts: 1, cached: false, deduplicated: false },
+      ...{ metadata: { is: id }, retryOf: undefined, queuePosition: null, modelDigest: "", timings: null },
+    });
+    await redis.set(of.result(id), encodeResult({ owner, status: "failed", json, input: "AA==" }));
+    return id;
+  };
+  const make = async (overrides: Partial<RedrivePlan> = {}): Promise<string> => {
+    const id = newId(home().tag);
+    const plan: RedrivePlan = {
+      v: 1,
+      filter: { model: null, code: null, failed_after: null, failed_before: null },
+      from: 0,
+      to: Date.now(),
+      lots: ["echo", "other"].map((model) => ({ model, code: "timeout" })),
+      total: 0,
+      rate: 1000,
+      accept: { limits: limitsOf(100), weight: 1, resultTtlMs: 60_000 },
+      requestId: "request",
+      ...overrides,
+    };
+    expect(await makeRedrive(redis, home(), { id, owner: "alice", plan, createdAt: Date.now() }, 10)).toBe(true);
+    return id;
+  };
+  /** Runs slices until the redrive has ended, under that lock, and tells what became of the last. */
+  const run = async (id: string, token = "mine"): Promise<string> => {
+    await redis.set(`${home().queue}${id}:lock`, "mine");
+    const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
+    for (;;) {
+      const delayed: number[] = [];
+      const job = { id, moveToDelayed: async (at: number) => delayed.push(at) };
+      const end = await process(job, token).catch((fault: Error) => fault.name);
+      if (end !== "DelayedError") return end;
+      expect(delayed).toHaveLength(1);
+      // As if that time were over.
+      await redis.hset(home().redrive(id), "paced", Date.now() - 1000);
+    }
+  };
+  const jobs = async (model?: string) => {
+    const { queue } = keys(model);
+    const ids = await redis.lrange(`${queue}wait`, 0, -1);
+    return Promise.all(ids.map(async (id) => JSON.parse((await redis.hget(`${queue}${id}`, "data")) as string)));
+  };
+  const state = async (id: string) => {
+    const redrive = await readRedrive(redis, home(), id);
+    if (redrive === null) throw new Error("it is gone");
+    return { ...redrive, redriven: await countRedriven(redis, prefix, redrive) };
+  };
+
+  test("accepts what failed of every model anew, with input, version, metadata and request id", async () => {
+    const one = await fail(keys(), "1");
+    const other = await fail(keys("other"), "1");
+    const id = await make();
+    expect(await run(id)).toBe("succeeded");
+    const wanted = (of: string) => ({
+      v: 1,
+      o: "alice",
+      ver: "1",
+      m: { is: of },
+      r: "request",
+      ro: of,
+      x: "AA==",
+      q: 1,
+    });
+    expect([await jobs(), await jobs("other")]).toEqual([[wanted(one)], [wanted(other)]]);
+    expect(await state(id)).toMatchObject({ end: "succeeded", redriven: 2, skipped: 0 });
+  });
+
+  test("leaves what has no result, no version or another owner as it is, and counts it", async () => {
+    const left = [await fail(keys(), null), await fail(keys(), "2"), await fail(keys(), "1", "bob")];
+    const good = await fail(keys(), "1");
+    const id = await make();
+    expect(await run(id)).toBe("succeeded");
+    expect((await jobs()).map(({ ro }) => ro)).toEqual([good]);
+    expect(await state(id)).toMatchObject({ end: "succeeded", redriven: 1, skipped: 3 });
+    expect((await redis.zrange(keys().failures("alice", "timeout"), "0", "-1")).sort()).toEqual(left.sort());
+  });
+
+  test("that was lost before it noted how far it came is repeated without accepting anything twice", async () => {
+    for (let i = 0; i < 150; i++) await fail(keys(), i % 10 === 0 ? "2" : "1");
+    const id = await make({ accept: { limits: limitsOf(1000), weight: 1, resultTtlMs: 60_000 } });
+    // Each of these accepts what its rate allows, and may not note it, as one whose job is another's by now.
+    await redis.hset(home().redrive(id), "paced", Date.now() - 30);
+    expect(await run(id, "another's")).toBe("ended");
+    expect((await state(id)).redriven).toBeGreaterThan(0);
+    expect(await state(id)).toMatchObject({ place: null, skipped: 0, end: null });
+    expect(await run(id)).toBe("succeeded");
+    const accepted = (await jobs()).map(({ ro }) => ro);
+    expect([accepted.length, new Set(accepted).size]).toEqual([135, 135]);
+    expect(await state(id)).toMatchObject({ redriven: 135, skipped: 15 });
+  });
+
+  test("waits while a version is out of order, and goes on when it is not", async () => {
+    await fail(keys(), "1");
+    const id = await make();
+    const breaker = { worker: "w", version: "1" };
+    const open = { ...breaker, state: "open", refuses: true, retryAt: Date.now() + 60_000 } as const;
+    await tellBreaker(redis, keys(), breaker, open);
+    await redis.set(`${home().queue}${id}:lock`, "mine");
+    const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
+    const job = { id, moveToDelayed: async () => undefined };
+    await expect(process(job, "mine")).rejects.toThrow(DelayedError);
+    expect(await state(id)).toMatchObject({ end: null, redriven: 0, skipped: 0 });
+    await tellBreaker(redis, keys(), breaker, null);
+    expect(await run(id)).toBe("succeeded");
+    expect(await state(id)).toMatchObject({ redriven: 1, skipped: 0 });
+  });
+
+  test("does nothing for one that has ended", async () => {
+    await fail(keys(), "1");
+    const id = await make();
+    const redrive = await readRedrive(redis, home(), id);
+    if (redrive === null) throw new Error("it is gone");
+    expect(await endRedrive(redis, home(), prefix, redrive, "canceled")).toBe(true);
+    expect(await endRedrive(redis, home(), prefix, redrive, "succeeded")).toBe(false);
+    expect(await run(id)).toBe("ended before it was taken");
+    expect(await jobs()).toEqual([]);
+    expect(await redis.pttl(home().redrive(id))).toBeGreaterThan(50_000);
+    expect(await redis.exists(home().open("alice"))).toBe(0);
+  });
+});
+
+describe("the pace of a redrive", () => {
+  const pace = (rate: number, sinceMs: number | null) => {
+    const { allowed } = paceOf({ pacedUntil: sinceMs === null ? null : 100_000 - sinceMs, plan: { rate } }, 100_000);
+    return allowed;
+  };
+
+  test("begins at once, follows the clock, and makes up for a second at the most", () => {
+    expect([pace(10, null), pace(0.01, null), pace(1000, null)]).toEqual([1, 1, 1]);
+    expect([pace(10, 0), pace(10, 99), pace(10, 100), pace(10, 550)]).toEqual([0, 0, 1, 5]);
+    expect([pace(10, 1000), pace(10, 60_000), pace(1000, 60_000)]).toEqual([10, 10, 1000]);
+    expect([pace(0.1, 9999), pace(0.1, 10_000), pace(0.1, 3_600_000)]).toEqual([0, 1, 1]);
+  });
+});

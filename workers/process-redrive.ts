@@ -1,0 +1,230 @@
+import { copyBlob, dropBlob, unclaimedTtlMs } from "@millrace/shared/blob.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { FailureCode } from "@millrace/shared/failure-codes.js";
+import type { PredictionJob } from "@millrace/shared/job.js";
+import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { decodeResult } from "@millrace/shared/prediction.js";
+import type { Redrive, RedrivePlace } from "@millrace/shared/redrive.js";
+import { type Retryable, retryableOf } from "@millrace/shared/retryable.js";
+import { isVersionKnown } from "@millrace/shared/scripts/announce.js";
+import { isRefused } from "@millrace/shared/scripts/breakers.js";
+import { type Failure, failuresAfter } from "@millrace/shared/scripts/failures.js";
+import { advanceRedrive, countRedriven, endRedrive, readRedrive } from "@millrace/shared/scripts/redrives.js";
+import { type FailureRetry, retryFailures } from "@millrace/shared/scripts/retry-failures.js";
+import { DelayedError } from "bullmq";
+import type { WorkerMetrics } from "./metrics.js";
+
+/** What of a BullMQ job is used here. */
+export interface RedriveJob {
+  id?: string | undefined;
+  moveToDelayed(timestamp: number, token?: string): Promise<unknown>;
+}
+
+const sliceMs = 500;
+const fullDelayMs = 1000;
+/** What could not be done in time is caught up on for so long; beyond that a redrive is late instead of sudden. */
+const catchUpMs = 1000;
+/** Failures read at once; at least so many, because what others were faster with uses nothing of the rate. */
+const failuresAtOnce = 64;
+const fewestAtOnce = 16;
+const largestStepBytes = 1_000_000;
+const pagesOfSlice = 16;
+const dayMs = 86_400_000;
+
+/** What the rate of a redrive allows at a moment, counted from `fromMs` on, at one each `stepMs`. */
+export function paceOf(
+  { pacedUntil, plan: { rate } }: Pick<Redrive, "pacedUntil"> & { plan: { rate: number } },
+  nowMs: number,
+): { allowed: number; fromMs: number; stepMs: number } {
+  const stepMs = 1000 / rate;
+  const fromMs = Math.max(pacedUntil ?? nowMs - stepMs, nowMs - Math.max(catchUpMs, stepMs));
+  // A step that is just over is over, whatever the division makes of it.
+  return { allowed: Math.floor((nowMs - fromMs) / stepMs + 1e-6), fromMs, stepMs };
+}
+
+/** A page of failures of one model and code, the next of a redrive. */
+interface Page {
+  lot: number;
+  model: string;
+  keys: ModelKeys;
+  code: FailureCode;
+  failures: Failure[];
+}
+
+/**
+ * The processor of a redrive's job: a slice of it, after which the job is delayed until the next. Nothing that it remembers
+ * is needed for the promise that a failure is accepted anew once: the step that accepts keeps that by itself.
+ */
+export function processRedrive(options: {
+  redis: RedisClient;
+  keyPrefix: string;
+  metrics: Pick<WorkerMetrics, "redriven">;
+  log: Logger;
+}) {
+  const { keyPrefix, log, metrics, redis } = options;
+  const home = redriveKeys(keyPrefix);
+
+  return async (job: RedriveJob, token: string, lock = () => token): Promise<string> => {
+    const redrive = await readRedrive(redis, home, job.id as string);
+    if (redrive === null || redrive.end !== null) return "ended before it was taken";
+    const { allowed, fromMs, stepMs } = paceOf(redrive, Date.now());
+    let { place } = redrive;
+    let used = 0;
+    let full = false;
+    for (let pages = 0; !full; pages++) {
+      const room = allowed - used;
+      const page = await nextPage(redrive, place, Math.max(fewestAtOnce, Math.min(room, failuresAtOnce)));
+      if (page === null) return end(redrive);
+      if (room <= 0 || pages === pagesOfSlice) break;
+      const done = await retryPage(redrive, page, room);
+      ({ full } = done);
+      used += done.redriven;
+      if (done.last !== null) place = { lot: page.lot, failedAt: done.last.failedAt, id: done.last.id };
+      const pacedUntil = fromMs + used * stepMs;
+      const { skipped } = done;
+      if (!(await advanceRedrive(redis, home, redrive.id, lock(), { place, skipped, pacedUntil }))) return "ended";
+    }
+    const nextAt = Math.max(Date.now() + (full ? fullDelayMs : sliceMs), fromMs + (used + 1) * stepMs);
+    await job.moveToDelayed(Math.ceil(nextAt), lock());
+    throw new DelayedError();
+  };
+
+  async function end(redrive: Redrive): Promise<string> {
+    if (!(await endRedrive(redis, home, keyPrefix, redrive, "succeeded"))) return "ended before";
+    const redriven = await countRedriven(redis, keyPrefix, redrive);
+    log.info("redrive ended", { redrive_id: redrive.id, request_id: redrive.plan.requestId, redriven });
+    return "succeeded";
+  }
+
+  async function nextPage({ owner, plan }: Redrive, place: RedrivePlace | null, count: number): Promise<Page | null> {
+    const begin = { failedAt: plan.from, id: "" };
+    for (const [lot, { code, model }] of plan.lots.entries()) {
+      if (place !== null && lot < place.lot) continue;
+      const keys = modelKeys(keyPrefix, model);
+      const after = place !== null && lot === place.lot ? place : begin;
+      const failures = await failuresAfter(redis, keys.failures(owner, code), after, plan.to, count);
+      if (failures.length > 0) return { lot, model, keys, code, failures };
+    }
+    return null;
+  }
+
+  /** Has up to `room` of a page accepted anew, as far as the queue is not full; `last` is the last one that is done with. */
+  async function retryPage(
+    redrive: Redrive,
+    page: Page,
+    room: number,
+  ): Promise<{ redriven: number; skipped: number; last: Failure | null; full: boolean }> {
+    const { code, failures, keys, model } = page;
+    const once = {
+      counter: keys.redriven(redrive.id),
+      keptSeconds: Math.ceil((2 * redrive.plan.accept.resultTtlMs + dayMs) / 1000),
+    };
+    const { limits, resultTtlMs, weight } = redrive.plan.accept;
+    const settings = {
+      limits,
+      resultTtlMs,
+      weightOf: () => weight,
+      failures: keys.failures(redrive.owner, code),
+      once,
+    };
+    const outcomes = new Map<string, string>();
+    const { held, looked, retries: all } = await prepare(redrive, page, room);
+    for (const retries of inSteps(all)) {
+      const answers = await retryFailures(redis, keys, retries, { ...settings, nowMs: Date.now() });
+      for (const [i, { kind }] of answers.entries()) {
+        const { acceptance, failed } = retries[i] as FailureRetry;
+        outcomes.set(failed, kind);
+        if (kind !== "queued" && acceptance.pieces !== undefined) await dropBlob(redis, keys, acceptance.id);
+      }
+    }
+    const redriven = [...outcomes.values()].filter((kind) => kind === "queued").length;
+    if (redriven > 0) {
+      metrics.redriven.inc({ model }, redriven);
+      log.info("failures redriven", { redrive_id: redrive.id, model, code, redriven });
+    }
+    const refused = failures.findIndex(({ id }) => outcomes.get(id) === "full");
+    const settled = failures.slice(0, refused === -1 ? looked : refused);
+    const skipped = settled.filter(({ id }) => outcomes.get(id) !== "queued").length;
+    return { redriven, skipped, last: settled.at(-1) ?? null, full: held || refused !== -1 };
+  }
+
+  /**
+   * What is to be accepted in place of the first `room` failures that can be tried again, and how many were looked at for
+   * it; `held`: the next one is of a version that is out of order, from which callers are turned away too.
+   */
+  async function prepare(
+    redrive: Redrive,
+    { failures, keys }: Page,
+    room: number,
+  ): Promise<{ retries: FailureRetry[]; looked: number; held: boolean }> {
+    const texts = await redis.mget(failures.map(({ id }) => keys.result(id)));
+    const states = new Map<string, Promise<"known" | "unknown" | "refused">>();
+    const stateOf = async (version: string) => {
+      if (!(await isVersionKnown(redis, keys, version))) return "unknown";
+      return (await isRefused(redis, keys, version)) ? "refused" : "known";
+    };
+    const retries: FailureRetry[] = [];
+    for (const [i, { id: failed }] of failures.entries()) {
+      if (retries.length === room) return { retries, looked: i, held: false };
+      const text = texts[i];
+      const result = text == null ? null : decodeResult(text);
+      const retryable = result === null || result.owner !== redrive.owner ? null : retryableOf(result);
+      if (retryable === null) continue;
+      const { bytes, version } = retryable;
+      const state = states.get(version) ?? stateOf(version);
+      states.set(version, state);
+      if ((await state) === "refused") return { retries, looked: i, held: true };
+      if ((await state) === "unknown") continue;
+      const id = newId(keys.tag);
+      const pieces = bytes === undefined ? undefined : await copyBlob(redis, keys, failed, id, unclaimedTtlMs);
+      if (pieces === 0) continue;
+      retries.push({
+        failed,
+        acceptance: {
+          id,
+          owner: redrive.owner,
+          dataJson: JSON.stringify(jobOf(redrive, failed, retryable)),
+          delayMs: 0,
+          priority: 0,
+          watcher: null,
+          dedup: null,
+          idempotency: null,
+          follower: null,
+          ...(pieces !== undefined && { pieces, blobBytes: bytes as number }),
+        },
+      });
+    }
+    return { retries, looked: failures.length, held: false };
+  }
+}
+
+const jobOf = (
+  { owner, plan }: Redrive,
+  failed: string,
+  { bytes, form, input, metadata, version }: Retryable,
+): PredictionJob => ({
+  v: 1,
+  o: owner,
+  ver: version,
+  m: metadata,
+  r: plan.requestId,
+  ro: failed,
+  f: form,
+  x: input,
+  b: bytes,
+});
+
+function* inSteps(retries: readonly FailureRetry[]): Generator<FailureRetry[]> {
+  let step: FailureRetry[] = [];
+  let bytes = 0;
+  for (const retry of retries) {
+    step.push(retry);
+    bytes += retry.acceptance.dataJson.length;
+    if (bytes < largestStepBytes) continue;
+    yield step;
+    step = [];
+    bytes = 0;
+  }
+  if (step.length > 0) yield step;
+}
