@@ -1,3 +1,5 @@
+import { modelKeys } from "@millrace/shared/keys.js";
+import { takeJobs } from "@millrace/shared/scripts/complete.js";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { busyWorker, childrenOf, runNotes, stillRunning, untilHeld, untilRunning } from "./support/processes.js";
@@ -92,5 +94,21 @@ describe("sudden death", () => {
     expect(finals.map(({ attempts, timings }) => [attempts, timings.batch_rows])).toEqual(ids.map(() => [1, 1]));
     expect(worker.child.exitCode).toBeNull();
     expect(await childrenOf(worker.pid)).not.toContain(slot);
+  });
+
+  test("a prediction pays no attempt for what Redis refuses, and is run once it does not", async () => {
+    stack = await TestStack.start({ models: ["slow"], manifests: { slow: { kind: "tensor", attempts: 1 } } });
+    const [worker] = stack.workers;
+    expect(await worker?.stop()).toBe(0);
+    const { id } = await stack.submit("slow", { x: [[7]] });
+    const keys = modelKeys(stack.prefix, "slow");
+    // Taken by one who died at once, so that its history is read; which Redis refuses while that key holds something else.
+    await takeJobs(stack.redis, keys.queue, "dead", 1, 1);
+    await stack.redis.set(keys.deaths, "not a hash");
+    await stack.startWorker();
+    await eventually(() => expect(stack.logged("queue trouble").length).toBeGreaterThan(2), 20_000);
+    await stack.redis.del(keys.deaths);
+    const final = await stack.final(id);
+    expect([final.status, final.output, final.attempts]).toEqual(["succeeded", { y: [[7]] }, 1]);
   });
 });

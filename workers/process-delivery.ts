@@ -12,9 +12,10 @@ import { DelayedError, UnrecoverableError } from "bullmq";
 import type { DeliveryAnswer, WebhookSender } from "./deliver-webhook.js";
 import type { HostGate } from "./host-gate.js";
 import type { WorkerMetrics } from "./metrics.js";
+import { AttemptFailedError } from "./stocking-worker.js";
 
 /** A try that failed and is made again; BullMQ hands it to the backoff, which reads when. */
-export class DeliveryFailedError extends Error {
+export class DeliveryFailedError extends AttemptFailedError {
   readonly retryAfterMs: number | null;
 
   constructor(message: string, retryAfterMs: number | null) {

@@ -13,6 +13,7 @@ import type { Dispatcher, Lane, Outcome, Work } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { ResultWriter } from "./result-writer.js";
 import type { RunNotebook } from "./run-notebook.js";
+import { AttemptFailedError } from "./stocking-worker.js";
 
 /** A version that this worker has in its slots. */
 export interface ServedVersion {
@@ -254,7 +255,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (job.attemptsMade + 1 < served.attempts) {
       await notebook.forget(id);
       metrics.retries.inc({ model: served.model, code });
-      throw new Error(`${code}: ${detail}`);
+      throw new AttemptFailedError(`${code}: ${detail}`);
     }
     return finish(taken, failure("failed", code, detail));
   }

@@ -2,7 +2,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
-import { type Job, raw2NextJobData, Worker, type WorkerOptions } from "bullmq";
+import {
+  DelayedError,
+  type Job,
+  raw2NextJobData,
+  UnrecoverableError,
+  WaitingError,
+  Worker,
+  type WorkerOptions,
+} from "bullmq";
 import { completingBackend } from "./completing-backend.js";
 import { HeldJobs } from "./held-jobs.js";
 
@@ -13,6 +21,9 @@ interface Stocked {
   id: string;
   token: string;
 }
+
+/** An attempt at a job failed by what the job is; it counts against the job, which is tried again while it has more. */
+export class AttemptFailedError extends Error {}
 
 /** What is to be done with a job that was taken under `token`; `lock` tells the token that counts by now. */
 type Process<R> = (job: Job<unknown, R>, token: string, lock: () => string) => Promise<R>;
@@ -48,6 +59,12 @@ const heldLookMs = 500;
 /** How long a worker that is closed waits for a Redis that comes back. */
 const reconnectedWithinMs = 2000;
 
+/** What a job's processor throws on purpose. */
+const knownEnds = [AttemptFailedError, DelayedError, UnrecoverableError, WaitingError];
+
+/** How long a job stays away that something went wrong with which is not its own fault. */
+const troubleDelayMs = 1000;
+
 /** Jobs taken in one step at the most; what a worker can hold beyond that takes it a few steps. */
 const largestTake = 64;
 
@@ -81,7 +98,9 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
       (job, token = "") =>
         isOver?.(job)
           ? process(job, token, () => token)
-          : heldJobs.take(job.id as string, token, (lock) => process(job, token, lock)),
+          : heldJobs.take(job.id as string, token, (lock) =>
+              process(job, token, lock).catch((fault) => this.#sparing(fault, job, lock)),
+            ),
       held,
       completingBackend(redis, queue, held.lockDuration, () => mayTake() > 0),
     );
@@ -156,6 +175,18 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   async #holdOn(): Promise<void> {
     await this.#redis.zadd(`${this.#queue}marker`, 0, "0").catch((error: Error) => this.emit("error", error));
     await delay(heldLookMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
+  }
+
+  /**
+   * What goes wrong without being told as the job's own fault, say because Redis refuses a step, costs it no attempt: one
+   * that has none left would end without a result. It is handed out again.
+   */
+  async #sparing(fault: Error, job: Job, lock: () => string): Promise<never> {
+    if (knownEnds.some((known) => fault instanceof known)) throw fault;
+    this.emit("error", fault);
+    // Where that fails too, it is handed out again when its lock has run out.
+    await job.moveToDelayed(Date.now() + troubleDelayMs, lock()).catch((error: Error) => this.emit("error", error));
+    throw new DelayedError();
   }
 
   async #giveBack(): Promise<void> {
