@@ -5,7 +5,7 @@ import type { AddressInfo, Socket } from "node:net";
 import { checkRedis } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
 import { confirmedByRedis, confirmedByReplicas } from "@millrace/shared/confirm-writes.js";
-import { closeRedis, openRedis, watchRedis, whenReady } from "@millrace/shared/connect-redis.js";
+import { closeRedis, openRedis, openSubscriber, watchRedis, whenReady } from "@millrace/shared/connect-redis.js";
 import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
@@ -49,7 +49,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const apiId = randomBytes(6).toString("hex");
     const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
     releasers.add(() => closeRedis(redis));
-    const subscriber = openRedis(config.redis, "patient", `millrace-notices-${apiId}`);
+    const subscriber = openSubscriber(config.redis, `millrace-notices-${apiId}`);
     releasers.add(() => closeRedis(subscriber));
     watchRedis(redis, log);
     subscriber.on("error", () => undefined);

@@ -1,6 +1,7 @@
-import { Cluster, Command, type Redis } from "ioredis";
+import type { Redis } from "ioredis";
 import type { RedisClient } from "./connect-redis.js";
 import type { ModelKeys } from "./keys.js";
+import { nodeOfKey } from "./node-of-key.js";
 
 /** Carries out a write of one model on the connection that it is given, and resolves once the write is as durable as promised. */
 export type ConfirmedWrite = <T>(
@@ -43,7 +44,8 @@ export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
   };
   return async (keys, write) => {
     const key = `${keys.base}/confirmed`;
-    const node = redis instanceof Cluster ? await nodeOfKey(redis, key) : redis;
+    const node = await nodeOfKey(redis, key);
+    if (node === null) throw new NotReplicatedError("the node is not known");
     const line = lineOf(node);
     const { breaks } = line;
     const outcome = await write(node);
@@ -88,18 +90,4 @@ function createLine(node: Redis): Line {
       if (replicas < replicasAsked) throw new NotReplicatedError("no replica has it yet");
     },
   };
-}
-
-/** The connection to the node that has a key; a command through the cluster finds it where it has moved. */
-async function nodeOfKey(cluster: Cluster, key: string): Promise<Redis> {
-  const known = () => {
-    const address = cluster.slots[new Command("get", [key]).getSlot() as number]?.[0];
-    return cluster.nodes("master").find(({ options }) => `${options.host}:${options.port}` === address);
-  };
-  const node = known();
-  if (node?.status === "ready") return node;
-  await cluster.exists(key);
-  const found = known();
-  if (found === undefined) throw new NotReplicatedError("the node is not known");
-  return found;
 }

@@ -42,17 +42,19 @@ class HastyRedis extends Redis {
   }
 }
 
+const sharedOptions = (target: RedisTarget, temper: Temper, name: string): RedisOptions => ({
+  connectionName: name,
+  ...(target.username !== undefined && { username: target.username }),
+  ...(target.password !== undefined && { password: target.password }),
+  ...(target.tls && { tls: {} }),
+  connectTimeout: 2000,
+  keepAlive: 5000,
+  ...(temper === "hasty" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
+});
+
 /** Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. */
 export function openRedis(target: RedisTarget, temper: Temper, name: string): RedisClient {
-  const shared: RedisOptions = {
-    connectionName: name,
-    ...(target.username !== undefined && { username: target.username }),
-    ...(target.password !== undefined && { password: target.password }),
-    ...(target.tls && { tls: {} }),
-    connectTimeout: 2000,
-    keepAlive: 5000,
-    ...(temper === "hasty" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
-  };
+  const shared = sharedOptions(target, temper, name);
   if (target.kind === "cluster") {
     const cluster = new Cluster(target.hosts, {
       redisOptions: { ...shared, commandTimeout: temper === "hasty" ? commandTimeoutMs : lostAfterMs },
@@ -89,6 +91,27 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
   if (target.socketPath !== undefined) return new Connection({ ...options, path: target.socketPath });
   const [address] = target.hosts;
   return new Connection({ ...options, host: address?.host as string, port: address?.port as number });
+}
+
+/**
+ * Opens a patient connection to subscribe with. In a cluster, where every node hears all that is published, it is one to
+ * any node of `REDIS_URL`, and to the next one when it breaks: the subscription of ioredis' own cluster client was seen to
+ * be lost for good when nodes came and went.
+ */
+export function openSubscriber(target: RedisTarget, name: string): RedisClient {
+  if (target.kind !== "cluster") return openRedis(target, "patient", name);
+  const { hosts } = target;
+  let tried = Math.floor(Math.random() * hosts.length);
+  const next = () => hosts[tried++ % hosts.length] as { host: string; port: number };
+  const redis = new Redis({
+    ...sharedOptions(target, "patient", name),
+    ...next(),
+    retryStrategy(times) {
+      Object.assign(redis.options, next());
+      return reconnectDelayMs(times);
+    },
+  });
+  return redis;
 }
 
 /** Resolves when the connection can take commands; rejects with what went wrong last after `deadlineMs`. */

@@ -160,12 +160,15 @@ describe("six models on a cluster of three nodes", () => {
     const batches = await Promise.all(
       models.map(async (model) => {
         const rows = Array.from({ length: 1200 }, (_, i) => (i === 1100 ? '"bad"' : JSON.stringify(inputs[model])));
-        const answer = await stack.call("POST", `/v1/models/${model}/batches`, {
-          text: rows.join("\n"),
-          headers: { "content-type": "application/x-ndjson", "idempotency-key": "batch" },
+        // With so many at once on a busy machine Redis may be late, which is a 503 and repeated.
+        return eventually(async () => {
+          const answer = await stack.call("POST", `/v1/models/${model}/batches`, {
+            text: rows.join("\n"),
+            headers: { "content-type": "application/x-ndjson", "idempotency-key": "batch" },
+          });
+          expect(answer.status, JSON.stringify(answer.body)).toBe(202);
+          return answer.body.id as string;
         });
-        expect(answer.status, JSON.stringify(answer.body)).toBe(202);
-        return answer.body.id as string;
       }),
     );
     for (const [i, id] of batches.entries()) {
@@ -230,7 +233,7 @@ describe("six models on a cluster of three nodes", () => {
     expect((await stack.get("/ready", { as: null })).status).toBe(200);
   });
 
-  test("with one node killed and started again nothing accepted is lost, and a new worker does all of it", async () => {
+  test("with one node killed and started again nothing accepted is lost, and the same worker does all of it", async () => {
     const slowPlace = await placeOf("slow");
     const running = await stack.submit("slow", { x: [[2500]] });
     const accepted = await Promise.all(models.map((model) => stack.submit(model, inputs[model])));
@@ -244,12 +247,6 @@ describe("six models on a cluster of three nodes", () => {
     await delay(3000);
     await victim.resume();
     await cluster.untilWhole();
-    // A worker has been seen not to find back to a node by itself; see docs/reliability.md.
-    for (const worker of stack.workers.splice(0)) {
-      worker.child.kill("SIGKILL");
-      await worker.exited;
-    }
-    await stack.startWorker();
     for (const { id } of [running, ...accepted]) {
       await eventually(async () => {
         const { body } = await stack.get(`/v1/predictions/${id}`);

@@ -3,6 +3,8 @@ import { randomUUID } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { modelKeys, tagOfId } from "@millrace/shared/keys.js";
+import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { OwnRedis } from "./support/own-redis.js";
@@ -99,8 +101,31 @@ describe("webhooks and sudden death", () => {
     } catch (fault) {
       const said = stack.log.map((line) => JSON.stringify(line)).filter((line) => line.includes(id));
       const again = await stack.get(`/v1/predictions/${id}`, { url: api() });
-      throw new Error(`${id}, read again: ${again.status}; ${said.join("\n").slice(0, 5000)}`, { cause: fault });
+      const kept = JSON.stringify(await keptOf(id));
+      const words = `${id}, read again: ${again.status}; kept: ${kept}; said: ${said.join("\n").slice(0, 5000)}`;
+      throw new Error(words, { cause: fault });
     }
+  }
+
+  /** What Redis holds of a prediction. */
+  async function keptOf(id: string) {
+    const redis = stack.redis as Redis;
+    const keys = ["echo-int64", "slow"]
+      .map((model) => modelKeys(stack.prefix, model))
+      .find(({ tag }) => tagOfId(id) === tag);
+    if (keys === undefined) return "an id of no model";
+    const { queue } = keys;
+    const places: string[] = [];
+    for (const list of ["wait", "active"]) if ((await redis.lpos(`${queue}${list}`, id)) !== null) places.push(list);
+    for (const set of ["prioritized", "delayed", "completed", "failed"]) {
+      if ((await redis.zscore(`${queue}${set}`, id)) !== null) places.push(set);
+    }
+    const [job, result, lock] = [
+      await redis.hgetall(`${queue}${id}`),
+      await redis.get(keys.result(id)),
+      await redis.get(`${queue}${id}:lock`),
+    ];
+    return { places, job, result, lock, running: await redis.hget(keys.running, id) };
   }
 
   /** Uploads a batch under one key until it is accepted. */

@@ -1,6 +1,7 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { type Completion, completeJobs, type TakenRaw } from "@millrace/shared/scripts/complete.js";
 import { createRedisBackend, raw2NextJobData } from "bullmq";
+import { MarkerWaiter } from "./marker-waiter.js";
 
 type BackendFactory = typeof createRedisBackend;
 type Backend = ReturnType<BackendFactory>;
@@ -9,9 +10,10 @@ type NextJob = ReturnType<typeof raw2NextJobData>;
 const largestStep = 128;
 
 /**
- * BullMQ's own way to Redis but for one thing: jobs that end in the same turn of the event loop, as those of one run
- * do, are ended and replaced by next ones in one step instead of one each. Everything else, stalled jobs, locks, failures,
- * delays and blocking, is BullMQ's. `mayTake`: whether next ones are to be taken at all.
+ * BullMQ's own way to Redis but for two things. Jobs that end in the same turn of the event loop, as those of one run
+ * do, are ended and replaced by next ones in one step instead of one each. And the worker waits for jobs on a connection that it
+ * can do without; see `MarkerWaiter`. Everything else, stalled jobs, locks, failures and delays, is BullMQ's.
+ * `mayTake`: whether next ones are to be taken at all.
  */
 export function completingBackend(
   redis: RedisClient,
@@ -46,7 +48,17 @@ export function completingBackend(
   };
 
   return (name, opts, extra) => {
-    const backend = createRedisBackend(name, opts, extra) as Backend;
+    const backend = createRedisBackend(name, opts, { ...extra, withBlockingConnection: false }) as Backend;
+    // As BullMQ calls it, which is how it finds out who works on a queue.
+    const connectionName = `${queue.slice(0, -name.length - 2)}:${Buffer.from(name).toString("base64")}`;
+    const waiter = new MarkerWaiter(redis, `${queue}marker`, connectionName);
+    backend.waitForJob = (seconds: number) => waiter.wait(seconds);
+    backend.disconnectBlocking = async () => waiter.interrupt();
+    const close = backend.close.bind(backend);
+    backend.close = (force?: boolean) => {
+      waiter.close();
+      return close(force);
+    };
     backend.moveToCompleted = (async (
       job: { id?: string },
       returnValue: unknown,

@@ -1,5 +1,5 @@
 import { ConfigError, type WorkerConfig } from "@millrace/shared/config.js";
-import { closeRedis, openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
+import { closeRedis, openSubscriber, type RedisClient } from "@millrace/shared/connect-redis.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
@@ -73,7 +73,7 @@ export async function startInference(options: {
     held: () => keeper.held(),
   });
   const drift = new DriftCounter({ redis, keyPrefix: config.keyPrefix, log, held: () => keeper.held() });
-  const subscriber = openRedis(config.redis, "patient", `millrace-cancels-${workerId}`);
+  const subscriber = openSubscriber(config.redis, `millrace-cancels-${workerId}`);
   subscriber.on("error", () => undefined);
   const closeAll = async () => {
     const looked = keeper.close();

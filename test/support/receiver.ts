@@ -30,6 +30,7 @@ export class Receiver {
   readonly requests: Received[] = [];
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #counts = new Map<string, number>();
 
   private constructor(server: Server) {
     this.#server = server;
@@ -55,7 +56,8 @@ export class Receiver {
       }
       const path = request.url as string;
       const received = { at: Date.now(), path, headers: request.headers, raw: Buffer.concat(chunks) };
-      const before = receiver.to(path).length;
+      const before = receiver.#counts.get(path) ?? 0;
+      receiver.#counts.set(path, before + 1);
       receiver.requests.push(received);
       const reply = answer(received, response, before);
       if (reply !== null) response.writeHead(reply.status, reply.headers).end(reply.body);

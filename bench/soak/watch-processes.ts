@@ -1,0 +1,58 @@
+import { readdirSync } from "node:fs";
+import { memoryOf, type Watched } from "../harness/process-usage.js";
+import { median } from "../harness/statistics.js";
+
+/** What a process holds in one moment. */
+interface Sample {
+  atMs: number;
+  pssMiB: number;
+  handles: number;
+}
+
+/** How what a process holds went over the time that was watched; medians of its first and its last part. */
+export interface Course {
+  name: string;
+  pssMiB: { first: number; last: number; change: number };
+  handles: { first: number; last: number; change: number };
+  /** Medians of as many parts of the time, in order. */
+  pssMiBByPart: number[];
+}
+
+const lookEveryMs = 5000;
+const parts = 10;
+
+/** Looks at processes every few seconds until it is stopped; a process that ends meanwhile is a fault. */
+export function watchProcesses(watched: readonly Watched[]): { stop(): Course[] } {
+  const samples = new Map(watched.map(({ pid }) => [pid, [] as Sample[]]));
+  const look = () => {
+    for (const [pid, list] of samples) {
+      const handles = readdirSync(`/proc/${pid}/fd`).length;
+      list.push({ atMs: performance.now(), pssMiB: memoryOf([pid]).pssMiB, handles });
+    }
+  };
+  look();
+  const timer = setInterval(look, lookEveryMs);
+  return {
+    stop() {
+      clearInterval(timer);
+      return watched.map(({ name, pid }) => courseOf(name, samples.get(pid) as Sample[]));
+    },
+  };
+}
+
+function courseOf(name: string, samples: readonly Sample[]): Course {
+  const byPart = Array.from({ length: parts }, (_, i) =>
+    samples.slice(Math.floor((i * samples.length) / parts), Math.floor(((i + 1) * samples.length) / parts)),
+  ).filter((part) => part.length > 0);
+  const between = (field: "pssMiB" | "handles") => {
+    const of = (part: readonly Sample[] | undefined) => median((part ?? samples).map((sample) => sample[field]));
+    const [first, last] = [of(byPart[0]), of(byPart.at(-1))];
+    return { first, last, change: last / first - 1 };
+  };
+  return {
+    name,
+    pssMiB: between("pssMiB"),
+    handles: between("handles"),
+    pssMiBByPart: byPart.map((part) => Number(median(part.map(({ pssMiB }) => pssMiB)).toFixed(1))),
+  };
+}
