@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
+import { untilRunning } from "./support/processes.js";
 import { scrape } from "./support/scrape.js";
 import { type CallOptions, type Owner, TestStack } from "./support/stack.js";
 
@@ -173,7 +174,8 @@ test("one that was canceled in company never comes back, even when its result ti
   const stack = await TestStack.start({ models: ["slow"], env: { RESULT_TTL_SECONDS: "1" } });
   const read = async (id: string) => (await stack.get(`/v1/predictions/${id}`)).body;
   try {
-    await stack.submit("slow", ms(300));
+    const holder = await stack.submit("slow", ms(300));
+    await untilRunning(stack, "slow", [holder.id]);
     const [one, other] = await Promise.all([2500, 2400].map((x) => stack.submit("slow", ms(x))));
     await eventually(async () => expect((await read(one.id)).status).toBe("running"));
     expect((await stack.call("POST", `/v1/predictions/${one.id}/cancel`)).status).toBe(200);

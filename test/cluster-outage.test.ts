@@ -28,50 +28,65 @@ describe("a cluster that loses a node", () => {
     await stack?.close().finally(() => cluster.close());
   });
 
-  test("the same workers go on with what is on a node that was away, again and again", async () => {
-    let stopped = false;
-    let quiet = false;
-    const accepted = new Set<string>();
-    const caller = async (model: string) => {
-      while (!stopped) {
-        if (quiet) {
-          await delay(50);
-          continue;
+  test(
+    "the same workers go on with what is on a node that was away, again and again",
+    async () => {
+      let stopped = false;
+      let quiet = false;
+      const accepted = new Set<string>();
+      const caller = async (model: string) => {
+        while (!stopped) {
+          if (quiet) {
+            await delay(50);
+            continue;
+          }
+          const answer = await stack.post(`/v1/models/${model}/predictions`, { input: inputs[model], cache: false });
+          if (answer.status === 202) accepted.add(answer.body.id);
+          else expect(answer.status, JSON.stringify(answer.body)).toBe(503);
+          await delay(answer.status === 202 ? 20 : 100);
         }
-        const answer = await stack.post(`/v1/models/${model}/predictions`, { input: inputs[model], cache: false });
-        if (answer.status === 202) accepted.add(answer.body.id);
-        else expect(answer.status, JSON.stringify(answer.body)).toBe(503);
-        await delay(answer.status === 202 ? 20 : 100);
+      };
+      const callers = Promise.all(models.map(caller));
+      for (let i = 0; i < outages; i++) {
+        const node = outages === 1 ? await cluster.nodeOf(modelKeys(stack.prefix, "slow").base) : i % 3;
+        const victim = cluster.nodes[node] as OwnCluster["nodes"][number];
+        quiet = i % 2 === 1;
+        if (quiet) await delay(2000 + Math.random() * 6000);
+        await victim.kill();
+        const awayMs = outages === 1 ? 4000 : 2000 + Math.random() * (i % 4 === 3 ? 30_000 : 12_000);
+        await delay(awayMs);
+        await victim.resume();
+        await cluster.untilWhole();
+        const begun = performance.now();
+        const late: string[] = [];
+        const took: string[] = [];
+        await Promise.all(
+          models.map((model) =>
+            eventually(async () => {
+              const answer = await stack.predict(model, inputs[model], {}, { headers: { prefer: "wait=2" } });
+              expect([model, answer.status, answer.body.status]).toEqual([model, 200, "succeeded"]);
+              took.push(`${model} ${Math.round(performance.now() - begun)}`);
+            }, 40_000).catch((fault: Error) => late.push(fault.message)),
+          ),
+        );
+        console.log(
+          quiet ? "quiet" : "busy",
+          new Date().toISOString(),
+          i,
+          "node",
+          node,
+          "away",
+          Math.round(awayMs),
+          took.join(),
+          late.length,
+          late.map((l) => l.slice(0, 200)),
+        );
+        expect(late).toEqual([]);
       }
-    };
-    const callers = Promise.all(models.map(caller));
-    for (let i = 0; i < outages; i++) {
-      const node = outages === 1 ? await cluster.nodeOf(modelKeys(stack.prefix, "slow").base) : i % 3;
-      const victim = cluster.nodes[node] as OwnCluster["nodes"][number];
-      quiet = i % 2 === 1;
-      if (quiet) await delay(2000 + Math.random() * 6000);
-      await victim.kill();
-      const awayMs = outages === 1 ? 4000 : 2000 + Math.random() * (i % 4 === 3 ? 30_000 : 12_000);
-      await delay(awayMs);
-      await victim.resume();
-      await cluster.untilWhole();
-      const begun = performance.now();
-      const late: string[] = [];
-      const took: string[] = [];
-      await Promise.all(
-        models.map((model) =>
-          eventually(async () => {
-            const answer = await stack.predict(model, inputs[model], {}, { headers: { prefer: "wait=2" } });
-            expect([model, answer.status, answer.body.status]).toEqual([model, 200, "succeeded"]);
-            took.push(`${model} ${Math.round(performance.now() - begun)}`);
-          }, 40_000).catch((fault: Error) => late.push(fault.message)),
-        ),
-      );
-      console.log(quiet ? "quiet" : "busy", new Date().toISOString(), i, "node", node, "away", Math.round(awayMs), took.join(), late.length, late.map((l) => l.slice(0, 200)));
-      expect(late).toEqual([]);
-    }
-    stopped = true;
-    await callers;
-    for (const id of accepted) expect((await stack.final(id)).status).toBe("succeeded");
-  }, 120_000 + outages * 90_000);
+      stopped = true;
+      await callers;
+      for (const id of accepted) expect((await stack.final(id)).status).toBe("succeeded");
+    },
+    120_000 + outages * 90_000,
+  );
 });

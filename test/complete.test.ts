@@ -7,7 +7,7 @@ import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/acc
 import { type Completion, completeJobs, giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
 import { completingBackend } from "@millrace/workers/completing-backend.js";
 import { StockingWorker } from "@millrace/workers/stocking-worker.js";
-import { createRedisBackend, type Job, raw2NextJobData, Worker } from "bullmq";
+import { createRedisBackend, type Job, raw2NextJobData, UnrecoverableError, Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { addByBullMq } from "./support/add-by-bullmq.js";
 import { eventually } from "./support/eventually.js";
@@ -113,10 +113,21 @@ describe("ending jobs in one step", () => {
   });
 
   /** What BullMQ makes of the same, job by job: its error code, nothing, or the next job. */
-  async function completeByBullMq({ id, keep, returnValueJson, takeNext, token }: Completion): Promise<unknown> {
+  async function completeByBullMq({
+    failedReason,
+    id,
+    keep,
+    returnValueJson,
+    takeNext,
+    token,
+  }: Completion): Promise<unknown> {
     const job = taken.get(id) as Job;
     job.opts.removeOnComplete = keep ? { count: keptJobs } : true;
+    job.opts.removeOnFail = { count: keptJobs };
     try {
+      if (failedReason !== undefined) {
+        return await job.moveToFailed(new UnrecoverableError(failedReason), token, takeNext);
+      }
       return await job.moveToCompleted(JSON.parse(returnValueJson), token, takeNext);
     } catch (fault) {
       return (fault as { code: number }).code;
@@ -269,6 +280,53 @@ describe("ending jobs in one step", () => {
     expect(left.completed).toHaveLength(keptJobs);
     expect(left.completed).toEqual([...old.slice(2), ids[0], ids[2], ids[3]].sort());
     expect(Object.keys(left).filter((name) => name.startsWith("old-"))).toHaveLength(keptJobs - 3);
+  });
+
+  test("fails jobs as BullMQ does but for their stacks, keeps the newest of them only, and takes others in their place", async () => {
+    const old = Array.from({ length: keptJobs - 1 }, (_, i) => `old-${i}`);
+    for (const side of sides) {
+      await redis.zadd(`${queueOf(side)}failed`, ...old.flatMap((id, i) => [1000 + i, id]));
+    }
+    await fill(plain(4));
+    const ids = await take(3);
+    const { bullmq, ours } = await complete(ids.map((id, i) => completion(id, i, { failedReason: `reason ${i}` })));
+    expect(ours).toEqual(bullmq);
+    for (const id of ids) await redis.hdel(`${queueOf("bullmq")}${id}`, "stacktrace");
+    const left = await expectSame();
+    expect(left.failed).toEqual([...old.slice(2), ...ids].sort());
+  });
+
+  test("gives back a job whose result is not there, as with a master that took over without it, and ends the others", async () => {
+    await fill(plain(3));
+    const [lost, kept, failed] = (await take(3)) as [string, string, string];
+    const { queue, result } = keysOf("ours");
+    await redis.set(result(kept), "there");
+    const completions = [
+      completion(lost, 0, { proof: result(lost), takeNext: false, keep: false }),
+      completion(kept, 1, { proof: result(kept), takeNext: false, keep: false }),
+      completion(failed, 2, { proof: result(failed), takeNext: false, failedReason: "reason" }),
+    ];
+    expect(await completeJobs(redis, queue, completions, lockMs)).toEqual([0, 0, 0]);
+    expect(await redis.lrange(`${queue}wait`, 0, -1)).toEqual([lost, failed]);
+    expect(await redis.llen(`${queue}active`)).toBe(0);
+    for (const id of [lost, failed]) {
+      expect(await redis.exists(`${queue}${id}:lock`)).toBe(0);
+      expect(await redis.hget(`${queue}${id}`, "finishedOn")).toBeNull();
+    }
+    expect(await redis.exists(`${queue}${kept}`, `${queue}${kept}:lock`)).toBe(0);
+    const { jobs } = await takeJobs(redis, queue, "again", 2, lockMs);
+    expect(jobs.map(([, id]) => id)).toEqual([failed, lost]);
+  });
+
+  test("gives back a chunk whose outputs are not there", async () => {
+    await fill([acceptance({ id: "batch-7" }), acceptance({ id: "batch-8" })]);
+    const ids = await take(2);
+    const { batchResults, queue } = keysOf("ours");
+    await redis.hset(batchResults("batch"), "8", "outputs");
+    const proof = batchResults("batch");
+    const completions = ids.map((id, i) => completion(id, i, { proof, takeNext: false, keep: false }));
+    expect(await completeJobs(redis, queue, completions, lockMs)).toEqual([0, 0]);
+    expect(await redis.lrange(`${queue}wait`, 0, -1)).toEqual(["batch-7"]);
   });
 
   test("refuses a job whose lock is missing, another's, or that is not active, and ends the others", async () => {
@@ -462,6 +520,9 @@ async function readable(redis: RedisClient, queue: string): Promise<Record<strin
     found[name] = fields;
   }
   // Scores are times of ending, among which the order of those of one moment is that of their ids.
-  if (Array.isArray(found.completed)) found.completed = found.completed.filter((_, i) => i % 2 === 0).sort();
+  for (const set of ["completed", "failed"]) {
+    const members = found[set];
+    if (Array.isArray(members)) found[set] = members.filter((_, i) => i % 2 === 0).sort();
+  }
   return found;
 }

@@ -2,7 +2,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Worker } from "bullmq";
-import type { ChunkJob, processChunk } from "./process-chunk.js";
+import { type ChunkJob, hasOutputs, type processChunk } from "./process-chunk.js";
 import { StockingWorker } from "./stocking-worker.js";
 
 const retryDelayMs = 1000;
@@ -39,6 +39,7 @@ export function createChunkConsumer(options: {
       autorun: false,
       concurrency: options.concurrency,
       mayTake: options.mayTake,
+      proofOf: ({ id }, words) => (hasOutputs(words) ? keys.batchResults((id as string).replace(/-\d+$/, "")) : null),
     },
   );
   worker.on("error", (error) => log.warn("batch queue trouble", { queue: keys.batchQueueName, error }));

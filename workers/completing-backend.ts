@@ -7,6 +7,9 @@ type BackendFactory = typeof createRedisBackend;
 type Backend = ReturnType<BackendFactory>;
 type NextJob = ReturnType<typeof raw2NextJobData>;
 
+/** The key that proves what came of a job, by what its processor said or failed with; null where there is nothing to prove. */
+export type ProofOf = (job: { id?: string }, outcome: string) => string | null;
+
 const largestStep = 128;
 
 /**
@@ -19,7 +22,7 @@ export function completingBackend(
   redis: RedisClient,
   queue: string,
   lockMs: number,
-  mayTake: () => boolean = () => true,
+  { mayTake = () => true, proofOf }: { mayTake?: () => boolean; proofOf?: ProofOf | undefined } = {},
 ): BackendFactory {
   let pending: { completion: Completion; resolve(next: NextJob | undefined): void; reject(fault: Error): void }[] = [];
 
@@ -59,27 +62,49 @@ export function completingBackend(
       waiter.close();
       return close(force);
     };
-    backend.moveToCompleted = (async (
+    const end = async (completion: Completion) => {
+      const finishedOn = Date.now();
+      const result = await new Promise<NextJob | undefined>((resolve, reject) => {
+        if (pending.length === 0) setImmediate(flushAll);
+        pending.push({ completion, resolve, reject });
+      });
+      return { result, finishedOn };
+    };
+    backend.moveToCompleted = ((
       job: { id?: string },
       returnValue: unknown,
       removeOnComplete: unknown,
       token: string,
       takeNext: boolean,
-    ) => {
-      const finishedOn = Date.now();
-      const result = await new Promise<NextJob | undefined>((resolve, reject) => {
-        if (pending.length === 0) setImmediate(flushAll);
-        const completion = {
-          id: job.id as string,
+    ) =>
+      end({
+        id: job.id as string,
+        token,
+        keep: removeOnComplete !== true,
+        returnValueJson: JSON.stringify(returnValue ?? null),
+        proof: proofOf?.(job, String(returnValue)),
+        takeNext: takeNext && mayTake(),
+      })) as unknown as Backend["moveToCompleted"];
+    if (proofOf !== undefined) {
+      backend.moveToFailed = ((
+        job: { id?: string },
+        failedReason: string,
+        _removeOnFail: unknown,
+        token: string,
+        takeNext: boolean,
+      ) => {
+        const [id, proof] = [job.id as string, proofOf(job, failedReason)];
+        return end({
+          id,
           token,
-          keep: removeOnComplete !== true,
-          returnValueJson: JSON.stringify(returnValue ?? null),
+          keep: true,
+          returnValueJson: "",
+          failedReason,
+          proof,
           takeNext: takeNext && mayTake(),
-        };
-        pending.push({ completion, resolve, reject });
-      });
-      return { result, finishedOn };
-    }) as unknown as Backend["moveToCompleted"];
+        });
+      }) as unknown as Backend["moveToFailed"];
+    }
     return backend;
   };
 }

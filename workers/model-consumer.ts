@@ -3,7 +3,7 @@ import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import type { Job, Worker } from "bullmq";
-import type { processPrediction } from "./process-prediction.js";
+import { hasResult, type processPrediction } from "./process-prediction.js";
 import { StockingWorker } from "./stocking-worker.js";
 
 export interface ModelConsumerOptions {
@@ -60,6 +60,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
       concurrency: options.concurrency,
       mayTake: options.mayTake,
       isOver: (job) => (job as PredictionBullJob).endedEarly,
+      proofOf: ({ id }, words) => (hasResult(words) ? options.keys.result(id as string) : null),
       settings: {
         backoffStrategy: (attemptsMade, _type, _error, job) =>
           (manifestOf(job as PredictionBullJob)?.backoff_ms ?? 1000) * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),

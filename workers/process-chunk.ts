@@ -67,6 +67,9 @@ interface Part {
   faults: LineFault[];
 }
 
+/** Whether a chunk whose job ended with these words has its outputs in Redis. */
+export const hasOutputs = (words: string): boolean => ["written", "ended batch", "done"].includes(words);
+
 /** The slots went away before the chunk was done, or the version is out of order; nothing of it is kept. */
 class ReleasedError extends Error {}
 

@@ -89,6 +89,12 @@ export const deathsToBlame = 10;
 /** How long a job waits for a worker that has its version, when this one has not. */
 export const otherVersionDelayMs = 1000;
 
+const endedEarly = "ended before it was taken";
+const unreadable = "unreadable job data";
+
+/** Whether a job that ended with these words has a result. */
+export const hasResult = (words: string): boolean => words !== endedEarly && !words.startsWith(unreadable);
+
 /** A prediction as it is taken: what the job says, and what is known of it by now. */
 interface Taken {
   job: TakenJob;
@@ -128,10 +134,10 @@ export function processPrediction(options: ProcessPredictionOptions) {
 
   /** `lock`: the token that counts by the time of the end, which may be a later one. */
   return async (job: TakenJob, token: string, lock = () => token): Promise<string> => {
-    if (job.endedEarly) return "ended before it was taken";
+    if (job.endedEarly) return endedEarly;
     const id = job.id as string;
     const parsed = predictionJobSchema.safeParse(job.data);
-    if (!parsed.success) throw new UnrecoverableError(`unreadable job data: ${parsed.error.message}`);
+    if (!parsed.success) throw new UnrecoverableError(`${unreadable}: ${parsed.error.message}`);
     const data = parsed.data;
     const served = options.version(data.ver);
     const begun = { job, id, lock, data, work: null, startedAt: null, deaths: 0, noted: Promise.resolve() };

@@ -11,7 +11,7 @@ import {
   Worker,
   type WorkerOptions,
 } from "bullmq";
-import { completingBackend } from "./completing-backend.js";
+import { completingBackend, type ProofOf } from "./completing-backend.js";
 import { HeldJobs } from "./held-jobs.js";
 
 type JobJson = Parameters<Worker["createJob"]>[0];
@@ -33,6 +33,7 @@ interface StockingOptions extends Partial<WorkerOptions> {
   isOver?(job: Job): boolean;
   /** How many jobs may be taken now, besides what there is room for. */
   mayTake?: () => number;
+  proofOf?: ProofOf;
 }
 
 /** What BullMQ's worker keeps to itself; its version is pinned. */
@@ -89,7 +90,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     queue: string,
     process: Process<R>,
     redis: RedisClient,
-    { isOver, mayTake = () => Number.POSITIVE_INFINITY, ...options }: StockingOptions,
+    { isOver, mayTake = () => Number.POSITIVE_INFINITY, proofOf, ...options }: StockingOptions,
   ) {
     const held = { connection: redis as never, ...howJobsAreHeld, ...options };
     const heldJobs = new HeldJobs();
@@ -102,7 +103,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
               process(job, token, lock).catch((fault) => this.#sparing(fault, job, lock)),
             ),
       held,
-      completingBackend(redis, queue, held.lockDuration, () => mayTake() > 0),
+      completingBackend(redis, queue, held.lockDuration, { mayTake: () => mayTake() > 0, proofOf }),
     );
     this.#mayTake = mayTake;
     this.#redis = redis;

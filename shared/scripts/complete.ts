@@ -60,15 +60,25 @@ end
  * job, but for the event stream, which nobody reads; ten or a hundred jobs end together here, because they ran together.
  * `test/complete.test.ts` holds the queue against one that BullMQ worked off.
  *
- * KEYS: wait. ARGV: queue prefix, now (ms), lock (ms), jobs kept; then for each job: id, lock token, 1 to keep it
- * visible, return value (JSON), 1 to take another. Returns for each: a code below 0 where the job is not ours, 0, or
- * {job, id, 0, when the next delayed job is due}.
+ * A job goes only while what it led to is there: a master that took over may know of the job's lock and not of its result, and
+ * then the job is given back.
+ *
+ * KEYS: wait; then for each job the key that what it led to is in, or wait where that need not be looked for. ARGV: queue
+ * prefix, now (ms), lock (ms), jobs kept; then for each job: id, lock token, 1 to keep it visible, 2 as one that failed,
+ * return value (JSON) or why it failed, 1 to take another. Returns for each: a code below 0 where the job is not ours, 0,
+ * or {job, id, 0, when the next delayed job is due}.
  */
 const lua = `
 ${takeLua}
 local queue, now, lockMs = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local active = queue .. 'active'
-local answers, gone, freed, takers, lockKeys = {}, {}, {}, {}, {}
+local answers, gone, freed, takers, lockKeys, kept = {}, {}, {}, {}, {}, {}
+local function isThere(proof, id)
+  if proof == KEYS[1] then return true end
+  local chunk = string.match(id, '%-(%d+)$')
+  if chunk then return redis.call('HEXISTS', proof, chunk) == 1 end
+  return redis.call('EXISTS', proof) == 1
+end
 for i = 5, #ARGV, 5 do lockKeys[#lockKeys + 1] = queue .. ARGV[i] .. ':lock' end
 local locks = redis.call('MGET', unpack(lockKeys))
 for i = 5, #ARGV, 5 do
@@ -77,17 +87,23 @@ for i = 5, #ARGV, 5 do
   local code = 0
   if locks[n] ~= token then
     code = locks[n] and -6 or -2
-  elseif ARGV[i + 2] == '1' and redis.call('EXISTS', queue .. id) == 0 then
+  elseif ARGV[i + 2] ~= '0' and redis.call('EXISTS', queue .. id) == 0 then
     code = -1
   elseif redis.call('LREM', active, -1, id) < 1 then
     code = -3
   else
     gone[#gone + 1] = lockKeys[n]
     freed[#freed + 1] = id
-    if ARGV[i + 2] == '1' then
+    if not isThere(KEYS[n + 1], id) then
+      redis.call('RPUSH', queue .. 'wait', id)
+      redis.call('ZADD', queue .. 'marker', 0, '0')
+    elseif ARGV[i + 2] ~= '0' then
+      local failed = ARGV[i + 2] == '2'
       redis.call('HINCRBY', queue .. id, 'atm', 1)
-      redis.call('HSET', queue .. id, 'returnvalue', ARGV[i + 3], 'finishedOn', now)
-      redis.call('ZADD', queue .. 'completed', now, id)
+      redis.call('HSET', queue .. id, failed and 'failedReason' or 'returnvalue', ARGV[i + 3], 'finishedOn', now)
+      local set = failed and 'failed' or 'completed'
+      redis.call('ZADD', queue .. set, now, id)
+      kept[set] = true
     else
       gone[#gone + 1] = queue .. id
     end
@@ -97,10 +113,12 @@ for i = 5, #ARGV, 5 do
 end
 if #freed > 0 then
   redis.call('SREM', queue .. 'stalled', unpack(freed))
-  local over = redis.call('ZCARD', queue .. 'completed') - tonumber(ARGV[4])
-  if over > 0 then
-    local oldest = redis.call('ZPOPMIN', queue .. 'completed', over)
-    for i = 1, #oldest, 2 do gone[#gone + 1] = queue .. oldest[i] end
+  for set in pairs(kept) do
+    local over = redis.call('ZCARD', queue .. set) - tonumber(ARGV[4])
+    if over > 0 then
+      local oldest = redis.call('ZPOPMIN', queue .. set, over)
+      for i = 1, #oldest, 2 do gone[#gone + 1] = queue .. oldest[i] end
+    end
   end
   redis.call('UNLINK', unpack(gone))
 end
@@ -128,6 +146,13 @@ export interface Completion {
   /** Whether it stays visible in the queue page, among the newest. */
   keep: boolean;
   returnValueJson: string;
+  /** Why it failed, where it did; it stays visible then. */
+  failedReason?: string | undefined;
+  /**
+   * The key that what it led to is in, without which it is given back instead; for a chunk's job a hash by chunk number. None where
+   * there is nothing to look for.
+   */
+  proof?: string | null | undefined;
   /** Whether to take another job in its place, under the same token. */
   takeNext: boolean;
 }
@@ -143,10 +168,13 @@ export async function completeJobs(
   lockMs: number,
 ): Promise<(number | TakenRaw)[]> {
   const args: (string | number)[] = [queue, Date.now(), lockMs, keptJobs];
-  for (const { id, keep, returnValueJson, takeNext, token } of completions) {
-    args.push(id, token, keep ? 1 : 0, returnValueJson, takeNext ? 1 : 0);
+  const scriptKeys = [`${queue}wait`];
+  for (const { failedReason, id, keep, proof, returnValueJson, takeNext, token } of completions) {
+    const [visible, outcome] = failedReason === undefined ? [keep ? 1 : 0, returnValueJson] : [2, failedReason];
+    args.push(id, token, visible, outcome, takeNext ? 1 : 0);
+    scriptKeys.push(proof ?? `${queue}wait`);
   }
-  return (await runScript(redis, script, [`${queue}wait`], args)) as (number | TakenRaw)[];
+  return (await runScript(redis, script, scriptKeys, args)) as (number | TakenRaw)[];
 }
 
 /** KEYS: wait. ARGV: queue prefix, now (ms), lock (ms), lock token, jobs. Returns the jobs, and when the next delayed one is due (ms). */
