@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { spawnService } from "@millrace/cli/service-process.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { writeChaosResult } from "./support/chaos-result.js";
 import { eventually } from "./support/eventually.js";
 import { type OwnSentinels, startOwnSentinels } from "./support/own-sentinels.js";
 import { type Answer, TestStack } from "./support/stack.js";
@@ -81,6 +82,10 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
       expect(finals.map(({ output, status }) => [status, output])).toEqual(
         part.map(([, row]) => ["succeeded", { y: [row] }]),
       );
+    }
+    if (failovers > 1) {
+      const longestAwayMs = Math.round(longestMs);
+      writeChaosResult("chaos-sentinels", { failovers, accepted: accepted.size, lost: 0, wrong: 0, longestAwayMs });
     }
   }, 600_000);
 

@@ -1,11 +1,9 @@
-import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { modelKeys, tagOfId } from "@millrace/shared/keys.js";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { writeChaosResult } from "./support/chaos-result.js";
 import { eventually } from "./support/eventually.js";
 import { OwnRedis } from "./support/own-redis.js";
 import { Receiver, secretOf, verified } from "./support/receiver.js";
@@ -22,8 +20,6 @@ const rowsPerBatch = 2500;
 const chaosMs = Number(process.env.CHAOS_SECONDS ?? 0) * 1000;
 const killEveryMs = 3000;
 const chaosCallers = 12;
-const commit = chaosMs > 0 ? execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim() : "";
-const resultFile = fileURLToPath(new URL("../bench/results/chaos.json", import.meta.url));
 
 describe("webhooks and sudden death", () => {
   let redis: OwnRedis;
@@ -255,9 +251,16 @@ describe("webhooks and sudden death", () => {
       const repeats = [...told.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
       expect(repeats / wanted.length, `${repeats} repeats`).toBeLessThanOrEqual(0.01);
       if (chaosMs > 0) {
-        const figures = { seconds: chaosMs / 1000, kills, accepted: next, batches: nextBatch, lost: 0, wrong: 0 };
-        const result = { commit, at: new Date().toISOString(), ...figures, webhooks: wanted.length, repeats };
-        writeFileSync(resultFile, `${JSON.stringify(result, null, 2)}\n`);
+        writeChaosResult("chaos", {
+          seconds: chaosMs / 1000,
+          kills,
+          accepted: next,
+          batches: nextBatch,
+          lost: 0,
+          wrong: 0,
+          webhooks: wanted.length,
+          repeats,
+        });
       }
     },
     240_000 + 3 * chaosMs,
