@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { RedisClient } from "./connect-redis.js";
+import { execMulti } from "./exec-multi.js";
 import type { ModelKeys } from "./keys.js";
 import { expectLargeBuffers } from "./large-buffers.js";
 
@@ -21,8 +22,8 @@ export const largestInlineBytes = 32_768;
 export const unclaimedTtlMs = 60_000;
 
 /**
- * Writes a blob, which has that TTL once it is whole. Rejects when Redis refuses a piece, and leaves what is there to the
- * short TTL that it has until then.
+ * Writes a blob, which has that TTL once it is whole. Rejects when Redis refuses a piece or holds one twice, and leaves what is
+ * there to the TTL that it has.
  */
 export async function writeBlob(
   redis: RedisClient,
@@ -31,7 +32,10 @@ export async function writeBlob(
   bytes: Buffer,
   ttlMs: number,
 ): Promise<void> {
-  await (await sendBlob(redis, keys, id, bytes, ttlMs)).written;
+  const { pieces, written } = await sendBlob(redis, keys, id, bytes, ttlMs);
+  await written;
+  // A patient connection that broke sends again what may have been done.
+  if ((await redis.llen(keys.blob(id))) !== pieces) throw new Error("a blob was written with pieces twice");
 }
 
 /**
@@ -49,13 +53,13 @@ export async function sendBlob(
   const key = keys.blob(id);
   const pieces = piecesOf(bytes.length);
   for (let first = 0; ; first += piecesAtOnce) {
-    const writes: Promise<unknown>[] = [];
+    // One transaction, because pieces without a TTL would stay for good where the connection broke in between.
+    const multi = redis.multi();
     for (let i = first; i < Math.min(pieces, first + piecesAtOnce); i++) {
-      writes.push(redis.rpush(key, bytes.subarray(i * pieceBytes, (i + 1) * pieceBytes)));
+      multi.rpush(key, bytes.subarray(i * pieceBytes, (i + 1) * pieceBytes));
     }
     const last = first + piecesAtOnce >= pieces;
-    writes.push(redis.pexpire(key, last ? ttlMs : unclaimedTtlMs));
-    const written = Promise.all(writes);
+    const written = execMulti(multi.pexpire(key, last ? ttlMs : unclaimedTtlMs));
     if (last) return { pieces, written };
     await written;
   }

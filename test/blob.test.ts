@@ -1,9 +1,13 @@
 import { randomBytes } from "node:crypto";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { copyBlob, dropBlob, readBlob, sendBlob, unclaimedTtlMs, writeBlob } from "@millrace/shared/blob.js";
-import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
+import { openRedis, type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
 import { modelKeys, newId } from "@millrace/shared/keys.js";
+import { openLog } from "@millrace/shared/log.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
 import { acceptPredictions } from "@millrace/shared/scripts/accept.js";
+import { createBlobKeeper } from "@millrace/workers/blob-keeper.js";
+import { createByteBudget } from "@millrace/workers/byte-budget.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { plenty } from "./support/plenty.js";
 
@@ -68,4 +72,82 @@ describe("what is too large for a job", () => {
     expect(await accept(accepted, 2)).toBe("queued");
     expect(await redis.pttl(keys.blob(accepted))).toBe(-1);
   });
+
+  test("leaves nothing that stays where its connection breaks between a piece and its time to live", async () => {
+    const id = newId(keys.tag);
+    const line = await breakingLine({ before: "pexpire" });
+    const hasty = openRedis(parseRedisUrl(line.url), "hasty", "test");
+    hasty.on("error", () => undefined);
+    await whenReady(hasty, 10_000);
+    const { written } = await sendBlob(hasty, keys, id, randomBytes(100_000), unclaimedTtlMs);
+    await expect(written).rejects.toThrow();
+    hasty.disconnect();
+    await line.close();
+    expect(line.breaks).toBe(1);
+    // -1: it is there for good. What is left of the connection is carried out before this.
+    expect(await redis.pttl(keys.blob(id))).not.toBe(-1);
+  });
+
+  test("comes back as it was where its connection broke before Redis could say that it has a part of it", async () => {
+    const line = await breakingLine({ answerTo: "rpush" });
+    const patient = openRedis(parseRedisUrl(line.url), "patient", "test");
+    patient.on("error", () => undefined);
+    await whenReady(patient, 10_000);
+    const log = openLog("test", "error");
+    const memory = createByteBudget(100 * MiB);
+    const keeper = createBlobKeeper({ redis: patient, keys, memory, resultTtlSeconds: 60, log });
+    const pack = randomBytes(5 * MiB + 3);
+    const kept = (await keeper.keep(pack)) as { blob: string; bytes: number };
+    expect(line.breaks).toBe(1);
+    expect((await readBlob(redis, keys, kept.blob, kept.bytes))?.equals(pack)).toBe(true);
+    patient.disconnect();
+    await line.close();
+  });
 });
+
+/**
+ * A line to Redis that breaks once: before it lets the first command of that name through, or when the first answer after
+ * such a command comes back.
+ */
+async function breakingLine(at: { before: string } | { answerTo: string }) {
+  const target = parseRedisUrl(inject("redisUrl")).hosts[0] as { host: string; port: number };
+  let breaks = 0;
+  const server = createServer((client) => {
+    const upstream = connect(target.port, target.host);
+    let asked = false;
+    const broken = () => {
+      breaks += 1;
+      for (const socket of [client, upstream]) socket.destroy();
+    };
+    for (const socket of [client, upstream]) {
+      socket.on("error", () => undefined);
+      socket.on("close", () => {
+        client.destroy();
+        upstream.destroy();
+      });
+    }
+    client.on("data", (data: Buffer) => {
+      const found = data.indexOf("before" in at ? at.before : at.answerTo);
+      if (breaks > 0 || found < 0) upstream.write(data);
+      else if ("before" in at) {
+        // What was sent before it is carried out, as far as it can be.
+        upstream.end(data.subarray(0, data.lastIndexOf("*", found)), () => broken());
+      } else {
+        asked = true;
+        upstream.write(data);
+      }
+    });
+    upstream.on("data", (data: Buffer) => {
+      if (asked && breaks === 0) broken();
+      else client.write(data);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    get breaks() {
+      return breaks;
+    },
+    close: () => new Promise((resolve) => server.close(resolve)),
+  };
+}

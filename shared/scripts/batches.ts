@@ -1,5 +1,6 @@
 import { type BatchRecord, batchFields, decodeBatch } from "../batch.js";
 import type { RedisClient } from "../connect-redis.js";
+import { execMulti } from "../exec-multi.js";
 import type { ModelKeys } from "../keys.js";
 import { bullAddLua } from "./bullmq-add.js";
 import { deliverLua } from "./deliveries.js";
@@ -30,18 +31,14 @@ export async function stageChunk(
   const count = Buffer.alloc(4);
   count.writeUInt32LE(chunk.lines);
   // Not a step of Lua, which takes ten times as long for so large an argument.
-  const answers = await redis
-    .multi()
-    .hset(chunks, String(chunk.number), chunk.bytes)
-    .setrange(lines, 4 * chunk.number, count)
-    .pexpire(chunks, keepMs)
-    .pexpire(lines, keepMs)
-    .exec()
-    .catch((fault: Error & { previousErrors?: Error[] }) => {
-      // Why a transaction was refused is said by the command that was.
-      throw fault.previousErrors?.[0] ?? fault;
-    });
-  for (const [fault] of answers ?? []) if (fault !== null) throw fault;
+  await execMulti(
+    redis
+      .multi()
+      .hset(chunks, String(chunk.number), chunk.bytes)
+      .setrange(lines, 4 * chunk.number, count)
+      .pexpire(chunks, keepMs)
+      .pexpire(lines, keepMs),
+  );
 }
 
 /** Drops what was staged for an upload that broke off. */
