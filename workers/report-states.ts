@@ -1,5 +1,6 @@
 import { beatEveryMs, beatTtlMs } from "@millrace/shared/announcement.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { execMulti } from "@millrace/shared/exec-multi.js";
 import { modelKeys, orderKey, ordersChannel, workersKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type ModelRefusal, orderKeptSeconds, orderSchema, type VersionReport } from "@millrace/shared/model-order.js";
@@ -52,8 +53,8 @@ export async function reportStates(options: {
       await keeper.look(true);
       await beat();
       const key = orderKey(keyPrefix, id);
-      await redis.hset(key, workerId, JSON.stringify(keeper.states().filter(ofModel(model)).map(reportOf)));
-      await redis.expire(key, orderKeptSeconds);
+      const report = JSON.stringify(keeper.states().filter(ofModel(model)).map(reportOf));
+      await execMulti(redis.multi().hset(key, workerId, report).expire(key, orderKeptSeconds));
     } catch (error) {
       log.error("an order could not be carried out", { error });
     }
