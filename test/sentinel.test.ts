@@ -1,6 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { spawnService } from "@millrace/cli/service-process.js";
+import { checkRedis } from "@millrace/shared/check-redis.js";
+import { openRedis } from "@millrace/shared/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis-url.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { writeChaosResult } from "./support/chaos-result.js";
 import { eventually } from "./support/eventually.js";
@@ -29,6 +32,16 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     const { body, status } = await stack.get("/ready", { as: null });
     expect([status, body.redis, body.durability]).toEqual([200, "writable", "replica"]);
     expect(body.promise).toMatch(/replica before it is acknowledged/);
+  });
+
+  test("warns of a fail-over where nobody waits for the replicas that there are", async () => {
+    const redis = openRedis(parseRedisUrl(sentinels.url), "patient", "test");
+    try {
+      const { durability, warnings } = await checkRedis(redis, 10_000);
+      expect([durability, warnings]).toEqual(["fsync", [expect.stringContaining("DURABILITY=replica")]]);
+    } finally {
+      redis.disconnect();
+    }
   });
 
   test("takes an input that is too large for its job", async () => {
