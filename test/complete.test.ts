@@ -314,8 +314,8 @@ describe("ending jobs in one step", () => {
       expect(await redis.hget(`${queue}${id}`, "finishedOn")).toBeNull();
     }
     expect(await redis.exists(`${queue}${kept}`, `${queue}${kept}:lock`)).toBe(0);
-    const { jobs } = await takeJobs(redis, queue, "again", 2, lockMs);
-    expect(jobs.map(([, id]) => id)).toEqual([failed, lost]);
+    const again = await takeJobs(redis, queue, "again", 2, lockMs);
+    expect(again?.jobs.map(([, id]) => id)).toEqual([failed, lost]);
   });
 
   test("gives back a chunk whose outputs are not there", async () => {

@@ -38,7 +38,8 @@ local function deliver(base, queue, id, interest, event, body, now)
     local follower = string.sub(text, 1, 1) == 'f' and cjson.decode(string.sub(text, 2))
     local did = follower and follower.ids[event]
     local key = did and (base .. '/delivery:' .. did)
-    if did and redis.call('EXISTS', key) == 0 then
+    -- One whose record is forgotten, while its job is still shown, was made before.
+    if did and redis.call('EXISTS', key, queue .. did) == 0 then
       redis.call('HSET', key, 'owner', follower.owner, 'url', follower.url, 'event', event, 'prediction', id,
         'created', now, 'state', 'pending', 'tries', 0)
       redis.call('PEXPIRE', key, ${deliveryKeptMs})
@@ -112,7 +113,7 @@ export interface Attempt {
   response: string | null;
 }
 
-/** KEYS: delivery, attempts, body. ARGV: attempt, new state, time to keep what has ended (ms). */
+/** KEYS: delivery, attempts, body, deliveries. ARGV: attempt, new state, time to keep what has ended (ms), key base. */
 const attemptScript: Script = {
   name: "millraceAttempt",
   whenFull: true,
@@ -131,6 +132,11 @@ else
   if before == 'pending' and redis.call('HINCRBY', KEYS[3], 'open', -1) <= 0 then
     redis.call('PEXPIRE', KEYS[3], ARGV[3])
   end
+  -- The list of them all goes with the last.
+  for _, did in ipairs(redis.call('LRANGE', KEYS[4], 0, -1)) do
+    if redis.call('HGET', ARGV[4] .. '/delivery:' .. did, 'state') == 'pending' then return 1 end
+  end
+  redis.call('PEXPIRE', KEYS[4], ARGV[3])
 end
 return 1`,
 };
@@ -148,12 +154,12 @@ export async function noteAttempt(
   await runScript(
     redis,
     attemptScript,
-    [keys.delivery(delivery.id), keys.attempts(delivery.id), bodyKey],
-    [JSON.stringify(attempt), state, resultTtlMs],
+    [keys.delivery(delivery.id), keys.attempts(delivery.id), bodyKey, keys.deliveries(delivery.prediction)],
+    [JSON.stringify(attempt), state, resultTtlMs, keys.base],
   );
 }
 
-/** KEYS: delivery, body. ARGV: owner, delivery id, webhook queue prefix, now. */
+/** KEYS: delivery, body, deliveries. ARGV: owner, delivery id, webhook queue prefix, now. */
 const redeliverScript: Script = {
   name: "millraceRedeliver",
   lua: `${bullAddLua}
@@ -164,6 +170,7 @@ redis.call('HSET', KEYS[1], 'state', 'pending')
 redis.call('HINCRBY', KEYS[2], 'open', 1)
 redis.call('PEXPIRE', KEYS[1], ${deliveryKeptMs})
 redis.call('PEXPIRE', KEYS[2], ${deliveryKeptMs})
+redis.call('PEXPIRE', KEYS[3], ${deliveryKeptMs})
 bullAdd(ARGV[3], ARGV[2] .. '-' .. times, 'delivery', '{"v":1}', tonumber(ARGV[4]), 0, 0)
 return 'queued'`,
 };
@@ -175,7 +182,8 @@ export async function redeliver(
   delivery: Delivery,
   owner: string,
 ): Promise<"queued" | "pending" | "unknown"> {
-  const scriptKeys = [keys.delivery(delivery.id), keys.webhookBody(delivery.prediction, delivery.event)];
+  const { event, prediction } = delivery;
+  const scriptKeys = [keys.delivery(delivery.id), keys.webhookBody(prediction, event), keys.deliveries(prediction)];
   const outcome = await runScript(redis, redeliverScript, scriptKeys, [
     owner,
     delivery.id,
