@@ -93,11 +93,15 @@ async function everythingElse(stack: Millrace, body: string, turn: number): Prom
   await call("GET", "/metrics");
 }
 
+/** What the keys of the model's queues begin with. */
+export const queues: readonly string[] = (({ batchQueue, queue, webhookQueue }) => [queue, batchQueue, webhookQueue])(
+  benchKeys(forest),
+);
+
 /** Jobs of the model that wait, run or are to run later, whatever their queue. */
 export async function openJobs({ redis }: Millrace): Promise<number> {
-  const { batchQueue, queue, webhookQueue } = benchKeys(forest);
   let open = 0;
-  for (const name of [batchQueue, queue, webhookQueue]) {
+  for (const name of queues) {
     for (const list of ["wait", "active"]) open += await redis.client.llen(`${name}${list}`);
     for (const set of ["prioritized", "delayed"]) open += await redis.client.zcard(`${name}${set}`);
   }

@@ -8,8 +8,8 @@ import { type Millrace, startMillrace } from "../harness/start-millrace.js";
 import { startReceiver } from "../harness/start-receiver.js";
 import { startRedis } from "../harness/start-redis.js";
 import { type Figure, figure, type Goal } from "../scenarios/scenario.js";
-import { countKeys, isHourly } from "./count-keys.js";
-import { openJobs, startTraffic } from "./everyday-traffic.js";
+import { countKeys } from "./count-keys.js";
+import { openJobs, queues, startTraffic } from "./everyday-traffic.js";
 import { watchProcesses } from "./watch-processes.js";
 
 const seconds = Number(process.env.SOAK_SECONDS ?? 1800);
@@ -37,22 +37,21 @@ async function soak(onClose: OnClose): Promise<Figure[]> {
   await delay(Math.max(30, 0.1 * seconds) * 1000);
   await warmUp.stop();
   await untilForgotten(stack);
-  const before = await countKeys(redis);
+  const before = await countKeys(redis, queues);
 
   say("under load");
   const traffic = await startTraffic(stack, receiver, perSecond, onClose);
   await delay(warmUpShare * seconds * 1000);
-  const watch = watchProcesses(oneByOne(stack));
+  const watch = watchProcesses(oneByOne(stack), stack.port);
   const usedBefore = await redis.info("used_memory");
   await delay((1 - warmUpShare) * seconds * 1000);
   const usedAfter = await redis.info("used_memory");
   const courses = watch.stop();
   const answered = await traffic.stop();
   await untilForgotten(stack);
-  const after = await countKeys(redis);
+  const after = await countKeys(redis, queues);
 
-  const keys = (counts: Map<string, number>) =>
-    [...counts].reduce((sum, [kind, count]) => sum + (isHourly(kind) ? 0 : count), 0);
+  const keys = (counts: Map<string, number>) => [...counts.values()].reduce((sum, count) => sum + count, 0);
   for (const kind of new Set([...before.keys(), ...after.keys()])) {
     const [was, is] = [before.get(kind) ?? 0, after.get(kind) ?? 0];
     if (was !== is) say(`${kind}: ${was} -> ${is}`);
@@ -65,8 +64,8 @@ async function soak(onClose: OnClose): Promise<Figure[]> {
       return [
         figure(`${name}: memory at first`, pssMiB.first, "MiB"),
         figure(`${name}: memory, change`, 100 * pssMiB.change, "%", flat),
-        figure(`${name}: open handles at first`, handles.first, "1"),
-        figure(`${name}: open handles, change`, 100 * handles.change, "%", flat),
+        figure(`${name}: open handles but for clients, at first`, handles.first, "1"),
+        figure(`${name}: open handles but for clients, change`, 100 * handles.change, "%", flat),
       ];
     }),
     figure("redis: used memory, change", 100 * (usedAfter / usedBefore - 1), "%", flat),

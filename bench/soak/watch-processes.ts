@@ -1,4 +1,4 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { memoryOf, type Watched } from "../harness/process-usage.js";
 import { median } from "../harness/statistics.js";
 
@@ -21,12 +21,16 @@ export interface Course {
 const lookEveryMs = 5000;
 const parts = 10;
 
-/** Looks at processes every few seconds until it is stopped; a process that ends meanwhile is a fault. */
-export function watchProcesses(watched: readonly Watched[]): { stop(): Course[] } {
+/**
+ * Looks at processes every few seconds until it is stopped; a process that ends meanwhile is a fault. Connections to
+ * `clientPort` are their clients' and not counted.
+ */
+export function watchProcesses(watched: readonly Watched[], clientPort: number): { stop(): Course[] } {
   const samples = new Map(watched.map(({ pid }) => [pid, [] as Sample[]]));
   const look = () => {
+    const clients = connectionsTo(clientPort);
     for (const [pid, list] of samples) {
-      const handles = readdirSync(`/proc/${pid}/fd`).length;
+      const handles = handlesOf(pid).filter((handle) => !clients.has(handle)).length;
       list.push({ atMs: performance.now(), pssMiB: memoryOf([pid]).pssMiB, handles });
     }
   };
@@ -38,6 +42,28 @@ export function watchProcesses(watched: readonly Watched[]): { stop(): Course[] 
       return watched.map(({ name, pid }) => courseOf(name, samples.get(pid) as Sample[]));
     },
   };
+}
+
+/** What a process has open; a handle that is closed meanwhile is left out. */
+function handlesOf(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+    } catch {
+      return [];
+    }
+  });
+}
+
+const established = "01";
+
+/** The sockets of connections that were made to a port of this machine, as handles name them. */
+function connectionsTo(port: number): Set<string> {
+  const lines = ["tcp", "tcp6"].flatMap((name) => readFileSync(`/proc/net/${name}`, "utf8").split("\n"));
+  const to = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const fields = lines.map((line) => line.trim().split(/\s+/));
+  const found = fields.filter(([, local, , state]) => local?.endsWith(to) && state === established);
+  return new Set(found.map((line) => `socket:[${line[9]}]`));
 }
 
 function courseOf(name: string, samples: readonly Sample[]): Course {
