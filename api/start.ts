@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import type { AddressInfo, Socket } from "node:net";
-import { checkRedis } from "@millrace/shared/check-redis.js";
+import { checkRedis, keepFacts } from "@millrace/shared/check-redis.js";
 import type { ApiConfig } from "@millrace/shared/config.js";
 import { confirmedByRedis, confirmedByReplicas } from "@millrace/shared/confirm-writes.js";
 import { closeRedis, openRedis, openSubscriber, watchRedis, whenReady } from "@millrace/shared/connect-redis.js";
@@ -65,6 +65,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
 
     const facts = await checkRedis(redis, redisDeadlineMs, config.durability);
     for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
+    keepFacts(redis, facts, redisDeadlineMs, config.durability, log);
     const directory = new ModelDirectory(redis, config.keyPrefix, log);
     await directory.start();
     releasers.add(() => directory.close());

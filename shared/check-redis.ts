@@ -1,5 +1,6 @@
 import { Cluster, type Redis } from "ioredis";
 import { type RedisClient, whenReady } from "./connect-redis.js";
+import type { Logger } from "./log.js";
 
 /** What Redis is and what it promises of a command that it has acknowledged. */
 export interface RedisFacts {
@@ -63,13 +64,44 @@ export async function checkRedis(redis: RedisClient, deadlineMs: number, promise
   if (durability === "none") {
     warnings.push("nothing is persisted: when Redis dies, every accepted prediction is lost; set appendonly yes");
   }
-  if ((promised === "fsync" && durability !== "fsync") || (promised === "everysec" && durability === "none")) {
-    throw new RedisUnusableError(`DURABILITY=${promised} is promised, but Redis is set up for: ${durability}`);
-  }
+  const broken = brokenPromise(promised, durability);
+  if (broken !== null) throw new RedisUnusableError(broken);
   return { version, durability, maxmemoryPolicy, warnings };
 }
 
+/**
+ * Keeps the facts up to date: another Redis may be behind a connection that is back, and set up otherwise. What speaks against the
+ * promise then is a warning, for what was accepted is there. Not for `DURABILITY=replica`, which is asked of each write.
+ */
+export function keepFacts(
+  redis: RedisClient,
+  facts: RedisFacts,
+  deadlineMs: number,
+  promised: string | undefined,
+  log: Logger,
+) {
+  if (promised === "replica") return;
+  redis.on("ready", () => {
+    checkRedis(redis, deadlineMs).then(
+      (now) => {
+        const broken = brokenPromise(promised, now.durability);
+        if (broken !== null) now.warnings.unshift(broken);
+        const before = facts.warnings;
+        Object.assign(facts, now);
+        for (const warning of now.warnings) if (!before.includes(warning)) log.warn(`redis: ${warning}`);
+      },
+      // It is away again.
+      () => undefined,
+    );
+  });
+}
+
 const weakestFirst = ["none", "unknown", "everysec", "fsync"] as const;
+
+function brokenPromise(promised: string | undefined, durability: RedisFacts["durability"]): string | null {
+  const kept = promised === "fsync" ? durability === "fsync" : promised !== "everysec" || durability !== "none";
+  return kept ? null : `DURABILITY=${promised} is promised, but Redis is set up for: ${durability}`;
+}
 
 /** How long a replica may take to say that it has a write, at the start. */
 const replicaTimeoutMs = 1000;

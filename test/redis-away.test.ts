@@ -174,6 +174,21 @@ describe("Redis away", () => {
     expect((await stack.predict("slow", { x: [[500]] })).body.timings.total_ms).toBeLessThan(15_000);
   }, 90_000);
 
+  test("readiness tells what Redis promises by now, once a connection to it is back", async () => {
+    await untilReady();
+    const admin = stack.redis as Redis;
+    const told = async () => (await stack.get("/ready", { as: null })).body;
+    expect((await told()).durability).toBe("fsync");
+    for (const [policy, durability] of [
+      ["everysec", "everysec"],
+      ["always", "fsync"],
+    ] as const) {
+      await admin.config("SET", "appendfsync", policy);
+      await admin.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await eventually(async () => expect(await told()).toMatchObject({ redis: "writable", durability }));
+    }
+  });
+
   test("a pause of 10 s is refused through and recovered from, and costs nothing that was accepted", async () => {
     await untilReady();
     const { accepted, refusals, stop } = load(12);
