@@ -104,7 +104,7 @@ describe("on a cluster whose nodes go away and come back, each in turn", () => {
       await eventually(async () => {
         for (const n of others) await cluster.ask(n, "PUBLISH", "news", `${n} without ${i}`);
         for (const n of others) expect(heard).toContain(`${n} without ${i}`);
-      });
+      }, 30_000);
       await node.resume();
       await cluster.untilWhole();
       await eventually(async () => {
