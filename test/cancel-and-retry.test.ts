@@ -114,13 +114,14 @@ describe("cancel and retry", () => {
   });
 
   test("one that could not be started in time expires, although somebody waits for it", async () => {
-    await stack.submit("slow", ms(1200));
+    // Else both may run together.
+    await running((await stack.submit("slow", ms(1200))).id);
     const { id } = await stack.submit("slow", ms(1), { expires_in_ms: 200 });
     expect(await stack.final(id)).toMatchObject({ status: "expired", started_at: null, error: { code: "expired" } });
   });
 
   test("a retry is a new prediction with a result of its own", async () => {
-    await stack.submit("slow", ms(500));
+    await running((await stack.submit("slow", ms(500))).id);
     const expired = await stack.submit("slow", ms(2), { expires_in_ms: 100, metadata: { was: "expired" } });
     await eventually(async () => expect((await read(expired.id)).status).toBe("expired"));
     const canceled = await cancel((await stack.submit("slow", ms(3), { metadata: { was: "canceled" } })).id);

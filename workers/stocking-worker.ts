@@ -33,6 +33,7 @@ interface StockingOptions extends Partial<WorkerOptions> {
   isOver?(job: Job): boolean;
   /** How many jobs may be taken now, besides what there is room for. */
   mayTake?: () => number;
+  /** Where it is, what a job led to. */
   proofOf?: ProofOf;
 }
 
