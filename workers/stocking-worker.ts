@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
+import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
 import {
@@ -41,7 +41,6 @@ interface StockingOptions extends Partial<WorkerOptions> {
 interface Internals {
   mainLoopQueue: { numTotal(): number } | null;
   updateDelays(limitDelay: number, delayUntil: number): void;
-  backend: { blockingConnection: { client: Promise<RedisClient> } };
 }
 
 /** How all our consumers hold, get back and show jobs, unless told otherwise. */
@@ -57,9 +56,6 @@ const howJobsAreHeld = {
 
 /** How often a worker that is to take nothing looks whether it may again. */
 const heldLookMs = 500;
-
-/** How long a worker that is closed waits for a Redis that comes back. */
-const reconnectedWithinMs = 2000;
 
 /** What a job's processor throws on purpose. */
 const knownEnds = [AttemptFailedError, DelayedError, UnrecoverableError, WaitingError];
@@ -167,9 +163,6 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   override async close(force?: boolean): Promise<void> {
     this.#stopped.abort();
     await this.#giveBack();
-    const { blockingConnection } = (this as unknown as Internals).backend;
-    // BullMQ waits for the end of this connection, which is never told of one that is about to be made anew.
-    await whenReady(await blockingConnection.client, reconnectedWithinMs).catch(() => undefined);
     return super.close(force);
   }
 
