@@ -12,13 +12,19 @@ const minus = 0x2d;
 const zero = 0x30;
 const dot = 0x2e;
 
-/** The number that was read last: a second return value, in an array because a variable would be allocated anew each time. */
-const scanned = new Float64Array(1);
+/**
+ * The number that was read last, and how far off it may be: more return values, in an array because variables would be
+ * allocated anew each time.
+ */
+const scanned = new Float64Array(2);
+/** The same number as bits. */
+const scannedBits = new Uint32Array(scanned.buffer);
+const lowWord = new Uint8Array(Float64Array.of(1).buffer)[7] === 0x3f ? 0 : 1;
 
 /**
  * Reads `count` numbers of JSON's grammar from `bytes` [from, to), separated by commas, into `row` from `at`, each as
  * `JSON.parse` and `Math.fround` would have it. Returns where the last one ends, or -1 where something else stands there, a
- * number is out of its bounds, or is beyond a 32-bit float; what that is, a slower reader tells.
+ * number is out of its bounds, or is beyond a 32-bit float; what that is, a slower reader tells. There must be a byte at `to`.
  */
 export function scanNumbers(
   bytes: Buffer,
@@ -38,8 +44,7 @@ export function scanNumbers(
     }
     // Most numbers are a few digits and no more.
     let digit = (bytes[p] as number) - zero;
-    const next = (bytes[p + 1] as number) - zero;
-    if (digit >= 0 && digit <= 9 && next === comma - zero) {
+    if (digit >= 0 && digit <= 9 && bytes[p + 1] === comma) {
       row[at + i] = digit;
       if (bounds !== null && !(digit >= (bounds.min[i] as number) && digit <= (bounds.max[i] as number))) return -1;
       p += 1;
@@ -71,7 +76,9 @@ export function keepScanned(row: Float32Array, at: number, bounds: Bounds | null
   row[at] = value;
   const kept = row[at] as number;
   if (kept - kept !== 0) return false;
-  return bounds === null || (value >= (bounds.min[i] as number) && value <= (bounds.max[i] as number));
+  if (bounds === null) return true;
+  const slack = scanned[1] as number;
+  return value - slack >= (bounds.min[i] as number) && value + slack <= (bounds.max[i] as number);
 }
 
 /** Reads one number of JSON's grammar, after spaces, for `keepScanned`. Returns where it ends, or -1. */
@@ -111,14 +118,24 @@ function scanRest(bytes: Buffer, from: number, to: number, begun: number): numbe
   if (c === dot) {
     const first = p + 1;
     p = first;
-    c = p < to ? (bytes[p] as number) : 0;
-    while (c >= 0x30 && c <= 0x39) {
-      mantissa = mantissa * 10 + (c - zero);
-      p += 1;
-      c = p < to ? (bytes[p] as number) : 0;
+    // Nine digits at a time are small integers, which are much faster than others.
+    for (let more = true; more; ) {
+      const end = Math.min(p + 9, to);
+      const begin = p;
+      let digits = 0;
+      let digit = -1;
+      while (p < end) {
+        digit = (bytes[p] as number) - zero;
+        if (digit < 0 || digit > 9) break;
+        digits = (digits * 10 + digit) | 0;
+        p += 1;
+      }
+      mantissa = mantissa * (exactPowers[p - begin] as number) + digits;
+      more = p === begin + 9;
     }
     if (p === first) return -1;
     scale = first - p;
+    c = p < to ? (bytes[p] as number) : 0;
   }
   if (c === 0x65 || c === 0x45) {
     p += 1;
@@ -138,11 +155,32 @@ function scanRest(bytes: Buffer, from: number, to: number, begun: number): numbe
     if (p === first) return -1;
     scale += negative ? -exponent : exponent;
   }
-  if (mantissa <= Number.MAX_SAFE_INTEGER && scale >= -22 && scale <= 22) {
-    scanned[0] = scale < 0 ? mantissa / (exactPowers[-scale] as number) : mantissa * (exactPowers[scale] as number);
-  } else scanned[0] = Number(bytes.toString("latin1", startOf(bytes, from), p));
+  if (scale >= -22 && scale <= 22 && mantissa < mostMantissa) {
+    const value = scale < 0 ? mantissa / (exactPowers[-scale] as number) : mantissa * (exactPowers[scale] as number);
+    scanned[0] = value;
+    if (mantissa <= Number.MAX_SAFE_INTEGER) {
+      scanned[1] = 0;
+      return p;
+    }
+    // Rounded at each step, at most a dozen times by half a unit of a double. A 32-bit float has 29 bits less, so that
+    // it is the same one unless a border between two of them is that near.
+    const fromBorder = ((scannedBits[lowWord] as number) & 0x1fff_ffff) - 0x1000_0000;
+    if (value >= leastNormalFloat && (fromBorder > unsureUnits || fromBorder < -unsureUnits)) {
+      scanned[1] = value * slackShare;
+      return p;
+    }
+  }
+  scanned[0] = Number(bytes.toString("latin1", startOf(bytes, from), p));
+  scanned[1] = 0;
   return p;
 }
+
+/** Twenty digits and a few more; what is longer is rounded too often. */
+const mostMantissa = 1e22;
+const leastNormalFloat = 2 ** -126;
+const unsureUnits = 16;
+/** What so many units are of a number, at the most. */
+const slackShare = unsureUnits * 2 ** -52;
 
 /** Where the number begins whose first digits end before `at`. */
 function startOf(bytes: Buffer, at: number): number {
