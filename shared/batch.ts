@@ -20,6 +20,8 @@ export interface BatchRecord {
   chunks: number;
   createdAt: number;
   startedAt: number | null;
+  /** When its first row was run, which may be before it was accepted. */
+  begunAt: number | null;
   /** The final batch as JSON, written with its end and never changed. */
   json: string | null;
   /** Labels of a classifier, in the order of its classes. */
@@ -39,14 +41,29 @@ export const batchFields = [
   "chunks",
   "created",
   "started",
+  "begun",
   "json",
   "labels",
 ] as const;
 
 /** Reads what `HMGET` gave for `batchFields`; null for a batch that is not there. */
 export function decodeBatch(values: readonly (string | null)[]): BatchRecord | null {
-  const [owner, version, head, tail, total, succeeded, failed, canceled, chunks, created, started, json, labels] =
-    values;
+  const [
+    owner,
+    version,
+    head,
+    tail,
+    total,
+    succeeded,
+    failed,
+    canceled,
+    chunks,
+    created,
+    started,
+    begun,
+    json,
+    labels,
+  ] = values;
   if (owner == null) return null;
   return {
     owner,
@@ -60,6 +77,7 @@ export function decodeBatch(values: readonly (string | null)[]): BatchRecord | n
     chunks: Number(chunks),
     createdAt: Number(created),
     startedAt: started == null ? null : Number(started),
+    begunAt: (begun ?? started) == null ? null : Number(begun ?? started),
     json: json ?? null,
     labels: labels == null ? null : (JSON.parse(labels) as string[]),
   };
@@ -91,9 +109,9 @@ export function batchFrame(batch: {
 /** The batch as the contract's JSON text, as it stands at `now`. */
 export function batchJson(batch: BatchRecord, now: number): string {
   if (batch.json !== null) return batch.json;
-  const { createdAt, failed, head, startedAt, succeeded, tail, total } = batch;
+  const { begunAt, createdAt, failed, head, startedAt, succeeded, tail, total } = batch;
   const done = succeeded + failed;
-  const perMs = startedAt === null || now <= startedAt ? 0 : done / (now - startedAt);
+  const perMs = begunAt === null || now <= begunAt ? 0 : done / (now - begunAt);
   const eta = perMs === 0 ? "null" : String(Math.round((total - done) / perMs));
   return (
     `${head}"status":"${startedAt === null ? "queued" : "running"}",` +

@@ -7,9 +7,9 @@ import {
   commitBatch,
   finishChunk,
   readBatch,
-  stageChunk,
   takeChunk,
 } from "@millrace/shared/scripts/batches.js";
+import { dropStaged, type EarlyRun, stageChunk } from "@millrace/shared/scripts/stage-chunks.js";
 import { afterAll, describe, expect, inject, test } from "vitest";
 import { random } from "./support/random.js";
 
@@ -27,23 +27,25 @@ describe("the steps of a batch in Redis", () => {
     redis.disconnect();
   });
 
-  async function staged(lines: readonly number[]): Promise<string> {
+  async function staged(lines: readonly number[], early: EarlyRun | null = null): Promise<string> {
     const id = newId(keys.tag);
     for (const [number, count] of lines.entries()) {
-      await stageChunk(redis, keys, id, { number, lines: count, bytes: Buffer.from(`in ${number}`) }, 60_000);
+      await stageChunk(redis, keys, id, { number, lines: count, bytes: Buffer.from(`in ${number}`) }, 60_000, early);
     }
     return id;
   }
 
+  const commitOf = (id: string, lines: readonly number[]): BatchCommit => ({
+    ...{ id, owner: "o", nowMs: Date.now(), chunks: lines.length, priority: 0, resultTtlMs: 60_000, version: "1" },
+    lines: lines.reduce((sum, count) => sum + count, 0),
+    ...{ idempotency: null, followerJson: null, fixed: { head: "{", tail: "}" } },
+    channelPrefix: settings.channelPrefix,
+  });
+
   async function committed(lines: readonly number[], rest: Partial<BatchCommit> = {}): Promise<string> {
     const id = await staged(lines);
-    const total = lines.reduce((sum, count) => sum + count, 0);
-    const outcome = await commitBatch(redis, keys, {
-      ...{ id, owner: "o", nowMs: Date.now(), chunks: lines.length, lines: total, priority: 0, resultTtlMs: 60_000 },
-      ...{ idempotency: null, followerJson: null, fixed: { version: "1", head: "{", tail: "}" } },
-      ...rest,
-    });
-    expect(outcome).toEqual({ kind: "accepted", id });
+    const outcome = await commitBatch(redis, keys, { ...commitOf(id, lines), ...rest });
+    expect(outcome).toEqual({ kind: "accepted", id, ended: false });
     return id;
   }
 
@@ -122,17 +124,113 @@ describe("the steps of a batch in Redis", () => {
     const id = await staged([1, 1]);
     await redis.hdel(keys.batchChunks(id), "0");
     const outcome = await commitBatch(redis, keys, {
-      ...{ id, owner: "o", nowMs: Date.now(), chunks: 2, lines: 2, priority: 0, resultTtlMs: 60_000 },
-      ...{
-        idempotency: { key: "k", bodyHash: "h" },
-        followerJson: null,
-        fixed: { version: "1", head: "{", tail: "}" },
-      },
+      ...commitOf(id, [1, 1]),
+      idempotency: { key: "k", bodyHash: "h" },
     });
     expect(outcome.kind).toBe("lost");
     expect(
       await redis.exists(keys.batch(id), keys.batchChunks(id), keys.batchLines(id), keys.idempotency("o", "k")),
     ).toBe(0);
+  });
+
+  const allOf = (id: string) => [
+    ...[keys.batch(id), keys.batchChunks(id), keys.batchLines(id), keys.batchResults(id), keys.batchFailed(id)],
+  ];
+  const early = { uploader: "o", version: "1", priority: 0 };
+
+  test("chunks that run while others arrive count once the batch is accepted, and nothing leads to them before", async () => {
+    await redis.del(`${keys.batchQueue}wait`);
+    const id = await staged([3, 2, 1], early);
+    expect(await redis.lrange(`${keys.batchQueue}wait`, 0, -1)).toEqual([`${id}-2`, `${id}-1`, `${id}-0`]);
+    expect(await takeChunk(redis, keys, id, 1)).toMatchObject({ version: "1", owner: "o" });
+    await lock(id, 1, "mine");
+    expect(await finish(id, 1, "mine", 1, 1)).toBe("written");
+    expect(await finish(id, 1, "mine", 2)).toBe("done");
+    expect(await readBatch(redis, keys, id)).toBeNull();
+    expect(await cancelBatch(redis, keys, id, settings)).toBeNull();
+    expect(Number(await redis.get(keys.bulkRows))).toBe(0);
+    for (const key of allOf(id).slice(0, 4)) expect(await redis.pttl(key), key).toBeGreaterThan(0);
+
+    expect(await commitBatch(redis, keys, commitOf(id, [3, 2, 1]))).toEqual({ kind: "accepted", id, ended: false });
+    for (const key of allOf(id).slice(0, 4)) expect(await redis.pttl(key), key).toBe(-1);
+    expect(await redis.lrange(`${keys.batchQueue}wait`, 0, -1)).toEqual([`${id}-2`, `${id}-1`, `${id}-0`]);
+    expect(await countsOf(id)).toEqual([1, 1, 0]);
+    expect(Number(await redis.get(keys.bulkRows))).toBe(4);
+    await lock(id, 0, "mine");
+    expect(await finish(id, 0, "mine", 3)).toBe("written");
+    await lock(id, 2, "mine");
+    expect(await finish(id, 2, "mine", 1)).toBe("ended batch");
+    expect(await countsOf(id)).toEqual([5, 1, 0]);
+    expect(Number(await redis.get(keys.bulkRows))).toBe(0);
+  });
+
+  test("a batch that is done by the time that it is accepted ends there, and starts no sooner than it is there", async () => {
+    const id = await staged([3, 2], early);
+    for (const number of [1, 0]) {
+      await takeChunk(redis, keys, id, number);
+      await lock(id, number, "mine");
+      expect(await finish(id, number, "mine", 3 - number)).toBe("written");
+    }
+    const commit = { ...commitOf(id, [3, 2]), nowMs: Date.now() + 1000 };
+    expect(await commitBatch(redis, keys, commit)).toEqual({ kind: "accepted", id, ended: true });
+    const { json } = (await readBatch(redis, keys, id)) as { json: string };
+    const at = new Date(commit.nowMs).toISOString();
+    expect(JSON.parse(json)).toMatchObject({
+      ...{ status: "succeeded", counts: { total: 5, succeeded: 5, pending: 0 }, progress: 1 },
+      ...{ created_at: at, started_at: at, finished_at: at },
+    });
+    // Five rows in the second and a little that it took.
+    expect(JSON.parse(json).rows_per_second).toBeLessThanOrEqual(5);
+    expect(JSON.parse(json).rows_per_second).toBeGreaterThan(0);
+    expect(Number(await redis.get(keys.bulkRows))).toBe(0);
+    expect(await redis.exists(keys.batchChunks(id))).toBe(0);
+    for (const key of [keys.batch(id), keys.batchLines(id), keys.batchResults(id)]) {
+      expect(await redis.pttl(key), key).toBeGreaterThan(0);
+    }
+  });
+
+  test("what runs of an upload that is dropped, or ran as another version, leaves nothing", async () => {
+    const dropped = await staged([3, 2], early);
+    const other = await staged([3, 2], { uploader: "o", version: "2", priority: 0 });
+    for (const id of [dropped, other]) {
+      await takeChunk(redis, keys, id, 0);
+      await lock(id, 0, "mine");
+      await lock(id, 1, "mine");
+      expect(await finish(id, 0, "mine", 2, 1)).toBe("written");
+    }
+    await dropStaged(redis, keys, dropped);
+    expect((await commitBatch(redis, keys, commitOf(other, [3, 2]))).kind).toBe("lost");
+    for (const id of [dropped, other]) {
+      expect(await takeChunk(redis, keys, id, 1)).toBeNull();
+      expect(await finish(id, 1, "mine", 2)).toBe("ended");
+      expect(await redis.exists(...allOf(id))).toBe(0);
+    }
+  });
+
+  test("no more than a window of chunks is in the queue before the batch is accepted, or as it is", async () => {
+    await redis.del(`${keys.batchQueue}wait`);
+    const lines = new Array(140).fill(1);
+    const id = await staged(lines.slice(0, 70), early);
+    const waiting = async () => (await redis.lrange(`${keys.batchQueue}wait`, 0, -1)).reverse();
+    const first = (count: number) => Array.from({ length: count }, (_, number) => `${id}-${number}`);
+    expect(await waiting()).toEqual(first(64));
+    for (let number = 0; number < 10; number++) {
+      await lock(id, number, "mine");
+      expect(await finish(id, number, "mine", 1)).toBe("written");
+    }
+    // There are no more than 70 yet.
+    expect(await waiting()).toEqual(first(70));
+    for (let number = 70; number < 140; number++) {
+      await stageChunk(redis, keys, id, { number, lines: 1, bytes: Buffer.from("in") }, 60_000, early);
+    }
+    expect(await waiting()).toEqual(first(74));
+    for (let number = 10; number < 20; number++) {
+      await lock(id, number, "mine");
+      await finish(id, number, "mine", 1);
+    }
+    expect((await commitBatch(redis, keys, commitOf(id, lines))).kind).toBe("accepted");
+    expect(await waiting()).toEqual(first(84));
+    await cancelBatch(redis, keys, id, settings);
   });
 
   test("times are written as JavaScript writes them, for 100 dates in two centuries", async () => {

@@ -309,13 +309,39 @@ describe("an upload", () => {
     ] as const) {
       const open = openUpload(stack, model, options);
       await open.write(body);
-      await eventually(async () => expect(await staged()).toHaveLength(2));
+      await eventually(async () => expect(await staged()).not.toEqual([]));
       open.hangUp();
       await eventually(async () => expect(await staged()).toEqual([]));
     }
     expect(stack.log.filter(({ level }) => level === "error")).toEqual([]);
     const mine = (await stack.get("/v1/batches?limit=100")).body.data;
     expect(mine.filter((batch: { counts: { total: number } }) => batch.counts.total === 50)).toEqual([]);
+  });
+
+  test("runs while it arrives, and there is no batch before all of it is there", async () => {
+    const many = Array.from({ length: 9 }, (_, i) => [i, -i - 1, 0.5]);
+    const open = openUpload(stack, model);
+    await open.write(ndjson(many.slice(0, 8)));
+    const [results] = await eventually(async () => {
+      const found = (await batchKeys(stack, model)).filter((key) => key.includes("/batch-results:"));
+      const running = [];
+      for (const key of found) if ((await stack.redis.pttl(key)) < 600_000) running.push(key);
+      expect(running).toHaveLength(1);
+      expect(await stack.redis.hlen(running[0] as string)).toBe(2);
+      return running as [string];
+    });
+    const id = /:([0-9a-z]{28})$/.exec(results)?.[1] as string;
+    expectProblem(await stack.get(`/v1/batches/${id}`), 404, "batch_not_found");
+    expectProblem(await stack.get(`/v1/batches/${id}/results`), 404, "batch_not_found");
+    open.end(ndjson(many.slice(8)));
+    const answer = await open.answer;
+    expect([answer.status, answer.body.id]).toEqual([202, id]);
+    expect(answer.body.counts.succeeded).toBeGreaterThanOrEqual(8);
+    const final = await finalBatch(stack, id);
+    expect(final).toMatchObject({ status: "succeeded", counts: counts(9) });
+    expect(final.rows_per_second).toBeGreaterThan(0);
+    const read = await resultsOf(stack, id);
+    expect(read.map(({ output }) => Object.values(output.probabilities))).toEqual(many);
   });
 
   test("its Idempotency-Key replays it, on any API; another body or option is refused; other owners have their own", async () => {

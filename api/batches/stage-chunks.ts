@@ -1,11 +1,13 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import { expectLargeBuffers } from "@millrace/shared/large-buffers.js";
-import { dropStaged, stageChunk } from "@millrace/shared/scripts/batches.js";
+import { dropStaged, type EarlyRun, keepStaged, stageChunk } from "@millrace/shared/scripts/stage-chunks.js";
 import type { BuiltChunk } from "./chunk-builder.js";
 
 /** Writes the chunks of one upload to Redis as they are built. */
 export interface ChunkStage {
+  /** How those that are added from now on are run before all are there; null: not at all. */
+  early: EarlyRun | null;
   add(chunk: BuiltChunk): void;
   /** Resolves when so few are on their way that more may be built; keeps what is there from expiring. Rejects as Redis does. */
   ready(): Promise<void>;
@@ -23,12 +25,13 @@ export function stageChunks(redis: RedisClient, keys: ModelKeys, id: string, kee
   let lastAt = Date.now();
   const keep = async () => {
     lastAt = Date.now();
-    await Promise.all([redis.pexpire(keys.batchChunks(id), keepMs), redis.pexpire(keys.batchLines(id), keepMs)]);
+    await keepStaged(redis, keys, id, keepMs);
   };
-  return {
+  const stage: ChunkStage = {
+    early: null,
     add(chunk) {
       lastAt = Date.now();
-      const write = stageChunk(redis, keys, id, chunk, keepMs);
+      const write = stageChunk(redis, keys, id, chunk, keepMs, stage.early);
       // It is awaited in its turn; until then a failure must not count as unhandled.
       write.catch(() => undefined);
       writes.push(write);
@@ -48,4 +51,5 @@ export function stageChunks(redis: RedisClient, keys: ModelKeys, id: string, kee
       await dropStaged(redis, keys, id).catch(() => undefined);
     },
   };
+  return stage;
 }

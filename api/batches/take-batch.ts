@@ -3,7 +3,7 @@ import { batchFrame } from "@millrace/shared/batch.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import { digestOf, newId } from "@millrace/shared/keys.js";
+import { digestOf, newId, noticeChannel } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { commitBatch } from "@millrace/shared/scripts/batches.js";
 import { chooseVersion } from "../choose-version.js";
@@ -32,6 +32,7 @@ export interface TakeBatchDependencies extends FollowerDependencies {
   /** How long what has arrived of an upload is kept while nothing more does. */
   uploadKeepMs: number;
   resultTtlSeconds: number;
+  keyPrefix: string;
 }
 
 export interface BatchUpload {
@@ -79,6 +80,13 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     else expectRoom(deps, model, named);
     await upload.takeRows(0);
     await followerOf(deps, model, owner, upload.options.webhook);
+    if (await mayRunEarly(deps, upload)) {
+      stage.early = {
+        uploader: owner,
+        version: upload.options.version ?? chosen,
+        priority: upload.options.priority,
+      };
+    }
     const reading = read(deps, upload, version, stage);
     const digest = await readUpload(request, {
       maxBytes: deps.maxBatchBytes,
@@ -125,6 +133,19 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     if ((fault as Error).name === "ReplyError") await stage.drop();
     throw fault;
   }
+}
+
+/**
+ * Whether rows may be run before all of the upload is there: not where its end may yet name another version, where rows
+ * are counted first, where nobody is there to run them, or where it may be an upload that was accepted before.
+ */
+async function mayRunEarly(
+  { redis }: TakeBatchDependencies,
+  { form, idempotencyKey, model, mostRows, owner }: BatchUpload,
+): Promise<boolean> {
+  if (mostRows < Number.POSITIVE_INFINITY || model.workersAlive === 0) return false;
+  if (form === "json" && model.versions.size > 1) return false;
+  return idempotencyKey === null || (await redis.exists(model.keys.idempotency(owner, idempotencyKey))) === 0;
 }
 
 /** What is known of an upload when all of it is there. */
@@ -250,8 +271,9 @@ async function commit(
         ? null
         : { key: idempotencyKey, bodyHash: digestOf("batch", digest, JSON.stringify(options)) },
     followerJson,
+    channelPrefix: noticeChannel(deps.keyPrefix, ""),
+    version,
     fixed: {
-      version,
       ...batchFrame({ id, model: model.name, version, modelDigest, metadata: options.metadata, retryOf: null }),
       ...(output.head === "classifier" && { labels: JSON.stringify(output.labels) }),
     },
@@ -267,6 +289,7 @@ async function commit(
   }
   if (outcome.kind === "accepted") {
     deps.log.info("batch accepted", { request_id: requestId, model: model.name, batch_id: id, rows: lines });
+    if (outcome.ended) deps.log.info("batch finished", { batch_id: id, model: model.name, version });
   }
   return { id: outcome.id, replayed: outcome.kind === "replayed" };
 }

@@ -3,7 +3,8 @@ import { batchFrame, batchJson } from "@millrace/shared/batch.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { newId, noticeChannel } from "@millrace/shared/keys.js";
-import { cancelBatch, commitBatch, dropStaged, stageFailed } from "@millrace/shared/scripts/batches.js";
+import { cancelBatch, commitBatch } from "@millrace/shared/scripts/batches.js";
+import { dropStaged, stageFailed } from "@millrace/shared/scripts/stage-chunks.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { csvFormat, ndjsonFormat } from "../batches/format-results.js";
@@ -140,8 +141,9 @@ async function retryBatch(
     resultTtlMs: deps.resultTtlSeconds * 1000,
     idempotency: null,
     followerJson: null,
+    channelPrefix: noticeChannel(deps.keyPrefix, ""),
+    version,
     fixed: {
-      version,
       ...batchFrame({ id: next, model: model.name, version, modelDigest, metadata, retryOf: id }),
       ...(batch.labels !== null && { labels: JSON.stringify(batch.labels) }),
     },

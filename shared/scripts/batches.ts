@@ -1,201 +1,20 @@
 import { type BatchRecord, batchFields, decodeBatch } from "../batch.js";
 import type { RedisClient } from "../connect-redis.js";
-import { execMulti } from "../exec-multi.js";
 import type { ModelKeys } from "../keys.js";
 import { bullAddLua } from "./bullmq-add.js";
 import { deliverLua } from "./deliveries.js";
 import { runScript, type Script } from "./script.js";
+import { addChunkJobLua, windowChunks } from "./stage-chunks.js";
 
 /**
  * Batches, which rest on these rules:
- * - Chunks are staged while the body arrives, in keys that expire; nothing leads to them. One step makes them a batch.
+ * - Chunks are staged while the body arrives, and run by then, too; see `stage-chunks.ts`. One step makes them a batch.
  * - From then on a window of chunk jobs is in the model's queue of chunks. The step that writes a chunk's outputs, once
  *   and fenced by its job's lock, counts them, drops its inputs, adds the next job and ends the batch with the last one.
- * - A cancel is such an end too. An end never changes: what is done later is dropped.
+ * - A cancel is such an end too, and the step that accepts a batch that is done by then. An end never changes: what is
+ *   done later is dropped.
  * - No step's cost grows with the batch.
  */
-export const chunkJobName = "chunk";
-
-/** Chunk jobs of a batch that are in the queue at once. */
-const windowChunks = 64;
-
-/** Keeps a chunk of a batch that is still being uploaded; what was staged before is kept as long. */
-export async function stageChunk(
-  redis: RedisClient,
-  keys: ModelKeys,
-  id: string,
-  chunk: { number: number; lines: number; bytes: Buffer },
-  keepMs: number,
-): Promise<void> {
-  const [chunks, lines] = [keys.batchChunks(id), keys.batchLines(id)];
-  const count = Buffer.alloc(4);
-  count.writeUInt32LE(chunk.lines);
-  // Not a step of Lua, which takes ten times as long for so large an argument.
-  await execMulti(
-    redis
-      .multi()
-      .hset(chunks, String(chunk.number), chunk.bytes)
-      .setrange(lines, 4 * chunk.number, count)
-      .pexpire(chunks, keepMs)
-      .pexpire(lines, keepMs),
-  );
-}
-
-/** Drops what was staged for an upload that broke off. */
-export async function dropStaged(redis: RedisClient, keys: ModelKeys, id: string): Promise<void> {
-  await redis.unlink(keys.batchChunks(id), keys.batchLines(id));
-}
-
-/** KEYS: failed lines of the batch before, chunks, lines. ARGV: time to keep them (ms), then chunk numbers there. */
-const stageFailedScript: Script = {
-  name: "millraceStageFailed",
-  lua: `
-local total = 0
-local n = redis.call('HLEN', KEYS[2])
-for i = 2, #ARGV do
-  local chunk = redis.call('HGET', KEYS[1], ARGV[i])
-  if chunk then
-    local lines = struct.unpack('<I4', chunk, 5)
-    redis.call('HSET', KEYS[2], n, chunk)
-    redis.call('SETRANGE', KEYS[3], 4 * n, struct.pack('<I4', lines))
-    n = n + 1
-    total = total + lines
-  end
-end
-redis.call('PEXPIRE', KEYS[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[3], ARGV[1])
-return total`,
-};
-
-/** Stages chunks of another batch's failed lines; resolves to how many lines that are. */
-export async function stageFailed(
-  redis: RedisClient,
-  keys: ModelKeys,
-  from: string,
-  to: string,
-  numbers: readonly string[],
-  keepMs: number,
-): Promise<number> {
-  const scriptKeys = [keys.batchFailed(from), keys.batchChunks(to), keys.batchLines(to)];
-  return (await runScript(redis, stageFailedScript, scriptKeys, [keepMs, ...numbers])) as number;
-}
-
-/**
- * KEYS: batch, chunks, lines, owned, bulk rows, idempotency. ARGV: id, now (ms), key base, queue prefix, chunks, lines, priority,
- * result time (ms), hash of the body or "", follower or "", then the fixed fields of the batch, name and value in turn.
- */
-const commitScript: Script = {
-  name: "millraceCommitBatch",
-  lua: `
-${bullAddLua}
-local id, now, base, queue, chunks = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-if ARGV[9] ~= '' then
-  local said = redis.call('GET', KEYS[6])
-  if said then
-    local hash, target = string.match(said, '^(.-)|(.*)$')
-    redis.call('UNLINK', KEYS[2], KEYS[3])
-    if hash ~= ARGV[9] then return {'mismatch', ''} end
-    return {'replayed', target}
-  end
-end
-if redis.call('HLEN', KEYS[2]) ~= chunks then
-  redis.call('UNLINK', KEYS[2], KEYS[3])
-  return {'lost', ''}
-end
-if ARGV[9] ~= '' then redis.call('SET', KEYS[6], ARGV[9] .. '|' .. id, 'EX', 86400) end
-redis.call('PERSIST', KEYS[2])
-redis.call('PERSIST', KEYS[3])
-local window = math.min(chunks, ${windowChunks})
-redis.call('HSET', KEYS[1], 'created', ARGV[2], 'chunks', ARGV[5], 'total', ARGV[6], 'priority', ARGV[7],
-  'succeeded', 0, 'failed', 0, 'done', 0, 'next', window, unpack(ARGV, 11))
-redis.call('INCRBY', KEYS[5], ARGV[6])
-redis.call('ZADD', KEYS[4], now, id)
-redis.call('PEXPIRE', KEYS[4], ARGV[8] + 604800000)
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[8], 'LIMIT', 0, 16)) do
-  if redis.call('EXISTS', base .. '/batch:' .. old) == 0 then redis.call('ZREM', KEYS[4], old) end
-end
-if ARGV[10] ~= '' then redis.call('RPUSH', base .. '/interest:' .. id, 'f' .. ARGV[10]) end
-for n = 0, window - 1 do
-  bullAdd(queue, id .. '-' .. n, '${chunkJobName}', '{"v":1,"b":"' .. id .. '","n":' .. n .. '}', now, 0, tonumber(ARGV[7]))
-end
-return {'accepted', id}`,
-};
-
-export interface BatchCommit {
-  id: string;
-  owner: string;
-  nowMs: number;
-  chunks: number;
-  lines: number;
-  /** 0 in order of arrival; 1 (first) to 1000 (last) behind those. */
-  priority: number;
-  resultTtlMs: number;
-  idempotency: { key: string; bodyHash: string } | null;
-  followerJson: string | null;
-  /** `version`, `head`, `tail` and `labels` of a `BatchRecord`. */
-  fixed: Readonly<Record<string, string>>;
-}
-
-/**
- * Makes what was staged a batch. `replayed`: this key was used for the same body before, `id` is that batch; `mismatch`:
- * for another body; `lost`: what was staged has expired.
- */
-export async function commitBatch(
-  redis: RedisClient,
-  keys: ModelKeys,
-  commit: BatchCommit,
-): Promise<{ kind: "accepted" | "replayed" | "mismatch" | "lost"; id: string }> {
-  const { chunks, fixed, followerJson, id, idempotency, lines, nowMs, owner, priority, resultTtlMs } = commit;
-  const scriptKeys = [
-    keys.batch(id),
-    keys.batchChunks(id),
-    keys.batchLines(id),
-    keys.ownedBatches(owner),
-    keys.bulkRows,
-    keys.idempotency(owner, idempotency?.key ?? ""),
-  ];
-  const args = [id, nowMs, keys.base, keys.batchQueue, chunks, lines, priority, resultTtlMs];
-  args.push(idempotency?.bodyHash ?? "", followerJson ?? "", "owner", owner, ...Object.entries(fixed).flat());
-  const [kind, target] = (await runScript(redis, commitScript, scriptKeys, args)) as [
-    "accepted" | "replayed" | "mismatch" | "lost",
-    string,
-  ];
-  return { kind, id: target };
-}
-
-/** KEYS: batch, results, running, deaths. ARGV: chunk number, now (ms), job id. */
-const takeScript: Script = {
-  name: "millraceTakeChunk",
-  whenFull: true,
-  lua: `
-local batch = redis.call('HMGET', KEYS[1], 'owner', 'json', 'started', 'version')
-if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  redis.call('HDEL', KEYS[3], ARGV[3])
-  redis.call('HDEL', KEYS[4], ARGV[3])
-  return false
-end
-if not batch[3] then redis.call('HSET', KEYS[1], 'started', ARGV[2]) end
-return {batch[4], batch[1]}`,
-};
-
-/** The version, owner and inputs of a chunk whose outputs are still wanted, else null; the batch counts as started from now on. */
-export async function takeChunk(
-  redis: RedisClient,
-  keys: ModelKeys,
-  id: string,
-  number: number,
-): Promise<{ version: string; owner: string; bytes: Buffer } | null> {
-  const scriptKeys = [keys.batch(id), keys.batchResults(id), keys.running, keys.deaths];
-  // The inputs come beside the step, because Lua would copy them twice.
-  const [taken, bytes] = await Promise.all([
-    runScript(redis, takeScript, scriptKeys, [number, Date.now(), `${id}-${number}`]) as Promise<
-      [string, string] | null
-    >,
-    redis.hgetBuffer(keys.batchChunks(id), String(number)),
-  ]);
-  return taken === null || bytes === null ? null : { version: taken[0], owner: taken[1], bytes };
-}
-
 /**
  * Lua: `endBatch(base, id, status, now, nowText, resultMs, webhook queue, channel prefix, body start)` ends the batch for
  * good; needs `bullAddLua` and `deliverLua` before it.
@@ -217,13 +36,14 @@ local function isoTime(ms)
 end
 local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, bodyStart)
   local key = base .. '/batch:' .. id
-  local batch = redis.call('HMGET', key, 'head', 'tail', 'total', 'succeeded', 'failed', 'created', 'started')
+  local batch = redis.call('HMGET', key, 'head', 'tail', 'total', 'succeeded', 'failed', 'created', 'started', 'begun')
   local total, succeeded, failed = tonumber(batch[3]), tonumber(batch[4]), tonumber(batch[5])
   local left = total - succeeded - failed
   local status = canceled and 'canceled' or succeeded == total and 'succeeded' or succeeded == 0 and 'failed' or 'partial'
   local started = batch[7] and tonumber(batch[7])
   local perSecond = 0
-  if started and now > started then perSecond = (succeeded + failed) * 1000 / (now - started) end
+  local begun = tonumber(batch[8] or batch[7] or now)
+  if now > begun then perSecond = (succeeded + failed) * 1000 / (now - begun) end
   local json = batch[1] .. string.format('"status":"%s","counts":{"total":%d,"succeeded":%d,"failed":%d,"canceled":%d,' ..
     '"pending":0},"progress":%.4g,"created_at":%s,"started_at":%s,"finished_at":%s,"rows_per_second":%.10g,"eta_ms":null',
     status, total, succeeded, failed, left, math.floor((total - left) / total * 10000) / 10000,
@@ -245,6 +65,143 @@ end
 `;
 
 /**
+ * KEYS: batch, chunks, lines, results, failed, owned, bulk rows, idempotency. ARGV: id, now (ms), key base, queue prefix, chunks,
+ * lines, priority, result time (ms), hash of the body or "", follower or "", webhook queue prefix, channel prefix, webhook
+ * body up to its data, version, then the other fixed fields of the batch, name and value in turn.
+ */
+const commitScript: Script = {
+  name: "millraceCommitBatch",
+  lua: `
+${bullAddLua}
+${addChunkJobLua}
+${deliverLua}
+${endLua}
+local id, now, base, queue, chunks = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local function drop(kind, target)
+  for i = 1, 5 do redis.call('UNLINK', KEYS[i]) end
+  return {kind, target}
+end
+if ARGV[9] ~= '' then
+  local said = redis.call('GET', KEYS[8])
+  if said then
+    local hash, target = string.match(said, '^(.-)|(.*)$')
+    if hash ~= ARGV[9] then return drop('mismatch', '') end
+    return drop('replayed', target)
+  end
+end
+local early = redis.call('HMGET', KEYS[1], 'version', 'next', 'done', 'succeeded', 'failed', 'begun')
+local next, done = tonumber(early[2] or 0), tonumber(early[3] or 0)
+local ran = tonumber(early[4] or 0) + tonumber(early[5] or 0)
+if early[1] and early[1] ~= ARGV[14] or chunks == 0 or redis.call('HLEN', KEYS[2]) ~= chunks - done
+    or redis.call('HLEN', KEYS[4]) ~= done then
+  return drop('lost', '')
+end
+if ARGV[9] ~= '' then redis.call('SET', KEYS[8], ARGV[9] .. '|' .. id, 'EX', 86400) end
+for i = 1, 5 do redis.call('PERSIST', KEYS[i]) end
+while next < chunks and next - done < ${windowChunks} do
+  addChunkJob(queue, id, next, now, tonumber(ARGV[7]))
+  next = next + 1
+end
+redis.call('HSET', KEYS[1], 'created', ARGV[2], 'chunks', ARGV[5], 'total', ARGV[6], 'priority', ARGV[7],
+  'succeeded', early[4] or 0, 'failed', early[5] or 0, 'done', done, 'next', next, 'version', ARGV[14], unpack(ARGV, 15))
+-- It cannot have started before there was a batch; how fast it is counts from when it really did.
+if early[6] then redis.call('HSET', KEYS[1], 'started', ARGV[2]) end
+redis.call('INCRBY', KEYS[7], ARGV[6] - ran)
+redis.call('ZADD', KEYS[6], now, id)
+redis.call('PEXPIRE', KEYS[6], ARGV[8] + 604800000)
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[8], 'LIMIT', 0, 16)) do
+  if redis.call('EXISTS', base .. '/batch:' .. old) == 0 then redis.call('ZREM', KEYS[6], old) end
+end
+if ARGV[10] ~= '' then redis.call('RPUSH', base .. '/interest:' .. id, 'f' .. ARGV[10]) end
+if done == chunks then endBatch(base, id, false, now, ARGV[8], ARGV[11], ARGV[12], ARGV[13]) end
+return {'accepted', id, done == chunks and 1 or 0}`,
+};
+
+export interface BatchCommit {
+  id: string;
+  owner: string;
+  nowMs: number;
+  chunks: number;
+  lines: number;
+  /** 0 in order of arrival; 1 (first) to 1000 (last) behind those. */
+  priority: number;
+  resultTtlMs: number;
+  channelPrefix: string;
+  idempotency: { key: string; bodyHash: string } | null;
+  followerJson: string | null;
+  version: string;
+  /** `head`, `tail` and `labels` of a `BatchRecord`. */
+  fixed: Readonly<Record<string, string>>;
+}
+
+/**
+ * Makes what was staged a batch, and ends it where all of it has run by then. `replayed`: this key was used for the same body before, `id` is that batch; `mismatch`:
+ * for another body; `lost`: what was staged has expired, or ran as another version.
+ */
+export async function commitBatch(
+  redis: RedisClient,
+  keys: ModelKeys,
+  commit: BatchCommit,
+): Promise<{ kind: "accepted" | "replayed" | "mismatch" | "lost"; id: string; ended: boolean }> {
+  const { chunks, fixed, followerJson, id, idempotency, lines, nowMs, owner, priority, resultTtlMs } = commit;
+  const scriptKeys = [
+    keys.batch(id),
+    keys.batchChunks(id),
+    keys.batchLines(id),
+    keys.batchResults(id),
+    keys.batchFailed(id),
+    keys.ownedBatches(owner),
+    keys.bulkRows,
+    keys.idempotency(owner, idempotency?.key ?? ""),
+  ];
+  const args = [id, nowMs, keys.base, keys.batchQueue, chunks, lines, priority, resultTtlMs];
+  args.push(idempotency?.bodyHash ?? "", followerJson ?? "");
+  args.push(keys.webhookQueue, commit.channelPrefix, completedBody(nowMs));
+  args.push(commit.version, "owner", owner, ...Object.entries(fixed).flat());
+  const [kind, target, ended] = (await runScript(redis, commitScript, scriptKeys, args)) as [
+    "accepted" | "replayed" | "mismatch" | "lost",
+    string,
+    (0 | 1)?,
+  ];
+  return { kind, id: target, ended: ended === 1 };
+}
+
+/** KEYS: batch, results, running, deaths. ARGV: chunk number, now (ms), job id. */
+const takeScript: Script = {
+  name: "millraceTakeChunk",
+  whenFull: true,
+  lua: `
+local batch = redis.call('HMGET', KEYS[1], 'version', 'json', 'begun', 'owner', 'uploader')
+if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
+  redis.call('HDEL', KEYS[3], ARGV[3])
+  redis.call('HDEL', KEYS[4], ARGV[3])
+  return false
+end
+if not batch[3] and redis.call('HSETNX', KEYS[1], 'started', ARGV[2]) == 1 then
+  redis.call('HSET', KEYS[1], 'begun', ARGV[2])
+end
+return {batch[1], batch[4] or batch[5]}`,
+};
+
+/** The version, owner and inputs of a chunk whose outputs are still wanted, else null; the batch counts as started from now on. */
+export async function takeChunk(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  number: number,
+): Promise<{ version: string; owner: string; bytes: Buffer } | null> {
+  const scriptKeys = [keys.batch(id), keys.batchResults(id), keys.running, keys.deaths];
+  // The inputs come beside the step, because Lua would copy them twice.
+  const [taken, bytes] = await Promise.all([
+    runScript(redis, takeScript, scriptKeys, [number, Date.now(), `${id}-${number}`]) as Promise<
+      [string, string] | null
+    >,
+    redis.hgetBuffer(keys.batchChunks(id), String(number)),
+  ]);
+  return taken === null || bytes === null ? null : { version: taken[0], owner: taken[1], bytes };
+}
+
+/**
  * KEYS: batch, chunks, results, failed. ARGV: id, chunk number, lock token, outputs, succeeded, failed, inputs that failed or
  * "", now (ms), key base, queue prefix, result time (ms), webhook queue prefix, channel prefix, webhook body up to its data.
  */
@@ -253,27 +210,33 @@ const finishScript: Script = {
   whenFull: true,
   lua: `
 ${bullAddLua}
+${addChunkJobLua}
 ${deliverLua}
 ${endLua}
 local id, n, now, base, queue = ARGV[1], ARGV[2], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 if redis.call('GET', queue .. id .. '-' .. n .. ':lock') ~= ARGV[3] then return 'lost' end
 redis.call('HDEL', base .. '/running', id .. '-' .. n)
 redis.call('HDEL', base .. '/deaths', id .. '-' .. n)
-local batch = redis.call('HMGET', KEYS[1], 'owner', 'json', 'chunks', 'next', 'priority')
+local batch = redis.call('HMGET', KEYS[1], 'version', 'json', 'chunks', 'next', 'priority', 'staged')
 if not batch[1] or batch[2] then return 'ended' end
 if redis.call('HSETNX', KEYS[3], n, ARGV[4]) == 0 then return 'done' end
 redis.call('HDEL', KEYS[2], n)
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[4], n, ARGV[7]) end
 redis.call('HINCRBY', KEYS[1], 'succeeded', ARGV[5])
 redis.call('HINCRBY', KEYS[1], 'failed', ARGV[6])
-redis.call('DECRBY', base .. '/bulk-rows', ARGV[5] + ARGV[6])
 local next, chunks = tonumber(batch[4]), tonumber(batch[3])
-if next < chunks then
+if next < (chunks or tonumber(batch[6])) then
   redis.call('HINCRBY', KEYS[1], 'next', 1)
-  bullAdd(queue, id .. '-' .. next, '${chunkJobName}', '{"v":1,"b":"' .. id .. '","n":' .. next .. '}', now, 0,
-    tonumber(batch[5]))
+  addChunkJob(queue, id, next, now, tonumber(batch[5]))
 end
-if redis.call('HINCRBY', KEYS[1], 'done', 1) < chunks then return 'written' end
+local done = redis.call('HINCRBY', KEYS[1], 'done', 1)
+if not chunks then
+  local left = redis.call('PTTL', KEYS[1])
+  for _, key in ipairs({KEYS[3], KEYS[4]}) do redis.call('PEXPIRE', key, left) end
+  return 'written'
+end
+redis.call('DECRBY', base .. '/bulk-rows', ARGV[5] + ARGV[6])
+if done < chunks then return 'written' end
 endBatch(base, id, false, now, ARGV[11], ARGV[12], ARGV[13], ARGV[14])
 return 'ended batch'`,
 };

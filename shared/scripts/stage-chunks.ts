@@ -1,0 +1,137 @@
+import type { RedisClient } from "../connect-redis.js";
+import { execMulti } from "../exec-multi.js";
+import type { ModelKeys } from "../keys.js";
+import { bullAddLua } from "./bullmq-add.js";
+import { runScript, type Script } from "./script.js";
+
+/**
+ * Staging, which rests on these rules:
+ * - What is staged expires, all keys of it, and no request leads to it; only the commit in `batches.ts` makes it a batch.
+ * - Chunks may be run from when they are staged, so that a batch is not run after its upload but beside it. Until the
+ *   commit its hash says for which version, and counts what is done; what a broken upload leaves in the queue finds nothing.
+ */
+export const chunkJobName = "chunk";
+
+/** Chunk jobs of a batch that are in the queue at once. */
+export const windowChunks = 64;
+
+/** Lua: `addChunkJob(queue, batch id, chunk number, now, priority)`; needs `bullAddLua` before it. */
+export const addChunkJobLua = `
+local function addChunkJob(queue, id, n, now, priority)
+  bullAdd(queue, id .. '-' .. n, '${chunkJobName}', '{"v":1,"b":"' .. id .. '","n":' .. n .. '}', now, 0, priority)
+end
+`;
+
+/** How chunks are run before their batch is accepted. */
+export interface EarlyRun {
+  /** Whose upload it is; the batch itself has an owner only once it is accepted. */
+  uploader: string;
+  version: string;
+  priority: number;
+}
+
+/** All keys that a batch may have before it is one. */
+const stagedKeys = (keys: ModelKeys, id: string): string[] => [
+  keys.batch(id),
+  keys.batchChunks(id),
+  keys.batchLines(id),
+  keys.batchResults(id),
+  keys.batchFailed(id),
+];
+
+/** KEYS: batch, chunks, results, failed. ARGV: id, chunk number, now (ms), queue prefix, version, priority, time to keep them (ms), uploader. */
+const earlyScript: Script = {
+  name: "millraceRunEarly",
+  lua: `
+${bullAddLua}
+${addChunkJobLua}
+local n = tonumber(ARGV[2])
+if redis.call('HEXISTS', KEYS[2], n) == 0 or redis.call('HEXISTS', KEYS[1], 'owner') == 1 then return 0 end
+local batch = redis.call('HMGET', KEYS[1], 'next', 'done')
+local next, done = tonumber(batch[1] or 0), tonumber(batch[2] or 0)
+while next <= n and next - done < ${windowChunks} do
+  addChunkJob(ARGV[4], ARGV[1], next, tonumber(ARGV[3]), tonumber(ARGV[6]))
+  next = next + 1
+end
+redis.call('HSET', KEYS[1], 'early', 1, 'version', ARGV[5], 'priority', ARGV[6], 'uploader', ARGV[8], 'staged', n + 1,
+  'next', next)
+for _, key in ipairs({KEYS[1], KEYS[3], KEYS[4]}) do redis.call('PEXPIRE', key, ARGV[7]) end
+return 1`,
+};
+
+/** Keeps a chunk of a batch that is still being uploaded, and lets it run where `early` is given; what was staged before is kept as long. */
+export async function stageChunk(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  chunk: { number: number; lines: number; bytes: Buffer },
+  keepMs: number,
+  early: EarlyRun | null = null,
+): Promise<void> {
+  const [batch, chunks, lines, results, failed] = stagedKeys(keys, id) as [string, string, string, string, string];
+  const count = Buffer.alloc(4);
+  count.writeUInt32LE(chunk.lines);
+  // Not a step of Lua, which takes ten times as long for so large an argument.
+  const staged = execMulti(
+    redis
+      .multi()
+      .hset(chunks, String(chunk.number), chunk.bytes)
+      .setrange(lines, 4 * chunk.number, count)
+      .pexpire(chunks, keepMs)
+      .pexpire(lines, keepMs),
+  );
+  const running =
+    early === null
+      ? null
+      : runScript(
+          redis,
+          earlyScript,
+          [batch, chunks, results, failed],
+          [id, chunk.number, Date.now(), keys.batchQueue, early.version, early.priority, keepMs, early.uploader],
+        );
+  await Promise.all([staged, running]);
+}
+
+/** Keeps what is staged for so long from now on. */
+export async function keepStaged(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): Promise<void> {
+  await Promise.all(stagedKeys(keys, id).map((key) => redis.pexpire(key, keepMs)));
+}
+
+/** Drops what was staged for an upload that broke off. */
+export async function dropStaged(redis: RedisClient, keys: ModelKeys, id: string): Promise<void> {
+  await redis.unlink(...stagedKeys(keys, id));
+}
+
+/** KEYS: failed lines of the batch before, chunks, lines. ARGV: time to keep them (ms), then chunk numbers there. */
+const stageFailedScript: Script = {
+  name: "millraceStageFailed",
+  lua: `
+local total = 0
+local n = redis.call('HLEN', KEYS[2])
+for i = 2, #ARGV do
+  local chunk = redis.call('HGET', KEYS[1], ARGV[i])
+  if chunk then
+    local lines = struct.unpack('<I4', chunk, 5)
+    redis.call('HSET', KEYS[2], n, chunk)
+    redis.call('SETRANGE', KEYS[3], 4 * n, struct.pack('<I4', lines))
+    n = n + 1
+    total = total + lines
+  end
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[3], ARGV[1])
+return total`,
+};
+
+/** Stages chunks of another batch's failed lines; resolves to how many lines that are. */
+export async function stageFailed(
+  redis: RedisClient,
+  keys: ModelKeys,
+  from: string,
+  to: string,
+  numbers: readonly string[],
+  keepMs: number,
+): Promise<number> {
+  const scriptKeys = [keys.batchFailed(from), keys.batchChunks(to), keys.batchLines(to)];
+  return (await runScript(redis, stageFailedScript, scriptKeys, [keepMs, ...numbers])) as number;
+}
