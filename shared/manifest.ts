@@ -26,8 +26,8 @@ const common = {
         .int()
         .min(1)
         .max(65_536)
-        .default(1024)
-        .describe("Rows of a batch that run as one tensor, tabular models"),
+        .default(2048)
+        .describe("Rows of a batch that are handed to a worker as one, tabular models"),
     })
     .prefault({}),
   timeout_ms: z.int().min(1).max(3_600_000).default(30_000).describe("One run may take this long"),

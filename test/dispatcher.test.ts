@@ -4,6 +4,8 @@ import { describe, expect, test } from "vitest";
 import { HandRunner, itemOf } from "./support/hand-runner.js";
 
 const done = (id: string): Outcome => ({ kind: "done", item: itemOf(id) });
+/** A table whose two parts are that text. */
+const tableOf = (text: string) => [Buffer.from(text), Buffer.alloc(0)] as const;
 /** Lets everything that is ready happen. */
 const settle = () => delay(5);
 /** Ends the turn of the event loop in which something was submitted, and no more. */
@@ -260,8 +262,8 @@ describe("the dispatcher", () => {
 
   test("lets part of a batch yield to whatever came later, but not for ever, and joins it with nothing", async () => {
     const { runner, submit } = setUp();
-    const bulk = { packs: [Buffer.from("b1"), Buffer.from("b2")], table: false };
-    const table = { packs: [Buffer.from("t")], table: true };
+    const bulk = { packs: [Buffer.from("b1"), Buffer.from("b2")] };
+    const table = { table: tableOf("t") };
     submit("a");
     await turn();
     const parts = [submit("bulk", { bulk, alone: true, rows: 2 }), submit("table", { bulk: table, alone: true })];
@@ -294,7 +296,7 @@ describe("the dispatcher", () => {
 
   test("a part of a batch is blamed alone where its slot dies, and given back where the worker ends", async () => {
     const { dispatcher, runner, submit } = setUp();
-    const bulk = { packs: [Buffer.from("b")], table: true };
+    const bulk = { table: tableOf("b") };
     const late = submit("late", { bulk, alone: true });
     await turn();
     runner.runs[0]?.die("timeout");

@@ -84,6 +84,7 @@ interface Behaviour {
   late?: boolean;
   deaths?: number;
   attemptsStarted?: number;
+  slots?: number;
   version?: string;
   finish?: string;
   breaker?: JobBreaker;
@@ -95,10 +96,11 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
   const said: string[] = [];
   let finish: ChunkFinish | undefined;
   const submit = async (work: Work): Promise<Outcome> => {
-    const { packs, table } = work.bulk as NonNullable<Work["bulk"]>;
+    const bulk = work.bulk as NonNullable<Work["bulk"]>;
+    const table = "table" in bulk;
     expect(table).toBe(form === "table");
     work.onBegin(Date.now(), true);
-    const values = packs.flatMap(numbersIn);
+    const values = table ? numbersIn(Buffer.concat(bulk.table)) : bulk.packs.flatMap(numbersIn);
     expect(work.rows).toBe(values.length);
     const number = runs.push(values) - 1;
     if (behaviour.released) return { kind: "released" };
@@ -134,6 +136,7 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
   const process = processChunk({
     model: "m",
     workerId: "w",
+    slots: behaviour.slots ?? 1,
     version: (name) =>
       name === "1"
         ? { model: "m", version: "1", digest: "d", uniform: true, attempts: 1, cacheTtlSeconds: 0, lane }
@@ -309,5 +312,35 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     for (const finish of ["lost", "done", "ended"]) {
       expect((await run(form, chunkOf(form, eight), { finish })).answer).toBe(finish);
     }
+  });
+});
+
+describe("a table for several slots", () => {
+  const rows = (count: number) => Array.from({ length: count }, (_, i) => i);
+  const sizes = (runs: readonly number[][]) => runs.map(({ length }) => length);
+
+  test("runs in parts that keep every slot busy, are no longer than singles may wait for, and come back in order", async () => {
+    for (const [count, slots, parts] of [
+      [255, 2, [255]],
+      [256, 2, [128, 128]],
+      [1001, 2, [500, 501]],
+      [2048, 2, [1024, 1024]],
+      [2050, 2, [683, 683, 684]],
+      [300, 4, [150, 150]],
+    ] as const) {
+      const { finish, runs } = await run("table", chunkOf("table", rows(count)), { slots });
+      expect(sizes(runs)).toEqual(parts);
+      expect(outputsOf(finish)).toEqual(rows(count));
+    }
+  });
+
+  test("is blamed part by part, down to the row, and goes back only when no part runs any more", async () => {
+    const killer = await run("table", chunkOf("table", rows(400)), { slots: 2, kills: (value) => value === 321 });
+    expect(outputsOf(killer.finish)).toEqual(rows(400).map((value) => (value === 321 ? "poisoned" : value)));
+    expect(sizes(killer.runs).filter((length) => length === 200)).toHaveLength(3);
+    const released = await run("table", chunkOf("table", rows(400)), { slots: 2, released: true });
+    expect(released.answer).toBeInstanceOf(WaitingError);
+    expect([sizes(released.runs), released.finish]).toEqual([[200, 200], undefined]);
+    expect(released.said.slice(-3)).toEqual(["ended", "forget", "wait"]);
   });
 });

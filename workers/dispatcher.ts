@@ -11,6 +11,9 @@ export interface Lane {
   timeoutMs: number;
 }
 
+/** Many packs, or one with many rows, in the parts that `packParts` makes. */
+export type BulkWork = { packs: readonly Buffer[] } | { table: readonly [Buffer, Uint8Array] };
+
 /** One job that waits for a slot. */
 export interface Work {
   id: string;
@@ -23,8 +26,8 @@ export interface Work {
   priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
-  /** Part of a batch, which runs as it is, when nothing else wants the slot: many packs, or one with many rows. */
-  bulk?: { packs: readonly Buffer[]; table: boolean };
+  /** Part of a batch, which runs as it is, when nothing else wants the slot. */
+  bulk?: BulkWork;
   /** Not to be begun after this (ms since the epoch). */
   expiresAt?: number | undefined;
   /** Has been in a run that died, so it must not take others along again. */
@@ -50,7 +53,12 @@ export type Outcome =
 export interface Runner {
   hasIdle(modelKey: number): boolean;
   run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply>;
-  runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply>;
+  runTable(
+    modelKey: number,
+    pack: readonly [Buffer, Uint8Array],
+    timeoutMs: number,
+    stop?: AbortSignal,
+  ): Promise<TableReply>;
 }
 
 interface Waiting extends Work {
@@ -263,13 +271,13 @@ export class Dispatcher {
     this.pump();
   }
 
-  async #runBulk(lane: Lane, { packs, table }: NonNullable<Work["bulk"]>, stop?: AbortSignal): Promise<Outcome> {
+  async #runBulk(lane: Lane, bulk: BulkWork, stop?: AbortSignal): Promise<Outcome> {
     const { modelKey, timeoutMs } = lane;
-    if (table) {
-      const reply = await this.#runner.runTable(modelKey, packs[0] as Buffer, timeoutMs, stop);
+    if ("table" in bulk) {
+      const reply = await this.#runner.runTable(modelKey, bulk.table, timeoutMs, stop);
       return { kind: "done in bulk", items: [], table: reply.table };
     }
-    const { items } = await this.#runner.run(modelKey, packs, timeoutMs, stop);
+    const { items } = await this.#runner.run(modelKey, bulk.packs, timeoutMs, stop);
     return { kind: "done in bulk", items, table: null };
   }
 

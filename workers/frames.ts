@@ -4,7 +4,16 @@ import type { Readable } from "node:stream";
  * What a worker and its slots say to each other over a pipe: frames of length (u32, of all that follows), kind (u8)
  * and body, little-endian. Tensors travel as the bytes they are.
  */
-export const frameKinds = { load: 1, unload: 2, run: 3, runTable: 5, loaded: 11, done: 12, doneTable: 15 } as const;
+export const frameKinds = {
+  load: 1,
+  unload: 2,
+  run: 3,
+  runTable: 5,
+  runTableLaid: 6,
+  loaded: 11,
+  done: 12,
+  doneTable: 15,
+} as const;
 
 export interface Frame {
   kind: number;
@@ -84,6 +93,22 @@ export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number =
   if (begun < at) parts.push(bytes.subarray(begun, at));
   return parts;
 }
+
+/** A run of a table that was laid down beside the pipe (see `table-passage.ts`): run id, model key, its length, length of its head (u32 each). */
+export function encodeLaidRun(run: { runId: number; modelKey: number; length: number; headLength: number }): Buffer {
+  const body = Buffer.alloc(16);
+  body.writeUInt32LE(run.runId, 0);
+  body.writeUInt32LE(run.modelKey, 4);
+  body.writeUInt32LE(run.length, 8);
+  body.writeUInt32LE(run.headLength, 12);
+  return encodeFrame(frameKinds.runTableLaid, body);
+}
+
+export const decodeLaidRun = (body: Buffer) => ({
+  modelKey: body.readUInt32LE(4),
+  length: body.readUInt32LE(8),
+  headLength: body.readUInt32LE(12),
+});
 
 export function decodeRun(body: Buffer): RunRequest {
   const packs: Buffer[] = [];

@@ -13,11 +13,11 @@ import { expectLargeBuffers } from "@millrace/shared/large-buffers.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { ChunkFinish } from "@millrace/shared/scripts/batches.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
-import { type PackedTensor, packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { type PackedTensor, packParts, packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { z } from "zod";
 import type { JobBreaker } from "./breaker.js";
-import type { Dispatcher, Outcome } from "./dispatcher.js";
+import type { BulkWork, Dispatcher, Outcome } from "./dispatcher.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { deathsToBlame, otherVersionDelayMs, type ServedVersion } from "./process-prediction.js";
 import type { RunNotebook } from "./run-notebook.js";
@@ -34,6 +34,8 @@ export interface ChunkJob {
 export interface ProcessChunkOptions {
   model: string;
   workerId: string;
+  /** Runs that this worker has at a time. */
+  slots: number;
   version(name: string): ServedVersion | undefined;
   /** Whether a version that is not here may be on another worker, or come back. */
   isKnown(version: string): Promise<boolean>;
@@ -53,8 +55,9 @@ const chunkJobSchema = z.object({ v: z.literal(1), b: z.string(), n: z.int().min
 /** The lines of a chunk that can be run: all of it, or a part of it after its whole killed a slot. */
 interface Rows {
   count: number;
-  /** The packs of lines [from, to), as a slot is given them. */
-  packs(from: number, to: number): readonly Buffer[];
+  /** Lines [from, to), as a slot is given them. */
+  between(from: number, to: number): BulkWork;
+  /** Whether they can be run in parts at will. */
   table: boolean;
 }
 
@@ -112,7 +115,7 @@ export function processChunk(options: ProcessChunkOptions) {
         id: jobId,
         lane: served.lane,
         pack: Buffer.alloc(0),
-        bulk: { packs: rows.packs(from, to), table: rows.table },
+        bulk: rows.between(from, to),
         rows: to - from,
         owner: "",
         priority: 0,
@@ -136,7 +139,7 @@ export function processChunk(options: ProcessChunkOptions) {
       part =
         deaths >= deathsToBlame
           ? allFailed(rows.count, "poisoned", "whatever ran this part of the batch died, each time it was tried")
-          : await runRows(submit, 0, rows.count, true);
+          : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots));
     } catch (fault) {
       if (!(fault instanceof ReleasedError)) throw fault;
       notebook.ended(jobId);
@@ -177,6 +180,17 @@ export function processChunk(options: ProcessChunkOptions) {
     return outcome;
   }
 
+  /** Runs the rows between bounds side by side; throws a ReleasedError, when no part runs any more, where one is to be given back. */
+  async function runAll(
+    submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
+    bounds: readonly number[],
+  ): Promise<Part> {
+    const runs = bounds.slice(1).map((to, i) => runRows(submit, bounds[i] as number, to, true));
+    const parts = await Promise.allSettled(runs);
+    for (const part of parts) if (part.status === "rejected") throw part.reason;
+    return (await Promise.all(runs)).reduce(joinTwo);
+  }
+
   /** Runs rows [from, to); throws a ReleasedError when they are to be given back. */
   async function runRows(
     submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
@@ -205,20 +219,30 @@ function rowsOf({ body, faults, form, lines }: BulkChunk): Rows {
   const count = lines - faults.length;
   if (form === "packs") {
     const packs = splitParts(body);
-    return { count, packs: (from, to) => packs.slice(from, to), table: false };
+    return { count, between: (from, to) => ({ packs: packs.slice(from, to) }), table: false };
   }
-  if (count === 0) return { count, packs: () => [], table: true };
-  const whole = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-  const packs = (from: number, to: number) => [
-    from === 0 && to === count ? whole : packTensors([rowsBetween(whole, from, to)]),
+  if (count === 0) return { count, between: () => ({ packs: [] }), table: true };
+  const [{ bytes, dtype, name, shape }] = unpackTensors(Buffer.from(body.buffer, body.byteOffset, body.byteLength)) as [
+    PackedTensor,
   ];
-  return { count, packs, table: true };
+  const stride = bytes.length / count;
+  const between = (from: number, to: number) => {
+    const part = bytes.subarray(from * stride, to * stride);
+    return { table: packParts({ name, dtype, shape: [to - from, ...shape.slice(1)], bytes: part }) };
+  };
+  return { count, between, table: true };
 }
 
-function rowsBetween(pack: Buffer, from: number, to: number): PackedTensor {
-  const [{ bytes, dtype, name, shape }] = unpackTensors(pack) as [PackedTensor];
-  const stride = bytes.length / (shape[0] as number);
-  return { name, dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.subarray(from * stride, to * stride) };
+/** Rows of one run at the most, so that whoever waits for the slot waits no longer than that takes; and at the least. */
+const mostRunRows = 1024;
+const leastRunRows = 128;
+
+/** Where the runs of a chunk begin, and its end: as many as keep every slot busy, unless they would be tiny. */
+function boundsOf({ count, table }: Rows, slots: number): number[] {
+  const runs = table
+    ? Math.max(Math.ceil(count / mostRunRows), Math.min(slots, Math.floor(count / leastRunRows)), 1)
+    : 1;
+  return Array.from({ length: runs + 1 }, (_, i) => Math.floor((i * count) / runs));
 }
 
 const allFailed = (count: number, code: string, detail: string): Part => ({

@@ -220,6 +220,7 @@ function serveBatches(
     process: processChunk({
       model,
       workerId,
+      slots: config.slots,
       version: (name) => versions.get(name),
       isKnown: (version) => isVersionKnown(redis, keys, version),
       breaker: breakers.of,

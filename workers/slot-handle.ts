@@ -1,8 +1,18 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { decodeDone, encodeJsonFrame, encodeRun, type Frame, frameKinds, type RunItem, readFrames } from "./frames.js";
+import {
+  decodeDone,
+  encodeJsonFrame,
+  encodeLaidRun,
+  encodeRun,
+  type Frame,
+  frameKinds,
+  type RunItem,
+  readFrames,
+} from "./frames.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
+import { closePassage, layDown, openPassage } from "./table-passage.js";
 
 /** A slot ended while it had something to do: `timeout` where this side killed it for being late, else `crash`. */
 export class SlotDiedError extends Error {
@@ -41,15 +51,17 @@ const mercyMs = 100;
 export class SlotHandle {
   readonly #child: ChildProcess;
   readonly #pipe: Duplex;
+  #passage: number | null;
   #errand: Errand<Reply> | null = null;
   #lastRunId = 0;
   #killedFor: SlotDiedError["reason"] | null = null;
   readonly exited: Promise<string>;
 
   constructor(environment: Record<string, string | undefined>, program: string = slotProgram) {
+    this.#passage = openPassage();
     this.#child = spawn(process.execPath, ["--max-semi-space-size=4", program], {
       env: environment,
-      stdio: ["pipe", "ignore", "inherit", "pipe"],
+      stdio: ["pipe", "ignore", "inherit", "pipe", this.#passage ?? "ignore"],
     });
     this.#pipe = this.#child.stdio[3] as Duplex;
     // The slot's end closes when it dies; what that means is told by its exit.
@@ -59,6 +71,8 @@ export class SlotHandle {
     this.exited = new Promise((resolve) => {
       const end = (how: string) => {
         this.#fail(how);
+        if (this.#passage !== null) closePassage(this.#passage);
+        this.#passage = null;
         resolve(how);
       };
       this.#child.once("error", (fault) => end(`could not be started: ${fault.message}`));
@@ -81,22 +95,31 @@ export class SlotHandle {
 
   /** Runs packs of one loaded version; `stop` ends the process with the run. Rejects with a SlotDiedError when the run kills the process or takes too long. */
   run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
-    return this.#run<RunReply>(frameKinds.run, modelKey, packs, timeoutMs, stop);
+    return this.#run<RunReply>(encodeRun({ runId: ++this.#lastRunId, modelKey, packs }), timeoutMs, stop);
   }
 
-  /** The same for one pack with many rows of a tabular model. */
-  runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply> {
-    return this.#run<TableReply>(frameKinds.runTable, modelKey, [pack], timeoutMs, stop);
+  /** The same for one pack with many rows of a tabular model, in two parts as `packParts` makes them. */
+  runTable(
+    modelKey: number,
+    pack: readonly [Buffer, Uint8Array],
+    timeoutMs: number,
+    stop?: AbortSignal,
+  ): Promise<TableReply> {
+    const runId = ++this.#lastRunId;
+    const [{ length: headLength }, { length }] = pack;
+    if (this.#passage !== null && this.#errand === null && layDown(this.#passage, pack)) {
+      const laid = encodeLaidRun({ runId, modelKey, length: headLength + length, headLength });
+      return this.#run<TableReply>([laid], timeoutMs, stop);
+    }
+    const whole = Buffer.concat(pack);
+    return this.#run<TableReply>(encodeRun({ runId, modelKey, packs: [whole] }, frameKinds.runTable), timeoutMs, stop);
   }
 
   async #run<T extends RunReply | TableReply>(
-    kind: number,
-    modelKey: number,
-    packs: readonly Buffer[],
+    parts: readonly Buffer[],
     timeoutMs: number,
     stop?: AbortSignal,
   ): Promise<T> {
-    this.#lastRunId += 1;
     // A run is over in a moment more often than not; only one that is not is worth a process.
     let mercy: NodeJS.Timeout | undefined;
     const end = () => {
@@ -104,7 +127,7 @@ export class SlotHandle {
     };
     stop?.addEventListener("abort", end, { once: true });
     try {
-      return await this.#send<T>(encodeRun({ runId: this.#lastRunId, modelKey, packs }, kind), timeoutMs);
+      return await this.#send<T>(parts, timeoutMs);
     } finally {
       stop?.removeEventListener("abort", end);
       clearTimeout(mercy);

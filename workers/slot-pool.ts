@@ -143,7 +143,12 @@ export class SlotPool {
   }
 
   /** The same for one pack with many rows of a tabular model. */
-  runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply> {
+  runTable(
+    modelKey: number,
+    pack: readonly [Buffer, Uint8Array],
+    timeoutMs: number,
+    stop?: AbortSignal,
+  ): Promise<TableReply> {
     return this.#on(modelKey, (handle) => handle.runTable(modelKey, pack, timeoutMs, stop));
   }
 

@@ -25,7 +25,7 @@ export interface TableReader extends RowReader {
 
 /** As many as a tabular model may have features. */
 const mostRowKeys = 100_000;
-const tableChunkBytes = 384 * 1024;
+const tableChunkBytes = 640 * 1024;
 const packsChunkBytes = 1024 * 1024;
 
 /** The reader of a model version's inputs. `onMalformed` is called for what is not JSON, with the builder to tell. */

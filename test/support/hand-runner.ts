@@ -32,9 +32,15 @@ export class HandRunner implements Runner {
     });
   }
 
-  async runTable(modelKey: number, pack: Buffer, timeoutMs: number, stop?: AbortSignal): Promise<TableReply> {
-    await this.run(modelKey, [pack], timeoutMs, stop);
-    return { table: pack };
+  async runTable(
+    modelKey: number,
+    pack: readonly [Buffer, Uint8Array],
+    timeoutMs: number,
+    stop?: AbortSignal,
+  ): Promise<TableReply> {
+    const table = Buffer.concat(pack);
+    await this.run(modelKey, [table], timeoutMs, stop);
+    return { table };
   }
 
   get ids(): string[][] {

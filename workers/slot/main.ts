@@ -1,7 +1,17 @@
 import { Socket } from "node:net";
 import { Worker } from "node:worker_threads";
-import { decodeRun, encodeDone, encodeFrame, encodeJsonFrame, type Frame, frameKinds, readFrames } from "../frames.js";
+import {
+  decodeLaidRun,
+  decodeRun,
+  encodeDone,
+  encodeFrame,
+  encodeJsonFrame,
+  type Frame,
+  frameKinds,
+  readFrames,
+} from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
+import { takeUp } from "../table-passage.js";
 import { LoadedModel } from "./loaded-model.js";
 
 /**
@@ -9,6 +19,7 @@ import { LoadedModel } from "./loaded-model.js";
  * kills it costs its worker one slot. It ends with its worker, even from within a run that never returns.
  */
 const pipe = new Socket({ fd: 3, readable: true, writable: true });
+const passage = 4;
 const models = new Map<number, LoadedModel>();
 let turn: Promise<void> = Promise.resolve();
 
@@ -17,20 +28,30 @@ new Worker(new URL("./watchdog.js", import.meta.url), {
   resourceLimits: { maxOldGenerationSizeMb: 8, maxYoungGenerationSizeMb: 1 },
 });
 
+function loaded(modelKey: number): LoadedModel {
+  const model = models.get(modelKey);
+  if (model === undefined) throw new Error(`run of a model that is not loaded: ${modelKey}`);
+  return model;
+}
+
 async function handle(frame: Frame): Promise<void> {
   if (frame.kind === frameKinds.run) {
     const { runId, modelKey, packs } = decodeRun(frame.body);
-    const model = models.get(modelKey);
-    if (model === undefined) throw new Error(`run of a model that is not loaded: ${modelKey}`);
+    const model = loaded(modelKey);
     const items = await model.run(packs);
     pipe.write(encodeDone(runId, model.joinable, items));
     return;
   }
   if (frame.kind === frameKinds.runTable) {
     const { modelKey, packs } = decodeRun(frame.body);
-    const model = models.get(modelKey);
-    if (model === undefined) throw new Error(`run of a model that is not loaded: ${modelKey}`);
-    pipe.write(encodeFrame(frameKinds.doneTable, await model.runTable(packs[0] as Buffer)));
+    pipe.write(encodeFrame(frameKinds.doneTable, await loaded(modelKey).runTable(packs[0] as Buffer)));
+    return;
+  }
+  if (frame.kind === frameKinds.runTableLaid) {
+    const { headLength, length, modelKey } = decodeLaidRun(frame.body);
+    // So that the numbers behind the head lie where a typed array can have them.
+    const pack = takeUp(passage, length, 8 - (headLength % 8));
+    pipe.write(encodeFrame(frameKinds.doneTable, await loaded(modelKey).runTable(pack)));
     return;
   }
   const request = JSON.parse(frame.body.toString()) as LoadRequest;

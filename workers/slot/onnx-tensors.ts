@@ -17,14 +17,21 @@ export function toOnnxTensors(inputs: readonly PackedTensor[][]): Record<string,
       );
       return;
     }
-    // Always copied: typed arrays need alignment, which bytes in a frame do not have.
+    const size = elementBytes[first.dtype];
+    const { buffer, byteOffset, length } = first.bytes;
+    // Typed arrays need alignment, which bytes in a frame mostly do not have.
+    if (parts.length === 1 && byteOffset % size === 0) {
+      const elements = new arrayOf[first.dtype](buffer as ArrayBuffer, byteOffset, length / size);
+      feeds[first.name] = new Tensor(first.dtype, elements as never, shape);
+      return;
+    }
     const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.bytes.length, 0));
     let at = 0;
     for (const part of parts) {
       bytes.set(part.bytes, at);
       at += part.bytes.length;
     }
-    const elements = new arrayOf[first.dtype](bytes.buffer, 0, bytes.length / elementBytes[first.dtype]);
+    const elements = new arrayOf[first.dtype](bytes.buffer, 0, bytes.length / size);
     feeds[first.name] = new Tensor(first.dtype, elements as never, shape);
   });
   return feeds;
