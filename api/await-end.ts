@@ -24,7 +24,7 @@ export async function awaitEnd<T extends { ended: boolean }>(
       now = await read();
       if (now.ended) {
         // The step that ended it took the notes away; one that came after it would stay for a day.
-        await redis.unlink(keys.interest(id)).catch(() => undefined);
+        redis.unlink(keys.interest(id)).catch(() => undefined);
         return now;
       }
       waiting = (await waiter.next()) !== null;

@@ -211,6 +211,36 @@ describe("rows of JSON", () => {
     expect(valid / lines.length).toBeLessThan(0.95);
   });
 
+  test("come out the same within an envelope, however it is cut, 4,000 at random", () => {
+    const r = random(21);
+    const pack = tabularPacker(manifestFor(features));
+    const isJson = (text: string) => expected(text, pack) !== "malformed_json";
+    let onTheWay = 0;
+    for (let round = 0; round < 40; round++) {
+      const lines = Array.from({ length: 100 }, () => line(r)).filter(isJson);
+      const table = tableOf(features);
+      const splitter = new EnvelopeSplitter({
+        ...{ longestElementBytes: 1e6, longestOptionsBytes: 100, onInputs() {}, onTooLong() {} },
+        readElement(bytes, from, to) {
+          const end = table.reader.readOnTheWay?.(bytes, from, to) ?? -1;
+          if (end >= 0) onTheWay += 1;
+          return end;
+        },
+        onElement: table.reader.readJson,
+      });
+      const text = `{"inputs":[${lines.map((element) => `${spaces(r)}${element}${spaces(r)}`).join(",")}]}`;
+      const bytes = Buffer.from(text);
+      for (let at = 0; at < bytes.length; ) {
+        const end = at + 1 + r.below(r.pick([20, 300, 5000]));
+        splitter.push(Buffer.from(bytes.subarray(at, end)));
+        at = end;
+      }
+      splitter.end();
+      expect(table.lines()).toEqual(lines.map((element) => expected(element, pack)));
+    }
+    expect(onTheWay).toBeGreaterThan(200);
+  });
+
   test.each([
     ["1e39 is beyond a 32-bit float", "[1e39,1,1,1]", "invalid_input"],
     ["a bound is held to the number as it was sent", "[1,-1000.0000001,1,1]", "invalid_input"],

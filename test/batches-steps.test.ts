@@ -3,6 +3,7 @@ import { modelKeys, newId } from "@millrace/shared/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
 import {
   type BatchCommit,
+  beginBatch,
   cancelBatch,
   commitBatch,
   finishChunk,
@@ -45,7 +46,7 @@ describe("the steps of a batch in Redis", () => {
   async function committed(lines: readonly number[], rest: Partial<BatchCommit> = {}): Promise<string> {
     const id = await staged(lines);
     const outcome = await commitBatch(redis, keys, { ...commitOf(id, lines), ...rest });
-    expect(outcome).toEqual({ kind: "accepted", id, ended: false });
+    expect(outcome).toEqual({ kind: "accepted", id, batch: await readBatch(redis, keys, id) });
     return id;
   }
 
@@ -151,7 +152,8 @@ describe("the steps of a batch in Redis", () => {
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
     for (const key of allOf(id).slice(0, 4)) expect(await redis.pttl(key), key).toBeGreaterThan(0);
 
-    expect(await commitBatch(redis, keys, commitOf(id, [3, 2, 1]))).toEqual({ kind: "accepted", id, ended: false });
+    const { batch } = await commitBatch(redis, keys, commitOf(id, [3, 2, 1]));
+    expect(batch).toMatchObject({ succeeded: 1, failed: 1, total: 6, json: null });
     for (const key of allOf(id).slice(0, 4)) expect(await redis.pttl(key), key).toBe(-1);
     expect(await redis.lrange(`${keys.batchQueue}wait`, 0, -1)).toEqual([`${id}-2`, `${id}-1`, `${id}-0`]);
     expect(await countsOf(id)).toEqual([1, 1, 0]);
@@ -167,13 +169,17 @@ describe("the steps of a batch in Redis", () => {
   test("a batch that is done by the time that it is accepted ends there, and starts no sooner than it is there", async () => {
     const id = await staged([3, 2], early);
     for (const number of [1, 0]) {
-      await takeChunk(redis, keys, id, number);
+      expect((await takeChunk(redis, keys, id, number))?.begun).toBe(number === 0);
+      await beginBatch(redis, keys, id);
       await lock(id, number, "mine");
       expect(await finish(id, number, "mine", 3 - number)).toBe("written");
     }
     const commit = { ...commitOf(id, [3, 2]), nowMs: Date.now() + 1000 };
-    expect(await commitBatch(redis, keys, commit)).toEqual({ kind: "accepted", id, ended: true });
-    const { json } = (await readBatch(redis, keys, id)) as { json: string };
+    const { batch } = await commitBatch(redis, keys, commit);
+    expect(batch).toEqual(await readBatch(redis, keys, id));
+    const { json } = batch as { json: string };
+    await beginBatch(redis, keys, id);
+    expect(await readBatch(redis, keys, id)).toEqual(batch);
     const at = new Date(commit.nowMs).toISOString();
     expect(JSON.parse(json)).toMatchObject({
       ...{ status: "succeeded", counts: { total: 5, succeeded: 5, pending: 0 }, progress: 1 },
@@ -203,6 +209,7 @@ describe("the steps of a batch in Redis", () => {
     for (const id of [dropped, other]) {
       expect(await takeChunk(redis, keys, id, 1)).toBeNull();
       expect(await finish(id, 1, "mine", 2)).toBe("ended");
+      await beginBatch(redis, keys, id);
       expect(await redis.exists(...allOf(id))).toBe(0);
     }
   });

@@ -146,7 +146,10 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
     dispatcher: { submit },
     take: async (batch, number) => {
       expect([batch, number]).toEqual(["b", 7]);
-      return chunk === null ? null : { version: behaviour.version ?? "1", owner: "alice", bytes: chunk };
+      return chunk === null ? null : { version: behaviour.version ?? "1", owner: "alice", begun: false, bytes: chunk };
+    },
+    begin: async (batch) => {
+      expect(batch).toBe("b");
     },
     finish: async (written) => {
       finish = written;

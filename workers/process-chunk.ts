@@ -11,7 +11,7 @@ import {
 } from "@millrace/shared/bulk-chunk.js";
 import { expectLargeBuffers } from "@millrace/shared/large-buffers.js";
 import type { Logger } from "@millrace/shared/log.js";
-import type { ChunkFinish } from "@millrace/shared/scripts/batches.js";
+import type { ChunkFinish, TakenChunk } from "@millrace/shared/scripts/batches.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { type PackedTensor, packParts, packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, WaitingError } from "bullmq";
@@ -41,8 +41,10 @@ export interface ProcessChunkOptions {
   isKnown(version: string): Promise<boolean>;
   breaker(served: ServedVersion): JobBreaker;
   dispatcher: Pick<Dispatcher, "submit">;
-  /** The chunk's version, owner and inputs; null where its outputs are not wanted any more. */
-  take(batch: string, number: number): Promise<{ version: string; owner: string; bytes: Buffer } | null>;
+  /** The chunk's version and inputs; null where its outputs are not wanted any more. */
+  take(batch: string, number: number): Promise<TakenChunk | null>;
+  /** The batch counts as started from now on. */
+  begin(batch: string): Promise<void>;
   finish(finish: ChunkFinish): Promise<string>;
   notebook: Pick<RunNotebook, "note" | "noteLater" | "ended" | "forget">;
   history(id: string): Promise<JobHistory>;
@@ -100,6 +102,8 @@ export function processChunk(options: ProcessChunkOptions) {
     expectLargeBuffers();
     const inputs = decodeChunk(taken.bytes);
     const rows = rowsOf(inputs);
+    // Beside the run; what is not told now, another chunk's taker tells, or nobody needs to hear of it any more.
+    if (!taken.begun) options.begin(batch).catch((error) => options.log.debug("a start was not told", { error }));
     if (served === undefined) {
       const gone = allFailed(rows.count, "version_gone", "the version was taken away before this was run");
       return finish(batch, number, version, lock(), inputs, gone);

@@ -4,7 +4,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { type ModelKeys, modelKeys, noticeChannel } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { beat, endBeat, isVersionKnown } from "@millrace/shared/scripts/announce.js";
-import { finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
+import { beginBatch, finishChunk, takeChunk } from "@millrace/shared/scripts/batches.js";
 import { readHistory } from "@millrace/shared/scripts/run-notes.js";
 import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
@@ -226,6 +226,7 @@ function serveBatches(
       breaker: breakers.of,
       dispatcher,
       take: (batch, number) => takeChunk(redis, keys, batch, number),
+      begin: (batch) => beginBatch(redis, keys, batch),
       finish: (finish) => finishChunk(redis, keys, finish, settings),
       notebook: createRunNotebook(redis, { ...keys, queue: keys.batchQueue }, keyPrefix, log),
       history: (id) => readHistory(redis, keys, id),

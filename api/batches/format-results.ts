@@ -5,8 +5,8 @@ export interface ResultFormat {
   contentType: string;
   /** What stands before the first line. */
   header: string;
-  /** The text of lines [from, lines) of a chunk whose first line has the index `start`. */
-  chunk(chunk: BulkChunk, start: number, from: number): string[];
+  /** The texts of lines [from, lines) of a chunk whose first line has the index `start`, some at a time. */
+  chunk(chunk: BulkChunk, start: number, from: number): Iterable<string[]>;
   /** The text of a line that was never run. */
   canceled(index: number): string;
 }
@@ -78,8 +78,11 @@ interface LineParts {
   line(offset: number, rest: string): string;
 }
 
-function format(chunk: BulkChunk, from: number, parts: LineParts): string[] {
-  const lines: string[] = [];
+/** As many as a client that does not read may keep waiting as text; more are made when it has taken them. */
+export const linesAtOnce = 512;
+
+function* format(chunk: BulkChunk, from: number, parts: LineParts): Generator<string[]> {
+  let lines: string[] = [];
   const { faults, form, width } = chunk;
   const body = Buffer.from(chunk.body.buffer, chunk.body.byteOffset, chunk.body.byteLength);
   const texts = form === "json" ? splitParts(body) : null;
@@ -98,9 +101,12 @@ function format(chunk: BulkChunk, from: number, parts: LineParts): string[] {
       }
       row += 1;
     }
-    if (rest !== null) lines.push(parts.line(offset, rest));
+    if (rest === null) continue;
+    if (lines.push(parts.line(offset, rest)) < linesAtOnce) continue;
+    yield lines;
+    lines = [];
   }
-  return lines;
+  if (lines.length > 0) yield lines;
 }
 
 /** Formats each different record once, unless nearly all of them differ. */

@@ -3,13 +3,13 @@ import { decodeChunk } from "@millrace/shared/bulk-chunk.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
-import type { ResultFormat } from "./format-results.js";
+import { linesAtOnce, type ResultFormat } from "./format-results.js";
 
 /** Chunks that are read ahead of whoever takes the text. */
-const readAhead = 2;
+const readAhead = 1;
 
 /**
- * The results of a batch from line `from` on, as texts of one chunk each, in input order: of a final batch all of them, of
+ * The results of a batch from line `from` on, as texts of some lines each, in input order: of a final batch all of them, of
  * a running one those that are done without a gap. Never holds more than a few chunks. Throws `batch_not_found` where
  * results expire while they are read.
  */
@@ -21,6 +21,14 @@ export async function* resultTexts(
   format: ResultFormat,
   from: number,
 ): AsyncGenerator<string[]> {
+  const read = (number: number) => {
+    const bytes = redis.hgetBuffer(keys.batchResults(id), String(number));
+    // It is awaited in its turn; until then a failure must not count as unhandled.
+    bytes.catch(() => undefined);
+    return bytes;
+  };
+  // From the beginning on, as most read, the first chunk is known without the counts.
+  const first = from === 0 && batch.chunks > 0 ? read(0) : null;
   const counts = await redis.getBuffer(keys.batchLines(id));
   if (counts === null) throw expired();
   let number = 0;
@@ -30,23 +38,22 @@ export async function* resultTexts(
     number += 1;
   }
   let canceled = 0;
-  const reads: Promise<Buffer | null>[] = [];
-  let next = number;
+  const reads: Promise<Buffer | null>[] = first === null ? [] : [first];
+  let next = number + reads.length;
   for (; number < batch.chunks; number++) {
-    for (; next < batch.chunks && next <= number + readAhead; next++) {
-      const read = redis.hgetBuffer(keys.batchResults(id), String(next));
-      read.catch(() => undefined);
-      reads.push(read);
-    }
+    for (; next < batch.chunks && next <= number + readAhead; next++) reads.push(read(next));
     const bytes = await reads.shift();
     const lines = counts.readUInt32LE(4 * number);
     const skip = Math.max(0, from - start);
-    if (bytes != null) yield format.chunk(decodeChunk(bytes), start, skip);
+    if (bytes != null) yield* format.chunk(decodeChunk(bytes), start, skip);
     else if (batch.json === null) return;
     else {
       canceled += lines;
       if (canceled > batch.canceled) throw expired();
-      yield Array.from({ length: lines - skip }, (_, i) => format.canceled(start + skip + i));
+      for (let line = skip; line < lines; line += linesAtOnce) {
+        const count = Math.min(linesAtOnce, lines - line);
+        yield Array.from({ length: count }, (_, i) => format.canceled(start + line + i));
+      }
     }
     start += lines;
   }

@@ -12,6 +12,11 @@ export interface RowReader {
   readonly builder: ChunkBuilder;
   /** Reads the input that is JSON text in bytes [from, to). What is not valid becomes a fault of its line. */
   readJson(bytes: Buffer, from: number, to: number): void;
+  /**
+   * Reads the input that begins at `from` and ends before `to`, if it can without knowing where; returns its end, else
+   * -1, having read nothing. There must be 16 more bytes behind `to`.
+   */
+  readOnTheWay?(bytes: Buffer, from: number, to: number): number;
   /** Reads an input that is parsed already. */
   readValue(input: unknown): void;
 }
@@ -107,7 +112,14 @@ function tableReader(
         features.map(({ name }) => name),
       );
   };
-  return { builder, features, bounds, readValue, readJson };
+  const readOnTheWay = (bytes: Buffer, from: number, to: number): number => {
+    if (bytes[from] !== openArray) return -1;
+    let end = scanNumbers(bytes, from + 1, to, builder.row, builder.rowAt, width, bounds);
+    if (end >= 0) end = closes(bytes, end, to, closeArray);
+    if (end >= 0) builder.addRow();
+    return end;
+  };
+  return { builder, features, bounds, readValue, readJson, readOnTheWay };
 }
 
 const openArray = 0x5b;

@@ -8,12 +8,19 @@ export interface EnvelopeOptions {
   longestOptionsBytes: number;
   /** `inputs` begins; `before` is what stood before it. */
   onInputs(before: Record<string, unknown>): void;
+  /**
+   * Asked at an element's beginning: where it ends, if that is before `to` and it could be read on the way, which spares
+   * looking for its end first; else -1, and it comes to `onElement`. A few more bytes are there behind `to`.
+   */
+  readElement?(bytes: Buffer, from: number, to: number): number;
   /** An element of `inputs`, as bytes [from, to) of a buffer that is only good for the moment. */
   onElement(bytes: Buffer, from: number, to: number): void;
   onTooLong(): void;
 }
 
 const mostOptionKeys = 1000;
+/** More than the digits that a reader takes before it looks where it is. */
+const bytesBehind = 16;
 const quote = 0x22;
 const backslash = 0x5c;
 const comma = 0x2c;
@@ -145,10 +152,13 @@ export class EnvelopeSplitter {
         continue;
       }
       if (!this.#wantsElement) throw malformed();
-      this.#state = "element";
-      this.#depth = 0;
       this.#wantsElement = false;
       this.#anyElement = true;
+      const to = Math.min(bytes.length - bytesBehind, at + this.#options.longestElementBytes);
+      const end = at < to ? (this.#options.readElement?.(bytes, at, to) ?? -1) : -1;
+      if (end >= 0) return end;
+      this.#state = "element";
+      this.#depth = 0;
       return at;
     }
     return bytes.length;

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from "node:http";
-import { batchFrame } from "@millrace/shared/batch.js";
+import { type BatchRecord, batchFrame } from "@millrace/shared/batch.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
@@ -53,6 +53,8 @@ export interface BatchUpload {
 /** What an upload came to: a new batch, or the one that the same key and body made before. */
 export interface TakenBatch {
   id: string;
+  /** A new batch as it was when it was accepted. */
+  batch: BatchRecord | null;
   replayed: boolean;
 }
 
@@ -211,6 +213,7 @@ function readEnvelope(
       version = versionOf(model, before.version);
       reader = readerOf(version);
     },
+    readElement: (bytes, from, to) => reader.readOnTheWay?.(bytes, from, to) ?? -1,
     onElement: (bytes, from, to) => reader.readJson(bytes, from, to),
     onTooLong: () => tooLong(reader, longest),
   });
@@ -289,7 +292,7 @@ async function commit(
   }
   if (outcome.kind === "accepted") {
     deps.log.info("batch accepted", { request_id: requestId, model: model.name, batch_id: id, rows: lines });
-    if (outcome.ended) deps.log.info("batch finished", { batch_id: id, model: model.name, version });
+    if (outcome.batch?.json != null) deps.log.info("batch finished", { batch_id: id, model: model.name, version });
   }
-  return { id: outcome.id, replayed: outcome.kind === "replayed" };
+  return { id: outcome.id, batch: outcome.batch, replayed: outcome.kind === "replayed" };
 }

@@ -202,7 +202,10 @@ async function sendResults(deps: BatchDependencies, request: Request, response: 
   if (format.header !== "") response.write(format.header);
   for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
     if (gone.aborted) return;
-    if (!response.write(texts.join(""))) await once(response, "drain", { signal: gone }).catch(() => undefined);
+    // As bytes, because Node writes a text and what frames it as texts each.
+    if (!response.write(Buffer.from(texts.join("")))) {
+      await once(response, "drain", { signal: gone }).catch(() => undefined);
+    }
   }
   response.end();
 }

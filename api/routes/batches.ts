@@ -32,7 +32,7 @@ export function batchesRoutes(
           onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
           const model = await deps.directory.find(request.params.model as string);
           if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
-          const { id, replayed } = await takeBatch(deps, {
+          const { id, batch, replayed } = await takeBatch(deps, {
             request,
             model,
             owner,
@@ -43,10 +43,10 @@ export function batchesRoutes(
             mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
             takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
           });
-          const { batch } = await ownBatch(deps, owner, id);
+          const shown = batch ?? (await ownBatch(deps, owner, id)).batch;
           response.setHeader("Location", `/v1/batches/${id}`);
           if (replayed) response.setHeader("Idempotency-Replayed", "true");
-          sendJson(response, 202, batchJson(batch, Date.now()));
+          sendJson(response, 202, batchJson(shown, Date.now()));
         } finally {
           passOver(request);
         }

@@ -114,7 +114,7 @@ for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[8],
 end
 if ARGV[10] ~= '' then redis.call('RPUSH', base .. '/interest:' .. id, 'f' .. ARGV[10]) end
 if done == chunks then endBatch(base, id, false, now, ARGV[8], ARGV[11], ARGV[12], ARGV[13]) end
-return {'accepted', id, done == chunks and 1 or 0}`,
+return {'accepted', id, redis.call('HMGET', KEYS[1], ${batchFields.map((field) => `'${field}'`).join(", ")})}`,
 };
 
 export interface BatchCommit {
@@ -142,7 +142,7 @@ export async function commitBatch(
   redis: RedisClient,
   keys: ModelKeys,
   commit: BatchCommit,
-): Promise<{ kind: "accepted" | "replayed" | "mismatch" | "lost"; id: string; ended: boolean }> {
+): Promise<{ kind: "accepted" | "replayed" | "mismatch" | "lost"; id: string; batch: BatchRecord | null }> {
   const { chunks, fixed, followerJson, id, idempotency, lines, nowMs, owner, priority, resultTtlMs } = commit;
   const scriptKeys = [
     keys.batch(id),
@@ -158,47 +158,68 @@ export async function commitBatch(
   args.push(idempotency?.bodyHash ?? "", followerJson ?? "");
   args.push(keys.webhookQueue, commit.channelPrefix, completedBody(nowMs));
   args.push(commit.version, "owner", owner, ...Object.entries(fixed).flat());
-  const [kind, target, ended] = (await runScript(redis, commitScript, scriptKeys, args)) as [
+  const [kind, target, fields] = (await runScript(redis, commitScript, scriptKeys, args)) as [
     "accepted" | "replayed" | "mismatch" | "lost",
     string,
-    (0 | 1)?,
+    (string | null)[]?,
   ];
-  return { kind, id: target, ended: ended === 1 };
+  return { kind, id: target, batch: fields === undefined ? null : decodeBatch(fields) };
 }
 
-/** KEYS: batch, results, running, deaths. ARGV: chunk number, now (ms), job id. */
+/** KEYS: batch, results, running, deaths. ARGV: chunk number, job id. Writes nothing where the chunk is wanted. */
 const takeScript: Script = {
   name: "millraceTakeChunk",
   whenFull: true,
   lua: `
 local batch = redis.call('HMGET', KEYS[1], 'version', 'json', 'begun', 'owner', 'uploader')
 if not batch[1] or batch[2] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  redis.call('HDEL', KEYS[3], ARGV[3])
-  redis.call('HDEL', KEYS[4], ARGV[3])
+  redis.call('HDEL', KEYS[3], ARGV[2])
+  redis.call('HDEL', KEYS[4], ARGV[2])
   return false
 end
-if not batch[3] and redis.call('HSETNX', KEYS[1], 'started', ARGV[2]) == 1 then
-  redis.call('HSET', KEYS[1], 'begun', ARGV[2])
-end
-return {batch[1], batch[4] or batch[5]}`,
+return {batch[1], batch[4] or batch[5], batch[3] and 1 or 0}`,
 };
 
-/** The version, owner and inputs of a chunk whose outputs are still wanted, else null; the batch counts as started from now on. */
+/** KEYS: batch. ARGV: now (ms). */
+const beginScript: Script = {
+  name: "millraceBeginBatch",
+  whenFull: true,
+  lua: `
+local batch = redis.call('HMGET', KEYS[1], 'version', 'json')
+if batch[1] and not batch[2] and redis.call('HSETNX', KEYS[1], 'started', ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[1], 'begun', ARGV[1])
+end
+return 1`,
+};
+
+/** A batch counts as started from now on, unless it does already. */
+export async function beginBatch(redis: RedisClient, keys: ModelKeys, id: string): Promise<void> {
+  await runScript(redis, beginScript, [keys.batch(id)], [Date.now()]);
+}
+
+/** A chunk whose outputs are still wanted. */
+export interface TakenChunk {
+  version: string;
+  owner: string;
+  /** Whether its batch counts as started already; else `beginBatch` is the taker's to call. */
+  begun: boolean;
+  bytes: Buffer;
+}
+
+/** The inputs of a chunk whose outputs are still wanted, else null. It is no write, which would take as long as an fsync. */
 export async function takeChunk(
   redis: RedisClient,
   keys: ModelKeys,
   id: string,
   number: number,
-): Promise<{ version: string; owner: string; bytes: Buffer } | null> {
+): Promise<TakenChunk | null> {
   const scriptKeys = [keys.batch(id), keys.batchResults(id), keys.running, keys.deaths];
   // The inputs come beside the step, because Lua would copy them twice.
   const [taken, bytes] = await Promise.all([
-    runScript(redis, takeScript, scriptKeys, [number, Date.now(), `${id}-${number}`]) as Promise<
-      [string, string] | null
-    >,
+    runScript(redis, takeScript, scriptKeys, [number, `${id}-${number}`]) as Promise<[string, string, 0 | 1] | null>,
     redis.hgetBuffer(keys.batchChunks(id), String(number)),
   ]);
-  return taken === null || bytes === null ? null : { version: taken[0], owner: taken[1], bytes };
+  return taken === null || bytes === null ? null : { version: taken[0], owner: taken[1], begun: taken[2] === 1, bytes };
 }
 
 /**
@@ -217,8 +238,9 @@ local id, n, now, base, queue = ARGV[1], ARGV[2], tonumber(ARGV[8]), ARGV[9], AR
 if redis.call('GET', queue .. id .. '-' .. n .. ':lock') ~= ARGV[3] then return 'lost' end
 redis.call('HDEL', base .. '/running', id .. '-' .. n)
 redis.call('HDEL', base .. '/deaths', id .. '-' .. n)
-local batch = redis.call('HMGET', KEYS[1], 'version', 'json', 'chunks', 'next', 'priority', 'staged')
+local batch = redis.call('HMGET', KEYS[1], 'version', 'json', 'chunks', 'next', 'priority', 'staged', 'started')
 if not batch[1] or batch[2] then return 'ended' end
+if not batch[7] then redis.call('HSET', KEYS[1], 'started', now, 'begun', now) end
 if redis.call('HSETNX', KEYS[3], n, ARGV[4]) == 0 then return 'done' end
 redis.call('HDEL', KEYS[2], n)
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[4], n, ARGV[7]) end

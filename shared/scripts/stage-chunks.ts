@@ -1,3 +1,4 @@
+import { Cluster } from "ioredis";
 import type { RedisClient } from "../connect-redis.js";
 import { execMulti } from "../exec-multi.js";
 import type { ModelKeys } from "../keys.js";
@@ -68,28 +69,44 @@ export async function stageChunk(
   keepMs: number,
   early: EarlyRun | null = null,
 ): Promise<void> {
-  const [batch, chunks, lines, results, failed] = stagedKeys(keys, id) as [string, string, string, string, string];
+  const [batch, chunks, , results, failed] = stagedKeys(keys, id) as [string, string, string, string, string];
+  const written = writeChunk(redis, keys, id, chunk, keepMs);
+  if (early === null) return written;
+  const { priority, uploader, version } = early;
+  const args = [id, chunk.number, Date.now(), keys.batchQueue, version, priority, keepMs, uploader];
+  await Promise.all([written, runScript(redis, earlyScript, [batch, chunks, results, failed], args)]);
+}
+
+/** One transaction, and not a step of Lua, which takes ten times as long for so large an argument. */
+async function writeChunk(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  { bytes, lines, number }: { number: number; lines: number; bytes: Buffer },
+  keepMs: number,
+): Promise<void> {
+  const [chunksKey, linesKey] = [keys.batchChunks(id), keys.batchLines(id)];
   const count = Buffer.alloc(4);
-  count.writeUInt32LE(chunk.lines);
-  // Not a step of Lua, which takes ten times as long for so large an argument.
-  const staged = execMulti(
-    redis
-      .multi()
-      .hset(chunks, String(chunk.number), chunk.bytes)
-      .setrange(lines, 4 * chunk.number, count)
-      .pexpire(chunks, keepMs)
-      .pexpire(lines, keepMs),
-  );
-  const running =
-    early === null
-      ? null
-      : runScript(
-          redis,
-          earlyScript,
-          [batch, chunks, results, failed],
-          [id, chunk.number, Date.now(), keys.batchQueue, early.version, early.priority, keepMs, early.uploader],
-        );
-  await Promise.all([staged, running]);
+  count.writeUInt32LE(lines);
+  if (redis instanceof Cluster) {
+    return execMulti(
+      redis
+        .multi()
+        .hset(chunksKey, String(number), bytes)
+        .setrange(linesKey, 4 * number, count)
+        .pexpire(chunksKey, keepMs)
+        .pexpire(linesKey, keepMs),
+    );
+  }
+  // Command by command, because a pipeline copies all of it once more; they go out together all the same.
+  await Promise.all([
+    redis.multi({ pipeline: false }),
+    redis.hset(chunksKey, String(number), bytes),
+    redis.setrange(linesKey, 4 * number, count),
+    redis.pexpire(chunksKey, keepMs),
+    redis.pexpire(linesKey, keepMs),
+    redis.exec(),
+  ]);
 }
 
 /** Keeps what is staged for so long from now on. */
