@@ -24,12 +24,15 @@ const headBytes = 5;
 const uncopiedBytes = 32 * 1024;
 
 /** One frame in one buffer. */
-export function encodeFrame(kind: number, body: Uint8Array): Buffer {
-  const frame = Buffer.allocUnsafe(headBytes + body.length);
-  frame.writeUInt32LE(body.length + 1, 0);
-  frame.writeUInt8(kind, 4);
-  frame.set(body, headBytes);
-  return frame;
+export const encodeFrame = (kind: number, body: Uint8Array): Buffer =>
+  Buffer.concat([frameHead(kind, body.length), body]);
+
+/** What stands before a body of so many bytes. */
+export function frameHead(kind: number, bodyLength: number): Buffer {
+  const head = Buffer.allocUnsafe(headBytes);
+  head.writeUInt32LE(bodyLength + 1, 0);
+  head.writeUInt8(kind, 4);
+  return head;
 }
 
 export const encodeJsonFrame = (kind: number, value: unknown): Buffer =>

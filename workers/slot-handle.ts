@@ -59,7 +59,8 @@ export class SlotHandle {
 
   constructor(environment: Record<string, string | undefined>, program: string = slotProgram) {
     this.#passage = openPassage();
-    this.#child = spawn(process.execPath, ["--max-semi-space-size=4", program], {
+    // A slot makes few objects and many buffers, which go only when the objects' young space is full; so it is small.
+    this.#child = spawn(process.execPath, ["--max-semi-space-size=1", program], {
       env: environment,
       stdio: ["pipe", "ignore", "inherit", "pipe", this.#passage ?? "ignore"],
     });
