@@ -93,6 +93,10 @@ export interface ModelKeys {
   batchQueue: string;
   /** Rows of batches that are not done yet. */
   bulkRows: string;
+  /** Hash: the same of each owner. */
+  bulkRowsOf: string;
+  /** Hash: what of the chunk queue waits, and how fast it drains. */
+  chunkLoad: string;
   /** Hash: a batch; see `batch.ts`. */
   batch(id: string): string;
   /** Hash: chunk number → inputs. Expires while the batch is uploaded; a chunk goes when its results are there. */
@@ -195,6 +199,8 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     batchQueueName: `${model}~batches`,
     batchQueue: `${base}:${model}~batches:`,
     bulkRows: `${base}/bulk-rows`,
+    bulkRowsOf: `${base}/bulk-rows-of`,
+    chunkLoad: `${base}/fair:${model}~batches:load`,
     batch: (id) => `${base}/batch:${id}`,
     batchChunks: (id) => `${base}/batch-chunks:${id}`,
     batchLines: (id) => `${base}/batch-lines:${id}`,

@@ -10,6 +10,7 @@ import {
   readBatch,
   takeChunk,
 } from "@millrace/shared/scripts/batches.js";
+import { takeJobs } from "@millrace/shared/scripts/complete.js";
 import { dropStaged, type EarlyRun, stageChunk } from "@millrace/shared/scripts/stage-chunks.js";
 import { afterAll, describe, expect, inject, test } from "vitest";
 import { random } from "./support/random.js";
@@ -41,6 +42,7 @@ describe("the steps of a batch in Redis", () => {
     lines: lines.reduce((sum, count) => sum + count, 0),
     ...{ idempotency: null, followerJson: null, fixed: { head: "{", tail: "}" } },
     channelPrefix: settings.channelPrefix,
+    weight: 1,
   });
 
   async function committed(lines: readonly number[], rest: Partial<BatchCommit> = {}): Promise<string> {
@@ -121,6 +123,33 @@ describe("the steps of a batch in Redis", () => {
     await cancelBatch(redis, keys, id, settings);
   });
 
+  test("owners' chunks take turns, by their rows, whatever each has uploaded, and what is not done is counted", async () => {
+    const counts = () => redis.hgetall(keys.bulkRowsOf);
+    // What other batches have left in the queue, where nobody takes anything.
+    const emptyQueue = async () => {
+      for (const pattern of [`${keys.batchQueue}*`, `${keys.base}/fair*`]) {
+        const left = await (redis as { keys(pattern: string): Promise<string[]> }).keys(pattern);
+        if (left.length > 0) await redis.unlink(...left);
+      }
+    };
+    await emptyQueue();
+    const large = await committed(Array(70).fill(100), { owner: "alice" });
+    const more = await committed(Array(70).fill(100), { owner: "alice" });
+    const small = await committed([50, 50, 50], { owner: "bob" });
+    expect(await counts()).toEqual({ alice: "14000", bob: "150" });
+    const taken = (await takeJobs(redis, keys.batchQueue, "t", 6, 30_000))?.jobs.map(([, id]) => id as string) ?? [];
+    expect(taken.filter((id) => id.startsWith(small)).length).toBe(3);
+    expect(taken.filter((id) => id.startsWith(large))).toEqual([0, 1, 2].map((number) => `${large}-${number}`));
+    for (let number = 0; number < 3; number++) {
+      await lock(small, number, "t");
+      await finish(small, number, "t", 50);
+    }
+    expect(await counts()).toEqual({ alice: "14000" });
+    for (const id of [large, more]) await cancelBatch(redis, keys, id, settings);
+    expect(await counts()).toEqual({});
+    await emptyQueue();
+  });
+
   test("what has expired in part is lost, not made a batch of less", async () => {
     const id = await staged([1, 1]);
     await redis.hdel(keys.batchChunks(id), "0");
@@ -137,7 +166,7 @@ describe("the steps of a batch in Redis", () => {
   const allOf = (id: string) => [
     ...[keys.batch(id), keys.batchChunks(id), keys.batchLines(id), keys.batchResults(id), keys.batchFailed(id)],
   ];
-  const early = { uploader: "o", version: "1", priority: 0 };
+  const early = { uploader: "o", weight: 1, version: "1", priority: 0 };
 
   test("chunks that run while others arrive count once the batch is accepted, and nothing leads to them before", async () => {
     await redis.del(`${keys.batchQueue}wait`);
@@ -197,7 +226,7 @@ describe("the steps of a batch in Redis", () => {
 
   test("what runs of an upload that is dropped, or ran as another version, leaves nothing", async () => {
     const dropped = await staged([3, 2], early);
-    const other = await staged([3, 2], { uploader: "o", version: "2", priority: 0 });
+    const other = await staged([3, 2], { uploader: "o", weight: 1, version: "2", priority: 0 });
     for (const id of [dropped, other]) {
       await takeChunk(redis, keys, id, 0);
       await lock(id, 0, "mine");

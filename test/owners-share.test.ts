@@ -58,4 +58,25 @@ describe("owners who share a model", () => {
     await eventually(async () => expect(await waiting()).toBe(0));
     await submitMany(1, "alice");
   });
+
+  test("rows of batches that are not done count against the limit of rows, of all and of one owner", async () => {
+    stack = await TestStack.start({ models: [model], env: { MAX_QUEUE_ROWS: "100", MAX_OWNER_PART: "0.5" } });
+    await stack.workers[0]?.stop();
+    const rows = `${Array.from({ length: 60 }, () => '{"x":[[1]]}').join("\n")}\n`;
+    const send = (as: "alice" | "bob") =>
+      stack.call("POST", `/v1/models/${model}/batches`, {
+        as,
+        text: rows,
+        headers: { "content-type": "application/x-ndjson" },
+      });
+    expect((await send("alice")).status).toBe(202);
+    const refused = await send("alice");
+    expect([refused.status, refused.body.code]).toEqual([429, "queue_full"]);
+    expect(refused.body.detail).toBe("60 rows of yours wait already");
+    expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect((await send("bob")).status).toBe(202);
+    expect((await send("bob")).body.detail).toBe("120 rows of this model wait already");
+    await stack.startWorker();
+    await eventually(async () => expect((await send("alice")).status).toBe(202));
+  });
 });

@@ -5,6 +5,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf, newId, noticeChannel } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
 import { commitBatch } from "@millrace/shared/scripts/batches.js";
 import { chooseVersion } from "../choose-version.js";
 import type { ApiMetrics } from "../metrics.js";
@@ -14,6 +15,7 @@ import type { RedisMemory } from "../redis-memory.js";
 import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
 import { csvLines } from "./csv-rows.js";
+import { expectQueueRoom } from "./expect-queue-room.js";
 import { type RowReader, readsTable, rowReader } from "./read-rows.js";
 import { readUpload } from "./read-upload.js";
 import { EnvelopeSplitter } from "./split-envelope.js";
@@ -33,6 +35,7 @@ export interface TakeBatchDependencies extends FollowerDependencies {
   uploadKeepMs: number;
   resultTtlSeconds: number;
   keyPrefix: string;
+  acceptSettings: AcceptSettings;
 }
 
 export interface BatchUpload {
@@ -80,11 +83,13 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     const named = upload.options.version ?? (upload.form === "json" ? undefined : chosen);
     if (named === undefined) expectRoomForAny(deps, model);
     else expectRoom(deps, model, named);
+    await expectQueueRoom(deps, model.keys, owner);
     await upload.takeRows(0);
     await followerOf(deps, model, owner, upload.options.webhook);
     if (await mayRunEarly(deps, upload)) {
       stage.early = {
         uploader: owner,
+        weight: deps.acceptSettings.weightOf?.(owner) ?? 1,
         version: upload.options.version ?? chosen,
         priority: upload.options.priority,
       };
@@ -276,6 +281,7 @@ async function commit(
     followerJson,
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     version,
+    weight: deps.acceptSettings.weightOf?.(owner) ?? 1,
     fixed: {
       ...batchFrame({ id, model: model.name, version, modelDigest, metadata: options.metadata, retryOf: null }),
       ...(output.head === "classifier" && { labels: JSON.stringify(output.labels) }),

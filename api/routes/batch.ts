@@ -3,10 +3,12 @@ import { batchFrame, batchJson } from "@millrace/shared/batch.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { newId, noticeChannel } from "@millrace/shared/keys.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
 import { cancelBatch, commitBatch } from "@millrace/shared/scripts/batches.js";
 import { dropStaged, stageFailed } from "@millrace/shared/scripts/stage-chunks.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
+import { expectQueueRoom } from "../batches/expect-queue-room.js";
 import { csvFormat, ndjsonFormat } from "../batches/format-results.js";
 import { awaitBatch, type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
 import { resultTexts } from "../batches/read-results.js";
@@ -23,6 +25,7 @@ interface BatchDependencies extends OwnBatchDependencies {
   confirmed: ConfirmedWrite;
   keyPrefix: string;
   resultTtlSeconds: number;
+  acceptSettings: AcceptSettings;
   uploadKeepMs: number;
   limits: RateLimits | null;
   mayPredict: RequestHandler;
@@ -118,6 +121,7 @@ async function retryBatch(
   if (batch.json === null) throw new ServiceError("state_conflict", "it is not final yet");
   if (batch.failed === 0) throw new ServiceError("state_conflict", "none of its rows failed");
   expectRoom(deps, model, batch.version);
+  await expectQueueRoom(deps, model.keys, owner);
   await takeRows(batch.failed);
   const { keys } = model;
   const next = newId(keys.tag);
@@ -143,6 +147,7 @@ async function retryBatch(
     followerJson: null,
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     version,
+    weight: deps.acceptSettings.weightOf?.(owner) ?? 1,
     fixed: {
       ...batchFrame({ id: next, model: model.name, version, modelDigest, metadata, retryOf: id }),
       ...(batch.labels !== null && { labels: JSON.stringify(batch.labels) }),

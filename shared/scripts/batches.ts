@@ -20,6 +20,11 @@ import { addChunkJobLua, windowChunks } from "./stage-chunks.js";
  * good; needs `bullAddLua` and `deliverLua` before it.
  */
 const endLua = `
+local function countRows(base, owner, amount)
+  redis.call('INCRBY', base .. '/bulk-rows', amount)
+  local held = base .. '/bulk-rows-of'
+  if redis.call('HINCRBY', held, owner, amount) <= 0 then redis.call('HDEL', held, owner) end
+end
 local function isoTime(ms)
   local days, rest = math.floor(ms / 86400000), ms % 86400000
   local z = days + 719468
@@ -36,7 +41,7 @@ local function isoTime(ms)
 end
 local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, bodyStart)
   local key = base .. '/batch:' .. id
-  local batch = redis.call('HMGET', key, 'head', 'tail', 'total', 'succeeded', 'failed', 'created', 'started', 'begun')
+  local batch = redis.call('HMGET', key, 'head', 'tail', 'total', 'succeeded', 'failed', 'created', 'started', 'begun', 'owner')
   local total, succeeded, failed = tonumber(batch[3]), tonumber(batch[4]), tonumber(batch[5])
   local left = total - succeeded - failed
   local status = canceled and 'canceled' or succeeded == total and 'succeeded' or succeeded == 0 and 'failed' or 'partial'
@@ -50,7 +55,7 @@ local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, b
     isoTime(tonumber(batch[6])), started and isoTime(started) or 'null', isoTime(now),
     math.floor(perSecond * 1000 + 0.5) / 1000) .. batch[2]
   redis.call('HSET', key, 'json', json, 'canceled', left)
-  redis.call('DECRBY', base .. '/bulk-rows', left)
+  countRows(base, batch[9], 0 - left)
   local interest = redis.call('LRANGE', base .. '/interest:' .. id, 0, -1)
   redis.call('UNLINK', base .. '/batch-chunks:' .. id, base .. '/interest:' .. id)
   for _, name in ipairs({'/batch:', '/batch-lines:', '/batch-results:', '/batch-failed:'}) do
@@ -65,9 +70,9 @@ end
 `;
 
 /**
- * KEYS: batch, chunks, lines, results, failed, owned, bulk rows, idempotency. ARGV: id, now (ms), key base, queue prefix, chunks,
+ * KEYS: batch, chunks, lines, results, failed, owned, idempotency. ARGV: id, now (ms), key base, queue prefix, chunks,
  * lines, priority, result time (ms), hash of the body or "", follower or "", webhook queue prefix, channel prefix, webhook
- * body up to its data, version, then the other fixed fields of the batch, name and value in turn.
+ * body up to its data, version, `owner` and it, `weight` and it, then the other fixed fields of the batch, name and value in turn.
  */
 const commitScript: Script = {
   name: "millraceCommitBatch",
@@ -82,7 +87,7 @@ local function drop(kind, target)
   return {kind, target}
 end
 if ARGV[9] ~= '' then
-  local said = redis.call('GET', KEYS[8])
+  local said = redis.call('GET', KEYS[7])
   if said then
     local hash, target = string.match(said, '^(.-)|(.*)$')
     if hash ~= ARGV[9] then return drop('mismatch', '') end
@@ -96,17 +101,17 @@ if early[1] and early[1] ~= ARGV[14] or chunks == 0 or redis.call('HLEN', KEYS[2
     or redis.call('HLEN', KEYS[4]) ~= done then
   return drop('lost', '')
 end
-if ARGV[9] ~= '' then redis.call('SET', KEYS[8], ARGV[9] .. '|' .. id, 'EX', 86400) end
+if ARGV[9] ~= '' then redis.call('SET', KEYS[7], ARGV[9] .. '|' .. id, 'EX', 86400) end
 for i = 1, 5 do redis.call('PERSIST', KEYS[i]) end
 while next < chunks and next - done < ${windowChunks} do
-  addChunkJob(queue, id, next, now, tonumber(ARGV[7]))
+  addChunkJob(queue, id, next, ARGV[2], ARGV[7], ARGV[16], ARGV[18])
   next = next + 1
 end
 redis.call('HSET', KEYS[1], 'created', ARGV[2], 'chunks', ARGV[5], 'total', ARGV[6], 'priority', ARGV[7],
   'succeeded', early[4] or 0, 'failed', early[5] or 0, 'done', done, 'next', next, 'version', ARGV[14], unpack(ARGV, 15))
 -- It cannot have started before there was a batch; how fast it is counts from when it really did.
 if early[6] then redis.call('HSET', KEYS[1], 'started', ARGV[2]) end
-redis.call('INCRBY', KEYS[7], ARGV[6] - ran)
+countRows(base, ARGV[16], ARGV[6] - ran)
 redis.call('ZADD', KEYS[6], now, id)
 redis.call('PEXPIRE', KEYS[6], ARGV[8] + 604800000)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - ARGV[8], 'LIMIT', 0, 16)) do
@@ -130,6 +135,8 @@ export interface BatchCommit {
   idempotency: { key: string; bodyHash: string } | null;
   followerJson: string | null;
   version: string;
+  /** How much of the queue its owner has against others. */
+  weight: number;
   /** `head`, `tail` and `labels` of a `BatchRecord`. */
   fixed: Readonly<Record<string, string>>;
 }
@@ -151,13 +158,12 @@ export async function commitBatch(
     keys.batchResults(id),
     keys.batchFailed(id),
     keys.ownedBatches(owner),
-    keys.bulkRows,
     keys.idempotency(owner, idempotency?.key ?? ""),
   ];
   const args = [id, nowMs, keys.base, keys.batchQueue, chunks, lines, priority, resultTtlMs];
   args.push(idempotency?.bodyHash ?? "", followerJson ?? "");
   args.push(keys.webhookQueue, commit.channelPrefix, completedBody(nowMs));
-  args.push(commit.version, "owner", owner, ...Object.entries(fixed).flat());
+  args.push(commit.version, "owner", owner, "weight", commit.weight, ...Object.entries(fixed).flat());
   const [kind, target, fields] = (await runScript(redis, commitScript, scriptKeys, args)) as [
     "accepted" | "replayed" | "mismatch" | "lost",
     string,
@@ -238,7 +244,8 @@ local id, n, now, base, queue = ARGV[1], ARGV[2], tonumber(ARGV[8]), ARGV[9], AR
 if redis.call('GET', queue .. id .. '-' .. n .. ':lock') ~= ARGV[3] then return 'lost' end
 redis.call('HDEL', base .. '/running', id .. '-' .. n)
 redis.call('HDEL', base .. '/deaths', id .. '-' .. n)
-local batch = redis.call('HMGET', KEYS[1], 'version', 'json', 'chunks', 'next', 'priority', 'staged', 'started')
+local batch = redis.call('HMGET', KEYS[1], 'version', 'json', 'chunks', 'next', 'priority', 'staged', 'started', 'owner',
+  'uploader', 'weight')
 if not batch[1] or batch[2] then return 'ended' end
 if not batch[7] then redis.call('HSET', KEYS[1], 'started', now, 'begun', now) end
 if redis.call('HSETNX', KEYS[3], n, ARGV[4]) == 0 then return 'done' end
@@ -249,7 +256,7 @@ redis.call('HINCRBY', KEYS[1], 'failed', ARGV[6])
 local next, chunks = tonumber(batch[4]), tonumber(batch[3])
 if next < (chunks or tonumber(batch[6])) then
   redis.call('HINCRBY', KEYS[1], 'next', 1)
-  addChunkJob(queue, id, next, now, tonumber(batch[5]))
+  addChunkJob(queue, id, next, ARGV[8], batch[5], batch[8] or batch[9], batch[10] or 1)
 end
 local done = redis.call('HINCRBY', KEYS[1], 'done', 1)
 if not chunks then
@@ -257,7 +264,7 @@ if not chunks then
   for _, key in ipairs({KEYS[3], KEYS[4]}) do redis.call('PEXPIRE', key, left) end
   return 'written'
 end
-redis.call('DECRBY', base .. '/bulk-rows', ARGV[5] + ARGV[6])
+countRows(base, batch[8], 0 - ARGV[5] - ARGV[6])
 if done < chunks then return 'written' end
 endBatch(base, id, false, now, ARGV[11], ARGV[12], ARGV[13], ARGV[14])
 return 'ended batch'`,

@@ -176,13 +176,17 @@ local function fairTake(queue, wanted, now)
   if #begun > 0 then fairLoad(queue, begun, -1) end
   if not served then return ids, jobs end
   redis.call('ZREMRANGEBYSCORE', fair .. 'ahead', '-inf', fairNumber(served))
-  local drain = redis.call('HMGET', fair .. 'load', 'drained', 'drained_since')
-  local since, drained = tonumber(drain[2]), (tonumber(drain[1]) or 0) + #ids
+  local drain = redis.call('HMGET', fair .. 'load', 'drained', 'drained_rows', 'drained_since')
+  local since, drained, rows = tonumber(drain[3]), (tonumber(drain[1]) or 0) + #ids, tonumber(drain[2]) or 0
+  for _, share in ipairs(begun) do rows = rows + share.rows end
   if since and now - since < 1000 then
-    redis.call('HSET', fair .. 'load', 'served', fairNumber(served), 'drained', drained)
+    redis.call('HSET', fair .. 'load', 'served', fairNumber(served), 'drained', drained, 'drained_rows', rows)
   else
-    if since then redis.call('HSET', fair .. 'load', 'per_second', fairNumber(drained * 1000 / (now - since))) end
-    redis.call('HSET', fair .. 'load', 'served', fairNumber(served), 'drained', 0, 'drained_since', now)
+    if since then
+      redis.call('HSET', fair .. 'load', 'per_second', fairNumber(drained * 1000 / (now - since)), 'rows_per_second',
+        fairNumber(rows * 1000 / (now - since)))
+    end
+    redis.call('HSET', fair .. 'load', 'served', fairNumber(served), 'drained', 0, 'drained_rows', 0, 'drained_since', now)
   end
   return ids, jobs
 end

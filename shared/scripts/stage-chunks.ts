@@ -2,7 +2,7 @@ import { Cluster } from "ioredis";
 import type { RedisClient } from "../connect-redis.js";
 import { execMulti } from "../exec-multi.js";
 import type { ModelKeys } from "../keys.js";
-import { bullAddLua } from "./bullmq-add.js";
+import { fairLua } from "./fair-queue.js";
 import { runScript, type Script } from "./script.js";
 
 /**
@@ -16,10 +16,26 @@ export const chunkJobName = "chunk";
 /** Chunk jobs of a batch that are in the queue at once. */
 export const windowChunks = 64;
 
-/** Lua: `addChunkJob(queue, batch id, chunk number, now, priority)`; needs `bullAddLua` before it. */
+/**
+ * Lua: `addChunkJob(queue, batch id, chunk number, now, priority, owner, weight)` adds a chunk's job, unless it is there, to those
+ * of its owner; see `fair-queue.ts`.
+ */
 export const addChunkJobLua = `
-local function addChunkJob(queue, id, n, now, priority)
-  bullAdd(queue, id .. '-' .. n, '${chunkJobName}', '{"v":1,"b":"' .. id .. '","n":' .. n .. '}', now, 0, priority)
+${fairLua}
+local function addChunkJob(queue, id, n, now, priority, owner, weight)
+  local job = id .. '-' .. n
+  if redis.call('EXISTS', queue .. job) == 1 then return end
+  local lines = redis.call('GETRANGE', string.match(queue, '^.-}') .. '/batch-lines:' .. id, 4 * n, 4 * n + 3)
+  local rows = #lines == 4 and math.max(1, struct.unpack('<I4', lines)) or 1
+  local text = rows .. ' 0 ' .. priority .. ' ' .. weight .. ' ' .. owner
+  local share = fairShare(text)
+  redis.call('HSET', queue .. job, 'name', '${chunkJobName}', 'data', '{"v":1,"b":"' .. id .. '","n":' .. n .. '}',
+    'opts', '{}', 'timestamp', now, 'delay', 0, 'priority', 0, 'share', text)
+  local line = fairOpen(queue)
+  fairAdd(line, job, share, redis.call('INCR', queue .. 'id'))
+  fairClose(line)
+  fairLoad(queue, {share}, 1)
+  redis.call('ZADD', queue .. 'marker', 0, '0')
 end
 `;
 
@@ -27,6 +43,7 @@ end
 export interface EarlyRun {
   /** Whose upload it is; the batch itself has an owner only once it is accepted. */
   uploader: string;
+  weight: number;
   version: string;
   priority: number;
 }
@@ -40,22 +57,21 @@ const stagedKeys = (keys: ModelKeys, id: string): string[] => [
   keys.batchFailed(id),
 ];
 
-/** KEYS: batch, chunks, results, failed. ARGV: id, chunk number, now (ms), queue prefix, version, priority, time to keep them (ms), uploader. */
+/** KEYS: batch, chunks, results, failed. ARGV: id, chunk number, now (ms), queue prefix, version, priority, time to keep them (ms), uploader, weight. */
 const earlyScript: Script = {
   name: "millraceRunEarly",
   lua: `
-${bullAddLua}
 ${addChunkJobLua}
 local n = tonumber(ARGV[2])
 if redis.call('HEXISTS', KEYS[2], n) == 0 or redis.call('HEXISTS', KEYS[1], 'owner') == 1 then return 0 end
 local batch = redis.call('HMGET', KEYS[1], 'next', 'done')
 local next, done = tonumber(batch[1] or 0), tonumber(batch[2] or 0)
 while next <= n and next - done < ${windowChunks} do
-  addChunkJob(ARGV[4], ARGV[1], next, tonumber(ARGV[3]), tonumber(ARGV[6]))
+  addChunkJob(ARGV[4], ARGV[1], next, ARGV[3], ARGV[6], ARGV[8], ARGV[9])
   next = next + 1
 end
-redis.call('HSET', KEYS[1], 'early', 1, 'version', ARGV[5], 'priority', ARGV[6], 'uploader', ARGV[8], 'staged', n + 1,
-  'next', next)
+redis.call('HSET', KEYS[1], 'early', 1, 'version', ARGV[5], 'priority', ARGV[6], 'uploader', ARGV[8], 'weight', ARGV[9],
+  'staged', n + 1, 'next', next)
 for _, key in ipairs({KEYS[1], KEYS[3], KEYS[4]}) do redis.call('PEXPIRE', key, ARGV[7]) end
 return 1`,
 };
@@ -72,8 +88,8 @@ export async function stageChunk(
   const [batch, chunks, , results, failed] = stagedKeys(keys, id) as [string, string, string, string, string];
   const written = writeChunk(redis, keys, id, chunk, keepMs);
   if (early === null) return written;
-  const { priority, uploader, version } = early;
-  const args = [id, chunk.number, Date.now(), keys.batchQueue, version, priority, keepMs, uploader];
+  const { priority, uploader, version, weight } = early;
+  const args = [id, chunk.number, Date.now(), keys.batchQueue, version, priority, keepMs, uploader, weight];
   await Promise.all([written, runScript(redis, earlyScript, [batch, chunks, results, failed], args)]);
 }
 
