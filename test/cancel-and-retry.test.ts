@@ -121,7 +121,7 @@ describe("cancel and retry", () => {
   });
 
   test("a retry is a new prediction with a result of its own", async () => {
-    await running((await stack.submit("slow", ms(500))).id);
+    await running((await stack.submit("slow", ms(1500))).id);
     const expired = await stack.submit("slow", ms(2), { expires_in_ms: 100, metadata: { was: "expired" } });
     await eventually(async () => expect((await read(expired.id)).status).toBe("expired"));
     const canceled = await cancel((await stack.submit("slow", ms(3), { metadata: { was: "canceled" } })).id);
