@@ -20,7 +20,7 @@ export async function awaitPrediction(
   const stop = () => waiter.close();
   gone.addEventListener("abort", stop);
   try {
-    await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: false });
+    await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: false, result: keys.result(id) });
     // It may have ended before the note was there, and nobody would tell.
     const second = await lookUpPrediction(deps, owner, id);
     if (second.final) return second;

@@ -44,7 +44,7 @@ export async function streamEvents(
       const stop = () => waiter.close();
       gone.addEventListener("abort", stop);
       try {
-        await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: true });
+        await watchPrediction(deps.redis, keys, id, deps.notices.apiId, { start: true, result: keys.result(id) });
         latest = await lookUpPrediction(deps, owner, id);
         show();
         while (!latest.final) {

@@ -1,4 +1,5 @@
 import { modelKeys } from "@millrace/shared/keys.js";
+import { watchPrediction } from "@millrace/shared/scripts/watch.js";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
@@ -79,5 +80,21 @@ describe("once the result time is over", () => {
     await stack.get(`/v1/predictions/${running.id}`);
     await stack.get(`/v1/predictions/${expiring.id}?wait=1`);
     await eventually(async () => expect(await leftOver()).toEqual([]), 40_000);
+  });
+
+  test("who begins to watch what has just ended leaves no note", async () => {
+    const keys = modelKeys(stack.prefix, "slow");
+    const { id } = (await stack.predict("slow", { x: [[3]] })).body;
+    await watchPrediction(stack.redis, keys, id, "an API", { start: true, result: keys.result(id) });
+    expect(await stack.redis.exists(keys.interest(id))).toBe(0);
+    expect(await stack.redis.sismember(keys.starts, id)).toBe(0);
+    const scheduled = await stack.submit("slow", { x: [[4]] }, { delay_ms: 60_000 });
+    await watchPrediction(stack.redis, keys, scheduled.id, "an API", {
+      start: true,
+      result: keys.result(scheduled.id),
+    });
+    expect(await stack.redis.lrange(keys.interest(scheduled.id), 0, -1)).toEqual(["wan API"]);
+    await stack.post(`/v1/predictions/${scheduled.id}/cancel`, undefined);
+    expect(await stack.redis.exists(keys.interest(scheduled.id))).toBe(0);
   });
 });

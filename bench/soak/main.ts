@@ -11,6 +11,7 @@ import { type Figure, figure, type Goal } from "../scenarios/scenario.js";
 import { countKeys } from "./count-keys.js";
 import { openJobs, queues, startTraffic } from "./everyday-traffic.js";
 import { watchProcesses } from "./watch-processes.js";
+import { watchStore } from "./watch-store.js";
 
 const seconds = Number(process.env.SOAK_SECONDS ?? 1800);
 const perSecond = 200;
@@ -43,10 +44,11 @@ async function soak(onClose: OnClose): Promise<Figure[]> {
   const traffic = await startTraffic(stack, receiver, perSecond, onClose);
   await delay(warmUpShare * seconds * 1000);
   const watch = watchProcesses(oneByOne(stack), stack.port);
-  const usedBefore = await redis.info("used_memory");
+  const stored = watchStore(redis);
   await delay((1 - warmUpShare) * seconds * 1000);
-  const usedAfter = await redis.info("used_memory");
+  const store = await stored.stop();
   const courses = watch.stop();
+  say(`used memory: ${store.usedMiBByPart.join(" ")} MiB`);
   const answered = await traffic.stop();
   await untilForgotten(stack);
   const after = await countKeys(redis, queues);
@@ -68,7 +70,9 @@ async function soak(onClose: OnClose): Promise<Figure[]> {
         figure(`${name}: open handles but for clients, change`, 100 * handles.change, "%", flat),
       ];
     }),
-    figure("redis: used memory, change", 100 * (usedAfter / usedBefore - 1), "%", flat),
+    figure("redis: used memory, change", 100 * store.usedMemory, "%", flat),
+    figure("redis: used memory a key, change", 100 * store.bytesPerKey, "%", flat),
+    figure("redis: keys under load, change", 100 * store.keys, "%"),
     figure("redis: keys before", keys(before), "1"),
     figure("redis: keys afterwards, change", keys(after) - keys(before), "1", { bound: "at most", value: 0 }),
   ];

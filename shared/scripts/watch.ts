@@ -2,11 +2,12 @@ import type { RedisClient } from "../connect-redis.js";
 import type { ModelKeys } from "../keys.js";
 import { runScript, type Script } from "./script.js";
 
-/** KEYS: interest, starts. ARGV: entry, id, 1 for the start too. A note on what ended a moment ago goes by itself. */
+/** KEYS: interest, starts, and where it is known the key whose being there means that it has ended. ARGV: entry, id, 1 for the start too. */
 const script: Script = {
   name: "millraceWatch",
   whenFull: true,
   lua: `
+if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 if not redis.call('LPOS', KEYS[1], ARGV[1]) and redis.call('RPUSH', KEYS[1], ARGV[1]) == 1 then
   redis.call('EXPIRE', KEYS[1], 86400)
 end
@@ -17,13 +18,17 @@ end
 return 1`,
 };
 
-/** Notes that an API is to be told when a prediction ends, and when it starts if `start` says so; lasts a day. */
+/**
+ * Notes that an API is to be told when a prediction ends, and when it starts if `start` says so; lasts a day. Nothing is noted of one
+ * that has its `result` already, for nobody would take the note away.
+ */
 export async function watchPrediction(
   redis: RedisClient,
   keys: Pick<ModelKeys, "interest" | "starts">,
   id: string,
   apiId: string,
-  { start }: { start: boolean },
+  { result, start }: { start: boolean; result?: string },
 ): Promise<void> {
-  await runScript(redis, script, [keys.interest(id), keys.starts], [`w${apiId}`, id, start ? 1 : 0]);
+  const scriptKeys = [keys.interest(id), keys.starts, ...(result === undefined ? [] : [result])];
+  await runScript(redis, script, scriptKeys, [`w${apiId}`, id, start ? 1 : 0]);
 }
