@@ -10,6 +10,8 @@ import { Receiver, secretOf, verified } from "./support/receiver.js";
 import { type Answer, TestStack } from "./support/stack.js";
 
 const secret = secretOf(7);
+/** Tries that one kill may catch between the receiver's answer and its note, on a slow machine. */
+const repeatsPerKill = 8;
 /** Every tenth row takes a while, so that kills find something on its way. */
 const takesTime = (row: number): boolean => row % 10 === 0;
 const inputOf = (row: number): number[][] => (takesTime(row) ? [[20]] : [[row, 0, 1]]);
@@ -249,7 +251,10 @@ describe("webhooks and sudden death", () => {
       expect(webhookIds.filter((tries) => tries.length > 1)).toEqual([]);
       expect(new Set(webhookIds.flat()).size).toBe(wanted.length);
       const repeats = [...told.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
-      expect(repeats / wanted.length, `${repeats} repeats`).toBeLessThanOrEqual(0.01);
+      // A kill may repeat what was on its way; the short form kills twice as often for as many webhooks.
+      const killed = Object.values(kills).reduce((sum, count) => sum + count, 0);
+      const most = chaosMs > 0 ? 0.01 * wanted.length : repeatsPerKill * killed;
+      expect(repeats, `of ${wanted.length}, ${killed} kills`).toBeLessThanOrEqual(most);
       if (chaosMs > 0) {
         writeChaosResult("chaos", {
           seconds: chaosMs / 1000,
