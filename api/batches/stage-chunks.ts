@@ -17,7 +17,8 @@ export interface ChunkStage {
   drop(): Promise<void>;
 }
 
-const writesAtOnce = 4;
+/** Whoever submits a single prediction meanwhile waits for those that Redis has to sync before. */
+const writesAtOnce = 1;
 
 export function stageChunks(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
   expectLargeBuffers();
