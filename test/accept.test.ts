@@ -11,6 +11,7 @@ import {
 } from "@millrace/shared/scripts/accept.js";
 import { Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { acceptanceOf } from "./support/acceptance.js";
 import { addByBullMq } from "./support/add-by-bullmq.js";
 import { plenty } from "./support/plenty.js";
 import { asOneQueue, contents } from "./support/queue-contents.js";
@@ -34,18 +35,7 @@ describe("accepting a prediction", () => {
     if (left.length > 0) await redis.unlink(...left);
   });
 
-  const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance => ({
-    id: newId(keys().tag),
-    owner: "alice",
-    dataJson: '{"v":1,"o":"alice","ver":"1","x":"AA=="}',
-    delayMs: 0,
-    priority: 0,
-    watcher: null,
-    dedup: null,
-    idempotency: null,
-    follower: null,
-    ...overrides,
-  });
+  const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance => acceptanceOf(newId(keys().tag), overrides);
   const settings = (limits: Partial<QueueLimits> = {}) => ({
     nowMs: Date.now(),
     limits: { ...plenty, ...limits },

@@ -9,6 +9,7 @@ import { acceptPredictions } from "@millrace/shared/scripts/accept.js";
 import { createBlobKeeper } from "@millrace/workers/blob-keeper.js";
 import { createByteBudget } from "@millrace/workers/byte-budget.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { acceptanceOf } from "./support/acceptance.js";
 import { plenty } from "./support/plenty.js";
 
 const MiB = 1 << 20;
@@ -28,10 +29,8 @@ describe("what is too large for a job", () => {
 
   const accept = async (id: string, pieces: number) => {
     const dataJson = `{"v":1,"o":"alice","ver":"1","x":"","b":${MiB}}`;
-    const nobody = { watcher: null, dedup: null, idempotency: null, follower: null };
-    const acceptance = { id, owner: "alice", dataJson, delayMs: 0, priority: 0, ...nobody, pieces };
     const settings = { nowMs: Date.now(), limits: plenty, resultTtlMs: 60_000 };
-    return (await acceptPredictions(redis, keys, [acceptance], settings))[0]?.kind;
+    return (await acceptPredictions(redis, keys, [acceptanceOf(id, { dataJson, pieces })], settings))[0]?.kind;
   };
 
   test.each([1, MiB, MiB + 65_536, MiB + 65_537, 5 * MiB + 3])("comes back as it was: %i bytes", async (bytes) => {

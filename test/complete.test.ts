@@ -9,6 +9,7 @@ import { completingBackend } from "@millrace/workers/completing-backend.js";
 import { StockingWorker } from "@millrace/workers/stocking-worker.js";
 import { createRedisBackend, type Job, raw2NextJobData, UnrecoverableError, Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { acceptanceOf } from "./support/acceptance.js";
 import { addByBullMq } from "./support/add-by-bullmq.js";
 import { eventually } from "./support/eventually.js";
 import { plenty } from "./support/plenty.js";
@@ -54,18 +55,8 @@ describe("ending jobs in one step", () => {
   const keysOf = (side: Side): ModelKeys => modelKeys(`${prefix}-${side}`, model);
   const queueOf = (side: Side): string => keysOf(side).queue;
 
-  const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance => ({
-    id: newId(keysOf("ours").tag),
-    owner: "alice",
-    dataJson: '{"v":1,"o":"alice","ver":"1","x":"AA=="}',
-    delayMs: 0,
-    priority: 0,
-    watcher: null,
-    dedup: null,
-    idempotency: null,
-    follower: null,
-    ...overrides,
-  });
+  const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance =>
+    acceptanceOf(newId(keysOf("ours").tag), overrides);
   const plain = (count: number): Acceptance[] => Array.from({ length: count }, () => acceptance());
 
   /** Puts the same jobs into both queues; returns their ids. */

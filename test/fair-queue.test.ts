@@ -11,6 +11,7 @@ import {
 import { completeJobs, giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { acceptanceOf } from "./support/acceptance.js";
 import { OwnRedis } from "./support/own-redis.js";
 import { plenty } from "./support/plenty.js";
 
@@ -51,8 +52,7 @@ describe("owners who share a queue", () => {
       const step = said.slice(i, i + 500).map((overrides): Acceptance => {
         const id = newId(keys().tag);
         ownerOf.set(id, owner);
-        const fixed = { watcher: null, dedup: null, idempotency: null, follower: null };
-        return { id, owner, dataJson: `{"v":1,"o":"${owner}"}`, delayMs: 0, priority: 0, ...fixed, ...overrides };
+        return acceptanceOf(id, { owner, dataJson: `{"v":1,"o":"${owner}"}`, ...overrides });
       });
       const { limits, nowMs = Date.now(), weights } = settings;
       const given = { nowMs, limits: { ...plenty, ...limits }, resultTtlMs: 60_000 };

@@ -8,6 +8,7 @@ import { failureGroups, failuresAfter } from "@millrace/shared/scripts/failures.
 import { finishPredictions } from "@millrace/shared/scripts/finish.js";
 import { type FailureRetry, type RetrySettings, retryFailures } from "@millrace/shared/scripts/retry-failures.js";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { acceptanceOf } from "./support/acceptance.js";
 import { contents } from "./support/queue-contents.js";
 
 /** So many jobs may wait. */
@@ -32,17 +33,7 @@ describe("taking failures and accepting them anew in one step", () => {
     if (left.length > 0) await redis.unlink(...left);
   });
 
-  const acceptance = (id = newId(keys().tag)) => ({
-    id,
-    owner: "alice",
-    dataJson: '{"v":1,"o":"alice","ver":"1","x":"AA=="}',
-    delayMs: 0,
-    priority: 0,
-    watcher: null,
-    dedup: null,
-    idempotency: null,
-    follower: null,
-  });
+  const acceptance = (id = newId(keys().tag)) => acceptanceOf(id);
   const retryOf = (failed: string): FailureRetry => ({ failed, acceptance: acceptance() });
   const retry = async (failed: readonly string[], overrides: Partial<RetrySettings> = {}): Promise<string[]> => {
     const once = { counter: counter(), keptSeconds: 60 };

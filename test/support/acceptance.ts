@@ -1,0 +1,15 @@
+import type { Acceptance } from "@millrace/shared/scripts/accept.js";
+
+/** An acceptance of alice's with nothing special about it but what is said. */
+export const acceptanceOf = (id: string, said: Partial<Acceptance> = {}): Acceptance => ({
+  id,
+  owner: "alice",
+  dataJson: '{"v":1,"o":"alice","ver":"1","x":"AA=="}',
+  delayMs: 0,
+  priority: 0,
+  watcher: null,
+  dedup: null,
+  idempotency: null,
+  follower: null,
+  ...said,
+});
