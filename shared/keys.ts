@@ -234,6 +234,9 @@ export interface RedriveKeys
 /** Sorted set: inference workers → until when (ms) each counts as alive. */
 export const workersKey = (prefix: string): string => `${prefix}:workers`;
 
+/** Which worker looks for what can only be mended later, for all of them. */
+export const sweeperKey = (prefix: string): string => `${prefix}:{sweeper}`;
+
 /** The channel on which workers hear that an admin wants their folders looked at. */
 export const ordersChannel = (prefix: string): string => `${prefix}:orders`;
 

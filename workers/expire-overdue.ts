@@ -1,10 +1,18 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { endFinish } from "@millrace/shared/end-finish.js";
 import { predictionJobSchema } from "@millrace/shared/job.js";
-import { cancelChannel, type ModelKeys, modelKeys, noticeChannel, registryKey } from "@millrace/shared/keys.js";
+import {
+  cancelChannel,
+  type ModelKeys,
+  modelKeys,
+  noticeChannel,
+  registryKey,
+  sweeperKey,
+} from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { predictionJson } from "@millrace/shared/prediction.js";
 import { finishPredictions } from "@millrace/shared/scripts/finish.js";
+import { holdLease } from "@millrace/shared/scripts/lease.js";
 import { readPrediction } from "@millrace/shared/scripts/read.js";
 import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import { viewPending } from "@millrace/shared/view-pending.js";
@@ -14,21 +22,24 @@ export interface ExpiringOverdue {
 }
 
 const lookEveryMs = 1000;
+/** After so long without a sign of the worker that looks, another does. */
+const leaseMs = 4000;
 /** Predictions of one model that are ended in one look, so that a flood of them does not hold up the rest. */
 const endedAtOnce = 200;
 
 /**
  * Ends what was not begun in time, of every model that was ever announced, so that its webhooks are sent although
- * nobody reads it and no worker has its model. Any number of workers may do this side by side: an end is written once.
+ * nobody reads it and no worker has its model. One worker does so for all, by a lease; should two, an end is written once.
  */
 export function expireOverdue(options: {
   redis: RedisClient;
+  workerId: string;
   keyPrefix: string;
   resultTtlSeconds: number;
   statistics: StatisticsCounter;
   log: Logger;
 }): ExpiringOverdue {
-  const { keyPrefix, log, redis, resultTtlSeconds, statistics } = options;
+  const { keyPrefix, log, redis, resultTtlSeconds, statistics, workerId } = options;
   const settings = {
     resultTtlSeconds,
     channelPrefix: noticeChannel(keyPrefix, ""),
@@ -59,6 +70,7 @@ export function expireOverdue(options: {
   };
 
   const look = async () => {
+    if (!(await holdLease(redis, sweeperKey(keyPrefix), workerId, leaseMs))) return;
     for (const model of await redis.hkeys(registryKey(keyPrefix))) {
       const keys = modelKeys(keyPrefix, model);
       const overdue = await redis.zrangebyscore(keys.expiring, "-inf", Date.now(), "LIMIT", 0, endedAtOnce);

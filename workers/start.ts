@@ -62,7 +62,7 @@ export async function startWorker(
     if (inference !== null) releasers.add(() => inference.close());
     await redisChecked;
     const { keyPrefix, resultTtlSeconds } = config;
-    const expiring = expireOverdue({ redis, keyPrefix, resultTtlSeconds, statistics, log });
+    const expiring = expireOverdue({ redis, workerId, keyPrefix, resultTtlSeconds, statistics, log });
     releasers.add(() => expiring.close());
     const redrives = serveRedrives({ redis, keyPrefix, metrics, log });
     releasers.add(() => redrives.close());
