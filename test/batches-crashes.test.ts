@@ -146,7 +146,7 @@ describe("a batch and a Redis that is full, or away", () => {
 
   test("is refused or taken whole, whatever Redis does at its last step", async () => {
     redis = await OwnRedis.start();
-    // What has run frees memory while more arrives, which is slow enough to be turned away before Redis is full.
+    // So that it is Redis itself that refuses.
     const env = { MAX_REDIS_MEMORY_PART: "1" };
     stack = await TestStack.start({ models: [echo], manifests: { [echo]: table }, redisUrl: redis.url, env });
     const { body: batch } = await upload(stack, echo, ndjson(rowsOf(8)));
@@ -159,7 +159,9 @@ describe("a batch and a Redis that is full, or away", () => {
     };
     const full = (bytes: number) => stack.redis.call("CONFIG", "SET", "maxmemory", String(bytes));
 
-    // Full while it arrives: nothing is left, even before anything expires.
+    // Full while it arrives: nothing is left, even before anything expires. What has run would make room.
+    const [worker] = stack.workers as [TestStack["workers"][number]];
+    worker.child.kill("SIGSTOP");
     const used = Number(
       /used_memory:(\d+)/.exec(await (stack.redis as { info(s: string): Promise<string> }).info("memory"))?.[1],
     );
@@ -169,6 +171,9 @@ describe("a batch and a Redis that is full, or away", () => {
     expect(arriving.headers.get("retry-after")).not.toBeNull();
     expect(await staged()).toEqual([]);
     await full(0);
+    worker.child.kill("SIGCONT");
+    // Nothing is run early where nobody is there to run it.
+    await eventually(async () => expect((await stack.get(`/v1/models/${echo}`)).body.workers_alive).toBe(1));
 
     // Full when all of it is there: 8 rows are two chunks, which have run by then, so that nothing but the last step is left to be done.
     const complete = openUpload(stack, echo, { headers: { "idempotency-key": "once" } });
