@@ -118,7 +118,8 @@ describe("operations", () => {
 
   test("both processes log one prediction with its request, its id and its model", async () => {
     const lines = await eventually(() => {
-      const found = stack.log.filter(({ prediction_id }) => prediction_id === finished.id);
+      const all = ["prediction accepted", "prediction finished"].flatMap((message) => stack.logged(message));
+      const found = all.filter(({ prediction_id }) => prediction_id === finished.id);
       expect(new Set(found.map(({ service }) => service))).toEqual(new Set(["api", "worker"]));
       return found;
     });

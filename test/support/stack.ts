@@ -193,7 +193,11 @@ export class TestStack {
 
   /** Lines of the services' logs that have this message. */
   logged(message: string): LogLine[] {
-    return this.log.filter((line) => line.message === message);
+    const lines = this.log.filter((line) => line.message === message);
+    // What happened to several predictions in one moment is one line.
+    return lines.flatMap(({ predictions, ...line }) =>
+      Array.isArray(predictions) ? predictions.map((one: object) => ({ ...line, ...one })) : [line],
+    );
   }
 
   /** Ends every process and expects it to end well; removes keys and files. */
