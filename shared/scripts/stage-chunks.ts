@@ -70,7 +70,7 @@ while next <= n and next - done < ${windowChunks} do
   addChunkJob(ARGV[4], ARGV[1], next, ARGV[3], ARGV[6], ARGV[8], ARGV[9])
   next = next + 1
 end
-redis.call('HSET', KEYS[1], 'early', 1, 'version', ARGV[5], 'priority', ARGV[6], 'uploader', ARGV[8], 'weight', ARGV[9],
+redis.call('HSET', KEYS[1], 'version', ARGV[5], 'priority', ARGV[6], 'uploader', ARGV[8], 'weight', ARGV[9],
   'staged', n + 1, 'next', next)
 for _, key in ipairs({KEYS[1], KEYS[3], KEYS[4]}) do redis.call('PEXPIRE', key, ARGV[7]) end
 return 1`,
