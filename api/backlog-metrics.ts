@@ -1,6 +1,6 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { Cluster } from "ioredis";
 import { Gauge, type Registry } from "prom-client";
+import { mastersOf, memoryOf } from "./master-memory.js";
 import type { ModelDirectory } from "./model-directory.js";
 import { dueScore, jobsByState, queueDepths, waitingLoad } from "./queue-depths.js";
 
@@ -125,9 +125,7 @@ async function nextDueAt(redis: RedisClient, queue: string): Promise<number | nu
 
 /** Over all masters of a cluster: the sum, for each has its own limit. */
 async function readMemory(redis: RedisClient): Promise<{ used: number; max: number }> {
-  const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
-  const texts = await Promise.all(nodes.map((node) => node.info("memory")));
-  const sum = (field: string) =>
-    texts.reduce((total, text) => total + Number(new RegExp(`^${field}:(\\d+)`, "m").exec(text)?.[1] ?? 0), 0);
-  return { used: sum("used_memory"), max: sum("maxmemory") };
+  const memories = await Promise.all(mastersOf(redis).map(([, node]) => memoryOf(node)));
+  const sum = (what: "used" | "max") => memories.reduce((total, memory) => total + (memory[what] || 0), 0);
+  return { used: sum("used"), max: sum("max") };
 }

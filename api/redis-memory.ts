@@ -1,7 +1,8 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
-import { Cluster, Command, type Redis } from "ioredis";
+import { Cluster, Command } from "ioredis";
+import { mastersOf, memoryOf } from "./master-memory.js";
 
 const lookEveryMs = 1000;
 /** What was seen longer ago than this says nothing any more. */
@@ -82,16 +83,12 @@ export class RedisMemory {
   }
 
   async #look(): Promise<void> {
-    const nodes: [string, Redis][] =
-      this.#redis instanceof Cluster
-        ? this.#redis.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
-        : [["", this.#redis]];
     await Promise.all(
-      nodes.map(async ([name, node]) => {
+      mastersOf(this.#redis).map(async ([name, node]) => {
         // While it is away, whoever writes hears so from the write itself.
-        const text = await node.info("memory").catch(() => "");
-        const field = (key: string) => Number(new RegExp(`^${key}:(\\d+)`, "m").exec(text)?.[1] ?? Number.NaN);
-        const now = { at: Date.now(), used: field("used_memory"), max: field("maxmemory") };
+        const memory = await memoryOf(node).catch(() => null);
+        if (memory === null) return;
+        const now = { at: Date.now(), ...memory };
         if (Number.isNaN(now.used)) return;
         const before = (this.#seen.get(name) ?? []).filter(({ at, max }) => now.at - at < trendMs && max === now.max);
         this.#seen.set(name, [...before, now]);
