@@ -1,4 +1,4 @@
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import type { TensorSpec } from "@millrace/shared/announcement.js";
 import { largestInlineBytes } from "@millrace/shared/blob.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
@@ -7,12 +7,11 @@ import { packerOf } from "@millrace/shared/pack-input.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { tensorsText } from "@millrace/shared/packed-json.js";
 import { type PackedTensor, packTensors, unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
-import { listVersionFiles } from "@millrace/shared/version-files.js";
 import type { RunItem } from "../frames.js";
 import type { LoadRequest } from "../load-request.js";
+import { readOnnxFiles } from "./check-files.js";
 import { checkManifest } from "./describe-model.js";
 import { type Engine, openEngine, type Tensors } from "./engine.js";
-import { externalDataPaths, locationFault } from "./external-data.js";
 import type { Head, HeadOutput } from "./head.js";
 import { headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
@@ -28,9 +27,6 @@ interface Input {
   tensors: PackedTensor[];
   packed: boolean;
 }
-
-/** No message of Protocol Buffers is larger; what a larger model is made of lies in external data. */
-const largestOnnxBytes = 2 ** 31;
 
 /** One model version in memory. Runs are one at a time; the caller sees to that. */
 export class LoadedModel {
@@ -55,7 +51,7 @@ export class LoadedModel {
 
   /** Loads, warms up and holds the model against its samples. Rejects with a reason that names no path. */
   static async load(request: LoadRequest): Promise<LoadedModel> {
-    await checkFiles(request);
+    await readOnnxFiles(request);
     const engine = await openEngine(request);
     try {
       checkManifest(request.manifest, engine.inputs, engine.outputs);
@@ -227,29 +223,6 @@ function sameRows(a: readonly PackedTensor[], b: readonly PackedTensor[]): boole
 function rowsBetween({ bytes, dtype, name, shape }: PackedTensor, from: number, to: number): PackedTensor {
   const stride = bytes.length / (shape[0] as number);
   return { name, dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.subarray(from * stride, to * stride) };
-}
-
-/** Throws where the ONNX file is too large to be one, or its external data are not the version's own. */
-async function checkFiles({ folder, manifest }: LoadRequest): Promise<void> {
-  const files = await listVersionFiles(folder);
-  const names = new Set(files.map(({ path }) => path));
-  if (manifest.output.head !== "ensemble" && !names.has("model.onnx")) throw new Error("it has no model.onnx");
-  for (const { path, size } of files) {
-    if (!path.endsWith(".onnx")) continue;
-    if (size > largestOnnxBytes) throw new Error(`${path} has more than ${largestOnnxBytes} bytes`);
-    for (const location of readLocations(join(folder, path))) {
-      const fault = locationFault(location, names);
-      if (fault !== null) throw new Error(fault);
-    }
-  }
-}
-
-function readLocations(file: string): string[] {
-  try {
-    return externalDataPaths(file);
-  } catch (fault) {
-    throw new Error(`the ONNX file cannot be loaded: ${(fault as Error).message}`);
-  }
 }
 
 const failed = (text: string, inferenceMs: number, batchRows: number): RunItem => ({

@@ -1,0 +1,89 @@
+import {
+  broadcast,
+  expectFixed,
+  fixed,
+  input,
+  type Operation,
+  type Rule,
+  rows,
+  type Shaped,
+  shaped,
+  UnprovenError,
+} from "./abstract-tensor.js";
+import { numberIn, type Size, sameSize, sizeOf } from "./sizes.js";
+
+/** A table of rows; with one dimension these operators take all of it as one row. */
+function table(operation: Operation, i = 0): Shaped {
+  const data = shaped(operation, i);
+  if (data.kind === "rows" && (data.dims.length !== 2 || data.axis !== 0)) {
+    throw new UnprovenError("its rows do not lie along the first of two axes");
+  }
+  return data;
+}
+
+/** A number of columns for each row. */
+const columns = (operation: Operation, data: Shaped, width: Size = operation.newLength()) =>
+  data.kind === "fixed" ? fixed(null) : rows([data.dims[0] as Size, width], 0);
+
+const classifier: Rule = (operation) => {
+  const data = table(operation);
+  const labels = data.kind === "fixed" ? fixed(null) : rows([data.dims[0] as Size], 0);
+  return [labels, columns(operation, data)];
+};
+
+const regressor: Rule = (operation) => columns(operation, table(operation));
+
+/** Numbers for each column of the table. */
+const byColumn: Rule = (operation) => {
+  const data = table(operation);
+  return data.kind === "fixed" ? fixed(data.dims) : data;
+};
+
+const elementwise: Rule = (operation) => broadcast(operation, [input(operation, 0)]);
+
+/** Columns of tables, side by side. */
+const vectorizer: Rule = (operation) => {
+  const tables = operation.inputs.map((_, i) => table(operation, i));
+  const [first] = tables;
+  if (first === undefined) throw new UnprovenError("it has no input");
+  if (tables.every(({ kind }) => kind === "fixed")) return fixed(null);
+  const alike = tables.every(({ dims, kind }) => kind === "rows" && sameSize(dims[0] as Size, first.dims[0] as Size));
+  if (!alike) throw new UnprovenError("it joins rows with what is not one a row");
+  return columns(operation, first);
+};
+
+/** Picks along the last axis. */
+const extractor: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  expectFixed(operation, 1);
+  const last = data.dims.length - 1;
+  if (data.kind === "fixed") return fixed(null);
+  if (data.axis === last) throw new UnprovenError("it picks along the axis of the rows");
+  const picked = shaped(operation, 1).dims;
+  const count = picked.every((length) => numberIn(length) !== null)
+    ? sizeOf(picked.reduce((size, length) => size * (numberIn(length) as number), 1))
+    : operation.newLength();
+  return rows([...data.dims.slice(0, -1), count], data.axis);
+};
+
+const oneHotEncoder: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  const dims = [...data.dims, operation.newLength()];
+  return data.kind === "fixed" ? fixed(dims) : rows(dims, data.axis);
+};
+
+const names = (list: string, rule: Rule): [string, Rule][] => list.split(" ").map((name) => [name, rule]);
+
+/** The operators of `ai.onnx.ml` that work row by row. */
+export const classicalRules: Record<string, Rule> = Object.fromEntries([
+  ...names("LinearClassifier SVMClassifier TreeEnsembleClassifier", classifier),
+  ...names("LinearRegressor SVMRegressor TreeEnsembleRegressor TreeEnsemble", regressor),
+  ...names("Imputer Normalizer Scaler", byColumn),
+  ...names("Binarizer CategoryMapper LabelEncoder", elementwise),
+  ["FeatureVectorizer", vectorizer],
+  ["ArrayFeatureExtractor", extractor],
+  ["OneHotEncoder", oneHotEncoder],
+]);
+
+/** `TfIdfVectorizer` of ONNX's own domain is of their kind: a row of counts for each row. */
+export const textRules: Record<string, Rule> = { TfIdfVectorizer: regressor };

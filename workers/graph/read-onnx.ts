@@ -1,0 +1,333 @@
+import { readFileSync } from "node:fs";
+import protobuf from "protobufjs";
+
+/**
+ * What of an ONNX file is looked at here. Names of fields are those of `onnx.proto`, which is the published one (ONNX
+ * 1.23, Apache-2.0). Attributes stay bytes until somebody asks for one: those of tree ensembles are most of a file.
+ */
+export interface OnnxModel {
+  graph: OnnxGraph;
+  /** Version of the operator set by domain; "" is ONNX's own. */
+  opsets: ReadonlyMap<string, number>;
+  /** Model-local functions, as `domain:name`. */
+  functions: ReadonlyMap<string, readonly OnnxNode[]>;
+  /** Graphs that only training runs; a tensor in them may still name a file. */
+  training: readonly OnnxGraph[];
+}
+
+export interface OnnxGraph {
+  nodes: readonly OnnxNode[];
+  inputs: readonly OnnxValue[];
+  outputs: readonly OnnxValue[];
+  initializers: readonly OnnxTensor[];
+  sparseInitializers: readonly OnnxTensor[];
+}
+
+export interface OnnxNode {
+  name: string;
+  type: string;
+  domain: string;
+  inputs: readonly string[];
+  outputs: readonly string[];
+  /** Its attributes by name, without long lists of numbers and texts. */
+  attributes: ReadonlyMap<string, OnnxAttribute>;
+  /** The numbers of a list attribute; null where there is none of this name. */
+  numbers(name: string): number[] | null;
+}
+
+export interface OnnxAttribute {
+  int: number;
+  float: number;
+  text: string;
+  tensor: OnnxTensor | null;
+  graphs: readonly OnnxGraph[];
+  tensors: readonly OnnxTensor[];
+}
+
+/** An input or output as it is declared; `dims` null where the file says nothing of its shape. */
+export interface OnnxValue {
+  name: string;
+  /** A number, or the symbol ("" where it has none) of a dimension that is free. */
+  dims: readonly (number | string)[] | null;
+}
+
+export interface OnnxTensor {
+  name: string;
+  dims: readonly number[];
+  /** Its elements, where it is a small one of numbers whose data are in the file; else null. */
+  elements: readonly number[] | null;
+  /** The file outside that holds its data; null: they are inside. */
+  location: string | null;
+}
+
+/** Elements of a tensor of more than this many are never looked at: it is no list of dimensions. */
+const mostElements = 64;
+
+const schema = loadSchema();
+
+/** Reads an ONNX file. Throws for bytes that are none. */
+export function readOnnx(file: string): OnnxModel {
+  let model: RawModel;
+  try {
+    model = schema.model.decode(readFileSync(file)) as unknown as RawModel;
+  } catch (fault) {
+    const { code, message } = fault as NodeJS.ErrnoException;
+    throw new Error(code === undefined ? `it is no ONNX file (${message})` : `it cannot be read (${code})`);
+  }
+  if (model.graph == null) throw new Error("it is no ONNX file: it has no graph");
+  const functions = model.functions.map((own) => [`${own.domain}:${own.name}`, own.node.map(nodeOf)] as const);
+  return {
+    graph: graphOf(model.graph),
+    opsets: new Map(model.opset_import.map(({ domain, version }) => [normalDomain(domain), Number(version)])),
+    functions: new Map(functions),
+    training: model.training_info.flatMap(({ algorithm, initialization }) =>
+      [algorithm, initialization].filter((graph) => graph != null).map(graphOf),
+    ),
+  };
+}
+
+/** Every graph of a model: its own, those within nodes of it, and those of functions, as lists of nodes. */
+export function* allNodes(model: OnnxModel): Generator<OnnxNode> {
+  const open: (readonly OnnxNode[])[] = [
+    model.graph.nodes,
+    ...model.functions.values(),
+    ...model.training.map(({ nodes }) => nodes),
+  ];
+  for (let nodes = open.pop(); nodes !== undefined; nodes = open.pop()) {
+    for (const node of nodes) {
+      yield node;
+      for (const { graphs } of node.attributes.values()) open.push(...graphs.map((graph) => graph.nodes));
+    }
+  }
+}
+
+/** Every tensor of a model, wherever it stands. */
+export function* allTensors(model: OnnxModel): Generator<OnnxTensor> {
+  const ofGraph = function* (graph: OnnxGraph): Generator<OnnxTensor> {
+    yield* graph.initializers;
+    yield* graph.sparseInitializers;
+  };
+  yield* ofGraph(model.graph);
+  for (const graph of model.training) yield* ofGraph(graph);
+  for (const node of allNodes(model)) {
+    for (const { graphs, tensor, tensors } of node.attributes.values()) {
+      if (tensor !== null) yield tensor;
+      yield* tensors;
+      for (const graph of graphs) yield* ofGraph(graph);
+    }
+  }
+}
+
+/** ONNX's own operators have no domain, or spell it out. */
+const normalDomain = (domain: string): string => (domain === "ai.onnx" ? "" : domain);
+
+function graphOf(graph: RawGraph): OnnxGraph {
+  return {
+    nodes: graph.node.map(nodeOf),
+    inputs: graph.input.map(declared),
+    outputs: graph.output.map(declared),
+    initializers: graph.initializer.map(tensorOf),
+    sparseInitializers: graph.sparse_initializer.flatMap(sparseTensors),
+  };
+}
+
+/** A sparse tensor has its name and shape at its values; both its parts may name files. */
+function sparseTensors({ dims, indices, values }: RawSparseTensor): OnnxTensor[] {
+  const parts = [values, indices].filter((part) => part != null).map(tensorOf);
+  return parts.map((part) => ({ ...part, dims: dims.map(Number), elements: null }));
+}
+
+function nodeOf(node: RawNode): OnnxNode {
+  const bytes = new Map<string, Uint8Array>();
+  const attributes = new Map<string, OnnxAttribute>();
+  for (const raw of node.attribute) {
+    const attribute = schema.shortAttribute.decode(raw) as unknown as RawAttribute;
+    bytes.set(attribute.name, raw);
+    attributes.set(attribute.name, {
+      int: Number(attribute.i),
+      float: attribute.f,
+      text: Buffer.from(attribute.s).toString(),
+      tensor: attribute.t == null ? null : tensorOf(attribute.t),
+      tensors: [
+        ...attribute.tensors.map(tensorOf),
+        ...[attribute.sparse_tensor, ...attribute.sparse_tensors].filter((t) => t != null).flatMap(sparseTensors),
+      ],
+      graphs: [attribute.g, ...attribute.graphs].filter((graph) => graph != null).map(graphOf),
+    });
+  }
+  return {
+    name: node.name,
+    type: node.op_type,
+    domain: normalDomain(node.domain),
+    inputs: node.input,
+    outputs: node.output,
+    attributes,
+    numbers(name) {
+      const raw = bytes.get(name);
+      if (raw === undefined) return null;
+      const { floats, ints } = schema.longAttribute.decode(raw) as unknown as RawAttribute;
+      return ints.length > 0 ? ints.map(Number) : [...floats];
+    },
+  };
+}
+
+function declared({ name, type }: RawValue): OnnxValue {
+  const shape = type?.tensor_type?.shape;
+  // Of the two that a dimension may have, one that is left out reads as 0 or as "".
+  const dims = shape?.dim.map((dim) =>
+    Object.hasOwn(dim, "dim_value") && dim.dim_value >= 0 ? Number(dim.dim_value) : freeSymbol(dim.dim_param),
+  );
+  return { name, dims: dims ?? null };
+}
+
+/** What exporters write for a dimension that has no name is none: two of them are not equal. */
+export const freeSymbol = (symbol: string): string => (symbol === "?" || symbol === "-1" ? "" : symbol);
+
+function tensorOf(tensor: RawTensor): OnnxTensor {
+  const dims = tensor.dims.map(Number);
+  const outside = tensor.data_location === external;
+  // Whatever a tensor says of where its data are, it says for a reader that believes it.
+  const location = tensor.external_data.find(({ key }) => key === "location")?.value ?? null;
+  return { name: tensor.name, dims, elements: outside ? null : elementsOf(tensor, dims), location };
+}
+
+function elementsOf(tensor: RawTensor, dims: readonly number[]): number[] | null {
+  const count = dims.reduce((size, dimension) => size * dimension, 1);
+  if (count > mostElements || dims.length > 1) return null;
+  const read = readers[tensor.data_type];
+  if (read === undefined) return null;
+  const { raw_data: raw } = tensor;
+  const listed = tensor[read.list].flatMap((packed) => read.unpack(packed));
+  if (listed.length === count) return listed;
+  if (raw.length !== count * read.bytes) return null;
+  return fixedWidth(raw, read.bytes, read.at);
+}
+
+const external = 1;
+
+interface ElementReader {
+  bytes: number;
+  at(view: DataView, at: number): number;
+  list: "float_data" | "int32_data" | "int64_data" | "double_data";
+  unpack(packed: Uint8Array): number[];
+}
+
+function fixedWidth(bytes: Uint8Array, width: number, at: ElementReader["at"]): number[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Array.from({ length: Math.floor(bytes.length / width) }, (_, i) => at(view, i * width));
+}
+
+function varints(packed: Uint8Array): number[] {
+  const reader = protobuf.Reader.create(packed);
+  const values: number[] = [];
+  while (reader.pos < reader.len) values.push(Number(reader.int64()));
+  return values;
+}
+
+const float32At = (view: DataView, at: number) => view.getFloat32(at, true);
+const float64At = (view: DataView, at: number) => view.getFloat64(at, true);
+
+/** By data type of `onnx.proto`: float, int32, int64, bool, double. */
+const readers: Record<number, ElementReader | undefined> = {
+  1: { bytes: 4, at: float32At, list: "float_data", unpack: (packed) => fixedWidth(packed, 4, float32At) },
+  6: { bytes: 4, at: (view, at) => view.getInt32(at, true), list: "int32_data", unpack: varints },
+  7: { bytes: 8, at: (view, at) => Number(view.getBigInt64(at, true)), list: "int64_data", unpack: varints },
+  9: { bytes: 1, at: (view, at) => view.getUint8(at), list: "int32_data", unpack: varints },
+  11: { bytes: 8, at: float64At, list: "double_data", unpack: (packed) => fixedWidth(packed, 8, float64At) },
+};
+
+function loadSchema() {
+  const text = readFileSync(new URL("../../graph/onnx.proto", import.meta.url), "utf8");
+  // 64-bit integers become numbers: what is beyond 2^53 is no length of anything.
+  protobuf.util.Long = null as never;
+  protobuf.configure();
+  const { root } = protobuf.parse(text, { keepCase: true });
+  const space = root.lookup("onnx") as protobuf.Namespace;
+  const attribute = root.lookupType("onnx.AttributeProto");
+  const longAttribute = new protobuf.Type("LongAttribute");
+  for (const name of ["ints", "floats"]) {
+    const { id, rule, type } = attribute.get(name) as protobuf.Field;
+    longAttribute.add(new protobuf.Field(name, id, type, rule));
+  }
+  space.add(longAttribute);
+  for (const name of ["ints", "floats", "strings", "type_protos", "tp"]) {
+    attribute.remove(attribute.get(name) as protobuf.Field);
+  }
+  // A packed list is a run of bytes as well as any message is.
+  readAsBytes(root.lookupType("onnx.NodeProto"), ["attribute"]);
+  const tensor = root.lookupType("onnx.TensorProto");
+  readAsBytes(tensor, ["float_data", "int32_data", "int64_data", "double_data"]);
+  for (const name of ["string_data", "uint64_data"]) tensor.remove(tensor.get(name) as protobuf.Field);
+  return { model: root.lookupType("onnx.ModelProto"), shortAttribute: attribute, longAttribute };
+}
+
+function readAsBytes(type: protobuf.Type, fields: readonly string[]): void {
+  for (const name of fields) {
+    const field = type.get(name) as protobuf.Field;
+    type.remove(field);
+    type.add(new protobuf.Field(name, field.id, "bytes", "repeated"));
+  }
+}
+
+interface RawModel {
+  graph: RawGraph | null;
+  opset_import: { domain: string; version: number }[];
+  functions: { domain: string; name: string; node: RawNode[] }[];
+  training_info: { algorithm: RawGraph | null; initialization: RawGraph | null }[];
+}
+
+interface RawGraph {
+  node: RawNode[];
+  input: RawValue[];
+  output: RawValue[];
+  initializer: RawTensor[];
+  sparse_initializer: RawSparseTensor[];
+}
+
+interface RawNode {
+  name: string;
+  op_type: string;
+  domain: string;
+  input: string[];
+  output: string[];
+  attribute: Uint8Array[];
+}
+
+interface RawAttribute {
+  name: string;
+  i: number;
+  f: number;
+  s: Uint8Array;
+  t: RawTensor | null;
+  g: RawGraph | null;
+  sparse_tensor: RawSparseTensor | null;
+  tensors: RawTensor[];
+  graphs: RawGraph[];
+  sparse_tensors: RawSparseTensor[];
+  ints: number[];
+  floats: number[];
+}
+
+interface RawValue {
+  name: string;
+  type?: { tensor_type?: { shape?: { dim: { dim_value: number; dim_param: string }[] } | null } | null } | null;
+}
+
+interface RawTensor {
+  name: string;
+  dims: number[];
+  data_type: number;
+  data_location: number;
+  external_data: { key: string; value: string }[];
+  raw_data: Uint8Array;
+  float_data: Uint8Array[];
+  int32_data: Uint8Array[];
+  int64_data: Uint8Array[];
+  double_data: Uint8Array[];
+}
+
+interface RawSparseTensor {
+  dims: number[];
+  indices: RawTensor | null;
+  values: RawTensor | null;
+}

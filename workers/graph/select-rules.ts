@@ -1,0 +1,341 @@
+import {
+  axesOf,
+  expectFixed,
+  expectNotAlong,
+  type Fixed,
+  fixed,
+  fromStart,
+  has,
+  input,
+  newDims,
+  numbersOf,
+  type Operation,
+  type Rows,
+  type Rule,
+  rows,
+  type Shaped,
+  shaped,
+  shapedLengths,
+  UnprovenError,
+  withDims,
+} from "./abstract-tensor.js";
+import { numberIn, one, type Size, sameSize, sizeOf, times } from "./sizes.js";
+
+/** Picks entries of a table by number: rows of numbers out of what is fixed, or fixed numbers out of what is in rows. */
+const gather: Rule = (operation) => {
+  const data = shapedLengths(operation, 0);
+  const axis = fromStart(operation.int("axis", 0), data.dims.length);
+  const indices = shaped(operation, 1);
+  const dims = [...data.dims.slice(0, axis), ...indices.dims, ...data.dims.slice(axis + 1)];
+  if (data.kind === "fixed" && data.elements !== null) return gatherLengths(operation, data.elements, indices, dims);
+  if (data.kind === "fixed") return withDims(indices, dims, indices.kind === "rows" ? axis + indices.axis : 0);
+  if (indices.kind === "rows") throw new UnprovenError("it picks out of rows by the rows' own numbers");
+  expectNotAlong(data, [axis], "picks along");
+  return rows(dims, data.axis < axis ? data.axis : data.axis + indices.dims.length - 1);
+};
+
+function gatherLengths(
+  operation: Operation,
+  elements: readonly Size[],
+  indices: Shaped,
+  dims: readonly Size[],
+): Fixed | Rows {
+  if (indices.kind === "rows") {
+    input(operation, 0);
+    return rows(dims, indices.axis);
+  }
+  const picked = indices.elements?.map(numberIn).map((i) => (i === null ? undefined : elements.at(i)));
+  if (picked === undefined || picked.includes(undefined)) {
+    input(operation, 0);
+    return fixed(dims);
+  }
+  return fixed(dims, picked as Size[]);
+}
+
+/** Picks along an axis by an index for each element: both must have their rows along the same other axis. */
+const gatherElements: Rule = (operation) => {
+  const [data, indices] = [shaped(operation, 0), shaped(operation, 1)];
+  const axis = fromStart(operation.int("axis", 0), data.dims.length);
+  if (data.kind === "fixed" && indices.kind === "fixed") return fixed(indices.dims);
+  expectAlike(data, indices);
+  expectNotAlong(data, [axis], "picks along");
+  return rows(indices.dims, (indices as Rows).axis);
+};
+
+const scatterElements: Rule = (operation) => {
+  const [data, indices, updates] = [shaped(operation, 0), shaped(operation, 1), shaped(operation, 2)];
+  const axis = fromStart(operation.int("axis", 0), data.dims.length);
+  if ([data, indices, updates].every(({ kind }) => kind === "fixed")) return fixed(data.dims);
+  expectAlike(data, indices);
+  expectAlike(data, updates);
+  expectNotAlong(data, [axis], "writes along");
+  return rows(data.dims, (data as Rows).axis);
+};
+
+/** Throws unless both have rows along the same axis, as many entries each. */
+function expectAlike(a: Shaped, b: Shaped): void {
+  const alike =
+    a.kind === "rows" &&
+    b.kind === "rows" &&
+    a.axis === b.axis &&
+    sameSize(a.dims[a.axis] as Size, b.dims[b.axis] as Size);
+  if (!alike) throw new UnprovenError("its inputs do not all have their rows along the same axis");
+}
+
+const gatherNd: Rule = (operation) => {
+  const [data, indices] = [shaped(operation, 0), shaped(operation, 1)];
+  const leading = operation.int("batch_dims", 0);
+  const depth = numberIn(indices.dims.at(-1) ?? one);
+  const last = indices.dims.length - 1;
+  if (depth === null) throw new UnprovenError("how many axes it picks along is not known");
+  const dims = [...indices.dims.slice(0, -1), ...data.dims.slice(leading + depth)];
+  if (data.kind === "fixed" && indices.kind === "fixed") return fixed(dims);
+  if (data.kind === "fixed" && indices.kind === "rows" && leading === 0 && indices.axis < last)
+    return rows(dims, indices.axis);
+  expectAlike(data, indices);
+  if ((data as Rows).axis >= leading) throw new UnprovenError("it picks along the axis of the rows");
+  return rows(dims, (data as Rows).axis);
+};
+
+/** A part along some axes; that of the rows must be whole. */
+const slice: Rule = (operation) => {
+  const data = shapedLengths(operation, 0);
+  const rank = data.dims.length;
+  const [starts, ends] =
+    operation.opset < 10
+      ? [operation.numbers("starts"), operation.numbers("ends")]
+      : [bounds(operation, 1, rank), bounds(operation, 2, rank)];
+  const axes = axesOf(operation, 3, rank) ?? Array.from({ length: starts?.length ?? rank }, (_, i) => i);
+  const steps = operation.opset < 10 ? null : bounds(operation, 4, rank);
+  if (data.kind === "fixed" && data.elements !== null) {
+    if (starts?.[0] == null || ends?.[0] == null) {
+      input(operation, 0);
+      return fixed(newDims(operation, 1));
+    }
+    return sliceLengths(data.elements, starts[0], ends[0], steps === null ? 1 : (steps[0] ?? null));
+  }
+  const whole = (i: number) => starts?.[i] === 0 && (ends?.[i] ?? 0) >= endless && (steps === null || steps[i] === 1);
+  if (data.kind === "rows") {
+    const i = axes.indexOf(data.axis);
+    if (i >= 0 && !whole(i)) throw new UnprovenError("it takes a part of the rows");
+  }
+  const dims = data.dims.map((length, d) => {
+    const i = axes.indexOf(d);
+    if (i < 0 || whole(i)) return length;
+    const known = numberIn(length);
+    const [start, end, step] = [starts?.[i], ends?.[i], steps === null ? 1 : steps[i]];
+    if (known === null || start == null || end == null || step == null || step <= 0) return operation.newLength();
+    const [from, to] = [clamped(start, known), clamped(end, known)];
+    return sizeOf(Math.max(0, Math.ceil((to - from) / step)));
+  });
+  return withDims(data, dims, data.kind === "rows" ? data.axis : 0);
+};
+
+/** From here on an end is beyond any length; exporters write the largest integer for "to the end". */
+const endless = 2 ** 31 - 1;
+
+const clamped = (at: number, length: number): number => Math.min(length, Math.max(0, at < 0 ? at + length : at));
+
+/**
+ * Numbers of a fixed input, null for each that is not known, of which there may be `most`; null where it is left out.
+ * Throws where it depends on the rows.
+ */
+function bounds(operation: Operation, i: number, most: number): (number | null)[] | null {
+  if (!has(operation, i)) return null;
+  expectFixed(operation, i);
+  return (input(operation, i) as Fixed).elements?.map(numberIn) ?? new Array<null>(most).fill(null);
+}
+
+function sliceLengths(elements: readonly Size[], start: number, end: number, step: number | null): Fixed {
+  if (step === null || step <= 0) throw new UnprovenError("it takes lengths in an order that is not known");
+  const part = elements.slice(clamped(start, elements.length), clamped(end, elements.length));
+  const taken = part.filter((_, i) => i % step === 0);
+  return fixed([sizeOf(taken.length)], taken);
+}
+
+/** Keeps entries along an axis by a mask that is no row's. */
+const compress: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  expectFixed(operation, 1);
+  const said = operation.int("axis", Number.NaN);
+  if (Number.isNaN(said)) {
+    if (data.kind === "rows") throw new UnprovenError("it puts all elements of the rows together");
+    return fixed(newDims(operation, 1));
+  }
+  const axis = fromStart(said, data.dims.length);
+  expectNotAlong(data, [axis], "keeps a part of");
+  return alongAxis(data, axis, operation.newLength());
+};
+
+/** The same dimensions but for one. */
+const alongAxis = (data: Shaped, axis: number, length: Size): Fixed | Rows =>
+  withDims(
+    data,
+    data.dims.map((own, d) => (d === axis ? length : own)),
+    data.kind === "rows" ? data.axis : 0,
+  );
+
+/** The largest along an axis, and where they stand there. */
+const topK: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  expectFixed(operation, 1);
+  const axis = fromStart(operation.int("axis", -1), data.dims.length);
+  expectNotAlong(data, [axis], "sorts along");
+  const value = alongAxis(data, axis, operation.newLength());
+  return [value, value];
+};
+
+const argument: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  const axis = fromStart(operation.int("axis", 0), data.dims.length);
+  expectNotAlong(data, [axis], "looks for the largest or smallest along");
+  if (operation.int("keepdims", 1) !== 0) return alongAxis(data, axis, one);
+  const dims = data.dims.filter((_, d) => d !== axis);
+  return data.kind === "fixed" ? fixed(dims) : rows(dims, data.axis - (axis < data.axis ? 1 : 0));
+};
+
+const oneHot: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  expectFixed(operation, 1, 2);
+  const axis = fromStart(operation.int("axis", -1), data.dims.length + 1);
+  const dims = [...data.dims.slice(0, axis), operation.newLength(), ...data.dims.slice(axis)];
+  return data.kind === "fixed" ? fixed(dims) : rows(dims, data.axis < axis ? data.axis : data.axis + 1);
+};
+
+/** Works within the last two axes. */
+const triangle: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  expectFixed(operation, 1);
+  const rank = data.dims.length;
+  expectNotAlong(data, [rank - 2, rank - 1], "cuts a triangle along");
+  return data;
+};
+
+const cumulative: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  const [axis] = numbersOf(operation, 1) ?? [];
+  if (axis === undefined) throw new UnprovenError("its axis is not known");
+  expectNotAlong(data, [fromStart(axis, data.dims.length)], "sums up along");
+  return data;
+};
+
+/** Turns each row's beginning around, by a length of its own. */
+const reverseSequence: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  const lengths = shaped(operation, 1);
+  const own = operation.int("batch_axis", 1);
+  if (data.kind === "fixed" && lengths.kind === "fixed") return data;
+  const fits = data.kind === "rows" && data.axis === own && lengths.kind === "rows" && isRowsOnly(data, lengths);
+  if (!fits) throw new UnprovenError("it turns rows around along another axis than theirs");
+  return data;
+};
+
+const isRowsOnly = (a: Rows, b: Rows): boolean => sameSize(a.dims[a.axis] as Size, b.dims[b.axis] as Size);
+
+const pad: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  const rank = data.dims.length;
+  expectFixed(operation, 2);
+  const before =
+    operation.opset < 11
+      ? (operation.numbers("pads") ?? operation.numbers("paddings"))
+      : bounds(operation, 1, 2 * rank);
+  const axes = (operation.opset < 18 ? null : axesOf(operation, 3, rank)) ?? data.dims.map((_, d) => d);
+  const dims = data.dims.map((length, d) => {
+    const i = axes.indexOf(d);
+    if (i < 0) return length;
+    const [start, end] = [before?.[i], before?.[i + axes.length]];
+    if (start === 0 && end === 0) return length;
+    if (data.kind === "rows" && d === data.axis) throw new UnprovenError("it adds to the rows, or may");
+    const known = numberIn(length);
+    return known === null || start == null || end == null ? operation.newLength() : sizeOf(known + start + end);
+  });
+  return withDims(data, dims, data.kind === "rows" ? data.axis : 0);
+};
+
+/** Pictures scaled along axes that are not that of the rows. */
+const resize: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  const rank = data.dims.length;
+  if (data.kind === "fixed") return fixed(newDims(operation, rank));
+  if (operation.text("keep_aspect_ratio_policy", "stretch") !== "stretch")
+    throw new UnprovenError("it keeps proportions");
+  if (operation.text("coordinate_transformation_mode", "half_pixel") === "tf_crop_and_resize") {
+    throw new UnprovenError("it crops while it scales");
+  }
+  const axes = (operation.numbers("axes") ?? data.dims.map((_, d) => d)).map((axis) => fromStart(axis, rank));
+  const own = axes.indexOf(data.axis);
+  const places = operation.type === "Upsample" ? [1, null] : operation.opset < 11 ? [1, null] : [2, 3];
+  const scales = operation.numbers("scales") ?? listAt(operation, places[0] ?? null)?.map(numberIn) ?? [];
+  const sizes = listAt(operation, places[1] ?? null) ?? [];
+  const apart =
+    own < 0 ||
+    (sizes.length > 0
+      ? sameSize(sizes[own] as Size, data.dims[data.axis] as Size)
+      : scales.length > 0 && scales[own] === 1);
+  if (!apart) throw new UnprovenError("it scales the axis of the rows, or may");
+  if (has(operation, 1) && operation.type === "Resize" && operation.opset >= 11) expectFixed(operation, 1);
+  const dims = data.dims.map((length, d) =>
+    d === data.axis || !axes.includes(d) ? length : scaled(operation, length, axes.indexOf(d), scales, sizes),
+  );
+  return rows(dims, data.axis);
+};
+
+function scaled(
+  operation: Operation,
+  length: Size,
+  i: number,
+  scales: readonly (number | null)[],
+  sizes: readonly Size[],
+): Size {
+  const said = sizes[i];
+  if (said !== undefined) return numberIn(said) === null ? operation.newLength() : said;
+  const [known, scale] = [numberIn(length), scales[i]];
+  return known === null || scale == null ? operation.newLength() : sizeOf(Math.floor(known * scale));
+}
+
+/** The elements of an input, where it is there and fixed. */
+function listAt(operation: Operation, i: number | null): readonly Size[] | null {
+  const value = i === null ? null : operation.inputs[i];
+  if (value == null) return null;
+  if (value.kind !== "fixed") throw new UnprovenError("it scales by the rows' own numbers");
+  return value.elements;
+}
+
+/** Blocks of a picture become channels, or back; the first axis stays. */
+const blocks: Rule = (operation) => {
+  const data = shaped(operation, 0);
+  const side = operation.int("blocksize", 1);
+  if (data.kind === "rows" && data.axis !== 0) throw new UnprovenError("its rows do not lie along the first axis");
+  const [first, channels, ...sides] = data.dims as [Size, Size, ...Size[]];
+  const toDepth = operation.type === "SpaceToDepth";
+  const scale = (size: Size, up: boolean, by: number): Size => {
+    const known = numberIn(size);
+    if (up) return times(size, sizeOf(by));
+    return known === null ? operation.newLength() : sizeOf(Math.floor(known / by));
+  };
+  const dims = [first, scale(channels, toDepth, side * side), ...sides.map((size) => scale(size, !toDepth, side))];
+  return withDims(data, dims, 0);
+};
+
+/** Operators that pick, order or place elements. */
+export const selectRules: Record<string, Rule> = {
+  Gather: gather,
+  GatherElements: gatherElements,
+  GatherND: gatherNd,
+  ScatterElements: scatterElements,
+  Slice: slice,
+  Compress: compress,
+  TopK: topK,
+  ArgMax: argument,
+  ArgMin: argument,
+  OneHot: oneHot,
+  Trilu: triangle,
+  CumSum: cumulative,
+  ReverseSequence: reverseSequence,
+  Pad: pad,
+  Resize: resize,
+  Upsample: resize,
+  DepthToSpace: blocks,
+  SpaceToDepth: blocks,
+};
