@@ -1,4 +1,4 @@
-import { type Announcement, announcementSchema } from "@millrace/shared/announcement.js";
+import { type Announcement, announcementSchema, type Joining } from "@millrace/shared/announcement.js";
 import { breakerOf, closedBreaker, type VersionBreaker } from "@millrace/shared/breaker.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { digestOf, type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/keys.js";
@@ -8,6 +8,7 @@ import { packerOf } from "@millrace/shared/pack-input.js";
 import type { Packer } from "@millrace/shared/packer.js";
 import { readBreakers } from "@millrace/shared/scripts/breakers.js";
 import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/traffic.js";
+import { readUnjoined, reasonUnjoined, type Unjoined } from "@millrace/shared/unjoined.js";
 
 /** One version as its workers announced it. */
 export interface KnownVersion {
@@ -38,6 +39,8 @@ export interface KnownModel {
   refusals: readonly ModelRefusal[];
   /** Of each version. */
   breakers: ReadonlyMap<string, VersionBreaker>;
+  /** Versions whose inputs share no run since one had outputs that were not one a row. */
+  unjoined: Unjoined;
 }
 
 interface Entry {
@@ -50,6 +53,7 @@ interface Entry {
   workersAlive: number;
   refusals: ModelRefusal[];
   breakers: Map<string, VersionBreaker>;
+  unjoined: Unjoined;
 }
 
 const refreshEveryMs = 2000;
@@ -160,17 +164,20 @@ export class ModelDirectory {
         workersAlive: 0,
         refusals: [],
         breakers: new Map(),
+        unjoined: new Map(),
       };
       this.#entries.set(name, entry);
       this.#byTag.set(keys.tag, name);
     }
     const now = Date.now();
-    const [members, breakers, refusals, traffic] = await Promise.all([
+    const [members, breakers, refusals, traffic, unjoined] = await Promise.all([
       this.#redis.zrangebyscore(entry.keys.beats, now, "+inf"),
       readBreakers(this.#redis, entry.keys),
       this.#redis.zrangebyscore(entry.keys.refusals, now, "+inf"),
       readTraffic(this.#redis, entry.keys),
+      readUnjoined(this.#redis, entry.keys),
     ]);
+    entry.unjoined = unjoined;
     entry.traffic = traffic;
     entry.refusals = refusals.map((text) => refusalSchema.parse(JSON.parse(text)));
     const alive = new Map<string, string[]>();
@@ -206,6 +213,7 @@ export class ModelDirectory {
       workersAlive: entry.workersAlive,
       refusals: entry.refusals,
       breakers: entry.breakers,
+      unjoined: entry.unjoined,
     };
   }
 }
@@ -213,6 +221,16 @@ export class ModelDirectory {
 /** The breaker of a version; closed for one that nobody knows. */
 export const breakerOfVersion = ({ breakers }: KnownModel, version: string): VersionBreaker =>
   breakers.get(version) ?? closedBreaker;
+
+/** Whether a version's inputs share runs, and why, as its workers found out. */
+export function joiningOf({ unjoined }: KnownModel, announcement: Announcement): Joining {
+  const reason = reasonUnjoined(unjoined, announcement);
+  if (reason !== null) return { mode: "off", reason };
+  const { joinable, joining } = announcement;
+  return (
+    joining ?? { mode: joinable ? "declared" : "off", reason: "announced by an older release, which does not say" }
+  );
+}
 
 /** A version that is only to be compared takes no traffic unless there is no other. */
 function highest({ breakers, traffic, versions, workers }: Entry): string {

@@ -3,6 +3,7 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestInTurns, digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
+import { cacheTtlSeconds } from "@millrace/shared/manifest.js";
 import { tensorsText } from "@millrace/shared/packed-json.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
 import type { ResponseForm } from "@millrace/shared/response-form.js";
@@ -107,7 +108,10 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     ...(form ? [JSON.stringify(form)] : []),
   ];
   const hash = pack !== null && pack.length > largestInlineBytes ? digestInTurns : digestOf;
-  const dedup = submission.cache && pack !== null ? await hash(kind.join("|"), pack) : null;
+  // Where each run draws its own numbers, no answer stands for another, unless the author has said for how long.
+  const { drawsNumbers = false, manifest } = announcement;
+  const mayShare = !drawsNumbers || cacheTtlSeconds(manifest, drawsNumbers) > 0;
+  const dedup = submission.cache && mayShare && pack !== null ? await hash(kind.join("|"), pack) : null;
   const idempotency =
     request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: await bodyHashOf(request) };
   const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;

@@ -10,6 +10,15 @@ export const tensorSpecSchema = z.object({
   shape: z.array(z.union([z.int(), z.string()])),
 });
 
+/**
+ * Whether requests share a run: `proven` by the graph, `declared` by the author and held against runs alone at load, or
+ * `off`, each with the reason in words.
+ */
+export const joiningSchema = z.object({
+  mode: z.enum(["proven", "declared", "off"]),
+  reason: z.string(),
+});
+
 /** What a worker tells of one version that it serves; kept in Redis for good, and all that an API knows of a model. */
 export const announcementSchema = z.object({
   v: z.literal(1),
@@ -23,8 +32,15 @@ export const announcementSchema = z.object({
   outputs: z.array(tensorSpecSchema),
   /** Whether requests are joined along the first dimension. */
   joinable: z.boolean(),
+  /** The same, and why; left out by older releases. */
+  joining: joiningSchema.optional(),
+  /** The graph draws random numbers, so that no answer stands for another. */
+  drawsNumbers: z.boolean().optional(),
+  /** Of files and manifest: what was loaded, as `unjoined` of `keys.ts` names it. */
+  fingerprint: z.string().optional(),
 });
 
+export type Joining = z.infer<typeof joiningSchema>;
 export type TensorSpec = z.infer<typeof tensorSpecSchema>;
 export type Announcement = z.infer<typeof announcementSchema>;
 

@@ -38,6 +38,8 @@ export interface ModelKeys {
   trafficHistory: string;
   /** Set: versions that no worker is to load. */
   unloaded: string;
+  /** Hash: version → why its inputs share no run though they might, as a run has shown; see `unjoined.ts`. */
+  unjoined: string;
   /** Sorted set: what living workers could not load and why, as JSON → until when (ms) that holds. */
   refusals: string;
   /** Sorted set: breakers of workers that are not closed, as JSON → until when (ms) that holds; see `breaker.ts`. */
@@ -171,6 +173,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     traffic: `${base}/traffic`,
     trafficHistory: `${base}/traffic-history`,
     unloaded: `${base}/unloaded`,
+    unjoined: `${base}/unjoined`,
     refusals: `${base}/refusals`,
     breakers: `${base}/breakers`,
     shadows: `${base}/shadows`,

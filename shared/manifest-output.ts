@@ -10,6 +10,13 @@ export const classifierHead = z.strictObject({
   head: z.literal("classifier"),
   probabilities: z.string().min(1).describe("Output tensor of shape [rows, classes], float"),
   labels: labels(2).describe("One for each class, in order"),
+  activation: z
+    .enum(["softmax", "sigmoid", "none"])
+    .optional()
+    .describe(
+      "Makes probabilities of what the tensor holds: softmax over the classes, sigmoid of each, or none: its values are " +
+        "given as they are, whatever they are. Without it they must be probabilities: 0 to 1, and 1 together",
+    ),
 });
 
 const multiLabelHead = z
@@ -29,7 +36,10 @@ const multiLabelHead = z
 
 const regressorHead = z.strictObject({
   head: z.literal("regressor"),
-  value: z.string().min(1).describe("Output tensor of shape [rows] or [rows, 1]"),
+  value: z.string().min(1).describe("Output tensor of shape [rows] or [rows, 1]; [rows, targets] where they are named"),
+  targets: labels(1)
+    .optional()
+    .describe("One for each column, in order; the output is then { values: { target: number } }"),
 });
 
 export const anomalyHead = z.strictObject({

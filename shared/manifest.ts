@@ -20,6 +20,13 @@ const common = {
   description: z.string().max(4000).optional().describe("For people: what it tells, and what it cannot"),
   batching: z
     .strictObject({
+      join: z
+        .enum(["auto", "always", "never"])
+        .default("auto")
+        .describe(
+          "Whether requests share a run. auto: where the ONNX graph shows that no row can see another; always: the " +
+            "author says so, and it is held against runs alone at load; never: each request runs alone",
+        ),
       max_batch_rows: z.int().min(1).max(65_536).default(64).describe("Rows of one run at the most; 1: never join"),
       max_delay_ms: z.int().min(0).max(60_000).default(0).describe("How long an idle slot waits for company"),
       bulk_rows: z
@@ -33,7 +40,15 @@ const common = {
   timeout_ms: z.int().min(1).max(3_600_000).default(30_000).describe("One run may take this long"),
   attempts: z.int().min(1).max(100).default(3).describe("Runs that may time out or crash before it is given up"),
   backoff_ms: z.int().min(0).max(3_600_000).default(1000).describe("Before the second attempt; doubles, with jitter"),
-  cache_ttl_seconds: z.int().min(0).max(86_400).default(300).describe("How long an answer is given again; 0: never"),
+  cache_ttl_seconds: z
+    .int()
+    .min(0)
+    .max(86_400)
+    .optional()
+    .describe(
+      "How long an answer is given again; 0: never. Where it is not written down: 300, and 0 for a graph that draws " +
+        "random numbers, whose requests are not deduplicated either",
+    ),
   metrics: z.record(z.string(), z.number()).optional().describe("What training measured, such as accuracy"),
   drift_baseline: driftBaselineSchema.optional(),
   samples: z.array(sample).max(100).default([]),
@@ -71,6 +86,13 @@ export type TabularManifest = Extract<Manifest, { kind: "tabular" }>;
 
 /** The manifest of a folder that has none: the tensor API's view of the ONNX file. */
 export const defaultManifest = (): Manifest => manifestSchema.parse({ kind: "tensor" });
+
+/** How long an answer is given again, in seconds, where the manifest does not say. */
+const usualCacheTtlSeconds = 300;
+
+/** How long a version's answers are given again, in seconds; 0: never. `drawsNumbers`: its graph draws random numbers. */
+export const cacheTtlSeconds = ({ cache_ttl_seconds: said }: Manifest, drawsNumbers: boolean): number =>
+  said ?? (drawsNumbers ? 0 : usualCacheTtlSeconds);
 
 /** Whether a folder of the repository can be a model: lower-case letters, digits, `.`, `_`, `-`; at most 64. */
 export const isModelName = (name: string): boolean => modelName.test(name);

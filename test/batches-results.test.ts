@@ -20,7 +20,7 @@ const manifests = {
   [echo]: {
     kind: "tabular",
     input: { tensor: "x", features: ["a", "b", "c"] },
-    output: { head: "classifier", probabilities: "y", labels },
+    output: { head: "classifier", probabilities: "y", labels, activation: "none" },
     batching: { bulk_rows: 10 },
   },
   "dynamic-inner": {

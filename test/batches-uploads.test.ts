@@ -26,7 +26,7 @@ const model = "echo-float32";
 const manifest = {
   kind: "tabular",
   input: { tensor: "x", features: ["a", "b, b", { name: 'c"', min: -1e6 }] },
-  output: { head: "classifier", probabilities: "y", labels: ["A", "B,\n", 'C"'] },
+  output: { head: "classifier", probabilities: "y", labels: ["A", "B,\n", 'C"'], activation: "none" },
   batching: { bulk_rows: 4 },
 };
 const rows = [

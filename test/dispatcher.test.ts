@@ -15,7 +15,7 @@ function setUp(overrides: Partial<Lane> = {}, slots = 1) {
   const runner = new HandRunner(slots);
   const dispatcher = new Dispatcher(runner);
   const lane: Lane = {
-    ...{ model: "m", modelKey: 0, joinable: true, maxBatchRows: 4, maxDelayMs: 0, timeoutMs: 1000 },
+    ...{ model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 4, maxDelayMs: 0, timeoutMs: 1000 },
     ...overrides,
   };
   const begun: [string, boolean][] = [];
@@ -122,7 +122,7 @@ describe("the dispatcher", () => {
     submit("a");
     await turn();
     for (const id of ["b", "c"]) submit(id);
-    runner.runs[0]?.end(false);
+    runner.runs[0]?.end('output "y" had 1 entries for 2 rows');
     await settle();
     expect(runner.ids).toEqual([["a"], ["b"]]);
   });

@@ -52,9 +52,9 @@ describe("frames between a worker and its slots", () => {
   test("carry a run's packs to a slot as the bytes they are", async () => {
     const packs = [Buffer.alloc(70_000, 5), Buffer.alloc(0), Buffer.from([0, 255, 1]), Buffer.alloc(70_000, 7)];
     packs.push(Buffer.from([2]));
-    const [frame] = await framesOf(encodeRun({ runId: 4_294_967_295, modelKey: 3, packs }));
+    const [frame] = await framesOf(encodeRun({ runId: 4_294_967_295, modelKey: 3, joins: true, packs }));
     expect(frame?.kind).toBe(frameKinds.run);
-    expect(decodeRun(frame?.body as Buffer)).toEqual({ runId: 4_294_967_295, modelKey: 3, packs });
+    expect(decodeRun(frame?.body as Buffer)).toEqual({ runId: 4_294_967_295, modelKey: 3, joins: true, packs });
   });
 
   test("carry back one item for each input, failures and texts beyond ASCII among them", async () => {
@@ -62,10 +62,10 @@ describe("frames between a worker and its slots", () => {
       { ok: true, text: '{"y":"日本"}', confidence: 0.5, inferenceMs: 1.25, batchRows: 3 },
       { ok: false, text: "", confidence: Number.NaN, inferenceMs: 0, batchRows: 1 },
     ];
-    for (const joinable of [true, false]) {
-      const [frame] = await framesOf([encodeDone(9, joinable, items)]);
+    for (const misfit of [null, 'output "größe" had 3 entries for 7 rows']) {
+      const [frame] = await framesOf([encodeDone(9, misfit, items)]);
       expect(frame?.kind).toBe(frameKinds.done);
-      expect(decodeDone(frame?.body as Buffer)).toEqual({ runId: 9, joinable, items });
+      expect(decodeDone(frame?.body as Buffer)).toEqual({ runId: 9, misfit, items });
     }
   });
 });

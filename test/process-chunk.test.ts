@@ -17,7 +17,15 @@ import { DelayedError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
 import { random } from "./support/random.js";
 
-const lane = { model: "m", modelKey: 0, joinable: true, maxBatchRows: 64, maxDelayMs: 0, timeoutMs: 1000 };
+const lane = {
+  model: "m",
+  version: "1",
+  modelKey: 0,
+  joinable: true,
+  maxBatchRows: 64,
+  maxDelayMs: 0,
+  timeoutMs: 1000,
+};
 
 /** Inputs of a chunk, one number a row; null stands for a line that was never valid. */
 type Inputs = readonly (number | null)[];

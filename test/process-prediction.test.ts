@@ -9,7 +9,7 @@ import { describe, expect, test } from "vitest";
 
 const served: ServedVersion = {
   ...{ model: "m", version: "1", digest: "sha256:d", uniform: false, attempts: 3, cacheTtlSeconds: 60 },
-  lane: { model: "m", modelKey: 0, joinable: true, maxBatchRows: 8, maxDelayMs: 0, timeoutMs: 700 },
+  lane: { model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 8, maxDelayMs: 0, timeoutMs: 700 },
 };
 const x = packTensors([{ name: "x", dtype: "int8", shape: [1, 2], bytes: new Uint8Array([1, 2]) }]).toString("base64");
 const data = { v: 1, o: "alice", ver: "1", x, m: { mine: true }, r: "request-1" };

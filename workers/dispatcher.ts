@@ -1,10 +1,15 @@
 import type { RunItem } from "./frames.js";
-import type { RunReply, SlotDiedError, TableReply } from "./slot-handle.js";
+import type { RunReply, RunTerms, SlotDiedError, TableReply } from "./slot-handle.js";
 
-/** One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run. */
+/**
+ * One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run of the model,
+ * of which inputs that share none need one each.
+ */
 export interface Lane {
   model: string;
+  version: string;
   modelKey: number;
+  /** Turns false for good when a run shows that its outputs are not one a row. */
   joinable: boolean;
   maxBatchRows: number;
   maxDelayMs: number;
@@ -52,13 +57,20 @@ export type Outcome =
 /** What the dispatcher needs of a slot pool. */
 export interface Runner {
   hasIdle(modelKey: number): boolean;
-  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply>;
+  run(modelKey: number, packs: readonly Buffer[], terms: RunTerms, stop?: AbortSignal): Promise<RunReply>;
   runTable(
     modelKey: number,
     pack: readonly [Buffer, Uint8Array],
-    timeoutMs: number,
+    terms: RunTerms,
     stop?: AbortSignal,
   ): Promise<TableReply>;
+}
+
+export interface DispatcherHooks {
+  /** A run begins. */
+  onRun(lane: Lane, works: readonly Work[], rows: number): void;
+  /** A version's outputs are not one a row; its inputs share no run from now on. Once for each lane. */
+  onMisfit(lane: Lane, reason: string): void;
 }
 
 interface Waiting extends Work {
@@ -76,15 +88,15 @@ interface Waiting extends Work {
 export class Dispatcher {
   readonly #runner: Runner;
   readonly #lanes = new Map<string, Waiting[]>();
-  readonly #onRun: (lane: Lane, works: readonly Work[], rows: number) => void;
+  readonly #hooks: DispatcherHooks;
   #begun = new Set<Waiting>();
   #draining = false;
   #timer: NodeJS.Timeout | null = null;
   #pumping = false;
 
-  constructor(runner: Runner, onRun: (lane: Lane, works: readonly Work[], rows: number) => void = () => undefined) {
+  constructor(runner: Runner, hooks: Partial<DispatcherHooks> = {}) {
     this.#runner = runner;
-    this.#onRun = onRun;
+    this.#hooks = { onRun: () => undefined, onMisfit: () => undefined, ...hooks };
   }
 
   /** Resolves when the work has run or is given back; never rejects. */
@@ -255,15 +267,15 @@ export class Dispatcher {
     }
     const stop = run.length === 1 ? new AbortController() : null;
     (run[0] as Waiting).stop = stop;
-    this.#onRun(lane, run, rowsOf(run));
+    this.#hooks.onRun(lane, run, rowsOf(run));
     try {
       const { bulk } = run[0] as Waiting;
       if (bulk === undefined) {
         const packs = run.map((work) => work.pack);
-        const reply = await this.#runner.run(lane.modelKey, packs, lane.timeoutMs, stop?.signal);
-        if (!reply.joinable) lane.joinable = false;
+        const reply = await this.#runner.run(lane.modelKey, packs, termsOf(lane, 1), stop?.signal);
+        this.#noteMisfit(lane, reply.misfit);
         for (const [i, work] of run.entries()) this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
-      } else this.#settle(run[0] as Waiting, await this.#runBulk(lane, bulk, stop?.signal));
+      } else this.#settle(run[0] as Waiting, await this.#runBulk(run[0] as Waiting, bulk, stop?.signal));
     } catch (fault) {
       if (stop?.signal.aborted) this.#settle(run[0] as Waiting, { kind: "canceled" });
       else this.#afterDeath(run, (fault as SlotDiedError).reason);
@@ -271,14 +283,23 @@ export class Dispatcher {
     this.pump();
   }
 
-  async #runBulk(lane: Lane, bulk: BulkWork, stop?: AbortSignal): Promise<Outcome> {
-    const { modelKey, timeoutMs } = lane;
+  async #runBulk({ lane, rows }: Work, bulk: BulkWork, stop?: AbortSignal): Promise<Outcome> {
+    const { modelKey } = lane;
+    const terms = termsOf(lane, rows);
     if ("table" in bulk) {
-      const reply = await this.#runner.runTable(modelKey, bulk.table, timeoutMs, stop);
-      return { kind: "done in bulk", items: [], table: reply.table };
+      const { misfit, table } = await this.#runner.runTable(modelKey, bulk.table, terms, stop);
+      this.#noteMisfit(lane, misfit);
+      return { kind: "done in bulk", items: [], table };
     }
-    const { items } = await this.#runner.run(modelKey, bulk.packs, timeoutMs, stop);
+    const { items, misfit } = await this.#runner.run(modelKey, bulk.packs, terms, stop);
+    this.#noteMisfit(lane, misfit);
     return { kind: "done in bulk", items, table: null };
+  }
+
+  #noteMisfit(lane: Lane, misfit: string | null): void {
+    if (misfit === null || !lane.joinable) return;
+    lane.joinable = false;
+    this.#hooks.onMisfit(lane, misfit);
   }
 
   #afterDeath(run: readonly Waiting[], reason: SlotDiedError["reason"]): void {
@@ -301,6 +322,12 @@ export class Dispatcher {
     for (const wake of waiters) wake();
   }
 }
+
+/** Inputs that share no run of the model have the time of one each. */
+const termsOf = ({ joinable, timeoutMs }: Lane, inputs: number): RunTerms => ({
+  joins: joinable,
+  timeoutMs: joinable ? timeoutMs : timeoutMs * Math.max(1, inputs),
+});
 
 /** Parts of batches yield to everything else, but not for ever. */
 const bulkPatienceMs = 1000;

@@ -63,15 +63,19 @@ export function readFrames(stream: Readable, onFrame: (frame: Frame) => void): v
 export interface RunRequest {
   runId: number;
   modelKey: number;
+  /** Whether inputs may share a run of the model. */
+  joins: boolean;
   packs: readonly Buffer[];
 }
 
+const runHeadBytes = 13;
+
 /**
- * Layout: run id (u32), model key (u32), count (u32), then length (u32) and bytes of each pack. Large packs are parts of
- * their own, so that they are not copied.
+ * Layout: run id (u32), model key (u32), joins (u8), count (u32), then length (u32) and bytes of each pack. Large packs are
+ * parts of their own, so that they are not copied.
  */
-export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number = frameKinds.run): Buffer[] {
-  let size = 12;
+export function encodeRun({ joins, modelKey, packs, runId }: RunRequest, kind: number = frameKinds.run): Buffer[] {
+  let size = runHeadBytes;
   let copied = headBytes + size;
   for (const pack of packs) {
     size += 4 + pack.length;
@@ -83,6 +87,7 @@ export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number =
   at = bytes.writeUInt8(kind, at);
   at = bytes.writeUInt32LE(runId, at);
   at = bytes.writeUInt32LE(modelKey, at);
+  at = bytes.writeUInt8(joins ? 1 : 0, at);
   at = bytes.writeUInt32LE(packs.length, at);
   let begun = 0;
   for (const pack of packs) {
@@ -97,31 +102,40 @@ export function encodeRun({ runId, modelKey, packs }: RunRequest, kind: number =
   return parts;
 }
 
-/** A run of a table that was laid down beside the pipe (see `table-passage.ts`): run id, model key, its length, length of its head (u32 each). */
-export function encodeLaidRun(run: { runId: number; modelKey: number; length: number; headLength: number }): Buffer {
-  const body = Buffer.alloc(16);
+/** A table that was laid down beside the pipe (see `table-passage.ts`). */
+export interface LaidRun extends Omit<RunRequest, "packs"> {
+  length: number;
+  headLength: number;
+}
+
+/** A run of a table: run id, model key, its length, length of its head (u32 each), joins (u8). */
+export function encodeLaidRun(run: LaidRun): Buffer {
+  const body = Buffer.alloc(17);
   body.writeUInt32LE(run.runId, 0);
   body.writeUInt32LE(run.modelKey, 4);
   body.writeUInt32LE(run.length, 8);
   body.writeUInt32LE(run.headLength, 12);
+  body.writeUInt8(run.joins ? 1 : 0, 16);
   return encodeFrame(frameKinds.runTableLaid, body);
 }
 
-export const decodeLaidRun = (body: Buffer) => ({
+export const decodeLaidRun = (body: Buffer): LaidRun => ({
+  runId: body.readUInt32LE(0),
   modelKey: body.readUInt32LE(4),
+  joins: body.readUInt8(16) === 1,
   length: body.readUInt32LE(8),
   headLength: body.readUInt32LE(12),
 });
 
 export function decodeRun(body: Buffer): RunRequest {
   const packs: Buffer[] = [];
-  let at = 12;
-  for (let left = body.readUInt32LE(8); left > 0; left--) {
+  let at = runHeadBytes;
+  for (let left = body.readUInt32LE(9); left > 0; left--) {
     const end = at + 4 + body.readUInt32LE(at);
     packs.push(body.subarray(at + 4, end));
     at = end;
   }
-  return { runId: body.readUInt32LE(0), modelKey: body.readUInt32LE(4), packs };
+  return { runId: body.readUInt32LE(0), modelKey: body.readUInt32LE(4), joins: body.readUInt8(8) === 1, packs };
 }
 
 /** What became of one input of a run: its output as JSON text, or why it has none. */
@@ -143,12 +157,13 @@ export interface RunItem {
 const itemHeadBytes = 21;
 
 /**
- * Layout: run id (u32), joinable (u8), count (u32), then per item 1 ok, 2 refused (u8), confidence, ms (f32), rows, lengths of text and
- * pack (u32), text, pack.
+ * Layout: run id (u32), the misfit's length (u16) and text, count (u32), then per item 1 ok, 2 refused (u8), confidence, ms
+ * (f32), rows, lengths of text and pack (u32), text, pack. `misfit`: why the version's inputs share no run any more.
  */
-export function encodeDone(runId: number, joinable: boolean, items: readonly RunItem[]): Buffer {
+export function encodeDone(runId: number, misfit: string | null, items: readonly RunItem[]): Buffer {
   const texts = items.map((item) => Buffer.from(item.text));
-  let size = 9 + itemHeadBytes * items.length;
+  const why = encodeMisfit(misfit);
+  let size = 8 + why.length + itemHeadBytes * items.length;
   items.forEach((item, i) => {
     size += (texts[i] as Buffer).length + (item.pack?.length ?? 0);
   });
@@ -156,7 +171,7 @@ export function encodeDone(runId: number, joinable: boolean, items: readonly Run
   let at = body.writeUInt32LE(size + 1, 0);
   at = body.writeUInt8(frameKinds.done, at);
   at = body.writeUInt32LE(runId, at);
-  at = body.writeUInt8(joinable ? 1 : 0, at);
+  at += why.copy(body, at);
   at = body.writeUInt32LE(items.length, at);
   items.forEach((item, i) => {
     at = body.writeUInt8(item.ok ? 1 : item.refused ? 2 : 0, at);
@@ -171,10 +186,11 @@ export function encodeDone(runId: number, joinable: boolean, items: readonly Run
   return body;
 }
 
-export function decodeDone(body: Buffer): { runId: number; joinable: boolean; items: RunItem[] } {
+export function decodeDone(body: Buffer): { runId: number; misfit: string | null; items: RunItem[] } {
   const items: RunItem[] = [];
-  let at = 9;
-  for (let left = body.readUInt32LE(5); left > 0; left--) {
+  const { end: itemsAt, misfit } = decodeMisfit(body, 4);
+  let at = itemsAt + 4;
+  for (let left = body.readUInt32LE(itemsAt); left > 0; left--) {
     const textEnd = at + itemHeadBytes + body.readUInt32LE(at + 13);
     const end = textEnd + body.readUInt32LE(at + 17);
     const item: RunItem = {
@@ -189,5 +205,18 @@ export function decodeDone(body: Buffer): { runId: number; joinable: boolean; it
     items.push(item);
     at = end;
   }
-  return { runId: body.readUInt32LE(0), joinable: body.readUInt8(4) === 1, items };
+  return { runId: body.readUInt32LE(0), misfit, items };
+}
+
+/** Why nothing shares a run any more, as length (u16) and text; a length of 0 says that it still may. */
+export function encodeMisfit(misfit: string | null): Buffer {
+  const text = Buffer.from((misfit ?? "").slice(0, 1000));
+  const length = Buffer.allocUnsafe(2);
+  length.writeUInt16LE(text.length, 0);
+  return Buffer.concat([length, text]);
+}
+
+export function decodeMisfit(body: Buffer, at: number): { misfit: string | null; end: number } {
+  const end = at + 2 + body.readUInt16LE(at);
+  return { misfit: end === at + 2 ? null : body.toString("utf8", at + 2, end), end };
 }

@@ -1,4 +1,4 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
+import type { Joining, TensorSpec } from "@millrace/shared/announcement.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 
 /** What a slot is told to load; `key` names it in the runs that follow. */
@@ -14,7 +14,18 @@ export interface LoadRequest {
   manifest: Manifest;
 }
 
-/** What a slot says of it: what the ONNX file declares, or why it cannot be served; `died`: it could not even say that. */
+/** What a slot has found of a version that it loaded. */
+export interface LoadedFacts {
+  inputs: TensorSpec[];
+  outputs: TensorSpec[];
+  joining: Joining;
+  /** The proof says one thing and a run another: the proof has a fault, and nothing is joined. */
+  proofFault: boolean;
+  /** The graph draws random numbers. */
+  drawsNumbers: boolean;
+}
+
+/** What a slot says of a version: what it has found, or why it cannot be served; `died`: it could not even say that. */
 export type LoadReply =
-  | { key: number; ok: true; inputs: TensorSpec[]; outputs: TensorSpec[]; joinable: boolean }
+  | ({ key: number; ok: true } & LoadedFacts)
   | { key: number; ok: false; reason: string; died?: boolean };

@@ -1,6 +1,8 @@
 import type { Announcement } from "@millrace/shared/announcement.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { modelKeys } from "@millrace/shared/keys.js";
+import { digestOf, modelKeys } from "@millrace/shared/keys.js";
+import type { Logger } from "@millrace/shared/log.js";
+import { cacheTtlSeconds } from "@millrace/shared/manifest.js";
 import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/announce.js";
 import type { LoadRequest } from "./load-request.js";
 import type { FoundVersion } from "./model-repository.js";
@@ -34,8 +36,9 @@ export async function loadVersions(options: {
   redis: RedisClient;
   keyPrefix: string;
   workerId: string;
+  log: Logger;
 }): Promise<Loading[]> {
-  const { keyPrefix, pool, redis, workerId } = options;
+  const { keyPrefix, log, pool, redis, workerId } = options;
   const results: Loading[] = [];
   const wanted: { found: FoundVersion; request: LoadRequest }[] = [];
   for (const found of options.found) {
@@ -53,8 +56,15 @@ export async function loadVersions(options: {
       continue;
     }
     const { digest, manifest, model, stamp, version } = found;
-    const { inputs, joinable, outputs } = reply;
-    const announcement: Announcement = { v: 1, model, version, digest, manifest, inputs, outputs, joinable };
+    const { drawsNumbers, inputs, joining, outputs, proofFault } = reply;
+    if (proofFault)
+      log.error("rows of a model are not kept apart although its graph says so", { model, version, joining });
+    const joinable = joining.mode !== "off";
+    const fingerprint = digestOf(digest, JSON.stringify(manifest));
+    const announcement: Announcement = {
+      ...{ v: 1, model, version, digest, manifest, inputs, outputs, joinable, joining },
+      ...{ drawsNumbers, fingerprint },
+    };
     const keys = modelKeys(keyPrefix, model);
     const answer = await announceVersion(redis, keyPrefix, keys, announcement, workerId);
     if (!answer.announced) {
@@ -70,11 +80,11 @@ export async function loadVersions(options: {
       digest,
       uniform: manifest.kind !== "tensor",
       attempts: manifest.attempts,
-      cacheTtlSeconds: manifest.cache_ttl_seconds,
+      cacheTtlSeconds: cacheTtlSeconds(manifest, drawsNumbers),
       announcement,
       request,
       stamp,
-      lane: { model, modelKey: request.key, joinable, maxBatchRows, maxDelayMs, timeoutMs },
+      lane: { model, version, modelKey: request.key, joinable, maxBatchRows, maxDelayMs, timeoutMs },
     };
     results.push({ found, loaded });
   }

@@ -100,6 +100,18 @@ export function createWorkerMetrics() {
       buckets: latencyBuckets,
       registers,
     }),
+    joining: new Gauge({
+      name: "ml_joining",
+      help: "1 for each version whose inputs may share a run on this worker, 0 for each that runs them alone",
+      labelNames: ["model", "version"],
+      registers,
+    }),
+    misfits: new Counter({
+      name: "ml_joining_misfit_total",
+      help: "Times that a version's outputs were not one a row, whereupon its inputs share no run any more",
+      labelNames: ["model", "version"],
+      registers,
+    }),
     modelLoaded: new Gauge({
       name: "ml_model_loaded",
       help: "1 for each version that this worker serves, 0 for each that it could not load",

@@ -143,7 +143,7 @@ export function processChunk(options: ProcessChunkOptions) {
       part =
         deaths >= deathsToBlame
           ? allFailed(rows.count, "poisoned", "whatever ran this part of the batch died, each time it was tried")
-          : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots));
+          : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots, served.lane.joinable));
     } catch (fault) {
       if (!(fault instanceof ReleasedError)) throw fault;
       notebook.ended(jobId);
@@ -241,11 +241,16 @@ function rowsOf({ body, faults, form, lines }: BulkChunk): Rows {
 const mostRunRows = 1024;
 const leastRunRows = 128;
 
+/** Rows that a slot is given at a time of a version that runs each of them alone. */
+const mostAloneRows = 32;
+
 /** Where the runs of a chunk begin, and its end: as many as keep every slot busy, unless they would be tiny. */
-function boundsOf({ count, table }: Rows, slots: number): number[] {
-  const runs = table
-    ? Math.max(Math.ceil(count / mostRunRows), Math.min(slots, Math.floor(count / leastRunRows)), 1)
-    : 1;
+function boundsOf({ count, table }: Rows, slots: number, joinable: boolean): number[] {
+  const runs = !joinable
+    ? Math.max(Math.ceil(count / mostAloneRows), 1)
+    : table
+      ? Math.max(Math.ceil(count / mostRunRows), Math.min(slots, Math.floor(count / leastRunRows)), 1)
+      : 1;
   return Array.from({ length: runs + 1 }, (_, i) => Math.floor((i * count) / runs));
 }
 

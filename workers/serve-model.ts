@@ -145,6 +145,7 @@ export function startServing(options: ServingOptions): Serving {
       model.leaving.delete(loaded.version);
       await endBeat(redis, model.keys, workerId, [loaded.version]);
       metrics.modelLoaded.remove({ model: loaded.model, version: loaded.version });
+      metrics.joining.remove({ model: loaded.model, version: loaded.version });
     },
     lastBeatAgeMs: () => Date.now() - lastBeatAt,
     close: () => {

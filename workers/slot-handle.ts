@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import {
   decodeDone,
+  decodeMisfit,
   encodeJsonFrame,
   encodeLaidRun,
   encodeRun,
@@ -25,14 +26,22 @@ export class SlotDiedError extends Error {
   }
 }
 
-/** The outputs of a table's rows, as a chunk of `bulk-chunk.ts`. */
+/** The outputs of a table's rows, as a chunk of `bulk-chunk.ts`, and the misfit as in `RunReply`. */
 export interface TableReply {
+  misfit: string | null;
   table: Buffer;
 }
 
+/** What became of each input; `misfit`: why the version's inputs share no run any more, null while they may. */
 export interface RunReply {
-  joinable: boolean;
+  misfit: string | null;
   items: RunItem[];
+}
+
+/** How a run is done: whether inputs may share a run of the model, and how long it may take. */
+export interface RunTerms {
+  joins: boolean;
+  timeoutMs: number;
 }
 
 type Reply = LoadReply | RunReply | TableReply;
@@ -95,25 +104,31 @@ export class SlotHandle {
   }
 
   /** Runs packs of one loaded version; `stop` ends the process with the run. Rejects with a SlotDiedError when the run kills the process or takes too long. */
-  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
-    return this.#run<RunReply>(encodeRun({ runId: ++this.#lastRunId, modelKey, packs }), timeoutMs, stop);
+  run(
+    modelKey: number,
+    packs: readonly Buffer[],
+    { joins, timeoutMs }: RunTerms,
+    stop?: AbortSignal,
+  ): Promise<RunReply> {
+    return this.#run<RunReply>(encodeRun({ runId: ++this.#lastRunId, modelKey, joins, packs }), timeoutMs, stop);
   }
 
   /** The same for one pack with many rows of a tabular model, in two parts as `packParts` makes them. */
   runTable(
     modelKey: number,
     pack: readonly [Buffer, Uint8Array],
-    timeoutMs: number,
+    { joins, timeoutMs }: RunTerms,
     stop?: AbortSignal,
   ): Promise<TableReply> {
     const runId = ++this.#lastRunId;
     const [{ length: headLength }, { length }] = pack;
     if (this.#passage !== null && this.#errand === null && layDown(this.#passage, pack)) {
-      const laid = encodeLaidRun({ runId, modelKey, length: headLength + length, headLength });
+      const laid = encodeLaidRun({ runId, modelKey, joins, length: headLength + length, headLength });
       return this.#run<TableReply>([laid], timeoutMs, stop);
     }
     const whole = Buffer.concat(pack);
-    return this.#run<TableReply>(encodeRun({ runId, modelKey, packs: [whole] }, frameKinds.runTable), timeoutMs, stop);
+    const run = encodeRun({ runId, modelKey, joins, packs: [whole] }, frameKinds.runTable);
+    return this.#run<TableReply>(run, timeoutMs, stop);
   }
 
   async #run<T extends RunReply | TableReply>(
@@ -168,8 +183,10 @@ export class SlotHandle {
     this.#errand = null;
     clearTimeout(errand.timer);
     if (frame.kind === frameKinds.done) errand.resolve(decodeDone(frame.body));
-    else if (frame.kind === frameKinds.doneTable) errand.resolve({ table: frame.body });
-    else errand.resolve(JSON.parse(frame.body.toString()) as LoadReply);
+    else if (frame.kind === frameKinds.doneTable) {
+      const { end, misfit } = decodeMisfit(frame.body, 0);
+      errand.resolve({ misfit, table: frame.body.subarray(end) });
+    } else errand.resolve(JSON.parse(frame.body.toString()) as LoadReply);
   }
 
   #fail(how: string): void {

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "@millrace/shared/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
 import { residentBytes } from "./resident-bytes.js";
-import { type RunReply, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";
+import { type RunReply, type RunTerms, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";
 
 /** How long loading and warming up one version may take. */
 const loadTimeoutMs = 120_000;
@@ -138,18 +138,18 @@ export class SlotPool {
   }
 
   /** Runs on an idle slot, which `hasIdle` must have shown. Rejects with a SlotDiedError. */
-  run(modelKey: number, packs: readonly Buffer[], timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
-    return this.#on(modelKey, (handle) => handle.run(modelKey, packs, timeoutMs, stop));
+  run(modelKey: number, packs: readonly Buffer[], terms: RunTerms, stop?: AbortSignal): Promise<RunReply> {
+    return this.#on(modelKey, (handle) => handle.run(modelKey, packs, terms, stop));
   }
 
   /** The same for one pack with many rows of a tabular model. */
   runTable(
     modelKey: number,
     pack: readonly [Buffer, Uint8Array],
-    timeoutMs: number,
+    terms: RunTerms,
     stop?: AbortSignal,
   ): Promise<TableReply> {
-    return this.#on(modelKey, (handle) => handle.runTable(modelKey, pack, timeoutMs, stop));
+    return this.#on(modelKey, (handle) => handle.runTable(modelKey, pack, terms, stop));
   }
 
   async #on<T>(modelKey: number, act: (handle: SlotHandle) => Promise<T>): Promise<T> {

@@ -51,8 +51,9 @@ export async function startInference(options: {
     onIdle: () => dispatcher.pump(),
     onDeath: () => metrics.slotDeaths.inc(),
   });
-  const dispatcher: Dispatcher = new Dispatcher(pool, (lane, _works, rows) => {
-    metrics.batchRows.observe({ model: lane.model }, rows);
+  const dispatcher: Dispatcher = new Dispatcher(pool, {
+    onRun: (lane, _works, rows) => metrics.batchRows.observe({ model: lane.model }, rows),
+    onMisfit: (lane, reason) => void keeper.noteMisfit(lane, reason),
   });
   metrics.tellSlots(() => ({ configured: config.slots, alive: pool.alive, busy: pool.busy }));
   const endSlots = () => void pool.close();

@@ -3,8 +3,9 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { modelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { retireVersion } from "@millrace/shared/scripts/announce.js";
+import { noteUnjoined, readUnjoined, reasonUnjoined } from "@millrace/shared/unjoined.js";
 import { isBacklogYounger } from "./backlog.js";
-import type { Dispatcher } from "./dispatcher.js";
+import type { Dispatcher, Lane } from "./dispatcher.js";
 import { type LoadedVersion, type Loading, loadVersions, type Passing } from "./load-versions.js";
 import type { WorkerMetrics } from "./metrics.js";
 import { type BadModel, type FoundVersion, listVersions, readVersion, type VersionFolder } from "./model-repository.js";
@@ -52,6 +53,8 @@ export class VersionKeeper {
   /** Versions that are to go, since when, and when they were taken back; and those whose place was taken by the same version with another manifest. */
   readonly #draining = new Map<LoadedVersion, { begunAt: number; retiredAt: number | null }>();
   readonly #replaced = new Set<LoadedVersion>();
+  /** Versions that a run here has shown to give outputs that are not one a row, and why, until Redis knows. */
+  readonly #untold = new Map<LoadedVersion, string>();
   readonly #refused = new Map<string, Refusal>();
   #seen = new Map<string, string>();
   #lastKey = 0;
@@ -141,6 +144,7 @@ export class VersionKeeper {
       }
     }
     await this.#endDrains(redis);
+    await this.#heedMisfits();
     for (const loaded of this.#replaced) {
       if (dispatcher.holds(loaded.request.key)) continue;
       this.#replaced.delete(loaded);
@@ -148,6 +152,53 @@ export class VersionKeeper {
     }
     // A job that was between finding its version and waiting for a slot when the version went finds another, or its end.
     dispatcher.releaseOthers(new Set([...this.#held.values(), ...this.#replaced].map(({ request }) => request.key)));
+  }
+
+  /**
+   * Tells every worker that a version's outputs are not one a row, so that none lets its inputs share a run until it is
+   * loaded anew. Never rejects: each worker looks at its own runs anyway.
+   */
+  async noteMisfit(lane: Lane, reason: string): Promise<void> {
+    const { log, metrics } = this.#options;
+    const { model, version } = lane;
+    const loaded = [...this.#held.values()].find((held) => held.lane === lane);
+    log.error("a version's outputs are not one a row, so its inputs share no run any more", { model, version, reason });
+    metrics.misfits.inc({ model, version });
+    if (loaded === undefined) return;
+    this.#tellJoining(loaded);
+    this.#untold.set(loaded, reason);
+    await this.#tellMisfits().catch((error: Error) => log.warn("a misfit is told to other workers later", { error }));
+  }
+
+  async #tellMisfits(): Promise<void> {
+    const { config, redis } = this.#options;
+    for (const [{ announcement, model, version }, reason] of this.#untold) {
+      const { fingerprint = "" } = announcement;
+      await noteUnjoined(redis, modelKeys(config.keyPrefix, model), { version, fingerprint, reason });
+    }
+    this.#untold.clear();
+  }
+
+  /** Lets inputs of versions share no run that another worker has found to give outputs that are not one a row. */
+  async #heedMisfits(): Promise<void> {
+    const { config, log, redis } = this.#options;
+    await this.#tellMisfits();
+    const models = new Set([...this.#held.values()].filter(({ lane }) => lane.joinable).map(({ model }) => model));
+    for (const model of models) {
+      const unjoined = await readUnjoined(redis, modelKeys(config.keyPrefix, model));
+      for (const loaded of this.#held.values()) {
+        const { announcement, lane, version } = loaded;
+        const reason = loaded.model === model ? reasonUnjoined(unjoined, announcement) : null;
+        if (reason === null || !lane.joinable) continue;
+        lane.joinable = false;
+        this.#tellJoining(loaded);
+        log.warn("inputs of a version share no run, as another worker has found", { model, version, reason });
+      }
+    }
+  }
+
+  #tellJoining({ lane, model, version }: LoadedVersion): void {
+    this.#options.metrics.joining.set({ model, version }, lane.joinable ? 1 : 0);
   }
 
   async #unloaded(models: ReadonlySet<string>): Promise<Set<string>> {
@@ -190,7 +241,7 @@ export class VersionKeeper {
     const { config, pool, redis, workerId } = this.#options;
     const { keyPrefix } = config;
     const newKey = () => ++this.#lastKey;
-    const results: Loading[] = await loadVersions({ found, pool, redis, keyPrefix, workerId, newKey });
+    const results: Loading[] = await loadVersions({ found, pool, redis, keyPrefix, workerId, newKey, log });
     if (this.#closed) return;
     for (const result of results) {
       if ("reason" in result) {
@@ -202,6 +253,7 @@ export class VersionKeeper {
       const before = this.#held.get(name);
       this.#held.set(name, loaded);
       this.#refused.delete(name);
+      this.#tellJoining(loaded);
       serving.add(loaded);
       if (before !== undefined) {
         this.#draining.delete(before);

@@ -7,7 +7,7 @@ import { summarizeShadows } from "@millrace/shared/shadow-counts.js";
 import { type RequestHandler, Router } from "express";
 import { type Caller, modelsOf } from "../authenticate.js";
 import { acceptsJson } from "../http-preferences.js";
-import { breakerOfVersion, type KnownModel, type ModelDirectory } from "../model-directory.js";
+import { breakerOfVersion, joiningOf, type KnownModel, type ModelDirectory } from "../model-directory.js";
 import { queueDepths } from "../queue-depths.js";
 import { onlyQuery, sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
@@ -62,6 +62,7 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
       digest: announcement.digest,
       workers_alive: model.workers.get(version) ?? 0,
       circuit_breaker: breakerOfVersion(model, version).state,
+      joining: joiningOf(model, announcement),
       metrics: announcement.manifest.metrics ?? {},
     })),
     refused: model.refusals.map(({ reason, version, worker }) => ({ version, worker, reason })),
@@ -76,7 +77,8 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
     queue: depth,
     input: inputSchema(current),
     output: describeOutput(current),
-    batching: { ...manifest.batching, joinable: current.joinable },
+    joining: joiningOf(model, current),
+    batching: { ...manifest.batching, joinable: joiningOf(model, current).mode !== "off" },
     timeout_ms: manifest.timeout_ms,
     attempts: manifest.attempts,
     sample_input: manifest.samples[0]?.input ?? null,

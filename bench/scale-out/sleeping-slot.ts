@@ -28,13 +28,14 @@ async function handle(frame: Frame): Promise<void> {
     pipe.write(
       encodeDone(
         runId,
-        false,
+        null,
         packs.map(() => item),
       ),
     );
   } else if (frame.kind === frameKinds.load) {
     const { key } = JSON.parse(frame.body.toString()) as LoadRequest;
-    const reply = { key, ok: true, inputs: [spec("x")], outputs: [spec("y")], joinable: false };
+    const facts = { joining: { mode: "off", reason: "" }, proofFault: false, drawsNumbers: false };
+    const reply = { key, ok: true, inputs: [spec("x")], outputs: [spec("y")], ...facts };
     pipe.write(encodeJsonFrame(frameKinds.loaded, reply));
   }
 }

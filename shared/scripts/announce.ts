@@ -6,19 +6,21 @@ import { runScript, type Script } from "./script.js";
 import { keptChanges } from "./traffic.js";
 
 /**
- * KEYS: versions, beats, queue meta, traffic, traffic history. ARGV: version, digest, announcement, worker, now (ms),
+ * KEYS: versions, beats, queue meta, traffic, traffic history, unjoined. ARGV: version, digest, announcement, worker, now (ms),
  * alive until (ms), events kept, changes kept. Other bytes under a version that a living worker serves are refused; the
  * first one there is right. Where nobody has said how traffic is split, a new highest version takes it, which is a change
- * like any other and can be rolled back.
+ * like any other and can be rolled back. Where nobody else serves the version it is loaded anew, and what runs have shown
+ * of it is forgotten.
  */
 const announceLua = `
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 local digest = known and cjson.decode(known).digest
-local highest
+local highest, served
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[5], '+inf')) do
   local worker, version = string.match(member, '^(.-)|(.*)$')
   if version == ARGV[1] then
     if digest and digest ~= ARGV[2] and worker ~= ARGV[4] then return {'conflict', digest} end
+    served = served or worker ~= ARGV[4]
   elseif not highest or tonumber(version) > highest then
     highest = tonumber(version)
   end
@@ -33,6 +35,7 @@ if not known and highest and tonumber(ARGV[1]) > highest then
     redis.call('HSET', KEYS[4], 'changed', ARGV[5])
   end
 end
+if not served then redis.call('HDEL', KEYS[6], ARGV[1]) end
 redis.call('HSETNX', KEYS[3], 'opts.maxLenEvents', ARGV[7])
 redis.call('ZADD', KEYS[2], ARGV[6], ARGV[4] .. '|' .. ARGV[1])
 if known == ARGV[3] then return {'same'} end
@@ -73,7 +76,7 @@ export async function announceVersion(
   const [outcome, servedDigest] = (await runScript(
     redis,
     announceScript,
-    [keys.versions, keys.beats, `${keys.queue}meta`, keys.traffic, keys.trafficHistory],
+    [keys.versions, keys.beats, `${keys.queue}meta`, keys.traffic, keys.trafficHistory, keys.unjoined],
     [version, digest, JSON.stringify(announcement), worker, now, now + beatTtlMs, keptEvents, keptChanges],
   )) as [string, string?];
   if (outcome === "conflict") return { announced: false, servedDigest: servedDigest as string };

@@ -1,10 +1,10 @@
 import type { Runner } from "@millrace/workers/dispatcher.js";
 import type { RunItem } from "@millrace/workers/frames.js";
-import { type RunReply, SlotDiedError, type TableReply } from "@millrace/workers/slot-handle.js";
+import { type RunReply, type RunTerms, SlotDiedError, type TableReply } from "@millrace/workers/slot-handle.js";
 
 /** Slots whose runs end when the test says so; a pack holds the id of its work. */
 export class HandRunner implements Runner {
-  readonly runs: { ids: string[]; end(joinable?: boolean): void; die(reason: SlotDiedError["reason"]): void }[] = [];
+  readonly runs: { ids: string[]; end(misfit?: string): void; die(reason: SlotDiedError["reason"]): void }[] = [];
   idle: number;
 
   constructor(slots = 1) {
@@ -15,7 +15,7 @@ export class HandRunner implements Runner {
     return this.idle > 0;
   }
 
-  run(_modelKey: number, packs: readonly Buffer[], _timeoutMs: number, stop?: AbortSignal): Promise<RunReply> {
+  run(_modelKey: number, packs: readonly Buffer[], _terms: RunTerms, stop?: AbortSignal): Promise<RunReply> {
     const ids = packs.map(String);
     this.idle -= 1;
     return new Promise((resolve, reject) => {
@@ -26,7 +26,7 @@ export class HandRunner implements Runner {
       stop?.addEventListener("abort", () => free(() => reject(new SlotDiedError("closed", "stopped"))));
       this.runs.push({
         ids,
-        end: (joinable = true) => free(() => resolve({ joinable, items: ids.map(itemOf) })),
+        end: (misfit) => free(() => resolve({ misfit: misfit ?? null, items: ids.map(itemOf) })),
         die: (reason) => free(() => reject(new SlotDiedError(reason, "killed"))),
       });
     });
@@ -35,12 +35,12 @@ export class HandRunner implements Runner {
   async runTable(
     modelKey: number,
     pack: readonly [Buffer, Uint8Array],
-    timeoutMs: number,
+    terms: RunTerms,
     stop?: AbortSignal,
   ): Promise<TableReply> {
     const table = Buffer.concat(pack);
-    await this.run(modelKey, [table], timeoutMs, stop);
-    return { table };
+    const { misfit } = await this.run(modelKey, [table], terms, stop);
+    return { misfit, table };
   }
 
   get ids(): string[][] {

@@ -10,7 +10,7 @@ readFrames(pipe, ({ body, kind }) => {
   if (kind === frameKinds.run) {
     const { packs, runId } = decodeRun(body);
     const items = packs.map(() => ({ ok: true, text: "{}", confidence: Number.NaN, inferenceMs: 0, batchRows: 1 }));
-    pipe.write(encodeDone(runId, true, items));
+    pipe.write(encodeDone(runId, null, items));
     return;
   }
   if (kind !== frameKinds.load) return;
@@ -18,8 +18,14 @@ readFrames(pipe, ({ body, kind }) => {
   const mood = existsSync(folder) ? readFileSync(folder, "utf8") : "";
   if (mood === "die once") rmSync(folder);
   if (mood.startsWith("die")) process.kill(process.pid, "SIGKILL");
-  const reply =
-    mood === "refuse" ? { ok: false, reason: "not now" } : { ok: true, inputs: [], outputs: [], joinable: true };
+  const facts = {
+    inputs: [],
+    outputs: [],
+    joining: { mode: "proven", reason: "" },
+    proofFault: false,
+    drawsNumbers: false,
+  };
+  const reply = mood === "refuse" ? { ok: false, reason: "not now" } : { ok: true, ...facts };
   pipe.write(encodeJsonFrame(frameKinds.loaded, { key, ...reply }));
 });
 pipe.on("end", () => process.exit(0));

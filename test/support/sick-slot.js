@@ -14,13 +14,20 @@ readFrames(pipe, ({ body, kind }) => {
     const mood = existsSync(file) ? readFileSync(file, "utf8") : "";
     if (mood === "die") process.kill(process.pid, "SIGKILL");
     const items = packs.map(() => ({ ok: true, text: "{}", confidence: Number.NaN, inferenceMs: 0, batchRows: 1 }));
-    pipe.write(encodeDone(runId, true, items));
+    pipe.write(encodeDone(runId, null, items));
     return;
   }
   if (kind !== frameKinds.load) return;
   const { folder, key } = JSON.parse(body.toString());
   moods.set(key, join(folder, "..", `mood-${basename(folder)}`));
   const inputs = [{ name: "x", dtype: "int64", shape: ["N", 1] }];
-  pipe.write(encodeJsonFrame(frameKinds.loaded, { key, ok: true, inputs, outputs: [], joinable: true }));
+  const facts = {
+    inputs,
+    outputs: [],
+    joining: { mode: "proven", reason: "" },
+    proofFault: false,
+    drawsNumbers: false,
+  };
+  pipe.write(encodeJsonFrame(frameKinds.loaded, { key, ok: true, ...facts }));
 });
 pipe.on("end", () => process.exit(0));

@@ -21,7 +21,7 @@ export function deriving({ derived, features }: TabularInput): Preparation {
   const given = features.length;
   const width = given + steps.length;
   return {
-    align: (inputs) => inputs,
+    padding: null,
     prepare([packed]) {
       if (packed === undefined) throw new Error("a tabular input has one tensor");
       const rows = packed.shape[0] as number;

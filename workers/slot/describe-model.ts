@@ -2,6 +2,7 @@ import type { TensorSpec } from "@millrace/shared/announcement.js";
 import { isDtype } from "@millrace/shared/dtype.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import type { InferenceSession } from "onnxruntime-node";
+import { freeSymbol, type OnnxModel } from "../graph/read-onnx.js";
 
 /** The tensors that an ONNX file declares. Throws for what is no tensor, with the remedy. */
 export function describeTensors(
@@ -15,11 +16,12 @@ export function describeTensors(
           "(skl2onnx: options={'zipmap': False})",
       );
     }
+    if (value.name === "__proto__" && side === "output") throw new Error(`no output can be called "${value.name}"`);
     if (!isDtype(value.type)) throw new Error(`${side} "${value.name}" has the unsupported data type ${value.type}`);
     return {
       name: value.name,
       dtype: value.type,
-      shape: value.shape.map((d) => (typeof d === "number" && d < 0 ? "" : d)),
+      shape: value.shape.map((d) => (typeof d === "number" ? (d < 0 ? "" : d) : freeSymbol(d))),
     };
   });
 }
@@ -30,7 +32,31 @@ export function checkManifest(manifest: Manifest, inputs: readonly TensorSpec[],
   if (faults.length > 0) throw new Error(`model.json ${faults.join("; model.json ")}`);
 }
 
+/** Throws where an input has no shape, since nothing could be held against it. */
+export function expectShapes({ graph }: OnnxModel): void {
+  const preset = new Set(graph.initializers.map(({ name }) => name));
+  const bare = graph.inputs.find(({ dims, name }) => dims === null && !preset.has(name));
+  if (bare !== undefined) {
+    const remedy = "export the model with one, whose dimensions may be free, such as [rows, 3]";
+    throw new Error(`input "${bare.name}" declares no shape: ${remedy}`);
+  }
+}
+
+/** A model of one of these kinds is fed rows, one or many at a time. */
+function rowFaults(inputs: readonly TensorSpec[]): string[] {
+  return inputs.flatMap(({ name, shape: [rows] }) =>
+    typeof rows === "number" && rows !== 1
+      ? [`/kind: input "${name}" takes exactly ${rows} rows: export the model with a free first dimension`]
+      : [],
+  );
+}
+
 function inputFaults(manifest: Manifest, inputs: readonly TensorSpec[]): string[] {
+  const faults = kindFaults(manifest, inputs);
+  return manifest.kind === "tensor" ? faults : [...faults, ...rowFaults(inputs)];
+}
+
+function kindFaults(manifest: Manifest, inputs: readonly TensorSpec[]): string[] {
   switch (manifest.kind) {
     case "tensor":
       return [];
@@ -100,7 +126,9 @@ function outputFaults({ output }: Manifest, outputs: readonly TensorSpec[]): str
     case "multi_label":
       return labelFaults("/output", output, outputs);
     case "regressor":
-      return scalarFaults("/output/value", output.value, outputs);
+      return output.targets === undefined
+        ? scalarFaults("/output/value", output.value, outputs)
+        : columnFaults("/output/value", output.value, "targets", output.targets.length, outputs);
     case "anomaly":
       return scalarFaults("/output/score", output.score, outputs);
     case "ensemble":
@@ -119,11 +147,23 @@ function labelFaults(
   { labels, probabilities }: { labels: readonly string[]; probabilities: string },
   outputs: readonly TensorSpec[],
 ): string[] {
-  const missing = tensorFaults(`${at}/probabilities`, probabilities, outputs);
+  return columnFaults(`${at}/probabilities`, probabilities, "labels", labels.length, outputs);
+}
+
+/** For a tensor of so many numbers a row, which `field` names beside the pointer. */
+function columnFaults(
+  pointer: string,
+  name: string,
+  field: "labels" | "targets",
+  count: number,
+  outputs: readonly TensorSpec[],
+): string[] {
+  const missing = tensorFaults(pointer, name, outputs);
   if (missing.length > 0) return missing;
-  const classes = outputs.find((spec) => spec.name === probabilities)?.shape[1];
-  if (typeof classes !== "number" || classes === labels.length) return [];
-  return [`${at}/labels: has ${labels.length}, output "${probabilities}" has ${classes} classes`];
+  const columns = outputs.find((spec) => spec.name === name)?.shape[1];
+  if (typeof columns !== "number" || columns === count) return [];
+  const at = pointer.slice(0, pointer.lastIndexOf("/"));
+  return [`${at}/${field}: has ${count}, output "${name}" has ${columns} columns`];
 }
 
 const hasOneARow = (shape: TensorSpec["shape"]): boolean =>
@@ -140,9 +180,9 @@ function scalarFaults(pointer: string, name: string, outputs: readonly TensorSpe
 function tensorFaults(pointer: string, name: string, outputs: readonly TensorSpec[]): string[] {
   const spec = outputs.find((candidate) => candidate.name === name);
   if (spec === undefined) return [`${pointer}: names the output "${name}", the ONNX file has ${names(outputs)}`];
-  return spec.dtype === "float32" || spec.dtype === "float64"
-    ? []
-    : [`${pointer}: output "${name}" must be of floats, is ${spec.dtype}`];
+  return spec.dtype === "string" || spec.dtype === "bool"
+    ? [`${pointer}: output "${name}" must be of numbers, is ${spec.dtype}`]
+    : [];
 }
 
 const names = (specs: readonly TensorSpec[]): string => specs.map((spec) => `"${spec.name}"`).join(", ") || "none";

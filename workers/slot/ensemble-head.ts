@@ -2,6 +2,7 @@ import type { TabularManifest } from "@millrace/shared/manifest.js";
 import type { Ensemble } from "@millrace/shared/manifest-output.js";
 import type { Head } from "./head.js";
 import { type MemberView, memberOf, type Say } from "./members.js";
+import { outputValues } from "./output-values.js";
 
 /**
  * `{ label, confidence, probabilities, abstained, members }` of one row. Members that have nothing to say have no vote;
@@ -20,7 +21,7 @@ export function ensemble(manifest: TabularManifest, { labels, members, vote }: E
     say: memberOf(member, labels, columns),
   }));
 
-  return (outputs, range) => {
+  const read: Head["read"] = (outputs, range) => {
     const row = range?.[0] ?? 0;
     const values = (outputs[tensor]?.data as Float32Array | undefined)?.subarray(
       row * columns.length,
@@ -38,6 +39,17 @@ export function ensemble(manifest: TabularManifest, { labels, members, vote }: E
     }
     return decide(total, labels, vote.min_margin, says);
   };
+  const fault: Head["fault"] = (outputs) => {
+    for (const member of members) {
+      if (member.kind !== "classifier" && member.kind !== "anomaly") continue;
+      const name = `${member.name}/${member.kind === "classifier" ? member.probabilities : member.score}`;
+      const width = member.kind === "classifier" ? member.labels.length : 1;
+      const found = outputValues(outputs[name], name, width, null);
+      if (typeof found === "string") return found;
+    }
+    return null;
+  };
+  return { read, fault };
 }
 
 /** A soft vote is spread as the member's confidences are; a hard one goes to its first label. */

@@ -1,6 +1,8 @@
 import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
+import { activationOf, areProbabilities } from "./class-probabilities.js";
 import { ensemble } from "./ensemble-head.js";
-import type { Head } from "./head.js";
+import type { Head, Outputs } from "./head.js";
+import { asHeld, outputValues } from "./output-values.js";
 import { tensorJson } from "./tensor-json.js";
 
 /** The head that a manifest names. Throws for a rule that is no expression. */
@@ -8,11 +10,11 @@ export function headOf(manifest: Manifest): Head {
   const { output } = manifest;
   switch (output.head) {
     case "classifier":
-      return classifier(output.probabilities, output.labels);
+      return classifier(output);
     case "multi_label":
       return multiLabel(output.probabilities, output.labels, output.threshold);
     case "regressor":
-      return regressor(output.value);
+      return output.targets === undefined ? regressor(output.value) : manyTargets(output.value, output.targets);
     case "anomaly":
       return anomaly(output.score, output.threshold);
     case "ensemble":
@@ -22,72 +24,129 @@ export function headOf(manifest: Manifest): Head {
   }
 }
 
+type Classifier = Extract<Manifest["output"], { head: "classifier" }>;
+
 /** `{ label, confidence, probabilities }` of one row of class probabilities [rows, classes]. */
-function classifier(tensorName: string, labels: readonly string[]): Head {
+function classifier({ activation, labels, probabilities: name }: Classifier): Head {
   const keys = labels.map((label) => `${JSON.stringify(label)}:`);
   const quoted = labels.map((label) => JSON.stringify(label));
-  return (outputs, range) => {
-    const tensor = outputs[tensorName];
-    if (tensor === undefined || tensor.dims[1] !== labels.length) return "the model gave no probabilities";
-    const values = tensor.data as Float32Array;
-    const from = (range?.[0] ?? 0) * labels.length;
-    let best = 0;
-    let json = "";
-    for (let c = 0; c < labels.length; c++) {
-      const value = values[from + c] as number;
-      if (!Number.isFinite(value)) return "the model gave a probability that is no number";
-      if (value > (values[from + best] as number)) best = c;
-      json += `${c === 0 ? "" : ","}${keys[c]}${value}`;
-    }
-    const confidence = values[from + best] as number;
-    return { json: `{"label":${quoted[best]},"confidence":${confidence},"probabilities":{${json}}}`, confidence };
+  const activate = activationOf(activation);
+  return {
+    read(outputs, range) {
+      const found = outputValues(outputs[name], name, labels.length, range);
+      if (typeof found === "string") return found;
+      const values = activate === null ? found.values : activate(found.values, found.from, labels.length);
+      const from = activate === null ? found.from : 0;
+      let best = 0;
+      let json = "";
+      for (let c = 0; c < labels.length; c++) {
+        const value = values[from + c] as number;
+        if (!Number.isFinite(value)) return "the model gave a probability that is no number";
+        if (value > (values[from + best] as number)) best = c;
+        json += `${c === 0 ? "" : ","}${keys[c]}${value}`;
+      }
+      const confidence = values[from + best] as number;
+      return { json: `{"label":${quoted[best]},"confidence":${confidence},"probabilities":{${json}}}`, confidence };
+    },
+    fault(outputs) {
+      const found = outputValues(outputs[name], name, labels.length, null);
+      if (typeof found === "string") return `${found}; labels and tensor must fit each other`;
+      if (activation !== undefined || areProbabilities(found.values, found.from, labels.length)) return null;
+      return (
+        `output "${name}" holds no probabilities, which are 0 to 1 and 1 together: model.json /output/activation can say ` +
+        '"softmax" or "sigmoid" where they are logits, or "none" to give them as they are'
+      );
+    },
   };
 }
 
+/** Where the shape alone decides. */
+const shapeFault =
+  (name: string, width: number, remedy = "") =>
+  (outputs: Outputs): string | null => {
+    const found = outputValues(outputs[name], name, width, null);
+    return typeof found === "string" ? `${found}${remedy}` : null;
+  };
+
 /** `{ value }` of one row of [rows] or [rows, 1]. */
-function regressor(tensorName: string): Head {
-  return (outputs, range) => {
-    const value = Number((outputs[tensorName]?.data as ArrayLike<number> | undefined)?.[range?.[0] ?? 0]);
-    if (!Number.isFinite(value)) return "the model gave a value that is no number";
-    return { json: `{"value":${value}}`, confidence: Number.NaN };
+function regressor(name: string): Head {
+  return {
+    read(outputs, range) {
+      const found = outputValues(outputs[name], name, 1, range);
+      if (typeof found === "string") return found;
+      const value = found.values[found.from] as number;
+      if (!Number.isFinite(value)) return "the model gave a value that is no number";
+      return { json: `{"value":${value}}`, confidence: Number.NaN };
+    },
+    fault: shapeFault(name, 1, ": name what its columns are in model.json /output/targets"),
+  };
+}
+
+/** `{ values: { target: number } }` of one row of [rows, targets]. */
+function manyTargets(name: string, targets: readonly string[]): Head {
+  const keys = targets.map((target) => `${JSON.stringify(target)}:`);
+  return {
+    read(outputs, range) {
+      const found = outputValues(outputs[name], name, targets.length, range);
+      if (typeof found === "string") return found;
+      const { from, values } = found;
+      for (let c = 0; c < targets.length; c++) {
+        if (!Number.isFinite(values[from + c])) return "the model gave a value that is no number";
+      }
+      return { json: `{"values":{${keys.map((key, c) => `${key}${values[from + c]}`)}}}`, confidence: Number.NaN };
+    },
+    fault: shapeFault(name, targets.length, ": targets and tensor must fit each other"),
   };
 }
 
 /** `{ is_anomaly, score, threshold }` of one row of [rows] or [rows, 1]. */
-function anomaly(tensorName: string, threshold: number): Head {
-  return (outputs, range) => {
-    const score = Number((outputs[tensorName]?.data as ArrayLike<number> | undefined)?.[range?.[0] ?? 0]);
-    if (!Number.isFinite(score)) return "the model gave a score that is no number";
-    const json = `{"is_anomaly":${score >= threshold},"score":${score},"threshold":${threshold}}`;
-    return { json, confidence: Number.NaN };
+function anomaly(name: string, threshold: number): Head {
+  return {
+    read(outputs, range) {
+      const tensor = outputs[name];
+      const found = outputValues(tensor, name, 1, range);
+      if (typeof found === "string") return found;
+      const score = found.values[found.from] as number;
+      if (!Number.isFinite(score)) return "the model gave a score that is no number";
+      const reached = score >= asHeld(threshold, tensor?.type ?? "");
+      return { json: `{"is_anomaly":${reached},"score":${score},"threshold":${threshold}}`, confidence: Number.NaN };
+    },
+    fault: shapeFault(name, 1, ": a score is one number a row"),
   };
 }
 
 /** `{ labels, scores }` of one row of [rows, labels]: those that reach their threshold, and all scores. */
-function multiLabel(tensorName: string, labels: readonly string[], threshold: number | readonly number[]): Head {
+function multiLabel(name: string, labels: readonly string[], threshold: number | readonly number[]): Head {
   const keys = labels.map((label) => `${JSON.stringify(label)}:`);
   const quoted = labels.map((label) => JSON.stringify(label));
-  return (outputs, range) => {
-    const tensor = outputs[tensorName];
-    if (tensor === undefined || tensor.dims[1] !== labels.length) return "the model gave no probabilities";
-    const values = tensor.data as Float32Array;
-    const from = (range?.[0] ?? 0) * labels.length;
-    const given: (string | undefined)[] = [];
-    const scores: string[] = [];
-    for (let c = 0; c < labels.length; c++) {
-      const value = values[from + c] as number;
-      if (!Number.isFinite(value)) return "the model gave a probability that is no number";
-      if (value >= (typeof threshold === "number" ? threshold : (threshold[c] as number))) given.push(quoted[c]);
-      scores.push(`${keys[c]}${value}`);
-    }
-    return { json: `{"labels":[${given}],"scores":{${scores}}}`, confidence: Number.NaN };
+  const thresholds = typeof threshold === "number" ? labels.map(() => threshold) : threshold;
+  return {
+    read(outputs, range) {
+      const tensor = outputs[name];
+      const found = outputValues(tensor, name, labels.length, range);
+      if (typeof found === "string") return found;
+      const { from, values } = found;
+      const given: (string | undefined)[] = [];
+      const scores: string[] = [];
+      for (let c = 0; c < labels.length; c++) {
+        const value = values[from + c] as number;
+        if (!Number.isFinite(value)) return "the model gave a probability that is no number";
+        if (value >= asHeld(thresholds[c] as number, tensor?.type ?? "")) given.push(quoted[c]);
+        scores.push(`${keys[c]}${value}`);
+      }
+      return { json: `{"labels":[${given}],"scores":{${scores}}}`, confidence: Number.NaN };
+    },
+    fault: shapeFault(name, labels.length, "; labels and tensor must fit each other"),
   };
 }
 
 /** Every output tensor by name, as nested arrays. */
-const raw: Head = (outputs, range) => {
-  const fields = Object.entries(outputs).map(
-    ([name, tensor]) => `${JSON.stringify(name)}:${tensorJson(tensor, range)}`,
-  );
-  return { json: `{${fields.join(",")}}`, confidence: Number.NaN };
+const raw: Head = {
+  read(outputs, range) {
+    const fields = Object.entries(outputs).map(
+      ([name, tensor]) => `${JSON.stringify(name)}:${tensorJson(tensor, range)}`,
+    );
+    return { json: `{${fields.join(",")}}`, confidence: Number.NaN };
+  },
+  fault: () => null,
 };

@@ -1,5 +1,4 @@
 import { dirname } from "node:path";
-import type { TensorSpec } from "@millrace/shared/announcement.js";
 import { largestInlineBytes } from "@millrace/shared/blob.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import { modelDigest } from "@millrace/shared/model-digest.js";
@@ -8,9 +7,15 @@ import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { tensorsText } from "@millrace/shared/packed-json.js";
 import { type PackedTensor, packTensors, unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import type { RunItem } from "../frames.js";
-import type { LoadRequest } from "../load-request.js";
+import { drawsNumbers } from "../graph/draws-numbers.js";
+import { cutRows } from "../joining/cut-rows.js";
+import { decideJoining } from "../joining/decide-joining.js";
+import type { Padding } from "../joining/padding.js";
+import { isPaddingUnseen } from "../joining/try-padding.js";
+import type { LoadedFacts, LoadRequest } from "../load-request.js";
 import { readOnnxFiles } from "./check-files.js";
-import { checkManifest } from "./describe-model.js";
+import { checkHead } from "./check-head.js";
+import { checkManifest, expectShapes } from "./describe-model.js";
 import { type Engine, openEngine, type Tensors } from "./engine.js";
 import type { Head, HeadOutput } from "./head.js";
 import { headOf } from "./heads.js";
@@ -18,51 +23,83 @@ import { toOnnxTensors } from "./onnx-tensors.js";
 import { openPreparation } from "./open-preparation.js";
 import { outputTensors } from "./pack-outputs.js";
 import { InputRefusedError, type Preparation } from "./preparation.js";
-import { declaresRows, rowsAreIndependent } from "./probe-joining.js";
 import { checkSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
+import { inputsToTry } from "./tried-inputs.js";
 
 /** One input of a run, and whether its output is wanted as a pack. */
 interface Input {
-  tensors: PackedTensor[];
+  tensors: readonly PackedTensor[];
   packed: boolean;
+  /** Tokens before it was padded; null where it was not. */
+  ownLength: number | null;
+}
+
+/** Texts of different lengths in one run: how they are padded, and where their outputs are cut. */
+interface PaddedRuns {
+  padding: Padding;
+  tokenAxes: ReadonlyMap<string, readonly number[]>;
 }
 
 /** One model version in memory. Runs are one at a time; the caller sees to that. */
 export class LoadedModel {
-  readonly inputs: TensorSpec[];
-  readonly outputs: TensorSpec[];
-  /** Whether inputs are joined along their first dimension; turns false when an output shows that they cannot be. */
-  joinable: boolean;
+  readonly facts: LoadedFacts;
   readonly #engine: Engine;
   readonly #head: Head;
   readonly #manifest: Manifest;
+  readonly #padded: PaddedRuns | null;
   readonly #preparation: Preparation;
+  #misfit: string | null = null;
 
-  private constructor(engine: Engine, preparation: Preparation, { manifest }: LoadRequest) {
-    this.#engine = engine;
-    this.#preparation = preparation;
-    this.inputs = engine.inputs;
-    this.outputs = engine.outputs;
-    this.#manifest = manifest;
-    this.#head = headOf(manifest);
-    this.joinable = declaresRows(this.inputs, this.outputs) && manifest.batching.max_batch_rows > 1;
+  private constructor(parts: {
+    engine: Engine;
+    facts: LoadedFacts;
+    head: Head;
+    manifest: Manifest;
+    padded: PaddedRuns | null;
+    preparation: Preparation;
+  }) {
+    this.facts = parts.facts;
+    this.#engine = parts.engine;
+    this.#head = parts.head;
+    this.#manifest = parts.manifest;
+    this.#padded = parts.padded;
+    this.#preparation = parts.preparation;
   }
 
-  /** Loads, warms up and holds the model against its samples. Rejects with a reason that names no path. */
+  /**
+   * Loads, warms up, holds the model against its head and its samples, and finds out whether its inputs may share runs.
+   * Rejects with a reason that names no path.
+   */
   static async load(request: LoadRequest): Promise<LoadedModel> {
-    await readOnnxFiles(request);
+    const { manifest } = request;
+    const models = await readOnnxFiles(request);
     const engine = await openEngine(request);
     try {
-      checkManifest(request.manifest, engine.inputs, engine.outputs);
-      const preparation = await openPreparation(request.manifest, engine.inputs, dirname(request.file));
-      const model = new LoadedModel(engine, preparation, request);
-      const samples = model.#packSamples(request);
-      await checkSamples(request.manifest.samples, samples, (pack) => model.run([pack]));
-      if (model.joinable) {
-        const prepared = await Promise.all(samples.slice(0, 2).map((pack) => preparation.prepare(unpackTensors(pack))));
-        model.joinable = await rowsAreIndependent(model.inputs, prepared, (t) => model.#onnxRun(t));
-      }
+      for (const model of models.values()) expectShapes(model);
+      checkManifest(manifest, engine.inputs, engine.outputs);
+      const preparation = await openPreparation(manifest, engine.inputs, dirname(request.file));
+      const head = headOf(manifest);
+      const samples = packSamples(manifest, engine);
+      const tried = await inputsToTry(manifest, engine.inputs, samples, preparation);
+      const run = (inputs: readonly (readonly PackedTensor[])[]) => engine.run(toOnnxTensors(inputs));
+      const outputs = await checkHead({ head, manifest, declared: engine.outputs, tried, run });
+      const { joining, proofFault, tokenAxes } = await decideJoining({
+        ...{ manifest, models, run, inputs: tried },
+        specs: engine.inputs,
+      });
+      const { padding } = preparation;
+      const isPadded =
+        padding !== null && tokenAxes !== null && (await isPaddingUnseen({ inputs: tried, padding, tokenAxes, run }));
+      const model = new LoadedModel({
+        ...{ engine, head, manifest, preparation },
+        padded: isPadded ? { padding, tokenAxes } : null,
+        facts: {
+          ...{ inputs: engine.inputs, outputs, joining, proofFault },
+          drawsNumbers: [...models.values()].some(drawsNumbers),
+        },
+      });
+      await checkSamples(manifest.samples, samples, (pack) => model.run([pack], false));
       // Looked at again once they are read: what runs is what its digest names.
       if ((await modelDigest(request.folder)) !== request.digest) throw new Error("its files have changed");
       return model;
@@ -72,8 +109,13 @@ export class LoadedModel {
     }
   }
 
+  /** Why runs are not shared any more: an output had another number of entries than the run had rows. */
+  get misfit(): string | null {
+    return this.#misfit;
+  }
+
   /** One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input. */
-  async run(packs: readonly Buffer[]): Promise<RunItem[]> {
+  async run(packs: readonly Buffer[], joins: boolean): Promise<RunItem[]> {
     const items: RunItem[] = new Array(packs.length);
     const readied: Input[] = [];
     const places: number[] = [];
@@ -81,23 +123,25 @@ export class LoadedModel {
       const packed = wantsTensors(pack);
       const given = unpackTensors(pack);
       try {
-        // Tensors are what the ONNX file takes; there is nothing to prepare about them.
-        const prepared = packed ? given : this.#preparation.prepare(given);
+        // Tensors are what the ONNX file takes, but for the columns that are derived from others.
+        const prepared = packed && this.#manifest.kind !== "tabular" ? given : this.#preparation.prepare(given);
         // Most kinds need no waiting, and a turn of the event loop for each row would cost more than the row.
-        readied.push({ tensors: prepared instanceof Promise ? await prepared : prepared, packed });
+        const tensors = prepared instanceof Promise ? await prepared : prepared;
+        readied.push({ tensors, packed, ownLength: null });
         places.push(i);
       } catch (fault) {
         if (!(fault instanceof InputRefusedError)) throw fault;
         items[i] = { ...failed(fault.message, 0, 1), refused: true };
       }
     }
-    const inputs = this.joinable ? this.#aligned(readied) : readied;
-    const ran: RunItem[] = new Array(inputs.length);
-    for (let from = 0, to = 1; from < inputs.length; from = to, to = from + 1) {
-      // Only inputs whose rows have the same shape make one tensor.
-      const first = inputs[from] as Input;
-      if (this.joinable) while (to < inputs.length && sameRows(first.tensors, (inputs[to] as Input).tensors)) to += 1;
-      await this.#runJoined(inputs, ran, from, to);
+    const ran: RunItem[] = new Array(readied.length);
+    for (const group of this.#groups(readied, joins)) {
+      await this.#runGroup(
+        group.map((i) => readied[i] as Input),
+        (at, item) => {
+          ran[group[at] as number] = item;
+        },
+      );
     }
     for (const [k, i] of places.entries()) items[i] = ran[k] as RunItem;
     return items;
@@ -107,112 +151,149 @@ export class LoadedModel {
    * The outputs of one pack with many rows, as a chunk; a row that makes the run throw fails alone. A model whose rows
    * cannot be joined is run row by row.
    */
-  async runTable(pack: Buffer): Promise<Buffer> {
+  async runTable(pack: Buffer, joins: boolean): Promise<Buffer> {
     const [input] = (await this.#preparation.prepare(unpackTensors(pack))) as [PackedTensor];
     const writer = tableWriter(this.#manifest, this.#head);
-    await this.#runRows(input, 0, input.shape[0] as number, writer);
+    await this.#runRows(input, 0, input.shape[0] as number, joins, writer);
     return writer.finish();
-  }
-
-  async #runRows(input: PackedTensor, from: number, to: number, writer: TableWriter): Promise<void> {
-    const count = to - from;
-    if (!this.joinable && count > 1) {
-      for (let i = from; i < to; i++) await this.#runRows(input, i, i + 1, writer);
-      return;
-    }
-    let outputs: Tensors;
-    try {
-      outputs = await this.#onnxRun([[rowsBetween(input, from, to)]]);
-    } catch (fault) {
-      if (count === 1) return writer.fail(inferenceFault(fault as Error));
-      const middle = from + (count >> 1);
-      await this.#runRows(input, from, middle, writer);
-      await this.#runRows(input, middle, to, writer);
-      return;
-    }
-    if (count > 1 && !Object.values(outputs).every((tensor) => tensor.dims[0] === count)) {
-      this.joinable = false;
-      return this.#runRows(input, from, to, writer);
-    }
-    writer.add(outputs, count);
   }
 
   close(): Promise<void> {
     return this.#engine.close();
   }
 
-  /** Runs inputs [from, to) as one; where that throws, its halves, down to the one that is to blame. */
-  async #runJoined(inputs: readonly Input[], items: RunItem[], from: number, to: number): Promise<void> {
-    const part = inputs.slice(from, to);
+  #mayJoin(joins: boolean): boolean {
+    return joins && this.facts.joining.mode !== "off" && this.#misfit === null;
+  }
+
+  /** Which inputs run together, by their places: those whose rows have the same shape, once texts are padded. */
+  #groups(inputs: Input[], joins: boolean): number[][] {
+    if (!this.#mayJoin(joins)) return inputs.map((_, i) => [i]);
+    if (this.#padded !== null) pad(inputs, this.#padded.padding);
+    const groups: number[][] = [];
+    for (const [i, { tensors }] of inputs.entries()) {
+      const own = haveSameRows(tensors)
+        ? groups.find(([first]) => isJoinable((inputs[first as number] as Input).tensors, tensors))
+        : undefined;
+      if (own === undefined) groups.push([i]);
+      else own.push(i);
+    }
+    return groups;
+  }
+
+  async #runRows(input: PackedTensor, from: number, to: number, joins: boolean, writer: TableWriter): Promise<void> {
+    const count = to - from;
+    if (count > 1 && !this.#mayJoin(joins)) {
+      for (let i = from; i < to; i++) await this.#runRows(input, i, i + 1, joins, writer);
+      return;
+    }
+    let outputs: Tensors;
+    try {
+      outputs = await this.#engine.run(toOnnxTensors([[rowsBetween(input, from, to)]]));
+    } catch (fault) {
+      if (count === 1) return writer.fail(inferenceFault(fault as Error));
+      const middle = from + (count >> 1);
+      await this.#runRows(input, from, middle, joins, writer);
+      await this.#runRows(input, middle, to, joins, writer);
+      return;
+    }
+    if (count > 1 && !this.#fits(outputs, count)) return this.#runRows(input, from, to, joins, writer);
+    writer.add(outputs, count);
+  }
+
+  /** Runs inputs as one; where that throws, its halves, down to the one that is to blame. */
+  async #runGroup(part: readonly Input[], keep: (at: number, item: RunItem) => void, first = 0): Promise<void> {
     const counts = part.map(({ tensors }) => rowsOf(tensors));
     const rows = counts.reduce((sum, count) => sum + count, 0);
     const begun = performance.now();
     let outputs: Tensors;
     try {
-      outputs = await this.#onnxRun(part.map(({ tensors }) => tensors));
+      outputs = await this.#engine.run(toOnnxTensors(part.map(({ tensors }) => tensors)));
     } catch (fault) {
-      if (part.length === 1) {
-        items[from] = failed(inferenceFault(fault as Error), performance.now() - begun, rows);
-        return;
-      }
-      const middle = from + (part.length >> 1);
-      await this.#runJoined(inputs, items, from, middle);
-      await this.#runJoined(inputs, items, middle, to);
+      if (part.length === 1)
+        return keep(first, failed(inferenceFault(fault as Error), performance.now() - begun, rows));
+      const middle = part.length >> 1;
+      await this.#runGroup(part.slice(0, middle), keep, first);
+      await this.#runGroup(part.slice(middle), keep, first + middle);
       return;
     }
     const inferenceMs = performance.now() - begun;
-    if (part.length > 1 && !Object.values(outputs).every((tensor) => tensor.dims[0] === rows)) {
-      this.joinable = false;
-      for (let i = from; i < to; i++) await this.#runJoined(inputs, items, i, i + 1);
+    if (part.length > 1 && !this.#fits(outputs, rows)) {
+      for (const [i, input] of part.entries()) await this.#runGroup([input], keep, first + i);
       return;
     }
     let row = 0;
-    counts.forEach((count, i) => {
-      const range = part.length === 1 ? null : ([row, row + count] as const);
-      const read = part[i]?.packed ? this.#pack(outputs, range) : this.#head(outputs, range);
-      items[from + i] =
-        typeof read === "string"
-          ? failed(read, inferenceMs, rows)
-          : { ok: true, text: read.json, confidence: read.confidence, inferenceMs, batchRows: rows, pack: read.pack };
-      row += count;
-    });
+    for (const [i, input] of part.entries()) {
+      const to = row + (counts[i] as number);
+      const read = this.#read(input, outputs, part.length === 1 ? null : [row, to]);
+      const text = typeof read === "string" ? failed(read, inferenceMs, rows) : null;
+      keep(
+        first + i,
+        text ?? { ok: true, ...answerOf(read as Exclude<HeadOutput, string>), inferenceMs, batchRows: rows },
+      );
+      row = to;
+    }
+  }
+
+  /** Whether every output has one entry for each row of a run; where not, no run is shared any more. */
+  #fits(outputs: Tensors, rows: number): boolean {
+    for (const [name, { dims }] of Object.entries(outputs)) {
+      if (dims[0] === rows) continue;
+      this.#misfit = `output "${name}" had ${dims[0] ?? "no"} entries for ${rows} rows`;
+      return false;
+    }
+    return true;
+  }
+
+  #read({ ownLength, packed, tensors }: Input, outputs: Tensors, range: readonly [number, number] | null): HeadOutput {
+    if (this.#padded !== null && ownLength !== null) {
+      const own = cutRows(outputs, range ?? [0, rowsOf(tensors)], this.#padded.tokenAxes, ownLength);
+      return this.#head.read(own, null);
+    }
+    return packed ? this.#pack(outputs, range) : this.#head.read(outputs, range);
   }
 
   /** The output tensors as a pack, and as JSON too while that is small. */
   #pack(outputs: Tensors, range: readonly [number, number] | null): HeadOutput {
-    const names = this.outputs.map(({ name }) => name);
+    const names = this.facts.outputs.map(({ name }) => name);
     const tensors = outputTensors(names, outputs, range);
     const pack = packTensors(tensors);
     const json = pack.length > largestInlineBytes ? "" : [...tensorsText(tensors)].join("");
     return { json, confidence: Number.NaN, pack };
   }
+}
 
-  /** What was prepared here is made alike; tensors that came as such stay as they are. */
-  #aligned(inputs: readonly Input[]): readonly Input[] {
-    const prepared = inputs.flatMap(({ packed, tensors }) => (packed ? [] : [tensors]));
-    const aligned = this.#preparation.align(prepared).values();
-    return inputs.map((input) =>
-      input.packed ? input : { ...input, tensors: aligned.next().value as PackedTensor[] },
-    );
-  }
+function packSamples(manifest: Manifest, { inputs }: Engine): Buffer[] {
+  const packer = packerOf({ manifest, inputs });
+  return manifest.samples.map((sample, i) => {
+    const packed = packer(sample.input);
+    if ("pack" in packed) return packed.pack;
+    const [first] = packed.complaints;
+    throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
+  });
+}
 
-  async #onnxRun(inputs: readonly PackedTensor[][]): Promise<Tensors> {
-    return this.#engine.run(toOnnxTensors(this.#preparation.align(inputs)));
-  }
-
-  #packSamples(request: LoadRequest): Buffer[] {
-    const packer = packerOf({ manifest: request.manifest, inputs: this.inputs });
-    return request.manifest.samples.map((sample, i) => {
-      const packed = packer(sample.input);
-      if ("pack" in packed) return packed.pack;
-      const [first] = packed.complaints;
-      throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
-    });
+/** Makes texts equally long, each noting how long it was; tensors that came as such stay as they are. */
+function pad(inputs: Input[], padding: Padding): void {
+  const texts = inputs.filter(({ packed }) => !packed);
+  const longest = Math.max(...texts.map(({ tensors }) => padding.lengthOf(tensors)));
+  for (const input of texts) {
+    const length = padding.lengthOf(input.tensors);
+    if (length === longest) continue;
+    input.ownLength = length;
+    input.tensors = padding.widen(input.tensors, longest);
   }
 }
 
+/** Whether all tensors of an input have the same rows, so that each row of it is one of the run; none is not any. */
+function haveSameRows(tensors: readonly PackedTensor[]): boolean {
+  const rows = tensors[0]?.shape[0] ?? 0;
+  return rows > 0 && tensors.every(({ shape }) => shape[0] === rows);
+}
+
 /** Whether two inputs differ in their number of rows at the most. */
-function sameRows(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
+function isJoinable(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
+  if (!haveSameRows(a)) return false;
   return a.every(({ shape }, t) => {
     const other = (b[t] as PackedTensor).shape;
     return shape.length === other.length && shape.every((length, d) => d === 0 || length === other[d]);
@@ -224,6 +305,8 @@ function rowsBetween({ bytes, dtype, name, shape }: PackedTensor, from: number, 
   const stride = bytes.length / (shape[0] as number);
   return { name, dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.subarray(from * stride, to * stride) };
 }
+
+const answerOf = ({ confidence, json, pack }: Exclude<HeadOutput, string>) => ({ text: json, confidence, pack });
 
 const failed = (text: string, inferenceMs: number, batchRows: number): RunItem => ({
   ok: false,

@@ -5,6 +5,7 @@ import {
   decodeRun,
   encodeDone,
   encodeJsonFrame,
+  encodeMisfit,
   type Frame,
   frameHead,
   frameKinds,
@@ -34,32 +35,38 @@ function loaded(modelKey: number): LoadedModel {
   return model;
 }
 
-/** In two parts, which spares a copy. */
-function replyTable(outputs: Buffer): void {
+/** In parts, which spares a copy. */
+function replyTable(misfit: string | null, outputs: Buffer): void {
+  const why = encodeMisfit(misfit);
   pipe.cork();
-  pipe.write(frameHead(frameKinds.doneTable, outputs.length));
+  pipe.write(frameHead(frameKinds.doneTable, why.length + outputs.length));
+  pipe.write(why);
   pipe.write(outputs);
   pipe.uncork();
 }
 
 async function handle(frame: Frame): Promise<void> {
   if (frame.kind === frameKinds.run) {
-    const { runId, modelKey, packs } = decodeRun(frame.body);
+    const { joins, modelKey, packs, runId } = decodeRun(frame.body);
     const model = loaded(modelKey);
-    const items = await model.run(packs);
-    pipe.write(encodeDone(runId, model.joinable, items));
+    const items = await model.run(packs, joins);
+    pipe.write(encodeDone(runId, model.misfit, items));
     return;
   }
   if (frame.kind === frameKinds.runTable) {
-    const { modelKey, packs } = decodeRun(frame.body);
-    replyTable(await loaded(modelKey).runTable(packs[0] as Buffer));
+    const { joins, modelKey, packs } = decodeRun(frame.body);
+    const model = loaded(modelKey);
+    const outputs = await model.runTable(packs[0] as Buffer, joins);
+    replyTable(model.misfit, outputs);
     return;
   }
   if (frame.kind === frameKinds.runTableLaid) {
-    const { headLength, length, modelKey } = decodeLaidRun(frame.body);
+    const { headLength, joins, length, modelKey } = decodeLaidRun(frame.body);
+    const model = loaded(modelKey);
     // So that the numbers behind the head lie where a typed array can have them.
     const pack = takeUp(passage, length, 8 - (headLength % 8));
-    replyTable(await loaded(modelKey).runTable(pack));
+    const outputs = await model.runTable(pack, joins);
+    replyTable(model.misfit, outputs);
     return;
   }
   const request = JSON.parse(frame.body.toString()) as LoadRequest;
@@ -71,8 +78,7 @@ async function handle(frame: Frame): Promise<void> {
   try {
     const model = await LoadedModel.load(request);
     models.set(request.key, model);
-    const { inputs, outputs, joinable } = model;
-    pipe.write(encodeJsonFrame(frameKinds.loaded, { key: request.key, ok: true, inputs, outputs, joinable }));
+    pipe.write(encodeJsonFrame(frameKinds.loaded, { key: request.key, ok: true, ...model.facts }));
   } catch (fault) {
     const reason = (fault as Error).message;
     pipe.write(encodeJsonFrame(frameKinds.loaded, { key: request.key, ok: false, reason }));

@@ -1,6 +1,7 @@
 import { Environment } from "@marcbachmann/cel-js";
 import type { EnsembleMember } from "@millrace/shared/manifest-output.js";
 import type { Tensor } from "onnxruntime-node";
+import { asHeld, outputValues } from "./output-values.js";
 
 /** One row as members see it: what the ONNX files gave for it, and its features in tensor order. */
 export interface MemberView {
@@ -29,8 +30,10 @@ export function memberOf(member: EnsembleMember, labels: readonly string[], colu
       const say = flagging(member, labels);
       const tensor = `${member.name}/${member.score}`;
       return ({ outputs, row }) => {
-        const score = Number((outputs[tensor]?.data as ArrayLike<number> | undefined)?.[row]);
-        return Number.isFinite(score) ? say(score) : "the model gave a score that is no number";
+        const found = outputValues(outputs[tensor], tensor, 1, [row, row + 1]);
+        if (typeof found === "string") return found;
+        const score = found.values[found.from] as number;
+        return Number.isFinite(score) ? say(score, outputs[tensor]?.type) : "the model gave a score that is no number";
       };
     }
     case "rules":
@@ -47,11 +50,12 @@ function classifierMember(member: MemberOfKind<"classifier">, labels: readonly s
     return said === null ? -1 : labels.indexOf(said);
   });
   return ({ outputs, row }) => {
-    const values = outputs[tensor]?.data as Float32Array | undefined;
+    const found = outputValues(outputs[tensor], tensor, places.length, [row, row + 1]);
+    if (typeof found === "string") return found;
     const probabilities = new Float64Array(labels.length);
     let unsaid = 0;
     for (const [c, place] of places.entries()) {
-      const value = values?.[row * places.length + c] ?? Number.NaN;
+      const value = found.values[found.from + c] as number;
       if (!Number.isFinite(value)) return "the model gave a probability that is no number";
       if (place < 0) unsaid += value;
       else probabilities[place] = (probabilities[place] as number) + value;
@@ -122,10 +126,10 @@ function statisticsMember(
 function flagging(
   { anomaly, normal, scale, threshold }: { anomaly: string; normal: string | null; scale: number; threshold: number },
   labels: readonly string[],
-): (score: number) => Say | null {
-  return (score) => {
+): (score: number, type?: string) => Say | null {
+  return (score, type = "float64") => {
     const strange = 1 / (1 + Math.exp(-(score - threshold) / scale));
-    if (normal === null && score < threshold) return null;
+    if (normal === null && score < asHeld(threshold, type)) return null;
     const probabilities = oneHot(labels, anomaly, strange);
     if (normal !== null) probabilities[labels.indexOf(normal)] = 1 - strange;
     return bestOf(probabilities);

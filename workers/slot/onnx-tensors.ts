@@ -3,9 +3,10 @@ import { type PackedTensor, unpackStrings } from "@millrace/shared/tensor-pack.j
 import { Tensor } from "onnxruntime-node";
 
 /** ONNX Runtime's tensors for one run of several inputs, joined along the first dimension in order. */
-export function toOnnxTensors(inputs: readonly PackedTensor[][]): Record<string, Tensor> {
-  const feeds: Record<string, Tensor> = {};
-  (inputs[0] as PackedTensor[]).forEach((first, t) => {
+export function toOnnxTensors(inputs: readonly (readonly PackedTensor[])[]): Record<string, Tensor> {
+  // Without a prototype, so that an input may have any name.
+  const feeds: Record<string, Tensor> = Object.create(null);
+  (inputs[0] as readonly PackedTensor[]).forEach((first, t) => {
     const parts = inputs.map((tensors) => tensors[t] as PackedTensor);
     const shape = [...first.shape];
     if (parts.length > 1) shape[0] = parts.reduce((rows, part) => rows + (part.shape[0] as number), 0);

@@ -22,4 +22,4 @@ export async function openPreparation(
   }
 }
 
-const asItIs: Preparation = { prepare: (packed) => packed, align: (inputs) => inputs };
+const asItIs: Preparation = { prepare: (packed) => packed, padding: null };

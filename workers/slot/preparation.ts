@@ -1,4 +1,5 @@
 import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+import type { Padding } from "../joining/padding.js";
 
 /** An input that only its preparation showed to be none: an image that cannot be decoded, a text without any token. */
 export class InputRefusedError extends Error {}
@@ -7,6 +8,6 @@ export class InputRefusedError extends Error {}
 export interface Preparation {
   /** The tensors that the ONNX file takes. Rejects with an InputRefusedError. */
   prepare(packed: PackedTensor[]): PackedTensor[] | Promise<PackedTensor[]>;
-  /** Makes prepared inputs alike in all but their first dimension, so that they can be joined. */
-  align(inputs: readonly PackedTensor[][]): readonly PackedTensor[][];
+  /** How inputs of different lengths are made alike; null where they cannot be without the model seeing it. */
+  padding: Padding | null;
 }

@@ -21,7 +21,7 @@ export function imagePreparation(input: ImageInput, inputs: readonly TensorSpec[
   const tables = dtype === "float32" ? normalised(input, depth) : null;
 
   return {
-    align: (images) => images,
+    padding: null,
     async prepare([file]) {
       const pixels = await decode((file as PackedTensor).bytes, input);
       if (pixels.length !== depth * height * width) throw new Error("an image came out in another size");

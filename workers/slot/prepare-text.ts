@@ -18,7 +18,7 @@ export async function textPreparation(
     return tokenizing(tokenizer, await openTokenizer(join(folder, tokenizer.file), tokenizer.file));
   const flat = inputs[0]?.shape.length === 1;
   return {
-    align: (texts) => texts,
+    padding: null,
     prepare: ([text]) => {
       const { bytes, dtype, shape } = text as PackedTensor;
       return [{ name: tensor as string, dtype, shape: flat ? shape : [...shape, 1], bytes }];
@@ -53,12 +53,13 @@ function tokenizing(settings: TokenizerSettings, tokenizer: Tokenizer): Preparat
       });
       return tensorsOf(rows);
     },
-    align(inputs) {
-      const longest = Math.max(...inputs.map(widthOf));
-      return inputs.map((input) =>
-        widthOf(input) === longest ? input : input.map((t) => widened(t, longest, t.name === ids ? padId : 0)),
-      );
-    },
+    padding:
+      mask === undefined
+        ? null
+        : {
+            lengthOf: widthOf,
+            widen: (input, tokens) => input.map((t) => widened(t, tokens, t.name === ids ? padId : 0)),
+          },
   };
 }
 

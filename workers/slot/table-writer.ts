@@ -1,7 +1,9 @@
 import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
+import { activationOf } from "./class-probabilities.js";
 import type { Tensors } from "./engine.js";
 import type { Head } from "./head.js";
+import { outputValues } from "./output-values.js";
 
 /** Gathers the outputs of a table's rows, in order, as a chunk of `bulk-chunk.ts`. */
 export interface TableWriter {
@@ -23,24 +25,28 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
   const { output } = manifest;
   if (output.head === "classifier") {
     const width = output.labels.length;
+    const activate = activationOf(output.activation);
     return {
       add(outputs, rows) {
-        const tensor = outputs[output.probabilities];
-        if (tensor === undefined || tensor.dims[1] !== width || tensor.type !== "float32") {
-          for (let r = 0; r < rows; r++) fail("the model gave no probabilities");
+        const found = outputValues(outputs[output.probabilities], output.probabilities, width, [0, rows]);
+        if (typeof found === "string") {
+          for (let r = 0; r < rows; r++) fail(found);
           return;
         }
-        const values = tensor.data as Float32Array;
+        const given = activate === null ? found.values : activated(found.values, rows, width, activate);
+        // The label is that of the numbers as they are; kept are 32 bits of each.
+        const kept = given instanceof Float32Array ? given : Float32Array.from(given);
         // In halves of a number, because a record begins at any second byte; a call for each row would cost as much as the run.
-        const halves = new Uint16Array(values.buffer, values.byteOffset, 2 * values.length);
+        const halves = new Uint16Array(kept.buffer, kept.byteOffset, 2 * kept.length);
         const part = new Uint16Array((1 + 2 * width) * rows);
         let at = 0;
         for (let r = 0; r < rows; r++) {
-          const best = indexOfLargest(values, r * width, width);
+          const best = indexOfLargest(given, r * width, width);
           if (best < 0) {
             fail("the model gave a probability that is no number");
             continue;
           }
+          // Of more classes than that, a reader looks for the largest itself; see `bulk-chunk.ts`.
           part[at++] = best;
           const end = 2 * width * (r + 1);
           for (let h = 2 * width * r; h < end; h++) part[at++] = halves[h] as number;
@@ -56,7 +62,7 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
     add(outputs, rows) {
       for (let r = 0; r < rows; r++) {
         // All that a row alone came to is its own, however many rows that are.
-        const read = head(outputs, rows === 1 ? null : [r, r + 1]);
+        const read = head.read(outputs, rows === 1 ? null : [r, r + 1]);
         if (typeof read === "string") fail(read);
         else {
           parts.push(Buffer.from(read.json));
@@ -70,8 +76,20 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
   };
 }
 
+/** The numbers of all rows, each row's activated by itself. */
+function activated(
+  values: ArrayLike<number>,
+  rows: number,
+  width: number,
+  activate: NonNullable<ReturnType<typeof activationOf>>,
+): Float64Array {
+  const all = new Float64Array(rows * width);
+  for (let r = 0; r < rows; r++) all.set(activate(values, r * width, width), r * width);
+  return all;
+}
+
 /** The first of the largest values; -1 where one is no number. */
-function indexOfLargest(values: Float32Array, from: number, count: number): number {
+function indexOfLargest(values: ArrayLike<number>, from: number, count: number): number {
   let best = 0;
   let largest = Number.NEGATIVE_INFINITY;
   for (let c = 0; c < count; c++) {

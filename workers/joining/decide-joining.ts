@@ -1,0 +1,108 @@
+import type { Joining, TensorSpec } from "@millrace/shared/announcement.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
+import { proveRows, type RowProof, type SharedLength } from "../graph/prove-rows.js";
+import type { OnnxModel } from "../graph/read-onnx.js";
+import { lengthNamed, type Size, sameSize } from "../graph/sizes.js";
+import type { TriedInput } from "./make-inputs.js";
+import { type Run, tryJoining } from "./try-joining.js";
+
+/** What a version is like when its inputs share runs. */
+export interface JoiningDecision {
+  joining: Joining;
+  /** The graph is shown to keep rows apart, and a run shows that it does not. */
+  proofFault: boolean;
+  /**
+   * By output, the dimensions after the first that are as long as a text has tokens, so that what padding adds can be cut
+   * off again; null where that is not known of all of them.
+   */
+  tokenAxes: ReadonlyMap<string, readonly number[]> | null;
+}
+
+/** Proven graphs are tried for a moment only; what an author declares is all that stands for it. */
+const provenBudgetMs = 50;
+const declaredBudgetMs = 10_000;
+
+/**
+ * Decides whether requests share runs, and says why. Throws where the author says that they may and a run shows another
+ * answer, or nothing can be run to see.
+ *
+ * @param models ONNX files by their paths in the version's folder
+ * @param inputs as the file takes them, of varied magnitudes, samples among them
+ */
+export async function decideJoining(options: {
+  manifest: Manifest;
+  models: ReadonlyMap<string, OnnxModel>;
+  specs: readonly TensorSpec[];
+  inputs: readonly TriedInput[];
+  run: Run;
+}): Promise<JoiningDecision> {
+  const { inputs, manifest, models, run, specs } = options;
+  const { join, max_batch_rows: maxBatchRows } = manifest.batching;
+  if (join === "never") return off("model.json says never");
+  if (maxBatchRows === 1) return off("batching.max_batch_rows is 1");
+  const alone = specs.find(({ shape }) => typeof shape[0] !== "string");
+  const blocked = alone === undefined ? null : `input "${alone.name}" has no first dimension that is free`;
+  if (join === "always") {
+    if (blocked !== null) throw new Error(`model.json /batching/join: cannot be always: ${blocked}`);
+    const { difference, tried } = await tryJoining(inputs, run, { allowNoise: false, budgetMs: declaredBudgetMs });
+    if (difference !== null) throw new Error(`model.json /batching/join: cannot be always: ${difference}`);
+    if (tried === 0) {
+      throw new Error(
+        "model.json /batching/join: always cannot be checked, because the model runs none of the inputs made for that: add samples",
+      );
+    }
+    const reason = `declared in model.json; ${tried} inputs had the same answers alone and in company`;
+    return { joining: { mode: "declared", reason }, proofFault: false, tokenAxes: null };
+  }
+  if (blocked !== null) return off(blocked);
+  const proof = proveAll(manifest, models);
+  if (!proof.proven) return off(proof.reason);
+  const { difference } = await tryJoining(inputs, run, { allowNoise: true, budgetMs: provenBudgetMs });
+  if (difference !== null) {
+    return { ...off(`${difference}, although the graph seems to keep rows apart`), proofFault: true };
+  }
+  const reason = "the graph keeps rows apart";
+  return { joining: { mode: "proven", reason }, proofFault: false, tokenAxes: tokenAxesOf(proof.lengths) };
+}
+
+const off = (reason: string): JoiningDecision => ({
+  joining: { mode: "off", reason },
+  proofFault: false,
+  tokenAxes: null,
+});
+
+const tokens = "tokens";
+
+/** An ensemble keeps rows apart where each of its members does. */
+function proveAll(manifest: Manifest, models: ReadonlyMap<string, OnnxModel>): RowProof {
+  if (manifest.output.head !== "ensemble") {
+    const model = models.get("model.onnx") as OnnxModel;
+    return proveRows(model, manifest.kind === "text" ? sharedTokens(manifest.input.tokenizer) : null);
+  }
+  for (const member of manifest.output.members) {
+    if (!("file" in member)) continue;
+    const model = models.get(member.file);
+    if (model === undefined) return { proven: false, reason: `member "${member.name}" has no ONNX file` };
+    const proof = proveRows(model);
+    if (!proof.proven) return { proven: false, reason: `member "${member.name}": ${proof.reason}` };
+  }
+  return { proven: true, lengths: new Map() };
+}
+
+/** All that a tokenizer makes of a text is equally long. */
+function sharedTokens(tokenizer: object | undefined): SharedLength | null {
+  const inputs = Object.values(tokenizer ?? {}).filter((name): name is string => typeof name === "string");
+  return tokenizer === undefined ? null : { inputs, name: tokens };
+}
+
+function tokenAxesOf(lengths: ReadonlyMap<string, readonly Size[]>): Map<string, readonly number[]> | null {
+  const length = lengthNamed(tokens);
+  const axes = new Map<string, readonly number[]>();
+  for (const [name, dims] of lengths) {
+    const own = dims.flatMap((size, d) => (sameSize(size, length) ? [d] : []));
+    // A length that is neither a number nor that of the tokens may be made of it.
+    if (dims.some((size, d) => d > 0 && size.symbols.length > 0 && !own.includes(d))) return null;
+    axes.set(name, own);
+  }
+  return axes;
+}

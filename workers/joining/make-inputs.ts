@@ -1,0 +1,157 @@
+import type { TensorSpec } from "@millrace/shared/announcement.js";
+import { type Dtype, elementBytes, integerRange } from "@millrace/shared/dtype.js";
+import { toFloat16Bits } from "@millrace/shared/float16.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
+import { type Feature, featuresOf } from "@millrace/shared/pack-tabular.js";
+import { textTensor } from "@millrace/shared/pack-text.js";
+import { type PackedTensor, packStrings } from "@millrace/shared/tensor-pack.js";
+
+/**
+ * An input that a model is tried with. Those of one `kind` are of the same magnitude; an outlier is company for others
+ * more than it is tried itself.
+ */
+export interface TriedInput {
+  kind: string;
+  tensors: PackedTensor[];
+}
+
+export const outlier = "outlier";
+
+/** Magnitudes of made numbers, and how many inputs of each. */
+const magnitudes = [
+  [1, 3],
+  [0.01, 2],
+  [100, 2],
+] as const;
+const outlierMagnitude = 10_000;
+/** What dimensions are made of that the file leaves open: two lengths that differ in everything, and a longer one. */
+const lengths = [3, 8, 32];
+/** No input is made that is larger than this. */
+const mostElements = 4_000_000;
+
+/** Inputs as a preparation takes them, of varied magnitudes; of an image model as its ONNX file takes them. */
+export function makeInputs(
+  manifest: Manifest,
+  inputs: readonly TensorSpec[],
+): { prepared: boolean; made: TriedInput[] } {
+  const random = randomNumbers(1);
+  switch (manifest.kind) {
+    case "tabular": {
+      const features = featuresOf(manifest);
+      const name = manifest.input.tensor;
+      const made = kinds().map(({ kind, magnitude }) => {
+        const row = Float32Array.from(features, (feature) => featureValue(feature, magnitude, random));
+        const tensor: PackedTensor = { name, dtype: "float32", shape: [1, features.length], bytes: bytesOf(row) };
+        return { kind, tensors: [tensor] };
+      });
+      return { prepared: false, made };
+    }
+    case "text":
+      return { prepared: false, made: texts.map((text) => ({ kind: "text", tensors: [packedText(text)] })) };
+    default: {
+      const open = inputs.some(({ shape }) => shape.some((length, d) => d > 0 && typeof length === "string"));
+      const made = (open ? lengths : lengths.slice(0, 1)).flatMap((length) => {
+        const all = [...kinds(), { kind: "of 1", magnitude: 1, rows: 2 }];
+        return all.flatMap(({ kind, magnitude, rows = 1 }, i) => {
+          const shapes = inputs.map(({ shape }) => shape.map((d, axis) => madeLength(d, axis, rows, length)));
+          if (shapes.some((shape) => count(shape) > mostElements)) return [];
+          const tensors = inputs.map(({ dtype, name }, t) => {
+            const shape = shapes[t] as number[];
+            return { name, dtype, shape, bytes: elements(dtype, count(shape), magnitude, i, random) };
+          });
+          return [{ kind: `${kind}, length ${length}`, tensors }];
+        });
+      });
+      return { prepared: true, made };
+    }
+  }
+}
+
+function kinds(): { kind: string; magnitude: number; rows?: number }[] {
+  const of = magnitudes.flatMap(([magnitude, times]) =>
+    Array.from({ length: times }, () => ({ kind: `of ${magnitude}`, magnitude })),
+  );
+  return [...of, { kind: "of 1", magnitude: 0 }, { kind: outlier, magnitude: outlierMagnitude }];
+}
+
+export const isOutlier = ({ kind }: TriedInput): boolean => kind.startsWith(outlier);
+
+const count = (shape: readonly number[]): number => shape.reduce((size, length) => size * length, 1);
+
+const madeLength = (declared: number | string, axis: number, rows: number, length: number): number =>
+  typeof declared === "number" ? declared : axis === 0 ? rows : length;
+
+/** Texts of one to many words, two of them equally long. */
+const texts = [
+  "a",
+  "the card",
+  "my card has not arrived",
+  "the film was not good",
+  "What is the exchange rate, and why was I charged 3.50 twice?",
+  "very ".repeat(30).trim(),
+];
+
+const packedText = (text: string): PackedTensor => ({
+  name: textTensor,
+  dtype: "string",
+  shape: [1],
+  bytes: packStrings([text]),
+});
+
+/** A value that a feature may have. */
+function featureValue({ max, min, part, type, values }: Feature, magnitude: number, random: Random): number {
+  if (type === "category") return Math.floor(random.uniform() * (values?.length ?? 1));
+  if (type === "date") {
+    const most = part === "day_of_week" ? 7 : part === "epoch_days" ? 20_000 : 86_400;
+    return Math.floor(random.uniform() * most);
+  }
+  const value = random.normal() * magnitude;
+  const [least, most] = [min ?? Number.NEGATIVE_INFINITY, max ?? Number.POSITIVE_INFINITY];
+  if (value >= least && value <= most) return value;
+  if (Number.isFinite(least) && Number.isFinite(most)) return least + random.uniform() * (most - least);
+  return Number.isFinite(least) ? least + Math.abs(value) : most - Math.abs(value);
+}
+
+/** Integers begin with what every table has; which ones go further depends on the input's place among the made ones. */
+function elements(dtype: Dtype, length: number, magnitude: number, i: number, random: Random): Uint8Array {
+  if (dtype === "string") {
+    return packStrings(Array.from({ length }, () => texts[Math.floor(random.uniform() * 3)] as string));
+  }
+  const size = elementBytes[dtype];
+  const bytes = new Uint8Array(length * size);
+  const view = new DataView(bytes.buffer);
+  const limit = integerRange[dtype]?.[1] ?? 1n;
+  const most = Math.min(Number(limit), [1, 1, 3, 1, 20, 3, 1, 1, 3][i] ?? 1);
+  for (let at = 0; at < bytes.length; at += size) {
+    if (dtype === "float32") view.setFloat32(at, random.normal() * magnitude, true);
+    else if (dtype === "float64") view.setFloat64(at, random.normal() * magnitude, true);
+    else if (dtype === "float16") view.setUint16(at, toFloat16Bits(random.normal() * Math.min(magnitude, 1000)), true);
+    else if (dtype === "uint8" && magnitude > 1) view.setUint8(at, Math.floor(random.uniform() * 256));
+    // Little-endian, so that the first byte of a small number is all of it.
+    else view.setUint8(at, Math.floor(random.uniform() * ((dtype === "bool" ? 1 : most) + 1)));
+  }
+  return bytes;
+}
+
+const bytesOf = ({ buffer, byteLength, byteOffset }: Float32Array): Uint8Array =>
+  new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+
+interface Random {
+  /** From 0 to below 1. */
+  uniform(): number;
+  /** Of mean 0 and deviation 1. */
+  normal(): number;
+}
+
+/** The same numbers each time (mulberry32), so that what is refused once is refused again. */
+function randomNumbers(seed: number): Random {
+  let state = seed;
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  return { uniform, normal };
+}

@@ -1,0 +1,47 @@
+import type { TensorSpec } from "@millrace/shared/announcement.js";
+import type { Manifest } from "@millrace/shared/manifest.js";
+import { rowsOf } from "@millrace/shared/pack-tensors.js";
+import type { TriedInput } from "../joining/make-inputs.js";
+import type { Run } from "../joining/try-joining.js";
+import type { Head } from "./head.js";
+
+/** Made inputs of which this many have run are enough. */
+const mostMade = 3;
+
+/**
+ * Runs samples and made inputs of one row, one by one, and holds what comes out against the head. Throws where it can
+ * never be an answer. Resolves to the outputs with the shapes that the file has not declared filled in, as far as a run
+ * has shown them.
+ */
+export async function checkHead(options: {
+  head: Head;
+  manifest: Manifest;
+  declared: readonly TensorSpec[];
+  tried: readonly TriedInput[];
+  run: Run;
+}): Promise<TensorSpec[]> {
+  const { head, manifest, run, tried } = options;
+  let outputs = [...options.declared];
+  let made = 0;
+  for (const { kind, tensors } of tried) {
+    if (kind !== "sample" && made === mostMade) continue;
+    if (rowsOf(tensors) !== 1) continue;
+    let ran: Awaited<ReturnType<Run>>;
+    try {
+      ran = await run([tensors]);
+    } catch (fault) {
+      if (kind === "sample") throw new Error(`a sample cannot be run: ${(fault as Error).message.split("\n")[0]}`);
+      // A made input may be none for this model.
+      continue;
+    }
+    if (kind !== "sample") made += 1;
+    const fault = head.fault(ran);
+    if (fault !== null)
+      throw new Error(`model.json /output: the head "${manifest.output.head}" does not fit: ${fault}`);
+    outputs = outputs.map((spec) => {
+      const rank = ran[spec.name]?.dims.length ?? 0;
+      return spec.shape.length === rank ? spec : { ...spec, shape: new Array<string>(rank).fill("") };
+    });
+  }
+  return outputs;
+}

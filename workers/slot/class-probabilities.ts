@@ -1,0 +1,47 @@
+import type { classifierHead } from "@millrace/shared/manifest-output.js";
+import type { z } from "zod";
+
+type Activation = NonNullable<z.infer<typeof classifierHead>["activation"]> | "probabilities";
+
+/** Makes probabilities of the numbers of one row; `into` may be written over. */
+export type Activate = (values: ArrayLike<number>, from: number, width: number) => ArrayLike<number>;
+
+/** What an activation makes of a row's numbers, as an array of its own from 0; null where they stay as they are. */
+export function activationOf(activation: Activation | undefined): Activate | null {
+  if (activation === "softmax") return softmax;
+  return activation === "sigmoid" ? sigmoid : null;
+}
+
+function softmax(values: ArrayLike<number>, from: number, width: number): Float64Array {
+  const shares = new Float64Array(width);
+  let largest = Number.NEGATIVE_INFINITY;
+  for (let c = 0; c < width; c++) largest = Math.max(largest, values[from + c] as number);
+  let sum = 0;
+  for (let c = 0; c < width; c++) {
+    shares[c] = Math.exp((values[from + c] as number) - largest);
+    sum += shares[c] as number;
+  }
+  for (let c = 0; c < width; c++) shares[c] = (shares[c] as number) / sum;
+  return shares;
+}
+
+function sigmoid(values: ArrayLike<number>, from: number, width: number): Float64Array {
+  const shares = new Float64Array(width);
+  for (let c = 0; c < width; c++) shares[c] = 1 / (1 + Math.exp(-(values[from + c] as number)));
+  return shares;
+}
+
+const slack = 1e-3;
+const sumSlack = 1e-2;
+
+/** Whether numbers can be the probabilities of classes of which one holds. What is no number is left to each run. */
+export function areProbabilities(values: ArrayLike<number>, from: number, width: number): boolean {
+  let sum = 0;
+  for (let c = 0; c < width; c++) {
+    const value = values[from + c] as number;
+    if (Number.isNaN(value)) return true;
+    if (value < -slack || value > 1 + slack) return false;
+    sum += value;
+  }
+  return Math.abs(sum - 1) <= sumSlack;
+}
