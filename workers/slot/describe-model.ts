@@ -161,13 +161,16 @@ function columnFaults(
   const missing = tensorFaults(pointer, name, outputs);
   if (missing.length > 0) return missing;
   const columns = outputs.find((spec) => spec.name === name)?.shape[1];
-  if (typeof columns !== "number" || columns === count) return [];
+  // Exporters declare one column of a regressor whatever there are; a run shows how many.
+  const isSaid = typeof columns === "number" && !(field === "targets" && columns === 1);
+  if (!isSaid || columns === count) return [];
   const at = pointer.slice(0, pointer.lastIndexOf("/"));
   return [`${at}/${field}: has ${count}, output "${name}" has ${columns} columns`];
 }
 
+/** An output that declares no shape has none here; what it really is, a run shows. */
 const hasOneARow = (shape: TensorSpec["shape"]): boolean =>
-  shape.length === 1 || (shape.length === 2 && (typeof shape[1] === "string" || shape[1] === 1));
+  shape.length <= 1 || (shape.length === 2 && (typeof shape[1] === "string" || shape[1] === 1));
 
 /** For a tensor of one number a row. */
 function scalarFaults(pointer: string, name: string, outputs: readonly TensorSpec[]): string[] {

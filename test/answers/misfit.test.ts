@@ -1,0 +1,78 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { startWithModels } from "../support/made-models.js";
+import { floats, ints, type ModelFile, node } from "../support/onnx-file.js";
+import { runBatch } from "../support/run-batch.js";
+import { scrape } from "../support/scrape.js";
+import type { TestStack } from "../support/stack.js";
+
+/** Gives each row back, but leaves out those that begin with more than a million: what nothing at load shows. */
+const leavesOut: ModelFile = {
+  nodes: [
+    node("Slice", ["x", "from", "to", "columns"], ["first"]),
+    node("Squeeze", ["first", "columns"], ["f"]),
+    node("Less", ["f", "most"], ["kept"]),
+    node("Compress", ["x", "kept"], ["y"], { axis: 0 }),
+  ],
+  constants: { from: ints(0), to: ints(1), columns: ints(1), most: floats([], [1e6]) },
+  inputs: { x: ["float32", ["n", 2]] },
+  outputs: { y: ["float32", ["m", 2]] },
+};
+
+describe("a declared version whose outputs turn out not to be one a row", () => {
+  let stack: TestStack;
+  const isJoined = (worker: number) =>
+    scrape(`http://127.0.0.1:${stack.workers[worker]?.port}`, "ml_joining", { model: "leaves-out" });
+  const joining = async () => (await stack.get("/v1/models/leaves-out")).body.versions[0].joining;
+
+  beforeAll(async () => {
+    const manifest = { kind: "tensor", batching: { join: "always", max_delay_ms: 200 } };
+    const tabular = {
+      kind: "tabular",
+      input: { tensor: "x", features: ["a", "b"] },
+      batching: { join: "always" },
+    };
+    stack = await startWithModels(
+      { "leaves-out": { graph: leavesOut, manifest }, table: { graph: leavesOut, manifest: tabular } },
+      { workers: 2 },
+    );
+  });
+  afterAll(() => stack.close());
+
+  test("gives everybody their own answer, and is joined no more, on any worker, until it is loaded anew", async () => {
+    expect(await joining()).toMatchObject({ mode: "declared" });
+    expect([await isJoined(0), await isJoined(1)]).toEqual([1, 1]);
+    const inputs = Array.from({ length: 24 }, (_, i) => (i % 6 === 5 ? [2e6, i] : [i, i + 1]));
+    const answers = await Promise.all(inputs.map((row) => stack.predict("leaves-out", { x: [row] })));
+    expect(answers.map(({ body }) => body.output)).toEqual(
+      inputs.map((row) => ({ y: (row[0] as number) > 1e6 ? [] : [row] })),
+    );
+    await eventually(async () => {
+      expect(await joining()).toEqual({
+        mode: "off",
+        reason: expect.stringMatching(/output "y" had \d+ entries for \d+ rows/),
+      });
+      expect([await isJoined(0), await isJoined(1)]).toEqual([0, 0]);
+    });
+    const told = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one a row"));
+    expect(told.length).toBeGreaterThan(0);
+    await stack.post("/v1/models/leaves-out/unload", { version: "1" }, { as: "admin" });
+    await eventually(async () => expect((await stack.get("/v1/models/leaves-out")).status).toBe(404));
+    await eventually(async () => {
+      const { status } = await stack.post("/v1/models/leaves-out/load", {}, { as: "admin" });
+      expect(status).toBe(200);
+      expect(await joining()).toMatchObject({ mode: "declared" });
+    });
+  });
+
+  test("fails only the row of a table that has no answer, and tells all others theirs", async () => {
+    const rows = Array.from({ length: 40 }, (_, i) => [i === 17 ? 3e6 : i, i / 2]);
+    const results = await runBatch(stack, "table", rows);
+    expect(results.map(({ output }) => output)).toEqual(
+      rows.map((row) => ({ y: (row[0] as number) > 1e6 ? [] : [row] })),
+    );
+    await eventually(async () => {
+      expect((await stack.get("/v1/models/table")).body.joining).toMatchObject({ mode: "off" });
+    });
+  });
+});
