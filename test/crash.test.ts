@@ -76,7 +76,7 @@ describe("sudden death", () => {
   test("predictions joined in a run whose slot is killed from outside succeed, each alone, and pay no attempt", async () => {
     stack = await TestStack.start({
       models: ["slow"],
-      manifests: { slow: { kind: "tensor", attempts: 1, batching: { max_batch_rows: 8 } } },
+      manifests: { slow: { kind: "tensor", attempts: 1, batching: { max_batch_rows: 8, join: "always" } } },
     });
     const [worker] = stack.workers as [TestStack["workers"][number]];
     const first = await stack.submit("slow", { x: [[1000]] });

@@ -1,7 +1,35 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
+import { startWithModels } from "./support/made-models.js";
+import { type ModelFile, node } from "./support/onnx-file.js";
 import { childrenOf, readiness, untilHeld, untilRunning } from "./support/processes.js";
-import { TestStack } from "./support/stack.js";
+import type { TestStack } from "./support/stack.js";
+
+/** What makes the model below run for ever; no input that a worker makes by itself has it. */
+const endlessValue = 4321;
+const endless: ModelFile = {
+  nodes: [
+    node("Equal", ["x", "deadly"], ["is"]),
+    node("Cast", ["is"], ["ones"], { to: 7 }),
+    node("ReduceSum", ["ones"], ["count"], { keepdims: 0 }),
+    node("Cast", ["count"], ["any"], { to: 9 }),
+    node("Loop", ["forever", "any", "x"], ["y"], {
+      body: {
+        graph: {
+          nodes: [node("Identity", ["go"], ["on"]), node("Identity", ["rows"], ["same"])],
+          inputs: { trip: ["int64", []], go: ["bool", []], rows: ["int64", ["n", 1]] },
+          outputs: { on: ["bool", []], same: ["int64", ["n", 1]] },
+        },
+      },
+    }),
+  ],
+  constants: {
+    deadly: { dtype: "int64", dims: [], data: [endlessValue] },
+    forever: { dtype: "int64", dims: [], data: [2n ** 62n] },
+  },
+  inputs: { x: ["int64", ["n", 1]] },
+  outputs: { y: ["int64", ["n", 1]] },
+};
 
 const manifest = {
   kind: "tensor",
@@ -16,15 +44,18 @@ describe("a poisonous input beside innocent ones", () => {
   let busyMs = 900;
 
   beforeAll(async () => {
-    stack = await TestStack.start({
-      models: ["endless-on-one", "crashes-on-zero", "throws-on-row", "slow"],
-      manifests: {
-        "endless-on-one": manifest,
-        "crashes-on-zero": manifest,
-        // Whoever waits for a second attempt here waits for longer than the test does.
-        "throws-on-row": { ...manifest, backoff_ms: 3_600_000 },
+    const declared = { ...manifest, batching: { ...manifest.batching, join: "always" } };
+    stack = await startWithModels(
+      { endless: { graph: endless, manifest: declared } },
+      {
+        models: ["crashes-on-zero", "throws-on-row", "slow"],
+        manifests: {
+          "crashes-on-zero": manifest,
+          // Whoever waits for a second attempt here waits for longer than the test does.
+          "throws-on-row": { ...manifest, backoff_ms: 3_600_000 },
+        },
       },
-    });
+    );
   });
   afterAll(() => stack.close());
 
@@ -58,9 +89,9 @@ describe("a poisonous input beside innocent ones", () => {
   const expectNoPath = (detail: string) => expect(detail).not.toMatch(/\/\w|\\|\.onnx|\.js|node_modules/);
 
   test("a run that never returns costs only its own input its attempts, and ends as timeout", async () => {
-    const { byValue, finals } = await inOneRun("endless-on-one", [5, 6, 1, 7, 8]);
-    expect(await joinedRuns("endless-on-one")).toBe(1);
-    const guilty = byValue.get(1);
+    const { byValue, finals } = await inOneRun("endless", [5, 6, endlessValue, 7, 8]);
+    expect(await joinedRuns("endless")).toBe(1);
+    const guilty = byValue.get(endlessValue);
     expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "timeout" } });
     expectNoPath(guilty.error.detail);
     const innocent = finals.filter((final) => final !== guilty);
@@ -109,7 +140,7 @@ describe("a poisonous input beside innocent ones", () => {
     });
     expect(await childrenOf(worker().pid)).toHaveLength(1);
     for (const [model, x] of [
-      ["endless-on-one", 9],
+      ["endless", 9],
       ["crashes-on-zero", 8],
       ["throws-on-row", 4],
     ] as const) {

@@ -12,6 +12,8 @@ export interface LoadRequest {
   /** What the folder's bytes were when they were looked at; a slot that finds others refuses them. */
   digest: string;
   manifest: Manifest;
+  /** Whether it may be tried with made inputs; not where one has killed the process before. */
+  triesMade: boolean;
 }
 
 /** What a slot has found of a version that it loaded. */

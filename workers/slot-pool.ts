@@ -62,6 +62,8 @@ export class SlotPool {
   readonly #good = new Map<number, LoadReply>();
   readonly #refused = new Map<number, string>();
   readonly #deaths = new Map<number, number>();
+  /** Versions whose process died while it may have tried them with made inputs; so it does not again. */
+  readonly #untried = new Set<number>();
   /** Versions that some slot could not take when it was last renewed. */
   readonly #lacking = new Set<number>();
   readonly #retries = new Map<number, NodeJS.Timeout>();
@@ -108,6 +110,7 @@ export class SlotPool {
   unload(modelKey: number): void {
     this.#wanted.delete(modelKey);
     this.#good.delete(modelKey);
+    this.#untried.delete(modelKey);
     this.#lacking.delete(modelKey);
     for (const slot of this.#processes) {
       if (slot.loaded.delete(modelKey) && slot.state !== "gone") slot.handle.unload(modelKey);
@@ -330,8 +333,9 @@ export class SlotPool {
         this.#wanted.delete(key);
       }
     };
+    const triesMade = !this.#untried.has(key);
     try {
-      const reply = await slot.handle.load(request, loadTimeoutMs);
+      const reply = await slot.handle.load({ ...request, triesMade }, loadTimeoutMs);
       if (!reply.ok) fail(reply.reason, true);
       else if (!this.#wanted.has(key)) slot.handle.unload(key);
       else {
@@ -342,6 +346,10 @@ export class SlotPool {
     } catch (fault) {
       const { reason } = fault as SlotDiedError;
       if (reason === "closed" || this.#closing) throw fault;
+      if (reason === "crash" && triesMade) {
+        this.#untried.add(key);
+        throw fault;
+      }
       const deaths = (this.#deaths.get(key) ?? 0) + 1;
       this.#deaths.set(key, deaths);
       if (reason === "timeout") fail(`loading it took over ${loadTimeoutMs} ms`, true);

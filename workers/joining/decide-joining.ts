@@ -34,9 +34,11 @@ export async function decideJoining(options: {
   models: ReadonlyMap<string, OnnxModel>;
   specs: readonly TensorSpec[];
   inputs: readonly TriedInput[];
+  /** False where an input that was made has killed the process, so that none are among them. */
+  triesMade: boolean;
   run: Run;
 }): Promise<JoiningDecision> {
-  const { inputs, manifest, models, run, specs } = options;
+  const { inputs, manifest, models, run, specs, triesMade } = options;
   const { join, max_batch_rows: maxBatchRows } = manifest.batching;
   if (join === "never") return off("model.json says never");
   if (maxBatchRows === 1) return off("batching.max_batch_rows is 1");
@@ -44,6 +46,7 @@ export async function decideJoining(options: {
   const blocked = alone === undefined ? null : `input "${alone.name}" has no first dimension that is free`;
   if (join === "always") {
     if (blocked !== null) throw new Error(`model.json /batching/join: cannot be always: ${blocked}`);
+    if (!triesMade) throw new Error(`model.json /batching/join: always cannot be checked: ${killed}`);
     const { difference, tried } = await tryJoining(inputs, run, { allowNoise: false, budgetMs: declaredBudgetMs });
     if (difference !== null) throw new Error(`model.json /batching/join: cannot be always: ${difference}`);
     if (tried === 0) {
@@ -61,9 +64,11 @@ export async function decideJoining(options: {
   if (difference !== null) {
     return { ...off(`${difference}, although the graph seems to keep rows apart`), proofFault: true };
   }
-  const reason = "the graph keeps rows apart";
+  const reason = triesMade ? "the graph keeps rows apart" : `the graph keeps rows apart; not tried, because ${killed}`;
   return { joining: { mode: "proven", reason }, proofFault: false, tokenAxes: tokenAxesOf(proof.lengths) };
 }
+
+const killed = "an input made for that killed the process";
 
 const off = (reason: string): JoiningDecision => ({
   joining: { mode: "off", reason },

@@ -4,6 +4,7 @@ import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import type { TriedInput } from "../joining/make-inputs.js";
 import type { Run } from "../joining/try-joining.js";
 import type { Head } from "./head.js";
+import { isSample } from "./tried-inputs.js";
 
 /** Made inputs of which this many have run are enough. */
 const mostMade = 3;
@@ -17,24 +18,25 @@ export async function checkHead(options: {
   head: Head;
   manifest: Manifest;
   declared: readonly TensorSpec[];
-  tried: readonly TriedInput[];
+  inputs: readonly TriedInput[];
   run: Run;
 }): Promise<TensorSpec[]> {
-  const { head, manifest, run, tried } = options;
+  const { head, inputs, manifest, run } = options;
   let outputs = [...options.declared];
   let made = 0;
-  for (const { kind, tensors } of tried) {
-    if (kind !== "sample" && made === mostMade) continue;
+  for (const input of inputs) {
+    const { tensors } = input;
+    if (!isSample(input) && made === mostMade) continue;
     if (rowsOf(tensors) !== 1) continue;
     let ran: Awaited<ReturnType<Run>>;
     try {
       ran = await run([tensors]);
     } catch (fault) {
-      if (kind === "sample") throw new Error(`a sample cannot be run: ${(fault as Error).message.split("\n")[0]}`);
+      if (isSample(input)) throw new Error(`a sample cannot be run: ${(fault as Error).message.split("\n")[0]}`);
       // A made input may be none for this model.
       continue;
     }
-    if (kind !== "sample") made += 1;
+    if (!isSample(input)) made += 1;
     const fault = head.fault(ran);
     if (fault !== null)
       throw new Error(`model.json /output: the head "${manifest.output.head}" does not fit: ${fault}`);

@@ -1,28 +1,38 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { makeInputs, type TriedInput } from "../joining/make-inputs.js";
+import type { LoadRequest } from "../load-request.js";
 import { InputRefusedError, type Preparation } from "./preparation.js";
 
 const mostSamples = 4;
+const sampleKind = "sample";
 
-/** What a model is tried with at load, as its ONNX file takes it: its samples, and made inputs of varied magnitudes. */
+export const isSample = ({ kind }: TriedInput): boolean => kind === sampleKind;
+
+/**
+ * What a model is tried with at load, as its ONNX file takes it: its samples, and inputs of varied magnitudes that are
+ * made for that, unless one of those has killed the process before.
+ */
 export async function inputsToTry(
-  manifest: Manifest,
+  { manifest, triesMade }: LoadRequest,
   specs: readonly TensorSpec[],
   samples: readonly Buffer[],
   preparation: Preparation,
 ): Promise<TriedInput[]> {
-  const { made, prepared } = makeInputs(manifest, specs);
-  const given = samples.slice(0, mostSamples).map((pack) => ({ kind: "sample", tensors: unpackTensors(pack) }));
   const tried: TriedInput[] = [];
-  for (const input of [...given, ...(prepared ? [] : made)]) {
+  for (const pack of samples.slice(0, mostSamples)) {
+    tried.push({ kind: sampleKind, tensors: await preparation.prepare(unpackTensors(pack)) });
+  }
+  if (!triesMade) return tried;
+  const { made, prepared } = makeInputs(manifest, specs);
+  if (prepared) return [...tried, ...made];
+  for (const input of made) {
     try {
       tried.push({ ...input, tensors: await preparation.prepare(input.tensors) });
     } catch (fault) {
-      // A made input may be none for this model.
-      if (!(fault instanceof InputRefusedError) || input.kind === "sample") throw fault;
+      // What is made may be no input of this model, such as a text of which its tokenizer finds nothing.
+      if (!(fault instanceof InputRefusedError)) throw fault;
     }
   }
-  return prepared ? [...tried, ...made] : tried;
+  return tried;
 }
