@@ -125,16 +125,16 @@ export const asJson = (feeds: Feeds): Record<string, unknown> =>
 
 /**
  * What is wrong with an output of `/v1` that should be this: another label or integer, another shape, or a float that is
- * off by more than 1e-5 of the largest in its tensor. Null where nothing is.
+ * off by more than a part (1e-5 unless told) of the largest in its tensor. Null where nothing is.
  */
-export function differenceFrom(wanted: Feeds, output: unknown): string | null {
+export function differenceFrom(wanted: Feeds, output: unknown, tolerance = 1e-5): string | null {
   if (typeof output !== "object" || output === null) return `no output: ${JSON.stringify(output)}`;
   const given = output as Record<string, unknown>;
   if (Object.keys(given).sort().join() !== Object.keys(wanted).sort().join()) return `outputs ${Object.keys(given)}`;
   for (const [name, tensor] of Object.entries(wanted)) {
     const finite = tensor.data.filter((value): value is number => typeof value === "number" && Number.isFinite(value));
     const scale = finite.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
-    const fault = compare(nested(tensor), given[name], tensor.dtype.startsWith("float") ? 1e-5 * scale : 0);
+    const fault = compare(nested(tensor), given[name], tensor.dtype.startsWith("float") ? tolerance * scale : 0);
     if (fault !== null) return `${name}${fault}`;
   }
   return null;

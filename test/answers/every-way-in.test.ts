@@ -1,0 +1,192 @@
+import { fromFloat16Bits } from "@millrace/shared/float16.js";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { finalBatch, resultsOf, submitBatch, types } from "../support/batches.js";
+import { type InferTensor, infer } from "../support/infer.js";
+import { differenceFrom, type Feeds, type GivenTensor, Reference, startWithModels } from "../support/made-models.js";
+import type { TestStack } from "../support/stack.js";
+import { type GeneratedModel, type GeneratedRow, tabularModel, tensorModel } from "./generated-models.js";
+
+/** The long form, by `ANSWERS_MODELS=600 npm test -- test/answers/every-way-in.test.ts`; a seed repeats a run. */
+const modelCount = Number(process.env.ANSWERS_MODELS ?? 64);
+const seed = Number(process.env.ANSWERS_SEED ?? Date.now() % 1_000_000);
+const rowsEach = 33;
+
+const datatypes: Partial<Record<GivenTensor["dtype"], string>> = {
+  ...{ float32: "FP32", float64: "FP64", float16: "FP16", int64: "INT64" },
+};
+
+describe(`generated models answer on every way in what ONNX Runtime answers for each input alone (seed ${seed})`, () => {
+  let stack: TestStack;
+  const models = new Map<string, GeneratedModel>();
+  const alone = new Map<string, Feeds[]>();
+
+  beforeAll(async () => {
+    const tables = fc.sample(tabularModel(rowsEach), { numRuns: Math.ceil(modelCount * 0.75), seed });
+    const tensors = fc.sample(tensorModel(rowsEach), { numRuns: Math.floor(modelCount * 0.25), seed });
+    for (const [i, model] of [...tables, ...tensors].entries()) {
+      const name = `m${i}`;
+      models.set(name, model);
+      const reference = await Reference.open(model.graph);
+      const answers: Feeds[] = [];
+      for (const { feeds } of model.rows) answers.push(await reference.run(feeds));
+      alone.set(name, answers);
+      await reference.close();
+    }
+    stack = await startWithModels(Object.fromEntries(models), { slots: 2 });
+  });
+  afterAll(() => stack.close());
+
+  /** What is wrong with the answers to a model's rows, which came by some way. */
+  function faults(name: string, way: string, outputs: readonly unknown[]): string[] {
+    const { expected, manifest, rows } = models.get(name) as GeneratedModel;
+    return rows.flatMap((row, i) => {
+      const wanted = expected((alone.get(name) as Feeds[])[i] as Feeds);
+      const isRaw = (manifest as { kind: string }).kind === "tensor";
+      const fault = isRaw
+        ? differenceFrom(wanted as Feeds, outputs[i], toleranceOf(name))
+        : headDifference(wanted, outputs[i], toleranceOf(name));
+      return fault === null ? [] : [`${name} ${way} row ${i} ${JSON.stringify(row.forms[0])}: ${fault}`];
+    });
+  }
+
+  /** A half has eleven bits, so that the last of them may fall to either side. */
+  const toleranceOf = (name: string) => (models.get(name)?.graph.outputs.y?.[0] === "float16" ? 1e-3 : 1e-5);
+
+  /** Does something with every model, with some of them at a time, so that they run beside one another. */
+  async function severalAtOnce(act: (name: string, model: GeneratedModel) => Promise<void>): Promise<void> {
+    const left = models.entries();
+    const one = async () => {
+      for (const [name, model] of left) await act(name, model);
+    };
+    await Promise.all(Array.from({ length: 6 }, one));
+  }
+
+  async function each(way: string, act: (name: string, model: GeneratedModel) => Promise<readonly unknown[] | null>) {
+    const found: string[] = [];
+    let tried = 0;
+    await severalAtOnce(async (name, model) => {
+      const outputs = await act(name, model);
+      if (outputs === null) return;
+      expect(outputs, name).toHaveLength(rowsEach);
+      tried += outputs.length;
+      found.push(...faults(name, way, outputs));
+    });
+    expect(found.slice(0, 5), `${found.length} faults`).toEqual([]);
+    return tried;
+  }
+
+  const outputOf = async (name: string, input: unknown) => {
+    const { body } = await stack.predict(name, input);
+    return body.status === "succeeded" ? body.output : body;
+  };
+  const formOf = (row: GeneratedRow, i: number) => row.forms[i % row.forms.length];
+
+  test("as single predictions, alone and among 32 others", async () => {
+    const tried = await each("single, in company", (name, { rows }) =>
+      Promise.all(rows.map((row, i) => outputOf(name, formOf(row, i)))),
+    );
+    expect(tried).toBeGreaterThanOrEqual(Math.min(2000, modelCount * rowsEach));
+    for (const [name, { rows }] of models) {
+      const [row] = rows as [GeneratedRow];
+      const output = await outputOf(name, formOf(row, 1));
+      expect(faults(name, "single, alone", [output]).filter((fault) => fault.includes(" row 0 "))).toEqual([]);
+    }
+  });
+
+  const bulk = async (name: string, body: string, type: string) => {
+    const { id } = await submitBatch(stack, name, body, { type });
+    await finalBatch(stack, id);
+    const lines = await resultsOf(stack, id);
+    return lines.map(({ error, output }) => output ?? error);
+  };
+
+  test("as batches in JSON", async () => {
+    await each("json", (name, { rows }) =>
+      bulk(name, JSON.stringify({ inputs: rows.map((row, i) => formOf(row, i)) }), types.json),
+    );
+  });
+
+  test("as batches in NDJSON", async () => {
+    await each("ndjson", (name, { rows }) =>
+      bulk(name, rows.map((row, i) => `${JSON.stringify(formOf(row, i + 1))}\n`).join(""), types.ndjson),
+    );
+  });
+
+  test("as batches in CSV", async () => {
+    await each("csv", async (name, { header, rows }) =>
+      header === null ? null : bulk(name, [header, ...rows.map(({ csv }) => csv)].join("\r\n"), types.csv),
+    );
+  });
+
+  test.each(["JSON", "binary"])("over the tensor API in %s", async (form) => {
+    const isBinary = form === "binary";
+    await severalAtOnce(async (name, { rows }) => {
+      const answers = await Promise.all(
+        rows.map(({ tensors }) => {
+          const inputs = Object.entries(tensors).map(([tensor, given]) => inferTensor(tensor, given, isBinary));
+          const parameters = { cache: false, binary_data_output: isBinary };
+          return infer(stack, name, { inputs, parameters });
+        }),
+      );
+      for (const [i, { binary, body, status }] of answers.entries()) {
+        expect(status, `${name} row ${i}: ${JSON.stringify(body)}`).toBe(200);
+        for (const [output, wanted] of Object.entries((alone.get(name) as Feeds[])[i] as Feeds)) {
+          const got = body.outputs.find((own: { name: string }) => own.name === output);
+          expect(got.shape).toEqual(wanted.dims);
+          const data = isBinary ? numbersIn(binary[output] as Buffer, wanted.dtype) : got.data;
+          const flat = { [output]: { ...wanted, dims: [wanted.data.length] } } as Feeds;
+          expect(differenceFrom(flat, { [output]: data }, toleranceOf(name)), `${name} row ${i}`).toBeNull();
+        }
+      }
+    });
+  });
+});
+
+function inferTensor(name: string, { data, dims, dtype }: GivenTensor, isBinary: boolean): InferTensor {
+  const tensor = { name, datatype: datatypes[dtype] as string, shape: dims };
+  if (!isBinary) return { ...tensor, data };
+  const array =
+    dtype === "int64" ? BigInt64Array.from(data, (value) => BigInt(value)) : Float32Array.from(data as number[]);
+  return { ...tensor, bytes: new Uint8Array(array.buffer) };
+}
+
+function numbersIn(bytes: Buffer, dtype: GivenTensor["dtype"]): number[] {
+  const own = new Uint8Array(bytes).buffer;
+  if (dtype === "int64") return Array.from(new BigInt64Array(own), Number);
+  if (dtype === "float16") return Array.from(new Uint16Array(own), fromFloat16Bits);
+  return Array.from(dtype === "float64" ? new Float64Array(own) : new Float32Array(own));
+}
+
+/** Where an answer of a head is another; null where it is not. Of two labels as likely as each other either may win. */
+function headDifference(wanted: unknown, given: unknown, tolerance: number): string | null {
+  const largest = Math.max(...numbersOf(wanted).map(Math.abs));
+  const tie = wanted as { label?: string; confidence?: number; probabilities?: Record<string, number> };
+  const own = given as { label?: string } | null;
+  const isTie =
+    tie.probabilities !== undefined &&
+    typeof own?.label === "string" &&
+    Math.abs((tie.probabilities[own.label] ?? 9) - (tie.confidence as number)) <= tolerance * largest;
+  return walk(isTie ? { ...tie, label: own?.label } : wanted, given, tolerance * largest);
+}
+
+const numbersOf = (value: unknown): number[] =>
+  typeof value === "number"
+    ? [value]
+    : typeof value === "object" && value !== null
+      ? Object.values(value).flatMap(numbersOf)
+      : [];
+
+function walk(wanted: unknown, given: unknown, allowed: number): string | null {
+  if (typeof wanted === "number" && typeof given === "number" && Math.abs(wanted - given) <= allowed) return null;
+  if (typeof wanted !== "object" || wanted === null || typeof given !== "object" || given === null) {
+    return wanted === given ? null : `expected ${JSON.stringify(wanted)}, got ${JSON.stringify(given)?.slice(0, 300)}`;
+  }
+  const keys = Object.keys(wanted);
+  if (keys.sort().join() !== Object.keys(given).sort().join()) return `got ${JSON.stringify(given).slice(0, 300)}`;
+  for (const key of keys) {
+    const fault = walk((wanted as Record<string, unknown>)[key], (given as Record<string, unknown>)[key], allowed);
+    if (fault !== null) return `${key}: ${fault}`;
+  }
+  return null;
+}
