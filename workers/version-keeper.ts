@@ -198,7 +198,10 @@ export class VersionKeeper {
   }
 
   #tellJoining({ lane, model, version }: LoadedVersion): void {
-    this.#options.metrics.joining.set({ model, version }, lane.joinable ? 1 : 0);
+    const { joining, misfits } = this.#options.metrics;
+    joining.set({ model, version }, lane.joinable ? 1 : 0);
+    // From 0, because an alert cannot see the rise of a counter that begins with 1.
+    misfits.inc({ model, version }, 0);
   }
 
   async #unloaded(models: ReadonlySet<string>): Promise<Set<string>> {
