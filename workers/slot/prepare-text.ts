@@ -9,14 +9,15 @@ type TokenizerSettings = NonNullable<TextInput["tokenizer"]>;
 
 /** Hands texts on as strings, or as the ids that the version's tokenizer makes of them. */
 export async function textPreparation(
-  { tensor, tokenizer }: TextInput,
+  { max_length, tensor, tokenizer }: TextInput,
   inputs: readonly TensorSpec[],
   folder: string,
 ): Promise<Preparation> {
   if (tokenizer !== undefined) {
     // Loaded where it is needed only: it is a native library.
     const { openTokenizer } = await import("./tokenizer.js");
-    return tokenizing(tokenizer, await openTokenizer(join(folder, tokenizer.file), tokenizer.file, tokenizer), inputs);
+    const file = join(folder, tokenizer.file);
+    return tokenizing(tokenizer, await openTokenizer(file, tokenizer.file, { ...tokenizer, max_length }), inputs);
   }
   const flat = inputs[0]?.shape.length === 1;
   return {

@@ -1,7 +1,10 @@
 import { isUtf8 } from "node:buffer";
+import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 import type { Tokenizer as Library } from "tokenizers";
 import { z } from "zod";
+import type { Rehearsal } from "./rehearse-tokenizer.js";
 
 const count = z.number().int().nonnegative();
 
@@ -32,10 +35,14 @@ export type TokenizerFile = z.infer<typeof settingsSchema>;
 const longestPadding = 1_000_000;
 
 /**
- * The Rust library's tokenizer of a `tokenizer.json`, and the settings in the file. Rejects with the reason, which names no
- * path: what cannot be read, the component that the library does not know, settings that cannot be kept.
+ * The Rust library's tokenizer of a `tokenizer.json`, and the settings in the file; no text is longer than `longest`. Rejects
+ * with the reason, which names no path: what cannot be read, the component that the library does not read, settings that
+ * cannot be kept.
  */
-export async function readTokenizerFile(file: string): Promise<{ library: Library; settings: TokenizerFile }> {
+export async function readTokenizerFile(
+  file: string,
+  longest: number,
+): Promise<{ library: Library; settings: TokenizerFile }> {
   const text = await readText(file);
   let json: unknown;
   try {
@@ -43,27 +50,15 @@ export async function readTokenizerFile(file: string): Promise<{ library: Librar
   } catch {
     throw new Error("it is not valid JSON");
   }
-  const load = await loader();
-  let library: Library;
-  try {
-    library = load(text);
-  } catch (fault) {
-    throw new Error(unsupported(json, load) ?? (fault as Error).message);
-  }
   const settings = settingsSchema.safeParse(json);
   if (!settings.success) {
     const [issue] = settings.error.issues;
     throw new Error(`/${issue?.path.join("/")}: ${issue?.message}`);
   }
-  const { model, padding } = settings.data;
-  if ((model.dropout ?? 0) > 0) {
-    throw new Error(`"dropout": ${model.dropout} draws other ids for the same text each time; set it to null`);
-  }
-  const length = padding?.strategy === undefined || padding.strategy === "BatchLongest" ? 0 : padding.strategy.Fixed;
-  if (Math.max(length, padding?.pad_to_multiple_of ?? 0) > longestPadding) {
-    throw new Error(`its padding is longer than ${longestPadding} tokens`);
-  }
-  return { library, settings: settings.data };
+  checkSettings(settings.data);
+  const Tokenizer = await loadLibrary();
+  await rehearse({ text, longest });
+  return { library: Tokenizer.fromString(text), settings: settings.data };
 }
 
 async function readText(file: string): Promise<string> {
@@ -77,57 +72,46 @@ async function readText(file: string): Promise<string> {
   return bytes.toString();
 }
 
-/** The library is loaded where a text needs it only; its fault, where it has no binary, lists paths. */
-async function loader(): Promise<(text: string) => Library> {
+function checkSettings({ model, padding }: TokenizerFile): void {
+  if ((model.dropout ?? 0) > 0) {
+    throw new Error(`"dropout": ${model.dropout} draws other ids for the same text each time; set it to null`);
+  }
+  const fixed = padding?.strategy === undefined || padding.strategy === "BatchLongest" ? 0 : padding.strategy.Fixed;
+  if (Math.max(fixed, padding?.pad_to_multiple_of ?? 0) > longestPadding) {
+    throw new Error(`its padding is longer than ${longestPadding} tokens`);
+  }
+}
+
+/** Loaded where a text needs it only. The library's own message, where it has no binary, lists paths. */
+async function loadLibrary(): Promise<typeof Library> {
   try {
-    const { Tokenizer } = await import("tokenizers");
-    return (text) => Tokenizer.fromString(text);
+    return (await import("tokenizers")).Tokenizer;
   } catch {
     throw new Error(`the tokenizers library has no binary for ${process.platform} on ${process.arch}`);
   }
 }
 
-const nestedIn: Record<string, string | null> = {
-  normalizer: "normalizers",
-  pre_tokenizer: "pretokenizers",
-  post_processor: "processors",
-  decoder: "decoders",
-};
+const rehearsalTimeoutMs = 60_000;
 
-/** The library says at which character a file stops making sense to it, not what it does not know: each part is tried alone. */
-function unsupported(json: unknown, load: (text: string) => Library): string | null {
-  if (typeof json !== "object" || json === null) return null;
-  const file = json as Record<string, unknown>;
-  for (const [place, nested] of Object.entries(nestedIn)) {
-    for (const part of leaves(file[place], nested as string)) {
-      const fault = faultOf({ ...emptyFile, [place]: part }, load);
-      if (fault !== null) return unread(place, part);
-    }
+/** Has another process open the file and read with it first, since the library ends its process on some damaged files. */
+async function rehearse(rehearsal: Rehearsal): Promise<void> {
+  const program = fileURLToPath(new URL("./rehearse-tokenizer.js", import.meta.url));
+  const { late, stderr, stdout } = await new Promise<{ stdout: string; stderr: string; late: boolean }>((resolve) => {
+    const options = { timeout: rehearsalTimeoutMs, killSignal: "SIGKILL", maxBuffer: 10_000_000 } as const;
+    const child = execFile(process.execPath, [program], options, (fault, stdout, stderr) =>
+      resolve({ stdout, stderr, late: fault?.killed === true }),
+    );
+    // What ended before it had read all has its reason told on its output.
+    child.stdin?.on("error", () => undefined).end(JSON.stringify(rehearsal));
+  });
+  const told = stdout.split("\n").filter((line) => line !== "");
+  const last = told.at(-1) ?? "file";
+  if (last === "ready") return;
+  if (last.startsWith("\t")) {
+    throw new Error(
+      `the tokenizers library does not read its ${told.at(-2)}:${last.replaceAll("\t", " ").slice(0, 300)}`,
+    );
   }
-  if (file.model === undefined) return "it has no model";
-  // A model is judged without the tokens that others may lack.
-  return faultOf({ ...emptyFile, model: file.model }, load) === null ? null : unread("model", file.model);
-}
-
-const emptyFile = { version: "1.0", model: { type: "BPE", vocab: {}, merges: [] } };
-
-function leaves(component: unknown, nested: string): unknown[] {
-  if (component === undefined || component === null) return [];
-  const parts = (component as Record<string, unknown>)[nested];
-  return Array.isArray(parts) ? parts.flatMap((part) => leaves(part, nested)) : [component];
-}
-
-function faultOf(file: object, load: (text: string) => Library): string | null {
-  try {
-    load(JSON.stringify(file));
-    return null;
-  } catch (fault) {
-    return (fault as Error).message;
-  }
-}
-
-function unread(place: string, component: unknown): string {
-  const type = (component as Record<string, unknown>).type;
-  const name = typeof type === "string" ? `"${type.slice(0, 100)}"` : "without a type";
-  return `the tokenizers library does not read its ${place} ${name}`;
+  const panic = /panicked at [^\n]*\n([^\n]*)/.exec(stderr)?.[1] ?? (late ? "it takes too long" : "no reason told");
+  throw new Error(`the tokenizers library fails on its ${last}: ${panic.replaceAll(/\/\S+/g, "").slice(0, 300)}`);
 }

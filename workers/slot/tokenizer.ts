@@ -3,7 +3,8 @@ import type { Encoding, Tokenizer as Library, TruncationOptions } from "tokenize
 import { InputRefusedError } from "./preparation.js";
 import { readTokenizerFile, type TokenizerFile } from "./tokenizer-file.js";
 
-type Settings = Pick<NonNullable<TextInput["tokenizer"]>, "max_tokens" | "special_tokens">;
+type Settings = Pick<NonNullable<TextInput["tokenizer"]>, "max_tokens" | "special_tokens"> &
+  Pick<TextInput, "max_length">;
 
 /** What a text became, padded as the tokenizer's file says; the mask is 1 for tokens and 0 for padding. */
 export interface Tokens {
@@ -35,7 +36,7 @@ interface Cut {
  */
 export async function openTokenizer(file: string, name: string, settings: Settings): Promise<Tokenizer> {
   try {
-    const { library, settings: own } = await readTokenizerFile(file);
+    const { library, settings: own } = await readTokenizerFile(file, settings.max_length);
     return await tokenizerOf(library, own, settings);
   } catch (fault) {
     throw new Error(`${name} cannot be used as a tokenizer: ${(fault as Error).message}`);
@@ -105,8 +106,8 @@ function announceMemory(characters: number): void {
   if (characters > 1000) new ArrayBuffer(200 * characters);
 }
 
-/** Tokens that the library may have in memory for one pair: some 150 MB. */
-const mostTokens = 1_000_000;
+/** Tokens that the library may have in memory for one pair: some 300 MB. */
+const mostTokens = 2_000_000;
 
 /** Bytes that NFKC makes of one, at most. */
 const longestExpansion = 11;
@@ -135,15 +136,14 @@ async function assertPairIsBearable(
   if (joinedTokens(first, second, cut) > mostTokens) throw new Error("the two texts are too long to go together");
 }
 
+/** How many tokens two texts of so many have in all the parts that the library joins. */
 function joinedTokens(first: number, second: number, { maxLength, strategy }: Cut): number {
   if (first + second <= maxLength) return 0;
+  const rest = (other: number): number => Math.max(1, maxLength - other);
+  if (strategy === "OnlyFirst") return Math.ceil(first / rest(second)) * maxLength;
+  if (strategy === "OnlySecond") return Math.ceil(second / rest(first)) * maxLength;
   const half = Math.max(1, Math.floor(maxLength / 2));
-  switch (strategy) {
-    case "LongestFirst":
-      return Math.ceil(first / half) * Math.ceil(second / half) * maxLength;
-    case "OnlyFirst":
-      return Math.ceil(first / Math.max(1, maxLength - second)) * maxLength;
-    case "OnlySecond":
-      return Math.ceil(second / Math.max(1, maxLength - first)) * maxLength;
-  }
+  const [shorter, longer] = first < second ? [first, second] : [second, first];
+  const kept = shorter > half ? half : rest(shorter);
+  return Math.max(1, Math.ceil(shorter / half)) * Math.ceil(longer / kept) * maxLength;
 }
