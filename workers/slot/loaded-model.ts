@@ -81,12 +81,13 @@ export class LoadedModel {
     const items: RunItem[] = new Array(packs.length);
     const readied: Input[] = [];
     const places: number[] = [];
+    const begun = this.#preparation.atOnce === true ? packs.map((pack) => this.#begin(pack)) : [];
     for (const [i, pack] of packs.entries()) {
       const packed = wantsTensors(pack);
       const given = unpackTensors(pack);
       try {
         // Tensors are what the ONNX file takes; there is nothing to prepare about them.
-        const prepared = packed ? given : this.#preparation.prepare(given);
+        const prepared = packed ? given : (begun[i] ?? this.#preparation.prepare(given));
         // Most kinds need no waiting, and a turn of the event loop for each row would cost more than the row.
         readied.push({ tensors: prepared instanceof Promise ? await prepared : prepared, packed });
         places.push(i);
@@ -105,6 +106,14 @@ export class LoadedModel {
     }
     for (const [k, i] of places.entries()) items[i] = ran[k] as RunItem;
     return items;
+  }
+
+  /** Begins to prepare an input; nobody has to wait for its fault. */
+  #begin(pack: Buffer): Promise<PackedTensor[]> | undefined {
+    if (wantsTensors(pack)) return undefined;
+    const prepared = Promise.resolve(this.#preparation.prepare(unpackTensors(pack)));
+    prepared.catch(() => undefined);
+    return prepared;
   }
 
   /**

@@ -5,6 +5,8 @@ export class InputRefusedError extends Error {}
 
 /** What is done to an input in the slot before the model runs it; too heavy for a process that also talks to Redis. */
 export interface Preparation {
+  /** Whether the inputs of a run are prepared at once: where that is done in other threads, and takes little memory. */
+  readonly atOnce?: boolean;
   /** The tensors that the ONNX file takes. Rejects with an InputRefusedError. */
   prepare(packed: PackedTensor[]): PackedTensor[] | Promise<PackedTensor[]>;
   /** Makes prepared inputs alike in all but their first dimension, so that they can be joined. */

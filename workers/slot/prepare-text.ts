@@ -41,6 +41,7 @@ interface Feed {
 function tokenizing(settings: TokenizerSettings, tokenizer: Tokenizer, inputs: readonly TensorSpec[]): Preparation {
   const feeds = feedsOf(settings, tokenizer, inputs);
   return {
+    atOnce: true,
     async prepare([packed]) {
       const [text, pair = null] = unpackStrings((packed as PackedTensor).bytes) as [string, string?];
       const tokens = await tokenizer.encode(text, pair);
