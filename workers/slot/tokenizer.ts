@@ -66,20 +66,24 @@ async function tokenizerOf(
   const { maxLength, ...how } = cut;
   library.setTruncation(maxLength, { ...how, stride: 0 } as unknown as TruncationOptions);
 
+  const inTurn = oneAtATime();
   const encode = (text: string, pair: string | null): Promise<Encoding> => {
     announceMemory(text.length + (pair?.length ?? 0));
     return library.encode(text, pair, options);
   };
+  const read = async (text: string, pair: string | null): Promise<Tokens> => {
+    if (pair !== null) {
+      if (maxLength < added.pair) throw new Error(`a pair has ${added.pair} special tokens, more than ${maxLength}`);
+      await assertPairIsBearable(text, pair, { ...cut, maxLength: maxLength - added.pair }, encode);
+    }
+    const encoding = await encode(text, pair);
+    return { ids: encoding.getIds(), mask: encoding.getAttentionMask(), typeIds: encoding.getTypeIds() };
+  };
   return {
     async encode(text, pair) {
       try {
-        if (pair !== null) {
-          if (maxLength < added.pair)
-            throw new Error(`a pair has ${added.pair} special tokens, more than ${maxLength}`);
-          await assertPairIsBearable(text, pair, { ...cut, maxLength: maxLength - added.pair }, encode);
-        }
-        const encoding = await encode(text, pair);
-        return { ids: encoding.getIds(), mask: encoding.getAttentionMask(), typeIds: encoding.getTypeIds() };
+        if (text.length + (pair?.length ?? 0) <= longCharacters) return await read(text, pair);
+        return await inTurn(() => read(text, pair));
       } catch (fault) {
         throw new InputRefusedError(`the tokenizer cannot read this text: ${(fault as Error).message}`);
       }
@@ -89,6 +93,18 @@ async function tokenizerOf(
       typeId: padding?.pad_type_id ?? 0,
       side: padding?.direction === "Left" ? "left" : "right",
     },
+  };
+}
+
+/** Texts of more characters are read one at a time, for the memory that the library takes meanwhile. */
+const longCharacters = 10_000;
+
+function oneAtATime(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const done = last.then(work, work);
+    last = done.catch(() => undefined);
+    return done;
   };
 }
 
