@@ -132,8 +132,8 @@ export const textInputSchema = z
           .max(32_768)
           .default(512)
           .describe(
-            "A longer text is cut, special tokens kept: as the file's own truncation says, else at its end; the file's " +
-              "own length holds where it is smaller",
+            "A longer text is cut, special tokens kept: as the file's own truncation says, else at its end; the " +
+              "file's own length holds where it is smaller",
           ),
         pad_id: z
           .int()

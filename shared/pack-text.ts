@@ -10,8 +10,8 @@ export const textTensor = "text";
 export const cleanText = (text: string): string => text.replaceAll("\0", "").trim();
 
 /**
- * Packs a string, trimmed and without NUL, as a string tensor of shape [1], and `{ "text", "pair" }` as one of shape [1, 2];
- * lengths are counted in characters, of each. Only a tokenizer takes a pair.
+ * Packs a string, trimmed and without NUL, as a string tensor of shape [1], and `{ "text", "pair" }` as one of shape
+ * [1, 2]; lengths are counted in characters, of each. Only a tokenizer takes a pair.
  */
 export function textPacker({ max_length: longest, min_length: shortest, tokenizer }: TextInput): Packer {
   const faultOf = (text: unknown): string | null => {

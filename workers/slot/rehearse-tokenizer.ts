@@ -10,9 +10,9 @@ export interface Rehearsal {
 }
 
 /**
- * The program of a process of its own, in which the library may end: it does so on some damaged files, at once or at the
- * first text. Tells line by line what it is about to try, so that the last line names what it ended on; a refusal follows
- * after a tab, and `ready` is the last line where all went well.
+ * The program of a process of its own, in which the library may end: it does so on some damaged files, at once or at
+ * the first text. Tells line by line what it is about to try, so that the last line names what it ended on; a refusal
+ * follows after a tab, and `ready` is the last line where all went well.
  */
 async function rehearse({ longest, text }: Rehearsal): Promise<void> {
   const file = JSON.parse(text) as Record<string, unknown>;

@@ -35,9 +35,9 @@ export type TokenizerFile = z.infer<typeof settingsSchema>;
 const longestPadding = 1_000_000;
 
 /**
- * The Rust library's tokenizer of a `tokenizer.json`, and the settings in the file; no text is longer than `longest`. Rejects
- * with the reason, which names no path: what cannot be read, the component that the library does not read, settings that
- * cannot be kept.
+ * The Rust library's tokenizer of a `tokenizer.json`, and the settings in the file; no text is longer than `longest`.
+ * Rejects with the reason, which names no path: what cannot be read, the component that the library does not read,
+ * settings that cannot be kept.
  */
 export async function readTokenizerFile(
   file: string,

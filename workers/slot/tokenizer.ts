@@ -31,8 +31,8 @@ interface Cut {
  * Opens a `tokenizer.json`, called `name` in messages, with the Rust library, so that ids are the library's own. Rejects
  * with a reason that names no path.
  *
- * The library ends the process where a stride is no shorter than what is left of a text, so strides, which ask for windows
- * that nobody reads here, are taken out.
+ * The library ends the process where a stride is no shorter than what is left of a text, so strides, which ask for
+ * windows that nobody reads here, are taken out.
  */
 export async function openTokenizer(file: string, name: string, settings: Settings): Promise<Tokenizer> {
   try {
@@ -115,8 +115,9 @@ function specialTokens(encoding: Encoding): number {
 }
 
 /**
- * An encoding lies outside the memory that the garbage collector counts, up to some 100 bytes a character: without a sign of
- * it, thousands would wait to be collected. An array of the same size is that sign; the system backs it with no memory.
+ * An encoding lies outside the memory that the garbage collector counts, up to some 100 bytes a character: without a
+ * sign of it, thousands would wait to be collected. An array of the same size is that sign; the system backs it with no
+ * memory.
  */
 function announceMemory(characters: number): void {
   if (characters > 1000) new ArrayBuffer(200 * characters);
@@ -129,8 +130,8 @@ const mostTokens = 2_000_000;
 const longestExpansion = 11;
 
 /**
- * The library cuts two texts into parts of the length that is kept, and joins each part of the one with each of the other's:
- * a few hundred kilobytes of text could need more memory than there is. Rejects where that would be so.
+ * The library cuts two texts into parts of the length that is kept, and joins each part of the one with each of the
+ * other's: a few hundred kilobytes of text could need more memory than there is. Rejects where that would be so.
  */
 async function assertPairIsBearable(
   text: string,
