@@ -31,7 +31,10 @@ function readableInput(base64: string, directory: ModelDirectory, model: string,
     const values = elements(first);
     return Object.fromEntries(featuresOf(manifest).map(({ name }, i) => [name, values[i]]));
   }
-  if (manifest?.kind === "text" && first !== undefined) return elements(first)[0];
+  if (manifest?.kind === "text" && first !== undefined) {
+    const [text, pair] = elements(first);
+    return pair === undefined ? text : { text, pair };
+  }
   if (manifest?.kind === "image" && first !== undefined) return `an image of ${first.bytes.length} bytes`;
   return Object.fromEntries(
     tensors.map((tensor) => [

@@ -110,32 +110,55 @@ export const tabularInputSchema = z
     });
   });
 
+const tokenTensor = (values: string) =>
+  z.string().min(1).optional().describe(`int32 or int64 tensor [rows, tokens]: ${values}`);
+
 /** Input of a text model: the text itself, or the ids that a tokenizer makes of it. */
 export const textInputSchema = z
   .strictObject({
     tensor: z.string().min(1).optional().describe("String tensor of shape [rows] or [rows, 1] that takes the text"),
     tokenizer: z
       .strictObject({
-        file: plainFileName.default("tokenizer.json").describe("Hugging Face tokenizer in the version's folder"),
-        ids: z.string().min(1).default("input_ids").describe("int64 tensor [rows, tokens]"),
-        mask: z.string().min(1).optional().describe("int64 tensor [rows, tokens]: 1 for tokens, 0 for padding"),
-        type_ids: z.string().min(1).optional().describe("int64 tensor [rows, tokens] of zeros"),
+        file: plainFileName
+          .default("tokenizer.json")
+          .describe("Hugging Face tokenizer in the version's folder, read by the Rust library"),
+        ids: z.string().min(1).default("input_ids").describe("int32 or int64 tensor [rows, tokens]"),
+        mask: tokenTensor("1 for tokens, 0 for padding"),
+        type_ids: tokenTensor("which of two texts a token is of, as the file says"),
+        position_ids: tokenTensor("tokens counted from 0, padding 0"),
         max_tokens: z
           .int()
           .min(1)
           .max(32_768)
           .default(512)
-          .describe("A longer text is cut off at its end, special tokens kept"),
-        pad_id: z.int().min(0).default(0).describe("Pads each row to the longest of its run"),
+          .describe(
+            "A longer text is cut, special tokens kept: as the file's own truncation says, else at its end; the " +
+              "file's own length holds where it is smaller",
+          ),
+        pad_id: z
+          .int()
+          .min(0)
+          .optional()
+          .describe("Pads each row to the longest of its run; what the file's own padding names unless told, else 0"),
         special_tokens: z.boolean().default(true).describe("Whether the tokenizer adds those that its file names"),
       })
       .optional(),
-    min_length: z.int().min(0).default(1).describe("In characters, after trimming"),
-    max_length: z.int().min(1).max(1_000_000).default(512).describe("In characters, after trimming"),
+    min_length: z.int().min(0).default(1).describe("In characters, after trimming; of each text of a pair"),
+    max_length: z
+      .int()
+      .min(1)
+      .max(1_000_000)
+      .default(512)
+      .describe("In characters, after trimming; of each text of a pair"),
   })
   .superRefine(({ max_length, min_length, tensor, tokenizer }, context) => {
     if ((tensor === undefined) === (tokenizer === undefined)) {
       context.addIssue({ code: "custom", path: [], message: "needs either tensor or tokenizer" });
+    }
+    const { ids, mask, position_ids, type_ids } = tokenizer ?? {};
+    const names = [ids, mask, type_ids, position_ids].filter((name) => name !== undefined);
+    if (new Set(names).size < names.length) {
+      context.addIssue({ code: "custom", path: ["tokenizer"], message: "names one tensor twice" });
     }
     if (min_length > max_length) {
       context.addIssue({ code: "custom", path: ["max_length"], message: "must not be below min_length" });

@@ -226,14 +226,21 @@ describe("kinds and heads", () => {
   });
 
   test("a text reaches a string tensor trimmed and without NUL, counted in characters", async () => {
-    const score = async (text: string) => (await stack.predict("texts", text)).body.output;
+    const score = async (text: unknown) => (await stack.predict("texts", text)).body.output;
     // The fixture knows words, and gives -1 for all else.
     expect(await score(" \0gr\0öße\n")).toEqual({ value: 5 });
     expect(await score("日本")).toEqual({ value: 2 });
     expect(await score("😀😀😀😀😀")).toEqual({ value: -1 });
-    for (const text of ["", "\0 ", "größer", "😀😀😀😀😀😀", "\ud800", 5, ["bad"], { text: "bad" }]) {
+    expect(await score({ text: " bad\0" })).toEqual({ value: 3 });
+    for (const text of ["", "\0 ", "größer", "😀😀😀😀😀😀", "\ud800", 5, ["bad"]]) {
       expect(await refused("texts", text)).toEqual(["/input"]);
     }
+    expect(await refused("texts", {})).toEqual(["/input/text"]);
+    expect(await refused("texts", { text: "", pair: "a", "a/b": 1 })).toEqual([
+      "/input/a~1b",
+      "/input/pair",
+      "/input/text",
+    ]);
   });
 
   test("a tokenizer makes ids of a text, cut off at its longest, and what it pads a run with counts for nobody", async () => {

@@ -98,8 +98,9 @@ function inputSchema({ inputs, manifest }: Announcement): object {
         forms: ["array in feature order", "object by feature name"],
       };
     case "text": {
-      const { max_length, min_length } = manifest.input;
-      return { kind: "text", min_length, max_length, forms: ["string"] };
+      const { max_length, min_length, tokenizer } = manifest.input;
+      const forms = ["string", tokenizer === undefined ? "object with text" : "object with text and pair"];
+      return { kind: "text", min_length, max_length, forms };
     }
     case "image": {
       const { formats, max_bytes, max_pixels } = manifest.input;

@@ -32,7 +32,8 @@ export async function isPaddingUnseen(options: {
     let from = 0;
     for (const { outputs, tensors } of alone) {
       const to = from + rowsOf(tensors);
-      const cut = cutRows(together, [from, to], tokenAxes, padding.lengthOf(tensors));
+      const length = padding.lengthOf(tensors);
+      const cut = cutRows(together, [from, to], { axesByOutput: tokenAxes, length, padded: padding.side });
       for (const [name, tensor] of Object.entries(outputs)) {
         const apart = distance(elementsOf(tensor, null), elementsOf(cut[name] as typeof tensor, null));
         if (!(apart <= tolerance * (scales.get(name) ?? 0))) return false;

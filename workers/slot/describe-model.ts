@@ -89,15 +89,15 @@ function kindFaults(manifest: Manifest, inputs: readonly TensorSpec[]): string[]
           dtype === "string" && hasOneARow(shape) ? null : "must be string [rows] or [rows, 1]",
         );
       }
-      const { ids, mask, type_ids } = tokenizer as NonNullable<typeof tokenizer>;
-      const wanted = [ids, mask, type_ids].filter((name) => name !== undefined);
+      const { ids, mask, position_ids, type_ids } = tokenizer as NonNullable<typeof tokenizer>;
+      const wanted = [ids, mask, type_ids, position_ids].filter((name) => name !== undefined);
       const faults = wanted.flatMap((name) => {
         const spec = inputs.find((input) => input.name === name);
         if (spec === undefined)
           return [`/input/tokenizer: names the input "${name}", the ONNX file has ${names(inputs)}`];
-        return spec.dtype === "int64" && spec.shape.length === 2
+        return (spec.dtype === "int32" || spec.dtype === "int64") && spec.shape.length === 2
           ? []
-          : [`/input/tokenizer: input "${name}" must be int64 [rows, tokens]`];
+          : [`/input/tokenizer: input "${name}" must be int32 or int64 [rows, tokens]`];
       });
       const unfed = inputs.filter((spec) => !wanted.includes(spec.name));
       return unfed.length === 0 ? faults : [...faults, `/input/tokenizer: says nothing of the input ${names(unfed)}`];

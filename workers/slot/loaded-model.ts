@@ -122,12 +122,14 @@ export class LoadedModel {
     const items: RunItem[] = new Array(packs.length);
     const readied: Input[] = [];
     const places: number[] = [];
+    const begun = this.#preparation.atOnce === true ? packs.map((pack) => this.#begin(pack)) : [];
     for (const [i, pack] of packs.entries()) {
       const packed = wantsTensors(pack);
       const given = unpackTensors(pack);
       try {
         // Tensors are what the ONNX file takes, but for the columns that are derived from others.
-        const prepared = packed && this.#manifest.kind !== "tabular" ? given : this.#preparation.prepare(given);
+        const isReady = packed && this.#manifest.kind !== "tabular";
+        const prepared = isReady ? given : (begun[i] ?? this.#preparation.prepare(given));
         // Most kinds need no waiting, and a turn of the event loop for each row would cost more than the row.
         const tensors = prepared instanceof Promise ? await prepared : prepared;
         readied.push({ tensors, packed, ownLength: null });
@@ -148,6 +150,14 @@ export class LoadedModel {
     }
     for (const [k, i] of places.entries()) items[i] = ran[k] as RunItem;
     return items;
+  }
+
+  /** Begins to prepare an input; nobody has to wait for its fault. */
+  #begin(pack: Buffer): Promise<PackedTensor[]> | undefined {
+    if (wantsTensors(pack)) return undefined;
+    const prepared = Promise.resolve(this.#preparation.prepare(unpackTensors(pack)));
+    prepared.catch(() => undefined);
+    return prepared;
   }
 
   /**
@@ -250,7 +260,9 @@ export class LoadedModel {
 
   #read({ ownLength, packed, tensors }: Input, outputs: Tensors, range: readonly [number, number] | null): HeadOutput {
     if (this.#padded !== null && ownLength !== null) {
-      const own = cutRows(outputs, range ?? [0, rowsOf(tensors)], this.#padded.tokenAxes, ownLength);
+      const { padding, tokenAxes } = this.#padded;
+      const cut = { axesByOutput: tokenAxes, length: ownLength, padded: padding.side };
+      const own = cutRows(outputs, range ?? [0, rowsOf(tensors)], cut);
       return this.#head.read(own, null);
     }
     return packed ? this.#pack(outputs, range) : this.#head.read(outputs, range);

@@ -6,6 +6,8 @@ export class InputRefusedError extends Error {}
 
 /** What is done to an input in the slot before the model runs it; too heavy for a process that also talks to Redis. */
 export interface Preparation {
+  /** Whether the inputs of a run are prepared at once: where that is done in other threads, and takes little memory. */
+  readonly atOnce?: boolean;
   /** The tensors that the ONNX file takes. Rejects with an InputRefusedError. */
   prepare(packed: PackedTensor[]): PackedTensor[] | Promise<PackedTensor[]>;
   /** How inputs of different lengths are made alike; null where they cannot be without the model seeing it. */
