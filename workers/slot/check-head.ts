@@ -6,8 +6,8 @@ import type { Run } from "../joining/try-joining.js";
 import type { Head } from "./head.js";
 import { isSample } from "./tried-inputs.js";
 
-/** Made inputs of which this many have run are enough. */
-const mostMade = 3;
+/** So many made inputs that have run are enough beside samples, and where there are none. */
+const mostMade = { besideSamples: 1, alone: 3 };
 
 /**
  * Runs samples and made inputs of one row, one by one, and holds what comes out against the head. Throws where it can
@@ -23,10 +23,11 @@ export async function checkHead(options: {
 }): Promise<TensorSpec[]> {
   const { head, inputs, manifest, run } = options;
   let outputs = [...options.declared];
+  const enough = inputs.some(isSample) ? mostMade.besideSamples : mostMade.alone;
   let made = 0;
   for (const input of inputs) {
     const { tensors } = input;
-    if (!isSample(input) && made === mostMade) continue;
+    if (!isSample(input) && made === enough) continue;
     if (rowsOf(tensors) !== 1) continue;
     let ran: Awaited<ReturnType<Run>>;
     try {
