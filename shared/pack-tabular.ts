@@ -82,6 +82,10 @@ export function tabularPacker(manifest: TabularManifest): Packer {
   };
 }
 
+/** What the model sees where a feature with a default is left out, in tensor order; NaN for one without. */
+export const packedDefaults = (features: readonly Feature[]): Float32Array =>
+  Float32Array.from(features, (feature) => readerOf(feature)(feature.default ?? null));
+
 /** A value as the number that the model sees; NaN where it is none of the feature's. */
 type Reader = (value: unknown) => number;
 

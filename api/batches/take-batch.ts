@@ -14,12 +14,13 @@ import { expectClosed, expectRoom, expectRoomForAny } from "../new-work.js";
 import type { RedisMemory } from "../redis-memory.js";
 import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
-import { csvLines } from "./csv-rows.js";
+import { csvRecords } from "./csv-rows.js";
 import { expectQueueRoom } from "./expect-queue-room.js";
 import { type RowReader, readsTable, rowReader } from "./read-rows.js";
 import { readUpload } from "./read-upload.js";
 import { EnvelopeSplitter } from "./split-envelope.js";
 import { LineSplitter } from "./split-lines.js";
+import { RecordSplitter } from "./split-records.js";
 import { type ChunkStage, stageChunks } from "./stage-chunks.js";
 
 export interface TakeBatchDependencies extends FollowerDependencies {
@@ -95,6 +96,15 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
       };
     }
     const reading = read(deps, upload, version, stage);
+    /** After each piece of what is read. */
+    const expectFewRows = async () => {
+      const { lines } = reading.reader.builder;
+      if (lines > deps.maxBatchRows) {
+        throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+      }
+      if (lines > upload.mostRows) await upload.takeRows(lines);
+      await stage.ready();
+    };
     const digest = await readUpload(request, {
       maxBytes: deps.maxBatchBytes,
       limitName: "MAX_BATCH_BYTES",
@@ -102,15 +112,14 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
       idleMs,
       async onBytes(bytes) {
         deps.memory.expectRoom(model.keys);
-        reading.push(bytes);
-        if (reading.reader.builder.lines > deps.maxBatchRows) {
-          throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+        for (let all = reading.push(bytes); ; all = reading.goOn()) {
+          await expectFewRows();
+          if (all) return;
         }
-        if (reading.reader.builder.lines > upload.mostRows) await upload.takeRows(reading.reader.builder.lines);
-        await stage.ready();
       },
     });
-    const options = reading.end();
+    for (let all = reading.end(); !all; all = reading.goOn()) await expectFewRows();
+    const options = reading.options();
     if (options.version !== undefined) sameInput(reading.version, versionOf(model, options.version));
     const { builder } = reading.reader;
     builder.end();
@@ -170,8 +179,13 @@ interface Reading {
   readonly reader: RowReader;
   /** The version that the inputs are read for. */
   readonly version: KnownVersion;
-  push(bytes: Buffer): void;
-  end(): BatchOptions;
+  /** Reads a piece. False where there is more to do first, of which `goOn` does some at a time until it is true. */
+  push(bytes: Buffer): boolean;
+  goOn(): boolean;
+  /** The body is over; false as for `push`. */
+  end(): boolean;
+  /** What the body and the query say beside the inputs, once all is read. */
+  options(): BatchOptions;
 }
 
 function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVersion, stage: ChunkStage): Reading {
@@ -179,23 +193,47 @@ function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVe
   const longest = deps.maxBodyBytes;
   if (form === "json") return readEnvelope(upload, version, stage, longest);
   const reader = rowReader(inputOf(version), stage.add);
-  let onLine = reader.readJson;
+  const base = { reader, version, options: () => options };
   if (form === "csv") {
     if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models");
-    onLine = csvLines(reader);
+    const splitter = new RecordSplitter({
+      longestRecordBytes: longest,
+      onRecord: csvRecords(reader),
+      onTooLong: () => tooLong(reader, longest),
+    });
+    return {
+      ...base,
+      push: (bytes) => splitter.push(bytes),
+      goOn: () => splitter.goOn(),
+      end: () => splitter.end(),
+    };
   }
   const splitter = new LineSplitter({
     longestLineBytes: longest,
-    quotes: form === "csv",
-    onLine,
+    onLine: reader.readJson,
     onTooLong: () => tooLong(reader, longest),
   });
-  const end = () => {
-    splitter.end();
-    return options;
+  return {
+    ...base,
+    ...inOneGo(
+      (bytes) => splitter.push(bytes),
+      () => splitter.end(),
+    ),
   };
-  return { reader, version, push: (bytes) => splitter.push(bytes), end };
 }
+
+/** Reading that never has more to do than what has come. */
+const inOneGo = (push: (bytes: Buffer) => void, end: () => void) => ({
+  push(bytes: Buffer): boolean {
+    push(bytes);
+    return true;
+  },
+  goOn: () => true,
+  end(): boolean {
+    end();
+    return true;
+  },
+});
 
 /** Reads a JSON body, whose inputs may be those of a version that is named before them. */
 function readEnvelope(
@@ -205,11 +243,12 @@ function readEnvelope(
   longest: number,
 ): Reading {
   const readerOf = (version: KnownVersion) =>
-    rowReader(inputOf(version), stage.add, () => {
-      throw new ServiceError("malformed_json", "the body is not JSON");
+    rowReader(inputOf(version), stage.add, (_builder, what) => {
+      throw new ServiceError("malformed_json", `the body is not ${what}`);
     });
   let version = preset;
   let reader = readerOf(version);
+  let said: BatchOptions | undefined;
   const splitter = new EnvelopeSplitter({
     longestElementBytes: longest,
     longestOptionsBytes,
@@ -229,15 +268,17 @@ function readEnvelope(
     get version() {
       return version;
     },
-    push: (bytes) => splitter.push(bytes),
-    end() {
-      const said = parseBatchOptions(splitter.end());
-      return { ...said, version: said.version ?? options.version };
-    },
+    ...inOneGo(
+      (bytes) => splitter.push(bytes),
+      () => {
+        said = parseBatchOptions(splitter.end());
+      },
+    ),
+    options: () => ({ ...(said as BatchOptions), version: said?.version ?? options.version }),
   };
 }
 
-const inputOf = ({ announcement, pack }: KnownVersion) => ({ manifest: announcement.manifest, pack });
+const inputOf = ({ announcement: { manifest, outputs }, pack }: KnownVersion) => ({ manifest, outputs, pack });
 
 const tooLong = (reader: RowReader, bytes: number) =>
   reader.builder.addFault("row_too_large", `the row has more than ${bytes} bytes (MAX_BODY_BYTES)`);
