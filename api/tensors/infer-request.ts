@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { type Complaint, ServiceError } from "@millrace/shared/errors.js";
 import { pointerSegment } from "@millrace/shared/packer.js";
 import { z } from "zod";
@@ -83,9 +84,11 @@ export function readInferRequest(body: Buffer, headerBytes: number | null): Infe
     const detail = `Inference-Header-Content-Length is ${headerBytes}, but the body has ${body.length} bytes`;
     throw new ServiceError("bad_header", detail);
   }
+  const header = body.subarray(0, headerBytes ?? body.length);
+  if (!isUtf8(header)) throw new ServiceError("malformed_json", "the request is not UTF-8");
   let json: unknown;
   try {
-    json = parseExactJson(body.toString("utf8", 0, headerBytes ?? body.length));
+    json = parseExactJson(header.toString());
   } catch (fault) {
     throw new ServiceError("malformed_json", "the request is not JSON", { cause: fault });
   }
