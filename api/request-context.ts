@@ -106,7 +106,7 @@ function isEncoded(url: string): boolean {
 }
 
 /** Sends JSON text that is written already. */
-export function sendJson(response: Response, status: number, json: string): void {
+export function sendJson(response: Response, status: number, json: string | Buffer): void {
   response.statusCode = status;
   response.setHeader("Content-Type", "application/json; charset=utf-8");
   response.setHeader("Content-Length", Buffer.byteLength(json));

@@ -24,8 +24,6 @@ export interface BatchRecord {
   begunAt: number | null;
   /** The final batch as JSON, written with its end and never changed. */
   json: string | null;
-  /** Labels of a classifier, in the order of its classes. */
-  labels: readonly string[] | null;
 }
 
 /** The fields of a batch's hash that a `BatchRecord` is read from. */
@@ -43,27 +41,12 @@ export const batchFields = [
   "started",
   "begun",
   "json",
-  "labels",
 ] as const;
 
 /** Reads what `HMGET` gave for `batchFields`; null for a batch that is not there. */
 export function decodeBatch(values: readonly (string | null)[]): BatchRecord | null {
-  const [
-    owner,
-    version,
-    head,
-    tail,
-    total,
-    succeeded,
-    failed,
-    canceled,
-    chunks,
-    created,
-    started,
-    begun,
-    json,
-    labels,
-  ] = values;
+  const [owner, version, head, tail, total, succeeded, failed, canceled, chunks, created, started, begun, json] =
+    values;
   if (owner == null) return null;
   return {
     owner,
@@ -79,7 +62,6 @@ export function decodeBatch(values: readonly (string | null)[]): BatchRecord | n
     startedAt: started == null ? null : Number(started),
     begunAt: (begun ?? started) == null ? null : Number(begun ?? started),
     json: json ?? null,
-    labels: labels == null ? null : (JSON.parse(labels) as string[]),
   };
 }
 

@@ -4,14 +4,14 @@ import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { newId, noticeChannel } from "@millrace/shared/keys.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
-import { cancelBatch, commitBatch } from "@millrace/shared/scripts/batches.js";
+import { cancelBatch, commitBatch, readLabels } from "@millrace/shared/scripts/batches.js";
 import { dropStaged, stageFailed } from "@millrace/shared/scripts/stage-chunks.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { expectQueueRoom } from "../batches/expect-queue-room.js";
 import { csvFormat, ndjsonFormat } from "../batches/format-results.js";
 import { awaitBatch, type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
-import { resultTexts } from "../batches/read-results.js";
+import { resultPieces } from "../batches/read-results.js";
 import { BatchWatch, streamBatchEvents } from "../batches/stream-batch-events.js";
 import { acceptsJson } from "../http-preferences.js";
 import { expectRoom } from "../new-work.js";
@@ -19,6 +19,7 @@ import type { RateLimits } from "../rate-limits.js";
 import type { RedisMemory } from "../redis-memory.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
+import { takeTurns } from "../take-turns.js";
 
 interface BatchDependencies extends OwnBatchDependencies {
   memory: RedisMemory;
@@ -135,6 +136,7 @@ async function retryBatch(
     model_digest: string;
   };
   const { version } = batch;
+  const labels = await readLabels(deps.redis, keys, id);
   const commit = {
     id: next,
     owner,
@@ -150,7 +152,7 @@ async function retryBatch(
     weight: deps.acceptSettings.weightOf?.(owner) ?? 1,
     fixed: {
       ...batchFrame({ id: next, model: model.name, version, modelDigest, metadata, retryOf: id }),
-      ...(batch.labels !== null && { labels: JSON.stringify(batch.labels) }),
+      ...(labels !== null && { labels: JSON.stringify(labels) }),
     },
   };
   const { kind } = await deps.confirmed(keys, (redis) => commitBatch(redis, keys, commit));
@@ -173,23 +175,28 @@ async function sendResults(deps: BatchDependencies, request: Request, response: 
   const type = request.accepts("application/x-ndjson", "text/csv", "application/json");
   const { cursor, from, limit } = request.query;
   const first = wholeNumber("from", cursor ?? from, 0, 0, 0xffff_ffff);
+  const turn = takeTurns();
+  const gone = whenGone(response);
   if (type === "application/json") {
     const count = wholeNumber("limit", limit, usualLimit, 1, largestLimit);
-    const lines: string[] = [];
-    let bytes = 0;
-    const format = ndjsonFormat(batch.labels, "");
-    const full = () => lines.length === count || bytes >= pageBytes;
-    for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
-      for (const text of texts) {
-        if (full()) break;
-        lines.push(text);
-        bytes += text.length;
-      }
-      if (full()) break;
+    const format = ndjsonFormat(await readLabels(deps.redis, model.keys, id), ",");
+    const parts: Buffer[] = [];
+    let [bytes, lines] = [0, 0];
+    for await (const piece of resultPieces(deps.redis, model.keys, id, batch, format, first, count)) {
+      const part = Buffer.from(piece.text);
+      parts.push(part);
+      bytes += part.length;
+      lines += piece.lines;
+      if (gone.aborted) return;
+      if (piece.whole && bytes >= pageBytes) break;
+      await turn();
     }
-    const next = first + lines.length;
+    const next = first + lines;
     const more = batch.json === null || next < batch.total;
-    return sendJson(response, 200, `{"data":[${lines.join(",")}],"next_cursor":${more ? `"${next}"` : "null"}}`);
+    // But for the comma after the last.
+    const data = Buffer.concat(parts, Math.max(0, bytes - 1));
+    const ending = `],"next_cursor":${more ? `"${next}"` : "null"}}`;
+    return sendJson(response, 200, Buffer.concat([Buffer.from('{"data":['), data, Buffer.from(ending)]));
   }
   if (limit !== undefined || cursor !== undefined) {
     throw new ServiceError("bad_query", "limit and cursor are for application/json pages");
@@ -197,20 +204,21 @@ async function sendResults(deps: BatchDependencies, request: Request, response: 
   if (type === false) {
     throw new ServiceError("not_acceptable", "results are application/x-ndjson, text/csv or application/json");
   }
-  const format = type === "text/csv" ? csvFormat(batch.labels) : ndjsonFormat(batch.labels);
-  const gone = whenGone(response);
+  const labels = await readLabels(deps.redis, model.keys, id);
+  const format = type === "text/csv" ? csvFormat(labels) : ndjsonFormat(labels);
   response.writeHead(200, { "Content-Type": format.contentType, "Cache-Control": "no-store" });
   if (request.method === "HEAD") {
     response.end();
     return;
   }
   if (format.header !== "") response.write(format.header);
-  for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
+  for await (const { text } of resultPieces(deps.redis, model.keys, id, batch, format, first)) {
     if (gone.aborted) return;
     // As bytes, because Node writes a text and what frames it as texts each.
-    if (!response.write(Buffer.from(texts.join("")))) {
+    if (!response.write(Buffer.from(text))) {
       await once(response, "drain", { signal: gone }).catch(() => undefined);
     }
+    await turn();
   }
   response.end();
 }

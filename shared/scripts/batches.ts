@@ -137,7 +137,7 @@ export interface BatchCommit {
   version: string;
   /** How much of the queue its owner has against others. */
   weight: number;
-  /** `head`, `tail` and `labels` of a `BatchRecord`. */
+  /** `head` and `tail` of a `BatchRecord`, and the `labels` of a classifier as JSON. */
   fixed: Readonly<Record<string, string>>;
 }
 
@@ -348,4 +348,10 @@ export async function cancelBatch(
 /** Reads a batch; null for one that is not known. */
 export async function readBatch(redis: RedisClient, keys: ModelKeys, id: string): Promise<BatchRecord | null> {
   return decodeBatch(await redis.hmget(keys.batch(id), ...batchFields));
+}
+
+/** The labels of a classifier's batch, in the order of its classes; else null. They may be many, so a batch is read without. */
+export async function readLabels(redis: RedisClient, keys: ModelKeys, id: string): Promise<readonly string[] | null> {
+  const text = await redis.hget(keys.batch(id), "labels");
+  return text === null ? null : (JSON.parse(text) as string[]);
 }
