@@ -116,7 +116,7 @@ describe("results in pieces", () => {
   });
 });
 
-test("a chunk has so few rows that its outputs stay within 4 MiB, whatever the head", () => {
+test("a chunk has so few rows that its outputs stay within 1 MiB, whatever the head", () => {
   const labels = (count: number) => Array.from({ length: count }, (_, i) => `l${i}`);
   const rowsAtOnce = (output: object, width?: number) => {
     const manifest = manifestSchema.parse({
@@ -135,8 +135,8 @@ test("a chunk has so few rows that its outputs stay within 4 MiB, whatever the h
   };
   const classifier = (count: number) => ({ head: "classifier", probabilities: "y", labels: labels(count) });
   expect(rowsAtOnce(classifier(15), 15)).toBe(2048);
-  expect(rowsAtOnce(classifier(20_000), 20_000)).toBe(52);
-  expect(rowsAtOnce(classifier(100_000), 100_000)).toBe(10);
+  expect(rowsAtOnce(classifier(20_000), 20_000)).toBe(13);
+  expect(rowsAtOnce(classifier(100_000), 100_000)).toBe(2);
   expect(rowsAtOnce({ head: "raw" }, 262_144)).toBe(1);
   expect(rowsAtOnce({ head: "raw" })).toBe(2048);
 });

@@ -2,7 +2,7 @@ import type { TensorSpec } from "@millrace/shared/announcement.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 
 /** A chunk is written, kept and read as one, so its outputs must not be many times what its inputs are. */
-const outputBytes = 4 * 1024 * 1024;
+const outputBytes = 1024 * 1024;
 /** A number in JSON, with what separates it from the next. */
 const numberBytes = 12;
 
