@@ -1,8 +1,9 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf } from "@millrace/shared/keys.js";
+import { compactJson, rawMember } from "@millrace/shared/raw-member.js";
 import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
 import { z } from "zod";
-import { parseBody } from "./parse-body.js";
+import { invalidRequest, parseBody } from "./parse-body.js";
 
 const yearMs = 366 * 86_400_000;
 const largestMetadataBytes = 4096;
@@ -47,6 +48,25 @@ export type Submission = z.infer<typeof submissionSchema>;
 /** Reads a submission. Throws `invalid_request` with everything that is wrong with it. */
 export const parseSubmission = (body: unknown): Submission => parseBody(submissionSchema, body);
 
+/**
+ * The metadata of a body as they were written, but for the space between tokens; undefined where there are none. Throws
+ * `invalid_request` where that is too long.
+ */
+export function exactMetadata(body: Buffer): string | undefined {
+  const raw = rawMember(body, "metadata");
+  return raw === undefined ? undefined : compactMetadata(raw);
+}
+
+/** The same of the metadata's own text. */
+export function compactMetadata(raw: string): string {
+  const text = compactJson(raw);
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= largestMetadataBytes) return text;
+  throw invalidRequest([{ detail: tooLarge(bytes), pointer: "/metadata" }]);
+}
+
+const tooLarge = (bytes: number) => `may have ${largestMetadataBytes} bytes at the most, has ${bytes}`;
+
 /** Metadata is handed back as JSON, so it must be small, and flat enough to be written. */
 function metadataFault(metadata: Record<string, unknown>): string | null {
   if (typeof metadata !== "object" || metadata === null) return null;
@@ -56,7 +76,7 @@ function metadataFault(metadata: Record<string, unknown>): string | null {
     level = level.flatMap((value) => (typeof value === "object" && value !== null ? Object.values(value) : []));
   }
   const bytes = Buffer.byteLength(JSON.stringify(metadata));
-  return bytes > largestMetadataBytes ? `may have ${largestMetadataBytes} bytes at the most, has ${bytes}` : null;
+  return bytes > largestMetadataBytes ? tooLarge(bytes) : null;
 }
 
 /** What an idempotency key is held against: the same fields with the same values, however they were spaced. */

@@ -4,6 +4,7 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import { digestInTurns, digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { cacheTtlSeconds } from "@millrace/shared/manifest.js";
+import { metadataFields } from "@millrace/shared/metadata.js";
 import { tensorsText } from "@millrace/shared/packed-json.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
 import type { ResponseForm } from "@millrace/shared/response-form.js";
@@ -41,6 +42,8 @@ export interface SubmitRequest {
   model: string;
   owner: string;
   submission: Submission;
+  /** The submission's metadata as JSON text, as the caller wrote it. */
+  metadata?: string | undefined;
   /** How long the caller will wait for the end, in ms; 0: not at all. */
   waitMs: number;
   requestId: string;
@@ -94,7 +97,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
 
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
-  const { delay_ms: delayMs, expires_in_ms: expiresInMs, metadata, priority } = submission;
+  const { delay_ms: delayMs, expires_in_ms: expiresInMs, priority } = submission;
+  const { metadata } = request;
   const { announcement, fingerprint } = version;
   const { digest } = announcement;
   const form = request.tensors?.form ?? retry?.form;
@@ -122,7 +126,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     o: owner,
     ver: versionName,
     e: expiresInMs === 0 ? undefined : nowMs + expiresInMs,
-    m: metadata,
+    ...metadataFields(metadata),
     d: dedup ?? undefined,
     s: wantsStart ? 1 : undefined,
     r: requestId,

@@ -71,7 +71,8 @@ export function batchFrame(batch: {
   model: string;
   version: string;
   modelDigest: string;
-  metadata: Record<string, unknown> | undefined;
+  /** JSON text. */
+  metadata: string | undefined;
   retryOf: string | null;
 }): { head: string; tail: string } {
   const path = `/v1/batches/${batch.id}`;
@@ -83,7 +84,7 @@ export function batchFrame(batch: {
       `{"id":"${batch.id}","object":"batch","model":"${batch.model}","version":"${batch.version}",` +
       `"model_digest":"${batch.modelDigest}",`,
     tail:
-      `,"metadata":${batch.metadata === undefined ? "{}" : JSON.stringify(batch.metadata)},` +
+      `,"metadata":${batch.metadata ?? "{}"},` +
       `"retry_of":${batch.retryOf === null ? "null" : `"${batch.retryOf}"`},"urls":{${urls.join(",")}}}`,
   };
 }

@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import { ServiceError } from "@millrace/shared/errors.js";
+import { rawMember } from "@millrace/shared/raw-member.js";
 import { BytePieces } from "../byte-pieces.js";
 import { checkJson } from "../check-json.js";
 
@@ -75,6 +76,11 @@ export class EnvelopeSplitter {
     const options = this.#parsed("");
     if (this.#inputsSeen > 1) throw invalid("inputs is there twice", "/inputs");
     return options;
+  }
+
+  /** The text of an option as it was written; undefined where there is none. To be called after `end`. */
+  rawOption(name: string): string | undefined {
+    return rawMember(this.#outside.peek(), name);
   }
 
   /** What stands around the elements so far, but for their array, when `ending` follows. */

@@ -12,6 +12,7 @@ import type { ApiMetrics } from "../metrics.js";
 import type { KnownModel, KnownVersion } from "../model-directory.js";
 import { expectClosed, expectRoom, expectRoomForAny } from "../new-work.js";
 import type { RedisMemory } from "../redis-memory.js";
+import { compactMetadata } from "../submission.js";
 import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
 import { csvRecords } from "./csv-rows.js";
@@ -46,6 +47,8 @@ export interface BatchUpload {
   form: "json" | "ndjson" | "csv";
   /** What the query says; a JSON body says it itself, but for the version, which it may say too. */
   options: BatchOptions;
+  /** The metadata of the query as JSON text, as the caller wrote them. */
+  metadata: string | undefined;
   requestId: string;
   idempotencyKey: string | null;
   /** Rows beyond which the caller's limit refuses whatever comes. */
@@ -135,7 +138,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     if (name !== named) expectClosed(model, name);
     const followerJson = await followerOf(deps, model, owner, options.webhook);
     complete = {
-      ...{ id, version: name, options, digest, followerJson },
+      ...{ id, version: name, options, metadata: reading.metadata(), digest, followerJson },
       ...{ chunks: builder.chunks, lines: builder.lines },
     };
   } catch (fault) {
@@ -169,6 +172,7 @@ interface CompleteUpload {
   id: string;
   version: string;
   options: BatchOptions;
+  metadata: string | undefined;
   digest: string;
   followerJson: string | null;
   chunks: number;
@@ -186,6 +190,7 @@ interface Reading {
   end(): boolean;
   /** What the body and the query say beside the inputs, once all is read. */
   options(): BatchOptions;
+  metadata(): string | undefined;
 }
 
 function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVersion, stage: ChunkStage): Reading {
@@ -193,7 +198,7 @@ function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVe
   const longest = deps.maxBodyBytes;
   if (form === "json") return readEnvelope(upload, version, stage, longest);
   const reader = rowReader(inputOf(version), stage.add);
-  const base = { reader, version, options: () => options };
+  const base = { reader, version, options: () => options, metadata: () => upload.metadata };
   if (form === "csv") {
     if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models");
     const splitter = new RecordSplitter({
@@ -274,6 +279,10 @@ function readEnvelope(
         said = parseBatchOptions(splitter.end());
       },
     ),
+    metadata() {
+      const raw = splitter.rawOption("metadata");
+      return raw === undefined ? undefined : compactMetadata(raw);
+    },
     options: () => ({ ...(said as BatchOptions), version: said?.version ?? options.version }),
   };
 }
@@ -302,7 +311,7 @@ function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
 async function commit(
   deps: TakeBatchDependencies,
   { idempotencyKey, model, owner, requestId }: BatchUpload,
-  { chunks, digest, followerJson, id, lines, options, version }: CompleteUpload,
+  { chunks, digest, followerJson, id, lines, metadata, options, version }: CompleteUpload,
 ): Promise<TakenBatch> {
   const { announcement } = versionOf(model, version);
   const { output } = announcement.manifest;
@@ -324,7 +333,7 @@ async function commit(
     version,
     weight: deps.acceptSettings.weightOf?.(owner) ?? 1,
     fixed: {
-      ...batchFrame({ id, model: model.name, version, modelDigest, metadata: options.metadata, retryOf: null }),
+      ...batchFrame({ id, model: model.name, version, modelDigest, metadata, retryOf: null }),
       ...(output.head === "classifier" && { labels: JSON.stringify(output.labels) }),
     },
   };

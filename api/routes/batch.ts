@@ -3,6 +3,7 @@ import { batchFrame, batchJson } from "@millrace/shared/batch.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { newId, noticeChannel } from "@millrace/shared/keys.js";
+import { rawMember } from "@millrace/shared/raw-member.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
 import { cancelBatch, commitBatch, readLabels } from "@millrace/shared/scripts/batches.js";
 import { dropStaged, stageFailed } from "@millrace/shared/scripts/stage-chunks.js";
@@ -131,10 +132,8 @@ async function retryBatch(
   for (let i = 0; i < numbers.length; i += chunksAtOnce) {
     lines += await stageFailed(deps.redis, keys, id, next, numbers.slice(i, i + chunksAtOnce), deps.uploadKeepMs);
   }
-  const { metadata, model_digest: modelDigest } = JSON.parse(batch.json) as {
-    metadata: Record<string, unknown>;
-    model_digest: string;
-  };
+  const { model_digest: modelDigest } = JSON.parse(batch.json) as { model_digest: string };
+  const metadata = rawMember(Buffer.from(batch.json), "metadata");
   const { version } = batch;
   const labels = await readLabels(deps.redis, keys, id);
   const commit = {

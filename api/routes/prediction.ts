@@ -102,7 +102,8 @@ export function predictionRoutes(
           {
             model: model.name,
             owner,
-            submission: parseSubmission({ input: null, version, metadata, cache: false }),
+            submission: parseSubmission({ input: null, version, cache: false }),
+            metadata,
             waitMs: 0,
             requestId: response.locals.requestId,
             traceparent: undefined,

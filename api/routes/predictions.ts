@@ -10,7 +10,7 @@ import type { RateLimits } from "../rate-limits.js";
 import { type JsonBodyLimits, jsonBody } from "../read-json.js";
 import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
-import { idempotencyKeyOf, parseSubmission } from "../submission.js";
+import { exactMetadata, idempotencyKeyOf, parseSubmission } from "../submission.js";
 import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
@@ -19,7 +19,9 @@ export function submissionRoutes(
     JsonBodyLimits & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
-  const readBody = jsonBody(deps);
+  const readBody = jsonBody(deps, (bytes, { body }, response) => {
+    if (Object.hasOwn(Object(body), "metadata")) response.locals.metadata = exactMetadata(bytes);
+  });
 
   resource(router, "/v1/models/:model/predictions", {
     post: [
@@ -40,6 +42,7 @@ export function submissionRoutes(
           model: request.params.model as string,
           owner,
           submission,
+          metadata: response.locals.metadata,
           waitMs,
           requestId: response.locals.requestId,
           traceparent: traceparentOf(request.headers.traceparent),
