@@ -1,3 +1,5 @@
+import type { IncomingMessage } from "node:http";
+import { canonical } from "@millrace/shared/canonical-json.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf } from "@millrace/shared/keys.js";
 import { compactJson, rawMember } from "@millrace/shared/raw-member.js";
@@ -79,16 +81,34 @@ function metadataFault(metadata: Record<string, unknown>): string | null {
   return bytes > largestMetadataBytes ? tooLarge(bytes) : null;
 }
 
-/** What an idempotency key is held against: the same fields with the same values, however they were spaced. */
-export const submissionHash = (submission: Submission): string => digestOf(JSON.stringify(submission));
+/**
+ * What an idempotency key is held against: the same fields with the same values, however they were spaced; `sorted`: in
+ * whatever order the members of objects stand, too.
+ */
+export function submissionHashes(submission: Submission): { exact: string; sorted: string } {
+  const { input, metadata } = submission;
+  const inOrder = { ...submission, input: canonical(input), ...(metadata && { metadata: canonical(metadata) }) };
+  const same = inOrder.input === input && inOrder.metadata === metadata;
+  const exact = digestOf(JSON.stringify(submission));
+  return { exact, sorted: same ? exact : digestOf(JSON.stringify(inOrder)) };
+}
 
-/** The key of an `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. */
-export function idempotencyKeyOf(header: string | string[] | undefined): string | null {
+/**
+ * The key of the `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. Throws
+ * `bad_header` for what is no key, and for two of them, which would be one by the time that Node has joined them.
+ */
+export function idempotencyKeyOf({ headersDistinct }: IncomingMessage): string | null {
+  const [header, second] = headersDistinct["idempotency-key"] ?? [];
   if (header === undefined) return null;
-  const text = String(header).trim();
+  if (second !== undefined) throw new ServiceError("bad_header", "there may be one Idempotency-Key header at the most");
+  const text = header.trim();
   const key = /^"((?:[^"\\]|\\["\\])*)"$/.exec(text)?.[1]?.replaceAll(/\\(["\\])/g, "$1") ?? text;
   if (!/^[ -~]{1,255}$/.test(key) || (text.startsWith('"') && key === text)) {
     throw new ServiceError("bad_header", "Idempotency-Key must have 1 to 255 printable ASCII characters");
   }
   return key;
 }
+
+/** The fault of a key that came with another body before. */
+export const usedForAnother = (): ServiceError =>
+  new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body");

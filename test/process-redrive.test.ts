@@ -63,7 +63,8 @@ describe("a slice of a redrive", () => {
       requestId: "request",
       ...overrides,
     };
-    expect(await makeRedrive(redis, home(), { id, owner: "alice", plan, createdAt: Date.now() }, 10)).toBe(true);
+    const made = await makeRedrive(redis, home(), { id, owner: "alice", plan, createdAt: Date.now() }, 10);
+    expect(made).toEqual({ kind: "made", id });
     return id;
   };
   /** Runs slices until the redrive has ended, under that lock, and tells what became of the last. */

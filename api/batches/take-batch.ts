@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { type BatchRecord, batchFrame } from "@millrace/shared/batch.js";
+import { canonical } from "@millrace/shared/canonical-json.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
@@ -12,11 +13,12 @@ import type { ApiMetrics } from "../metrics.js";
 import type { KnownModel, KnownVersion } from "../model-directory.js";
 import { expectClosed, expectRoom, expectRoomForAny } from "../new-work.js";
 import type { RedisMemory } from "../redis-memory.js";
-import { compactMetadata } from "../submission.js";
+import { compactMetadata, usedForAnother } from "../submission.js";
 import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
 import { csvRecords } from "./csv-rows.js";
 import { expectQueueRoom } from "./expect-queue-room.js";
+import { InputsDigest } from "./inputs-digest.js";
 import { type RowReader, readsTable, rowReader } from "./read-rows.js";
 import { readUpload } from "./read-upload.js";
 import { EnvelopeSplitter } from "./split-envelope.js";
@@ -138,7 +140,8 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     if (name !== named) expectClosed(model, name);
     const followerJson = await followerOf(deps, model, owner, options.webhook);
     complete = {
-      ...{ id, version: name, options, metadata: reading.metadata(), digest, followerJson },
+      ...{ id, version: name, options, metadata: reading.metadata(), followerJson },
+      ...{ digest, sortedDigest: reading.inputsDigest() ?? digest },
       ...{ chunks: builder.chunks, lines: builder.lines },
     };
   } catch (fault) {
@@ -173,7 +176,9 @@ interface CompleteUpload {
   version: string;
   options: BatchOptions;
   metadata: string | undefined;
+  /** Of the body, and of its inputs in whatever order the members of their objects stand. */
   digest: string;
+  sortedDigest: string;
   followerJson: string | null;
   chunks: number;
   lines: number;
@@ -191,6 +196,8 @@ interface Reading {
   /** What the body and the query say beside the inputs, once all is read. */
   options(): BatchOptions;
   metadata(): string | undefined;
+  /** Of a JSON body with an idempotency key; null for another, of which the digest is by its bytes. */
+  inputsDigest(): string | null;
 }
 
 function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVersion, stage: ChunkStage): Reading {
@@ -198,7 +205,7 @@ function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVe
   const longest = deps.maxBodyBytes;
   if (form === "json") return readEnvelope(upload, version, stage, longest);
   const reader = rowReader(inputOf(version), stage.add);
-  const base = { reader, version, options: () => options, metadata: () => upload.metadata };
+  const base = { reader, version, options: () => options, metadata: () => upload.metadata, inputsDigest: () => null };
   if (form === "csv") {
     if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models");
     const splitter = new RecordSplitter({
@@ -242,7 +249,7 @@ const inOneGo = (push: (bytes: Buffer) => void, end: () => void) => ({
 
 /** Reads a JSON body, whose inputs may be those of a version that is named before them. */
 function readEnvelope(
-  { model, options }: BatchUpload,
+  { idempotencyKey, model, options }: BatchUpload,
   preset: KnownVersion,
   stage: ChunkStage,
   longest: number,
@@ -254,6 +261,7 @@ function readEnvelope(
   let version = preset;
   let reader = readerOf(version);
   let said: BatchOptions | undefined;
+  const inputs = idempotencyKey === null ? null : new InputsDigest();
   const splitter = new EnvelopeSplitter({
     longestElementBytes: longest,
     longestOptionsBytes,
@@ -262,9 +270,19 @@ function readEnvelope(
       version = versionOf(model, before.version);
       reader = readerOf(version);
     },
-    readElement: (bytes, from, to) => reader.readOnTheWay?.(bytes, from, to) ?? -1,
-    onElement: (bytes, from, to) => reader.readJson(bytes, from, to),
-    onTooLong: () => tooLong(reader, longest),
+    readElement(bytes, from, to) {
+      const end = reader.readOnTheWay?.(bytes, from, to) ?? -1;
+      if (end >= 0) inputs?.add(bytes, from, end);
+      return end;
+    },
+    onElement(bytes, from, to) {
+      reader.readJson(bytes, from, to);
+      inputs?.add(bytes, from, to);
+    },
+    onTooLong() {
+      tooLong(reader, longest);
+      inputs?.addTooLong();
+    },
   });
   return {
     get reader() {
@@ -279,6 +297,7 @@ function readEnvelope(
         said = parseBatchOptions(splitter.end());
       },
     ),
+    inputsDigest: () => inputs?.end() ?? null,
     metadata() {
       const raw = splitter.rawOption("metadata");
       return raw === undefined ? undefined : compactMetadata(raw);
@@ -311,11 +330,12 @@ function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
 async function commit(
   deps: TakeBatchDependencies,
   { idempotencyKey, model, owner, requestId }: BatchUpload,
-  { chunks, digest, followerJson, id, lines, metadata, options, version }: CompleteUpload,
+  { chunks, digest, followerJson, id, lines, metadata, options, sortedDigest, version }: CompleteUpload,
 ): Promise<TakenBatch> {
   const { announcement } = versionOf(model, version);
   const { output } = announcement.manifest;
   const modelDigest = announcement.digest;
+  const inOrder = { ...options, ...(options.metadata && { metadata: canonical(options.metadata) }) };
   const commit = {
     id,
     owner,
@@ -327,7 +347,11 @@ async function commit(
     idempotency:
       idempotencyKey === null
         ? null
-        : { key: idempotencyKey, bodyHash: digestOf("batch", digest, JSON.stringify(options)) },
+        : {
+            key: idempotencyKey,
+            bodyHash: digestOf("batch", digest, JSON.stringify(options)),
+            sortedHash: digestOf("batch", sortedDigest, JSON.stringify(inOrder)),
+          },
     followerJson,
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     version,
@@ -339,7 +363,7 @@ async function commit(
   };
   const outcome = await deps.confirmed(model.keys, (redis) => commitBatch(redis, model.keys, commit));
   if (outcome.kind === "mismatch") {
-    throw new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body");
+    throw usedForAnother();
   }
   if (outcome.kind === "lost") {
     throw new ServiceError("redis_unavailable", "what had arrived of the batch is gone; send it again", {

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { batchFrame, batchJson } from "@millrace/shared/batch.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import { newId, noticeChannel } from "@millrace/shared/keys.js";
+import { digestOf, newId, noticeChannel } from "@millrace/shared/keys.js";
 import { rawMember } from "@millrace/shared/raw-member.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
 import { cancelBatch, commitBatch, readLabels } from "@millrace/shared/scripts/batches.js";
@@ -20,6 +20,7 @@ import type { RateLimits } from "../rate-limits.js";
 import type { RedisMemory } from "../redis-memory.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
+import { idempotencyKeyOf, usedForAnother } from "../submission.js";
 import { takeTurns } from "../take-turns.js";
 
 interface BatchDependencies extends OwnBatchDependencies {
@@ -101,8 +102,10 @@ export function batchRoutes(deps: BatchDependencies): Router {
         const caller = response.locals.caller as Caller;
         const { owner } = caller;
         const takeRows = async (rows: number) => deps.limits?.rows(caller, rows, response);
-        const id = await retryBatch(deps, owner, request.params.id as string, takeRows);
+        const idempotencyKey = idempotencyKeyOf(request);
+        const { id, replayed } = await retryBatch(deps, owner, request.params.id as string, idempotencyKey, takeRows);
         response.setHeader("Location", `/v1/batches/${id}`);
+        if (replayed) response.setHeader("Idempotency-Replayed", "true");
         sendJson(response, 202, batchJson((await ownBatch(deps, owner, id)).batch, Date.now()));
       },
     ],
@@ -112,13 +115,17 @@ export function batchRoutes(deps: BatchDependencies): Router {
 
 const chunksAtOnce = 32;
 
-/** Makes a new batch of the lines that failed; their inputs were kept when they did. Throws `state_conflict`. */
+/**
+ * Makes a new batch of the lines that failed, whose inputs were kept when they did; `replayed`: or leads to the one that the
+ * same key made before. Throws `state_conflict`, and `idempotency_mismatch` for a key of another request.
+ */
 async function retryBatch(
   deps: BatchDependencies,
   owner: string,
   id: string,
+  idempotencyKey: string | null,
   takeRows: (rows: number) => Promise<void>,
-): Promise<string> {
+): Promise<{ id: string; replayed: boolean }> {
   const { batch, model } = await ownBatch(deps, owner, id);
   if (batch.json === null) throw new ServiceError("state_conflict", "it is not final yet");
   if (batch.failed === 0) throw new ServiceError("state_conflict", "none of its rows failed");
@@ -144,7 +151,7 @@ async function retryBatch(
     lines,
     priority: 0,
     resultTtlMs: deps.resultTtlSeconds * 1000,
-    idempotency: null,
+    idempotency: idempotencyKey === null ? null : { key: idempotencyKey, bodyHash: digestOf("retry", id) },
     followerJson: null,
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     version,
@@ -154,9 +161,11 @@ async function retryBatch(
       ...(labels !== null && { labels: JSON.stringify(labels) }),
     },
   };
-  const { kind } = await deps.confirmed(keys, (redis) => commitBatch(redis, keys, commit));
-  if (kind === "accepted" && lines > 0) return next;
+  const { id: made, kind } = await deps.confirmed(keys, (redis) => commitBatch(redis, keys, commit));
+  if (kind === "accepted" && lines > 0) return { id: next, replayed: false };
   await dropStaged(deps.redis, keys, next);
+  if (kind === "replayed") return { id: made, replayed: true };
+  if (kind === "mismatch") throw usedForAnother();
   throw new ServiceError("batch_not_found", "its inputs are not kept any more");
 }
 

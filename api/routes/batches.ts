@@ -40,7 +40,7 @@ export function batchesRoutes(
             options: readBatchQuery(request.query),
             metadata: queryMetadata(request.query),
             requestId: response.locals.requestId,
-            idempotencyKey: idempotencyKeyOf(request.headers["idempotency-key"]),
+            idempotencyKey: idempotencyKeyOf(request),
             mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
             takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
           });

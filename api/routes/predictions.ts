@@ -35,7 +35,7 @@ export function submissionRoutes(
         const waitMs = waitMsOf(wait, "bad_header");
         const caller = response.locals.caller as Caller;
         const { owner } = caller;
-        const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+        const idempotencyKey = idempotencyKeyOf(request);
         const submission = parseSubmission(request.body);
         if (deps.limits !== null) await deps.limits.rows(caller, 1, response);
         const submitted = await submitPrediction(deps, {

@@ -26,6 +26,8 @@ export interface InferRequest {
   timeoutMs: number;
   cache: boolean;
   webhookUrl: string | undefined;
+  /** The JSON of the request without the elements of its tensors. */
+  said: unknown;
 }
 
 const unsupported = (what: string) => z.undefined({ error: `${what} is not supported` }).optional();
@@ -121,8 +123,14 @@ function parse(json: unknown, binary: Buffer | null = null): InferRequest {
     timeoutMs: Math.ceil(parameters.timeout / 1000),
     cache: parameters.cache,
     webhookUrl: parameters.webhook_url,
+    said: withoutData(json as { inputs: object[] }),
   };
 }
+
+const withoutData = <T extends { inputs: object[] }>(json: T): object => ({
+  ...json,
+  inputs: json.inputs.map((input) => ({ ...input, data: undefined })),
+});
 
 /** Gives each input its data, or its share of the bytes after the JSON, which must add up. */
 function takeApart(inputs: z.infer<typeof requestSchema>["inputs"], binary: Buffer | null): InferInput[] {
