@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import { canonical } from "@millrace/shared/canonical-json.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf } from "@millrace/shared/keys.js";
-import { compactJson, rawMember } from "@millrace/shared/raw-member.js";
+import { compactJson } from "@millrace/shared/raw-member.js";
 import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
 import { z } from "zod";
 import { invalidRequest, parseBody } from "./parse-body.js";
@@ -51,16 +51,11 @@ export type Submission = z.infer<typeof submissionSchema>;
 export const parseSubmission = (body: unknown): Submission => parseBody(submissionSchema, body);
 
 /**
- * The metadata of a body as they were written, but for the space between tokens; undefined where there are none. Throws
+ * The text of metadata as they were written, but for the space between tokens; undefined where there are none. Throws
  * `invalid_request` where that is too long.
  */
-export function exactMetadata(body: Buffer): string | undefined {
-  const raw = rawMember(body, "metadata");
-  return raw === undefined ? undefined : compactMetadata(raw);
-}
-
-/** The same of the metadata's own text. */
-export function compactMetadata(raw: string): string {
+export function compactMetadata(raw: string | undefined): string | undefined {
+  if (raw === undefined) return undefined;
   const text = compactJson(raw);
   const bytes = Buffer.byteLength(text);
   if (bytes <= largestMetadataBytes) return text;

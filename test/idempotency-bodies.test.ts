@@ -166,7 +166,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
       [single, JSON.stringify(body)],
       [batches, '{"inputs":[{"x":[[1,2,3]]}]}'],
       ["/v2/models/echo-float32/infer", '{"inputs":[]}'],
-      ["/predict", "{}"],
+      ["/predict", '{"features":[]}'],
       ["/v1/failures/redrive", "{}"],
     ] as const) {
       for (const sent of [

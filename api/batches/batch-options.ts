@@ -29,7 +29,7 @@ export const parseBatchOptions = (options: Record<string, unknown>): BatchOption
 
 /** The metadata that a query names, as the caller wrote them. */
 export const queryMetadata = ({ metadata }: Record<string, unknown>): string | undefined =>
-  metadata === undefined ? undefined : compactMetadata(String(metadata));
+  compactMetadata(metadata === undefined ? undefined : String(metadata));
 
 /** Query parameters that may stand for options. */
 export const batchQuery = ["version", "priority", "cache", "metadata", "webhook"] as const;

@@ -298,10 +298,7 @@ function readEnvelope(
       },
     ),
     inputsDigest: () => inputs?.end() ?? null,
-    metadata() {
-      const raw = splitter.rawOption("metadata");
-      return raw === undefined ? undefined : compactMetadata(raw);
-    },
+    metadata: () => compactMetadata(splitter.rawOption("metadata")),
     options: () => ({ ...(said as BatchOptions), version: said?.version ?? options.version }),
   };
 }

@@ -1,5 +1,6 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { predictionStatuses } from "@millrace/shared/prediction.js";
+import { rawMember } from "@millrace/shared/raw-member.js";
 import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";
@@ -10,7 +11,7 @@ import type { RateLimits } from "../rate-limits.js";
 import { type JsonBodyLimits, jsonBody } from "../read-json.js";
 import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
-import { exactMetadata, idempotencyKeyOf, parseSubmission } from "../submission.js";
+import { compactMetadata, idempotencyKeyOf, parseSubmission } from "../submission.js";
 import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
@@ -20,7 +21,7 @@ export function submissionRoutes(
 ): Router {
   const router = Router();
   const readBody = jsonBody(deps, (bytes, { body }, response) => {
-    if (Object.hasOwn(Object(body), "metadata")) response.locals.metadata = exactMetadata(bytes);
+    if (Object.hasOwn(Object(body), "metadata")) response.locals.rawMetadata = rawMember(bytes, "metadata");
   });
 
   resource(router, "/v1/models/:model/predictions", {
@@ -42,7 +43,7 @@ export function submissionRoutes(
           model: request.params.model as string,
           owner,
           submission,
-          metadata: response.locals.metadata,
+          metadata: compactMetadata(response.locals.rawMetadata),
           waitMs,
           requestId: response.locals.requestId,
           traceparent: traceparentOf(request.headers.traceparent),
