@@ -1,19 +1,21 @@
+import { canonicalJson } from "@millrace/shared/canonical-json.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { failureCodes } from "@millrace/shared/failure-codes.js";
 import { fitsGlob } from "@millrace/shared/glob.js";
-import { newId, redriveKeys } from "@millrace/shared/keys.js";
+import { digestOf, newId, redriveKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type RedrivePlan, redriveJson } from "@millrace/shared/redrive.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
 import { countFailures } from "@millrace/shared/scripts/failures.js";
-import { makeRedrive as storeRedrive } from "@millrace/shared/scripts/redrives.js";
+import { countRedriven, readRedrive, makeRedrive as storeRedrive } from "@millrace/shared/scripts/redrives.js";
 import { type Caller, modelsOf } from "./authenticate.js";
 import type { KnownModel, ModelDirectory } from "./model-directory.js";
 import { invalidRequest } from "./parse-body.js";
 import type { RateLimits } from "./rate-limits.js";
 import { type RedriveRequest, usualRate } from "./redrive-request.js";
+import { usedForAnother } from "./submission.js";
 
 export interface MakeRedriveDependencies {
   redis: RedisClient;
@@ -29,13 +31,14 @@ export interface MakeRedriveDependencies {
 /** Redrives of an owner that have not ended: they share the workers' places with those of all others. */
 const mostOpen = 10;
 
-/** Makes a redrive of the caller's failures that fit. What fails from now on is not among them, or it would never end. */
+/** Makes a redrive of the caller's failures that fit, or leads to the one that the same key made before. What fails from now on is not among them, or it would never end. */
 export async function makeRedrive(
   deps: MakeRedriveDependencies,
   caller: Caller,
   asked: RedriveRequest,
   requestId: string,
-): Promise<{ id: string; json: string }> {
+  idempotencyKey: string | null,
+): Promise<{ id: string; json: string; replayed: boolean }> {
   const { owner } = caller;
   const globs = modelsOf(caller, "predict");
   const named = await modelsNamed(deps.directory, asked.model ?? null);
@@ -88,12 +91,23 @@ export async function makeRedrive(
   const redrive = { id, owner, plan, createdAt };
   // The rate of one is held to what the key may have; ten of them would not be.
   const openAtMost = Number.isFinite(mostRate) ? 1 : mostOpen;
-  if (!(await deps.confirmed(home, (redis) => storeRedrive(redis, home, redrive, openAtMost)))) {
-    throw new ServiceError("state_conflict", "as many redrives of yours are under way as may be: cancel one, or wait");
+  const idempotency =
+    idempotencyKey === null ? null : { key: idempotencyKey, bodyHash: digestOf("redrive", canonicalJson(asked)) };
+  const outcome = await deps.confirmed(home, (redis) => storeRedrive(redis, home, redrive, openAtMost, idempotency));
+  if (outcome.kind === "mismatch") throw usedForAnother();
+  if (outcome.kind === "too many") {
+    const detail = "You have reached the limit of concurrent redrives. Cancel one, or wait until one ends.";
+    throw new ServiceError("state_conflict", detail);
+  }
+  if (outcome.kind === "replayed") {
+    const before = await readRedrive(deps.redis, home, outcome.id);
+    if (before === null) throw new ServiceError("redrive_not_found", "the redrive of this key is not kept any more");
+    const json = redriveJson(before, await countRedriven(deps.redis, deps.keyPrefix, before));
+    return { id: outcome.id, json, replayed: true };
   }
   deps.log.info("redrive accepted", { redrive_id: id, request_id: requestId, failures: plan.total });
   const fresh = { startedAt: null, endedAt: null, end: null, skipped: 0, place: null, pacedUntil: null };
-  return { id, json: redriveJson({ ...redrive, ...fresh }, 0) };
+  return { id, json: redriveJson({ ...redrive, ...fresh }, 0), replayed: false };
 }
 
 /** The model of that name, or all that were ever announced. Throws `model_not_found`. */

@@ -45,7 +45,8 @@ const listing = (statuses: readonly string[]) => [
 const idempotency = header(
   "Idempotency-Key",
   { type: "string" },
-  "The same key and body are answered as the first time",
+  "The same key and body are answered as the first time, for a day and within a model; another body is refused. The " +
+    "order of members in JSON does not matter; NDJSON and CSV are compared by their bytes",
 );
 const preferWait = header(
   "Prefer",
@@ -86,7 +87,7 @@ const prediction: Json = {
     attempts: whole(0),
     cached: { type: "boolean" },
     deduplicated: { type: "boolean" },
-    metadata: { type: "object" },
+    metadata: { type: "object", description: "As they were sent, but for the space between tokens" },
     retry_of: { type: ["string", "null"] },
     queue_position: { type: ["integer", "null"] },
     model_digest: { type: "string" },
@@ -114,7 +115,7 @@ const batch: Json = {
     finished_at: timestamp,
     rows_per_second: { type: ["number", "null"] },
     eta_ms: { type: ["number", "null"] },
-    metadata: { type: "object" },
+    metadata: { type: "object", description: "As they were sent, but for the space between tokens" },
     urls: { type: "object" },
   },
 };
@@ -226,6 +227,7 @@ const operations: Record<string, Partial<Record<"get" | "post", Operation>>> = {
     post: {
       summary: "Try a failed, canceled or expired prediction again",
       scope: "predict",
+      parameters: [idempotency],
       answers: { 202: ["A new prediction", json(ref("Prediction"))] },
     },
   },
@@ -293,6 +295,7 @@ const operations: Record<string, Partial<Record<"get" | "post", Operation>>> = {
     post: {
       summary: "Run the rows that failed again",
       scope: "predict",
+      parameters: [idempotency],
       answers: { 202: ["A new batch", json(ref("Batch"))] },
     },
   },
@@ -321,6 +324,7 @@ const operations: Record<string, Partial<Record<"get" | "post", Operation>>> = {
     post: {
       summary: "Try failed predictions again, each once, so many a second",
       scope: "predict",
+      parameters: [idempotency],
       body: json(ref("RedriveRequest")),
       answers: { 202: ["Accepted; `Location` leads to it", json(ref("Redrive"))] },
     },

@@ -1,9 +1,12 @@
 import { isUtf8 } from "node:buffer";
 import { ServiceError } from "@millrace/shared/errors.js";
-import type { Request, RequestHandler } from "express";
+import type { Request, RequestHandler, Response } from "express";
 import { readUpload } from "./batches/read-upload.js";
 import { BytePieces } from "./byte-pieces.js";
 import { type JsonLimits, parseCheckedJson } from "./check-json.js";
+
+/** Takes from the bytes of a body what its value, which is in `request.body`, has lost. */
+export type ReadExactly = (bytes: Buffer, request: Request, response: Response) => void;
 
 export interface JsonBodyLimits extends JsonLimits {
   /** Of the body, unpacked. */
@@ -17,15 +20,16 @@ const smallestPieceBytes = 16;
 
 /**
  * Reads a JSON body into `request.body`. What is too large is refused as soon as that is known, not when all of it has
- * come, which is why this is not the usual middleware.
+ * come, which is why this is not the usual middleware. `readExactly` is given the bytes of what is JSON.
  */
-export function jsonBody(limits: JsonBodyLimits): RequestHandler {
-  return (request, _response, next) => {
+export function jsonBody(limits: JsonBodyLimits, readExactly?: ReadExactly): RequestHandler {
+  return (request, response, next) => {
     expectUtf8(request);
     const done = (bytes: Buffer) => {
       try {
         if (!isUtf8(bytes)) throw new ServiceError("malformed_json", "the body is not UTF-8");
         request.body = parseCheckedJson(bytes, limits);
+        readExactly?.(bytes, request, response);
       } catch (fault) {
         return next(fault);
       }

@@ -86,15 +86,27 @@ const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 export const traceparentOf = (header: unknown): string | undefined =>
   typeof header === "string" && traceparentPattern.test(header) ? header : undefined;
 
-/** Refuses a query parameter that the path does not know. */
+/** Refuses a query parameter that the path does not know, and a query that is not percent-encoded UTF-8. */
 export function onlyQuery(request: Request, ...known: string[]): void {
+  if (!isEncoded(request.url)) throw new ServiceError("bad_query", "the query must be UTF-8, percent-encoded");
   for (const name of Object.keys(request.query)) {
     if (!known.includes(name)) throw new ServiceError("bad_query", `unknown query parameter "${name.slice(0, 64)}"`);
   }
 }
 
+/** Whether a URL says the same to everyone: the query's own parser puts U+FFFD where bytes are no UTF-8. */
+function isEncoded(url: string): boolean {
+  if (!url.includes("%")) return /^[\x21-\x7e]*$/.test(url);
+  try {
+    decodeURIComponent(url);
+  } catch {
+    return false;
+  }
+  return /^[\x21-\x7e]*$/.test(url);
+}
+
 /** Sends JSON text that is written already. */
-export function sendJson(response: Response, status: number, json: string): void {
+export function sendJson(response: Response, status: number, json: string | Buffer): void {
   response.statusCode = status;
   response.setHeader("Content-Type", "application/json; charset=utf-8");
   response.setHeader("Content-Length", Buffer.byteLength(json));

@@ -1,3 +1,4 @@
+import { oneLine } from "@millrace/shared/one-line.js";
 import { watchPrediction } from "@millrace/shared/scripts/watch.js";
 import type { Response } from "express";
 import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";
@@ -34,7 +35,7 @@ export async function streamEvents(
     const state = stateId(latest);
     if (state === seen) return;
     seen = state;
-    response.write(`event: status\nid: ${state}\ndata: ${latest.json}\n\n`);
+    response.write(`event: status\nid: ${state}\ndata: ${oneLine(latest.json)}\n\n`);
   };
   const heartbeat = setInterval(() => response.write(": still here\n\n"), heartbeatMs);
   try {

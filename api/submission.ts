@@ -1,8 +1,11 @@
+import type { IncomingMessage } from "node:http";
+import { canonical } from "@millrace/shared/canonical-json.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestOf } from "@millrace/shared/keys.js";
+import { compactJson } from "@millrace/shared/raw-member.js";
 import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
 import { z } from "zod";
-import { parseBody } from "./parse-body.js";
+import { invalidRequest, parseBody } from "./parse-body.js";
 
 const yearMs = 366 * 86_400_000;
 const largestMetadataBytes = 4096;
@@ -47,6 +50,20 @@ export type Submission = z.infer<typeof submissionSchema>;
 /** Reads a submission. Throws `invalid_request` with everything that is wrong with it. */
 export const parseSubmission = (body: unknown): Submission => parseBody(submissionSchema, body);
 
+/**
+ * The text of metadata as they were written, but for the space between tokens; undefined where there are none. Throws
+ * `invalid_request` where that is too long.
+ */
+export function compactMetadata(raw: string | undefined): string | undefined {
+  if (raw === undefined) return undefined;
+  const text = compactJson(raw);
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= largestMetadataBytes) return text;
+  throw invalidRequest([{ detail: tooLarge(bytes), pointer: "/metadata" }]);
+}
+
+const tooLarge = (bytes: number) => `may have ${largestMetadataBytes} bytes at the most, has ${bytes}`;
+
 /** Metadata is handed back as JSON, so it must be small, and flat enough to be written. */
 function metadataFault(metadata: Record<string, unknown>): string | null {
   if (typeof metadata !== "object" || metadata === null) return null;
@@ -56,19 +73,37 @@ function metadataFault(metadata: Record<string, unknown>): string | null {
     level = level.flatMap((value) => (typeof value === "object" && value !== null ? Object.values(value) : []));
   }
   const bytes = Buffer.byteLength(JSON.stringify(metadata));
-  return bytes > largestMetadataBytes ? `may have ${largestMetadataBytes} bytes at the most, has ${bytes}` : null;
+  return bytes > largestMetadataBytes ? tooLarge(bytes) : null;
 }
 
-/** What an idempotency key is held against: the same fields with the same values, however they were spaced. */
-export const submissionHash = (submission: Submission): string => digestOf(JSON.stringify(submission));
+/**
+ * What an idempotency key is held against: the same fields with the same values, however they were spaced; `sorted`: in
+ * whatever order the members of objects stand, too.
+ */
+export function submissionHashes(submission: Submission): { exact: string; sorted: string } {
+  const { input, metadata } = submission;
+  const inOrder = { ...submission, input: canonical(input), ...(metadata && { metadata: canonical(metadata) }) };
+  const same = inOrder.input === input && inOrder.metadata === metadata;
+  const exact = digestOf(JSON.stringify(submission));
+  return { exact, sorted: same ? exact : digestOf(JSON.stringify(inOrder)) };
+}
 
-/** The key of an `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. */
-export function idempotencyKeyOf(header: string | string[] | undefined): string | null {
+/**
+ * The key of the `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. Throws
+ * `bad_header` for what is no key, and for two of them, which would be one by the time that Node has joined them.
+ */
+export function idempotencyKeyOf({ headersDistinct }: IncomingMessage): string | null {
+  const [header, second] = headersDistinct["idempotency-key"] ?? [];
   if (header === undefined) return null;
-  const text = String(header).trim();
+  if (second !== undefined) throw new ServiceError("bad_header", "there may be one Idempotency-Key header at the most");
+  const text = header.trim();
   const key = /^"((?:[^"\\]|\\["\\])*)"$/.exec(text)?.[1]?.replaceAll(/\\(["\\])/g, "$1") ?? text;
   if (!/^[ -~]{1,255}$/.test(key) || (text.startsWith('"') && key === text)) {
     throw new ServiceError("bad_header", "Idempotency-Key must have 1 to 255 printable ASCII characters");
   }
   return key;
 }
+
+/** The fault of a key that came with another body before. */
+export const usedForAnother = (): ServiceError =>
+  new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body");

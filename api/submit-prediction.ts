@@ -1,9 +1,11 @@
 import { dropBlob, largestInlineBytes } from "@millrace/shared/blob.js";
+import { canonicalJson } from "@millrace/shared/canonical-json.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { digestInTurns, digestOf, newId } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { cacheTtlSeconds } from "@millrace/shared/manifest.js";
+import { metadataFields } from "@millrace/shared/metadata.js";
 import { tensorsText } from "@millrace/shared/packed-json.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/prediction.js";
 import type { ResponseForm } from "@millrace/shared/response-form.js";
@@ -22,7 +24,7 @@ import { expectRoomFor } from "./new-work.js";
 import type { Waiter } from "./notices.js";
 import { queueFull } from "./queue-full.js";
 import type { RedisMemory } from "./redis-memory.js";
-import { type Submission, submissionHash } from "./submission.js";
+import { type Submission, submissionHashes, usedForAnother } from "./submission.js";
 import { type FollowerDependencies, followerOf } from "./webhook-follower.js";
 
 export interface SubmitDependencies extends LookUpDependencies, FollowerDependencies {
@@ -41,6 +43,8 @@ export interface SubmitRequest {
   model: string;
   owner: string;
   submission: Submission;
+  /** The submission's metadata as JSON text, as the caller wrote it. */
+  metadata?: string | undefined;
   /** How long the caller will wait for the end, in ms; 0: not at all. */
   waitMs: number;
   requestId: string;
@@ -59,8 +63,9 @@ export interface SubmittedTensors {
   /** The input as a pack that wants its output as one. Throws `invalid_input` where the version does not take it. */
   pack(version: KnownVersion): Buffer;
   rows: number;
-  /** What the idempotency key is held against besides the rest of the submission. */
+  /** The request as it came, and what it says besides the elements of its tensors: what the idempotency key is held against. */
   body: Uint8Array;
+  said: unknown;
   /** How the answer is wanted, for one that is fetched later. */
   form?: ResponseForm | undefined;
 }
@@ -94,7 +99,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
 
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
-  const { delay_ms: delayMs, expires_in_ms: expiresInMs, metadata, priority } = submission;
+  const { delay_ms: delayMs, expires_in_ms: expiresInMs, priority } = submission;
+  const { metadata } = request;
   const { announcement, fingerprint } = version;
   const { digest } = announcement;
   const form = request.tensors?.form ?? retry?.form;
@@ -113,7 +119,9 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const mayShare = !drawsNumbers || cacheTtlSeconds(manifest, drawsNumbers) > 0;
   const dedup = submission.cache && mayShare && pack !== null ? await hash(kind.join("|"), pack) : null;
   const idempotency =
-    request.idempotencyKey === null ? null : { key: request.idempotencyKey, bodyHash: await bodyHashOf(request) };
+    request.idempotencyKey === null
+      ? null
+      : { key: request.idempotencyKey, ...(await bodyHashes(request, pack ?? Buffer.alloc(0))) };
   const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
   await expectRoomFor(deps, model, versionName, { owner, idempotencyKey: request.idempotencyKey, dedup });
   const kept = await keepInput(deps.writes, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
@@ -122,7 +130,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     o: owner,
     ver: versionName,
     e: expiresInMs === 0 ? undefined : nowMs + expiresInMs,
-    m: metadata,
+    ...metadataFields(metadata),
     d: dedup ?? undefined,
     s: wantsStart ? 1 : undefined,
     r: requestId,
@@ -203,7 +211,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
         const { resultTtlSeconds } = deps;
         const acceptance = { id, result, nowMs, resultTtlSeconds, idempotency, followerJson };
         const kept = await deps.confirmed(model.keys, (redis) => acceptCached(redis, model.keys, acceptance));
-        if (kept.kind === "mismatch") throw mismatch();
+        if (kept.kind === "mismatch") throw usedForAnother();
         if (kept.kind === "replayed") return await standing(deps, owner, decodeReplayed(kept.id), true);
         deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);
         deps.tally.count(model.keys, versionName, "cache_hit", Date.now() - nowMs);
@@ -216,7 +224,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       case "replayed":
         return await standing(deps, owner, outcome, true);
       case "mismatch":
-        throw mismatch();
+        throw usedForAnother();
       case "gone":
         throw new ServiceError("redis_unavailable", "the store was too slow for this input", { retryAfterSeconds: 5 });
       default:
@@ -251,11 +259,6 @@ function countCache({ metrics, statistics }: SubmitDependencies, of: Counted, ou
   statistics.cache(of, outcome);
 }
 
-const mismatch = () =>
-  new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body", {
-    complaints: [],
-  });
-
 function packInput(
   metrics: ApiMetrics,
   model: KnownModel,
@@ -283,7 +286,17 @@ function packInput(
 const packedOutputJson = (base64: string): string =>
   [...tensorsText(unpackTensors(Buffer.from(base64, "base64")))].join("");
 
-async function bodyHashOf({ submission, tensors }: SubmitRequest): Promise<string> {
-  const hash = submissionHash(submission);
-  return tensors === undefined ? hash : digestInTurns(hash, tensors.body);
+/** What the idempotency key is held against. */
+async function bodyHashes(
+  { retry, submission, tensors }: SubmitRequest,
+  pack: Buffer,
+): Promise<{ bodyHash: string; sortedHash?: string }> {
+  if (retry !== undefined) return { bodyHash: digestOf("retry", retry.of) };
+  const { exact, sorted } = submissionHashes(submission);
+  if (tensors === undefined) return { bodyHash: exact, sortedHash: sorted };
+  const [bodyHash, sortedHash] = await Promise.all([
+    digestInTurns(exact, tensors.body),
+    digestInTurns(sorted, canonicalJson(tensors.said), "|", pack),
+  ]);
+  return { bodyHash, sortedHash };
 }

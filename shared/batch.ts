@@ -24,8 +24,6 @@ export interface BatchRecord {
   begunAt: number | null;
   /** The final batch as JSON, written with its end and never changed. */
   json: string | null;
-  /** Labels of a classifier, in the order of its classes. */
-  labels: readonly string[] | null;
 }
 
 /** The fields of a batch's hash that a `BatchRecord` is read from. */
@@ -43,27 +41,12 @@ export const batchFields = [
   "started",
   "begun",
   "json",
-  "labels",
 ] as const;
 
 /** Reads what `HMGET` gave for `batchFields`; null for a batch that is not there. */
 export function decodeBatch(values: readonly (string | null)[]): BatchRecord | null {
-  const [
-    owner,
-    version,
-    head,
-    tail,
-    total,
-    succeeded,
-    failed,
-    canceled,
-    chunks,
-    created,
-    started,
-    begun,
-    json,
-    labels,
-  ] = values;
+  const [owner, version, head, tail, total, succeeded, failed, canceled, chunks, created, started, begun, json] =
+    values;
   if (owner == null) return null;
   return {
     owner,
@@ -79,7 +62,6 @@ export function decodeBatch(values: readonly (string | null)[]): BatchRecord | n
     startedAt: started == null ? null : Number(started),
     begunAt: (begun ?? started) == null ? null : Number(begun ?? started),
     json: json ?? null,
-    labels: labels == null ? null : (JSON.parse(labels) as string[]),
   };
 }
 
@@ -89,7 +71,8 @@ export function batchFrame(batch: {
   model: string;
   version: string;
   modelDigest: string;
-  metadata: Record<string, unknown> | undefined;
+  /** JSON text. */
+  metadata: string | undefined;
   retryOf: string | null;
 }): { head: string; tail: string } {
   const path = `/v1/batches/${batch.id}`;
@@ -101,7 +84,7 @@ export function batchFrame(batch: {
       `{"id":"${batch.id}","object":"batch","model":"${batch.model}","version":"${batch.version}",` +
       `"model_digest":"${batch.modelDigest}",`,
     tail:
-      `,"metadata":${batch.metadata === undefined ? "{}" : JSON.stringify(batch.metadata)},` +
+      `,"metadata":${batch.metadata ?? "{}"},` +
       `"retry_of":${batch.retryOf === null ? "null" : `"${batch.retryOf}"`},"urls":{${urls.join(",")}}}`,
   };
 }

@@ -23,6 +23,8 @@ export const predictionJobSchema = z.object({
   e: z.number().optional(),
   /** The caller's metadata. */
   m: z.custom<Record<string, unknown>>((value) => typeof value === "object" && value !== null).optional(),
+  /** The same as JSON text, where `m` would be written otherwise; see `metadata.ts`. */
+  mt: z.string().optional(),
   /** Deduplication hash that it holds. */
   d: z.string().optional(),
   /** Set where a webhook is to tell of the start, which must then be told before the end is written. */

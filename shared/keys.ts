@@ -221,13 +221,16 @@ export const redrivesName = "~redrives";
 
 /** The keys of redrives, all in one slot, named as those of a model are: their queue, whose they are, who waits for one. */
 export function redriveKeys(prefix: string): RedriveKeys {
-  const { base, interest, owned, queue, queuePrefix, starts, tag } = modelKeys(prefix, redrivesName);
-  const redrive = (id: string) => `${base}/redrive:${id}`;
-  return { base, interest, owned, queue, queuePrefix, starts, tag, redrive, open: (owner) => `${base}/open:${owner}` };
+  const { base, idempotency, interest, owned, queue, queuePrefix, starts, tag } = modelKeys(prefix, redrivesName);
+  return {
+    ...{ base, idempotency, interest, owned, queue, queuePrefix, starts, tag },
+    redrive: (id) => `${base}/redrive:${id}`,
+    open: (owner) => `${base}/open:${owner}`,
+  };
 }
 
 export interface RedriveKeys
-  extends Pick<ModelKeys, "base" | "interest" | "owned" | "queue" | "queuePrefix" | "starts" | "tag"> {
+  extends Pick<ModelKeys, "base" | "idempotency" | "interest" | "owned" | "queue" | "queuePrefix" | "starts" | "tag"> {
   /** Hash: a redrive; see `redrive.ts`. */
   redrive(id: string): string;
   /** Set: an owner's redrives that have not ended. */

@@ -1,4 +1,5 @@
 import { createLogger, format, type Logger, transports } from "winston";
+import { oneLine } from "./one-line.js";
 
 export type { Logger } from "winston";
 
@@ -12,7 +13,7 @@ export function openLog(service: string, level: string): Logger {
   return createLogger({
     level,
     defaultMeta: { service, pid: process.pid },
-    format: format.combine(errorCause(), format.timestamp(), format.json()),
+    format: format.combine(errorCause(), format.timestamp(), format.json(), inOneLine()),
     transports: [new transports.Console({ forceConsole: false })],
   });
 }
@@ -42,5 +43,14 @@ const errorCause = format((info) => {
     const { message, stack, cause } = info.error;
     info.error = { message, stack, ...(cause instanceof Error && { cause: cause.message }) };
   }
+  return info;
+});
+
+/** Where winston keeps the line that it writes. */
+const lineOf = Symbol.for("message");
+
+/** Whatever a line is about, no reader takes it for two. */
+const inOneLine = format((info) => {
+  info[lineOf] = oneLine(String(info[lineOf]));
   return info;
 });

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseDate } from "./parse-date.js";
 import { plainFileName } from "./plain-file-name.js";
 
 const number = z.number();
@@ -45,7 +46,9 @@ const featureFields = z
     } else if (typeof feature.default !== "string") complain("default", "must be a string, as the feature is");
     else if (type === "category" && values !== undefined && !values.includes(feature.default)) {
       complain("default", "must be one of values");
-    } else if (type === "date" && Number.isNaN(Date.parse(feature.default))) complain("default", "must be a date");
+    } else if (type === "date" && Number.isNaN(parseDate(feature.default))) {
+      complain("default", "must be an RFC 3339 date that exists");
+    }
   });
 
 const derivedFeature = z.strictObject({

@@ -6,14 +6,15 @@ import { packStrings } from "./tensor-pack.js";
 const decimal = /^-?\d{1,20}$/;
 
 /**
- * Elements as little-endian bytes; `complain` is called with the position of each that the type cannot hold. With
- * `spelled`, floats may also be strings: "NaN", "Infinity", "-Infinity" and whole numbers that are too long for JSON.
+ * Elements as little-endian bytes; `complain` is called with the position of each that the type cannot hold. Floats may also
+ * be the strings that JSON output has in place of numbers: "NaN", "Infinity" and "-Infinity"; with `bigAsText`, whole numbers
+ * that are too long for JSON, too.
  */
 export function packElements(
   values: readonly unknown[],
   dtype: Dtype,
   complain: (index: number, detail: string) => void,
-  { spelled = false } = {},
+  { bigAsText = false } = {},
 ): Uint8Array {
   if (dtype === "string") {
     let whole = true;
@@ -31,10 +32,10 @@ export function packElements(
   const write = elementWriter[dtype];
   const isFloat = dtype === "float32" || dtype === "float64" || dtype === "float16";
   values.forEach((value, i) => {
-    const text = spelled && isFloat && typeof value === "string" ? value : "";
+    const text = isFloat && typeof value === "string" ? value : "";
     if (notFinite.test(text)) setFloat[dtype as keyof typeof setFloat](view, i * size, Number(text));
     else {
-      const fault = write(view, i * size, wholeNumber.test(text) ? Number(text) : value);
+      const fault = write(view, i * size, bigAsText && wholeNumber.test(text) ? Number(text) : value);
       if (fault !== null) complain(i, fault);
     }
   });

@@ -1,6 +1,7 @@
 import type { Complaint } from "./errors.js";
 import type { TabularManifest } from "./manifest.js";
 import { describe, listedComplaints, type Packer, pointerSegment } from "./packer.js";
+import { parseDate } from "./parse-date.js";
 import { packTensors } from "./tensor-pack.js";
 
 /** One column of a tabular model's input. */
@@ -81,6 +82,10 @@ export function tabularPacker(manifest: TabularManifest): Packer {
   };
 }
 
+/** What the model sees where a feature with a default is left out, in tensor order; NaN for one without. */
+export const packedDefaults = (features: readonly Feature[]): Float32Array =>
+  Float32Array.from(features, (feature) => readerOf(feature)(feature.default ?? null));
+
 /** A value as the number that the model sees; NaN where it is none of the feature's. */
 type Reader = (value: unknown) => number;
 
@@ -97,7 +102,7 @@ function readerOf({ max, min, part, type, values }: Feature): Reader {
     }
     case "date":
       return (value) => {
-        const ms = typeof value === "string" && rfc3339.test(value) ? Date.parse(value) : Number.NaN;
+        const ms = typeof value === "string" ? parseDate(value) : Number.NaN;
         const days = Math.floor(ms / dayMs);
         if (part === "epoch_days") return days;
         // 1970 began on a Thursday.
@@ -108,8 +113,7 @@ function readerOf({ max, min, part, type, values }: Feature): Reader {
 }
 
 const dayMs = 86_400_000;
-/** A full date, alone or with a time and its offset. */
-const rfc3339 = /^\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d))?$/;
+const leapSecond = /:60(?:\.\d+)?(?:[Zz]|[+-])/;
 
 function complain(feature: Feature, value: unknown): string {
   const what = `feature "${feature.name}"`;
@@ -118,7 +122,10 @@ function complain(feature: Feature, value: unknown): string {
     const more = (feature.values?.length ?? 0) > listed.length ? ", …" : "";
     return `${what} must be one of ${listed.join(", ")}${more}`;
   }
-  if (feature.type === "date") return `${what} must be an RFC 3339 date, such as 2026-01-31 or 2026-01-31T09:30:00Z`;
+  if (feature.type === "date") {
+    const shape = "an RFC 3339 date that exists, such as 2026-01-31 or 2026-01-31T09:30:00Z";
+    return `${what} must be ${shape}${leapSecond.test(String(value)) ? "; leap seconds are not taken" : ""}`;
+  }
   if (typeof value !== "number") return `${what} must be a number, got ${describe(value)}`;
   if (!Number.isFinite(Math.fround(value))) return `${what} is beyond the range of a 32-bit float`;
   return `${what} must be between ${feature.min ?? "-∞"} and ${feature.max ?? "∞"}, got ${value}`;

@@ -1,4 +1,5 @@
 import type { TensorSpec } from "./announcement.js";
+import { wantedLength } from "./dimension.js";
 import type { Complaint } from "./errors.js";
 import { packElements } from "./pack-elements.js";
 import { describe, listedComplaints, type Packer, pointerSegment } from "./packer.js";
@@ -43,6 +44,8 @@ export function rowsOf(tensors: readonly { shape: readonly number[] }[]): number
   return rows !== undefined && tensors.every((tensor) => tensor.shape[0] === rows) ? rows : 1;
 }
 
+const lengthBelow = (declared: number | string): number => (typeof declared === "number" ? Math.max(0, declared) : 0);
+
 class TensorReader {
   readonly #complaints: Complaint[];
   readonly #pointer: string;
@@ -60,7 +63,7 @@ class TensorReader {
     const shape: number[] = [];
     for (let level = value, d = 0; d < declared.length; d++) {
       // Below an empty dimension nothing tells the others: declared ones hold, dynamic ones are empty too.
-      if (d > 0 && shape[d - 1] === 0) shape.push(typeof declared[d] === "number" ? (declared[d] as number) : 0);
+      if (d > 0 && shape[d - 1] === 0) shape.push(lengthBelow(declared[d] as number | string));
       else if (!Array.isArray(level)) {
         this.#complain(`tensor "${name}" must have ${declared.length} dimensions, got ${d}`);
         return null;
@@ -71,8 +74,8 @@ class TensorReader {
     }
     declared.forEach((expected, d) => {
       const actual = shape[d] as number;
-      const wanted = typeof expected === "number" ? expected : expected === "" ? actual : symbols.get(expected);
-      if (typeof expected === "string" && expected !== "" && wanted === undefined) symbols.set(expected, actual);
+      const wanted = wantedLength(expected, symbols);
+      if (wanted === undefined) symbols.set(String(expected), actual);
       else if (wanted !== actual) {
         this.#complain(`tensor "${name}" must have length ${wanted} in dimension ${d}, got ${actual}`);
       }

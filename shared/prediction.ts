@@ -38,7 +38,8 @@ export interface PredictionView {
   attempts: number;
   cached: boolean;
   deduplicated: boolean;
-  metadata: Record<string, unknown> | undefined;
+  /** The caller's metadata as JSON text. */
+  metadata: string | undefined;
   retryOf: string | undefined;
   queuePosition: number | null;
   modelDigest: string;
@@ -58,7 +59,7 @@ export function predictionJson(view: PredictionView): string {
     `"error":${view.error === null ? "null" : JSON.stringify(view.error)},` +
     `"created_at":${time(view.createdAt)},"started_at":${time(view.startedAt)},"finished_at":${time(view.finishedAt)},` +
     `"attempts":${view.attempts},"cached":${view.cached},"deduplicated":${view.deduplicated},` +
-    `"metadata":${view.metadata === undefined ? "{}" : JSON.stringify(view.metadata)},` +
+    `"metadata":${view.metadata ?? "{}"},` +
     `"retry_of":${view.retryOf === undefined ? "null" : `"${view.retryOf}"`},"queue_position":${view.queuePosition},` +
     `"model_digest":"${view.modelDigest}",` +
     `"timings":${

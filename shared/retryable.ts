@@ -1,5 +1,6 @@
 import { type FailureCode, failureCodes } from "./failure-codes.js";
 import type { StoredResult } from "./prediction.js";
+import { rawMember } from "./raw-member.js";
 import type { ResponseForm } from "./response-form.js";
 
 /** What of an ended prediction goes into one that tries it again: neither priority, expiry nor webhooks, which were of that time. */
@@ -9,7 +10,8 @@ export interface Retryable {
   bytes: number | undefined;
   form: ResponseForm | undefined;
   version: string;
-  metadata: Record<string, unknown>;
+  /** JSON text, as the caller wrote it. */
+  metadata: string;
   /** Under which code it is among its owner's failures; null where it did not fail. */
   failure: FailureCode | null;
 }
@@ -17,11 +19,8 @@ export interface Retryable {
 /** What a final prediction can be tried again with; null for one that succeeded. */
 export function retryableOf({ form, input, inputBytes, json, status }: StoredResult): Retryable | null {
   if (status === "succeeded" || input === undefined) return null;
-  const { error, metadata, version } = JSON.parse(json) as {
-    error: { code: string } | null;
-    metadata: Record<string, unknown>;
-    version: string;
-  };
+  const { error, version } = JSON.parse(json) as { error: { code: string } | null; version: string };
+  const metadata = rawMember(Buffer.from(json), "metadata") ?? "{}";
   const failure = status === "failed" ? failureCodes.find((code) => code === error?.code) : undefined;
   return { input, bytes: inputBytes, form, version, metadata, failure: failure ?? null };
 }

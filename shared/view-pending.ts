@@ -1,4 +1,5 @@
 import type { PredictionJob } from "./job.js";
+import { metadataText } from "./metadata.js";
 import { isFinalStatus, type PredictionView } from "./prediction.js";
 import type { PendingPrediction } from "./scripts/read.js";
 
@@ -27,7 +28,7 @@ export function viewPending(
     attempts: note?.attempt ?? pending.attemptsMade,
     cached: false,
     deduplicated: false,
-    metadata: data.m,
+    metadata: metadataText(data),
     retryOf: data.ro,
     queuePosition: status === "queued" ? pending.position : null,
     modelDigest: model.digestOf(data.ver),

@@ -186,7 +186,7 @@ describe("six models on a cluster of three nodes", () => {
         expect(JSON.parse(line)).toMatchObject({ index, status: index === 1100 ? "failed" : "succeeded" });
       });
       const retried = await stack.post(`/v1/batches/${id}/retry`, undefined);
-      expect(retried.status).toBe(202);
+      expect(retried.status, JSON.stringify(retried.body)).toBe(202);
       const again = await eventually(async () => {
         const { body } = await stack.get(`/v1/batches/${retried.body.id}?wait=20`);
         expect(body.finished_at).not.toBeNull();

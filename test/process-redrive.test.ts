@@ -44,7 +44,7 @@ describe("a slice of a redrive", () => {
     const json = predictionJson({
       ...{ id, model: "echo", version, status: "failed", outputJson: null, error: { code: "timeout", detail: "late" } },
       ...{ createdAt: 1, startedAt: 1, finishedAt: 2, attempts: 1, cached: false, deduplicated: false },
-      ...{ metadata: { is: id }, retryOf: undefined, queuePosition: null, modelDigest: "", timings: null },
+      ...{ metadata: `{"is":"${id}"}`, retryOf: undefined, queuePosition: null, modelDigest: "", timings: null },
     });
     await redis.set(of.result(id), encodeResult({ owner, status: "failed", json, input: "AA==" }));
     return id;
@@ -63,7 +63,8 @@ describe("a slice of a redrive", () => {
       requestId: "request",
       ...overrides,
     };
-    expect(await makeRedrive(redis, home(), { id, owner: "alice", plan, createdAt: Date.now() }, 10)).toBe(true);
+    const made = await makeRedrive(redis, home(), { id, owner: "alice", plan, createdAt: Date.now() }, 10);
+    expect(made).toEqual({ kind: "made", id });
     return id;
   };
   /** Runs slices until the redrive has ended, under that lock, and tells what became of the last. */

@@ -33,7 +33,7 @@ const unfit: Record<string, string[]> = {
   uint32: ["4294967296", '"-1"'],
   uint64: ['"18446744073709551616"', "-1"],
   float16: ["65520", '"1"', "null"],
-  float32: ["1e39", "1e400", '"NaN"', "null", "[1]"],
+  float32: ["1e39", "1e400", '"nan"', '"+Infinity"', '"1234567890123456"', "null", "[1]"],
   float64: ["1e400", "-1e400", "false"],
   string: ["1", "null", '"a\\u0000b"'],
 };

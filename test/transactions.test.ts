@@ -54,6 +54,9 @@ describe("transaction-anomaly", () => {
       const answer = await stack.call("POST", "/predict/anomaly", { text, headers });
       expect(pointersOf(expectProblem(answer, 422, "invalid_input")), text).toEqual(["/amount"]);
     }
+    for (const date of ["2026-02-30", "2025-02-29", "2026-01-31T24:00:01Z", "2026-01-31T00:00:00+25:00"]) {
+      expect(pointersOf(expectProblem(await ask({ amount: 1, date }), 422, "invalid_input")), date).toEqual(["/date"]);
+    }
     expect((await ask({ amount: 0, date: "2026-01-31" })).status).toBe(200);
     expect((await ask({ amount: 1_000_000, date: "2026-01-31T23:59:59.5-11:00" })).status).toBe(200);
   });

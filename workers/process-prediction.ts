@@ -1,6 +1,7 @@
 import type { FailureCode } from "@millrace/shared/failure-codes.js";
 import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
 import { type Logger, logTogether } from "@millrace/shared/log.js";
+import { metadataText } from "@millrace/shared/metadata.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import { type PredictionStatus, predictionJson, type StoredResult, type Timings } from "@millrace/shared/prediction.js";
 import type { Finish } from "@millrace/shared/scripts/finish.js";
@@ -332,7 +333,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       attempts,
       cached: false,
       deduplicated: false,
-      metadata: data.m,
+      metadata: metadataText(data),
       retryOf: data.ro,
       queuePosition: null,
       modelDigest: served.digest,

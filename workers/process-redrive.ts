@@ -4,6 +4,7 @@ import type { FailureCode } from "@millrace/shared/failure-codes.js";
 import type { PredictionJob } from "@millrace/shared/job.js";
 import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
+import { metadataFields } from "@millrace/shared/metadata.js";
 import { decodeResult } from "@millrace/shared/prediction.js";
 import type { Redrive, RedrivePlace } from "@millrace/shared/redrive.js";
 import { type Retryable, retryableOf } from "@millrace/shared/retryable.js";
@@ -207,7 +208,7 @@ const jobOf = (
   v: 1,
   o: owner,
   ver: version,
-  m: metadata,
+  ...metadataFields(metadata),
   r: plan.requestId,
   ro: failed,
   f: form,

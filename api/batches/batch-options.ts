@@ -2,7 +2,7 @@ import { ServiceError } from "@millrace/shared/errors.js";
 import { z } from "zod";
 import { parseCheckedJson } from "../check-json.js";
 import { parseBody } from "../parse-body.js";
-import { metadataSchema } from "../submission.js";
+import { compactMetadata, metadataSchema } from "../submission.js";
 
 /** 4 KiB hold no more. */
 const mostMetadataKeys = 1000;
@@ -26,6 +26,10 @@ export type BatchOptions = z.infer<typeof batchOptionsSchema>;
 /** Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong. */
 export const parseBatchOptions = (options: Record<string, unknown>): BatchOptions =>
   parseBody(batchOptionsSchema, options);
+
+/** The metadata that a query names, as the caller wrote them. */
+export const queryMetadata = ({ metadata }: Record<string, unknown>): string | undefined =>
+  compactMetadata(metadata === undefined ? undefined : String(metadata));
 
 /** Query parameters that may stand for options. */
 export const batchQuery = ["version", "priority", "cache", "metadata", "webhook"] as const;

@@ -1,25 +1,32 @@
+import { isUtf8 } from "node:buffer";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { Feature } from "@millrace/shared/pack-tabular.js";
+import { type CsvField, splitFields } from "./csv-fields.js";
 import type { TableReader } from "./read-rows.js";
 import { keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
-import type { OnLine } from "./split-lines.js";
+import type { OnRecord } from "./split-records.js";
 
 /**
- * Reads lines of CSV (RFC 4180) into a table: first the header, whose names are the features in any order, then a row
- * each. Throws `invalid_request` for a header that lacks a feature without a default, has one twice or one that is unknown.
+ * Reads records of CSV (RFC 4180) into a table: first the header, whose names are the features in any order, then a row
+ * each. An empty record is an empty field where there is one column, else it is passed over. Throws `invalid_request` for a
+ * header that lacks a feature without a default, has one twice or one that is unknown, and `malformed_body` for one that is
+ * no header.
  */
-export function csvLines(reader: TableReader): OnLine {
+export function csvRecords(reader: TableReader): OnRecord {
   let places: Int32Array | null = null;
   let inOrder = false;
   const { bounds, builder, features } = reader;
-  return (bytes, from, to) => {
+  const slowly = slowReader(reader);
+  return (bytes, from, to, line) => {
     if (places === null) {
-      places = placesOf(splitFields(bytes.toString("utf8", from, to)) ?? [], features);
+      if (from === to) return;
+      places = placesOf(headerOf(bytes, from, to, line), features);
       inOrder = places.every((place, i) => place === i);
       return;
     }
+    if (from === to && places.length > 1) return;
     // What the columns lack has its default, which only the packer knows.
-    if (places.length < features.length) return readSlowly(reader, places, bytes.toString("utf8", from, to));
+    if (places.length < features.length) return slowly(places, bytes, from, to, line);
     const { row, rowAt } = builder;
     if (inOrder && scanNumbers(bytes, from, to, row, rowAt, places.length, bounds) === to) {
       builder.addRow();
@@ -35,7 +42,7 @@ export function csvLines(reader: TableReader): OnLine {
       while (bytes[p] === space && p < to) p += 1;
     }
     if (i === places.length && p === to) return builder.addRow();
-    readSlowly(reader, places, bytes.toString("utf8", from, to));
+    slowly(places, bytes, from, to, line);
   };
 }
 
@@ -43,66 +50,58 @@ const comma = 0x2c;
 const space = 0x20;
 const numberPattern = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 
-function readSlowly({ builder, features, readValue }: TableReader, places: Int32Array, line: string): void {
-  const fields = splitFields(line);
-  if (fields === null) {
-    builder.addFault("malformed_csv", "a quoted field does not end as it must");
-    return;
-  }
-  if (fields.length !== places.length) {
-    builder.addFault("malformed_csv", `the header has ${places.length} fields, the line ${fields.length}`);
-    return;
-  }
-  const input: [string, unknown][] = [];
-  fields.forEach((field, i) => {
-    const text = field.trim();
-    const { name, type } = features[places[i] as number] as Feature;
-    // An empty field is a feature that is missing.
-    if (text !== "") input.push([name, type === "number" && numberPattern.test(text) ? Number(text) : text]);
-  });
-  readValue(Object.fromEntries(input));
+/** Reads a record by way of the packer, whose numbers are as `JSON.parse` has them. */
+function slowReader({ builder, features, readValue }: TableReader) {
+  const known = features.map(({ type, values }) => (type === "category" ? new Set(values) : null));
+  /** What a field says; undefined where it is empty, so that the feature is missing. */
+  const fieldValue = ({ quoted, text }: CsvField, place: number): string | number | undefined => {
+    // A value of a category may have spaces around it; whoever writes spaces after commas has not meant them.
+    const exact = known[place] !== null && (quoted || known[place]?.has(text) === true);
+    const value = exact ? text : text.trim();
+    if (value === "") return undefined;
+    return features[place]?.type === "number" && numberPattern.test(value) ? Number(value) : value;
+  };
+  return (places: Int32Array, bytes: Buffer, from: number, to: number, line: number): void => {
+    const malformed = (detail: string) => builder.addFault("malformed_csv", `line ${line}: ${detail}`);
+    const record = bytes.subarray(from, to);
+    const fields = isUtf8(record) ? splitFields(record.toString()) : "it is not UTF-8";
+    if (typeof fields === "string") malformed(fields);
+    else if (fields.length !== places.length) {
+      malformed(`the header has ${places.length} fields, the line ${fields.length}`);
+    } else {
+      const input: [string, unknown][] = [];
+      fields.forEach((field, i) => {
+        const place = places[i] as number;
+        const value = fieldValue(field, place);
+        if (value !== undefined) input.push([(features[place] as Feature).name, value]);
+      });
+      readValue(Object.fromEntries(input));
+    }
+  };
 }
 
-/** The fields of a record; null where quotes do not match. */
-function splitFields(record: string): string[] | null {
-  const fields: string[] = [];
-  for (let at = 0; ; ) {
-    if (record[at] !== '"') {
-      const end = record.indexOf(",", at);
-      fields.push(record.slice(at, end < 0 ? record.length : end));
-      if (end < 0) return fields;
-      at = end + 1;
-      continue;
-    }
-    let field = "";
-    for (;;) {
-      const end = record.indexOf('"', at + 1);
-      if (end < 0) return null;
-      field += record.slice(at + 1, end);
-      at = end + 1;
-      if (record[at] !== '"') break;
-      field += '"';
-    }
-    fields.push(field);
-    if (at === record.length) return fields;
-    if (record[at] !== ",") return null;
-    at += 1;
-  }
+function headerOf(bytes: Buffer, from: number, to: number, line: number): CsvField[] {
+  const malformed = (detail: string) => new ServiceError("malformed_body", `the header, line ${line}: ${detail}`);
+  if (!isUtf8(bytes.subarray(from, to))) throw malformed("it is not UTF-8");
+  const fields = splitFields(bytes.toString("utf8", from, to));
+  if (typeof fields === "string") throw malformed(fields);
+  return fields;
 }
 
-/** For each column, its feature's position in the row. */
-function placesOf(header: readonly string[], features: readonly Feature[]): Int32Array {
-  const names = header.map((name) => name.trim());
+/** For each column, its feature's position in the row: by the exact name, or by the one without the spaces around it. */
+function placesOf(header: readonly CsvField[], features: readonly Feature[]): Int32Array {
   const place = new Map(features.map(({ name }, i) => [name, i]));
-  const given = new Set(names);
+  const places = header.map(({ quoted, text }) => place.get(text) ?? (quoted ? undefined : place.get(text.trim())));
+  const given = new Set(places);
+  const twice = places.filter((at, i) => at !== undefined && places.indexOf(at) !== i);
   const problems = [
     ...features
-      .filter((feature) => feature.default === undefined && !given.has(feature.name))
+      .filter((feature, i) => feature.default === undefined && !given.has(i))
       .map(({ name }) => `column "${name}" is missing`),
-    ...names.filter((name) => !place.has(name)).map((name) => `column "${name.slice(0, 100)}" is unknown`),
-    ...names
-      .filter((name, i) => place.has(name) && names.indexOf(name) !== i)
-      .map((name) => `column "${name}" is there twice`),
+    ...header
+      .filter((_, i) => places[i] === undefined)
+      .map(({ quoted, text }) => `column "${(quoted ? text : text.trim()).slice(0, 100)}" is unknown`),
+    ...twice.map((at) => `column "${features[at as number]?.name}" is there twice`),
   ];
   if (problems.length > 0) {
     const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
@@ -110,5 +109,5 @@ function placesOf(header: readonly string[], features: readonly Feature[]): Int3
       complaints: problems.slice(0, 1000).map((detail) => ({ detail, pointer: "" })),
     });
   }
-  return Int32Array.from(names, (name) => place.get(name) as number);
+  return Int32Array.from(places as number[]);
 }

@@ -1,45 +1,60 @@
-import { type BulkChunk, splitParts } from "@millrace/shared/bulk-chunk.js";
+import { type BulkChunk, type LineFault, splitParts } from "@millrace/shared/bulk-chunk.js";
+import { oneLine } from "@millrace/shared/one-line.js";
+import { utf8Pieces } from "./utf8-pieces.js";
+
+/** Some lines of results as text, or a part of a long one. */
+export interface ResultPiece {
+  text: string;
+  /** Lines that end in it. */
+  lines: number;
+  /** Whether a line ends where it does. */
+  whole: boolean;
+}
 
 /** Writes the outputs of a chunk as text, line by line. */
 export interface ResultFormat {
   contentType: string;
   /** What stands before the first line. */
   header: string;
-  /** The texts of lines [from, lines) of a chunk whose first line has the index `start`, some at a time. */
-  chunk(chunk: BulkChunk, start: number, from: number): Iterable<string[]>;
+  /** The text of lines [from, to) of a chunk whose first line has the index `start`, in pieces of about 64 KiB at the most. */
+  chunk(chunk: BulkChunk, start: number, from: number, to: number): Iterable<ResultPiece>;
   /** The text of a line that was never run. */
   canceled(index: number): string;
 }
 
-/** Outputs that were formatted already, as long as they keep coming again; a decision tree has no more than its leaves. */
-const memoEntries = 4096;
-const memoTrial = 4096;
+/** As many lines as are made at a time; more are made when the client has taken them. */
+export const linesAtOnce = 512;
+const pieceCharacters = 48 * 1024;
+/** An output of more classes, or of more bytes of JSON, is written in parts. */
+const mostClassesAtOnce = 1024;
+const mostJsonBytesAtOnce = 32 * 1024;
 
 /** `{"index":…,"status":…,"output":…,"error":…}` on a line each, with `first_index` for lines of an earlier batch. */
 export function ndjsonFormat(labels: readonly string[] | null, ending = "\n"): ResultFormat {
-  const keys = (labels ?? []).map((label) => `${JSON.stringify(label)}:`);
-  const quoted = (labels ?? []).map((label) => JSON.stringify(label));
-  const outputOf = memoized((bytes, at, width) => {
-    const best = bytes.readUInt16LE(at);
-    let json = "";
-    for (let c = 0; c < width; c++) json += `${c === 0 ? "" : ","}${keys[c]}${bytes.readFloatLE(at + 2 + 4 * c)}`;
-    const confidence = bytes.readFloatLE(at + 2 + 4 * best);
-    return `,"status":"succeeded","output":{"label":${quoted[best]},"confidence":${confidence},"probabilities":{${json}}},"error":null}${ending}`;
-  });
+  const quoted = (labels ?? []).map((label) => oneLine(JSON.stringify(label)));
+  const before = ',"status":"succeeded","output":';
+  const after = `,"error":null}${ending}`;
+  const probability: OutputPart = (bytes, at, c) =>
+    `${c === 0 ? "" : ","}${quoted[c]}:${bytes.readFloatLE(at + 2 + 4 * c)}`;
+  const classes: ClassesWriter = {
+    head(bytes, at) {
+      const best = bytes.readUInt16LE(at);
+      return `${before}{"label":${quoted[best]},"confidence":${bytes.readFloatLE(at + 2 + 4 * best)},"probabilities":{`;
+    },
+    part: probability,
+    tail: `}}${after}`,
+  };
+  const parts: LineParts = {
+    json: { before, inOneLine: oneLine, after },
+    classes,
+    fault: ({ code, detail }) =>
+      `,"status":"failed","output":null,"error":${oneLine(JSON.stringify({ code, detail }))}}${ending}`,
+    begin: (index, origin) => (origin === null ? `{"index":${index}` : `{"index":${index},"first_index":${origin}`),
+  };
   return {
     contentType: "application/x-ndjson; charset=utf-8",
     header: "",
-    chunk: (chunk, start, from) =>
-      format(chunk, from, {
-        text: (json) => `,"status":"succeeded","output":${json},"error":null}${ending}`,
-        classes: outputOf,
-        fault: ({ code, detail }) =>
-          `,"status":"failed","output":null,"error":${JSON.stringify({ code, detail })}}${ending}`,
-        line: (offset, rest) => {
-          const origin = chunk.origins === null ? "" : `,"first_index":${chunk.origins[offset]}`;
-          return `{"index":${start + offset}${origin}${rest}`;
-        },
-      }),
+    chunk: formatWith(parts),
     canceled: (index) => `{"index":${index},"status":"canceled","output":null,"error":null}${ending}`,
   };
 }
@@ -47,85 +62,153 @@ export function ndjsonFormat(labels: readonly string[] | null, ending = "\n"): R
 /** `index,status,label,confidence,<one column per class>` for classifiers, `index,status,output` for other heads. */
 export function csvFormat(labels: readonly string[] | null): ResultFormat {
   const width = labels?.length ?? 0;
+  const fields = (labels ?? []).map(csvField);
   const empty = labels === null ? "," : ",".repeat(2 + width);
-  const outputOf = memoized((bytes, at) => {
-    const best = bytes.readUInt16LE(at);
-    let text = `,succeeded,${csvField(labels?.[best] ?? "")},${bytes.readFloatLE(at + 2 + 4 * best)}`;
-    for (let c = 0; c < width; c++) text += `,${bytes.readFloatLE(at + 2 + 4 * c)}`;
-    return `${text}\r\n`;
-  });
-  const columns = labels === null ? ["output"] : ["label", "confidence", ...labels.map(csvField)];
+  const parts: LineParts = {
+    json: { before: ',succeeded,"', inOneLine: (json) => oneLine(json).replaceAll('"', '""'), after: '"\r\n' },
+    classes: {
+      head(bytes, at) {
+        const best = bytes.readUInt16LE(at);
+        return `,succeeded,${fields[best] ?? ""},${bytes.readFloatLE(at + 2 + 4 * best)}`;
+      },
+      part: (bytes, at, c) => `,${bytes.readFloatLE(at + 2 + 4 * c)}`,
+      tail: "\r\n",
+    },
+    fault: () => `,failed${empty}\r\n`,
+    begin: String,
+  };
+  const columns = labels === null ? ["output"] : ["label", "confidence", ...fields];
   return {
     contentType: "text/csv; charset=utf-8; header=present",
     header: `${["index", "status", ...columns].join(",")}\r\n`,
-    chunk: (chunk, start, from) =>
-      format(chunk, from, {
-        text: (json) => `,succeeded,${csvField(json)}\r\n`,
-        classes: outputOf,
-        fault: () => `,failed${empty}\r\n`,
-        line: (offset, rest) => `${start + offset}${rest}`,
-      }),
+    chunk: formatWith(parts),
     canceled: (index) => `${index},canceled${empty}\r\n`,
   };
 }
 
-type OutputOf = (bytes: Buffer, at: number, width: number) => string;
+type OutputPart = (bytes: Buffer, at: number, place: number) => string;
+
+/** Writes the output of a classifier: what stands before and after the classes, and each class. */
+interface ClassesWriter {
+  head(bytes: Buffer, at: number): string;
+  part: OutputPart;
+  tail: string;
+}
 
 interface LineParts {
-  text(json: string): string;
-  classes: OutputOf;
-  fault(fault: BulkChunk["faults"][number]): string;
-  line(offset: number, rest: string): string;
+  /** The index of a line, and the one that it had in an earlier batch. */
+  begin(index: number, origin: number | null): string;
+  json: { before: string; inOneLine(json: string): string; after: string };
+  classes: ClassesWriter;
+  fault(fault: LineFault): string;
 }
 
-/** As many as a client that does not read may keep waiting as text; more are made when it has taken them. */
-export const linesAtOnce = 512;
-
-function* format(chunk: BulkChunk, from: number, parts: LineParts): Generator<string[]> {
-  let lines: string[] = [];
-  const { faults, form, width } = chunk;
-  const body = Buffer.from(chunk.body.buffer, chunk.body.byteOffset, chunk.body.byteLength);
-  const texts = form === "json" ? splitParts(body) : null;
-  const record = 2 + 4 * width;
-  let nextFault = 0;
-  let row = 0;
-  for (let offset = 0; offset < chunk.lines; offset++) {
-    const fault = faults[nextFault];
-    let rest: string | null = null;
-    if (fault?.offset === offset) {
-      nextFault += 1;
-      if (offset >= from) rest = parts.fault(fault);
-    } else {
-      if (offset >= from) {
-        rest = texts === null ? parts.classes(body, row * record, width) : parts.text(String(texts[row]));
+function formatWith(parts: LineParts): ResultFormat["chunk"] {
+  const { after, before, inOneLine } = parts.json;
+  const shortOutput = memoized(({ bytes, at, width }) => {
+    const { head, part, tail } = parts.classes;
+    let text = head(bytes, at);
+    for (let c = 0; c < width; c++) text += part(bytes, at, c);
+    return text + tail;
+  });
+  return function* (chunk, start, from, to) {
+    const { faults, form, origins, width } = chunk;
+    const body = Buffer.from(chunk.body.buffer, chunk.body.byteOffset, chunk.body.byteLength);
+    const texts = form === "json" ? splitParts(body) : null;
+    const record = 2 + 4 * width;
+    let text = "";
+    let lines = 0;
+    let nextFault = 0;
+    let row = 0;
+    for (let offset = 0; offset < Math.min(to, chunk.lines); offset++) {
+      const fault = faults[nextFault]?.offset === offset ? (faults[nextFault++] as LineFault) : null;
+      const own = row;
+      if (fault === null) row += 1;
+      if (offset < from) continue;
+      text += parts.begin(start + offset, origins === null ? null : (origins[offset] as number));
+      let output: Iterable<string> | null = null;
+      if (fault !== null) text += parts.fault(fault);
+      else if (texts === null) {
+        const at = own * record;
+        if (width <= mostClassesAtOnce) text += shortOutput({ bytes: body, at, width });
+        else output = longClasses(body, at, width);
+      } else {
+        const json = texts[own] as Buffer;
+        if (json.length <= mostJsonBytesAtOnce) text += before + inOneLine(json.toString()) + after;
+        else output = longJson(json);
       }
-      row += 1;
+      let isLong = false;
+      for (const piece of output ?? []) {
+        text += piece;
+        if (text.length < pieceCharacters) continue;
+        yield { text, lines, whole: false };
+        text = "";
+        lines = 0;
+        isLong = true;
+      }
+      lines += 1;
+      if (lines < linesAtOnce && text.length < pieceCharacters && !isLong) continue;
+      yield { text, lines, whole: true };
+      text = "";
+      lines = 0;
     }
-    if (rest === null) continue;
-    if (lines.push(parts.line(offset, rest)) < linesAtOnce) continue;
-    yield lines;
-    lines = [];
+    if (lines > 0) yield { text, lines, whole: true };
+  };
+
+  function* longClasses(bytes: Buffer, at: number, width: number): Generator<string> {
+    const { head, part, tail } = parts.classes;
+    yield head(bytes, at);
+    for (let c = 0; c < width; ) {
+      let text = "";
+      for (const end = Math.min(width, c + mostClassesAtOnce); c < end; c++) text += part(bytes, at, c);
+      yield text;
+    }
+    yield tail;
   }
-  if (lines.length > 0) yield lines;
+
+  function* longJson(json: Buffer): Generator<string> {
+    yield before;
+    for (const piece of utf8Pieces(json, mostJsonBytesAtOnce)) yield inOneLine(piece);
+    yield after;
+  }
 }
 
-/** Formats each different record once, unless nearly all of them differ. */
-function memoized(outputOf: OutputOf): OutputOf {
+/** Outputs that were formatted already, as long as they keep coming again; a decision tree has no more than its leaves. */
+const memoEntries = 4096;
+const memoCharacters = 4 * 1024 * 1024;
+const memoTrial = 4096;
+
+interface ShortOutput {
+  bytes: Buffer;
+  at: number;
+  width: number;
+}
+
+/** Formats each different record once, unless nearly all of them differ or they are large. */
+function memoized(outputOf: (output: ShortOutput) => string): (output: ShortOutput) => string {
   const memo = new Map<string, string>();
+  let characters = 0;
   let asked = 0;
   let useful = true;
-  return (bytes, at, width) => {
-    if (!useful) return outputOf(bytes, at, width);
+  return (output) => {
+    if (!useful) return outputOf(output);
+    const { at, bytes, width } = output;
     const key = bytes.toString("latin1", at, at + 2 + 4 * width);
     const known = memo.get(key);
     if (known !== undefined) return known;
     asked += 1;
     // As many different ones as that, and the memory of them costs more than it saves.
     if (asked > memoTrial) useful = false;
-    const text = outputOf(bytes, at, width);
-    if (memo.size < memoEntries) memo.set(key, text);
+    const text = outputOf(output);
+    if (memo.size < memoEntries && characters < memoCharacters) {
+      memo.set(key, text);
+      characters += text.length + key.length;
+    }
     return text;
   };
 }
 
-const csvField = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+/** Quoted also where it has what only some readers take for the end of a line. */
+const csvField = (text: string): string =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are such characters
+  /[",\r\n\v\f\x1c-\x1e\u0085\u2028\u2029]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;

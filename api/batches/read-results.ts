@@ -3,24 +3,26 @@ import { decodeChunk } from "@millrace/shared/bulk-chunk.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
-import { linesAtOnce, type ResultFormat } from "./format-results.js";
+import { linesAtOnce, type ResultFormat, type ResultPiece } from "./format-results.js";
 
 /** Chunks that are read ahead of whoever takes the text. */
 const readAhead = 1;
 
 /**
- * The results of a batch from line `from` on, as texts of some lines each, in input order: of a final batch all of them, of
- * a running one those that are done without a gap. Never holds more than a few chunks. Throws `batch_not_found` where
+ * The results of a batch from line `from` on, `most` of them, as text in pieces, in input order: of a final batch all of them,
+ * of a running one those that are done without a gap. Never holds more than a few chunks. Throws `batch_not_found` where
  * results expire while they are read.
  */
-export async function* resultTexts(
+export async function* resultPieces(
   redis: RedisClient,
   keys: ModelKeys,
   id: string,
   batch: BatchRecord,
   format: ResultFormat,
   from: number,
-): AsyncGenerator<string[]> {
+  most = Number.POSITIVE_INFINITY,
+): AsyncGenerator<ResultPiece> {
+  const end = from + most;
   const read = (number: number) => {
     const bytes = redis.hgetBuffer(keys.batchResults(id), String(number));
     // It is awaited in its turn; until then a failure must not count as unhandled.
@@ -40,19 +42,21 @@ export async function* resultTexts(
   let canceled = 0;
   const reads: Promise<Buffer | null>[] = first === null ? [] : [first];
   let next = number + reads.length;
-  for (; number < batch.chunks; number++) {
+  for (; number < batch.chunks && start < end; number++) {
     for (; next < batch.chunks && next <= number + readAhead; next++) reads.push(read(next));
     const bytes = await reads.shift();
     const lines = counts.readUInt32LE(4 * number);
     const skip = Math.max(0, from - start);
-    if (bytes != null) yield* format.chunk(decodeChunk(bytes), start, skip);
+    if (bytes != null) yield* format.chunk(decodeChunk(bytes), start, skip, end - start);
     else if (batch.json === null) return;
     else {
       canceled += lines;
       if (canceled > batch.canceled) throw expired();
-      for (let line = skip; line < lines; line += linesAtOnce) {
-        const count = Math.min(linesAtOnce, lines - line);
-        yield Array.from({ length: count }, (_, i) => format.canceled(start + line + i));
+      const last = Math.min(lines, end - start);
+      for (let line = skip; line < last; line += linesAtOnce) {
+        const count = Math.min(linesAtOnce, last - line);
+        const texts = Array.from({ length: count }, (_, i) => format.canceled(start + line + i));
+        yield { text: texts.join(""), lines: count, whole: true };
       }
     }
     start += lines;

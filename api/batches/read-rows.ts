@@ -1,9 +1,12 @@
+import { isUtf8 } from "node:buffer";
+import type { TensorSpec } from "@millrace/shared/announcement.js";
 import type { ServiceError } from "@millrace/shared/errors.js";
 import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
-import { type Feature, featuresOf } from "@millrace/shared/pack-tabular.js";
+import { type Feature, featuresOf, packedDefaults } from "@millrace/shared/pack-tabular.js";
 import type { Packer } from "@millrace/shared/packer.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { checkJson } from "../check-json.js";
+import { rowsOfOutputs } from "./bound-outputs.js";
 import { type BuiltChunk, type ChunkBuilder, Packs, Table } from "./chunk-builder.js";
 import { type Bounds, keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
 
@@ -33,29 +36,30 @@ const mostRowKeys = 100_000;
 const tableChunkBytes = 640 * 1024;
 const packsChunkBytes = 1024 * 1024;
 
-/** The reader of a model version's inputs. `onMalformed` is called for what is not JSON, with the builder to tell. */
+/** The reader of a model version's inputs. `onMalformed` is called for what is not JSON or UTF-8, with the builder to tell. */
 export function rowReader(
-  { manifest, pack }: { manifest: Manifest; pack: Packer },
+  { manifest, outputs = [], pack }: { manifest: Manifest; pack: Packer; outputs?: readonly TensorSpec[] },
   onChunk: (chunk: BuiltChunk) => void,
-  onMalformed: OnMalformed = (builder) => builder.addFault("malformed_json", "the line is not JSON"),
+  onMalformed: OnMalformed = (builder, what) => builder.addFault("malformed_json", `the line is not ${what}`),
 ): RowReader {
+  const mostRows = rowsOfOutputs(manifest, outputs);
   return manifest.kind === "tabular"
-    ? tableReader(manifest, pack, onChunk, onMalformed)
-    : packsReader(manifest.batching.max_batch_rows, pack, onChunk, onMalformed);
+    ? tableReader(manifest, mostRows, pack, onChunk, onMalformed)
+    : packsReader(Math.min(mostRows, manifest.batching.max_batch_rows), pack, onChunk, onMalformed);
 }
 
-type OnMalformed = (builder: ChunkBuilder) => void;
+type OnMalformed = (builder: ChunkBuilder, what: "JSON" | "UTF-8") => void;
 
 /** Whether a reader is one of tabular rows. */
 export const readsTable = (reader: RowReader): reader is TableReader => reader.builder instanceof Table;
 
 function packsReader(
-  maxBatchRows: number,
+  rows: number,
   pack: Packer,
   onChunk: (chunk: BuiltChunk) => void,
   onMalformed: OnMalformed,
 ): RowReader {
-  const builder = new Packs({ rows: maxBatchRows, bytes: packsChunkBytes }, onChunk);
+  const builder = new Packs({ rows, bytes: packsChunkBytes }, onChunk);
   const readValue = (input: unknown) => {
     const packed = pack(input);
     if ("pack" in packed) builder.addPack(packed.pack);
@@ -66,13 +70,14 @@ function packsReader(
 
 function tableReader(
   manifest: TabularManifest,
+  mostRows: number,
   pack: Packer,
   onChunk: (chunk: BuiltChunk) => void,
   onMalformed: OnMalformed,
 ): TableReader {
   const features = featuresOf(manifest);
   const width = features.length;
-  const rows = Math.max(1, Math.min(manifest.batching.bulk_rows, Math.floor(tableChunkBytes / (4 * width))));
+  const rows = Math.max(1, Math.min(manifest.batching.bulk_rows, mostRows, Math.floor(tableChunkBytes / (4 * width))));
   const builder = new Table({ tensor: manifest.input.tensor, width, rows }, onChunk);
   const bounded = features.some(({ max, min, type }) => type !== "number" || (min ?? max) !== undefined);
   const bounds: Bounds | null = bounded
@@ -91,6 +96,8 @@ function tableReader(
     new Uint8Array(builder.row.buffer).set(bytes, 4 * builder.rowAt);
     builder.addRow();
   };
+  const place = new Map(features.map(({ name }, i) => [name, i]));
+  const defaults = packedDefaults(features);
   const slowly = jsonReader(builder, readValue, onMalformed);
   /** How the objects before began each member: `{"first":`, `,"second":` and so on, in the order that they had. */
   let order: MemberOrder | null = null;
@@ -104,13 +111,7 @@ function tableReader(
     if (end === to) return builder.addRow();
     const faults = builder.faults;
     slowly(bytes, from, to);
-    if (first === openObject && builder.faults === faults)
-      order = orderOf(
-        bytes,
-        from,
-        to,
-        features.map(({ name }) => name),
-      );
+    if (first === openObject && builder.faults === faults) order = orderOf(bytes, from, to, place, defaults);
   };
   const readOnTheWay = (bytes: Buffer, from: number, to: number): number => {
     if (bytes[from] !== openArray) return -1;
@@ -142,23 +143,36 @@ interface MemberOrder {
   keys: Buffer[];
   /** Position in the row of each. */
   places: number[];
+  /** Positions of the features that are left out, and what stands there then. */
+  lacking: number[];
+  defaults: Float32Array;
 }
 
 /** The order of an object's members, as the bytes of their keys; objects of one sender mostly have the same. */
-function orderOf(bytes: Buffer, from: number, to: number, features: readonly string[]): MemberOrder {
+function orderOf(
+  bytes: Buffer,
+  from: number,
+  to: number,
+  place: ReadonlyMap<string, number>,
+  defaults: Float32Array,
+): MemberOrder {
   const names = Object.keys(JSON.parse(bytes.toString("utf8", from, to)) as object);
-  const place = new Map(features.map((name, i) => [name, i]));
+  const places = names.map((name) => place.get(name) as number);
+  const given = new Set(places);
   return {
     keys: names.map((name) => Buffer.from(`${JSON.stringify(name)}:`)),
-    places: names.map((name) => place.get(name) as number),
+    places,
+    lacking: [...place.values()].filter((at) => !given.has(at)),
+    defaults,
   };
 }
 
+/** Reads an object whose members stand in that order into every place of the row, which still has the numbers of another. */
 function scanObject(
   bytes: Buffer,
   from: number,
   to: number,
-  { keys, places }: MemberOrder,
+  { defaults, keys, lacking, places }: MemberOrder,
   { row, rowAt }: Table,
   bounds: Bounds | null,
 ): number {
@@ -175,6 +189,10 @@ function scanObject(
     p = scanNumber(bytes, p, to);
     if (p < 0 || !keepScanned(row, rowAt + place, bounds, place)) return -1;
   }
+  for (let i = 0; i < lacking.length; i++) {
+    const place = lacking[i] as number;
+    row[rowAt + place] = defaults[place] as number;
+  }
   return closes(bytes, p, to, closeObject);
 }
 
@@ -184,14 +202,16 @@ function jsonReader(
   onMalformed: OnMalformed,
 ): RowReader["readJson"] {
   return (bytes, from, to) => {
+    const row = bytes.subarray(from, to);
+    if (!isUtf8(row)) return onMalformed(builder, "UTF-8");
     let input: unknown;
     try {
-      input = JSON.parse(bytes.toString("utf8", from, to));
+      input = JSON.parse(row.toString());
     } catch {
-      return onMalformed(builder);
+      return onMalformed(builder, "JSON");
     }
     try {
-      if (bytes[from] === openObject) checkJson(bytes.subarray(from, to), { maxBodyKeys: mostRowKeys });
+      if (row.includes(openObject)) checkJson(row, { maxBodyKeys: mostRowKeys });
     } catch (fault) {
       return builder.addFault("invalid_input", (fault as ServiceError).message);
     }

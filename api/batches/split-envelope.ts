@@ -1,4 +1,6 @@
+import { isUtf8 } from "node:buffer";
 import { ServiceError } from "@millrace/shared/errors.js";
+import { rawMember } from "@millrace/shared/raw-member.js";
 import { BytePieces } from "../byte-pieces.js";
 import { checkJson } from "../check-json.js";
 
@@ -76,9 +78,16 @@ export class EnvelopeSplitter {
     return options;
   }
 
+  /** The text of an option as it was written; undefined where there is none. To be called after `end`. */
+  rawOption(name: string): string | undefined {
+    return rawMember(this.#outside.peek(), name);
+  }
+
   /** What stands around the elements so far, but for their array, when `ending` follows. */
   #parsed(ending: string): Record<string, unknown> {
-    const text = this.#outside.peek().toString() + ending;
+    const bytes = this.#outside.peek();
+    if (!isUtf8(bytes)) throw malformed("UTF-8");
+    const text = bytes.toString() + ending;
     let envelope: unknown;
     try {
       checkJson(Buffer.from(text), { maxBodyKeys: mostOptionKeys });
@@ -228,7 +237,7 @@ function trimmed(bytes: Buffer, from: number, to: number): number {
   return end;
 }
 
-const malformed = () => new ServiceError("malformed_json", "the body is not JSON");
+const malformed = (what: "JSON" | "UTF-8" = "JSON") => new ServiceError("malformed_json", `the body is not ${what}`);
 
 const invalid = (detail: string, pointer: string) =>
   new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer }] });

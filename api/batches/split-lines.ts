@@ -1,4 +1,5 @@
 import { BytePieces } from "../byte-pieces.js";
+import { TextStart } from "./text-start.js";
 
 /**
  * A line, as bytes [from, to) of a buffer that is only good for the moment, without its end. The byte at `to` is there,
@@ -8,18 +9,13 @@ export type OnLine = (bytes: Buffer, from: number, to: number) => void;
 
 export interface LineSplitterOptions {
   longestLineBytes: number;
-  /** CSV: a line end within quotes is part of the line. */
-  quotes: boolean;
   onLine: OnLine;
   onTooLong(): void;
 }
 
 const newline = 0x0a;
 const carriageReturn = 0x0d;
-const quote = 0x22;
-const comma = 0x2c;
 const lastEnd = Buffer.from("\n");
-const byteOrderMark = [0xef, 0xbb, 0xbf];
 
 /**
  * Splits bytes into lines that end with LF, CRLF or the end of the text; a byte order mark at the beginning is passed
@@ -27,66 +23,31 @@ const byteOrderMark = [0xef, 0xbb, 0xbf];
  */
 export class LineSplitter {
   readonly #options: LineSplitterOptions;
+  readonly #start = new TextStart();
   readonly #rest = new BytePieces();
   #tooLong = false;
-  /** The first bytes, while they are so few that they may be half of a byte order mark; null from then on. */
-  #first: Buffer | null = Buffer.alloc(0);
-  #inQuotes = false;
-  /** The last byte of the piece before, and whether it ended a quoted field. */
-  #last = newline;
-  #lastClosed = false;
 
   constructor(options: LineSplitterOptions) {
     this.#options = options;
   }
 
   push(bytes: Buffer): void {
-    if (this.#first === null) {
-      this.#push(bytes, 0);
-      return;
-    }
-    const first = this.#first.length === 0 ? bytes : Buffer.concat([this.#first, bytes]);
-    this.#first = first;
-    if (first.length < byteOrderMark.length) return;
-    this.#first = null;
-    this.#push(first, byteOrderMark.every((byte, i) => byte === first[i]) ? byteOrderMark.length : 0);
+    const text = this.#start.take(bytes);
+    if (text !== null) this.#push(text.bytes, text.from);
   }
 
   /** The text is over: what is left is a line, too. */
   end(): void {
-    if (this.#first !== null) this.#push(this.#first, 0);
-    this.#first = null;
+    this.#push(this.#start.end(), 0);
     this.#line(lastEnd, 0, 0);
   }
 
   #push(bytes: Buffer, from: number): void {
-    if (bytes.length === from) return;
     let start = from;
-    let searchFrom = from;
-    const { quotes } = this.#options;
-    let nextQuote = quotes ? indexOf(bytes, quote, from) : Number.POSITIVE_INFINITY;
-    let closedAt = this.#lastClosed ? from - 1 : -2;
-    for (;;) {
-      const end = bytes.indexOf(newline, searchFrom);
-      for (const until = end < 0 ? bytes.length : end; nextQuote < until; ) {
-        if (this.#inQuotes) {
-          this.#inQuotes = false;
-          closedAt = nextQuote;
-        } else {
-          // One in the midst of a field is a character like any other; the second of two within quotes goes on with them.
-          const before = nextQuote > from ? bytes[nextQuote - 1] : this.#last;
-          this.#inQuotes = before === comma || before === newline || closedAt === nextQuote - 1;
-        }
-        nextQuote = indexOf(bytes, quote, nextQuote + 1);
-      }
-      if (end < 0) break;
-      searchFrom = end + 1;
-      if (this.#inQuotes) continue;
+    for (let end = bytes.indexOf(newline, from); end >= 0; end = bytes.indexOf(newline, start)) {
       this.#line(bytes, start, end);
       start = end + 1;
     }
-    this.#last = bytes[bytes.length - 1] as number;
-    this.#lastClosed = closedAt === bytes.length - 1;
     this.#keep(bytes, start);
   }
 
@@ -120,9 +81,4 @@ export class LineSplitter {
 function emit(onLine: OnLine, bytes: Buffer, from: number, end: number): void {
   const to = end > from && bytes[end - 1] === carriageReturn ? end - 1 : end;
   if (to > from) onLine(bytes, from, to);
-}
-
-function indexOf(bytes: Buffer, byte: number, from: number): number {
-  const found = bytes.indexOf(byte, from);
-  return found < 0 ? Number.POSITIVE_INFINITY : found;
 }

@@ -1,5 +1,6 @@
 import { type BatchRecord, batchJson } from "@millrace/shared/batch.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import { oneLine } from "@millrace/shared/one-line.js";
 import { readBatch } from "@millrace/shared/scripts/batches.js";
 import type { Response } from "express";
 import type { KnownModel } from "../model-directory.js";
@@ -72,7 +73,7 @@ export async function streamBatchEvents(
     const state = stateId(batch);
     if (state === seen) return;
     seen = state;
-    response.write(`event: status\nid: ${state}\ndata: ${batchJson(batch, Date.now())}\n\n`);
+    response.write(`event: status\nid: ${state}\ndata: ${oneLine(batchJson(batch, Date.now()))}\n\n`);
   };
   const begunAt = performance.now();
   show(first);

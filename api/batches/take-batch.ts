@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { type BatchRecord, batchFrame } from "@millrace/shared/batch.js";
+import { canonical } from "@millrace/shared/canonical-json.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { ServiceError } from "@millrace/shared/errors.js";
@@ -12,14 +13,17 @@ import type { ApiMetrics } from "../metrics.js";
 import type { KnownModel, KnownVersion } from "../model-directory.js";
 import { expectClosed, expectRoom, expectRoomForAny } from "../new-work.js";
 import type { RedisMemory } from "../redis-memory.js";
+import { compactMetadata, usedForAnother } from "../submission.js";
 import { type FollowerDependencies, followerOf } from "../webhook-follower.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
-import { csvLines } from "./csv-rows.js";
+import { csvRecords } from "./csv-rows.js";
 import { expectQueueRoom } from "./expect-queue-room.js";
+import { InputsDigest } from "./inputs-digest.js";
 import { type RowReader, readsTable, rowReader } from "./read-rows.js";
 import { readUpload } from "./read-upload.js";
 import { EnvelopeSplitter } from "./split-envelope.js";
 import { LineSplitter } from "./split-lines.js";
+import { RecordSplitter } from "./split-records.js";
 import { type ChunkStage, stageChunks } from "./stage-chunks.js";
 
 export interface TakeBatchDependencies extends FollowerDependencies {
@@ -45,6 +49,8 @@ export interface BatchUpload {
   form: "json" | "ndjson" | "csv";
   /** What the query says; a JSON body says it itself, but for the version, which it may say too. */
   options: BatchOptions;
+  /** The metadata of the query as JSON text, as the caller wrote them. */
+  metadata: string | undefined;
   requestId: string;
   idempotencyKey: string | null;
   /** Rows beyond which the caller's limit refuses whatever comes. */
@@ -95,6 +101,15 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
       };
     }
     const reading = read(deps, upload, version, stage);
+    /** After each piece of what is read. */
+    const expectFewRows = async () => {
+      const { lines } = reading.reader.builder;
+      if (lines > deps.maxBatchRows) {
+        throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+      }
+      if (lines > upload.mostRows) await upload.takeRows(lines);
+      await stage.ready();
+    };
     const digest = await readUpload(request, {
       maxBytes: deps.maxBatchBytes,
       limitName: "MAX_BATCH_BYTES",
@@ -102,15 +117,14 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
       idleMs,
       async onBytes(bytes) {
         deps.memory.expectRoom(model.keys);
-        reading.push(bytes);
-        if (reading.reader.builder.lines > deps.maxBatchRows) {
-          throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+        for (let all = reading.push(bytes); ; all = reading.goOn()) {
+          await expectFewRows();
+          if (all) return;
         }
-        if (reading.reader.builder.lines > upload.mostRows) await upload.takeRows(reading.reader.builder.lines);
-        await stage.ready();
       },
     });
-    const options = reading.end();
+    for (let all = reading.end(); !all; all = reading.goOn()) await expectFewRows();
+    const options = reading.options();
     if (options.version !== undefined) sameInput(reading.version, versionOf(model, options.version));
     const { builder } = reading.reader;
     builder.end();
@@ -126,7 +140,8 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     if (name !== named) expectClosed(model, name);
     const followerJson = await followerOf(deps, model, owner, options.webhook);
     complete = {
-      ...{ id, version: name, options, digest, followerJson },
+      ...{ id, version: name, options, metadata: reading.metadata(), followerJson },
+      ...{ digest, sortedDigest: reading.inputsDigest() ?? digest },
       ...{ chunks: builder.chunks, lines: builder.lines },
     };
   } catch (fault) {
@@ -160,7 +175,10 @@ interface CompleteUpload {
   id: string;
   version: string;
   options: BatchOptions;
+  metadata: string | undefined;
+  /** Of the body, and of its inputs in whatever order the members of their objects stand. */
   digest: string;
+  sortedDigest: string;
   followerJson: string | null;
   chunks: number;
   lines: number;
@@ -170,8 +188,16 @@ interface Reading {
   readonly reader: RowReader;
   /** The version that the inputs are read for. */
   readonly version: KnownVersion;
-  push(bytes: Buffer): void;
-  end(): BatchOptions;
+  /** Reads a piece. False where there is more to do first, of which `goOn` does some at a time until it is true. */
+  push(bytes: Buffer): boolean;
+  goOn(): boolean;
+  /** The body is over; false as for `push`. */
+  end(): boolean;
+  /** What the body and the query say beside the inputs, once all is read. */
+  options(): BatchOptions;
+  metadata(): string | undefined;
+  /** Of a JSON body with an idempotency key; null for another, of which the digest is by its bytes. */
+  inputsDigest(): string | null;
 }
 
 function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVersion, stage: ChunkStage): Reading {
@@ -179,37 +205,63 @@ function read(deps: TakeBatchDependencies, upload: BatchUpload, version: KnownVe
   const longest = deps.maxBodyBytes;
   if (form === "json") return readEnvelope(upload, version, stage, longest);
   const reader = rowReader(inputOf(version), stage.add);
-  let onLine = reader.readJson;
+  const base = { reader, version, options: () => options, metadata: () => upload.metadata, inputsDigest: () => null };
   if (form === "csv") {
     if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models");
-    onLine = csvLines(reader);
+    const splitter = new RecordSplitter({
+      longestRecordBytes: longest,
+      onRecord: csvRecords(reader),
+      onTooLong: () => tooLong(reader, longest),
+    });
+    return {
+      ...base,
+      push: (bytes) => splitter.push(bytes),
+      goOn: () => splitter.goOn(),
+      end: () => splitter.end(),
+    };
   }
   const splitter = new LineSplitter({
     longestLineBytes: longest,
-    quotes: form === "csv",
-    onLine,
+    onLine: reader.readJson,
     onTooLong: () => tooLong(reader, longest),
   });
-  const end = () => {
-    splitter.end();
-    return options;
+  return {
+    ...base,
+    ...inOneGo(
+      (bytes) => splitter.push(bytes),
+      () => splitter.end(),
+    ),
   };
-  return { reader, version, push: (bytes) => splitter.push(bytes), end };
 }
+
+/** Reading that never has more to do than what has come. */
+const inOneGo = (push: (bytes: Buffer) => void, end: () => void) => ({
+  push(bytes: Buffer): boolean {
+    push(bytes);
+    return true;
+  },
+  goOn: () => true,
+  end(): boolean {
+    end();
+    return true;
+  },
+});
 
 /** Reads a JSON body, whose inputs may be those of a version that is named before them. */
 function readEnvelope(
-  { model, options }: BatchUpload,
+  { idempotencyKey, model, options }: BatchUpload,
   preset: KnownVersion,
   stage: ChunkStage,
   longest: number,
 ): Reading {
   const readerOf = (version: KnownVersion) =>
-    rowReader(inputOf(version), stage.add, () => {
-      throw new ServiceError("malformed_json", "the body is not JSON");
+    rowReader(inputOf(version), stage.add, (_builder, what) => {
+      throw new ServiceError("malformed_json", `the body is not ${what}`);
     });
   let version = preset;
   let reader = readerOf(version);
+  let said: BatchOptions | undefined;
+  const inputs = idempotencyKey === null ? null : new InputsDigest();
   const splitter = new EnvelopeSplitter({
     longestElementBytes: longest,
     longestOptionsBytes,
@@ -218,9 +270,19 @@ function readEnvelope(
       version = versionOf(model, before.version);
       reader = readerOf(version);
     },
-    readElement: (bytes, from, to) => reader.readOnTheWay?.(bytes, from, to) ?? -1,
-    onElement: (bytes, from, to) => reader.readJson(bytes, from, to),
-    onTooLong: () => tooLong(reader, longest),
+    readElement(bytes, from, to) {
+      const end = reader.readOnTheWay?.(bytes, from, to) ?? -1;
+      if (end >= 0) inputs?.add(bytes, from, end);
+      return end;
+    },
+    onElement(bytes, from, to) {
+      reader.readJson(bytes, from, to);
+      inputs?.add(bytes, from, to);
+    },
+    onTooLong() {
+      tooLong(reader, longest);
+      inputs?.addTooLong();
+    },
   });
   return {
     get reader() {
@@ -229,15 +291,19 @@ function readEnvelope(
     get version() {
       return version;
     },
-    push: (bytes) => splitter.push(bytes),
-    end() {
-      const said = parseBatchOptions(splitter.end());
-      return { ...said, version: said.version ?? options.version };
-    },
+    ...inOneGo(
+      (bytes) => splitter.push(bytes),
+      () => {
+        said = parseBatchOptions(splitter.end());
+      },
+    ),
+    inputsDigest: () => inputs?.end() ?? null,
+    metadata: () => compactMetadata(splitter.rawOption("metadata")),
+    options: () => ({ ...(said as BatchOptions), version: said?.version ?? options.version }),
   };
 }
 
-const inputOf = ({ announcement, pack }: KnownVersion) => ({ manifest: announcement.manifest, pack });
+const inputOf = ({ announcement: { manifest, outputs }, pack }: KnownVersion) => ({ manifest, outputs, pack });
 
 const tooLong = (reader: RowReader, bytes: number) =>
   reader.builder.addFault("row_too_large", `the row has more than ${bytes} bytes (MAX_BODY_BYTES)`);
@@ -261,11 +327,12 @@ function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
 async function commit(
   deps: TakeBatchDependencies,
   { idempotencyKey, model, owner, requestId }: BatchUpload,
-  { chunks, digest, followerJson, id, lines, options, version }: CompleteUpload,
+  { chunks, digest, followerJson, id, lines, metadata, options, sortedDigest, version }: CompleteUpload,
 ): Promise<TakenBatch> {
   const { announcement } = versionOf(model, version);
   const { output } = announcement.manifest;
   const modelDigest = announcement.digest;
+  const inOrder = { ...options, ...(options.metadata && { metadata: canonical(options.metadata) }) };
   const commit = {
     id,
     owner,
@@ -277,19 +344,23 @@ async function commit(
     idempotency:
       idempotencyKey === null
         ? null
-        : { key: idempotencyKey, bodyHash: digestOf("batch", digest, JSON.stringify(options)) },
+        : {
+            key: idempotencyKey,
+            bodyHash: digestOf("batch", digest, JSON.stringify(options)),
+            sortedHash: digestOf("batch", sortedDigest, JSON.stringify(inOrder)),
+          },
     followerJson,
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     version,
     weight: deps.acceptSettings.weightOf?.(owner) ?? 1,
     fixed: {
-      ...batchFrame({ id, model: model.name, version, modelDigest, metadata: options.metadata, retryOf: null }),
+      ...batchFrame({ id, model: model.name, version, modelDigest, metadata, retryOf: null }),
       ...(output.head === "classifier" && { labels: JSON.stringify(output.labels) }),
     },
   };
   const outcome = await deps.confirmed(model.keys, (redis) => commitBatch(redis, model.keys, commit));
   if (outcome.kind === "mismatch") {
-    throw new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body");
+    throw usedForAnother();
   }
   if (outcome.kind === "lost") {
     throw new ServiceError("redis_unavailable", "what had arrived of the batch is gone; send it again", {

@@ -2,16 +2,17 @@ import { once } from "node:events";
 import { batchFrame, batchJson } from "@millrace/shared/batch.js";
 import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
 import { ServiceError } from "@millrace/shared/errors.js";
-import { newId, noticeChannel } from "@millrace/shared/keys.js";
+import { digestOf, newId, noticeChannel } from "@millrace/shared/keys.js";
+import { rawMember } from "@millrace/shared/raw-member.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
-import { cancelBatch, commitBatch } from "@millrace/shared/scripts/batches.js";
+import { cancelBatch, commitBatch, readLabels } from "@millrace/shared/scripts/batches.js";
 import { dropStaged, stageFailed } from "@millrace/shared/scripts/stage-chunks.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { expectQueueRoom } from "../batches/expect-queue-room.js";
 import { csvFormat, ndjsonFormat } from "../batches/format-results.js";
 import { awaitBatch, type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
-import { resultTexts } from "../batches/read-results.js";
+import { resultPieces } from "../batches/read-results.js";
 import { BatchWatch, streamBatchEvents } from "../batches/stream-batch-events.js";
 import { acceptsJson } from "../http-preferences.js";
 import { expectRoom } from "../new-work.js";
@@ -19,6 +20,8 @@ import type { RateLimits } from "../rate-limits.js";
 import type { RedisMemory } from "../redis-memory.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
+import { idempotencyKeyOf, usedForAnother } from "../submission.js";
+import { takeTurns } from "../take-turns.js";
 
 interface BatchDependencies extends OwnBatchDependencies {
   memory: RedisMemory;
@@ -99,8 +102,10 @@ export function batchRoutes(deps: BatchDependencies): Router {
         const caller = response.locals.caller as Caller;
         const { owner } = caller;
         const takeRows = async (rows: number) => deps.limits?.rows(caller, rows, response);
-        const id = await retryBatch(deps, owner, request.params.id as string, takeRows);
+        const idempotencyKey = idempotencyKeyOf(request);
+        const { id, replayed } = await retryBatch(deps, owner, request.params.id as string, idempotencyKey, takeRows);
         response.setHeader("Location", `/v1/batches/${id}`);
+        if (replayed) response.setHeader("Idempotency-Replayed", "true");
         sendJson(response, 202, batchJson((await ownBatch(deps, owner, id)).batch, Date.now()));
       },
     ],
@@ -110,13 +115,17 @@ export function batchRoutes(deps: BatchDependencies): Router {
 
 const chunksAtOnce = 32;
 
-/** Makes a new batch of the lines that failed; their inputs were kept when they did. Throws `state_conflict`. */
+/**
+ * Makes a new batch of the lines that failed, whose inputs were kept when they did; `replayed`: or leads to the one that the
+ * same key made before. Throws `state_conflict`, and `idempotency_mismatch` for a key of another request.
+ */
 async function retryBatch(
   deps: BatchDependencies,
   owner: string,
   id: string,
+  idempotencyKey: string | null,
   takeRows: (rows: number) => Promise<void>,
-): Promise<string> {
+): Promise<{ id: string; replayed: boolean }> {
   const { batch, model } = await ownBatch(deps, owner, id);
   if (batch.json === null) throw new ServiceError("state_conflict", "it is not final yet");
   if (batch.failed === 0) throw new ServiceError("state_conflict", "none of its rows failed");
@@ -130,11 +139,10 @@ async function retryBatch(
   for (let i = 0; i < numbers.length; i += chunksAtOnce) {
     lines += await stageFailed(deps.redis, keys, id, next, numbers.slice(i, i + chunksAtOnce), deps.uploadKeepMs);
   }
-  const { metadata, model_digest: modelDigest } = JSON.parse(batch.json) as {
-    metadata: Record<string, unknown>;
-    model_digest: string;
-  };
+  const { model_digest: modelDigest } = JSON.parse(batch.json) as { model_digest: string };
+  const metadata = rawMember(Buffer.from(batch.json), "metadata");
   const { version } = batch;
+  const labels = await readLabels(deps.redis, keys, id);
   const commit = {
     id: next,
     owner,
@@ -143,19 +151,21 @@ async function retryBatch(
     lines,
     priority: 0,
     resultTtlMs: deps.resultTtlSeconds * 1000,
-    idempotency: null,
+    idempotency: idempotencyKey === null ? null : { key: idempotencyKey, bodyHash: digestOf("retry", id) },
     followerJson: null,
     channelPrefix: noticeChannel(deps.keyPrefix, ""),
     version,
     weight: deps.acceptSettings.weightOf?.(owner) ?? 1,
     fixed: {
       ...batchFrame({ id: next, model: model.name, version, modelDigest, metadata, retryOf: id }),
-      ...(batch.labels !== null && { labels: JSON.stringify(batch.labels) }),
+      ...(labels !== null && { labels: JSON.stringify(labels) }),
     },
   };
-  const { kind } = await deps.confirmed(keys, (redis) => commitBatch(redis, keys, commit));
-  if (kind === "accepted" && lines > 0) return next;
+  const { id: made, kind } = await deps.confirmed(keys, (redis) => commitBatch(redis, keys, commit));
+  if (kind === "accepted" && lines > 0) return { id: next, replayed: false };
   await dropStaged(deps.redis, keys, next);
+  if (kind === "replayed") return { id: made, replayed: true };
+  if (kind === "mismatch") throw usedForAnother();
   throw new ServiceError("batch_not_found", "its inputs are not kept any more");
 }
 
@@ -173,23 +183,28 @@ async function sendResults(deps: BatchDependencies, request: Request, response: 
   const type = request.accepts("application/x-ndjson", "text/csv", "application/json");
   const { cursor, from, limit } = request.query;
   const first = wholeNumber("from", cursor ?? from, 0, 0, 0xffff_ffff);
+  const turn = takeTurns();
+  const gone = whenGone(response);
   if (type === "application/json") {
     const count = wholeNumber("limit", limit, usualLimit, 1, largestLimit);
-    const lines: string[] = [];
-    let bytes = 0;
-    const format = ndjsonFormat(batch.labels, "");
-    const full = () => lines.length === count || bytes >= pageBytes;
-    for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
-      for (const text of texts) {
-        if (full()) break;
-        lines.push(text);
-        bytes += text.length;
-      }
-      if (full()) break;
+    const format = ndjsonFormat(await readLabels(deps.redis, model.keys, id), ",");
+    const parts: Buffer[] = [];
+    let [bytes, lines] = [0, 0];
+    for await (const piece of resultPieces(deps.redis, model.keys, id, batch, format, first, count)) {
+      const part = Buffer.from(piece.text);
+      parts.push(part);
+      bytes += part.length;
+      lines += piece.lines;
+      if (gone.aborted) return;
+      if (piece.whole && bytes >= pageBytes) break;
+      await turn();
     }
-    const next = first + lines.length;
+    const next = first + lines;
     const more = batch.json === null || next < batch.total;
-    return sendJson(response, 200, `{"data":[${lines.join(",")}],"next_cursor":${more ? `"${next}"` : "null"}}`);
+    // But for the comma after the last.
+    const data = Buffer.concat(parts, Math.max(0, bytes - 1));
+    const ending = `],"next_cursor":${more ? `"${next}"` : "null"}}`;
+    return sendJson(response, 200, Buffer.concat([Buffer.from('{"data":['), data, Buffer.from(ending)]));
   }
   if (limit !== undefined || cursor !== undefined) {
     throw new ServiceError("bad_query", "limit and cursor are for application/json pages");
@@ -197,20 +212,21 @@ async function sendResults(deps: BatchDependencies, request: Request, response: 
   if (type === false) {
     throw new ServiceError("not_acceptable", "results are application/x-ndjson, text/csv or application/json");
   }
-  const format = type === "text/csv" ? csvFormat(batch.labels) : ndjsonFormat(batch.labels);
-  const gone = whenGone(response);
+  const labels = await readLabels(deps.redis, model.keys, id);
+  const format = type === "text/csv" ? csvFormat(labels) : ndjsonFormat(labels);
   response.writeHead(200, { "Content-Type": format.contentType, "Cache-Control": "no-store" });
   if (request.method === "HEAD") {
     response.end();
     return;
   }
   if (format.header !== "") response.write(format.header);
-  for await (const texts of resultTexts(deps.redis, model.keys, id, batch, format, first)) {
+  for await (const { text } of resultPieces(deps.redis, model.keys, id, batch, format, first)) {
     if (gone.aborted) return;
     // As bytes, because Node writes a text and what frames it as texts each.
-    if (!response.write(Buffer.from(texts.join("")))) {
+    if (!response.write(Buffer.from(text))) {
       await once(response, "drain", { signal: gone }).catch(() => undefined);
     }
+    await turn();
   }
   response.end();
 }

@@ -2,7 +2,7 @@ import { batchJson, batchStatuses } from "@millrace/shared/batch.js";
 import { ServiceError } from "@millrace/shared/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
 import type { Caller } from "../authenticate.js";
-import { batchQuery, readBatchQuery } from "../batches/batch-options.js";
+import { batchQuery, queryMetadata, readBatchQuery } from "../batches/batch-options.js";
 import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
 import { passOver } from "../batches/read-upload.js";
 import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
@@ -38,8 +38,9 @@ export function batchesRoutes(
             owner,
             form,
             options: readBatchQuery(request.query),
+            metadata: queryMetadata(request.query),
             requestId: response.locals.requestId,
-            idempotencyKey: idempotencyKeyOf(request.headers["idempotency-key"]),
+            idempotencyKey: idempotencyKeyOf(request),
             mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
             takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
           });

@@ -56,7 +56,7 @@ export function dropInRoutes(
     const caller = response.locals.caller as Caller;
     const { owner } = caller;
     await deps.limits?.rows(caller, 1, response);
-    const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+    const idempotencyKey = idempotencyKeyOf(request);
     // A key is held against the body as JSON, which bytes are not.
     const input =
       asked.input instanceof Buffer && idempotencyKey !== null ? asked.input.toString("base64") : asked.input;
@@ -96,7 +96,7 @@ export function dropInRoutes(
         const { flows, model_name } = parseBody(batchBody, request.body);
         const gone = whenGone(response);
         const { owner } = response.locals.caller as Caller;
-        const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+        const idempotencyKey = idempotencyKeyOf(request);
         const { requestId } = response.locals;
         const asked = { model: flowModels[model_name], owner, requestId, idempotencyKey, gone };
         await deps.limits?.rows(response.locals.caller as Caller, flows.length, response);

@@ -12,6 +12,7 @@ import { type JsonBodyLimits, jsonBody } from "../read-json.js";
 import { redriveRequestSchema } from "../redrive-request.js";
 import { onlyQuery, sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
+import { idempotencyKeyOf } from "../submission.js";
 
 interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {
   mayPredict: RequestHandler;
@@ -55,13 +56,11 @@ export function failureRoutes(deps: FailureDependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const asked = parseBody(redriveRequestSchema, request.body);
-        const { id, json } = await makeRedrive(
-          deps,
-          response.locals.caller as Caller,
-          asked,
-          response.locals.requestId,
-        );
+        const caller = response.locals.caller as Caller;
+        const key = idempotencyKeyOf(request);
+        const { id, json, replayed } = await makeRedrive(deps, caller, asked, response.locals.requestId, key);
         response.setHeader("Location", `/v1/failures/redrives/${id}`);
+        if (replayed) response.setHeader("Idempotency-Replayed", "true");
         sendJson(response, 202, json);
       },
     ],

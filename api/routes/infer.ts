@@ -72,7 +72,7 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
   const wait = preferredWait(request);
   const preferredMs = waitMsOf(wait, "bad_header");
   const waitMs = later ? preferredMs : deps.syncTimeoutMs;
-  const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+  const idempotencyKey = idempotencyKeyOf(request);
   const headerBytes = inferenceHeaderBytes(request.headers["inference-header-content-length"]);
   const body: Buffer = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
   const asked = readInferRequest(body, headerBytes);
@@ -95,6 +95,7 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
       pack: ({ announcement }) => packInferInputs(asked, announcement),
       rows: rowsOf(asked),
       body,
+      said: asked.said,
       form: later ? keptForm(form) : undefined,
     },
   });

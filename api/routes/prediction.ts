@@ -10,7 +10,7 @@ import type { RateLimits } from "../rate-limits.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
 import { streamEvents } from "../stream-events.js";
-import { parseSubmission } from "../submission.js";
+import { idempotencyKeyOf, parseSubmission } from "../submission.js";
 import { type SubmitDependencies, submitPrediction } from "../submit-prediction.js";
 import { formOf } from "../tensors/infer-answer.js";
 import { inferenceType, sendInference, sendWithOutput } from "../tensors/send-answer.js";
@@ -102,15 +102,17 @@ export function predictionRoutes(
           {
             model: model.name,
             owner,
-            submission: parseSubmission({ input: null, version, metadata, cache: false }),
+            submission: parseSubmission({ input: null, version, cache: false }),
+            metadata,
             waitMs: 0,
             requestId: response.locals.requestId,
             traceparent: undefined,
-            idempotencyKey: null,
+            idempotencyKey: idempotencyKeyOf(request),
             retry: { ...retryable, of: id },
           },
         );
         response.setHeader("Location", `/v1/predictions/${submitted.id}`);
+        if (submitted.replayed) response.setHeader("Idempotency-Replayed", "true");
         sendJson(response, 202, submitted.json);
       },
     ],

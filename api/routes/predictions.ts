@@ -1,5 +1,6 @@
 import { ServiceError } from "@millrace/shared/errors.js";
 import { predictionStatuses } from "@millrace/shared/prediction.js";
+import { rawMember } from "@millrace/shared/raw-member.js";
 import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";
@@ -10,7 +11,7 @@ import type { RateLimits } from "../rate-limits.js";
 import { type JsonBodyLimits, jsonBody } from "../read-json.js";
 import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../request-context.js";
 import { resource } from "../resource.js";
-import { idempotencyKeyOf, parseSubmission } from "../submission.js";
+import { compactMetadata, idempotencyKeyOf, parseSubmission } from "../submission.js";
 import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
@@ -19,7 +20,9 @@ export function submissionRoutes(
     JsonBodyLimits & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
 ): Router {
   const router = Router();
-  const readBody = jsonBody(deps);
+  const readBody = jsonBody(deps, (bytes, { body }, response) => {
+    if (Object.hasOwn(Object(body), "metadata")) response.locals.rawMetadata = rawMember(bytes, "metadata");
+  });
 
   resource(router, "/v1/models/:model/predictions", {
     post: [
@@ -33,13 +36,14 @@ export function submissionRoutes(
         const waitMs = waitMsOf(wait, "bad_header");
         const caller = response.locals.caller as Caller;
         const { owner } = caller;
-        const idempotencyKey = idempotencyKeyOf(request.headers["idempotency-key"]);
+        const idempotencyKey = idempotencyKeyOf(request);
         const submission = parseSubmission(request.body);
         if (deps.limits !== null) await deps.limits.rows(caller, 1, response);
         const submitted = await submitPrediction(deps, {
           model: request.params.model as string,
           owner,
           submission,
+          metadata: compactMetadata(response.locals.rawMetadata),
           waitMs,
           requestId: response.locals.requestId,
           traceparent: traceparentOf(request.headers.traceparent),

@@ -7,6 +7,7 @@ import { breakerOfVersion, type KnownModel, type KnownVersion, type ModelDirecto
 import { onlyQuery, sendJson } from "../request-context.js";
 import { resource } from "../resource.js";
 import { tensorMetadata } from "../tensors/datatypes.js";
+import { inputSpecs } from "../tensors/input-tensors.js";
 
 const { version: serverVersion } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   version: string;
@@ -64,13 +65,12 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
         async (request, response) => {
           onlyQuery(request);
           const { known, model } = await askedVersion(deps.directory, request);
-          const { inputs, outputs } = known.announcement;
           const body = {
             name: model.name,
             versions: [...model.versions.keys()],
             platform: "onnxruntime_onnx",
-            inputs: inputs.map(tensorMetadata),
-            outputs: outputs.map(tensorMetadata),
+            inputs: inputSpecs(known.announcement).map(tensorMetadata),
+            outputs: known.announcement.outputs.map(tensorMetadata),
           };
           sendJson(response, 200, JSON.stringify(body));
         },

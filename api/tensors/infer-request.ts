@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { type Complaint, ServiceError } from "@millrace/shared/errors.js";
 import { pointerSegment } from "@millrace/shared/packer.js";
 import { z } from "zod";
@@ -25,6 +26,8 @@ export interface InferRequest {
   timeoutMs: number;
   cache: boolean;
   webhookUrl: string | undefined;
+  /** The JSON of the request without the elements of its tensors. */
+  said: unknown;
 }
 
 const unsupported = (what: string) => z.undefined({ error: `${what} is not supported` }).optional();
@@ -83,9 +86,11 @@ export function readInferRequest(body: Buffer, headerBytes: number | null): Infe
     const detail = `Inference-Header-Content-Length is ${headerBytes}, but the body has ${body.length} bytes`;
     throw new ServiceError("bad_header", detail);
   }
+  const header = body.subarray(0, headerBytes ?? body.length);
+  if (!isUtf8(header)) throw new ServiceError("malformed_json", "the request is not UTF-8");
   let json: unknown;
   try {
-    json = parseExactJson(body.toString("utf8", 0, headerBytes ?? body.length));
+    json = parseExactJson(header.toString());
   } catch (fault) {
     throw new ServiceError("malformed_json", "the request is not JSON", { cause: fault });
   }
@@ -118,8 +123,14 @@ function parse(json: unknown, binary: Buffer | null = null): InferRequest {
     timeoutMs: Math.ceil(parameters.timeout / 1000),
     cache: parameters.cache,
     webhookUrl: parameters.webhook_url,
+    said: withoutData(json as { inputs: object[] }),
   };
 }
+
+const withoutData = <T extends { inputs: object[] }>(json: T): object => ({
+  ...json,
+  inputs: json.inputs.map((input) => ({ ...input, data: undefined })),
+});
 
 /** Gives each input its data, or its share of the bytes after the JSON, which must add up. */
 function takeApart(inputs: z.infer<typeof requestSchema>["inputs"], binary: Buffer | null): InferInput[] {

@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import type { Announcement, TensorSpec } from "@millrace/shared/announcement.js";
+import { isFreeDimension, wantedLength } from "@millrace/shared/dimension.js";
 import { elementBytes } from "@millrace/shared/dtype.js";
 import { type Complaint, ServiceError } from "@millrace/shared/errors.js";
 import { packElements } from "@millrace/shared/pack-elements.js";
@@ -56,8 +57,8 @@ export function packInferInputs(request: InferRequest, announcement: Announcemen
   return packTensors(tensors, { wantsTensors: true });
 }
 
-/** What the inputs must be; a tabular model knows its width even where its file leaves it open. */
-function inputSpecs({ inputs, manifest }: Announcement): TensorSpec[] {
+/** What the inputs must be; those of a tabular model are its features, whatever its file leaves open and a slot derives. */
+export function inputSpecs({ inputs, manifest }: Announcement): TensorSpec[] {
   if (manifest.kind !== "tabular") return inputs;
   return inputs.map((spec) => ({ ...spec, shape: [spec.shape[0] ?? "", featuresOf(manifest).length] }));
 }
@@ -73,11 +74,11 @@ function shapeFault({ datatype, shape }: InferInput, spec: TensorSpec, symbols: 
   for (const [d, length] of shape.entries()) {
     if (!Number.isInteger(length) || length < 0) return `has ${length} as dimension ${d}`;
     const declared = spec.shape[d] as number | string;
-    const known =
-      typeof declared === "number" ? declared : declared === "" ? length : (symbols.get(declared) ?? length);
-    if (typeof declared === "string") symbols.set(declared, known);
-    if (known !== length)
+    const known = wantedLength(declared, symbols);
+    if (known === undefined) symbols.set(String(declared), length);
+    else if (known !== length) {
       return `must have length ${known} in dimension ${d}, has ${length}; the model takes ${wanted}`;
+    }
   }
   const elements = shape.reduce((size, length) => size * Math.max(1, length), 1);
   const limit = shape.includes(0) ? largestEmptyElements : largestElements;
@@ -107,7 +108,7 @@ function bytesOf(
   }
   const says = (i: number, detail: string) =>
     complain(`has an element ${i} that does not fit: ${detail}`, `${pointer}/data`);
-  return packElements(values, spec.dtype, says, { spelled: true });
+  return packElements(values, spec.dtype, says, { bigAsText: true });
 }
 
 /** What is wrong with binary data of so many elements; null where nothing is. */
@@ -185,14 +186,14 @@ function rawInput(bytes: Buffer, specs: readonly TensorSpec[]): InferInput {
   }
   const base = { name: spec.name, datatype: datatypeOf[spec.dtype] };
   if (spec.dtype === "string") {
-    if (spec.shape.some((length) => typeof length === "number" && length !== 1)) {
+    if (spec.shape.some((length) => !isOpen(length) && length !== 1)) {
       throw wrong(`tensor "${spec.name}" cannot be sent raw: its shape is not [1]`);
     }
     const length = Buffer.allocUnsafe(4);
     length.writeUInt32LE(bytes.length);
     return { ...base, shape: spec.shape.map(() => 1), source: { bytes: Buffer.concat([length, bytes]) } };
   }
-  const open = spec.shape.flatMap((length, d) => (typeof length === "string" ? [d] : []));
+  const open = spec.shape.flatMap((length, d) => (isOpen(length) ? [d] : []));
   // With two open dimensions of which the first is that of the rows, a raw request is one row.
   const deduced = open.length === 2 && open[0] === 0 ? open[1] : open.length === 1 ? open[0] : undefined;
   if (open.length > 0 && deduced === undefined) {
@@ -200,11 +201,14 @@ function rawInput(bytes: Buffer, specs: readonly TensorSpec[]): InferInput {
       `tensor "${spec.name}" cannot be sent raw: its shape ${JSON.stringify(shapeOf(spec))} cannot be deduced`,
     );
   }
-  const shape = spec.shape.map((length) => (typeof length === "number" ? length : 1));
+  const shape = spec.shape.map((length) => (isOpen(length) ? 1 : Number(length)));
   const unit = shape.reduce((size, length) => size * length, elementBytes[spec.dtype]);
   if (deduced !== undefined) shape[deduced] = unit === 0 ? 0 : Math.floor(bytes.length / unit);
   return { ...base, shape, source: { bytes } };
 }
+
+/** Whether a dimension is not fixed. */
+const isOpen = (length: number | string): boolean => typeof length === "string" || isFreeDimension(length);
 
 const namesOf = (specs: readonly TensorSpec[]): string => specs.map(({ name }) => `"${name}"`).join(", ");
 

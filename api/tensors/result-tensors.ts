@@ -43,16 +43,22 @@ function tensorsInJson(model: KnownModel, json: string): PackedTensor[] {
   const announcement = model.versions.get(version)?.announcement;
   const { output: head } = announcement?.manifest ?? {};
   if (announcement === undefined || head === undefined) throw noTensors();
-  if (head.head === "raw") return announcement.outputs.map((spec) => tensorOf(spec, output[spec.name]));
+  if (head.head === "raw") return announcement.outputs.map((spec) => tensorOf(spec, own(output, spec.name)));
   if (head.head === "classifier") {
     const probabilities = output.probabilities as Record<string, number>;
-    return [tensorOf(specOf(announcement, head.probabilities), [head.labels.map((label) => probabilities[label])])];
+    return [
+      tensorOf(specOf(announcement, head.probabilities), [head.labels.map((label) => own(probabilities, label))]),
+    ];
   }
   // Of what other heads leave out of their JSON, the tensors cannot be made again.
   if (head.head !== "regressor") throw noTensors();
   const spec = specOf(announcement, head.value);
   return [tensorOf(spec, spec.shape.length === 1 ? [output.value] : [[output.value]])];
 }
+
+/** A member, which may be called as what every object inherits. */
+const own = <T>(record: Readonly<Record<string, T>>, name: string): T | undefined =>
+  Object.hasOwn(record, name) ? record[name] : undefined;
 
 const specOf = ({ outputs }: Announcement, name: string): TensorSpec =>
   outputs.find((spec) => spec.name === name) ?? unavailable();
@@ -77,7 +83,7 @@ function tensorOf({ dtype, name, shape: declared }: TensorSpec, nested: unknown)
     () => {
       whole = false;
     },
-    { spelled: true },
+    { bigAsText: true },
   );
   return whole ? { name, dtype, shape, bytes } : unavailable();
 }

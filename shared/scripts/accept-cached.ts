@@ -3,6 +3,7 @@ import type { ModelKeys } from "../keys.js";
 import { encodeResult, type StoredResult } from "../prediction.js";
 import { bullAddLua } from "./bullmq-add.js";
 import { deliverLua, webhookBody } from "./deliveries.js";
+import { type Idempotency, idempotencyHashes, idempotencyLua } from "./idempotency.js";
 import { runScript, type Script } from "./script.js";
 
 /**
@@ -10,20 +11,17 @@ import { runScript, type Script } from "./script.js";
  * in one step, as for any other.
  *
  * KEYS: result, owned, idempotency. ARGV: id, stored result, TTL (s), now (ms), key base, webhook queue prefix, follower
- * or "", webhook body, hash of the body or "".
+ * or "", webhook body, hashes of the body or "".
  */
 const lua = `
 ${bullAddLua}
 ${deliverLua}
+${idempotencyLua}
 local id, now, base = ARGV[1], tonumber(ARGV[4]), ARGV[5]
 if ARGV[9] ~= '' then
-  local said = redis.call('GET', KEYS[3])
-  if said then
-    local hash, target = string.match(said, '^(.-)|(.*)$')
-    if hash ~= ARGV[9] then return {'mismatch', ''} end
-    return {'replayed', target}
-  end
-  redis.call('SET', KEYS[3], ARGV[9] .. '|' .. id, 'EX', 86400)
+  local same, target = sentBefore(KEYS[3], ARGV[9])
+  if same ~= nil then return same and {'replayed', target} or {'mismatch', ''} end
+  keepSent(KEYS[3], ARGV[9], id)
 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 redis.call('ZADD', KEYS[2], now, id)
@@ -41,7 +39,7 @@ export interface CachedAcceptance {
   result: StoredResult;
   nowMs: number;
   resultTtlSeconds: number;
-  idempotency: { key: string; bodyHash: string } | null;
+  idempotency: Idempotency | null;
   followerJson: string | null;
 }
 
@@ -65,7 +63,7 @@ export async function acceptCached(
       keys.webhookQueue,
       followerJson ?? "",
       followerJson === null ? "" : webhookBody("prediction.completed", nowMs, result.json),
-      idempotency?.bodyHash ?? "",
+      idempotency === null ? "" : idempotencyHashes(idempotency),
     ],
   )) as ["accepted" | "replayed" | "mismatch", string];
   return { kind, id: target };

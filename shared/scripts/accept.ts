@@ -3,6 +3,7 @@ import { predictionJobName } from "../job.js";
 import type { ModelKeys } from "../keys.js";
 import { bullAddLua } from "./bullmq-add.js";
 import { fairLua, shareText } from "./fair-queue.js";
+import { type Idempotency, idempotencyHashes, idempotencyLua } from "./idempotency.js";
 import { runScript, type Script } from "./script.js";
 
 /**
@@ -17,12 +18,13 @@ import { runScript, type Script } from "./script.js";
  * KEYS: the model's wait list, which names the slot. ARGV: queue prefix, key base, now (ms), result time (ms), job name, limits of
  * what waits in jobs, rows and bytes, part of each that one owner may have; then for each prediction: id, data, delay
  * (ms), priority, API to tell or "", 1 where the follower wants to hear of the start, owner, deduplication hash or "",
- * idempotency key or "", hash of the body sent with it, follower or "", pieces where the input is a blob, which must all
+ * idempotency key or "", hashes of the body sent with it, follower or "", pieces where the input is a blob, which must all
  * be there and are kept from now on, share.
  */
 export const acceptLua = `
 ${bullAddLua}
 ${fairLua}
+${idempotencyLua}
 local queue, base, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local resultMs, name = tonumber(ARGV[4]), ARGV[5]
 local keepMs = resultMs + 604800000
@@ -75,7 +77,7 @@ local function follow(i, target, joining)
     end
   end
   if ARGV[i + 8] ~= '' then
-    redis.call('SET', base .. '/idempotency:' .. ARGV[i + 8], ARGV[i + 9] .. '|' .. target .. (joining and '|j' or ''), 'EX', 86400)
+    keepSent(base .. '/idempotency:' .. ARGV[i + 8], ARGV[i + 9], target .. (joining and '|j' or ''))
   end
 end
 
@@ -85,12 +87,8 @@ end
 
 local function known(i)
   if ARGV[i + 8] ~= '' then
-    local said = redis.call('GET', base .. '/idempotency:' .. ARGV[i + 8])
-    if said then
-      local hash, target = string.match(said, '^(.-)|(.*)$')
-      if hash ~= ARGV[i + 9] then return {'mismatch', 0} end
-      return {'replayed', target}
-    end
+    local same, target = sentBefore(base .. '/idempotency:' .. ARGV[i + 8], ARGV[i + 9])
+    if same ~= nil then return same and {'replayed', target} or {'mismatch', 0} end
   end
   if ARGV[i + 7] == '' then return nil end
   local held = redis.call('GET', base .. '/dedup:' .. ARGV[i + 7])
@@ -193,12 +191,6 @@ export interface Acceptance {
   rows?: number;
 }
 
-/** What was sent under an owner's idempotency key. */
-export interface Idempotency {
-  key: string;
-  bodyHash: string;
-}
-
 /**
  * What became of a submission: `queued` anew; `joined` to an identical one that is not final; `cached`: nothing was
  * written yet, `outputJson` is the answer; `replayed`: this key was used for the same body before; `mismatch`: for
@@ -263,7 +255,10 @@ export function acceptArguments(
   const entries = acceptances.map((acceptance) => {
     const { dataJson, dedup, delayMs, follower, id, idempotency, owner, pieces, priority, watcher } = acceptance;
     const entry = [id, dataJson, delayMs, priority, watcher ?? "", follower?.wantsStart ? 1 : 0, owner, dedup ?? ""];
-    entry.push(idempotency === null ? "" : keys.idempotencyName(owner, idempotency.key), idempotency?.bodyHash ?? "");
+    entry.push(
+      idempotency === null ? "" : keys.idempotencyName(owner, idempotency.key),
+      idempotency === null ? "" : idempotencyHashes(idempotency),
+    );
     const bytes = dataJson.length + (acceptance.blobBytes ?? 0);
     entry.push(follower?.json ?? "", pieces ?? 0);
     entry.push(shareText({ rows: acceptance.rows ?? 1, bytes, rank: priority, weight: weightOf?.(owner) ?? 1, owner }));

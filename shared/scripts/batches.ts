@@ -3,6 +3,7 @@ import type { RedisClient } from "../connect-redis.js";
 import type { ModelKeys } from "../keys.js";
 import { bullAddLua } from "./bullmq-add.js";
 import { deliverLua } from "./deliveries.js";
+import { type Idempotency, idempotencyHashes, idempotencyLua } from "./idempotency.js";
 import { runScript, type Script } from "./script.js";
 import { addChunkJobLua, windowChunks } from "./stage-chunks.js";
 
@@ -71,12 +72,13 @@ end
 
 /**
  * KEYS: batch, chunks, lines, results, failed, owned, idempotency. ARGV: id, now (ms), key base, queue prefix, chunks,
- * lines, priority, result time (ms), hash of the body or "", follower or "", webhook queue prefix, channel prefix, webhook
+ * lines, priority, result time (ms), hashes of the body or "", follower or "", webhook queue prefix, channel prefix, webhook
  * body up to its data, version, `owner` and it, `weight` and it, then the other fixed fields of the batch, name and value in turn.
  */
 const commitScript: Script = {
   name: "millraceCommitBatch",
   lua: `
+${idempotencyLua}
 ${bullAddLua}
 ${addChunkJobLua}
 ${deliverLua}
@@ -87,12 +89,8 @@ local function drop(kind, target)
   return {kind, target}
 end
 if ARGV[9] ~= '' then
-  local said = redis.call('GET', KEYS[7])
-  if said then
-    local hash, target = string.match(said, '^(.-)|(.*)$')
-    if hash ~= ARGV[9] then return drop('mismatch', '') end
-    return drop('replayed', target)
-  end
+  local same, target = sentBefore(KEYS[7], ARGV[9])
+  if same ~= nil then return drop(same and 'replayed' or 'mismatch', same and target or '') end
 end
 local early = redis.call('HMGET', KEYS[1], 'version', 'next', 'done', 'succeeded', 'failed', 'begun')
 local next, done = tonumber(early[2] or 0), tonumber(early[3] or 0)
@@ -101,7 +99,7 @@ if early[1] and early[1] ~= ARGV[14] or chunks == 0 or redis.call('HLEN', KEYS[2
     or redis.call('HLEN', KEYS[4]) ~= done then
   return drop('lost', '')
 end
-if ARGV[9] ~= '' then redis.call('SET', KEYS[7], ARGV[9] .. '|' .. id, 'EX', 86400) end
+if ARGV[9] ~= '' then keepSent(KEYS[7], ARGV[9], id) end
 for i = 1, 5 do redis.call('PERSIST', KEYS[i]) end
 while next < chunks and next - done < ${windowChunks} do
   addChunkJob(queue, id, next, ARGV[2], ARGV[7], ARGV[16], ARGV[18])
@@ -132,12 +130,12 @@ export interface BatchCommit {
   priority: number;
   resultTtlMs: number;
   channelPrefix: string;
-  idempotency: { key: string; bodyHash: string } | null;
+  idempotency: Idempotency | null;
   followerJson: string | null;
   version: string;
   /** How much of the queue its owner has against others. */
   weight: number;
-  /** `head`, `tail` and `labels` of a `BatchRecord`. */
+  /** `head` and `tail` of a `BatchRecord`, and the `labels` of a classifier as JSON. */
   fixed: Readonly<Record<string, string>>;
 }
 
@@ -161,7 +159,7 @@ export async function commitBatch(
     keys.idempotency(owner, idempotency?.key ?? ""),
   ];
   const args = [id, nowMs, keys.base, keys.batchQueue, chunks, lines, priority, resultTtlMs];
-  args.push(idempotency?.bodyHash ?? "", followerJson ?? "");
+  args.push(idempotency === null ? "" : idempotencyHashes(idempotency), followerJson ?? "");
   args.push(keys.webhookQueue, commit.channelPrefix, completedBody(nowMs));
   args.push(commit.version, "owner", owner, "weight", commit.weight, ...Object.entries(fixed).flat());
   const [kind, target, fields] = (await runScript(redis, commitScript, scriptKeys, args)) as [
@@ -348,4 +346,10 @@ export async function cancelBatch(
 /** Reads a batch; null for one that is not known. */
 export async function readBatch(redis: RedisClient, keys: ModelKeys, id: string): Promise<BatchRecord | null> {
   return decodeBatch(await redis.hmget(keys.batch(id), ...batchFields));
+}
+
+/** The labels of a classifier's batch, in the order of its classes; else null. They may be many, so a batch is read without. */
+export async function readLabels(redis: RedisClient, keys: ModelKeys, id: string): Promise<readonly string[] | null> {
+  const text = await redis.hget(keys.batch(id), "labels");
+  return text === null ? null : (JSON.parse(text) as string[]);
 }

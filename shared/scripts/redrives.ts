@@ -3,6 +3,7 @@ import { keptEvents } from "../job.js";
 import { modelKeys, noticeChannel, type RedriveKeys } from "../keys.js";
 import { type Redrive, type RedrivePlace, redriveJobName, redrivePlaceSchema, redrivePlanSchema } from "../redrive.js";
 import { bullAddLua } from "./bullmq-add.js";
+import { type Idempotency, idempotencyHashes, idempotencyLua } from "./idempotency.js";
 import { runScript, type Script } from "./script.js";
 
 /**
@@ -16,13 +17,22 @@ import { runScript, type Script } from "./script.js";
 const listedAtMost = 100;
 const weekMs = 604_800_000;
 
-/** KEYS: redrive, open, owned. ARGV: id, now (ms), queue prefix, key base, result time (ms), owner, plan, most that are open, data of the job. */
+/**
+ * KEYS: redrive, open, owned, idempotency. ARGV: id, now (ms), queue prefix, key base, result time (ms), owner, plan, most that
+ * are open, data of the job, hashes of the body or "".
+ */
 const makeScript: Script = {
   name: "millraceMakeRedrive",
   lua: `
 ${bullAddLua}
+${idempotencyLua}
 local id, now, queue = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-if redis.call('SCARD', KEYS[2]) >= tonumber(ARGV[8]) then return 0 end
+if ARGV[10] ~= '' then
+  local same, target = sentBefore(KEYS[4], ARGV[10])
+  if same ~= nil then return same and {'replayed', target} or {'mismatch', ''} end
+end
+if redis.call('SCARD', KEYS[2]) >= tonumber(ARGV[8]) then return {'too many', ''} end
+if ARGV[10] ~= '' then keepSent(KEYS[4], ARGV[10], id) end
 redis.call('HSET', KEYS[1], 'owner', ARGV[6], 'created', ARGV[2], 'skipped', 0, 'plan', ARGV[7])
 redis.call('SADD', KEYS[2], id)
 redis.call('ZADD', KEYS[3], now, id)
@@ -30,22 +40,29 @@ redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -${listedAtMost + 1})
 redis.call('PEXPIRE', KEYS[3], 2 * ARGV[5] + ${weekMs})
 redis.call('HSETNX', queue .. 'meta', 'opts.maxLenEvents', ${keptEvents})
 bullAdd(queue, id, '${redriveJobName}', ARGV[9], now, 0, 0)
-return 1`,
+return {'made', id}`,
 };
 
-/** Makes a redrive; false where its owner has `openAtMost` that have not ended. */
+/**
+ * Makes a redrive. `too many`: its owner has `openAtMost` that have not ended; `replayed`: this key was used for the same body
+ * before, `id` is that redrive; `mismatch`: for another body.
+ */
 export async function makeRedrive(
   redis: RedisClient,
   keys: RedriveKeys,
   { createdAt, id, owner, plan }: Pick<Redrive, "id" | "owner" | "plan" | "createdAt">,
   openAtMost: number,
-): Promise<boolean> {
+  idempotency: Idempotency | null = null,
+): Promise<{ kind: "made" | "too many" | "replayed" | "mismatch"; id: string }> {
   const scriptKeys = [keys.redrive(id), keys.open(owner), keys.owned(owner)];
+  scriptKeys.push(keys.idempotency(owner, idempotency?.key ?? ""));
   const { filter, rate, total } = plan;
   // For whoever looks at the queue page; what counts is the plan.
   const dataJson = JSON.stringify({ v: 1, owner, filter, rate, total });
   const args = [id, createdAt, keys.queue, keys.base, plan.accept.resultTtlMs, owner, JSON.stringify(plan), openAtMost];
-  return (await runScript(redis, makeScript, scriptKeys, [...args, dataJson])) === 1;
+  args.push(dataJson, idempotency === null ? "" : idempotencyHashes(idempotency));
+  const [kind, made] = (await runScript(redis, makeScript, scriptKeys, args)) as ["made", string];
+  return { kind, id: made };
 }
 
 const fields = ["owner", "plan", "created", "started", "ended", "end", "skipped", "place", "paced"] as const;

@@ -1,0 +1,19 @@
+/**
+ * A caller's metadata, which are handed back as they were written: JSON text, in which no number and no string is changed.
+ * A job has them as an object, which earlier releases read, and as text only where `JSON.stringify` would write another.
+ */
+export interface JobMetadata {
+  m?: Record<string, unknown> | undefined;
+  mt?: string | undefined;
+}
+
+/** The fields of a job that hold metadata. */
+export function metadataFields(text: string | undefined): JobMetadata {
+  if (text === undefined) return {};
+  const m = JSON.parse(text) as Record<string, unknown>;
+  return JSON.stringify(m) === text ? { m } : { m, mt: text };
+}
+
+/** The metadata that a job holds, as JSON text. */
+export const metadataText = ({ m, mt }: JobMetadata): string | undefined =>
+  mt ?? (m === undefined ? undefined : JSON.stringify(m));
