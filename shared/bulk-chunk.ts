@@ -8,7 +8,7 @@ export interface LineFault {
 /**
  * What the lines without a fault of a chunk are, in order. Inputs: `table`, one tensor pack with a row each; `packs`, a
  * tensor pack each. Outputs: `classes`, a class index (u16) and `width` probabilities (float32) each; `json`, JSON text each.
- * `packs` and `json` are length-prefixed (u32).
+ * `packs` and `json` are length-prefixed (u32). Of more classes than 16 bits count, `classIn` tells the one that is meant.
  */
 export type ChunkForm = "table" | "packs" | "classes" | "json";
 
@@ -128,6 +128,23 @@ export function faultlessOffsets({ faults, lines }: Pick<BulkChunk, "faults" | "
     else offsets.push(offset);
   }
   return offsets;
+}
+
+const mostCountedClasses = 65_536;
+
+/** The class of the record that begins at `at`: its index as it stands there, or that of the largest probability. */
+export function classIn(bytes: Buffer, at: number, width: number): number {
+  if (width <= mostCountedClasses) return bytes.readUInt16LE(at);
+  let best = 0;
+  let largest = Number.NEGATIVE_INFINITY;
+  for (let c = 0; c < width; c++) {
+    const probability = bytes.readFloatLE(at + 2 + 4 * c);
+    if (probability > largest) {
+      largest = probability;
+      best = c;
+    }
+  }
+  return best;
 }
 
 /** Details are cut to this many characters, so that a million bad lines stay small. */

@@ -1,4 +1,4 @@
-import { type BulkChunk, type LineFault, splitParts } from "@millrace/shared/bulk-chunk.js";
+import { type BulkChunk, classIn, type LineFault, splitParts } from "@millrace/shared/bulk-chunk.js";
 import { oneLine } from "@millrace/shared/one-line.js";
 import { utf8Pieces } from "./utf8-pieces.js";
 
@@ -38,7 +38,7 @@ export function ndjsonFormat(labels: readonly string[] | null, ending = "\n"): R
     `${c === 0 ? "" : ","}${quoted[c]}:${bytes.readFloatLE(at + 2 + 4 * c)}`;
   const classes: ClassesWriter = {
     head(bytes, at) {
-      const best = bytes.readUInt16LE(at);
+      const best = classIn(bytes, at, quoted.length);
       return `${before}{"label":${quoted[best]},"confidence":${bytes.readFloatLE(at + 2 + 4 * best)},"probabilities":{`;
     },
     part: probability,
@@ -68,7 +68,7 @@ export function csvFormat(labels: readonly string[] | null): ResultFormat {
     json: { before: ',succeeded,"', inOneLine: (json) => oneLine(json).replaceAll('"', '""'), after: '"\r\n' },
     classes: {
       head(bytes, at) {
-        const best = bytes.readUInt16LE(at);
+        const best = classIn(bytes, at, width);
         return `,succeeded,${fields[best] ?? ""},${bytes.readFloatLE(at + 2 + 4 * best)}`;
       },
       part: (bytes, at, c) => `,${bytes.readFloatLE(at + 2 + 4 * c)}`,

@@ -95,7 +95,16 @@ async function loads({ onClose, quick, say }: ScenarioContext): Promise<Figure[]
   onClose(() => pool.close());
   const digest = await modelDigest(folder);
   const cycle = async (key: number) => {
-    const request = { key, model: "mlp", version: "1", folder, file, digest, manifest: defaultManifest() };
+    const request = {
+      key,
+      model: "mlp",
+      version: "1",
+      folder,
+      file,
+      digest,
+      manifest: defaultManifest(),
+      triesMade: true,
+    };
     const [reply] = await pool.load([request]);
     if (!reply?.ok) throw new Error(`load ${key} failed`);
     pool.unload(key);

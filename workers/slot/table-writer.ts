@@ -46,7 +46,7 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
             fail("the model gave a probability that is no number");
             continue;
           }
-          // Of more classes than that, a reader looks for the largest itself; see `bulk-chunk.ts`.
+          // Of more classes than 16 bits count, `classIn` of `bulk-chunk.ts` looks for the largest itself.
           part[at++] = best;
           const end = 2 * width * (r + 1);
           for (let h = 2 * width * r; h < end; h++) part[at++] = halves[h] as number;
