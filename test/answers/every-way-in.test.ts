@@ -115,7 +115,7 @@ describe(`generated models answer on every way in what ONNX Runtime answers for 
 
   test("as batches in CSV", async () => {
     await each("csv", async (name, { header, rows }) =>
-      header === null ? null : bulk(name, [header, ...rows.map(({ csv }) => csv)].join("\r\n"), types.csv),
+      header === null ? null : bulk(name, [header, ...rows.map(({ csv }) => csv), ""].join("\r\n"), types.csv),
     );
   });
 

@@ -155,8 +155,8 @@ const bodyArb = (
           return {
             nodes: [
               node("Abs", ["x"], ["a"]),
-              node("ReduceMax", ["a"], ["p"], { keepdims: 0 }),
-              node("Add", ["p", "one"], ["d"]),
+              node("ReduceMax", ["a"], ["peak"], { keepdims: 0 }),
+              node("Add", ["peak", "one"], ["d"]),
               node("Div", ["x", "d"], ["s"]),
               ...last("s"),
             ],
