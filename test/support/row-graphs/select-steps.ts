@@ -150,7 +150,7 @@ const pad: Step = (graph, random) => {
 
 const largest: Step = (graph, random) => {
   const x = graph.float(random, 1);
-  if (x === null || graph.opset < 11) return;
+  if (x === null || graph.opset < 11 || mayBeEmpty(graph)) return;
   const { axis, said } = anyAxis(random, x.dims.length);
   if (random.below(2) === 0) {
     const k = 1 + random.below(x.dims[axis] as number);
