@@ -1,4 +1,4 @@
-import { dependsOnRows, isOne, numberIn, rowCount, type Size, sameSize } from "./sizes.js";
+import { dependsOnRows, isOne, isPartOf, numberIn, rowCount, type Size, sameSize } from "./sizes.js";
 
 /**
  * What is known of a tensor whatever a run's rows hold:
@@ -59,11 +59,14 @@ export interface Operation {
   opset: number;
   /** Null where an optional input is left out. */
   inputs: readonly (Value | null)[];
+  /** How many outputs there are, up to the last one that has a name. */
   outputs: number;
   int(name: string, preset: number): number;
   float(name: string, preset: number): number;
   text(name: string, preset: string): string;
   numbers(name: string): readonly number[] | null;
+  /** How many numbers or texts a list attribute has. */
+  count(name: string): number;
   /** What a constant attribute holds. */
   constant(name: string): Fixed | null;
   /** A length that nothing is known of but that company does not change it. */
@@ -193,6 +196,8 @@ export function broadcast(operation: Operation, values: readonly (Fixed | Rows)[
 /** The length where one of two is stretched, or both are the same number though it does not show. */
 function joined(operation: Operation, a: Size, b: Size): Size {
   if (dependsOnRows(a) || dependsOnRows(b)) throw new UnprovenError("rows are paired with what is not one a row");
+  if (isPartOf(a, b)) return b;
+  if (isPartOf(b, a)) return a;
   if (numberIn(a) !== null) return a;
   return numberIn(b) !== null ? b : operation.newLength();
 }

@@ -10,7 +10,7 @@ import {
   shaped,
   UnprovenError,
 } from "./abstract-tensor.js";
-import { numberIn, type Size, sameSize, sizeOf } from "./sizes.js";
+import { isOne, numberIn, one, product, type Size, sameSize, sizeOf } from "./sizes.js";
 
 /** A table of rows; with one dimension these operators take all of it as one row. */
 function table(operation: Operation, i = 0): Shaped {
@@ -33,6 +33,14 @@ const classifier: Rule = (operation) => {
 
 const regressor: Rule = (operation) => columns(operation, table(operation));
 
+/** A regressor whose number of targets is told. */
+const regressorOf =
+  (attribute: string, preset: number): Rule =>
+  (operation) => {
+    const targets = operation.int(attribute, preset);
+    return columns(operation, table(operation), targets > 0 ? sizeOf(targets) : operation.newLength());
+  };
+
 /** Numbers for each column of the table. */
 const byColumn: Rule = (operation) => {
   const data = table(operation);
@@ -52,9 +60,15 @@ const vectorizer: Rule = (operation) => {
   return columns(operation, first);
 };
 
-/** Picks along the last axis. */
+/** Picks along the last axis: columns of rows, or something fixed for each of the rows' own numbers. */
 const extractor: Rule = (operation) => {
   const data = shaped(operation, 0);
+  const indices = shaped(operation, 1);
+  if (data.kind === "fixed" && indices.kind === "rows") {
+    if (!indices.dims.slice(0, indices.axis).every(isOne)) throw new UnprovenError("its numbers are not row by row");
+    const before = data.dims.length > 1 ? data.dims.slice(0, -1) : [one];
+    return rows([...before, product(indices.dims)], before.length);
+  }
   expectFixed(operation, 1);
   const last = data.dims.length - 1;
   if (data.kind === "fixed") return fixed(null);
@@ -68,7 +82,8 @@ const extractor: Rule = (operation) => {
 
 const oneHotEncoder: Rule = (operation) => {
   const data = shaped(operation, 0);
-  const dims = [...data.dims, operation.newLength()];
+  const count = Math.max(operation.count("cats_int64s"), operation.count("cats_strings"));
+  const dims = [...data.dims, sizeOf(count)];
   return data.kind === "fixed" ? fixed(dims) : rows(dims, data.axis);
 };
 
@@ -77,7 +92,9 @@ const names = (list: string, rule: Rule): [string, Rule][] => list.split(" ").ma
 /** The operators of `ai.onnx.ml` that work row by row. */
 export const classicalRules: Record<string, Rule> = Object.fromEntries([
   ...names("LinearClassifier SVMClassifier TreeEnsembleClassifier", classifier),
-  ...names("LinearRegressor SVMRegressor TreeEnsembleRegressor TreeEnsemble", regressor),
+  ["LinearRegressor", regressorOf("targets", 1)],
+  ...names("TreeEnsembleRegressor TreeEnsemble", regressorOf("n_targets", 0)),
+  ["SVMRegressor", regressor],
   ...names("Imputer Normalizer Scaler", byColumn),
   ...names("Binarizer CategoryMapper LabelEncoder", elementwise),
   ["FeatureVectorizer", vectorizer],

@@ -10,9 +10,11 @@ import {
   type Operation,
   type Rows,
   type Rule,
+  shaped,
   UnprovenError,
 } from "./abstract-tensor.js";
 import { lengthRules } from "./length-rules.js";
+import { isModest, type Size, sameSize } from "./sizes.js";
 
 /** Each element of the first input becomes one, whatever its neighbours are. */
 const unary: Rule = (operation) => {
@@ -32,6 +34,18 @@ const nary: Rule = (operation) =>
     operation.inputs.flatMap((value, i) => (value === null ? [] : [input(operation, i)])),
   );
 
+/** As `nary`. Before version 8 nothing was stretched, and ONNX Runtime reads on beyond the end of what is shorter. */
+const folded: Rule = (operation) => {
+  if (operation.opset >= 8) return nary(operation);
+  const shapes = operation.inputs.flatMap((value, i) => (value === null ? [] : [shaped(operation, i)]));
+  const [first] = shapes;
+  const alike = shapes.every(
+    ({ dims }) => dims.length === first?.dims.length && dims.every((size, d) => sameSize(size, first.dims[d] as Size)),
+  );
+  if (!alike) throw new UnprovenError("its version is older than 8, and its shapes differ");
+  return nary(operation);
+};
+
 /** As `unary`; whatever else it takes must be no row's. */
 const parametrized: Rule = (operation) => {
   expectFixed(operation, ...[...operation.inputs.keys()].filter((i) => i > 0));
@@ -44,12 +58,21 @@ const arithmetic: Rule = (operation) => {
   return lengthRules[operation.type]?.(operation) ?? nary(operation);
 };
 
-/** Whole numbers stay what they are. */
+/** Whole numbers stay what they are, but for types of numbers that do not hold them all. */
 const sameElements: Rule = (operation) => {
   const value = lengthsAt(operation, 0);
+  if (operation.type === "Cast" && value.kind === "fixed" && !fits(value, operation.int("to", 0))) {
+    return unary(operation);
+  }
   const whole = value.kind === "fixed" && value.elements?.every(({ factor }) => Number.isInteger(factor));
   return whole ? value : unary(operation);
 };
+
+/** Whether a type, by its number in `onnx.proto`, holds these numbers: int32, int64, double, and float up to 2^24. */
+const fits = ({ elements }: Fixed, type: number): boolean =>
+  elements === null ||
+  (elements.every(isModest) &&
+    ([6, 7, 11].includes(type) || (type === 1 && elements.every(({ factor }) => Math.abs(factor) <= 2 ** 24))));
 
 /** Dropping something out is for training; else it hands on what it gets, and a mask of ones. */
 const dropout: Rule = (operation) => {
@@ -102,7 +125,8 @@ export const elementwiseRules: Record<string, Rule> = Object.fromEntries([
     "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Mod Mul Or PRelu " +
       "Pow Sub Where Xor",
   ),
-  ...each(nary, "Max Mean Min Sum StringConcat"),
+  ...each(folded, "Max Mean Min Sum"),
+  ["StringConcat", nary],
   ...each(parametrized, "Clip CastLike"),
   ...each(sameElements, "Cast Ceil Floor Identity Round"),
   ...each(quantization, "QuantizeLinear DequantizeLinear"),

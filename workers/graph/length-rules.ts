@@ -2,6 +2,7 @@ import { type Fixed, fixed, type Operation, UnprovenError } from "./abstract-ten
 import {
   dependsOnRows,
   dividedBy,
+  isModest,
   isNeverNegative,
   isOne,
   numberIn,
@@ -19,9 +20,10 @@ const both =
   (a, b) => {
     const [x, y] = [numberIn(a), numberIn(b)];
     if (x === null || y === null) return null;
-    const result = reckon(x, y);
-    return Number.isFinite(result) ? sizeOf(result) : null;
+    return within(sizeOf(reckon(x, y)));
   };
+
+const within = (size: Size): Size | null => (isModest(size) ? size : null);
 
 const isZero = (size: Size): boolean => numberIn(size) === 0;
 
@@ -37,7 +39,7 @@ const equal: Reckon = (a, b) => {
 const reckoning: Record<string, Reckon> = {
   Add: (a, b) => (isZero(a) ? b : isZero(b) ? a : both((x, y) => x + y)(a, b)),
   Sub: (a, b) => (isZero(b) ? a : both((x, y) => x - y)(a, b)),
-  Mul: times,
+  Mul: (a, b) => within(times(a, b)),
   Div: (a, b) => (isOne(b) ? a : dividedBy(a, b)),
   Equal: equal,
   Greater: compare((a, b) => a > b),

@@ -126,7 +126,13 @@ const einsum: Rule = (operation) => {
     const term = letters[i] as string;
     if (term.length !== value.dims.length || new Set(term).size !== term.length)
       throw new UnprovenError("its equation is not read");
-    for (const [d, length] of value.dims.entries()) lengths.set(term[d] as string, length);
+    for (const [d, length] of value.dims.entries()) {
+      const letter = term[d] as string;
+      const known = lengths.get(letter);
+      // One that is 1 is stretched to what the others are.
+      if (known === undefined || isOne(known)) lengths.set(letter, length);
+      else if (!isOne(length) && !sameSize(known, length)) lengths.set(letter, operation.newLength());
+    }
     if (value.kind === "rows") own.set(term[value.axis] as string, value.dims[value.axis] as Size);
   }
   const dims = [...result].map((letter) => lengths.get(letter) ?? one);

@@ -17,7 +17,7 @@ import type { OnnxGraph, OnnxModel, OnnxNode, OnnxTensor } from "./read-onnx.js"
 import { reduceRules } from "./reduce-rules.js";
 import { selectRules } from "./select-rules.js";
 import { shapeRules } from "./shape-rules.js";
-import { lengthNamed, numberNamed, rowCount, type Size, sameSize, sizeOf } from "./sizes.js";
+import { lengthAt, lengthMadeBy, lengthNamed, numberNamed, rowCount, type Size, sameSize, sizeOf } from "./sizes.js";
 
 /**
  * Whether an ONNX graph is shown to keep rows apart: one entry along the first dimension of every output for each along
@@ -43,7 +43,7 @@ export interface SharedLength {
 /**
  * Follows every tensor from the inputs to the outputs, operator by operator, as fixed, as rows along an axis or as
  * unknown. It rests on this: runs are joined only of requests whose inputs all have the same number of entries along
- * their first dimensions, and the same other dimensions as those that they are joined with.
+ * their first dimensions, and the same other dimensions, none of them 0, as those that they are joined with.
  */
 export function proveRows(model: OnnxModel, shared: SharedLength | null = null): RowProof {
   const { graph } = model;
@@ -84,7 +84,7 @@ function readInputs(graph: OnnxGraph, known: Map<string, Value>, shared: SharedL
     const lengths = rest.map((length, i) => {
       if (typeof length === "number") return sizeOf(length);
       if (shared?.inputs.includes(name) && i === 0) return lengthNamed(shared.name);
-      if (length === "") return lengthNamed(`dimension ${i + 1} of ${name}`);
+      if (length === "") return lengthAt(`dimension ${i + 1} of ${name}`);
       if (firsts.has(length))
         throw new UnprovenError(`input "${name}" has the length "${length}" of rows in another dimension`);
       return lengthNamed(length);
@@ -157,16 +157,17 @@ function operationOf(
     type: node.type,
     opset: model.opsets.get(node.domain) ?? 1,
     inputs,
-    outputs: node.outputs.filter((name) => name !== "").length,
+    outputs: node.outputs.findLastIndex((name) => name !== "") + 1,
     int: (name, preset) => attributes.get(name)?.int ?? preset,
     float: (name, preset) => attributes.get(name)?.float ?? preset,
     text: (name, preset) => attributes.get(name)?.text ?? preset,
     numbers: (name) => node.numbers(name),
+    count: (name) => node.count(name),
     constant(name) {
       const tensor = attributes.get(name)?.tensor;
       return tensor == null ? null : constantOf(tensor);
     },
-    newLength: () => lengthNamed(`dimension of operator ${position}, ${made++}`),
+    newLength: () => lengthMadeBy(`operator ${position}, ${made++}`),
     newNumber: () => numberNamed(`number of operator ${position}, ${made++}`),
   };
 }

@@ -33,6 +33,8 @@ export interface OnnxNode {
   attributes: ReadonlyMap<string, OnnxAttribute>;
   /** The numbers of a list attribute; null where there is none of this name. */
   numbers(name: string): number[] | null;
+  /** How many numbers or texts a list attribute has. */
+  count(name: string): number;
 }
 
 export interface OnnxAttribute {
@@ -75,7 +77,9 @@ export function readOnnx(file: string): OnnxModel {
     throw new Error(code === undefined ? `it is no ONNX file (${message})` : `it cannot be read (${code})`);
   }
   if (model.graph == null) throw new Error("it is no ONNX file: it has no graph");
-  const functions = model.functions.map((own) => [`${own.domain}:${own.name}`, own.node.map(nodeOf)] as const);
+  const functions = model.functions.map(
+    (own) => [`${normalDomain(own.domain)}:${own.name}`, own.node.map(nodeOf)] as const,
+  );
   return {
     graph: graphOf(model.graph),
     opsets: new Map(model.opset_import.map(({ domain, version }) => [normalDomain(domain), Number(version)])),
@@ -131,10 +135,13 @@ function graphOf(graph: RawGraph): OnnxGraph {
   };
 }
 
-/** A sparse tensor has its name and shape at its values; both its parts may name files. */
+/** A sparse tensor has its name at its values, whatever its indices say; both its parts may name files. */
 function sparseTensors({ dims, indices, values }: RawSparseTensor): OnnxTensor[] {
-  const parts = [values, indices].filter((part) => part != null).map(tensorOf);
-  return parts.map((part) => ({ ...part, dims: dims.map(Number), elements: null }));
+  const whole = { dims: dims.map(Number), elements: null };
+  return [
+    ...(values == null ? [] : [{ ...tensorOf(values), ...whole }]),
+    ...(indices == null ? [] : [{ ...tensorOf(indices), ...whole, name: "" }]),
+  ];
 }
 
 function nodeOf(node: RawNode): OnnxNode {
@@ -168,6 +175,12 @@ function nodeOf(node: RawNode): OnnxNode {
       const { floats, ints } = schema.longAttribute.decode(raw) as unknown as RawAttribute;
       return ints.length > 0 ? ints.map(Number) : [...floats];
     },
+    count(name) {
+      const raw = bytes.get(name);
+      if (raw === undefined) return 0;
+      const { floats, ints, strings } = schema.longAttribute.decode(raw) as unknown as RawAttribute;
+      return floats.length + ints.length + strings.length;
+    },
   };
 }
 
@@ -198,9 +211,9 @@ function elementsOf(tensor: RawTensor, dims: readonly number[]): number[] | null
   if (read === undefined) return null;
   const { raw_data: raw } = tensor;
   const listed = tensor[read.list].flatMap((packed) => read.unpack(packed));
-  if (listed.length === count) return listed;
-  if (raw.length !== count * read.bytes) return null;
-  return fixedWidth(raw, read.bytes, read.at);
+  // Only one of the two is meant to be there; ONNX Runtime takes the raw one.
+  if (raw.length > 0) return raw.length === count * read.bytes ? fixedWidth(raw, read.bytes, read.at) : null;
+  return listed.length === count ? listed : null;
 }
 
 const external = 1;
@@ -245,7 +258,7 @@ function loadSchema() {
   const space = root.lookup("onnx") as protobuf.Namespace;
   const attribute = root.lookupType("onnx.AttributeProto");
   const longAttribute = new protobuf.Type("LongAttribute");
-  for (const name of ["ints", "floats"]) {
+  for (const name of ["ints", "floats", "strings"]) {
     const { id, rule, type } = attribute.get(name) as protobuf.Field;
     longAttribute.add(new protobuf.Field(name, id, type, rule));
   }
@@ -306,6 +319,7 @@ interface RawAttribute {
   sparse_tensors: RawSparseTensor[];
   ints: number[];
   floats: number[];
+  strings: Uint8Array[];
 }
 
 interface RawValue {

@@ -12,15 +12,19 @@ import {
   shapedLengths,
   UnprovenError,
 } from "./abstract-tensor.js";
-import { one, product, type Size, sameSize } from "./sizes.js";
+import { isModest, one, product, type Size, sameSize } from "./sizes.js";
 
 /** One value for all entries along some axes. */
 const reduce: Rule = (operation) => {
   if (operation.type === "ReduceProd") {
     const data = shapedLengths(operation, 0);
-    if (data.kind === "fixed" && data.elements !== null) {
+    const axes = axesOf(operation, 1, data.dims.length) ?? [];
+    const stays = axes.length === 0 && operation.int("noop_with_empty_axes", 0) !== 0;
+    if (data.kind === "fixed" && data.elements !== null && !stays) {
       const kept = operation.int("keepdims", 1) === 0 ? [] : data.dims.map(() => one);
-      return fixed(kept, [product(data.elements)]);
+      const whole = product(data.elements);
+      if (!isModest(whole)) throw new UnprovenError("it makes a number that may turn over");
+      return fixed(kept, [whole]);
     }
   }
   const data = shaped(operation, 0);
@@ -94,6 +98,7 @@ const batchNormalization: Rule = (operation) => {
         ? operation.int("is_test", 0) === 0
         : operation.outputs > 1;
   if (trains) throw new UnprovenError("it normalises by the statistics of the run");
+  if (operation.int("spatial", 1) === 0) throw new UnprovenError("it has statistics for each place");
   expectFixed(operation, 1, 2, 3, 4);
   if (data.kind === "rows" && data.axis === 1) throw new UnprovenError("its rows lie along the axis of the channels");
   return unchanged(data);

@@ -19,7 +19,7 @@ import {
   UnprovenError,
   withDims,
 } from "./abstract-tensor.js";
-import { numberIn, one, type Size, sameSize, sizeOf, times } from "./sizes.js";
+import { leastOf, numberIn, one, type Size, sameSize, sizeOf, times } from "./sizes.js";
 
 /** Picks entries of a table by number: rows of numbers out of what is fixed, or fixed numbers out of what is in rows. */
 const gather: Rule = (operation) => {
@@ -124,12 +124,17 @@ const slice: Rule = (operation) => {
     if (i < 0 || whole(i)) return length;
     const known = numberIn(length);
     const [start, end, step] = [starts?.[i], ends?.[i], steps === null ? 1 : steps[i]];
+    const upTo = end === null && start === 0 && step === 1 && known !== null ? endAt(operation, i) : null;
+    if (upTo !== null) return leastOf(known as number, upTo) ?? operation.newLength();
     if (known === null || start == null || end == null || step == null || step <= 0) return operation.newLength();
     const [from, to] = [clamped(start, known), clamped(end, known)];
     return sizeOf(Math.max(0, Math.ceil((to - from) / step)));
   });
   return withDims(data, dims, data.kind === "rows" ? data.axis : 0);
 };
+
+/** A length that a slice ends at, where it is told by one. */
+const endAt = (operation: Operation, i: number): Size | null => (operation.inputs[2] as Fixed).elements?.[i] ?? null;
 
 /** From here on an end is beyond any length; exporters write the largest integer for "to the end". */
 const endless = 2 ** 31 - 1;
@@ -291,7 +296,10 @@ function scaled(
   const said = sizes[i];
   if (said !== undefined) return numberIn(said) === null ? operation.newLength() : said;
   const [known, scale] = [numberIn(length), scales[i]];
-  return known === null || scale == null ? operation.newLength() : sizeOf(Math.floor(known * scale));
+  // Where it is no whole number, rounding decides.
+  return known === null || scale == null || !Number.isInteger(known * scale)
+    ? operation.newLength()
+    : sizeOf(known * scale);
 }
 
 /** The elements of an input, where it is there and fixed. */

@@ -25,7 +25,9 @@ import {
 import {
   dependsOnRows,
   dividedBy,
+  isNeverNegative,
   isOne,
+  mayBeZero,
   numberIn,
   one,
   product,
@@ -40,13 +42,13 @@ const mostElements = 64;
 
 /** Fixed lengths, or what rows have between them: the dimensions, as a list. */
 const shape: Rule = (operation) => {
-  const { dims } = shaped(operation, 0);
+  const { dims } = shapedLengths(operation, 0);
   const [start, end] = [operation.int("start", 0), operation.int("end", dims.length)];
   const part = dims.slice(start, end);
   return fixed([sizeOf(part.length)], part);
 };
 
-const size: Rule = (operation) => fixed([], [product(shaped(operation, 0).dims)]);
+const size: Rule = (operation) => fixed([], [product(shapedLengths(operation, 0).dims)]);
 
 const constant: Rule = (operation) => {
   const value = operation.constant("value");
@@ -84,7 +86,10 @@ const range: Rule = (operation) => {
     const [only] = (operation.inputs[i] as Fixed).elements ?? [];
     return only === undefined ? null : numberIn(only);
   });
-  if (start == null || limit == null || step == null || step === 0) return fixed(newDims(operation, 1));
+  const [last] = (operation.inputs[1] as Fixed).elements ?? [];
+  if (start === 0 && step === 1 && last !== undefined && isNeverNegative(last) && limit === null) return fixed([last]);
+  const isWhole = [start, limit, step].every((number) => number != null && Number.isInteger(number));
+  if (start == null || limit == null || step == null || step === 0 || !isWhole) return fixed(newDims(operation, 1));
   const count = Math.max(0, Math.ceil((limit - start) / step));
   const elements = Array.from({ length: Math.min(count, mostElements + 1) }, (_, i) => sizeOf(start + i * step));
   return fixed([sizeOf(count)], count > mostElements ? null : elements);
@@ -100,6 +105,15 @@ const reshape: Rule = (operation) => {
     return fixed(known === null ? null : newDims(operation, known));
   }
   const copies = operation.int("allowzero", 0) === 0;
+  // What may be -1 or 0 is no length: it may stand for what is left over, or for what is there.
+  const isClear = (length: Size, d: number) =>
+    numberIn(length) !== null ||
+    (isNeverNegative(length) && !(copies && mayBeZero(length) && !sameSize(length, data.dims[d] ?? length)));
+  if (!said.every(isClear)) {
+    if (data.kind === "rows") throw new UnprovenError("the shape that it makes may hold a 0 or a -1");
+    input(operation, 0);
+    return fixed(newDims(operation, said.length));
+  }
   return reshaped(
     operation,
     data,
