@@ -185,7 +185,7 @@ export class LoadedModel {
     if (this.#padded !== null) pad(inputs, this.#padded.padding);
     const groups: number[][] = [];
     for (const [i, { tensors }] of inputs.entries()) {
-      const own = haveSameRows(tensors)
+      const own = isJoinableAtAll(tensors)
         ? groups.find(([first]) => isJoinable((inputs[first as number] as Input).tensors, tensors))
         : undefined;
       if (own === undefined) groups.push([i]);
@@ -300,15 +300,18 @@ function pad(inputs: Input[], padding: Padding): void {
   }
 }
 
-/** Whether all tensors of an input have the same rows, so that each row of it is one of the run; none is not any. */
-function haveSameRows(tensors: readonly PackedTensor[]): boolean {
-  const rows = tensors[0]?.shape[0] ?? 0;
-  return rows > 0 && tensors.every(({ shape }) => shape[0] === rows);
+/**
+ * Whether all tensors of an input have the same rows, so that each row of it is one of the run, and none is empty: that is
+ * what the proof that rows are kept apart rests on.
+ */
+function isJoinableAtAll(tensors: readonly PackedTensor[]): boolean {
+  const rows = tensors[0]?.shape[0];
+  return tensors.every(({ shape }) => shape[0] === rows && shape.every((length) => length > 0));
 }
 
 /** Whether two inputs differ in their number of rows at the most. */
 function isJoinable(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
-  if (!haveSameRows(a)) return false;
+  if (!isJoinableAtAll(a)) return false;
   return a.every(({ shape }, t) => {
     const other = (b[t] as PackedTensor).shape;
     return shape.length === other.length && shape.every((length, d) => d === 0 || length === other[d]);
