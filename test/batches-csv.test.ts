@@ -174,7 +174,7 @@ describe("a quote that is never closed", () => {
 
   test("in the header refuses the upload, and names the line", () => {
     expect(() => rowsOf(tabular("u", "v"), '\nu,"v\n1,2\n')).toThrow(
-      expect.objectContaining({ code: "malformed_body", message: expect.stringMatching(/line 2: the quote/) }),
+      expect.objectContaining({ code: "invalid_request", message: expect.stringMatching(/line 2: the quote/) }),
     );
   });
 });

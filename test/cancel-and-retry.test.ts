@@ -7,6 +7,9 @@ import { type CallOptions, type Owner, TestStack } from "./support/stack.js";
 
 const ms = (...rows: number[]) => ({ x: rows.map((row) => [row]) });
 
+/** Its rows take as long as the longest of them, which nobody minds here. */
+const joined = { kind: "tensor", batching: { join: "always" } };
+
 describe("cancel and retry", () => {
   let stack: TestStack;
   const act = (verb: "cancel" | "retry", id: string, options: CallOptions = {}) =>
@@ -22,7 +25,8 @@ describe("cancel and retry", () => {
   const running = (id: string) => eventually(async () => expect((await read(id)).status).toBe("running"));
 
   beforeAll(async () => {
-    stack = await TestStack.start({ models: ["slow", "throws-on-row"], env: { SHUTDOWN_GRACE_SECONDS: "5" } });
+    const env = { SHUTDOWN_GRACE_SECONDS: "5" };
+    stack = await TestStack.start({ models: ["slow", "throws-on-row"], manifests: { slow: joined }, env });
   });
   afterAll(() => stack.close());
 
@@ -172,7 +176,8 @@ describe("cancel and retry", () => {
 });
 
 test("one that was canceled in company never comes back, even when its result time ends before the run", async () => {
-  const stack = await TestStack.start({ models: ["slow"], env: { RESULT_TTL_SECONDS: "1" } });
+  const env = { RESULT_TTL_SECONDS: "1" };
+  const stack = await TestStack.start({ models: ["slow"], manifests: { slow: joined }, env });
   const read = async (id: string) => (await stack.get(`/v1/predictions/${id}`)).body;
   try {
     const holder = await stack.submit("slow", ms(300));

@@ -21,7 +21,7 @@ describe("waiting and polling", () => {
   beforeAll(async () => {
     stack = await TestStack.start({
       models: ["slow"],
-      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4 } } },
+      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4, join: "always" } } },
       slots: 2,
     });
   });

@@ -9,8 +9,8 @@ import type { OnRecord } from "./split-records.js";
 /**
  * Reads records of CSV (RFC 4180) into a table: first the header, whose names are the features in any order, then a row
  * each. An empty record is an empty field where there is one column, else it is passed over. Throws `invalid_request` for a
- * header that lacks a feature without a default, has one twice or one that is unknown, and `malformed_body` for one that is
- * no header.
+ * header that lacks a feature without a default, has one twice or one that is unknown, or whose quotes do not match, and
+ * `malformed_body` for one that is not UTF-8.
  */
 export function csvRecords(reader: TableReader): OnRecord {
   let places: Int32Array | null = null;
@@ -81,10 +81,10 @@ function slowReader({ builder, features, readValue }: TableReader) {
 }
 
 function headerOf(bytes: Buffer, from: number, to: number, line: number): CsvField[] {
-  const malformed = (detail: string) => new ServiceError("malformed_body", `the header, line ${line}: ${detail}`);
-  if (!isUtf8(bytes.subarray(from, to))) throw malformed("it is not UTF-8");
+  const said = `the header, line ${line}:`;
+  if (!isUtf8(bytes.subarray(from, to))) throw new ServiceError("malformed_body", `${said} it is not UTF-8`);
   const fields = splitFields(bytes.toString("utf8", from, to));
-  if (typeof fields === "string") throw malformed(fields);
+  if (typeof fields === "string") throw new ServiceError("invalid_request", `${said} ${fields}`);
   return fields;
 }
 

@@ -128,6 +128,16 @@ export function numbersOf(operation: Operation, i: number): number[] | null {
   return numbers as number[];
 }
 
+/**
+ * Numbers of a fixed input, null for each that is not known, of which there may be `most`; null where it is left out.
+ * Throws where it depends on the rows.
+ */
+export function boundsOf(operation: Operation, i: number, most: number): (number | null)[] | null {
+  if (!has(operation, i)) return null;
+  expectFixed(operation, i);
+  return (input(operation, i) as Fixed).elements?.map(numberIn) ?? new Array<null>(most).fill(null);
+}
+
 /** Axes, from an attribute or from an input as newer operators have them; null where neither says any. */
 export function axesOf(operation: Operation, i: number, rank: number): number[] | null {
   const said = operation.numbers("axes") ?? numbersOf(operation, i);

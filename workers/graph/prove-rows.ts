@@ -13,6 +13,7 @@ import { classicalRules, textRules } from "./classical-rules.js";
 import { drawingOperators } from "./draws-numbers.js";
 import { elementwiseRules } from "./elementwise-rules.js";
 import { linearRules } from "./linear-rules.js";
+import { pictureRules } from "./picture-rules.js";
 import type { OnnxGraph, OnnxModel, OnnxNode, OnnxTensor } from "./read-onnx.js";
 import { reduceRules } from "./reduce-rules.js";
 import { selectRules } from "./select-rules.js";
@@ -30,7 +31,15 @@ export type RowProof =
 
 /** The rules by which operators keep rows apart, by domain. What is not in here proves nothing. */
 export const rulesByDomain: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
-  "": { ...elementwiseRules, ...shapeRules, ...selectRules, ...linearRules, ...reduceRules, ...textRules },
+  "": {
+    ...elementwiseRules,
+    ...shapeRules,
+    ...selectRules,
+    ...pictureRules,
+    ...linearRules,
+    ...reduceRules,
+    ...textRules,
+  },
   "ai.onnx.ml": classicalRules,
 };
 

@@ -1,5 +1,15 @@
 import { readFileSync } from "node:fs";
-import protobuf from "protobufjs";
+import {
+  onnxSchema,
+  type RawAttribute,
+  type RawGraph,
+  type RawModel,
+  type RawNode,
+  type RawSparseTensor,
+  type RawTensor,
+  type RawValue,
+} from "./onnx-schema.js";
+import { elementsOf } from "./tensor-elements.js";
 
 /**
  * What of an ONNX file is looked at here. Names of fields are those of `onnx.proto`, which is the published one (ONNX
@@ -62,16 +72,11 @@ export interface OnnxTensor {
   location: string | null;
 }
 
-/** Elements of a tensor of more than this many are never looked at: it is no list of dimensions. */
-const mostElements = 64;
-
-const schema = loadSchema();
-
 /** Reads an ONNX file. Throws for bytes that are none. */
 export function readOnnx(file: string): OnnxModel {
   let model: RawModel;
   try {
-    model = schema.model.decode(readFileSync(file)) as unknown as RawModel;
+    model = onnxSchema.model.decode(readFileSync(file)) as unknown as RawModel;
   } catch (fault) {
     const { code, message } = fault as NodeJS.ErrnoException;
     throw new Error(code === undefined ? `it is no ONNX file (${message})` : `it cannot be read (${code})`);
@@ -148,7 +153,7 @@ function nodeOf(node: RawNode): OnnxNode {
   const bytes = new Map<string, Uint8Array>();
   const attributes = new Map<string, OnnxAttribute>();
   for (const raw of node.attribute) {
-    const attribute = schema.shortAttribute.decode(raw) as unknown as RawAttribute;
+    const attribute = onnxSchema.shortAttribute.decode(raw) as unknown as RawAttribute;
     bytes.set(attribute.name, raw);
     attributes.set(attribute.name, {
       int: Number(attribute.i),
@@ -172,13 +177,13 @@ function nodeOf(node: RawNode): OnnxNode {
     numbers(name) {
       const raw = bytes.get(name);
       if (raw === undefined) return null;
-      const { floats, ints } = schema.longAttribute.decode(raw) as unknown as RawAttribute;
+      const { floats, ints } = onnxSchema.longAttribute.decode(raw) as unknown as RawAttribute;
       return ints.length > 0 ? ints.map(Number) : [...floats];
     },
     count(name) {
       const raw = bytes.get(name);
       if (raw === undefined) return 0;
-      const { floats, ints, strings } = schema.longAttribute.decode(raw) as unknown as RawAttribute;
+      const { floats, ints, strings } = onnxSchema.longAttribute.decode(raw) as unknown as RawAttribute;
       return floats.length + ints.length + strings.length;
     },
   };
@@ -204,144 +209,4 @@ function tensorOf(tensor: RawTensor): OnnxTensor {
   return { name: tensor.name, dims, elements: outside ? null : elementsOf(tensor, dims), location };
 }
 
-function elementsOf(tensor: RawTensor, dims: readonly number[]): number[] | null {
-  const count = dims.reduce((size, dimension) => size * dimension, 1);
-  if (count > mostElements || dims.length > 1) return null;
-  const read = readers[tensor.data_type];
-  if (read === undefined) return null;
-  const { raw_data: raw } = tensor;
-  const listed = tensor[read.list].flatMap((packed) => read.unpack(packed));
-  // Only one of the two is meant to be there; ONNX Runtime takes the raw one.
-  if (raw.length > 0) return raw.length === count * read.bytes ? fixedWidth(raw, read.bytes, read.at) : null;
-  return listed.length === count ? listed : null;
-}
-
 const external = 1;
-
-interface ElementReader {
-  bytes: number;
-  at(view: DataView, at: number): number;
-  list: "float_data" | "int32_data" | "int64_data" | "double_data";
-  unpack(packed: Uint8Array): number[];
-}
-
-function fixedWidth(bytes: Uint8Array, width: number, at: ElementReader["at"]): number[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Array.from({ length: Math.floor(bytes.length / width) }, (_, i) => at(view, i * width));
-}
-
-function varints(packed: Uint8Array): number[] {
-  const reader = protobuf.Reader.create(packed);
-  const values: number[] = [];
-  while (reader.pos < reader.len) values.push(Number(reader.int64()));
-  return values;
-}
-
-const float32At = (view: DataView, at: number) => view.getFloat32(at, true);
-const float64At = (view: DataView, at: number) => view.getFloat64(at, true);
-
-/** By data type of `onnx.proto`: float, int32, int64, bool, double. */
-const readers: Record<number, ElementReader | undefined> = {
-  1: { bytes: 4, at: float32At, list: "float_data", unpack: (packed) => fixedWidth(packed, 4, float32At) },
-  6: { bytes: 4, at: (view, at) => view.getInt32(at, true), list: "int32_data", unpack: varints },
-  7: { bytes: 8, at: (view, at) => Number(view.getBigInt64(at, true)), list: "int64_data", unpack: varints },
-  9: { bytes: 1, at: (view, at) => view.getUint8(at), list: "int32_data", unpack: varints },
-  11: { bytes: 8, at: float64At, list: "double_data", unpack: (packed) => fixedWidth(packed, 8, float64At) },
-};
-
-function loadSchema() {
-  const text = readFileSync(new URL("../../graph/onnx.proto", import.meta.url), "utf8");
-  // 64-bit integers become numbers: what is beyond 2^53 is no length of anything.
-  protobuf.util.Long = null as never;
-  protobuf.configure();
-  const { root } = protobuf.parse(text, { keepCase: true });
-  const space = root.lookup("onnx") as protobuf.Namespace;
-  const attribute = root.lookupType("onnx.AttributeProto");
-  const longAttribute = new protobuf.Type("LongAttribute");
-  for (const name of ["ints", "floats", "strings"]) {
-    const { id, rule, type } = attribute.get(name) as protobuf.Field;
-    longAttribute.add(new protobuf.Field(name, id, type, rule));
-  }
-  space.add(longAttribute);
-  for (const name of ["ints", "floats", "strings", "type_protos", "tp"]) {
-    attribute.remove(attribute.get(name) as protobuf.Field);
-  }
-  // A packed list is a run of bytes as well as any message is.
-  readAsBytes(root.lookupType("onnx.NodeProto"), ["attribute"]);
-  const tensor = root.lookupType("onnx.TensorProto");
-  readAsBytes(tensor, ["float_data", "int32_data", "int64_data", "double_data"]);
-  for (const name of ["string_data", "uint64_data"]) tensor.remove(tensor.get(name) as protobuf.Field);
-  return { model: root.lookupType("onnx.ModelProto"), shortAttribute: attribute, longAttribute };
-}
-
-function readAsBytes(type: protobuf.Type, fields: readonly string[]): void {
-  for (const name of fields) {
-    const field = type.get(name) as protobuf.Field;
-    type.remove(field);
-    type.add(new protobuf.Field(name, field.id, "bytes", "repeated"));
-  }
-}
-
-interface RawModel {
-  graph: RawGraph | null;
-  opset_import: { domain: string; version: number }[];
-  functions: { domain: string; name: string; node: RawNode[] }[];
-  training_info: { algorithm: RawGraph | null; initialization: RawGraph | null }[];
-}
-
-interface RawGraph {
-  node: RawNode[];
-  input: RawValue[];
-  output: RawValue[];
-  initializer: RawTensor[];
-  sparse_initializer: RawSparseTensor[];
-}
-
-interface RawNode {
-  name: string;
-  op_type: string;
-  domain: string;
-  input: string[];
-  output: string[];
-  attribute: Uint8Array[];
-}
-
-interface RawAttribute {
-  name: string;
-  i: number;
-  f: number;
-  s: Uint8Array;
-  t: RawTensor | null;
-  g: RawGraph | null;
-  sparse_tensor: RawSparseTensor | null;
-  tensors: RawTensor[];
-  graphs: RawGraph[];
-  sparse_tensors: RawSparseTensor[];
-  ints: number[];
-  floats: number[];
-  strings: Uint8Array[];
-}
-
-interface RawValue {
-  name: string;
-  type?: { tensor_type?: { shape?: { dim: { dim_value: number; dim_param: string }[] } | null } | null } | null;
-}
-
-interface RawTensor {
-  name: string;
-  dims: number[];
-  data_type: number;
-  data_location: number;
-  external_data: { key: string; value: string }[];
-  raw_data: Uint8Array;
-  float_data: Uint8Array[];
-  int32_data: Uint8Array[];
-  int64_data: Uint8Array[];
-  double_data: Uint8Array[];
-}
-
-interface RawSparseTensor {
-  dims: number[];
-  indices: RawTensor | null;
-  values: RawTensor | null;
-}

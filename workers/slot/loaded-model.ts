@@ -10,13 +10,13 @@ import type { RunItem } from "../frames.js";
 import { drawsNumbers } from "../graph/draws-numbers.js";
 import { cutRows } from "../joining/cut-rows.js";
 import { decideJoining } from "../joining/decide-joining.js";
-import type { Padding } from "../joining/padding.js";
 import { isPaddingUnseen } from "../joining/try-padding.js";
 import type { LoadedFacts, LoadRequest } from "../load-request.js";
 import { readOnnxFiles } from "./check-files.js";
 import { checkHead } from "./check-head.js";
 import { checkManifest, expectShapes } from "./describe-model.js";
 import { type Engine, openEngine, type Tensors } from "./engine.js";
+import { groupInputs, type Input, type PaddedRuns } from "./group-inputs.js";
 import type { Head, HeadOutput } from "./head.js";
 import { headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
@@ -26,20 +26,6 @@ import { InputRefusedError, type Preparation } from "./preparation.js";
 import { checkSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
 import { inputsToTry, isSample } from "./tried-inputs.js";
-
-/** One input of a run, and whether its output is wanted as a pack. */
-interface Input {
-  tensors: readonly PackedTensor[];
-  packed: boolean;
-  /** Tokens before it was padded; null where it was not. */
-  ownLength: number | null;
-}
-
-/** Texts of different lengths in one run: how they are padded, and where their outputs are cut. */
-interface PaddedRuns {
-  padding: Padding;
-  tokenAxes: ReadonlyMap<string, readonly number[]>;
-}
 
 /** One model version in memory. Runs are one at a time; the caller sees to that. */
 export class LoadedModel {
@@ -140,7 +126,7 @@ export class LoadedModel {
       }
     }
     const ran: RunItem[] = new Array(readied.length);
-    for (const group of this.#groups(readied, joins)) {
+    for (const group of this.#mayJoin(joins) ? groupInputs(readied, this.#padded) : readied.map((_, i) => [i])) {
       await this.#runGroup(
         group.map((i) => readied[i] as Input),
         (at, item) => {
@@ -177,21 +163,6 @@ export class LoadedModel {
 
   #mayJoin(joins: boolean): boolean {
     return joins && this.facts.joining.mode !== "off" && this.#misfit === null;
-  }
-
-  /** Which inputs run together, by their places: those whose rows have the same shape, once texts are padded. */
-  #groups(inputs: Input[], joins: boolean): number[][] {
-    if (!this.#mayJoin(joins)) return inputs.map((_, i) => [i]);
-    if (this.#padded !== null) pad(inputs, this.#padded.padding);
-    const groups: number[][] = [];
-    for (const [i, { tensors }] of inputs.entries()) {
-      const own = isJoinableAtAll(tensors)
-        ? groups.find(([first]) => isJoinable((inputs[first as number] as Input).tensors, tensors))
-        : undefined;
-      if (own === undefined) groups.push([i]);
-      else own.push(i);
-    }
-    return groups;
   }
 
   async #runRows(input: PackedTensor, from: number, to: number, joins: boolean, writer: TableWriter): Promise<void> {
@@ -285,36 +256,6 @@ function packSamples(manifest: Manifest, { inputs }: Engine): Buffer[] {
     if ("pack" in packed) return packed.pack;
     const [first] = packed.complaints;
     throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
-  });
-}
-
-/** Makes texts equally long, each noting how long it was; tensors that came as such stay as they are. */
-function pad(inputs: Input[], padding: Padding): void {
-  const texts = inputs.filter(({ packed }) => !packed);
-  const longest = Math.max(...texts.map(({ tensors }) => padding.lengthOf(tensors)));
-  for (const input of texts) {
-    const length = padding.lengthOf(input.tensors);
-    if (length === longest) continue;
-    input.ownLength = length;
-    input.tensors = padding.widen(input.tensors, longest);
-  }
-}
-
-/**
- * Whether all tensors of an input have the same rows, so that each row of it is one of the run, and none is empty: that is
- * what the proof that rows are kept apart rests on.
- */
-function isJoinableAtAll(tensors: readonly PackedTensor[]): boolean {
-  const rows = tensors[0]?.shape[0];
-  return tensors.every(({ shape }) => shape[0] === rows && shape.every((length) => length > 0));
-}
-
-/** Whether two inputs differ in their number of rows at the most. */
-function isJoinable(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
-  if (!isJoinableAtAll(a)) return false;
-  return a.every(({ shape }, t) => {
-    const other = (b[t] as PackedTensor).shape;
-    return shape.length === other.length && shape.every((length, d) => d === 0 || length === other[d]);
   });
 }
 
