@@ -92,11 +92,13 @@ export function submissionHashes(submission: Submission): { exact: string; sorte
  * The key of the `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. Throws
  * `bad_header` for what is no key, and for two of them, which would be one by the time that Node has joined them.
  */
-export function idempotencyKeyOf({ headersDistinct }: IncomingMessage): string | null {
-  const [header, second] = headersDistinct["idempotency-key"] ?? [];
+export function idempotencyKeyOf({ headers, rawHeaders }: IncomingMessage): string | null {
+  const header = headers["idempotency-key"];
   if (header === undefined) return null;
-  if (second !== undefined) throw new ServiceError("bad_header", "there may be one Idempotency-Key header at the most");
-  const text = header.trim();
+  // Names and values in turn.
+  const sent = rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === "idempotency-key").length;
+  if (sent > 1) throw new ServiceError("bad_header", "there may be one Idempotency-Key header at the most");
+  const text = String(header).trim();
   const key = /^"((?:[^"\\]|\\["\\])*)"$/.exec(text)?.[1]?.replaceAll(/\\(["\\])/g, "$1") ?? text;
   if (!/^[ -~]{1,255}$/.test(key) || (text.startsWith('"') && key === text)) {
     throw new ServiceError("bad_header", "Idempotency-Key must have 1 to 255 printable ASCII characters");

@@ -210,11 +210,14 @@ export function decodeDone(body: Buffer): { runId: number; misfit: string | null
 
 /** Why nothing shares a run any more, as length (u16) and text; a length of 0 says that it still may. */
 export function encodeMisfit(misfit: string | null): Buffer {
-  const text = Buffer.from((misfit ?? "").slice(0, 1000));
+  if (misfit === null) return noMisfit;
+  const text = Buffer.from(misfit.slice(0, 1000));
   const length = Buffer.allocUnsafe(2);
   length.writeUInt16LE(text.length, 0);
   return Buffer.concat([length, text]);
 }
+
+const noMisfit = Buffer.alloc(2);
 
 export function decodeMisfit(body: Buffer, at: number): { misfit: string | null; end: number } {
   const end = at + 2 + body.readUInt16LE(at);
