@@ -12,7 +12,7 @@ import { type PackedTensor, packStrings } from "@millrace/shared/tensor-pack.js"
  */
 export interface TriedInput {
   kind: string;
-  tensors: PackedTensor[];
+  readonly tensors: PackedTensor[];
 }
 
 export const outlier = "outlier";
@@ -55,16 +55,30 @@ export function makeInputs(
         return all.flatMap(({ kind, magnitude, rows = 1 }, i) => {
           const shapes = inputs.map(({ shape }) => shape.map((d, axis) => madeLength(d, axis, rows, length)));
           if (shapes.some((shape) => count(shape) > mostElements)) return [];
-          const tensors = inputs.map(({ dtype, name }, t) => {
-            const shape = shapes[t] as number[];
-            return { name, dtype, shape, bytes: elements(dtype, count(shape), magnitude, i, random) };
-          });
-          return [{ kind: `${kind}, length ${length}`, tensors }];
+          const make = () =>
+            inputs.map(({ dtype, name }, t) => {
+              const shape = shapes[t] as number[];
+              const random = randomNumbers(100 * i + t);
+              return { name, dtype, shape, bytes: elements(dtype, count(shape), magnitude, i, random) };
+            });
+          return [onceMade(`${kind}, length ${length}`, make)];
         });
       });
       return { prepared: true, made };
     }
   }
+}
+
+/** An input whose tensors are made when somebody asks for them, since large ones take a while and few may be needed. */
+function onceMade(kind: string, make: () => PackedTensor[]): TriedInput {
+  let made: PackedTensor[] | null = null;
+  return {
+    kind,
+    get tensors() {
+      made ??= make();
+      return made;
+    },
+  };
 }
 
 function kinds(): { kind: string; magnitude: number; rows?: number }[] {

@@ -26,8 +26,8 @@ export async function checkHead(options: {
   const enough = inputs.some(isSample) ? mostMade.besideSamples : mostMade.alone;
   let made = 0;
   for (const input of inputs) {
-    const { tensors } = input;
     if (!isSample(input) && made === enough) continue;
+    const { tensors } = input;
     if (rowsOf(tensors) !== 1) continue;
     let ran: Awaited<ReturnType<Run>>;
     try {
