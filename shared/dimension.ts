@@ -1,6 +1,6 @@
 /**
- * Whether a declared dimension is of any length, whatever the others are: ONNX writes none, and exporters write `?` or `-1`,
- * of which no two need be equal. Any other text is a symbol, which stands for one length wherever it is.
+ * Whether a declared dimension is of any length, whatever the others are: ONNX writes none, and exporters write `?` or
+ * `-1`, of which no two need be equal. Any other text is a symbol, which stands for one length wherever it is.
  */
 export const isFreeDimension = (declared: number | string): boolean =>
   typeof declared === "number" ? declared < 0 : declared === "" || declared === "?" || declared === "-1";

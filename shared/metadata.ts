@@ -1,6 +1,7 @@
 /**
- * A caller's metadata, which are handed back as they were written: JSON text, in which no number and no string is changed.
- * A job has them as an object, which earlier releases read, and as text only where `JSON.stringify` would write another.
+ * A caller's metadata, which are handed back as they were written: JSON text, in which no number and no string is
+ * changed. A job has them as an object, which earlier releases read, and as text only where `JSON.stringify` would
+ * write another.
  */
 export interface JobMetadata {
   m?: Record<string, unknown> | undefined;

@@ -4,8 +4,8 @@ const rfc3339 =
 const monthDays = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /**
- * An RFC 3339 date or time as ms since the epoch; NaN for any other text and for a day or a time that does not exist, which
- * `Date.parse` would take for a later one. A leap second (`:60`) is none: a model counts 86,400 seconds a day.
+ * An RFC 3339 date or time as ms since the epoch; NaN for any other text and for a day or a time that does not exist,
+ * which `Date.parse` would take for a later one. A leap second (`:60`) is none: a model counts 86,400 seconds a day.
  */
 export function parseDate(text: string): number {
   const match = rfc3339.exec(text);

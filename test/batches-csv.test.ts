@@ -25,7 +25,10 @@ function split(cut: readonly Buffer[], longestRecordBytes: number): Told[] {
   return told;
 }
 
-/** Where the record ends that begins at `from`, or where it shows that its quotes are wrong; by the grammar, field by field. */
+/**
+ * Where the record ends that begins at `from`, or where it shows that its quotes are wrong; by the grammar, field by
+ * field.
+ */
 function recordAt(text: string, from: number): { end: number } | { wrong: number } {
   for (let p = from; ; ) {
     if (text[p] !== '"') {

@@ -4,7 +4,7 @@ import type { Logger } from "@millrace/shared/log.js";
 import { type ShadowOutcome, shadowField, shadowsKeptSeconds } from "@millrace/shared/shadow-counts.js";
 import { decodeTraffic } from "@millrace/shared/traffic.js";
 import { compareOutputs } from "./compare-outputs.js";
-import { Dispatcher } from "./dispatcher.js";
+import { Dispatcher, type DispatcherHooks } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
 import type { WorkerMetrics } from "./metrics.js";
 import type { EndedVersion, FinishedPrediction, FinishedRun } from "./process-prediction.js";
@@ -21,6 +21,8 @@ export interface ShadowOptions {
   slotEnvironment: Record<string, string | undefined>;
   /** The versions that this worker serves. */
   held(): readonly LoadedVersion[];
+  /** Told of a version whose outputs are not one a row. */
+  onMisfit: DispatcherHooks["onMisfit"];
   metrics: WorkerMetrics;
   log: Logger;
 }
@@ -154,7 +156,7 @@ export class Shadows {
         // It is counted by what became of the run.
         onDeath: () => undefined,
       });
-      const dispatcher: Dispatcher = new Dispatcher(pool);
+      const dispatcher: Dispatcher = new Dispatcher(pool, { onMisfit: this.#options.onMisfit });
       this.#active = { pool, dispatcher };
     }
     const replies = await this.#active.pool.load(added.map(({ request }) => request));

@@ -72,6 +72,7 @@ export async function startInference(options: {
   const shadows = new Shadows({
     ...{ redis, keyPrefix: config.keyPrefix, slotEnvironment: config.slotEnvironment, metrics, log },
     held: () => keeper.held(),
+    onMisfit: (lane, reason) => void keeper.noteMisfit(lane, reason),
   });
   const drift = new DriftCounter({ redis, keyPrefix: config.keyPrefix, log, held: () => keeper.held() });
   const subscriber = openSubscriber(config.redis, `millrace-cancels-${workerId}`);

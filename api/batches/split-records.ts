@@ -2,8 +2,8 @@ import { BytePieces } from "../byte-pieces.js";
 import { TextStart } from "./text-start.js";
 
 /**
- * A record of CSV, as bytes [from, to) of a buffer that is only good for the moment, without its end; `line` is the number
- * of the line that it begins on, from 1. The byte at `to` is there, too.
+ * A record of CSV, as bytes [from, to) of a buffer that is only good for the moment, without its end; `line` is the
+ * number of the line that it begins on, from 1. The byte at `to` is there, too.
  */
 export type OnRecord = (bytes: Buffer, from: number, to: number, line: number) => void;
 
@@ -23,8 +23,8 @@ const rereadAtOnceBytes = 64 * 1024;
 const never = Number.POSITIVE_INFINITY;
 
 /**
- * Where in a record: a field begins; within a field without quotes; within quotes; after a quote that may be the closing one;
- * after a closing quote and CR; on a line whose quotes are wrong; on a line that is too long.
+ * Where in a record: a field begins; within a field without quotes; within quotes; after a quote that may be the
+ * closing one; after a closing quote and CR; on a line whose quotes are wrong; on a line that is too long.
  */
 type Place = "field" | "plain" | "quoted" | "closing" | "closing line" | "wrong" | "too long";
 
@@ -36,11 +36,11 @@ interface Work {
 }
 
 /**
- * Splits CSV (RFC 4180) into records, which may hold line ends within quotes. A record of several lines that turns out to be
- * none, because a quote in it is never closed, is closed and followed by something else, or is not closed within the
- * longest record, is given back: each line of it up to the one on which that shows is a record of its own, and that one is
- * read anew. So one stray quote costs the line that it is on. Empty records are told, too. No byte is read more than three
- * times, and no more than one record is kept.
+ * Splits CSV (RFC 4180) into records, which may hold line ends within quotes. A record of several lines that turns out
+ * to be none, because a quote in it is never closed, is closed and followed by something else, or is not closed within
+ * the longest record, is given back: each line of it up to the one on which that shows is a record of its own, and
+ * that one is read anew. So one stray quote costs the line that it is on. Empty records are told, too. No byte is read
+ * more than three times, and no more than one record is kept.
  */
 export class RecordSplitter {
   readonly #options: RecordSplitterOptions;
@@ -183,7 +183,10 @@ export class RecordSplitter {
     return null;
   }
 
-  /** Takes the record that begins at `start` for lines, of which the one with the byte at `p`, or with the first too many, is read anew. */
+  /**
+   * Takes the record that begins at `start` for lines, of which the one with the byte at `p`, or with the first too
+   * many, is read anew.
+   */
   #giveBack(bytes: Buffer, start: number, p: number): Work {
     const shownAt = Math.min(this.#rest.length + p - start, this.#options.longestRecordBytes);
     let [whole, begin] = [bytes, start];

@@ -12,9 +12,9 @@ export const idempotencyHashes = ({ bodyHash, sortedHash }: Idempotency): string
   sortedHash === undefined || sortedHash === bodyHash ? bodyHash : `${bodyHash},${sortedHash}`;
 
 /**
- * Lua: `sentBefore(key, hashes)` is nil where nothing was sent under the key, else whether it was the same body and, if so,
- * what came of it; `keepSent(key, hashes, target)` keeps that for a day. The hash of the sorted body is a key beside, because
- * APIs of an earlier release read the first one.
+ * Lua: `sentBefore(key, hashes)` is nil where nothing was sent under the key, else whether it was the same body and,
+ * if so, what came of it; `keepSent(key, hashes, target)` keeps that for a day. The hash of the sorted body is a key
+ * beside, because APIs of an earlier release read the first one.
  */
 export const idempotencyLua = `
 local function sentBefore(key, hashes)

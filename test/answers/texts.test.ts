@@ -173,9 +173,14 @@ describe("a text among others of other lengths", () => {
     expect(await most("mean-under-mask")).toBeGreaterThan(8);
     expect(await most("token-vectors")).toBeGreaterThan(8);
     expect(await most("mean-of-all")).toBeLessThanOrEqual(8);
+    const reasons = new Map<string, string>();
     for (const name of Object.keys(models)) {
-      expect((await stack.get(`/v1/models/${name}`)).body.joining.mode).toBe("proven");
+      const { mode, reason } = (await stack.get(`/v1/models/${name}`)).body.joining;
+      expect(mode).toBe("proven");
+      reasons.set(name, reason);
     }
+    const apart = [...reasons].filter(([, reason]) => reason.includes("where they are equally long"));
+    expect(apart.map(([name]) => name)).toEqual(["mean-of-all", "without-mask"]);
   });
 
   test("may be any word, also one that the tokenizer has never seen, without ending a slot", async () => {

@@ -124,8 +124,8 @@ export const asJson = (feeds: Feeds): Record<string, unknown> =>
   Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, nested(tensor)]));
 
 /**
- * What is wrong with an output of `/v1` that should be this: another label or integer, another shape, or a float that is
- * off by more than a part (1e-5 unless told) of the largest in its tensor. Null where nothing is.
+ * What is wrong with an output of `/v1` that should be this: another label or integer, another shape, or a float that
+ * is off by more than a part (1e-5 unless told) of the largest in its tensor. Null where nothing is.
  */
 export function differenceFrom(wanted: Feeds, output: unknown, tolerance = 1e-5): string | null {
   if (typeof output !== "object" || output === null) return `no output: ${JSON.stringify(output)}`;

@@ -4,7 +4,8 @@ import { dependsOnRows, isOne, isPartOf, numberIn, rowCount, type Size, sameSize
  * What is known of a tensor whatever a run's rows hold:
  * - `fixed`: it is the same in company as alone. Its elements are kept where it is a short list of numbers; those of a
  *   list of lengths may depend on how many rows there are, and then only what reads lengths may use it.
- * - `rows`: along `axis` the rows stand in order, each with the same number of entries, and none depends on another row.
+ * - `rows`: along `axis` the rows stand in order, each with the same number of entries, and none depends on another
+ *   row.
  * - `unknown`: nothing of that has been shown.
  */
 export type Value = Fixed | Rows | Unknown;

@@ -13,8 +13,8 @@ import {
 import { isOne, one, type Size, sameSize } from "./sizes.js";
 
 /**
- * Matrices times matrices: rows may be rows of the left one, columns of the right one, or lie along an axis before both,
- * and never along the one that is summed over.
+ * Matrices times matrices: rows may be rows of the left one, columns of the right one, or lie along an axis before
+ * both, and never along the one that is summed over.
  */
 const matMul: Rule = (operation) => product(operation, shaped(operation, 0), shaped(operation, 1));
 

@@ -2,8 +2,8 @@ import { readFileSync } from "node:fs";
 import protobuf from "protobufjs";
 
 /**
- * How an ONNX file is read: as the published `onnx.proto` says, but for what may be most of a file, which stays bytes until
- * somebody asks for it (attributes, numbers of tensors), or is passed over.
+ * How an ONNX file is read: as the published `onnx.proto` says, but for what may be most of a file, which stays bytes
+ * until somebody asks for it (attributes, numbers of tensors), or is passed over.
  */
 export const onnxSchema = loadSchema();
 

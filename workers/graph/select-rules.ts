@@ -21,7 +21,9 @@ import {
 } from "./abstract-tensor.js";
 import { leastOf, numberIn, one, type Size, sameSize, sizeOf } from "./sizes.js";
 
-/** Picks entries of a table by number: rows of numbers out of what is fixed, or fixed numbers out of what is in rows. */
+/**
+ * Picks entries of a table by number: rows of numbers out of what is fixed, or fixed numbers out of what is in rows.
+ */
 const gather: Rule = (operation) => {
   const data = shapedLengths(operation, 0);
   const axis = fromStart(operation.int("axis", 0), data.dims.length);

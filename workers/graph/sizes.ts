@@ -1,6 +1,6 @@
 /**
- * A length of a dimension, or an element of a tensor that holds lengths: a whole number times symbols. Two are equal for
- * certain where number and symbols are the same. `rows` stands for how many rows a run has; every other symbol is
+ * A length of a dimension, or an element of a tensor that holds lengths: a whole number times symbols. Two are equal
+ * for certain where number and symbols are the same. `rows` stands for how many rows a run has; every other symbol is
  * something that company does not change.
  */
 export interface Size {
@@ -30,7 +30,9 @@ export const lengthMadeBy = (operator: string): Size => ({ factor: 1, symbols: [
 /** Some whole number, which may be negative. */
 export const numberNamed = (name: string): Size => ({ factor: 1, symbols: [name] });
 
-/** Whether integers of 32 bits hold it: what is larger may turn over where it is reckoned with or brought into a type. */
+/**
+ * Whether integers of 32 bits hold it: what is larger may turn over where it is reckoned with or brought into a type.
+ */
 export const isModest = ({ factor }: Size): boolean => Math.abs(factor) <= 2 ** 31 - 1;
 
 /** The number, where it is one; else null. */

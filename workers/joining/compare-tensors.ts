@@ -37,8 +37,8 @@ export function magnitudeOf({ at, isFloat, length }: Elements): number {
 }
 
 /**
- * How far two are apart: the largest difference of floats; infinite where shapes, other elements, or which floats are no
- * finite number, are not the same.
+ * How far two are apart: the largest difference of floats; infinite where shapes, other elements, or which floats are
+ * no finite number, are not the same.
  */
 export function distance(a: Elements, b: Elements): number {
   if (a.length !== b.length || a.shape.length !== b.shape.length) return Number.POSITIVE_INFINITY;

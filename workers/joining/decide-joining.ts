@@ -12,8 +12,8 @@ export interface JoiningDecision {
   /** The graph is shown to keep rows apart, and a run shows that it does not. */
   proofFault: boolean;
   /**
-   * By output, the dimensions after the first that are as long as a text has tokens, so that what padding adds can be cut
-   * off again; null where that is not known of all of them.
+   * By output, the dimensions after the first that are as long as a text has tokens, so that what padding adds can be
+   * cut off again; null where that is not known of all of them.
    */
   tokenAxes: ReadonlyMap<string, readonly number[]> | null;
 }
@@ -51,7 +51,8 @@ export async function decideJoining(options: {
     if (difference !== null) throw new Error(`model.json /batching/join: cannot be always: ${difference}`);
     if (tried === 0) {
       throw new Error(
-        "model.json /batching/join: always cannot be checked, because the model runs none of the inputs made for that: add samples",
+        "model.json /batching/join: always cannot be checked, because the model runs none of the inputs made for that: " +
+          "add samples",
       );
     }
     const reason = `declared in model.json; ${tried} inputs had the same answers alone and in company`;

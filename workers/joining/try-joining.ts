@@ -15,8 +15,8 @@ export interface Trial {
 
 export interface TrialOptions {
   /**
-   * Differences are allowed that a run of an input beside itself shows too: sums of floats come out otherwise in runs of
-   * other sizes. Only where something else says that rows are kept apart.
+   * Differences are allowed that a run of an input beside itself shows too: sums of floats come out otherwise in runs
+   * of other sizes. Only where something else says that rows are kept apart.
    */
   allowNoise: boolean;
   /** Trying ends soon after this, in ms, with what was tried by then; at least two inputs are. */

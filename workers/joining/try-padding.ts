@@ -8,8 +8,9 @@ import type { Run } from "./try-joining.js";
 const tolerance = 1e-5;
 
 /**
- * Whether texts come out the same when they are padded to the longest of their company, and cut again, as they do alone.
- * A mask is fed, but whether a model heeds it nothing but a run shows; where none can be run, it is not believed.
+ * Whether texts come out the same when they are padded to the longest of their company, and cut again, as they do
+ * alone. A mask is fed, but whether a model heeds it nothing but a run shows; where none can be run, it is not
+ * believed.
  */
 export async function isPaddingUnseen(options: {
   inputs: readonly TriedInput[];

@@ -42,19 +42,20 @@ function pad(inputs: readonly Input[], padding: Padding): void {
 }
 
 /**
- * Whether all tensors of an input have the same rows, so that each row of it is one of the run, and none is empty: that is
- * what the proof that rows are kept apart rests on.
+ * Whether all tensors of an input have the same rows, so that each row of it is one of the run, and none is empty:
+ * that is what the proof that rows are kept apart rests on.
  */
 function isJoinableAtAll(tensors: readonly PackedTensor[]): boolean {
   const rows = tensors[0]?.shape[0];
   return tensors.every(({ shape }) => shape[0] === rows && shape.every((length) => length > 0));
 }
 
-/** Whether two inputs differ in their number of rows at the most. */
+/** Whether two inputs are of the same tensors, which differ in their number of rows at the most. */
 function isJoinable(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
   if (!isJoinableAtAll(a)) return false;
-  return a.every(({ shape }, t) => {
-    const other = (b[t] as PackedTensor).shape;
-    return shape.length === other.length && shape.every((length, d) => d === 0 || length === other[d]);
+  return a.every(({ dtype, name, shape }, t) => {
+    const other = b[t];
+    if (other?.name !== name || other.dtype !== dtype || other.shape.length !== shape.length) return false;
+    return shape.every((length, d) => d === 0 || length === other.shape[d]);
   });
 }

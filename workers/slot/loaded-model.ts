@@ -1,4 +1,5 @@
 import { dirname } from "node:path";
+import type { Joining } from "@millrace/shared/announcement.js";
 import { largestInlineBytes } from "@millrace/shared/blob.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import { modelDigest } from "@millrace/shared/model-digest.js";
@@ -84,7 +85,8 @@ export class LoadedModel {
         ...{ engine, head, manifest, preparation },
         padded: isPadded ? { padding, tokenAxes } : null,
         facts: {
-          ...{ inputs: engine.inputs, outputs, joining, proofFault },
+          ...{ inputs: engine.inputs, outputs, proofFault },
+          joining: joining.mode !== "off" && padsTexts(manifest) && !isPadded ? onlyEquallyLong(joining) : joining,
           drawsNumbers: [...models.values()].some(drawsNumbers),
         },
       });
@@ -248,6 +250,13 @@ export class LoadedModel {
     return { json, confidence: Number.NaN, pack };
   }
 }
+
+const padsTexts = (manifest: Manifest): boolean => manifest.kind === "text" && manifest.input.tokenizer !== undefined;
+
+const onlyEquallyLong = ({ mode, reason }: Joining): Joining => ({
+  mode,
+  reason: `${reason}; texts share a run where they are equally long, since padding is not known to change nothing`,
+});
 
 function packSamples(manifest: Manifest, { inputs }: Engine): Buffer[] {
   const packer = packerOf({ manifest, inputs });

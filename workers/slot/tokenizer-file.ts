@@ -93,7 +93,9 @@ async function loadLibrary(): Promise<typeof Library> {
 
 const rehearsalTimeoutMs = 60_000;
 
-/** Has another process open the file and read with it first, since the library ends its process on some damaged files. */
+/**
+ * Has another process open the file and read with it first, since the library ends its process on some damaged files.
+ */
 async function rehearse(rehearsal: Rehearsal): Promise<void> {
   const program = fileURLToPath(new URL("./rehearse-tokenizer.js", import.meta.url));
   const { late, stderr, stdout } = await new Promise<{ stdout: string; stderr: string; late: boolean }>((resolve) => {

@@ -28,8 +28,8 @@ interface Cut {
 }
 
 /**
- * Opens a `tokenizer.json`, called `name` in messages, with the Rust library, so that ids are the library's own. Rejects
- * with a reason that names no path.
+ * Opens a `tokenizer.json`, called `name` in messages, with the Rust library, so that ids are the library's own.
+ * Rejects with a reason that names no path.
  *
  * The library ends the process where a stride is no shorter than what is left of a text, so strides, which ask for
  * windows that nobody reads here, are taken out.
