@@ -150,7 +150,11 @@ export class ModelDirectory {
         if (parsed.success) {
           const { digest, manifest } = parsed.data;
           const fingerprint = digestOf(digest, JSON.stringify(manifest));
-          versions.set(version, { announcement: parsed.data, pack: packerOf(parsed.data), fingerprint });
+          versions.set(version, {
+            announcement: parsed.data,
+            pack: packerOf(parsed.data, { takesPairs: parsed.data.joining !== undefined }),
+            fingerprint,
+          });
         } else this.#log.warn("an announcement cannot be read", { model: name, version });
       }
       const traffic = await readTraffic(this.#redis, keys);

@@ -9,13 +9,14 @@ const shownElements = 1000;
 export function readableJob(data: unknown, directory: ModelDirectory, model: string): unknown {
   const parsed = predictionJobSchema.safeParse(data);
   if (!parsed.success) return data;
-  const { b, e, m, o, q, r, ro, ver, x } = parsed.data;
+  const { b, e, m, mt, o, q, r, ro, ver, x } = parsed.data;
   return {
     owner: o,
     version: ver,
     input: b === undefined ? readableInput(x, directory, model, ver) : { bytes: b },
     ...(e !== undefined && { expires_at: new Date(e).toISOString() }),
-    ...(m !== undefined && { metadata: m }),
+    // As text where the numbers in it would be shown as others.
+    ...(m !== undefined && { metadata: mt ?? m }),
     ...(r !== undefined && { request_id: r }),
     ...(ro !== undefined && { retry_of: ro }),
     ...(q !== undefined && { arrival: q }),

@@ -105,6 +105,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const { digest } = announcement;
   const form = request.tensors?.form ?? retry?.form;
   const kind = [
+    answersOf,
     owner,
     versionName,
     fingerprint,
@@ -234,6 +235,9 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     if (!keepWaiter) waiter?.close();
   }
 }
+
+/** Changes with a release that answers otherwise, so that what an earlier one has kept is not given again. */
+const answersOf = "answers-2";
 
 /** A prediction that exists already, as the answer to a submission that led to it. */
 async function standing(

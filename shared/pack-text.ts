@@ -13,7 +13,10 @@ export const cleanText = (text: string): string => text.replaceAll("\0", "").tri
  * Packs a string, trimmed and without NUL, as a string tensor of shape [1], and `{ "text", "pair" }` as one of shape
  * [1, 2]; lengths are counted in characters, of each. Only a tokenizer takes a pair.
  */
-export function textPacker({ max_length: longest, min_length: shortest, tokenizer }: TextInput): Packer {
+export function textPacker(
+  { max_length: longest, min_length: shortest, tokenizer }: TextInput,
+  takesPairs = true,
+): Packer {
   const faultOf = (text: unknown): string | null => {
     if (typeof text !== "string") return `expected a string, got ${describe(text)}`;
     if (/\p{Surrogate}/u.test(text)) return "expected a string of whole characters, got half a surrogate pair";
@@ -35,6 +38,8 @@ export function textPacker({ max_length: longest, min_length: shortest, tokenize
       complain("/text", text === undefined ? "is missing: a string is expected" : faultOf(text));
       if (pair !== undefined && tokenizer === undefined) {
         complain("/pair", "this model takes one text: leave the pair out, or put both into `text`");
+      } else if (pair !== undefined && !takesPairs) {
+        complain("/pair", "a worker of an older release serves this model, which takes no pairs: try again later");
       } else if (pair !== undefined) {
         texts.push(pair);
         complain("/pair", faultOf(pair));

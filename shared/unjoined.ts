@@ -19,7 +19,13 @@ export async function noteUnjoined(
 
 export async function readUnjoined(redis: RedisClient, keys: ModelKeys): Promise<Unjoined> {
   const noted = Object.entries(await redis.hgetall(keys.unjoined));
-  return new Map(noted.map(([version, text]) => [version, unjoinedSchema.parse(JSON.parse(text))]));
+  return new Map(
+    noted.flatMap(([version, text]) => {
+      const read = unjoinedSchema.safeParse(JSON.parse(text));
+      // One of a newer release is for those who can read it.
+      return read.success ? [[version, read.data] as const] : [];
+    }),
+  );
 }
 
 /** Why inputs of this version share no run, though nothing spoke against it when it was loaded; null where they may. */

@@ -208,6 +208,9 @@ describe("Redis away", () => {
   test("with its memory used up Redis takes nothing new, keeps nothing by halves, and workers go on draining", async () => {
     await untilReady();
     const admin = stack.redis as Redis;
+    // What came before is over, so that no key of it goes or comes meanwhile.
+    const { queue } = modelKeys(stack.prefix, model);
+    await eventually(async () => expect(await admin.exists(`${queue}active`)).toBe(0));
     const webhook = { url: "https://example.com/hook" };
     const waiting = await Promise.all(Array.from({ length: 120 }, (_, i) => stack.submit("slow", { x: [[i % 50]] })));
     await admin.config("SET", "maxmemory", "1mb");

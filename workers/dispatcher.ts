@@ -2,8 +2,7 @@ import type { RunItem } from "./frames.js";
 import type { RunReply, RunTerms, SlotDiedError, TableReply } from "./slot-handle.js";
 
 /**
- * One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run of the model,
- * of which inputs that share none need one each.
+ * One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run of the model.
  */
 export interface Lane {
   model: string;
@@ -272,20 +271,21 @@ export class Dispatcher {
       const { bulk } = run[0] as Waiting;
       if (bulk === undefined) {
         const packs = run.map((work) => work.pack);
-        const reply = await this.#runner.run(lane.modelKey, packs, termsOf(lane, 1), stop?.signal);
+        const reply = await this.#runner.run(lane.modelKey, packs, termsOf(lane), stop?.signal);
         this.#noteMisfit(lane, reply.misfit);
         for (const [i, work] of run.entries()) this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
       } else this.#settle(run[0] as Waiting, await this.#runBulk(run[0] as Waiting, bulk, stop?.signal));
     } catch (fault) {
+      this.#noteMisfit(lane, (fault as SlotDiedError).misfit ?? null);
       if (stop?.signal.aborted) this.#settle(run[0] as Waiting, { kind: "canceled" });
       else this.#afterDeath(run, (fault as SlotDiedError).reason);
     }
     this.pump();
   }
 
-  async #runBulk({ lane, rows }: Work, bulk: BulkWork, stop?: AbortSignal): Promise<Outcome> {
+  async #runBulk({ lane }: Work, bulk: BulkWork, stop?: AbortSignal): Promise<Outcome> {
     const { modelKey } = lane;
-    const terms = termsOf(lane, rows);
+    const terms = termsOf(lane);
     if ("table" in bulk) {
       const { misfit, table } = await this.#runner.runTable(modelKey, bulk.table, terms, stop);
       this.#noteMisfit(lane, misfit);
@@ -323,11 +323,7 @@ export class Dispatcher {
   }
 }
 
-/** Inputs that share no run of the model have the time of one each. */
-const termsOf = ({ joinable, timeoutMs }: Lane, inputs: number): RunTerms => ({
-  joins: joinable,
-  timeoutMs: joinable ? timeoutMs : timeoutMs * Math.max(1, inputs),
-});
+const termsOf = ({ joinable, timeoutMs }: Lane): RunTerms => ({ joins: joinable, timeoutMs });
 
 /** Parts of batches yield to everything else, but not for ever. */
 const bulkPatienceMs = 1000;

@@ -12,6 +12,7 @@ export const frameKinds = {
   runTableLaid: 6,
   loaded: 11,
   done: 12,
+  nextRun: 13,
   doneTable: 15,
 } as const;
 

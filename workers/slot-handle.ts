@@ -18,11 +18,14 @@ import { closePassage, layDown, openPassage } from "./table-passage.js";
 /** A slot ended while it had something to do: `timeout` where this side killed it for being late, else `crash`. */
 export class SlotDiedError extends Error {
   readonly reason: "timeout" | "crash" | "closed";
+  /** What it had said of the version's outputs, as in `RunReply`. */
+  readonly misfit: string | null;
 
-  constructor(reason: SlotDiedError["reason"], detail: string) {
+  constructor(reason: SlotDiedError["reason"], detail: string, misfit: string | null = null) {
     super(detail);
     this.name = "SlotDiedError";
     this.reason = reason;
+    this.misfit = misfit;
   }
 }
 
@@ -38,7 +41,7 @@ export interface RunReply {
   items: RunItem[];
 }
 
-/** How a run is done: whether inputs may share a run of the model, and how long it may take. */
+/** How inputs are run: whether they may share a run of the model, and how long each run of it may take. */
 export interface RunTerms {
   joins: boolean;
   timeoutMs: number;
@@ -50,6 +53,7 @@ interface Errand<T> {
   resolve(value: T): void;
   reject(fault: SlotDiedError): void;
   timer: NodeJS.Timeout;
+  misfit: string | null;
 }
 
 const slotProgram = fileURLToPath(new URL("./slot/main.js", import.meta.url));
@@ -167,7 +171,7 @@ export class SlotHandle {
         this.#killedFor = "timeout";
         this.#child.kill("SIGKILL");
       }, timeoutMs);
-      this.#errand = { resolve: resolve as Errand<Reply>["resolve"], reject, timer };
+      this.#errand = { resolve: resolve as Errand<Reply>["resolve"], reject, timer, misfit: null };
       if (this.#child.exitCode !== null || this.#child.signalCode !== null) this.#fail("it had ended before");
       else {
         this.#pipe.cork();
@@ -180,6 +184,12 @@ export class SlotHandle {
   #receive(frame: Frame): void {
     const errand = this.#errand;
     if (errand === null) return;
+    if (frame.kind === frameKinds.nextRun) {
+      // Each run of the model has the time that one may take.
+      errand.timer.refresh();
+      errand.misfit = decodeMisfit(frame.body, 0).misfit;
+      return;
+    }
     this.#errand = null;
     clearTimeout(errand.timer);
     if (frame.kind === frameKinds.done) errand.resolve(decodeDone(frame.body));
@@ -196,7 +206,11 @@ export class SlotHandle {
     clearTimeout(errand.timer);
     const reason = this.#killedFor ?? "crash";
     errand.reject(
-      new SlotDiedError(reason, reason === "timeout" ? "the run took too long" : `the slot ended by ${how}`),
+      new SlotDiedError(
+        reason,
+        reason === "timeout" ? "the run took too long" : `the slot ended by ${how}`,
+        errand.misfit,
+      ),
     );
   }
 }

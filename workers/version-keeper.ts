@@ -144,7 +144,6 @@ export class VersionKeeper {
       }
     }
     await this.#endDrains(redis);
-    await this.#heedMisfits();
     for (const loaded of this.#replaced) {
       if (dispatcher.holds(loaded.request.key)) continue;
       this.#replaced.delete(loaded);
@@ -152,6 +151,9 @@ export class VersionKeeper {
     }
     // A job that was between finding its version and waiting for a slot when the version went finds another, or its end.
     dispatcher.releaseOthers(new Set([...this.#held.values(), ...this.#replaced].map(({ request }) => request.key)));
+    await this.#heedMisfits().catch((error: Error) =>
+      this.#options.log.warn("what runs have shown of versions elsewhere cannot be read", { error }),
+    );
   }
 
   /**

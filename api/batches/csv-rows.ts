@@ -88,12 +88,20 @@ function headerOf(bytes: Buffer, from: number, to: number, line: number): CsvFie
   return fields;
 }
 
+/** Of a header that has more columns than twice the features and these, not every one is complained of. */
+const spareColumns = 1000;
+
 /** For each column, its feature's position in the row: by the exact name, or by the one without the spaces around it. */
 function placesOf(header: readonly CsvField[], features: readonly Feature[]): Int32Array {
+  const most = 2 * features.length + spareColumns;
+  if (header.length > most) {
+    throw new ServiceError("invalid_request", `the header has ${header.length} columns, the model ${features.length}`);
+  }
   const place = new Map(features.map(({ name }, i) => [name, i]));
   const places = header.map(({ quoted, text }) => place.get(text) ?? (quoted ? undefined : place.get(text.trim())));
   const given = new Set(places);
-  const twice = places.filter((at, i) => at !== undefined && places.indexOf(at) !== i);
+  const seen = new Set<number | undefined>([undefined]);
+  const twice = places.filter((at) => seen.size === seen.add(at).size && at !== undefined);
   const problems = [
     ...features
       .filter((feature, i) => feature.default === undefined && !given.has(i))

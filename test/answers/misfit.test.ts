@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { startWithModels } from "../support/made-models.js";
 import { floats, ints, type ModelFile, node } from "../support/onnx-file.js";
+import { readiness } from "../support/processes.js";
 import { runBatch } from "../support/run-batch.js";
 import { scrape } from "../support/scrape.js";
 import type { TestStack } from "../support/stack.js";
@@ -57,7 +58,12 @@ describe("a declared version whose outputs turn out not to be one a row", () => 
     const told = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one a row"));
     expect(told.length).toBeGreaterThan(0);
     await stack.post("/v1/models/leaves-out/unload", { version: "1" }, { as: "admin" });
-    await eventually(async () => expect((await stack.get("/v1/models/leaves-out")).status).toBe(404));
+    await eventually(async () => {
+      expect((await stack.get("/v1/models/leaves-out")).status).toBe(404);
+      // Gone from both, since one that still has it would take it up again as it was.
+      const held = await Promise.all(stack.workers.map(async (worker) => (await readiness(worker)).models));
+      expect(held.flat().filter(({ model }) => model === "leaves-out")).toEqual([]);
+    });
     await eventually(async () => {
       const { status } = await stack.post("/v1/models/leaves-out/load", {}, { as: "admin" });
       expect(status).toBe(200);

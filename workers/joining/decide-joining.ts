@@ -51,7 +51,7 @@ export async function decideJoining(options: {
     if (difference !== null) throw new Error(`model.json /batching/join: cannot be always: ${difference}`);
     if (tried === 0) {
       throw new Error(
-        "model.json /batching/join: always cannot be checked, because the model runs none of the inputs made for that: " +
+        "model.json /batching/join: always cannot be checked, because no two of the inputs made for that run together: " +
           "add samples",
       );
     }
@@ -61,11 +61,12 @@ export async function decideJoining(options: {
   if (blocked !== null) return off(blocked);
   const proof = proveAll(manifest, models);
   if (!proof.proven) return off(proof.reason);
-  const { difference } = await tryJoining(inputs, run, { allowNoise: true, budgetMs: provenBudgetMs });
+  const { difference, tried } = await tryJoining(inputs, run, { allowNoise: true, budgetMs: provenBudgetMs });
   if (difference !== null) {
     return { ...off(`${difference}, although the graph seems to keep rows apart`), proofFault: true };
   }
-  const reason = triesMade ? "the graph keeps rows apart" : `the graph keeps rows apart; not tried, because ${killed}`;
+  const untried = triesMade ? "the model runs no two of the inputs made for that together" : `${killed}`;
+  const reason = `the graph keeps rows apart${tried > 0 ? "" : `; not tried, because ${untried}`}`;
   return { joining: { mode: "proven", reason }, proofFault: false, tokenAxes: tokenAxesOf(proof.lengths) };
 }
 

@@ -7,7 +7,10 @@ import { isOutlier, type TriedInput } from "./make-inputs.js";
 type Outputs = Readonly<Record<string, Tensor>>;
 export type Run = (inputs: readonly PackedTensor[][]) => Promise<Outputs>;
 
-/** What trying came to: how many inputs ran at all, and the first difference, in words; null where there was none. */
+/**
+ * What trying came to: how many inputs ran beside others that are not the same, and the first difference, in words; null
+ * where there was none.
+ */
 export interface Trial {
   tried: number;
   difference: string | null;
@@ -43,15 +46,17 @@ export async function tryJoining(inputs: readonly TriedInput[], run: Run, option
   const tried = await runAlone(inputs, run, deadline);
   const scales = magnitudesByKind(tried);
   const noise = new Map<string, number>();
+  const accompanied = new Set<Tried>();
   for (const group of bySignature(tried)) {
     if (options.allowNoise) await measureNoise(group, run, noise, deadline);
     for (const company of companiesOf(group)) {
       const difference = await differenceIn(company, run, scales, noise);
-      if (difference !== null) return { tried: tried.length, difference };
-      if (performance.now() > deadline) return { tried: tried.length, difference: null };
+      if (new Set(company).size > 1) for (const input of company) accompanied.add(input);
+      if (difference !== null) return { tried: accompanied.size, difference };
+      if (performance.now() > deadline) return { tried: accompanied.size, difference: null };
     }
   }
-  return { tried: tried.length, difference: null };
+  return { tried: accompanied.size, difference: null };
 }
 
 async function runAlone(inputs: readonly TriedInput[], run: Run, deadline: number): Promise<Tried[]> {
@@ -110,7 +115,9 @@ async function measureNoise(
   deadline: number,
 ): Promise<void> {
   for (const input of group) {
-    const outputs = await run([input.tensors, input.tensors]);
+    const outputs = await run([input.tensors, input.tensors]).catch(() => null);
+    // That it does not run with company is told where it is held against running alone.
+    if (outputs === null) continue;
     for (const [name, alone] of input.outputs) {
       const apart = distance(alone, elementsOf(outputs[name] as Tensor, [0, input.rows]));
       const key = `${input.kind}|${name}`;

@@ -5,8 +5,6 @@ import type { Padding } from "../joining/padding.js";
 export interface Input {
   tensors: readonly PackedTensor[];
   packed: boolean;
-  /** Tokens before it was padded; null where it was not. */
-  ownLength: number | null;
 }
 
 /** Texts of different lengths in one run: how they are padded, and where their outputs are cut. */
@@ -15,13 +13,12 @@ export interface PaddedRuns {
   tokenAxes: ReadonlyMap<string, readonly number[]>;
 }
 
-/** Which inputs share a run, by their places: those whose rows have the same shape, once texts are padded. */
-export function groupInputs(inputs: readonly Input[], padded: PaddedRuns | null): number[][] {
-  if (padded !== null) pad(inputs, padded.padding);
+/** Which inputs share a run, by their places: those whose rows have the same shape, or have once they are padded. */
+export function groupInputs(inputs: readonly Input[], padding: Padding | null): number[][] {
   const groups: number[][] = [];
-  for (const [i, { tensors }] of inputs.entries()) {
-    const own = isJoinableAtAll(tensors)
-      ? groups.find(([first]) => isJoinable((inputs[first as number] as Input).tensors, tensors))
+  for (const [i, input] of inputs.entries()) {
+    const own = isJoinableAtAll(input.tensors)
+      ? groups.find(([first]) => mayShare(inputs[first as number] as Input, input, padding))
       : undefined;
     if (own === undefined) groups.push([i]);
     else own.push(i);
@@ -29,16 +26,16 @@ export function groupInputs(inputs: readonly Input[], padded: PaddedRuns | null)
   return groups;
 }
 
-/** Makes texts equally long, each noting how long it was; tensors that came as such stay as they are. */
-function pad(inputs: readonly Input[], padding: Padding): void {
-  const texts = inputs.filter(({ packed }) => !packed);
-  const longest = Math.max(...texts.map(({ tensors }) => padding.lengthOf(tensors)));
-  for (const input of texts) {
-    const length = padding.lengthOf(input.tensors);
-    if (length === longest) continue;
-    input.ownLength = length;
-    input.tensors = padding.widen(input.tensors, longest);
-  }
+function mayShare(first: Input, input: Input, padding: Padding | null): boolean {
+  const areTexts = padding !== null && !first.packed && !input.packed;
+  return areTexts ? isJoinableAtAll(first.tensors) : isJoinable(first.tensors, input.tensors);
+}
+
+/** What inputs of one run are fed as: texts as long as the longest of these, and all else as it is. */
+export function fedTogether(part: readonly Input[], padding: Padding | null): (readonly PackedTensor[])[] {
+  if (padding === null || part.length === 1 || part[0]?.packed) return part.map(({ tensors }) => tensors);
+  const longest = Math.max(...part.map(({ tensors }) => padding.lengthOf(tensors)));
+  return part.map(({ tensors }) => (padding.lengthOf(tensors) === longest ? tensors : padding.widen(tensors, longest)));
 }
 
 /**

@@ -17,7 +17,7 @@ import { readOnnxFiles } from "./check-files.js";
 import { checkHead } from "./check-head.js";
 import { checkManifest, expectShapes } from "./describe-model.js";
 import { type Engine, openEngine, type Tensors } from "./engine.js";
-import { groupInputs, type Input, type PaddedRuns } from "./group-inputs.js";
+import { fedTogether, groupInputs, type Input, type PaddedRuns } from "./group-inputs.js";
 import type { Head, HeadOutput } from "./head.js";
 import { headOf } from "./heads.js";
 import { toOnnxTensors } from "./onnx-tensors.js";
@@ -37,6 +37,9 @@ export class LoadedModel {
   readonly #padded: PaddedRuns | null;
   readonly #preparation: Preparation;
   #misfit: string | null = null;
+  /** Runs of the model for what is asked now, and who is told of each but the first. */
+  #runs = 0;
+  #onNextRun: () => void = () => undefined;
 
   private constructor(parts: {
     engine: Engine;
@@ -105,8 +108,13 @@ export class LoadedModel {
     return this.#misfit;
   }
 
-  /** One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input. */
-  async run(packs: readonly Buffer[], joins: boolean): Promise<RunItem[]> {
+  /**
+   * One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input.
+   * `onNextRun` is called when the model runs again for the same packs.
+   */
+  async run(packs: readonly Buffer[], joins: boolean, onNextRun = () => {}): Promise<RunItem[]> {
+    this.#runs = 0;
+    this.#onNextRun = onNextRun;
     const items: RunItem[] = new Array(packs.length);
     const readied: Input[] = [];
     const places: number[] = [];
@@ -120,7 +128,7 @@ export class LoadedModel {
         const prepared = isReady ? given : (begun[i] ?? this.#preparation.prepare(given));
         // Most kinds need no waiting, and a turn of the event loop for each row would cost more than the row.
         const tensors = prepared instanceof Promise ? await prepared : prepared;
-        readied.push({ tensors, packed, ownLength: null });
+        readied.push({ tensors, packed });
         places.push(i);
       } catch (fault) {
         if (!(fault instanceof InputRefusedError)) throw fault;
@@ -128,7 +136,9 @@ export class LoadedModel {
       }
     }
     const ran: RunItem[] = new Array(readied.length);
-    for (const group of this.#mayJoin(joins) ? groupInputs(readied, this.#padded) : readied.map((_, i) => [i])) {
+    for (const group of this.#mayJoin(joins)
+      ? groupInputs(readied, this.#padded?.padding ?? null)
+      : readied.map((_, i) => [i])) {
       await this.#runGroup(
         group.map((i) => readied[i] as Input),
         (at, item) => {
@@ -152,7 +162,9 @@ export class LoadedModel {
    * The outputs of one pack with many rows, as a chunk; a row that makes the run throw fails alone. A model whose rows
    * cannot be joined is run row by row.
    */
-  async runTable(pack: Buffer, joins: boolean): Promise<Buffer> {
+  async runTable(pack: Buffer, joins: boolean, onNextRun = () => {}): Promise<Buffer> {
+    this.#runs = 0;
+    this.#onNextRun = onNextRun;
     const [input] = (await this.#preparation.prepare(unpackTensors(pack))) as [PackedTensor];
     const writer = tableWriter(this.#manifest, this.#head);
     await this.#runRows(input, 0, input.shape[0] as number, joins, writer);
@@ -175,7 +187,7 @@ export class LoadedModel {
     }
     let outputs: Tensors;
     try {
-      outputs = await this.#engine.run(toOnnxTensors([[rowsBetween(input, from, to)]]));
+      outputs = await this.#onnxRun([[rowsBetween(input, from, to)]]);
     } catch (fault) {
       if (count === 1) return writer.fail(inferenceFault(fault as Error));
       const middle = from + (count >> 1);
@@ -191,10 +203,11 @@ export class LoadedModel {
   async #runGroup(part: readonly Input[], keep: (at: number, item: RunItem) => void, first = 0): Promise<void> {
     const counts = part.map(({ tensors }) => rowsOf(tensors));
     const rows = counts.reduce((sum, count) => sum + count, 0);
+    const fed = fedTogether(part, this.#padded?.padding ?? null);
     const begun = performance.now();
     let outputs: Tensors;
     try {
-      outputs = await this.#engine.run(toOnnxTensors(part.map(({ tensors }) => tensors)));
+      outputs = await this.#onnxRun(fed);
     } catch (fault) {
       if (part.length === 1)
         return keep(first, failed(inferenceFault(fault as Error), performance.now() - begun, rows));
@@ -211,7 +224,8 @@ export class LoadedModel {
     let row = 0;
     for (const [i, input] of part.entries()) {
       const to = row + (counts[i] as number);
-      const read = this.#read(input, outputs, part.length === 1 ? null : [row, to]);
+      const isPadded = fed[i] !== input.tensors;
+      const read = this.#read(input, outputs, part.length === 1 ? null : [row, to], isPadded);
       const text = typeof read === "string" ? failed(read, inferenceMs, rows) : null;
       keep(
         first + i,
@@ -231,14 +245,25 @@ export class LoadedModel {
     return true;
   }
 
-  #read({ ownLength, packed, tensors }: Input, outputs: Tensors, range: readonly [number, number] | null): HeadOutput {
-    if (this.#padded !== null && ownLength !== null) {
+  #read(
+    { packed, tensors }: Input,
+    outputs: Tensors,
+    range: readonly [number, number] | null,
+    isPadded: boolean,
+  ): HeadOutput {
+    if (isPadded && this.#padded !== null) {
       const { padding, tokenAxes } = this.#padded;
-      const cut = { axesByOutput: tokenAxes, length: ownLength, padded: padding.side };
-      const own = cutRows(outputs, range ?? [0, rowsOf(tensors)], cut);
-      return this.#head.read(own, null);
+      const cut = { axesByOutput: tokenAxes, length: padding.lengthOf(tensors), padded: padding.side };
+      return this.#head.read(cutRows(outputs, range ?? [0, rowsOf(tensors)], cut), null);
     }
     return packed ? this.#pack(outputs, range) : this.#head.read(outputs, range);
+  }
+
+  /** Runs the model once; each run after the first that is asked for at once has its own time, so it is told. */
+  #onnxRun(fed: readonly (readonly PackedTensor[])[]): Promise<Tensors> {
+    if (this.#runs > 0) this.#onNextRun();
+    this.#runs += 1;
+    return this.#engine.run(toOnnxTensors(fed));
   }
 
   /** The output tensors as a pack, and as JSON too while that is small. */

@@ -4,6 +4,7 @@ import {
   decodeLaidRun,
   decodeRun,
   encodeDone,
+  encodeFrame,
   encodeJsonFrame,
   encodeMisfit,
   type Frame,
@@ -35,6 +36,11 @@ function loaded(modelKey: number): LoadedModel {
   return model;
 }
 
+/** Says that the model runs once more for what it was given, and what has been seen of its outputs before. */
+const tellNextRun = ({ misfit }: LoadedModel): void => {
+  pipe.write(encodeFrame(frameKinds.nextRun, encodeMisfit(misfit)));
+};
+
 /** In parts, which spares a copy. */
 function replyTable(misfit: string | null, outputs: Buffer): void {
   const why = encodeMisfit(misfit);
@@ -49,14 +55,14 @@ async function handle(frame: Frame): Promise<void> {
   if (frame.kind === frameKinds.run) {
     const { joins, modelKey, packs, runId } = decodeRun(frame.body);
     const model = loaded(modelKey);
-    const items = await model.run(packs, joins);
+    const items = await model.run(packs, joins, () => tellNextRun(model));
     pipe.write(encodeDone(runId, model.misfit, items));
     return;
   }
   if (frame.kind === frameKinds.runTable) {
     const { joins, modelKey, packs } = decodeRun(frame.body);
     const model = loaded(modelKey);
-    const outputs = await model.runTable(packs[0] as Buffer, joins);
+    const outputs = await model.runTable(packs[0] as Buffer, joins, () => tellNextRun(model));
     replyTable(model.misfit, outputs);
     return;
   }
@@ -65,7 +71,7 @@ async function handle(frame: Frame): Promise<void> {
     const model = loaded(modelKey);
     // So that the numbers behind the head lie where a typed array can have them.
     const pack = takeUp(passage, length, 8 - (headLength % 8));
-    const outputs = await model.runTable(pack, joins);
+    const outputs = await model.runTable(pack, joins, () => tellNextRun(model));
     replyTable(model.misfit, outputs);
     return;
   }

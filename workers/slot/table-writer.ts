@@ -42,7 +42,8 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
         let at = 0;
         for (let r = 0; r < rows; r++) {
           const best = indexOfLargest(given, r * width, width);
-          if (best < 0) {
+          // What 32 bits cannot hold is no number in them, either.
+          if (best < 0 || (kept !== given && indexOfLargest(kept, r * width, width) < 0)) {
             fail("the model gave a probability that is no number");
             continue;
           }
