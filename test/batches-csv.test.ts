@@ -175,6 +175,13 @@ describe("a quote that is never closed", () => {
     expect(rows).toEqual([fault(2), ...Array.from({ length: 100 }, () => [5, 6])]);
   });
 
+  test("a header of very many columns is refused at once", () => {
+    const header = `${"x,".repeat(200_000)}${"u,".repeat(200_000)}u`;
+    expect(() => rowsOf(tabular("u", "v"), `${header}\n1,2\n`, 10_000_000)).toThrow(
+      /the header has 400001 columns, the model 2/,
+    );
+  });
+
   test("in the header refuses the upload, and names the line", () => {
     expect(() => rowsOf(tabular("u", "v"), '\nu,"v\n1,2\n')).toThrow(
       expect.objectContaining({ code: "invalid_request", message: expect.stringMatching(/line 2: the quote/) }),

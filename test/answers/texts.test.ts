@@ -109,6 +109,25 @@ const models: Record<string, MadeModel> = {
   },
 };
 
+/** Heeds its mask, and has places for eight words: longer texts it cannot run, and so none that is made that long. */
+const fewPlaces = model(
+  [
+    look,
+    node("Shape", ["input_ids"], ["shape"], { start: 1, end: 2 }),
+    node("Slice", ["places", "from", "shape", "from"], ["own"]),
+    node("Add", ["e", "own"], ["placed"]),
+    ...mask.map((own) => (own.type === "Mul" ? node("Mul", ["placed", "m3"], ["em"]) : own)),
+    ...sums,
+    node("Div", ["total", "count"], ["y"]),
+  ],
+  ["batch", 2],
+  { head: "regressor", value: "y", targets: ["a", "b"] },
+);
+Object.assign(fewPlaces.graph.constants ?? {}, {
+  places: floats([8, 2], new Array(16).fill(0)),
+  from: ints(0),
+});
+
 const texts = [
   "good film",
   "bad",
@@ -152,7 +171,7 @@ const rounded = (output: unknown): unknown =>
 describe("a text among others of other lengths", () => {
   let stack: TestStack;
   beforeAll(async () => {
-    stack = await startWithModels(models);
+    stack = await startWithModels({ ...models, "few-places": fewPlaces });
   });
   afterAll(() => stack.close());
 
@@ -181,6 +200,15 @@ describe("a text among others of other lengths", () => {
     }
     const apart = [...reasons].filter(([, reason]) => reason.includes("where they are equally long"));
     expect(apart.map(([name]) => name)).toEqual(["mean-of-all", "without-mask"]);
+  });
+
+  test("is answered beside one that is too long for the model, which fails alone", async () => {
+    const sent = ["good film", "very ".repeat(12).trim(), "bad", "very ".repeat(20).trim(), "good good film"];
+    const answers = await Promise.all(sent.map((text) => stack.predict("few-places", text)));
+    const wanted = sent.map((text) => (text.split(" ").length > 8 ? null : rounded(means(text))));
+    expect(answers.map(({ body }) => body.output && rounded(body.output))).toEqual(wanted);
+    const rows = await runBatch(stack, "few-places", sent);
+    expect(rows.map(({ output }) => output && rounded(output))).toEqual(wanted);
   });
 
   test("may be any word, also one that the tokenizer has never seen, without ending a slot", async () => {
