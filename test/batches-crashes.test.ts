@@ -78,7 +78,7 @@ describe("a batch and sudden death", () => {
 
   test("an API killed in mid-upload leaves no batch, and no key when what came has expired", async () => {
     stack = await TestStack.start({ models: [echo], manifests: { [echo]: table } });
-    const doomed = await stack.startApi({ BATCH_UPLOAD_KEEP_SECONDS: "2" });
+    const doomed = await stack.startApi({ BATCH_UPLOAD_KEEP_SECONDS: "8" });
     const open = openUpload(stack, echo, { url: doomed.url });
     await open.write(ndjson(rowsOf(50)));
     // Chunks of it run as they come, and their outputs are to go like all else.
