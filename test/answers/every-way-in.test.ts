@@ -43,6 +43,12 @@ describe(`generated models answer on every way in what ONNX Runtime answers for 
     return rows.flatMap((row, i) => {
       const wanted = expected((alone.get(name) as Feeds[])[i] as Feeds);
       const isRaw = (manifest as { kind: string }).kind === "tensor";
+      // What is beyond the output's own type is no answer, on no way.
+      if (!isRaw && numbersOf(wanted).some((value) => !Number.isFinite(value))) {
+        const said = (outputs[i] ?? {}) as { code?: string; error?: { code?: string } | null };
+        const code = said.code ?? said.error?.code;
+        return code === "inference_failed" ? [] : [`${name} ${way} row ${i}: ${JSON.stringify(said)}`];
+      }
       const fault = isRaw
         ? differenceFrom(wanted as Feeds, outputs[i], toleranceOf(name))
         : headDifference(wanted, outputs[i], toleranceOf(name));
@@ -134,7 +140,8 @@ describe(`generated models answer on every way in what ONNX Runtime answers for 
         for (const [output, wanted] of Object.entries((alone.get(name) as Feeds[])[i] as Feeds)) {
           const got = body.outputs.find((own: { name: string }) => own.name === output);
           expect(got.shape).toEqual(wanted.dims);
-          const data = isBinary ? numbersIn(binary[output] as Buffer, wanted.dtype) : got.data;
+          const given: (number | string)[] = isBinary ? numbersIn(binary[output] as Buffer, wanted.dtype) : got.data;
+          const data = given.map((value) => (Number.isFinite(value) ? value : String(value)));
           const flat = { [output]: { ...wanted, dims: [wanted.data.length] } } as Feeds;
           expect(differenceFrom(flat, { [output]: data }, toleranceOf(name)), `${name} row ${i}`).toBeNull();
         }
