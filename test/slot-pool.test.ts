@@ -40,7 +40,6 @@ describe("the slot pool", () => {
   const request = (key: number) => ({
     ...{ key, model: "m", version: String(key), folder: moodOf(key), file: "", digest: "sha256:" },
     manifest: defaultManifest(),
-    triesMade: true,
   });
   const load = async (...keys: number[]) => (await pool.load(keys.map(request))).map(({ ok }) => ok);
   const run = (key: number) => pool.run(key, [pack], { joins: true, timeoutMs: 10_000 });

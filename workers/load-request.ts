@@ -12,6 +12,10 @@ export interface LoadRequest {
   /** What the folder's bytes were when they were looked at; a slot that finds others refuses them. */
   digest: string;
   manifest: Manifest;
+}
+
+/** A request as a slot is given it. */
+export interface LoadOrder extends LoadRequest {
   /** Whether it may be tried with made inputs; not where one has killed the process before. */
   triesMade: boolean;
 }

@@ -42,10 +42,10 @@ export async function loadVersions(options: {
   const results: Loading[] = [];
   const wanted: { found: FoundVersion; request: LoadRequest }[] = [];
   for (const found of options.found) {
-    const { digest, model, version } = found;
+    const { digest, file, folder, manifest, model, version } = found;
     const servedDigest = await digestElsewhere(redis, modelKeys(keyPrefix, model), version, workerId);
     if (servedDigest !== null && servedDigest !== digest) results.push(conflicting(found, servedDigest));
-    else wanted.push({ found, request: requestOf(found, options.newKey()) });
+    else wanted.push({ found, request: { key: options.newKey(), model, version, folder, file, digest, manifest } });
   }
   const replies = wanted.length === 0 ? [] : await pool.load(wanted.map(({ request }) => request));
   for (const [i, { found, request }] of wanted.entries()) {
@@ -90,11 +90,6 @@ export async function loadVersions(options: {
   }
   return results;
 }
-
-const requestOf = (found: FoundVersion, key: number): LoadRequest => {
-  const { digest, file, folder, manifest, model, version } = found;
-  return { key, model, version, folder, file, digest, manifest, triesMade: true };
-};
 
 const conflicting = (found: FoundVersion, servedDigest: string): Loading => ({
   found,

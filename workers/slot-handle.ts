@@ -12,7 +12,7 @@ import {
   type RunItem,
   readFrames,
 } from "./frames.js";
-import type { LoadReply, LoadRequest } from "./load-request.js";
+import type { LoadOrder, LoadReply } from "./load-request.js";
 import { closePassage, layDown, openPassage } from "./table-passage.js";
 
 /** A slot ended while it had something to do: `timeout` where this side killed it for being late, else `crash`. */
@@ -99,8 +99,8 @@ export class SlotHandle {
   }
 
   /** Loads a model version. Rejects with a SlotDiedError when that kills the process or takes too long. */
-  load(request: LoadRequest, timeoutMs: number): Promise<LoadReply> {
-    return this.#send<LoadReply>([encodeJsonFrame(frameKinds.load, request)], timeoutMs);
+  load(order: LoadOrder, timeoutMs: number): Promise<LoadReply> {
+    return this.#send<LoadReply>([encodeJsonFrame(frameKinds.load, order)], timeoutMs);
   }
 
   unload(key: number): void {

@@ -103,7 +103,6 @@ async function loads({ onClose, quick, say }: ScenarioContext): Promise<Figure[]
       file,
       digest,
       manifest: defaultManifest(),
-      triesMade: true,
     };
     const [reply] = await pool.load([request]);
     if (!reply?.ok) throw new Error(`load ${key} failed`);

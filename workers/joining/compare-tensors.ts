@@ -1,6 +1,9 @@
 import { fromFloat16Bits } from "@millrace/shared/float16.js";
 import type { Tensor } from "onnxruntime-node";
 
+/** Answers are equal within this part of the largest number in those of like inputs. */
+export const tolerance = 1e-5;
+
 /** Elements of one output of one input. */
 export interface Elements {
   shape: number[];

@@ -1,7 +1,7 @@
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
 import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
 import type { Tensor } from "onnxruntime-node";
-import { distance, type Elements, elementsOf, magnitudeOf } from "./compare-tensors.js";
+import { distance, type Elements, elementsOf, magnitudeOf, tolerance } from "./compare-tensors.js";
 import { isOutlier, type TriedInput } from "./make-inputs.js";
 
 type Outputs = Readonly<Record<string, Tensor>>;
@@ -26,8 +26,6 @@ export interface TrialOptions {
   budgetMs: number;
 }
 
-/** Answers are equal within this part of the largest number in those of like inputs. */
-const tolerance = 1e-5;
 /** Outliers blow up what floats lose. */
 const outlierTolerance = 1e-2;
 const noiseMargin = 8;

@@ -1,11 +1,9 @@
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
-import { distance, elementsOf, magnitudeOf } from "./compare-tensors.js";
+import { distance, elementsOf, magnitudeOf, tolerance } from "./compare-tensors.js";
 import { cutRows } from "./cut-rows.js";
 import type { TriedInput } from "./make-inputs.js";
 import type { Padding } from "./padding.js";
 import type { Run } from "./try-joining.js";
-
-const tolerance = 1e-5;
 
 /**
  * Whether texts come out the same when they are padded to the longest of their company, and cut again, as they do

@@ -33,7 +33,7 @@ export function checkManifest(manifest: Manifest, inputs: readonly TensorSpec[],
 }
 
 /** Throws where an input has no shape, since nothing could be held against it. */
-export function expectShapes({ graph }: OnnxModel): void {
+export function assertShapes({ graph }: OnnxModel): void {
   const preset = new Set(graph.initializers.map(({ name }) => name));
   const bare = graph.inputs.find(({ dims, name }) => dims === null && !preset.has(name));
   if (bare !== undefined) {

@@ -12,10 +12,10 @@ import { drawsNumbers } from "../graph/draws-numbers.js";
 import { cutRows } from "../joining/cut-rows.js";
 import { decideJoining } from "../joining/decide-joining.js";
 import { isPaddingUnseen } from "../joining/try-padding.js";
-import type { LoadedFacts, LoadRequest } from "../load-request.js";
+import type { LoadedFacts, LoadOrder } from "../load-request.js";
 import { readOnnxFiles } from "./check-files.js";
 import { checkHead } from "./check-head.js";
-import { checkManifest, expectShapes } from "./describe-model.js";
+import { assertShapes, checkManifest } from "./describe-model.js";
 import { type Engine, openEngine, type Tensors } from "./engine.js";
 import { fedTogether, groupInputs, type Input, type PaddedRuns } from "./group-inputs.js";
 import type { Head, HeadOutput } from "./head.js";
@@ -61,19 +61,19 @@ export class LoadedModel {
    * Loads, warms up, holds the model against its head and its samples, and finds out whether its inputs may share runs.
    * Rejects with a reason that names no path.
    */
-  static async load(request: LoadRequest): Promise<LoadedModel> {
-    const { manifest } = request;
-    const models = await readOnnxFiles(request);
-    const engine = await openEngine(request);
+  static async load(order: LoadOrder): Promise<LoadedModel> {
+    const { manifest } = order;
+    const models = await readOnnxFiles(order);
+    const engine = await openEngine(order);
     try {
-      for (const model of models.values()) expectShapes(model);
+      for (const model of models.values()) assertShapes(model);
       checkManifest(manifest, engine.inputs, engine.outputs);
-      const preparation = await openPreparation(manifest, engine.inputs, dirname(request.file));
+      const preparation = await openPreparation(manifest, engine.inputs, dirname(order.file));
       const head = headOf(manifest);
       const samples = packSamples(manifest, engine);
-      const inputs = await inputsToTry(request, engine.inputs, samples, preparation);
+      const inputs = await inputsToTry(order, engine.inputs, samples, preparation);
       const run = (joined: readonly (readonly PackedTensor[])[]) => engine.run(toOnnxTensors(joined));
-      const { triesMade } = request;
+      const { triesMade } = order;
       const { joining, proofFault, tokenAxes } = await decideJoining({
         ...{ manifest, models, run, inputs, triesMade },
         specs: engine.inputs,
@@ -95,7 +95,7 @@ export class LoadedModel {
       });
       await checkSamples(manifest.samples, samples, (pack) => model.run([pack], false));
       // Looked at again once they are read: what runs is what its digest names.
-      if ((await modelDigest(request.folder)) !== request.digest) throw new Error("its files have changed");
+      if ((await modelDigest(order.folder)) !== order.digest) throw new Error("its files have changed");
       return model;
     } catch (fault) {
       await engine.close();

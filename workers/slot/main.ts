@@ -12,7 +12,7 @@ import {
   frameKinds,
   readFrames,
 } from "../frames.js";
-import type { LoadRequest } from "../load-request.js";
+import type { LoadOrder } from "../load-request.js";
 import { takeUp } from "../table-passage.js";
 import { LoadedModel } from "./loaded-model.js";
 
@@ -75,7 +75,7 @@ async function handle(frame: Frame): Promise<void> {
     replyTable(model.misfit, outputs);
     return;
   }
-  const request = JSON.parse(frame.body.toString()) as LoadRequest;
+  const request = JSON.parse(frame.body.toString()) as LoadOrder;
   if (frame.kind === frameKinds.unload) {
     await models.get(request.key)?.close();
     models.delete(request.key);

@@ -1,7 +1,7 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { makeInputs, type TriedInput } from "../joining/make-inputs.js";
-import type { LoadRequest } from "../load-request.js";
+import type { LoadOrder } from "../load-request.js";
 import { InputRefusedError, type Preparation } from "./preparation.js";
 
 const mostSamples = 4;
@@ -14,7 +14,7 @@ export const isSample = ({ kind }: TriedInput): boolean => kind === sampleKind;
  * made for that, unless one of those has killed the process before.
  */
 export async function inputsToTry(
-  { manifest, triesMade }: LoadRequest,
+  { manifest, triesMade }: LoadOrder,
   specs: readonly TensorSpec[],
   samples: readonly Buffer[],
   preparation: Preparation,
