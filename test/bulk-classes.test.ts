@@ -1,7 +1,7 @@
 import { classIn, decodeChunk } from "@millrace/shared/bulk-chunk.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import { manifestSchema } from "@millrace/shared/manifest.js";
-import { headOf } from "@millrace/workers/slot/heads.js";
+import { headOf } from "@millrace/workers/heads/heads.js";
 import { tableWriter } from "@millrace/workers/slot/table-writer.js";
 import { Tensor } from "onnxruntime-node";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-import { createByteBudget } from "@millrace/workers/byte-budget.js";
+import { createByteBudget } from "@millrace/workers/jobs/byte-budget.js";
 import { expect, test } from "vitest";
 
 /** Takes in order; what was admitted by now, and what lets it go again. */

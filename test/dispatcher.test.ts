@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { Dispatcher, type Lane, type Outcome, type Work } from "@millrace/workers/dispatcher.js";
+import { Dispatcher, type Lane, type Outcome, type Work } from "@millrace/workers/runs/dispatcher.js";
 import { describe, expect, test } from "vitest";
 import { HandRunner, itemOf } from "./support/hand-runner.js";
 

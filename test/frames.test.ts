@@ -9,7 +9,7 @@ import {
   type Frame,
   frameKinds,
   readFrames,
-} from "@millrace/workers/frames.js";
+} from "@millrace/workers/runs/frames.js";
 import { describe, expect, test } from "vitest";
 
 /** The frames that come out of chunks, read as they come in. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { manifestJsonSchema } from "@millrace/shared/manifest.js";
 import { readManifest } from "@millrace/shared/read-manifest.js";
-import { listVersions, readVersion } from "@millrace/workers/model-repository.js";
+import { listVersions, readVersion } from "@millrace/workers/versions/model-repository.js";
 import { describe, expect, test } from "vitest";
 
 const models = fileURLToPath(new URL("../models/", import.meta.url));

@@ -1,6 +1,6 @@
 import { openRedis, openSubscriber, type RedisClient } from "@millrace/shared/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { MarkerWaiter } from "@millrace/workers/marker-waiter.js";
+import { MarkerWaiter } from "@millrace/workers/queue/marker-waiter.js";
 import type { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";

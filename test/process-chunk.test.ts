@@ -9,10 +9,10 @@ import {
 import { openLog } from "@millrace/shared/log.js";
 import type { ChunkFinish } from "@millrace/shared/scripts/batches.js";
 import { packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
-import type { JobBreaker } from "@millrace/workers/breaker.js";
-import type { Outcome, Work } from "@millrace/workers/dispatcher.js";
-import { createWorkerMetrics } from "@millrace/workers/metrics.js";
-import { processChunk } from "@millrace/workers/process-chunk.js";
+import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
+import { processChunk } from "@millrace/workers/jobs/process-chunk.js";
+import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
+import type { Outcome, Work } from "@millrace/workers/runs/dispatcher.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
 import { random } from "./support/random.js";

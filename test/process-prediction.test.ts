@@ -1,9 +1,9 @@
 import { openLog } from "@millrace/shared/log.js";
 import { packTensors } from "@millrace/shared/tensor-pack.js";
-import type { JobBreaker } from "@millrace/workers/breaker.js";
-import type { Outcome, Work } from "@millrace/workers/dispatcher.js";
-import { createWorkerMetrics } from "@millrace/workers/metrics.js";
-import { processPrediction, type ServedVersion, type TakenJob } from "@millrace/workers/process-prediction.js";
+import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
+import { processPrediction, type ServedVersion, type TakenJob } from "@millrace/workers/jobs/process-prediction.js";
+import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
+import type { Outcome, Work } from "@millrace/workers/runs/dispatcher.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
 

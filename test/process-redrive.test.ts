@@ -7,8 +7,8 @@ import { parseRedisUrl } from "@millrace/shared/redis-url.js";
 import type { RedrivePlan } from "@millrace/shared/redrive.js";
 import { tellBreaker } from "@millrace/shared/scripts/breakers.js";
 import { countRedriven, endRedrive, makeRedrive, readRedrive } from "@millrace/shared/scripts/redrives.js";
-import { createWorkerMetrics } from "@millrace/workers/metrics.js";
-import { paceOf, processRedrive } from "@millrace/workers/process-redrive.js";
+import { paceOf, processRedrive } from "@millrace/workers/jobs/process-redrive.js";
+import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
 import { DelayedError } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 

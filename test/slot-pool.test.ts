@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { openLog } from "@millrace/shared/log.js";
 import { defaultManifest } from "@millrace/shared/manifest.js";
-import { SlotPool } from "@millrace/workers/slot-pool.js";
+import { SlotPool } from "@millrace/workers/runs/slot-pool.js";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { stillRunning } from "./support/processes.js";

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { openRedis, whenReady } from "@millrace/shared/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { StockingWorker } from "@millrace/workers/stocking-worker.js";
+import { StockingWorker } from "@millrace/workers/queue/stocking-worker.js";
 import { expect, test } from "vitest";
 import { OwnRedis } from "./support/own-redis.js";
 

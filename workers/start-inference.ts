@@ -3,17 +3,17 @@ import { closeRedis, openSubscriber, type RedisClient } from "@millrace/shared/c
 import type { Logger } from "@millrace/shared/log.js";
 import type { StatisticsCounter } from "@millrace/shared/statistics.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
-import { createByteBudget } from "./byte-budget.js";
-import { hearCancellations } from "./cancellations.js";
-import { Dispatcher } from "./dispatcher.js";
-import { DriftCounter } from "./drift-counter.js";
-import type { WorkerMetrics } from "./metrics.js";
-import type { FinishedPrediction } from "./process-prediction.js";
-import { reportStates } from "./report-states.js";
-import { startServing } from "./serve-model.js";
-import { Shadows } from "./shadows.js";
-import { SlotPool } from "./slot-pool.js";
-import { VersionKeeper } from "./version-keeper.js";
+import { createByteBudget } from "./jobs/byte-budget.js";
+import { hearCancellations } from "./jobs/cancellations.js";
+import type { FinishedPrediction } from "./jobs/process-prediction.js";
+import type { WorkerMetrics } from "./monitoring/metrics.js";
+import { Dispatcher } from "./runs/dispatcher.js";
+import { SlotPool } from "./runs/slot-pool.js";
+import { DriftCounter } from "./versions/drift-counter.js";
+import { reportStates } from "./versions/report-states.js";
+import { startServing } from "./versions/serve-model.js";
+import { Shadows } from "./versions/shadows.js";
+import { VersionKeeper } from "./versions/version-keeper.js";
 
 /** Large inputs that a worker holds at a time; more of them wait for their turn, as jobs that it has taken. */
 const blobMemoryBytes = 256 * 1024 * 1024;

@@ -6,13 +6,13 @@ import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { createReleasers } from "@millrace/shared/releasers.js";
 import { StatisticsCounter } from "@millrace/shared/statistics.js";
-import { drainWhenFull } from "./drain-when-full.js";
-import { expireOverdue } from "./expire-overdue.js";
-import { createWorkerMetrics } from "./metrics.js";
-import { startOperationsServer } from "./operations-server.js";
-import { startDeliveries } from "./serve-deliveries.js";
-import { serveRedrives } from "./serve-redrives.js";
+import { expireOverdue } from "./jobs/expire-overdue.js";
+import { serveRedrives } from "./jobs/serve-redrives.js";
+import { createWorkerMetrics } from "./monitoring/metrics.js";
+import { startOperationsServer } from "./monitoring/operations-server.js";
+import { drainWhenFull } from "./queue/drain-when-full.js";
 import { startInference } from "./start-inference.js";
+import { startDeliveries } from "./webhooks/serve-deliveries.js";
 
 const redisDeadlineMs = 30_000;
 

@@ -7,8 +7,8 @@ import {
   type Frame,
   frameKinds,
   readFrames,
-} from "@millrace/workers/frames.js";
-import type { LoadRequest } from "@millrace/workers/load-request.js";
+} from "@millrace/workers/runs/frames.js";
+import type { LoadRequest } from "@millrace/workers/runs/load-request.js";
 
 const runMs = 20;
 

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { openLog } from "@millrace/shared/log.js";
 import { defaultManifest } from "@millrace/shared/manifest.js";
 import { modelDigest } from "@millrace/shared/model-digest.js";
-import { SlotPool } from "@millrace/workers/slot-pool.js";
+import { SlotPool } from "@millrace/workers/runs/slot-pool.js";
 import { flowBody, forest } from "../harness/bodies.js";
 import { inRoot } from "../harness/paths.js";
 import { childrenOf, memoryOf } from "../harness/process-usage.js";

@@ -1,6 +1,6 @@
-import type { Runner } from "@millrace/workers/dispatcher.js";
-import type { RunItem } from "@millrace/workers/frames.js";
-import { type RunReply, type RunTerms, SlotDiedError, type TableReply } from "@millrace/workers/slot-handle.js";
+import type { Runner } from "@millrace/workers/runs/dispatcher.js";
+import type { RunItem } from "@millrace/workers/runs/frames.js";
+import { type RunReply, type RunTerms, SlotDiedError, type TableReply } from "@millrace/workers/runs/slot-handle.js";
 
 /** Slots whose runs end when the test says so; a pack holds the id of its work. */
 export class HandRunner implements Runner {

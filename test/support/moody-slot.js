@@ -3,7 +3,7 @@
 // while it holds "refuse" the load is refused.
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { Socket } from "node:net";
-import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../workers/dist/frames.js";
+import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../workers/dist/runs/frames.js";
 
 const pipe = new Socket({ fd: 3, readable: true, writable: true });
 readFrames(pipe, ({ body, kind }) => {

@@ -34,7 +34,7 @@ export function asOneQueue(found: Record<string, unknown>): Record<string, unkno
 
 /**
  * A job's options hold what the caller of `Queue.add` said, also what is elsewhere in the job: its id, its timestamp.
- * Attempts are the manifest's, not the job's; see `workers/model-consumer.ts`.
+ * Attempts are the manifest's, not the job's; see `workers/jobs/model-consumer.ts`.
  */
 function readable(hash: Record<string, string>): Record<string, unknown> {
   if (hash.opts === undefined) return hash;

@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { basename, join } from "node:path";
-import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../workers/dist/frames.js";
+import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../workers/dist/runs/frames.js";
 
 const moods = new Map();
 const pipe = new Socket({ fd: 3, readable: true, writable: true });

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { listVersionFiles } from "@millrace/shared/version-files.js";
 import { externalDataPaths, locationFault } from "../graph/external-data.js";
 import { type OnnxModel, readOnnx } from "../graph/read-onnx.js";
-import type { LoadRequest } from "../load-request.js";
+import type { LoadRequest } from "../runs/load-request.js";
 
 /** No message of Protocol Buffers is larger; what a larger model is made of lies in external data. */
 const largestOnnxBytes = 2 ** 31;

@@ -1,9 +1,9 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import { rowsOf } from "@millrace/shared/pack-tensors.js";
+import type { Head } from "../heads/head.js";
 import type { TriedInput } from "../joining/make-inputs.js";
 import type { Run } from "../joining/try-joining.js";
-import type { Head } from "./head.js";
 import { isSample } from "./tried-inputs.js";
 
 /** So many made inputs that have run are enough beside samples, and where there are none. */

@@ -3,7 +3,7 @@ import type { TensorSpec } from "@millrace/shared/announcement.js";
 import type { TabularManifest } from "@millrace/shared/manifest.js";
 import type { Ensemble } from "@millrace/shared/manifest-output.js";
 import { InferenceSession, type Tensor } from "onnxruntime-node";
-import type { LoadRequest } from "../load-request.js";
+import type { LoadRequest } from "../runs/load-request.js";
 import { describeTensors } from "./describe-model.js";
 
 export type Tensors = Readonly<Record<string, Tensor>>;

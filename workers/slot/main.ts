@@ -11,9 +11,9 @@ import {
   frameHead,
   frameKinds,
   readFrames,
-} from "../frames.js";
-import type { LoadOrder } from "../load-request.js";
-import { takeUp } from "../table-passage.js";
+} from "../runs/frames.js";
+import type { LoadOrder } from "../runs/load-request.js";
+import { takeUp } from "../runs/table-passage.js";
 import { LoadedModel } from "./loaded-model.js";
 
 /**

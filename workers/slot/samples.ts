@@ -1,5 +1,5 @@
 import type { Manifest } from "@millrace/shared/manifest.js";
-import type { RunItem } from "../frames.js";
+import type { RunItem } from "../runs/frames.js";
 
 const tolerance = 1e-4;
 

@@ -1,9 +1,9 @@
 import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
-import { activationOf } from "./class-probabilities.js";
+import { activationOf } from "../heads/class-probabilities.js";
+import type { Head } from "../heads/head.js";
+import { outputValues } from "../heads/output-values.js";
 import type { Tensors } from "./engine.js";
-import type { Head } from "./head.js";
-import { outputValues } from "./output-values.js";
 
 /** Gathers the outputs of a table's rows, in order, as a chunk of `bulk-chunk.ts`. */
 export interface TableWriter {

@@ -1,8 +1,8 @@
 import type { TensorSpec } from "@millrace/shared/announcement.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { makeInputs, type TriedInput } from "../joining/make-inputs.js";
-import type { LoadOrder } from "../load-request.js";
-import { InputRefusedError, type Preparation } from "./preparation.js";
+import { InputRefusedError, type Preparation } from "../preparation/preparation.js";
+import type { LoadOrder } from "../runs/load-request.js";
 
 const mostSamples = 4;
 const sampleKind = "sample";

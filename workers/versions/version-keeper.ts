@@ -4,13 +4,13 @@ import { modelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { retireVersion } from "@millrace/shared/scripts/announce.js";
 import { noteUnjoined, readUnjoined, reasonUnjoined } from "@millrace/shared/unjoined.js";
-import { isBacklogYounger } from "./backlog.js";
-import type { Dispatcher, Lane } from "./dispatcher.js";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { isBacklogYounger } from "../queue/backlog.js";
+import type { Dispatcher, Lane } from "../runs/dispatcher.js";
+import type { SlotPool } from "../runs/slot-pool.js";
 import { type LoadedVersion, type Loading, loadVersions, type Passing } from "./load-versions.js";
-import type { WorkerMetrics } from "./metrics.js";
 import { type BadModel, type FoundVersion, listVersions, readVersion, type VersionFolder } from "./model-repository.js";
 import type { Serving } from "./serve-model.js";
-import type { SlotPool } from "./slot-pool.js";
 
 /** What this worker has to say of one version. */
 export interface VersionState {

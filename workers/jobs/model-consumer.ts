@@ -3,8 +3,8 @@ import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Manifest } from "@millrace/shared/manifest.js";
 import type { Job, Worker } from "bullmq";
+import { StockingWorker } from "../queue/stocking-worker.js";
 import { hasResult, type processPrediction } from "./process-prediction.js";
-import { StockingWorker } from "./stocking-worker.js";
 
 export interface ModelConsumerOptions {
   model: string;

@@ -4,10 +4,10 @@ import { digestOf, modelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { cacheTtlSeconds } from "@millrace/shared/manifest.js";
 import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/announce.js";
-import type { LoadRequest } from "./load-request.js";
+import type { ServedVersion } from "../jobs/process-prediction.js";
+import type { LoadRequest } from "../runs/load-request.js";
+import type { SlotPool } from "../runs/slot-pool.js";
 import type { FoundVersion } from "./model-repository.js";
-import type { ServedVersion } from "./process-prediction.js";
-import type { SlotPool } from "./slot-pool.js";
 
 /** A version in the slots that every API has been told of. */
 export interface LoadedVersion extends ServedVersion {

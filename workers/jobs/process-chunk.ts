@@ -16,9 +16,9 @@ import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { type PackedTensor, packParts, packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { z } from "zod";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import type { BulkWork, Dispatcher, Outcome } from "../runs/dispatcher.js";
 import type { JobBreaker } from "./breaker.js";
-import type { BulkWork, Dispatcher, Outcome } from "./dispatcher.js";
-import type { WorkerMetrics } from "./metrics.js";
 import { deathsToBlame, otherVersionDelayMs, type ServedVersion } from "./process-prediction.js";
 import type { RunNotebook } from "./run-notebook.js";
 

@@ -3,12 +3,12 @@ import { modelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { type ShadowOutcome, shadowField, shadowsKeptSeconds } from "@millrace/shared/shadow-counts.js";
 import { decodeTraffic } from "@millrace/shared/traffic.js";
+import type { EndedVersion, FinishedPrediction, FinishedRun } from "../jobs/process-prediction.js";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { Dispatcher, type DispatcherHooks } from "../runs/dispatcher.js";
+import { SlotPool } from "../runs/slot-pool.js";
 import { compareOutputs } from "./compare-outputs.js";
-import { Dispatcher, type DispatcherHooks } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
-import type { WorkerMetrics } from "./metrics.js";
-import type { EndedVersion, FinishedPrediction, FinishedRun } from "./process-prediction.js";
-import { SlotPool } from "./slot-pool.js";
 
 const refreshEveryMs = 2000;
 const mostWaiting = 256;

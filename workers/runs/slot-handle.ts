@@ -56,7 +56,7 @@ interface Errand<T> {
   misfit: string | null;
 }
 
-const slotProgram = fileURLToPath(new URL("./slot/main.js", import.meta.url));
+const slotProgram = fileURLToPath(new URL("../slot/main.js", import.meta.url));
 const farewellMs = 2000;
 const mercyMs = 100;
 

@@ -2,9 +2,9 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import { redriveKeys, redrivesName } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Worker } from "bullmq";
-import type { WorkerMetrics } from "./metrics.js";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { StockingWorker } from "../queue/stocking-worker.js";
 import { processRedrive, type RedriveJob } from "./process-redrive.js";
-import { StockingWorker } from "./stocking-worker.js";
 
 const slicesAtOnce = 8;
 const retryDelayMs = 1000;

@@ -9,19 +9,19 @@ import { readHistory } from "@millrace/shared/scripts/run-notes.js";
 import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/statistics-tally.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import type { Worker } from "bullmq";
-import { createBlobKeeper } from "./blob-keeper.js";
+import { createBlobKeeper } from "../jobs/blob-keeper.js";
+import type { ByteBudget } from "../jobs/byte-budget.js";
+import { createChunkConsumer } from "../jobs/chunk-consumer.js";
+import { createModelConsumer } from "../jobs/model-consumer.js";
+import { processChunk } from "../jobs/process-chunk.js";
+import { type ProcessPredictionOptions, processPrediction } from "../jobs/process-prediction.js";
+import { createResultWriter } from "../jobs/result-writer.js";
+import { createRunNotebook } from "../jobs/run-notebook.js";
+import { tracePredictions } from "../jobs/trace-predictions.js";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import type { Dispatcher } from "../runs/dispatcher.js";
 import { Breakers } from "./breakers.js";
-import type { ByteBudget } from "./byte-budget.js";
-import { createChunkConsumer } from "./chunk-consumer.js";
-import type { Dispatcher } from "./dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
-import type { WorkerMetrics } from "./metrics.js";
-import { createModelConsumer } from "./model-consumer.js";
-import { processChunk } from "./process-chunk.js";
-import { type ProcessPredictionOptions, processPrediction } from "./process-prediction.js";
-import { createResultWriter } from "./result-writer.js";
-import { createRunNotebook } from "./run-notebook.js";
-import { tracePredictions } from "./trace-predictions.js";
 
 export interface Serving {
   /** Takes jobs of a version from now on, instead of one of the same name where there was one. */

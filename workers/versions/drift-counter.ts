@@ -4,8 +4,8 @@ import { modelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { featuresOf } from "@millrace/shared/pack-tabular.js";
 import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import type { FinishedPrediction } from "../jobs/process-prediction.js";
 import type { LoadedVersion } from "./load-versions.js";
-import type { FinishedPrediction } from "./process-prediction.js";
 
 const flushEveryMs = 5000;
 

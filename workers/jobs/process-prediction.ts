@@ -8,13 +8,13 @@ import type { Finish } from "@millrace/shared/scripts/finish.js";
 import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
 import { unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { AttemptFailedError } from "../queue/stocking-worker.js";
+import type { Dispatcher, Lane, Outcome, Work } from "../runs/dispatcher.js";
 import type { BlobKeeper } from "./blob-keeper.js";
 import type { JobBreaker } from "./breaker.js";
-import type { Dispatcher, Lane, Outcome, Work } from "./dispatcher.js";
-import type { WorkerMetrics } from "./metrics.js";
 import type { ResultWriter } from "./result-writer.js";
 import type { RunNotebook } from "./run-notebook.js";
-import { AttemptFailedError } from "./stocking-worker.js";
 
 /** A version that this worker has in its slots. */
 export interface ServedVersion {

@@ -14,7 +14,7 @@ import { type Failure, failuresAfter } from "@millrace/shared/scripts/failures.j
 import { advanceRedrive, countRedriven, endRedrive, readRedrive } from "@millrace/shared/scripts/redrives.js";
 import { type FailureRetry, retryFailures } from "@millrace/shared/scripts/retry-failures.js";
 import { DelayedError } from "bullmq";
-import type { WorkerMetrics } from "./metrics.js";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
 
 /** What of a BullMQ job is used here. */
 export interface RedriveJob {

@@ -1,5 +1,5 @@
 import type { Logger } from "@millrace/shared/log.js";
-import type { Outcome } from "./dispatcher.js";
+import type { Outcome } from "../runs/dispatcher.js";
 
 /** What those who run jobs need of a breaker. */
 export type JobBreaker = Pick<Breaker, "admit" | "waitMs" | "lived" | "leftOff" | "died">;

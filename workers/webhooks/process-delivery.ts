@@ -9,10 +9,10 @@ import {
   readDelivery,
 } from "@millrace/shared/scripts/deliveries.js";
 import { DelayedError, UnrecoverableError } from "bullmq";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { AttemptFailedError } from "../queue/stocking-worker.js";
 import type { DeliveryAnswer, WebhookSender } from "./deliver-webhook.js";
 import type { HostGate } from "./host-gate.js";
-import type { WorkerMetrics } from "./metrics.js";
-import { AttemptFailedError } from "./stocking-worker.js";
 
 /** A try that failed and is made again; BullMQ hands it to the backoff, which reads when. */
 export class DeliveryFailedError extends AttemptFailedError {

@@ -3,10 +3,10 @@ import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import { packerOf } from "@millrace/shared/pack-input.js";
 import { tellBreaker } from "@millrace/shared/scripts/breakers.js";
-import { Breaker, type BreakerState, type JobBreaker } from "./breaker.js";
-import type { Dispatcher, Outcome } from "./dispatcher.js";
+import { Breaker, type BreakerState, type JobBreaker } from "../jobs/breaker.js";
+import type { ServedVersion } from "../jobs/process-prediction.js";
+import type { Dispatcher, Outcome } from "../runs/dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
-import type { ServedVersion } from "./process-prediction.js";
 
 export interface BreakersOptions {
   redis: RedisClient;

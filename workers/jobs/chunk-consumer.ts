@@ -2,8 +2,8 @@ import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Worker } from "bullmq";
+import { StockingWorker } from "../queue/stocking-worker.js";
 import { type ChunkJob, hasOutputs, type processChunk } from "./process-chunk.js";
-import { StockingWorker } from "./stocking-worker.js";
 
 const retryDelayMs = 1000;
 

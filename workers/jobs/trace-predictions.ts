@@ -1,7 +1,7 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
-import type { WebhookSender } from "./deliver-webhook.js";
+import type { WebhookSender } from "../webhooks/deliver-webhook.js";
 import type { processPrediction, TakenJob } from "./process-prediction.js";
 import type { ResultWriter } from "./result-writer.js";
 
