@@ -1,7 +1,6 @@
 import type { RedisClient } from "@millrace/shared/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/keys.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
-import type { WebhookSender } from "../webhooks/deliver-webhook.js";
 import type { processPrediction, TakenJob } from "./process-prediction.js";
 import type { ResultWriter } from "./result-writer.js";
 
@@ -75,24 +74,4 @@ function tell(tracing: Tracing, parent: string, id: string, told: Told, writtenF
     }
   }
   tracing.note("write result", Date.now(), { parent, startedAt: writtenFrom, attributes });
-}
-
-/** A span for each try of a webhook, as part of the request that asked for what it tells. */
-export function traceDeliveries(
-  tracing: Tracing,
-  redis: RedisClient,
-  keys: ModelKeys,
-  sender: Pick<WebhookSender, "send">,
-): Pick<WebhookSender, "send"> {
-  return {
-    async send(message) {
-      const { data, type } = JSON.parse(message.body) as { type: string; data: { id: string } };
-      const parent = (await redis.get(keys.trace(data.id))) ?? undefined;
-      const attributes = { "millrace.prediction_id": data.id, "millrace.delivery_id": message.id };
-      const span = tracing.start(`webhook ${type}`, { kind: "client", parent, attributes });
-      const answer = await sender.send(message);
-      span.end({ fault: answer.error, attributes: { "http.response.status_code": answer.status ?? 0 } });
-      return answer;
-    },
-  };
 }

@@ -4,12 +4,12 @@ import { modelKeys, registryKey } from "@millrace/shared/keys.js";
 import type { Logger } from "@millrace/shared/log.js";
 import type { Tracing } from "@millrace/shared/tracing.js";
 import type { Worker } from "bullmq";
-import { traceDeliveries } from "../jobs/trace-predictions.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { StockingWorker } from "../queue/stocking-worker.js";
 import { createWebhookSender } from "./deliver-webhook.js";
 import { HostGate } from "./host-gate.js";
 import { DeliveryFailedError, type DeliveryJob, processDelivery } from "./process-delivery.js";
+import { traceDeliveries } from "./trace-deliveries.js";
 
 export interface ServingDeliveries {
   close(): Promise<void>;
