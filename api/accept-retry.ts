@@ -1,7 +1,7 @@
-import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
-import type { FailureCode } from "@millrace/shared/failure-codes.js";
-import type { AcceptOutcome, AcceptSettings } from "@millrace/shared/scripts/accept.js";
-import { retryFailures } from "@millrace/shared/scripts/retry-failures.js";
+import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
+import { retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
+import type { AcceptOutcome, AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
+import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import type { Accept } from "./accept-together.js";
 
 export interface RetryDependencies {

@@ -1,11 +1,11 @@
-import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import {
   type Acceptance,
   type AcceptOutcome,
   type AcceptSettings,
   acceptPredictions,
-} from "@millrace/shared/scripts/accept.js";
+} from "@millrace/shared/scripts/queue/accept.js";
 
 const largestStep = 64;
 const largestStepBytes = 1_000_000;

@@ -1,4 +1,4 @@
-import type { Logger } from "@millrace/shared/log.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { Request, Response } from "express";
 
 /** Puts on record who was refused and who did what only an admin may; a key itself never. */

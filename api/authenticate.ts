@@ -1,7 +1,7 @@
-import type { Scope } from "@millrace/shared/api-keys.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { fitsGlob } from "@millrace/shared/glob.js";
-import { tagOfId } from "@millrace/shared/keys.js";
+import type { Scope } from "@millrace/shared/access/api-keys.js";
+import { tagOfId } from "@millrace/shared/redis/keys.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Request, RequestHandler, Response } from "express";
 import type { Audit } from "./audit.js";
 import type { Caller, KeyRing } from "./key-ring.js";

@@ -1,6 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import { watchPrediction } from "@millrace/shared/scripts/watch.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { watchPrediction } from "@millrace/shared/scripts/predictions/watch.js";
 import type { Notices } from "./notices.js";
 
 /** What `read` tells of something that ends, as soon as it has, else after `waitMs` or when nobody listens any more. */

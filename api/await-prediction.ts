@@ -1,4 +1,4 @@
-import { watchPrediction } from "@millrace/shared/scripts/watch.js";
+import { watchPrediction } from "@millrace/shared/scripts/predictions/watch.js";
 import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";
 import type { Waiter } from "./notices.js";
 

@@ -1,4 +1,4 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { Gauge, type Registry } from "prom-client";
 import { mastersOf, memoryOf } from "./master-memory.js";
 import type { ModelDirectory } from "./model-directory.js";

@@ -1,6 +1,6 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { digestOf } from "@millrace/shared/keys.js";
-import { versionByWeight } from "@millrace/shared/traffic.js";
+import { versionByWeight } from "@millrace/shared/models/traffic.js";
+import { digestOf } from "@millrace/shared/redis/keys.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { breakerOfVersion, type KnownModel, type KnownVersion, type ModelDirectory } from "./model-directory.js";
 
 /**

@@ -1,5 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { readDrift } from "@millrace/shared/read-drift.js";
+import { readDrift } from "@millrace/shared/models/read-drift.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { Gauge, type Registry } from "prom-client";
 import type { ModelDirectory } from "./model-directory.js";
 

@@ -1,6 +1,6 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { predictionJson } from "@millrace/shared/prediction.js";
-import { type Retryable, retryableOf } from "@millrace/shared/retryable.js";
+import { predictionJson } from "@millrace/shared/predictions/prediction.js";
+import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { endPrediction, type LookUpDependencies, lookUpPrediction, readOwned, viewOf } from "./look-up-prediction.js";
 import type { KnownModel } from "./model-directory.js";
 

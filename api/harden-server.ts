@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { type ErrorCode, ServiceError } from "@millrace/shared/errors.js";
+import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js";
 import type { RequestHandler } from "express";
 import { problemJson, problemStatus } from "./problem.js";
 

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from "node:http";
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { RequestHandler } from "express";
 
 export const isJson = (request: IncomingMessage): boolean =>

@@ -1,7 +1,7 @@
-import { copyBlob, largestInlineBytes, sendBlob, unclaimedTtlMs } from "@millrace/shared/blob.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
+import { copyBlob, largestInlineBytes, sendBlob, unclaimedTtlMs } from "@millrace/shared/redis/blob.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 
 export interface KeptInput {
   /** The fields of the job that hold it. */

@@ -1,6 +1,6 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { fitsGlob } from "@millrace/shared/glob.js";
-import { type ModelKeys, tagOfId } from "@millrace/shared/keys.js";
+import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type Caller, modelsOf } from "./authenticate.js";
 import type { LookUpDependencies } from "./look-up-prediction.js";
 import type { KnownModel } from "./model-directory.js";

@@ -1,5 +1,5 @@
 import { performance } from "node:perf_hooks";
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { RequestHandler } from "express";
 
 const lookEveryMs = 100;

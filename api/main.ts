@@ -1,5 +1,5 @@
-import { readApiConfig } from "@millrace/shared/config.js";
-import { runService } from "@millrace/shared/run-service.js";
+import { readApiConfig } from "@millrace/shared/config/config.js";
+import { runService } from "@millrace/shared/config/run-service.js";
 import { startApi } from "./start.js";
 
 await runService("api", process.env, readApiConfig, startApi);

@@ -1,15 +1,19 @@
-import { canonicalJson } from "@millrace/shared/canonical-json.js";
-import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { failureCodes } from "@millrace/shared/failure-codes.js";
-import { fitsGlob } from "@millrace/shared/glob.js";
-import { digestOf, newId, redriveKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { type RedrivePlan, redriveJson } from "@millrace/shared/redrive.js";
-import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
-import { countFailures } from "@millrace/shared/scripts/failures.js";
-import { countRedriven, readRedrive, makeRedrive as storeRedrive } from "@millrace/shared/scripts/redrives.js";
+import { canonicalJson } from "@millrace/shared/predictions/canonical-json.js";
+import { type RedrivePlan, redriveJson } from "@millrace/shared/predictions/redrive.js";
+import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { digestOf, newId, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { countFailures } from "@millrace/shared/scripts/predictions/failures.js";
+import {
+  countRedriven,
+  readRedrive,
+  makeRedrive as storeRedrive,
+} from "@millrace/shared/scripts/predictions/redrives.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { failureCodes } from "@millrace/shared/service/failure-codes.js";
+import { fitsGlob } from "@millrace/shared/service/glob.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import { type Caller, modelsOf } from "./authenticate.js";
 import type { KnownModel, ModelDirectory } from "./model-directory.js";
 import { invalidRequest } from "./parse-body.js";

@@ -1,4 +1,4 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { Cluster, type Redis } from "ioredis";
 
 /** Every master, by its address; one that is no cluster's by "". */

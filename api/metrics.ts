@@ -1,4 +1,4 @@
-import type { ErrorCode } from "@millrace/shared/errors.js";
+import type { ErrorCode } from "@millrace/shared/service/errors.js";
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client";
 
 /** Why submissions are turned away although nothing is wrong with them, and Redis is there. */

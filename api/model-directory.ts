@@ -1,14 +1,14 @@
-import { type Announcement, announcementSchema, type Joining } from "@millrace/shared/announcement.js";
-import { breakerOf, closedBreaker, type VersionBreaker } from "@millrace/shared/breaker.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { digestOf, type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { type ModelRefusal, refusalSchema } from "@millrace/shared/model-order.js";
-import { packerOf } from "@millrace/shared/pack-input.js";
-import type { Packer } from "@millrace/shared/packer.js";
-import { readBreakers } from "@millrace/shared/scripts/breakers.js";
-import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/traffic.js";
-import { readUnjoined, reasonUnjoined, type Unjoined } from "@millrace/shared/unjoined.js";
+import { type Announcement, announcementSchema, type Joining } from "@millrace/shared/models/announcement.js";
+import { breakerOf, closedBreaker, type VersionBreaker } from "@millrace/shared/models/breaker.js";
+import { type ModelRefusal, refusalSchema } from "@millrace/shared/models/model-order.js";
+import { readUnjoined, reasonUnjoined, type Unjoined } from "@millrace/shared/models/unjoined.js";
+import { packerOf } from "@millrace/shared/packing/pack-input.js";
+import type { Packer } from "@millrace/shared/packing/packer.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { digestOf, type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/redis/keys.js";
+import { readBreakers } from "@millrace/shared/scripts/models/breakers.js";
+import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/models/traffic.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 
 /** One version as its workers announced it. */
 export interface KnownVersion {

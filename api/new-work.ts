@@ -1,5 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { breakerOfVersion, type KnownModel } from "./model-directory.js";
 import type { RedisMemory } from "./redis-memory.js";
 

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { noticeChannel } from "@millrace/shared/keys.js";
-import { decodeResult, type StoredResult } from "@millrace/shared/prediction.js";
+import { decodeResult, type StoredResult } from "@millrace/shared/predictions/prediction.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { noticeChannel } from "@millrace/shared/redis/keys.js";
 
 /** Somebody who waits for a prediction to become final. */
 export interface Waiter {

@@ -1,7 +1,7 @@
-import { batchStatuses } from "@millrace/shared/batch.js";
-import { failureCodes } from "@millrace/shared/failure-codes.js";
-import { predictionStatuses } from "@millrace/shared/prediction.js";
-import { redriveStatuses } from "@millrace/shared/redrive.js";
+import { batchStatuses } from "@millrace/shared/predictions/batch.js";
+import { predictionStatuses } from "@millrace/shared/predictions/prediction.js";
+import { redriveStatuses } from "@millrace/shared/predictions/redrive.js";
+import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { z } from "zod";
 import { batchOptionsSchema } from "./batches/batch-options.js";
 import { redriveRequestSchema } from "./redrive-request.js";

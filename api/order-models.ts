@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { orderKey, ordersChannel, workersKey } from "@millrace/shared/keys.js";
-import { type ModelOrder, orderAnswerSchema, type VersionReport } from "@millrace/shared/model-order.js";
+import { type ModelOrder, orderAnswerSchema, type VersionReport } from "@millrace/shared/models/model-order.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { orderKey, ordersChannel, workersKey } from "@millrace/shared/redis/keys.js";
 
 /** What living workers said of a model, and how many of them have not answered yet. */
 export interface OrderOutcome {

@@ -1,5 +1,5 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { pointerSegment } from "@millrace/shared/packer.js";
+import { pointerSegment } from "@millrace/shared/packing/packer.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { z } from "zod";
 
 /** Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included. */

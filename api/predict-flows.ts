@@ -1,4 +1,4 @@
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { parseBody } from "./parse-body.js";
 import {

@@ -1,4 +1,4 @@
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { awaitNotice, awaitPrediction } from "./await-prediction.js";
 import { parseSubmission } from "./submission.js";
 import { type SubmitDependencies, submitPrediction } from "./submit-prediction.js";

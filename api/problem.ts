@@ -1,6 +1,6 @@
-import { type ErrorCode, ServiceError } from "@millrace/shared/errors.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { refusalCode } from "@millrace/shared/redis-faults.js";
+import { refusalCode } from "@millrace/shared/redis/redis-faults.js";
+import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { ErrorRequestHandler, Response } from "express";
 import { type ApiMetrics, shedCodes } from "./metrics.js";
 

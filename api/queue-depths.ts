@@ -1,5 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 
 /** BullMQ's score of a delayed job that is due now: ms × 4096, and a counter. */
 export const dueScore = (nowMs: number): number => nowMs * 0x1000 + 0xfff;

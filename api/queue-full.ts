@@ -1,5 +1,5 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import type { FullQueue } from "@millrace/shared/scripts/accept.js";
+import type { FullQueue } from "@millrace/shared/scripts/queue/accept.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 
 /** What part of what waits is to have begun before it is worth trying again. */
 const roomPart = 0.05;

@@ -1,5 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Response } from "express";
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
 import { JoinedLimiter } from "./joined-limiter.js";

@@ -1,5 +1,5 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { pointerSegment } from "@millrace/shared/packer.js";
+import { pointerSegment } from "@millrace/shared/packing/packer.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
 
 /** Reads the one file of a multipart body. Throws what a client is told where there is none, or more. */

@@ -1,5 +1,5 @@
 import { isUtf8 } from "node:buffer";
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
 import { readUpload } from "./batches/read-upload.js";
 import { BytePieces } from "./byte-pieces.js";

@@ -1,6 +1,6 @@
-import { predictionJobSchema } from "@millrace/shared/job.js";
-import { featuresOf } from "@millrace/shared/pack-tabular.js";
-import { type PackedTensor, unpackStrings, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
+import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
+import { type PackedTensor, unpackStrings, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { ModelDirectory } from "./model-directory.js";
 
 const shownElements = 1000;

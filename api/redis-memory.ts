@@ -1,6 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { Cluster, Command } from "ioredis";
 import { mastersOf, memoryOf } from "./master-memory.js";
 

@@ -1,4 +1,4 @@
-import { failureCodes } from "@millrace/shared/failure-codes.js";
+import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { z } from "zod";
 
 /** Where none is asked for. */

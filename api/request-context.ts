@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
 import { passOver } from "./batches/read-upload.js";
 import type { ApiMetrics } from "./metrics.js";

@@ -1,4 +1,4 @@
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { RequestHandler, Router } from "express";
 
 type Method = "get" | "post" | "put";

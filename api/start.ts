@@ -2,16 +2,16 @@ import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import type { AddressInfo, Socket } from "node:net";
-import { checkRedis, keepFacts } from "@millrace/shared/check-redis.js";
-import type { ApiConfig } from "@millrace/shared/config.js";
-import { confirmedByRedis, confirmedByReplicas } from "@millrace/shared/confirm-writes.js";
-import { closeRedis, openRedis, openSubscriber, watchRedis, whenReady } from "@millrace/shared/connect-redis.js";
-import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { createReleasers } from "@millrace/shared/releasers.js";
-import type { AcceptSettings } from "@millrace/shared/scripts/accept.js";
-import { StatisticsCounter } from "@millrace/shared/statistics.js";
-import { createStatisticsTally } from "@millrace/shared/statistics-tally.js";
+import type { ApiConfig } from "@millrace/shared/config/config.js";
+import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
+import { createStatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
+import { checkRedis, keepFacts } from "@millrace/shared/redis/check-redis.js";
+import { confirmedByRedis, confirmedByReplicas } from "@millrace/shared/redis/confirm-writes.js";
+import { closeRedis, openRedis, openSubscriber, watchRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
+import { measureEventLoopLag } from "@millrace/shared/service/event-loop-lag.js";
+import type { Logger } from "@millrace/shared/service/log.js";
+import { createReleasers } from "@millrace/shared/service/releasers.js";
 import { acceptTogether } from "./accept-together.js";
 import { createApp } from "./app.js";
 import { registerBacklogMetrics } from "./backlog-metrics.js";
@@ -44,7 +44,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const tracing =
       config.tracesTo === undefined
         ? null
-        : (await import("@millrace/shared/tracing.js")).startTracing("millrace-api", config.tracesTo, log);
+        : (await import("@millrace/shared/service/tracing.js")).startTracing("millrace-api", config.tracesTo, log);
     if (tracing !== null) releasers.add(() => tracing.close());
     const apiId = randomBytes(6).toString("hex");
     const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);

@@ -1,5 +1,5 @@
-import { oneLine } from "@millrace/shared/one-line.js";
-import { watchPrediction } from "@millrace/shared/scripts/watch.js";
+import { watchPrediction } from "@millrace/shared/scripts/predictions/watch.js";
+import { oneLine } from "@millrace/shared/service/one-line.js";
 import type { Response } from "express";
 import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";
 

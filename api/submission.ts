@@ -1,9 +1,9 @@
 import type { IncomingMessage } from "node:http";
-import { canonical } from "@millrace/shared/canonical-json.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { digestOf } from "@millrace/shared/keys.js";
-import { compactJson } from "@millrace/shared/raw-member.js";
+import { canonical } from "@millrace/shared/predictions/canonical-json.js";
+import { compactJson } from "@millrace/shared/predictions/raw-member.js";
+import { digestOf } from "@millrace/shared/redis/keys.js";
 import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { invalidRequest, parseBody } from "./parse-body.js";
 

@@ -1,4 +1,4 @@
-import type { Tracing } from "@millrace/shared/tracing.js";
+import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { RequestHandler } from "express";
 
 /** Paths that are asked all the time and tell nobody anything in a trace. */

@@ -1,7 +1,7 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { newId } from "@millrace/shared/keys.js";
+import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/access/webhook-target.js";
+import { newId } from "@millrace/shared/redis/keys.js";
 import type { Follower, WebhookEvent } from "@millrace/shared/scripts/deliveries.js";
-import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/webhook-target.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { KnownModel } from "./model-directory.js";
 
 export interface FollowerDependencies {

@@ -1,5 +1,5 @@
-import type { ConfirmedWrite } from "@millrace/shared/confirm-writes.js";
-import { refusalCode } from "@millrace/shared/redis-faults.js";
+import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
+import { refusalCode } from "@millrace/shared/redis/redis-faults.js";
 
 const probeEveryMs = 500;
 

@@ -1,8 +1,15 @@
 import { parseArgs } from "node:util";
-import { closeRedis, openRedis, type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
-import { listKeys, type MadeKey, makeKey, revokeKey, rotateKey, type StoredKey } from "@millrace/shared/key-store.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { withSecretFiles } from "@millrace/shared/secret-files.js";
+import {
+  listKeys,
+  type MadeKey,
+  makeKey,
+  revokeKey,
+  rotateKey,
+  type StoredKey,
+} from "@millrace/shared/access/key-store.js";
+import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
+import { closeRedis, openRedis, type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 
 export const keysUsage = `  keys list
   keys make <owner> [--scopes predict+read@model-*] [--expires-days N]

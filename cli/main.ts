@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { withSecretFiles } from "@millrace/shared/secret-files.js";
+import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
 import { runDemo } from "./demo.js";
 import { keysUsage, runKeys } from "./keys.js";
 import { makeSigningKey, signModels } from "./models.js";

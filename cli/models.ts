@@ -1,10 +1,10 @@
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
 import { lstat, readdir, readFile, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { isModelName } from "@millrace/shared/manifest.js";
-import { hashFiles } from "@millrace/shared/model-digest.js";
-import { publicKeyText, signVersion } from "@millrace/shared/model-signature.js";
-import { listVersionFiles } from "@millrace/shared/version-files.js";
+import { isModelName } from "@millrace/shared/models/manifest.js";
+import { hashFiles } from "@millrace/shared/models/model-digest.js";
+import { publicKeyText, signVersion } from "@millrace/shared/models/model-signature.js";
+import { listVersionFiles } from "@millrace/shared/models/version-files.js";
 
 const versionPattern = /^[1-9]\d{0,8}$/;
 

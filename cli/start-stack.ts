@@ -2,8 +2,8 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { createReleasers } from "@millrace/shared/releasers.js";
-import { withSecretFiles } from "@millrace/shared/secret-files.js";
+import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
+import { createReleasers } from "@millrace/shared/service/releasers.js";
 import { findRedis } from "./redis-server.js";
 import { type LogLine, spawnService } from "./service-process.js";
 

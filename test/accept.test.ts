@@ -1,14 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptEvents } from "@millrace/shared/job.js";
-import { modelKeys, newId } from "@millrace/shared/keys.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { keptEvents } from "@millrace/shared/predictions/job.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import {
   type Acceptance,
   type AcceptOutcome,
   acceptPredictions,
   type QueueLimits,
-} from "@millrace/shared/scripts/accept.js";
+} from "@millrace/shared/scripts/queue/accept.js";
 import { Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "./support/acceptance.js";

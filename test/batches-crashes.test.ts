@@ -1,4 +1,4 @@
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterEach, describe, expect, test } from "vitest";
 import {
   batchKeys,

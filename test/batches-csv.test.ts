@@ -1,11 +1,11 @@
 import { csvRecords } from "@millrace/api/batches/csv-rows.js";
 import { rowReader, type TableReader } from "@millrace/api/batches/read-rows.js";
 import { RecordSplitter } from "@millrace/api/batches/split-records.js";
-import { decodeChunk, faultlessOffsets } from "@millrace/shared/bulk-chunk.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { manifestSchema, type TabularManifest } from "@millrace/shared/manifest.js";
-import { tabularPacker } from "@millrace/shared/pack-tabular.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
+import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
+import { decodeChunk, faultlessOffsets } from "@millrace/shared/predictions/bulk-chunk.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { describe, expect, test } from "vitest";
 import { pieces } from "./support/pieces.js";
 import { random } from "./support/random.js";

@@ -3,10 +3,10 @@ import { rowReader, type TableReader } from "@millrace/api/batches/read-rows.js"
 import { EnvelopeSplitter } from "@millrace/api/batches/split-envelope.js";
 import { LineSplitter } from "@millrace/api/batches/split-lines.js";
 import { RecordSplitter } from "@millrace/api/batches/split-records.js";
-import { decodeChunk, faultlessOffsets } from "@millrace/shared/bulk-chunk.js";
-import { manifestSchema, type TabularManifest } from "@millrace/shared/manifest.js";
-import { type Feature, featuresOf, tabularPacker } from "@millrace/shared/pack-tabular.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
+import { type Feature, featuresOf, tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
+import { decodeChunk, faultlessOffsets } from "@millrace/shared/predictions/bulk-chunk.js";
+import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { expect, test } from "vitest";
 import { pieces } from "./support/pieces.js";
 import { type Random, random } from "./support/random.js";

@@ -1,4 +1,4 @@
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { batchKeys, counts, finalBatch, ndjson, resultsOf, submitBatch, types, upload } from "./support/batches.js";
 import { eventually } from "./support/eventually.js";

@@ -1,9 +1,9 @@
 import { csvFormat, ndjsonFormat, type ResultFormat } from "@millrace/api/batches/format-results.js";
 import { rowReader } from "@millrace/api/batches/read-rows.js";
 import { utf8Pieces } from "@millrace/api/batches/utf8-pieces.js";
-import { type BulkChunk, decodeChunk, joinParts } from "@millrace/shared/bulk-chunk.js";
-import { manifestSchema, type TabularManifest } from "@millrace/shared/manifest.js";
-import { tabularPacker } from "@millrace/shared/pack-tabular.js";
+import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
+import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
+import { type BulkChunk, decodeChunk, joinParts } from "@millrace/shared/predictions/bulk-chunk.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ndjson, runBatch } from "./support/batches.js";
 import { random } from "./support/random.js";

@@ -3,6 +3,9 @@ import { readsTable, rowReader, type TableReader } from "@millrace/api/batches/r
 import { EnvelopeSplitter } from "@millrace/api/batches/split-envelope.js";
 import { LineSplitter } from "@millrace/api/batches/split-lines.js";
 import { RecordSplitter } from "@millrace/api/batches/split-records.js";
+import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
+import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
+import type { Packer } from "@millrace/shared/packing/packer.js";
 import {
   type BulkChunk,
   decodeChunk,
@@ -10,12 +13,9 @@ import {
   faultlessOffsets,
   joinParts,
   splitParts,
-} from "@millrace/shared/bulk-chunk.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { manifestSchema, type TabularManifest } from "@millrace/shared/manifest.js";
-import { tabularPacker } from "@millrace/shared/pack-tabular.js";
-import type { Packer } from "@millrace/shared/packer.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+} from "@millrace/shared/predictions/bulk-chunk.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { describe, expect, test } from "vitest";
 import { pieces } from "./support/pieces.js";
 import { type Random, random } from "./support/random.js";

@@ -1,6 +1,6 @@
-import { openRedis } from "@millrace/shared/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/keys.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { openRedis } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import {
   type BatchCommit,
   beginBatch,
@@ -9,9 +9,9 @@ import {
   finishChunk,
   readBatch,
   takeChunk,
-} from "@millrace/shared/scripts/batches.js";
-import { takeJobs } from "@millrace/shared/scripts/complete.js";
-import { dropStaged, type EarlyRun, stageChunk } from "@millrace/shared/scripts/stage-chunks.js";
+} from "@millrace/shared/scripts/batches/batches.js";
+import { dropStaged, type EarlyRun, stageChunk } from "@millrace/shared/scripts/batches/stage-chunks.js";
+import { takeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import { afterAll, describe, expect, inject, test } from "vitest";
 import { random } from "./support/random.js";
 

@@ -1,11 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { type AddressInfo, connect, createServer } from "node:net";
-import { copyBlob, dropBlob, readBlob, sendBlob, unclaimedTtlMs, writeBlob } from "@millrace/shared/blob.js";
-import { openRedis, type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/keys.js";
-import { openLog } from "@millrace/shared/log.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { acceptPredictions } from "@millrace/shared/scripts/accept.js";
+import { copyBlob, dropBlob, readBlob, sendBlob, unclaimedTtlMs, writeBlob } from "@millrace/shared/redis/blob.js";
+import { openRedis, type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
+import { openLog } from "@millrace/shared/service/log.js";
 import { createBlobKeeper } from "@millrace/workers/jobs/blob-keeper.js";
 import { createByteBudget } from "@millrace/workers/jobs/byte-budget.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";

@@ -1,6 +1,6 @@
-import { classIn, decodeChunk } from "@millrace/shared/bulk-chunk.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
-import { manifestSchema } from "@millrace/shared/manifest.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
+import { manifestSchema } from "@millrace/shared/models/manifest.js";
+import { classIn, decodeChunk } from "@millrace/shared/predictions/bulk-chunk.js";
 import { headOf } from "@millrace/workers/heads/heads.js";
 import { tableWriter } from "@millrace/workers/slot/table-writer.js";
 import { Tensor } from "onnxruntime-node";

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { writeChaosResult } from "./support/chaos-result.js";
 import { eventually } from "./support/eventually.js";

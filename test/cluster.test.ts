@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { modelKeys, redriveKeys, registryKey, sweeperKey, workersKey } from "@millrace/shared/keys.js";
+import { modelKeys, redriveKeys, registryKey, sweeperKey, workersKey } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { flow } from "./support/flows.js";

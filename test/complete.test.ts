@@ -1,10 +1,10 @@
 import { randomBytes } from "node:crypto";
-import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptEvents, keptJobs, predictionJobName } from "@millrace/shared/job.js";
-import { type ModelKeys, modelKeys, newId } from "@millrace/shared/keys.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/accept.js";
-import { type Completion, completeJobs, giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
+import { keptEvents, keptJobs, predictionJobName } from "@millrace/shared/predictions/job.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type ModelKeys, modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
+import { type Completion, completeJobs, giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import { completingBackend } from "@millrace/workers/queue/completing-backend.js";
 import { StockingWorker } from "@millrace/workers/queue/stocking-worker.js";
 import { createRedisBackend, type Job, raw2NextJobData, UnrecoverableError, Worker } from "bullmq";

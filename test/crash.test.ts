@@ -1,5 +1,5 @@
-import { modelKeys } from "@millrace/shared/keys.js";
-import { takeJobs } from "@millrace/shared/scripts/complete.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import { takeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { busyWorker, childrenOf, runNotes, stillRunning, untilHeld, untilRunning } from "./support/processes.js";

@@ -1,6 +1,6 @@
-import { manifestSchema, type TabularManifest } from "@millrace/shared/manifest.js";
-import { tabularPacker } from "@millrace/shared/pack-tabular.js";
-import { parseDate } from "@millrace/shared/parse-date.js";
+import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
+import { parseDate } from "@millrace/shared/models/parse-date.js";
+import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
 import { describe, expect, test } from "vitest";
 
 const two = (value: number, length = 2) => String(value).padStart(length, "0");

@@ -1,5 +1,5 @@
-import { modelKeys } from "@millrace/shared/keys.js";
-import { decodeResult } from "@millrace/shared/prediction.js";
+import { decodeResult } from "@millrace/shared/predictions/prediction.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { failuresOf, failing as model } from "./support/failures.js";

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
-import { canonicalJson } from "@millrace/shared/canonical-json.js";
-import { digestOf, modelKeys } from "@millrace/shared/keys.js";
+import { canonicalJson } from "@millrace/shared/predictions/canonical-json.js";
+import { digestOf, modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, resultsOf, types, upload } from "./support/batches.js";
 import { expectProblem } from "./support/problem.js";

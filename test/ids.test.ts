@@ -1,4 +1,4 @@
-import { modelKeys, modelTag, newId, tagOfId } from "@millrace/shared/keys.js";
+import { modelKeys, modelTag, newId, tagOfId } from "@millrace/shared/redis/keys.js";
 import { describe, expect, test } from "vitest";
 
 describe("prediction ids", () => {

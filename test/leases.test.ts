@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { openRedis } from "@millrace/shared/connect-redis.js";
-import { sweeperKey } from "@millrace/shared/keys.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { openRedis } from "@millrace/shared/redis/connect-redis.js";
+import { sweeperKey } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { holdLease } from "@millrace/shared/scripts/lease.js";
 import { expect, inject, test } from "vitest";
 import { eventually } from "./support/eventually.js";

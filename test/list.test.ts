@@ -1,4 +1,4 @@
-import { modelKeys, newId } from "@millrace/shared/keys.js";
+import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { startOwnRedis } from "./support/private-redis.js";

@@ -3,8 +3,8 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { manifestJsonSchema } from "@millrace/shared/manifest.js";
-import { readManifest } from "@millrace/shared/read-manifest.js";
+import { manifestJsonSchema } from "@millrace/shared/models/manifest.js";
+import { readManifest } from "@millrace/shared/models/read-manifest.js";
 import { listVersions, readVersion } from "@millrace/workers/versions/model-repository.js";
 import { describe, expect, test } from "vitest";
 

@@ -1,5 +1,5 @@
-import { openRedis, openSubscriber, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { openRedis, openSubscriber, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { MarkerWaiter } from "@millrace/workers/queue/marker-waiter.js";
 import type { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";

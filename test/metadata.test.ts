@@ -1,6 +1,6 @@
-import { predictionJobSchema } from "@millrace/shared/job.js";
-import { metadataFields, metadataText } from "@millrace/shared/metadata.js";
-import { compactJson, rawMember } from "@millrace/shared/raw-member.js";
+import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
+import { metadataFields, metadataText } from "@millrace/shared/predictions/metadata.js";
+import { compactJson, rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, submitBatch, types } from "./support/batches.js";
 import { eventually } from "./support/eventually.js";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { modelTag, newId } from "@millrace/shared/keys.js";
+import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { manifestOf } from "./support/flows.js";
@@ -16,7 +16,7 @@ const tree = "intrusion-decision-tree";
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 const fixture = (name: string) => fileURLToPath(new URL(`./fixtures/models/${name}/1`, import.meta.url));
 
-/** The rule of shared/model-digest.ts, with the programs that it names. */
+/** The rule of shared/models/model-digest.ts, with the programs that it names. */
 async function digestOf(folder: string): Promise<string> {
   const lines = "find . -type f | LC_ALL=C sort | xargs sha256sum";
   const { stdout } = await promisify(execFile)("sh", ["-c", lines], { cwd: folder });

@@ -1,4 +1,4 @@
-import { binOf, driftBaselineSchema, populationStabilityIndex } from "@millrace/shared/drift.js";
+import { binOf, driftBaselineSchema, populationStabilityIndex } from "@millrace/shared/models/drift.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { flow, manifestOf } from "./support/flows.js";

@@ -1,4 +1,4 @@
-import { oneLine } from "@millrace/shared/one-line.js";
+import { oneLine } from "@millrace/shared/service/one-line.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, submitBatch } from "./support/batches.js";
 import { keys, TestStack } from "./support/stack.js";

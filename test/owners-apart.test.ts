@@ -1,4 +1,4 @@
-import { modelTag, newId } from "@millrace/shared/keys.js";
+import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { flow } from "./support/flows.js";

@@ -5,10 +5,10 @@ import {
   faultlessOffsets,
   joinParts,
   splitParts,
-} from "@millrace/shared/bulk-chunk.js";
-import { openLog } from "@millrace/shared/log.js";
-import type { ChunkFinish } from "@millrace/shared/scripts/batches.js";
-import { packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
+} from "@millrace/shared/predictions/bulk-chunk.js";
+import type { ChunkFinish } from "@millrace/shared/scripts/batches/batches.js";
+import { openLog } from "@millrace/shared/service/log.js";
+import { packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
 import { processChunk } from "@millrace/workers/jobs/process-chunk.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";

@@ -1,5 +1,5 @@
-import { openLog } from "@millrace/shared/log.js";
-import { packTensors } from "@millrace/shared/tensor-pack.js";
+import { openLog } from "@millrace/shared/service/log.js";
+import { packTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
 import { processPrediction, type ServedVersion, type TakenJob } from "@millrace/workers/jobs/process-prediction.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import type { Dtype } from "@millrace/shared/dtype.js";
+import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { proveRows } from "@millrace/workers/graph/prove-rows.js";
 import { readOnnx } from "@millrace/workers/graph/read-onnx.js";
 import type { InferenceSession } from "onnxruntime-node";

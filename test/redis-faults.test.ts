@@ -1,4 +1,4 @@
-import { refusalCode } from "@millrace/shared/redis-faults.js";
+import { refusalCode } from "@millrace/shared/redis/redis-faults.js";
 import { describe, expect, test } from "vitest";
 
 describe("why Redis refuses a command", () => {

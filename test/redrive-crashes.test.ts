@@ -1,4 +1,4 @@
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { failuresOf, failing as model } from "./support/failures.js";

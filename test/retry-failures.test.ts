@@ -1,12 +1,16 @@
 import { randomBytes } from "node:crypto";
-import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/keys.js";
-import type { StoredResult } from "@millrace/shared/prediction.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
-import { acceptPredictions } from "@millrace/shared/scripts/accept.js";
-import { failureGroups, failuresAfter } from "@millrace/shared/scripts/failures.js";
-import { finishPredictions } from "@millrace/shared/scripts/finish.js";
-import { type FailureRetry, type RetrySettings, retryFailures } from "@millrace/shared/scripts/retry-failures.js";
+import type { StoredResult } from "@millrace/shared/predictions/prediction.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { failureGroups, failuresAfter } from "@millrace/shared/scripts/predictions/failures.js";
+import { finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
+import {
+  type FailureRetry,
+  type RetrySettings,
+  retryFailures,
+} from "@millrace/shared/scripts/predictions/retry-failures.js";
+import { acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "./support/acceptance.js";
 import { contents } from "./support/queue-contents.js";

@@ -1,5 +1,5 @@
-import { announcementSchema } from "@millrace/shared/announcement.js";
-import { modelKeys } from "@millrace/shared/keys.js";
+import { announcementSchema } from "@millrace/shared/models/announcement.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { announcementSchema as oldAnnouncementSchema } from "./fixtures/releases/0.1.0/announcement.js";
 import { predictionJobSchema as oldJobSchema } from "./fixtures/releases/0.1.0/job.js";

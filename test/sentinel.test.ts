@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { spawnService } from "@millrace/cli/service-process.js";
-import { checkRedis } from "@millrace/shared/check-redis.js";
-import { openRedis } from "@millrace/shared/connect-redis.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { checkRedis } from "@millrace/shared/redis/check-redis.js";
+import { openRedis } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { writeChaosResult } from "./support/chaos-result.js";
 import { eventually } from "./support/eventually.js";

@@ -3,7 +3,7 @@ import { createServer } from "node:net";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawnService } from "@millrace/cli/service-process.js";
-import { ConfigError, readApiConfig, readWorkerConfig } from "@millrace/shared/config.js";
+import { ConfigError, readApiConfig, readWorkerConfig } from "@millrace/shared/config/config.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 
 const redis = { REDIS_URL: "redis://127.0.0.1:6379" };

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { openRedis, whenReady } from "@millrace/shared/connect-redis.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { openRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { StockingWorker } from "@millrace/workers/queue/stocking-worker.js";
 import { expect, test } from "vitest";
 import { OwnRedis } from "./support/own-redis.js";

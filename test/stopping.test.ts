@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { connect } from "node:net";
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { runNotes, untilHeld, untilRunning } from "./support/processes.js";

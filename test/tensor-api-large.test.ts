@@ -1,4 +1,4 @@
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { fetchInference, infer, inferBody } from "./support/infer.js";
 import { expectProblem } from "./support/problem.js";

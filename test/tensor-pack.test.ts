@@ -1,12 +1,12 @@
-import { dtypes, elementBytes } from "@millrace/shared/dtype.js";
-import { fromFloat16Bits, toFloat16Bits } from "@millrace/shared/float16.js";
+import { dtypes, elementBytes } from "@millrace/shared/tensors/dtype.js";
+import { fromFloat16Bits, toFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import {
   type PackedTensor,
   packStrings,
   packTensors,
   unpackStrings,
   unpackTensors,
-} from "@millrace/shared/tensor-pack.js";
+} from "@millrace/shared/tensors/tensor-pack.js";
 import { describe, expect, test } from "vitest";
 
 const plain = (tensors: readonly PackedTensor[]) => tensors.map((tensor) => ({ ...tensor, bytes: [...tensor.bytes] }));

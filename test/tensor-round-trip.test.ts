@@ -1,12 +1,12 @@
 import { readInferRequest } from "@millrace/api/tensors/infer-request.js";
 import { inputSpecs, packInferInputs } from "@millrace/api/tensors/input-tensors.js";
-import type { Announcement } from "@millrace/shared/announcement.js";
-import { type Dtype, dtypes, elementBytes } from "@millrace/shared/dtype.js";
-import { manifestSchema, type TabularManifest } from "@millrace/shared/manifest.js";
-import { tabularPacker } from "@millrace/shared/pack-tabular.js";
-import { tensorPacker } from "@millrace/shared/pack-tensors.js";
-import { tensorsText } from "@millrace/shared/packed-json.js";
-import { type PackedTensor, packStrings, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import type { Announcement } from "@millrace/shared/models/announcement.js";
+import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
+import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
+import { tensorPacker } from "@millrace/shared/packing/pack-tensors.js";
+import { type Dtype, dtypes, elementBytes } from "@millrace/shared/tensors/dtype.js";
+import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
+import { type PackedTensor, packStrings, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { describe, expect, test } from "vitest";
 import { type Random, random } from "./support/random.js";
 

@@ -1,7 +1,7 @@
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { versionByWeight } from "@millrace/shared/traffic.js";
+import { versionByWeight } from "@millrace/shared/models/traffic.js";
 import { compareOutputs } from "@millrace/workers/versions/compare-outputs.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { modelKeys, tagOfId } from "@millrace/shared/keys.js";
+import { modelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { writeChaosResult } from "./support/chaos-result.js";

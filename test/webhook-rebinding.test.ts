@@ -1,7 +1,7 @@
 import { lookup } from "node:dns/promises";
 import { createServer, type Server } from "node:net";
 import { hostname } from "node:os";
-import { parseAllowances } from "@millrace/shared/webhook-target.js";
+import { parseAllowances } from "@millrace/shared/access/webhook-target.js";
 import { createWebhookSender } from "@millrace/workers/webhooks/deliver-webhook.js";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";

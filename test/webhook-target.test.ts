@@ -4,7 +4,7 @@ import {
   isPublic,
   parseAllowances,
   WebhookTargetError,
-} from "@millrace/shared/webhook-target.js";
+} from "@millrace/shared/access/webhook-target.js";
 import { describe, expect, test } from "vitest";
 
 const nothing = parseAllowances("");

@@ -1,8 +1,8 @@
-import { ConfigError, type WorkerConfig } from "@millrace/shared/config.js";
-import { closeRedis, openSubscriber, type RedisClient } from "@millrace/shared/connect-redis.js";
-import type { Logger } from "@millrace/shared/log.js";
-import type { StatisticsCounter } from "@millrace/shared/statistics.js";
-import type { Tracing } from "@millrace/shared/tracing.js";
+import { ConfigError, type WorkerConfig } from "@millrace/shared/config/config.js";
+import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
+import { closeRedis, openSubscriber, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { Logger } from "@millrace/shared/service/log.js";
+import type { Tracing } from "@millrace/shared/service/tracing.js";
 import { createByteBudget } from "./jobs/byte-budget.js";
 import { hearCancellations } from "./jobs/cancellations.js";
 import type { FinishedPrediction } from "./jobs/process-prediction.js";

@@ -1,11 +1,11 @@
 import { randomBytes } from "node:crypto";
-import { checkRedis } from "@millrace/shared/check-redis.js";
-import type { WorkerConfig } from "@millrace/shared/config.js";
-import { closeRedis, openRedis, watchRedis } from "@millrace/shared/connect-redis.js";
-import { measureEventLoopLag } from "@millrace/shared/event-loop-lag.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { createReleasers } from "@millrace/shared/releasers.js";
-import { StatisticsCounter } from "@millrace/shared/statistics.js";
+import type { WorkerConfig } from "@millrace/shared/config/config.js";
+import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
+import { checkRedis } from "@millrace/shared/redis/check-redis.js";
+import { closeRedis, openRedis, watchRedis } from "@millrace/shared/redis/connect-redis.js";
+import { measureEventLoopLag } from "@millrace/shared/service/event-loop-lag.js";
+import type { Logger } from "@millrace/shared/service/log.js";
+import { createReleasers } from "@millrace/shared/service/releasers.js";
 import { expireOverdue } from "./jobs/expire-overdue.js";
 import { serveRedrives } from "./jobs/serve-redrives.js";
 import { createWorkerMetrics } from "./monitoring/metrics.js";
@@ -38,7 +38,7 @@ export async function startWorker(
     const tracing =
       config.tracesTo === undefined
         ? null
-        : (await import("@millrace/shared/tracing.js")).startTracing("millrace-worker", config.tracesTo, log);
+        : (await import("@millrace/shared/service/tracing.js")).startTracing("millrace-worker", config.tracesTo, log);
     if (tracing !== null) releasers.add(() => tracing.close());
     const workerId = randomBytes(6).toString("hex");
     const metrics = createWorkerMetrics();

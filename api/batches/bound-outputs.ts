@@ -1,5 +1,5 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
 
 /** A chunk is written, kept and read as one, so its outputs must not be many times what its inputs are. */
 const outputBytes = 1024 * 1024;

@@ -1,5 +1,5 @@
-import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
-import { packParts } from "@millrace/shared/tensor-pack.js";
+import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/predictions/bulk-chunk.js";
+import { packParts } from "@millrace/shared/tensors/tensor-pack.js";
 
 /** A chunk as it is staged: its place in the batch, its lines, its bytes. */
 export interface BuiltChunk {

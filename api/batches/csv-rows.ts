@@ -1,6 +1,6 @@
 import { isUtf8 } from "node:buffer";
-import { ServiceError } from "@millrace/shared/errors.js";
-import type { Feature } from "@millrace/shared/pack-tabular.js";
+import type { Feature } from "@millrace/shared/packing/pack-tabular.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type CsvField, splitFields } from "./csv-fields.js";
 import type { TableReader } from "./read-rows.js";
 import { keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";

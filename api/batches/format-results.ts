@@ -1,5 +1,5 @@
-import { type BulkChunk, classIn, type LineFault, splitParts } from "@millrace/shared/bulk-chunk.js";
-import { oneLine } from "@millrace/shared/one-line.js";
+import { type BulkChunk, classIn, type LineFault, splitParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import { oneLine } from "@millrace/shared/service/one-line.js";
 import { utf8Pieces } from "./utf8-pieces.js";
 
 /** Some lines of results as text, or a part of a long one. */

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { canonicalJson } from "@millrace/shared/canonical-json.js";
+import { canonicalJson } from "@millrace/shared/predictions/canonical-json.js";
 
 const openObject = 0x7b;
 const comma = Buffer.from(",");

@@ -1,8 +1,8 @@
-import { type BatchRecord, batchJson } from "@millrace/shared/batch.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { tagOfId } from "@millrace/shared/keys.js";
-import { readBatch } from "@millrace/shared/scripts/batches.js";
+import { type BatchRecord, batchJson } from "@millrace/shared/predictions/batch.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { tagOfId } from "@millrace/shared/redis/keys.js";
+import { readBatch } from "@millrace/shared/scripts/batches/batches.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { awaitEnd } from "../await-end.js";
 import type { KnownModel, ModelDirectory } from "../model-directory.js";
 import type { Notices } from "../notices.js";

@@ -1,8 +1,8 @@
-import type { BatchRecord } from "@millrace/shared/batch.js";
-import { decodeChunk } from "@millrace/shared/bulk-chunk.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
+import type { BatchRecord } from "@millrace/shared/predictions/batch.js";
+import { decodeChunk } from "@millrace/shared/predictions/bulk-chunk.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { linesAtOnce, type ResultFormat, type ResultPiece } from "./format-results.js";
 
 /** Chunks that are read ahead of whoever takes the text. */

@@ -1,10 +1,10 @@
 import { isUtf8 } from "node:buffer";
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { ServiceError } from "@millrace/shared/errors.js";
-import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
-import { type Feature, featuresOf, packedDefaults } from "@millrace/shared/pack-tabular.js";
-import type { Packer } from "@millrace/shared/packer.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest, TabularManifest } from "@millrace/shared/models/manifest.js";
+import { type Feature, featuresOf, packedDefaults } from "@millrace/shared/packing/pack-tabular.js";
+import type { Packer } from "@millrace/shared/packing/packer.js";
+import type { ServiceError } from "@millrace/shared/service/errors.js";
+import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { checkJson } from "../check-json.js";
 import { rowsOfOutputs } from "./bound-outputs.js";
 import { type BuiltChunk, type ChunkBuilder, Packs, Table } from "./chunk-builder.js";

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { Duplex, Readable } from "node:stream";
 import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 
 export interface UploadOptions {
   maxBytes: number;

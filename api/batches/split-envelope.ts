@@ -1,6 +1,6 @@
 import { isUtf8 } from "node:buffer";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { rawMember } from "@millrace/shared/raw-member.js";
+import { rawMember } from "@millrace/shared/predictions/raw-member.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { BytePieces } from "../byte-pieces.js";
 import { checkJson } from "../check-json.js";
 

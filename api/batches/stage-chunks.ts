@@ -1,7 +1,7 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import { expectLargeBuffers } from "@millrace/shared/large-buffers.js";
-import { dropStaged, type EarlyRun, keepStaged, stageChunk } from "@millrace/shared/scripts/stage-chunks.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { expectLargeBuffers } from "@millrace/shared/redis/large-buffers.js";
+import { dropStaged, type EarlyRun, keepStaged, stageChunk } from "@millrace/shared/scripts/batches/stage-chunks.js";
 import type { BuiltChunk } from "./chunk-builder.js";
 
 /** Writes the chunks of one upload to Redis as they are built. */

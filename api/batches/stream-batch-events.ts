@@ -1,7 +1,7 @@
-import { type BatchRecord, batchJson } from "@millrace/shared/batch.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { oneLine } from "@millrace/shared/one-line.js";
-import { readBatch } from "@millrace/shared/scripts/batches.js";
+import { type BatchRecord, batchJson } from "@millrace/shared/predictions/batch.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { readBatch } from "@millrace/shared/scripts/batches/batches.js";
+import { oneLine } from "@millrace/shared/service/one-line.js";
 import type { Response } from "express";
 import type { KnownModel } from "../model-directory.js";
 import type { Notices } from "../notices.js";

@@ -1,5 +1,5 @@
-import { batchJson, batchStatuses } from "@millrace/shared/batch.js";
-import { ServiceError } from "@millrace/shared/errors.js";
+import { batchJson, batchStatuses } from "@millrace/shared/predictions/batch.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { batchQuery, queryMetadata, readBatchQuery } from "../batches/batch-options.js";

@@ -1,7 +1,7 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { type ModelKeys, tagOfId } from "@millrace/shared/keys.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
 import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { ownBatch } from "../batches/own-batch.js";

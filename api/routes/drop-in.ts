@@ -1,5 +1,5 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { cleanText } from "@millrace/shared/pack-text.js";
+import { cleanText } from "@millrace/shared/packing/pack-text.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
 import type { Caller } from "../authenticate.js";

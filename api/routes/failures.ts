@@ -1,7 +1,7 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { type FailureCode, failureCodes } from "@millrace/shared/failure-codes.js";
-import { fitsGlob } from "@millrace/shared/glob.js";
-import { failureGroups } from "@millrace/shared/scripts/failures.js";
+import { failureGroups } from "@millrace/shared/scripts/predictions/failures.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { type FailureCode, failureCodes } from "@millrace/shared/service/failure-codes.js";
+import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
 import { type Caller, modelsOf } from "../authenticate.js";
 import { acceptsJson, wantsJson } from "../http-preferences.js";

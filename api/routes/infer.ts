@@ -1,4 +1,4 @@
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import express, { type Request, type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";

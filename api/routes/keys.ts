@@ -1,8 +1,15 @@
-import { isOwnerName, readGrants } from "@millrace/shared/api-keys.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { listKeys, type MadeKey, makeKey, revokeKey, rotateKey, type StoredKey } from "@millrace/shared/key-store.js";
-import type { Logger } from "@millrace/shared/log.js";
+import { isOwnerName, readGrants } from "@millrace/shared/access/api-keys.js";
+import {
+  listKeys,
+  type MadeKey,
+  makeKey,
+  revokeKey,
+  rotateKey,
+  type StoredKey,
+} from "@millrace/shared/access/key-store.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { z } from "zod";
 import { acceptsJson, isJson } from "../http-preferences.js";

@@ -1,9 +1,9 @@
-import type { Announcement } from "@millrace/shared/announcement.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { fitsGlob } from "@millrace/shared/glob.js";
-import { featuresOf } from "@millrace/shared/pack-tabular.js";
-import { summarizeShadows } from "@millrace/shared/shadow-counts.js";
+import type { Announcement } from "@millrace/shared/models/announcement.js";
+import { summarizeShadows } from "@millrace/shared/models/shadow-counts.js";
+import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
 import { type Caller, modelsOf } from "../authenticate.js";
 import { acceptsJson } from "../http-preferences.js";

@@ -1,7 +1,7 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { driftHours } from "@millrace/shared/drift.js";
-import { readDrift } from "@millrace/shared/read-drift.js";
-import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/statistics.js";
+import { driftHours } from "@millrace/shared/models/drift.js";
+import { readDrift } from "@millrace/shared/models/read-drift.js";
+import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/predictions/statistics.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type RequestHandler, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { acceptsJson } from "../http-preferences.js";

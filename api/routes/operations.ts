@@ -1,5 +1,5 @@
-import type { RedisFacts } from "@millrace/shared/check-redis.js";
-import { manifestJsonSchema } from "@millrace/shared/manifest.js";
+import { manifestJsonSchema } from "@millrace/shared/models/manifest.js";
+import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
 import { Router } from "express";
 import type { LoopWatch } from "../loop-watch.js";
 import type { ApiMetrics } from "../metrics.js";

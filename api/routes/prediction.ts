@@ -1,4 +1,4 @@
-import { ServiceError } from "@millrace/shared/errors.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
 import { acceptRetry, type RetryDependencies } from "../accept-retry.js";
 import type { Caller } from "../authenticate.js";

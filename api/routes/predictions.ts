@@ -1,6 +1,6 @@
-import { ServiceError } from "@millrace/shared/errors.js";
-import { predictionStatuses } from "@millrace/shared/prediction.js";
-import { rawMember } from "@millrace/shared/raw-member.js";
+import { predictionStatuses } from "@millrace/shared/predictions/prediction.js";
+import { rawMember } from "@millrace/shared/predictions/raw-member.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";
 import { awaitNotice, awaitPrediction } from "../await-prediction.js";

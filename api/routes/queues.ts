@@ -1,6 +1,6 @@
-import { type RedisClient, whenReady } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { redriveKeys, redrivesName } from "@millrace/shared/keys.js";
+import { type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import { Queue } from "bullmq";
 import { type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../authenticate.js";

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { readStatistics } from "@millrace/shared/statistics-tally.js";
+import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import express, { type Request, type RequestHandler, Router } from "express";
 import { breakerOfVersion, type KnownModel, type KnownVersion, type ModelDirectory } from "../model-directory.js";
 import { onlyQuery, sendJson } from "../request-context.js";

@@ -1,5 +1,5 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { Dtype } from "@millrace/shared/dtype.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 
 /** Each data type as the Open Inference Protocol calls it. */
 export const datatypeOf: Record<Dtype, string> = {

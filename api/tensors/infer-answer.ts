@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { tensorText } from "@millrace/shared/packed-json.js";
-import type { ResponseForm } from "@millrace/shared/response-form.js";
-import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+import type { ResponseForm } from "@millrace/shared/predictions/response-form.js";
+import { tensorText } from "@millrace/shared/tensors/packed-json.js";
+import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import { datatypeOf } from "./datatypes.js";
 import type { InferRequest } from "./infer-request.js";
 

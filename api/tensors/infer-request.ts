@@ -1,6 +1,6 @@
 import { isUtf8 } from "node:buffer";
-import { type Complaint, ServiceError } from "@millrace/shared/errors.js";
-import { pointerSegment } from "@millrace/shared/packer.js";
+import { pointerSegment } from "@millrace/shared/packing/packer.js";
+import { type Complaint, ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { parseExactJson } from "./exact-json.js";
 

@@ -1,12 +1,12 @@
 import { isUtf8 } from "node:buffer";
-import type { Announcement, TensorSpec } from "@millrace/shared/announcement.js";
-import { isFreeDimension, wantedLength } from "@millrace/shared/dimension.js";
-import { elementBytes } from "@millrace/shared/dtype.js";
-import { type Complaint, ServiceError } from "@millrace/shared/errors.js";
-import { packElements } from "@millrace/shared/pack-elements.js";
-import { featuresOf } from "@millrace/shared/pack-tabular.js";
-import { describe, listedComplaints } from "@millrace/shared/packer.js";
-import { type PackedTensor, packTensors } from "@millrace/shared/tensor-pack.js";
+import type { Announcement, TensorSpec } from "@millrace/shared/models/announcement.js";
+import { packElements } from "@millrace/shared/packing/pack-elements.js";
+import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
+import { describe, listedComplaints } from "@millrace/shared/packing/packer.js";
+import { type Complaint, ServiceError } from "@millrace/shared/service/errors.js";
+import { isFreeDimension, wantedLength } from "@millrace/shared/tensors/dimension.js";
+import { elementBytes } from "@millrace/shared/tensors/dtype.js";
+import { type PackedTensor, packTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { datatypeOf, shapeOf } from "./datatypes.js";
 import type { InferInput, InferRequest } from "./infer-request.js";
 

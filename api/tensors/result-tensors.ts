@@ -1,10 +1,10 @@
-import type { Announcement, TensorSpec } from "@millrace/shared/announcement.js";
-import { readBlob } from "@millrace/shared/blob.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { packElements } from "@millrace/shared/pack-elements.js";
-import type { StoredResult } from "@millrace/shared/prediction.js";
-import { type PackedTensor, unpackTensors } from "@millrace/shared/tensor-pack.js";
+import type { Announcement, TensorSpec } from "@millrace/shared/models/announcement.js";
+import { packElements } from "@millrace/shared/packing/pack-elements.js";
+import type { StoredResult } from "@millrace/shared/predictions/prediction.js";
+import { readBlob } from "@millrace/shared/redis/blob.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { type PackedTensor, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { KnownModel } from "../model-directory.js";
 
 /**

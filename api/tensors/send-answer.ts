@@ -1,7 +1,7 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { ServiceError } from "@millrace/shared/errors.js";
-import { tensorsText } from "@millrace/shared/packed-json.js";
-import type { PredictionStatus, StoredResult } from "@millrace/shared/prediction.js";
+import type { PredictionStatus, StoredResult } from "@millrace/shared/predictions/prediction.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
+import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
 import type { Request, Response } from "express";
 import type { KnownModel } from "../model-directory.js";
 import { type AnswerForm, gathered, inferAnswer } from "./infer-answer.js";

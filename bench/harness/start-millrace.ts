@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { modelKeys } from "@millrace/shared/keys.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import type { Deployment } from "./deployment.js";
 import { inRoot } from "./paths.js";
 import { childrenOf, type Watched } from "./process-usage.js";

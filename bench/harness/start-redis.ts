@@ -2,8 +2,8 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type FoundRedis, findRedis, removeData } from "@millrace/cli/redis-server.js";
-import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import type { OnClose } from "./releasers.js";
 
 /** A private Redis with a connection to look into it with. */

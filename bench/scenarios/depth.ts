@@ -1,5 +1,5 @@
-import { newId } from "@millrace/shared/keys.js";
-import { acceptPredictions } from "@millrace/shared/scripts/accept.js";
+import { newId } from "@millrace/shared/redis/keys.js";
+import { acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { flowBody, forest } from "../harness/bodies.js";
 import { depthOf, untilQuiet } from "../harness/deployment.js";
 import { startLoad } from "../harness/start-load.js";

@@ -1,7 +1,7 @@
-import type { RedisClient } from "../connect-redis.js";
-import type { ModelKeys } from "../keys.js";
-import { bullAddLua } from "./bullmq-add.js";
-import { runScript, type Script } from "./script.js";
+import type { RedisClient } from "../redis/connect-redis.js";
+import type { ModelKeys } from "../redis/keys.js";
+import { bullAddLua } from "./queue/bullmq-add.js";
+import { runScript, type Script } from "./queue/script.js";
 
 /**
  * Webhook deliveries, which rest on these rules; a batch is to them what a prediction is:

@@ -1,5 +1,5 @@
-import type { RedisClient } from "../connect-redis.js";
-import { runScript, type Script } from "./script.js";
+import type { RedisClient } from "../redis/connect-redis.js";
+import { runScript, type Script } from "./queue/script.js";
 
 /** KEYS: lease. ARGV: who asks, for how long (ms). */
 const script: Script = {

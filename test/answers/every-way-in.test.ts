@@ -1,4 +1,4 @@
-import { fromFloat16Bits } from "@millrace/shared/float16.js";
+import { fromFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, resultsOf, submitBatch, types } from "../support/batches.js";

@@ -1,4 +1,4 @@
-import { failureCodes } from "@millrace/shared/failure-codes.js";
+import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { flow, manifestOf } from "../support/flows.js";

@@ -1,4 +1,4 @@
-import { modelTag, newId, redrivesName } from "@millrace/shared/keys.js";
+import { modelTag, newId, redrivesName } from "@millrace/shared/redis/keys.js";
 import { batchPath, get, type HostileRow, submitPath, tree, wire } from "./request.js";
 
 const never = newId(modelTag(tree));

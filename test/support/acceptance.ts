@@ -1,4 +1,4 @@
-import type { Acceptance } from "@millrace/shared/scripts/accept.js";
+import type { Acceptance } from "@millrace/shared/scripts/queue/accept.js";
 
 /** An acceptance of alice's with nothing special about it but what is said. */
 export const acceptanceOf = (id: string, said: Partial<Acceptance> = {}): Acceptance => ({

@@ -1,6 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptEvents, predictionJobName } from "@millrace/shared/job.js";
-import type { Acceptance } from "@millrace/shared/scripts/accept.js";
+import { keptEvents, predictionJobName } from "@millrace/shared/predictions/job.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { Acceptance } from "@millrace/shared/scripts/queue/accept.js";
 import { Queue } from "bullmq";
 
 /** Adds what `accepted` says to a queue of BullMQ's own, by its `Queue.add`. */

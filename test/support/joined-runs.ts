@@ -1,4 +1,4 @@
-import type { Dtype } from "@millrace/shared/dtype.js";
+import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { Random } from "./random.js";
 

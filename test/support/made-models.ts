@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fromFloat16Bits, toFloat16Bits } from "@millrace/shared/float16.js";
+import { fromFloat16Bits, toFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { type ModelFile, onnxFile } from "./onnx-file.js";
 import { TestStack } from "./stack.js";

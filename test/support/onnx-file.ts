@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
-import { type Dtype, elementBytes } from "@millrace/shared/dtype.js";
-import { toFloat16Bits } from "@millrace/shared/float16.js";
+import { type Dtype, elementBytes } from "@millrace/shared/tensors/dtype.js";
+import { toFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import protobuf from "protobufjs";
 
 const root = protobuf.parse(readFileSync(new URL("../../workers/graph/onnx.proto", import.meta.url), "utf8"), {

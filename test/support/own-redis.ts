@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { findRedis } from "@millrace/cli/redis-server.js";
-import { openRedis, whenReady } from "@millrace/shared/connect-redis.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { openRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 
 const configFile = fileURLToPath(new URL("../../deploy/redis.conf", import.meta.url));
 

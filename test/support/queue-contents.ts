@@ -1,4 +1,4 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 
 /** All keys under a prefix with their contents, by what follows it. A stream's own ids, which are times, are left out. */
 export async function contents(redis: RedisClient, prefix: string): Promise<Record<string, unknown>> {

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { root } from "./tools.js";
 
 const folder = join(root, "test/fixtures/releases");

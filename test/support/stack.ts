@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type LogLine, type ServiceProcess, spawnService } from "@millrace/cli/service-process.js";
-import { openRedis, type RedisClient } from "@millrace/shared/connect-redis.js";
-import { parseRedisUrl } from "@millrace/shared/redis-url.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { expect, inject } from "vitest";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));

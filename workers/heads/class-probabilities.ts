@@ -1,4 +1,4 @@
-import type { classifierHead } from "@millrace/shared/manifest-output.js";
+import type { classifierHead } from "@millrace/shared/models/manifest-output.js";
 import type { z } from "zod";
 
 type Activation = NonNullable<z.infer<typeof classifierHead>["activation"]> | "probabilities";

@@ -1,5 +1,5 @@
-import type { TabularManifest } from "@millrace/shared/manifest.js";
-import type { Ensemble } from "@millrace/shared/manifest-output.js";
+import type { TabularManifest } from "@millrace/shared/models/manifest.js";
+import type { Ensemble } from "@millrace/shared/models/manifest-output.js";
 import type { Head } from "./head.js";
 import { type MemberView, memberOf, type Say } from "./members.js";
 import { outputValues } from "./output-values.js";

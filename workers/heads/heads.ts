@@ -1,4 +1,4 @@
-import type { Manifest, TabularManifest } from "@millrace/shared/manifest.js";
+import type { Manifest, TabularManifest } from "@millrace/shared/models/manifest.js";
 import { activationOf, areProbabilities } from "./class-probabilities.js";
 import { ensemble } from "./ensemble-head.js";
 import type { Head, Outputs } from "./head.js";

@@ -1,5 +1,5 @@
 import { Environment } from "@marcbachmann/cel-js";
-import type { EnsembleMember } from "@millrace/shared/manifest-output.js";
+import type { EnsembleMember } from "@millrace/shared/models/manifest-output.js";
 import type { Tensor } from "onnxruntime-node";
 import { asHeld, outputValues } from "./output-values.js";
 

@@ -1,4 +1,4 @@
-import { fromFloat16Bits, toFloat16Bits } from "@millrace/shared/float16.js";
+import { fromFloat16Bits, toFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import type { Tensor } from "onnxruntime-node";
 
 /** What a head reads of an output tensor: `width` numbers for each row. */

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { dropBlob, largestInlineBytes, readBlob, writeBlob } from "@millrace/shared/blob.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { type ModelKeys, newId } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import type { StoredTensors } from "@millrace/shared/prediction.js";
+import type { StoredTensors } from "@millrace/shared/predictions/prediction.js";
+import { dropBlob, largestInlineBytes, readBlob, writeBlob } from "@millrace/shared/redis/blob.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type ModelKeys, newId } from "@millrace/shared/redis/keys.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { ByteBudget } from "./byte-budget.js";
 
 /** The inputs and outputs of one model that are too large for jobs and results. */

@@ -1,4 +1,4 @@
-import type { Logger } from "@millrace/shared/log.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { Outcome } from "../runs/dispatcher.js";
 
 /** What those who run jobs need of a breaker. */

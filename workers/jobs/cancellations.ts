@@ -1,5 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { cancelChannel } from "@millrace/shared/keys.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { cancelChannel } from "@millrace/shared/redis/keys.js";
 
 /**
  * Hears of predictions that were ended from outside while this worker may hold them. A hint only: their final state is

@@ -1,6 +1,9 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { endFinish } from "@millrace/shared/end-finish.js";
-import { predictionJobSchema } from "@millrace/shared/job.js";
+import { endFinish } from "@millrace/shared/predictions/end-finish.js";
+import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
+import { predictionJson } from "@millrace/shared/predictions/prediction.js";
+import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
+import { viewPending } from "@millrace/shared/predictions/view-pending.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import {
   cancelChannel,
   type ModelKeys,
@@ -8,14 +11,11 @@ import {
   noticeChannel,
   registryKey,
   sweeperKey,
-} from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { predictionJson } from "@millrace/shared/prediction.js";
-import { finishPredictions } from "@millrace/shared/scripts/finish.js";
+} from "@millrace/shared/redis/keys.js";
 import { holdLease } from "@millrace/shared/scripts/lease.js";
-import { readPrediction } from "@millrace/shared/scripts/read.js";
-import type { StatisticsCounter } from "@millrace/shared/statistics.js";
-import { viewPending } from "@millrace/shared/view-pending.js";
+import { finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
+import { readPrediction } from "@millrace/shared/scripts/predictions/read.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 
 export interface ExpiringOverdue {
   close(): Promise<void>;

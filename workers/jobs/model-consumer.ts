@@ -1,7 +1,7 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { Job, Worker } from "bullmq";
 import { StockingWorker } from "../queue/stocking-worker.js";
 import { hasResult, type processPrediction } from "./process-prediction.js";

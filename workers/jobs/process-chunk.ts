@@ -8,12 +8,12 @@ import {
   longestDetail,
   splitParts,
   type UnencodedChunk,
-} from "@millrace/shared/bulk-chunk.js";
-import { expectLargeBuffers } from "@millrace/shared/large-buffers.js";
-import type { Logger } from "@millrace/shared/log.js";
-import type { ChunkFinish, TakenChunk } from "@millrace/shared/scripts/batches.js";
-import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
-import { type PackedTensor, packParts, packTensors, unpackTensors } from "@millrace/shared/tensor-pack.js";
+} from "@millrace/shared/predictions/bulk-chunk.js";
+import { expectLargeBuffers } from "@millrace/shared/redis/large-buffers.js";
+import type { ChunkFinish, TakenChunk } from "@millrace/shared/scripts/batches/batches.js";
+import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
+import type { Logger } from "@millrace/shared/service/log.js";
+import { type PackedTensor, packParts, packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { z } from "zod";
 import type { WorkerMetrics } from "../monitoring/metrics.js";

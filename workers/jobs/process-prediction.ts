@@ -1,12 +1,17 @@
-import type { FailureCode } from "@millrace/shared/failure-codes.js";
-import { type PredictionJob, predictionJobSchema } from "@millrace/shared/job.js";
-import { type Logger, logTogether } from "@millrace/shared/log.js";
-import { metadataText } from "@millrace/shared/metadata.js";
-import { rowsOf } from "@millrace/shared/pack-tensors.js";
-import { type PredictionStatus, predictionJson, type StoredResult, type Timings } from "@millrace/shared/prediction.js";
-import type { Finish } from "@millrace/shared/scripts/finish.js";
-import type { JobHistory } from "@millrace/shared/scripts/run-notes.js";
-import { unpackTensors, wantsTensors } from "@millrace/shared/tensor-pack.js";
+import { rowsOf } from "@millrace/shared/packing/pack-tensors.js";
+import { type PredictionJob, predictionJobSchema } from "@millrace/shared/predictions/job.js";
+import { metadataText } from "@millrace/shared/predictions/metadata.js";
+import {
+  type PredictionStatus,
+  predictionJson,
+  type StoredResult,
+  type Timings,
+} from "@millrace/shared/predictions/prediction.js";
+import type { Finish } from "@millrace/shared/scripts/predictions/finish.js";
+import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
+import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
+import { type Logger, logTogether } from "@millrace/shared/service/log.js";
+import { unpackTensors, wantsTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { AttemptFailedError } from "../queue/stocking-worker.js";

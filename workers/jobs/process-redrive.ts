@@ -1,18 +1,23 @@
-import { copyBlob, dropBlob, unclaimedTtlMs } from "@millrace/shared/blob.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { FailureCode } from "@millrace/shared/failure-codes.js";
-import type { PredictionJob } from "@millrace/shared/job.js";
-import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { metadataFields } from "@millrace/shared/metadata.js";
-import { decodeResult } from "@millrace/shared/prediction.js";
-import type { Redrive, RedrivePlace } from "@millrace/shared/redrive.js";
-import { type Retryable, retryableOf } from "@millrace/shared/retryable.js";
-import { isVersionKnown } from "@millrace/shared/scripts/announce.js";
-import { isRefused } from "@millrace/shared/scripts/breakers.js";
-import { type Failure, failuresAfter } from "@millrace/shared/scripts/failures.js";
-import { advanceRedrive, countRedriven, endRedrive, readRedrive } from "@millrace/shared/scripts/redrives.js";
-import { type FailureRetry, retryFailures } from "@millrace/shared/scripts/retry-failures.js";
+import type { PredictionJob } from "@millrace/shared/predictions/job.js";
+import { metadataFields } from "@millrace/shared/predictions/metadata.js";
+import { decodeResult } from "@millrace/shared/predictions/prediction.js";
+import type { Redrive, RedrivePlace } from "@millrace/shared/predictions/redrive.js";
+import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
+import { copyBlob, dropBlob, unclaimedTtlMs } from "@millrace/shared/redis/blob.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { isVersionKnown } from "@millrace/shared/scripts/models/announce.js";
+import { isRefused } from "@millrace/shared/scripts/models/breakers.js";
+import { type Failure, failuresAfter } from "@millrace/shared/scripts/predictions/failures.js";
+import {
+  advanceRedrive,
+  countRedriven,
+  endRedrive,
+  readRedrive,
+} from "@millrace/shared/scripts/predictions/redrives.js";
+import { type FailureRetry, retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
+import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import { DelayedError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 

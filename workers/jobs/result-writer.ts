@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { cancelChannel, type ModelKeys, noticeChannel } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { type Finish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/finish.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { cancelChannel, type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
+import { type Finish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 
 const longestCallBytes = 1_000_000;
 const retryDelayMs = 250;

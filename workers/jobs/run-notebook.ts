@@ -1,11 +1,11 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { type ModelKeys, noticeChannel } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
 import { deliverStarted, webhookBody } from "@millrace/shared/scripts/deliveries.js";
-import { forgetRun, noteRun, type RunNote } from "@millrace/shared/scripts/run-notes.js";
+import { forgetRun, noteRun, type RunNote } from "@millrace/shared/scripts/predictions/run-notes.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 
 /**
- * Writes down in Redis what slots are given; see `shared/scripts/run-notes.ts` for why. A first run is noted only once it
+ * Writes down in Redis what slots are given; see `shared/scripts/predictions/run-notes.ts` for why. A first run is noted only once it
  * has lasted 5 ms, which most never do: a job that takes its worker down sooner than that comes back, and from the
  * second run on every one is noted before it begins, so that blame is found one death later.
  */

@@ -1,6 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { redriveKeys, redrivesName } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { Worker } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { StockingWorker } from "../queue/stocking-worker.js";

@@ -1,6 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import type { Tracing } from "@millrace/shared/tracing.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { processPrediction, TakenJob } from "./process-prediction.js";
 import type { ResultWriter } from "./result-writer.js";
 

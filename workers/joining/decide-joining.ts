@@ -1,5 +1,5 @@
-import type { Joining, TensorSpec } from "@millrace/shared/announcement.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { Joining, TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
 import { proveRows, type RowProof, type SharedLength } from "../graph/prove-rows.js";
 import type { OnnxModel } from "../graph/read-onnx.js";
 import { lengthNamed, type Size, sameSize } from "../graph/sizes.js";

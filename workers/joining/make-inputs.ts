@@ -1,10 +1,10 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import { type Dtype, elementBytes, integerRange } from "@millrace/shared/dtype.js";
-import { toFloat16Bits } from "@millrace/shared/float16.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
-import { type Feature, featuresOf } from "@millrace/shared/pack-tabular.js";
-import { textTensor } from "@millrace/shared/pack-text.js";
-import { type PackedTensor, packStrings } from "@millrace/shared/tensor-pack.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
+import { type Feature, featuresOf } from "@millrace/shared/packing/pack-tabular.js";
+import { textTensor } from "@millrace/shared/packing/pack-text.js";
+import { type Dtype, elementBytes, integerRange } from "@millrace/shared/tensors/dtype.js";
+import { toFloat16Bits } from "@millrace/shared/tensors/float16.js";
+import { type PackedTensor, packStrings } from "@millrace/shared/tensors/tensor-pack.js";
 
 /**
  * An input that a model is tried with. Those of one `kind` are of the same magnitude; an outlier is company for others

@@ -1,4 +1,4 @@
-import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 
 /** Fills texts up to the longest of a run, under a mask that tells the model what is text. */
 export interface Padding {

@@ -1,5 +1,5 @@
-import { rowsOf } from "@millrace/shared/pack-tensors.js";
-import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+import { rowsOf } from "@millrace/shared/packing/pack-tensors.js";
+import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Tensor } from "onnxruntime-node";
 import { distance, type Elements, elementsOf, magnitudeOf, tolerance } from "./compare-tensors.js";
 import { isOutlier, type TriedInput } from "./make-inputs.js";

@@ -1,4 +1,4 @@
-import { rowsOf } from "@millrace/shared/pack-tensors.js";
+import { rowsOf } from "@millrace/shared/packing/pack-tensors.js";
 import { distance, elementsOf, magnitudeOf, tolerance } from "./compare-tensors.js";
 import { cutRows } from "./cut-rows.js";
 import type { TriedInput } from "./make-inputs.js";

@@ -1,6 +1,6 @@
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Logger } from "@millrace/shared/log.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { Registry } from "prom-client";
 
 const usualPort = 3001;

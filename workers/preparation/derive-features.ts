@@ -1,4 +1,4 @@
-import type { DerivedFeature, TabularInput } from "@millrace/shared/manifest-input.js";
+import type { DerivedFeature, TabularInput } from "@millrace/shared/models/manifest-input.js";
 import type { Preparation } from "./preparation.js";
 
 type Derive = (row: Float32Array) => number;

@@ -1,5 +1,5 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
 import type { Preparation } from "./preparation.js";
 
 /** The preparation of a version whose ONNX file takes `inputs`; `folder` is the version's own. */

@@ -1,4 +1,4 @@
-import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Padding } from "../joining/padding.js";
 
 /** An input that only its preparation showed to be none: an image that cannot be decoded, a text without any token. */

@@ -1,6 +1,6 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { ImageInput } from "@millrace/shared/manifest-input.js";
-import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { ImageInput } from "@millrace/shared/models/manifest-input.js";
+import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import sharp, { type Sharp } from "sharp";
 import { InputRefusedError, type Preparation } from "./preparation.js";
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { TextInput } from "@millrace/shared/manifest-input.js";
-import { type PackedTensor, unpackStrings } from "@millrace/shared/tensor-pack.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { TextInput } from "@millrace/shared/models/manifest-input.js";
+import { type PackedTensor, unpackStrings } from "@millrace/shared/tensors/tensor-pack.js";
 import { InputRefusedError, type Preparation } from "./preparation.js";
 import type { Tokenizer, Tokens } from "./tokenizer.js";
 

@@ -1,4 +1,4 @@
-import type { TextInput } from "@millrace/shared/manifest-input.js";
+import type { TextInput } from "@millrace/shared/models/manifest-input.js";
 import type { Encoding, Tokenizer as Library, TruncationOptions } from "tokenizers";
 import { InputRefusedError } from "./preparation.js";
 import { readTokenizerFile, type TokenizerFile } from "./tokenizer-file.js";

@@ -1,6 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import { behindByPriority } from "@millrace/shared/scripts/fair-queue.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { behindByPriority } from "@millrace/shared/scripts/queue/fair-queue.js";
 
 /**
  * Whether all that waits for a model came after that time (ms since the epoch). What waits is in order of arrival, so its

@@ -1,5 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { type Completion, completeJobs, type TakenRaw } from "@millrace/shared/scripts/complete.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type Completion, completeJobs, type TakenRaw } from "@millrace/shared/scripts/queue/complete.js";
 import { createRedisBackend, raw2NextJobData } from "bullmq";
 import { MarkerWaiter } from "./marker-waiter.js";
 

@@ -1,5 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { evenWhenFull } from "@millrace/shared/scripts/script.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { evenWhenFull } from "@millrace/shared/scripts/queue/script.js";
 
 type Definition = Parameters<RedisClient["defineCommand"]>[1];
 

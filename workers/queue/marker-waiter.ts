@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { nodeOfKey } from "@millrace/shared/node-of-key.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { nodeOfKey } from "@millrace/shared/redis/node-of-key.js";
 import type { Redis } from "ioredis";
 
 /** A marker that was taken out of a queue: there is something to do, now or at `score` (ms since the epoch). */

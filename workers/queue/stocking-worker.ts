@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/job.js";
-import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/complete.js";
+import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/predictions/job.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import {
   DelayedError,
   type Job,

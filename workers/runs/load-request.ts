@@ -1,5 +1,5 @@
-import type { Joining, TensorSpec } from "@millrace/shared/announcement.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { Joining, TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
 
 /** What a slot is told to load; `key` names it in the runs that follow. */
 export interface LoadRequest {

@@ -1,6 +1,6 @@
 import { constants, setPriority } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Logger } from "@millrace/shared/log.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
 import { residentBytes } from "./resident-bytes.js";
 import { type RunReply, type RunTerms, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";

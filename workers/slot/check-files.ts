@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { listVersionFiles } from "@millrace/shared/version-files.js";
+import { listVersionFiles } from "@millrace/shared/models/version-files.js";
 import { externalDataPaths, locationFault } from "../graph/external-data.js";
 import { type OnnxModel, readOnnx } from "../graph/read-onnx.js";
 import type { LoadRequest } from "../runs/load-request.js";

@@ -1,6 +1,6 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
-import { rowsOf } from "@millrace/shared/pack-tensors.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
+import { rowsOf } from "@millrace/shared/packing/pack-tensors.js";
 import type { Head } from "../heads/head.js";
 import type { TriedInput } from "../joining/make-inputs.js";
 import type { Run } from "../joining/try-joining.js";

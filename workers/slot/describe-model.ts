@@ -1,6 +1,6 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import { isDtype } from "@millrace/shared/dtype.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
+import { isDtype } from "@millrace/shared/tensors/dtype.js";
 import type { InferenceSession } from "onnxruntime-node";
 import { freeSymbol, type OnnxModel } from "../graph/read-onnx.js";
 

@@ -1,7 +1,7 @@
 import { dirname, join } from "node:path";
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import type { TabularManifest } from "@millrace/shared/manifest.js";
-import type { Ensemble } from "@millrace/shared/manifest-output.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import type { TabularManifest } from "@millrace/shared/models/manifest.js";
+import type { Ensemble } from "@millrace/shared/models/manifest-output.js";
 import { InferenceSession, type Tensor } from "onnxruntime-node";
 import type { LoadRequest } from "../runs/load-request.js";
 import { describeTensors } from "./describe-model.js";

@@ -1,4 +1,4 @@
-import type { PackedTensor } from "@millrace/shared/tensor-pack.js";
+import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Padding } from "../joining/padding.js";
 
 /** One input of a run, and whether its output is wanted as a pack. */

@@ -1,5 +1,5 @@
-import { type Dtype, elementBytes } from "@millrace/shared/dtype.js";
-import { type PackedTensor, unpackStrings } from "@millrace/shared/tensor-pack.js";
+import { type Dtype, elementBytes } from "@millrace/shared/tensors/dtype.js";
+import { type PackedTensor, unpackStrings } from "@millrace/shared/tensors/tensor-pack.js";
 import { Tensor } from "onnxruntime-node";
 
 /** ONNX Runtime's tensors for one run of several inputs, joined along the first dimension in order. */

@@ -1,5 +1,5 @@
-import { type Dtype, elementBytes } from "@millrace/shared/dtype.js";
-import { type PackedTensor, packStrings } from "@millrace/shared/tensor-pack.js";
+import { type Dtype, elementBytes } from "@millrace/shared/tensors/dtype.js";
+import { type PackedTensor, packStrings } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Tensor } from "onnxruntime-node";
 
 /** A run's output tensors, or rows [from, to) of them, as the bytes they are and in the order that the file declares. */

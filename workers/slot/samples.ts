@@ -1,4 +1,4 @@
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
 import type { RunItem } from "../runs/frames.js";
 
 const tolerance = 1e-4;

@@ -1,5 +1,5 @@
-import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/bulk-chunk.js";
-import type { Manifest } from "@millrace/shared/manifest.js";
+import type { Manifest } from "@millrace/shared/models/manifest.js";
+import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/predictions/bulk-chunk.js";
 import { activationOf } from "../heads/class-probabilities.js";
 import type { Head } from "../heads/head.js";
 import { outputValues } from "../heads/output-values.js";

@@ -1,5 +1,5 @@
-import type { TensorSpec } from "@millrace/shared/announcement.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import type { TensorSpec } from "@millrace/shared/models/announcement.js";
+import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { makeInputs, type TriedInput } from "../joining/make-inputs.js";
 import { InputRefusedError, type Preparation } from "../preparation/preparation.js";
 import type { LoadOrder } from "../runs/load-request.js";

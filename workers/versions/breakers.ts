@@ -1,8 +1,8 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { packerOf } from "@millrace/shared/pack-input.js";
-import { tellBreaker } from "@millrace/shared/scripts/breakers.js";
+import { packerOf } from "@millrace/shared/packing/pack-input.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { tellBreaker } from "@millrace/shared/scripts/models/breakers.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import { Breaker, type BreakerState, type JobBreaker } from "../jobs/breaker.js";
 import type { ServedVersion } from "../jobs/process-prediction.js";
 import type { Dispatcher, Outcome } from "../runs/dispatcher.js";

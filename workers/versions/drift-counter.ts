@@ -1,9 +1,9 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { baselineId, binOf, driftField, driftHours } from "@millrace/shared/drift.js";
-import { modelKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { featuresOf } from "@millrace/shared/pack-tabular.js";
-import { unpackTensors } from "@millrace/shared/tensor-pack.js";
+import { baselineId, binOf, driftField, driftHours } from "@millrace/shared/models/drift.js";
+import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import type { Logger } from "@millrace/shared/service/log.js";
+import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { FinishedPrediction } from "../jobs/process-prediction.js";
 import type { LoadedVersion } from "./load-versions.js";
 

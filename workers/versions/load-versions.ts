@@ -1,9 +1,9 @@
-import type { Announcement } from "@millrace/shared/announcement.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { digestOf, modelKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { cacheTtlSeconds } from "@millrace/shared/manifest.js";
-import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/announce.js";
+import type { Announcement } from "@millrace/shared/models/announcement.js";
+import { cacheTtlSeconds } from "@millrace/shared/models/manifest.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { digestOf, modelKeys } from "@millrace/shared/redis/keys.js";
+import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/models/announce.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { ServedVersion } from "../jobs/process-prediction.js";
 import type { LoadRequest } from "../runs/load-request.js";
 import type { SlotPool } from "../runs/slot-pool.js";

@@ -1,11 +1,11 @@
 import { createHash, type KeyObject } from "node:crypto";
 import { lstat, readdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { defaultManifest, isModelName, type Manifest } from "@millrace/shared/manifest.js";
-import { digestOfFiles, hashFiles } from "@millrace/shared/model-digest.js";
-import { type SignedFiles, verifySignature } from "@millrace/shared/model-signature.js";
-import { complaintsText, readManifest } from "@millrace/shared/read-manifest.js";
-import { listVersionFiles, stampOf, type VersionFile } from "@millrace/shared/version-files.js";
+import { defaultManifest, isModelName, type Manifest } from "@millrace/shared/models/manifest.js";
+import { digestOfFiles, hashFiles } from "@millrace/shared/models/model-digest.js";
+import { type SignedFiles, verifySignature } from "@millrace/shared/models/model-signature.js";
+import { complaintsText, readManifest } from "@millrace/shared/models/read-manifest.js";
+import { listVersionFiles, stampOf, type VersionFile } from "@millrace/shared/models/version-files.js";
 
 /** A version as its folder shows from outside; nothing in it has been read. */
 export interface VersionFolder {

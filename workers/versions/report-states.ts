@@ -1,9 +1,14 @@
-import { beatEveryMs, beatTtlMs } from "@millrace/shared/announcement.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { execMulti } from "@millrace/shared/exec-multi.js";
-import { modelKeys, orderKey, ordersChannel, workersKey } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { type ModelRefusal, orderKeptSeconds, orderSchema, type VersionReport } from "@millrace/shared/model-order.js";
+import { beatEveryMs, beatTtlMs } from "@millrace/shared/models/announcement.js";
+import {
+  type ModelRefusal,
+  orderKeptSeconds,
+  orderSchema,
+  type VersionReport,
+} from "@millrace/shared/models/model-order.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { execMulti } from "@millrace/shared/redis/exec-multi.js";
+import { modelKeys, orderKey, ordersChannel, workersKey } from "@millrace/shared/redis/keys.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { VersionKeeper, VersionState } from "./version-keeper.js";
 
 export interface StateReports {

@@ -1,8 +1,8 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { modelKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { type ShadowOutcome, shadowField, shadowsKeptSeconds } from "@millrace/shared/shadow-counts.js";
-import { decodeTraffic } from "@millrace/shared/traffic.js";
+import { type ShadowOutcome, shadowField, shadowsKeptSeconds } from "@millrace/shared/models/shadow-counts.js";
+import { decodeTraffic } from "@millrace/shared/models/traffic.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { EndedVersion, FinishedPrediction, FinishedRun } from "../jobs/process-prediction.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { Dispatcher, type DispatcherHooks } from "../runs/dispatcher.js";

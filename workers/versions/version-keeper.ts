@@ -1,9 +1,9 @@
-import type { WorkerConfig } from "@millrace/shared/config.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { modelKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import { retireVersion } from "@millrace/shared/scripts/announce.js";
-import { noteUnjoined, readUnjoined, reasonUnjoined } from "@millrace/shared/unjoined.js";
+import type { WorkerConfig } from "@millrace/shared/config/config.js";
+import { noteUnjoined, readUnjoined, reasonUnjoined } from "@millrace/shared/models/unjoined.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { isBacklogYounger } from "../queue/backlog.js";
 import type { Dispatcher, Lane } from "../runs/dispatcher.js";

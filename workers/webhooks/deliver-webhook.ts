@@ -8,7 +8,7 @@ import {
   type WebhookAllowances,
   type WebhookTarget,
   WebhookTargetError,
-} from "@millrace/shared/webhook-target.js";
+} from "@millrace/shared/access/webhook-target.js";
 import { Webhook } from "standardwebhooks";
 
 /** What came of one try; `status` is null where there was no answer. */

@@ -1,6 +1,5 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import {
   type Attempt,
   type Delivery,
@@ -8,6 +7,7 @@ import {
   noteAttempt,
   readDelivery,
 } from "@millrace/shared/scripts/deliveries.js";
+import type { Logger } from "@millrace/shared/service/log.js";
 import { DelayedError, UnrecoverableError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { AttemptFailedError } from "../queue/stocking-worker.js";

@@ -1,8 +1,8 @@
-import type { WorkerConfig } from "@millrace/shared/config.js";
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import { modelKeys, registryKey } from "@millrace/shared/keys.js";
-import type { Logger } from "@millrace/shared/log.js";
-import type { Tracing } from "@millrace/shared/tracing.js";
+import type { WorkerConfig } from "@millrace/shared/config/config.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys, registryKey } from "@millrace/shared/redis/keys.js";
+import type { Logger } from "@millrace/shared/service/log.js";
+import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { Worker } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { StockingWorker } from "../queue/stocking-worker.js";

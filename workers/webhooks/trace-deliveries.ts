@@ -1,6 +1,6 @@
-import type { RedisClient } from "@millrace/shared/connect-redis.js";
-import type { ModelKeys } from "@millrace/shared/keys.js";
-import type { Tracing } from "@millrace/shared/tracing.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { WebhookSender } from "./deliver-webhook.js";
 
 /** A span for each try of a webhook, as part of the request that asked for what it tells. */

@@ -1,4 +1,4 @@
-import type { Dtype } from "@millrace/shared/dtype.js";
+import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { type ConstantTensor, node } from "../onnx-file.js";
 import { also, type OperatorCases, operator, rowCase, turned } from "./row-case.js";
 

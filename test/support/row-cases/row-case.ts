@@ -1,4 +1,4 @@
-import type { Dtype } from "@millrace/shared/dtype.js";
+import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import type { InputSpec } from "../joined-runs.js";
 import { type Attribute, type ConstantTensor, type ModelFile, type NodeFile, node } from "../onnx-file.js";
 

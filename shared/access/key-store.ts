@@ -1,0 +1,125 @@
+import { createHash, randomBytes } from "node:crypto";
+import { z } from "zod";
+import type { RedisClient } from "../redis/connect-redis.js";
+import { type ApiKey, isOwnerName, readGrants } from "./api-keys.js";
+
+/** A key as Redis keeps it: never the key itself. Fields are only ever added, as optional ones, while `v` stays 1. */
+const storedKeySchema = z.object({
+  v: z.literal(1),
+  owner: z.string().refine(isOwnerName),
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  scopes: z.array(z.string()).refine((texts) => readGrants(texts) !== null),
+  created_at: z.number(),
+  expires_at: z.number().nullable(),
+});
+
+/** A key in Redis: where it is, whose it is, and until when (ms since the epoch) it is good. */
+export interface StoredKey extends ApiKey {
+  id: string;
+  /** The scopes as they were written. */
+  grants: readonly string[];
+  createdAt: number;
+  expiresAt: number | null;
+  /** About when it was used last; null: never. */
+  lastUsedAt: number | null;
+}
+
+/** A key that was just made. It is told here and nowhere else, ever. */
+export interface MadeKey {
+  key: string;
+  stored: StoredKey;
+}
+
+const keysName = (prefix: string) => `${prefix}:api-keys`;
+const usesName = (prefix: string) => `${prefix}:api-keys-used`;
+
+/** The channel on which APIs hear that keys have changed. */
+export const keyChangesChannel = (prefix: string): string => `${prefix}:api-keys-changed`;
+
+/** Makes a key and tells all APIs. Throws an Error for an owner or a scope that is none. */
+export async function makeKey(
+  redis: RedisClient,
+  prefix: string,
+  { expiresAt = null, grants, owner }: { owner: string; grants: readonly string[]; expiresAt?: number | null },
+): Promise<MadeKey> {
+  if (!isOwnerName(owner)) throw new Error("an owner has 1 to 64 letters, digits, '_', '.', '@' or '-'");
+  if (readGrants(grants) === null) throw new Error("scopes are read, predict and admin, each alone or @ a model");
+  const key = `mr_${randomBytes(24).toString("base64url")}`;
+  const id = `key_${randomBytes(9).toString("base64url").replaceAll(/[-_]/g, "x")}`;
+  const text = JSON.stringify({
+    v: 1,
+    owner,
+    sha256: createHash("sha256").update(key).digest("hex"),
+    scopes: grants,
+    created_at: Date.now(),
+    expires_at: expiresAt,
+  });
+  await redis.hset(keysName(prefix), id, text);
+  await redis.publish(keyChangesChannel(prefix), "");
+  return { key, stored: decode(id, text, null) as StoredKey };
+}
+
+/** All keys in Redis, those that are over too, oldest first. */
+export async function listKeys(redis: RedisClient, prefix: string): Promise<StoredKey[]> {
+  const [texts, uses] = await Promise.all([redis.hgetall(keysName(prefix)), redis.hgetall(usesName(prefix))]);
+  return Object.entries(texts)
+    .flatMap(([id, text]) => decode(id, text, uses[id] ?? null) ?? [])
+    .sort((a, b) => a.createdAt - b.createdAt);
+}
+
+/** Makes a key that may do the same, and lets the old one end after `overlapMs`; null where there is no such key. */
+export async function rotateKey(
+  redis: RedisClient,
+  prefix: string,
+  id: string,
+  overlapMs: number,
+): Promise<MadeKey | null> {
+  const text = await redis.hget(keysName(prefix), id);
+  const old = text === null ? null : decode(id, text, null);
+  if (old === null || text === null) return null;
+  const made = await makeKey(redis, prefix, { owner: old.owner, grants: old.grants });
+  const end = Math.min(old.expiresAt ?? Number.POSITIVE_INFINITY, Date.now() + overlapMs);
+  await redis.hset(keysName(prefix), id, JSON.stringify({ ...JSON.parse(text), expires_at: end }));
+  await redis.publish(keyChangesChannel(prefix), "");
+  return made;
+}
+
+/** Takes a key away from everybody at once; false where there is no such key. */
+export async function revokeKey(redis: RedisClient, prefix: string, id: string): Promise<boolean> {
+  const removed = await redis.hdel(keysName(prefix), id);
+  await redis.hdel(usesName(prefix), id);
+  await redis.publish(keyChangesChannel(prefix), "");
+  return removed > 0;
+}
+
+/** Notes when keys were used last, by id, in ms since the epoch. */
+export async function noteUses(redis: RedisClient, prefix: string, uses: ReadonlyMap<string, number>): Promise<void> {
+  if (uses.size > 0) await redis.hset(usesName(prefix), Object.fromEntries(uses));
+}
+
+/** Null for what cannot be read, which then is no key; the others go on. */
+function decode(id: string, text: string, lastUsed: string | null): StoredKey | null {
+  const parsed = storedKeySchema.safeParse(parseJson(text));
+  if (!parsed.success) return null;
+  const { created_at: createdAt, expires_at: expiresAt, owner, scopes: grants, sha256: sha256Hex } = parsed.data;
+  const granted = readGrants(grants);
+  if (granted === null) return null;
+  return {
+    id,
+    owner,
+    sha256Hex,
+    grants,
+    createdAt,
+    expiresAt,
+    lastUsedAt: lastUsed === null ? null : Number(lastUsed),
+    ...granted,
+  };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,43 @@
+import type { RedisClient } from "../redis/connect-redis.js";
+import type { ModelKeys } from "../redis/keys.js";
+import {
+  baselineId,
+  type DriftBaseline,
+  driftField,
+  driftHours,
+  fewestInputs,
+  populationStabilityIndex,
+} from "./drift.js";
+
+/** How far the inputs of a version have drifted, over all workers; by feature, where there were enough of them. */
+export interface Drift {
+  inputs: number;
+  psi: Record<string, number> | null;
+}
+
+/** Reads how the last hours' inputs of a version were spread, and holds them against its baseline. */
+export async function readDrift(
+  redis: RedisClient,
+  keys: ModelKeys,
+  version: string,
+  baseline: DriftBaseline,
+): Promise<Drift> {
+  const hour = Math.floor(Date.now() / 3_600_000);
+  const id = baselineId(baseline);
+  const hashes = await Promise.all(Array.from({ length: driftHours }, (_, i) => redis.hgetall(keys.drift(hour - i))));
+  const counts = (feature: string, bins: number) =>
+    Array.from({ length: bins }, (_, bin) =>
+      hashes.reduce((sum, hash) => sum + Number(hash[driftField(version, id, feature, bin)] ?? 0), 0),
+    );
+  let inputs = 0;
+  const psi: Record<string, number> = {};
+  for (const [feature, { shares }] of Object.entries(baseline)) {
+    const counted = counts(feature, shares.length);
+    inputs = Math.max(
+      inputs,
+      counted.reduce((sum, count) => sum + count, 0),
+    );
+    if (inputs >= fewestInputs) psi[feature] = populationStabilityIndex(shares, counted);
+  }
+  return { inputs, psi: inputs >= fewestInputs ? psi : null };
+}

@@ -1,0 +1,26 @@
+import { type FailureCode, failureCodes } from "../service/failure-codes.js";
+import type { StoredResult } from "./prediction.js";
+import { rawMember } from "./raw-member.js";
+import type { ResponseForm } from "./response-form.js";
+
+/** What of an ended prediction goes into one that tries it again: neither priority, expiry nor webhooks, which were of that time. */
+export interface Retryable {
+  /** A tensor pack in base64; empty where it is a blob of so many bytes under the ended prediction's id. */
+  input: string;
+  bytes: number | undefined;
+  form: ResponseForm | undefined;
+  version: string;
+  /** JSON text, as the caller wrote it. */
+  metadata: string;
+  /** Under which code it is among its owner's failures; null where it did not fail. */
+  failure: FailureCode | null;
+}
+
+/** What a final prediction can be tried again with; null for one that succeeded. */
+export function retryableOf({ form, input, inputBytes, json, status }: StoredResult): Retryable | null {
+  if (status === "succeeded" || input === undefined) return null;
+  const { error, version } = JSON.parse(json) as { error: { code: string } | null; version: string };
+  const metadata = rawMember(Buffer.from(json), "metadata") ?? "{}";
+  const failure = status === "failed" ? failureCodes.find((code) => code === error?.code) : undefined;
+  return { input, bytes: inputBytes, form, version, metadata, failure: failure ?? null };
+}

@@ -1,0 +1,168 @@
+import { type RedisOptions as AnyRedisOptions, Cluster, Redis } from "ioredis";
+import type { Logger } from "../service/log.js";
+import { refusalCode } from "./redis-faults.js";
+import type { RedisTarget } from "./redis-url.js";
+
+type RedisOptions = Omit<AnyRedisOptions, "replyMapping">;
+
+/** A connection to one Redis, to the master that sentinels name, or to a cluster. */
+export type RedisClient = Redis | Cluster;
+
+/**
+ * How a connection takes it when Redis is away: `hasty` (the API) fails a command within 1.5 s and neither queues nor
+ * repeats one, for it would be carried out after its caller was told that it failed, or twice; `patient` (workers,
+ * subscriptions) waits and repeats until Redis is back, or in a cluster for two seconds.
+ */
+export type Temper = "hasty" | "patient";
+
+const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
+
+const commandTimeoutMs = 1500;
+/** After a node of a cluster was away, a patient command may never be answered; this is longer than any of them blocks. */
+const lostAfterMs = 15_000;
+const stallMs = 50;
+const graceMs = 200;
+
+/**
+ * A connection whose commands fail when Redis does not answer in time; not when this process was too busy to read the
+ * answer, which the timer of a process that stood still cannot tell from the other.
+ */
+class HastyRedis extends Redis {
+  override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
+    const [command] = args;
+    const dueAt = performance.now() + commandTimeoutMs;
+    const fail = () => command.reject(new Error("Command timed out"));
+    let timer = setTimeout(() => {
+      if (performance.now() - dueAt < stallMs) fail();
+      else timer = setTimeout(fail, graceMs);
+    }, commandTimeoutMs);
+    const settled = () => clearTimeout(timer);
+    command.promise.then(settled, settled);
+    return super.sendCommand(...args);
+  }
+}
+
+const sharedOptions = (target: RedisTarget, temper: Temper, name: string): RedisOptions => ({
+  connectionName: name,
+  ...(target.username !== undefined && { username: target.username }),
+  ...(target.password !== undefined && { password: target.password }),
+  ...(target.tls && { tls: {} }),
+  connectTimeout: 2000,
+  keepAlive: 5000,
+  ...(temper === "hasty" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
+});
+
+/** Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. */
+export function openRedis(target: RedisTarget, temper: Temper, name: string): RedisClient {
+  const shared = sharedOptions(target, temper, name);
+  if (target.kind === "cluster") {
+    const cluster = new Cluster(target.hosts, {
+      redisOptions: { ...shared, commandTimeout: temper === "hasty" ? commandTimeoutMs : lostAfterMs },
+      clusterRetryStrategy: reconnectDelayMs,
+      enableOfflineQueue: temper === "patient",
+      // What was on its way when a node went away may have been done; a redirection never was.
+      // Even a patient one gives up in the end, because a blocking command that is repeated for ever gets lost.
+      ...(temper === "hasty" ? { retryDelayOnFailover: 0, maxRedirections: 8 } : { maxRedirections: 16 }),
+    });
+    // A node is connected to when it is known, not when it is needed: a hasty command does not wait for that.
+    cluster.on("+node", (node: Redis) => {
+      if (node.status === "wait") node.connect().catch(() => undefined);
+    });
+    return cluster;
+  }
+  const Connection = temper === "hasty" ? HastyRedis : Redis;
+  const options: RedisOptions = {
+    ...shared,
+    db: target.database,
+    retryStrategy: reconnectDelayMs,
+    // A master that was demoted answers READONLY; connecting anew finds the new one.
+    reconnectOnError: (error) => (refusalCode(error.message) === "READONLY" ? 2 : false),
+  };
+  if (target.kind === "sentinel") {
+    return new Connection({
+      ...options,
+      sentinels: target.hosts,
+      name: target.masterName as string,
+      sentinelRetryStrategy: reconnectDelayMs,
+      ...(target.password !== undefined && { sentinelPassword: target.password }),
+      ...(target.tls && { sentinelTLS: {}, enableTLSForSentinelMode: true }),
+    });
+  }
+  if (target.socketPath !== undefined) return new Connection({ ...options, path: target.socketPath });
+  const [address] = target.hosts;
+  return new Connection({ ...options, host: address?.host as string, port: address?.port as number });
+}
+
+/**
+ * Opens a patient connection to subscribe with. In a cluster, where every node hears all that is published, it is one to
+ * any node of `REDIS_URL`, and to the next one when it breaks: the subscription of ioredis' own cluster client was seen to
+ * be lost for good when nodes came and went.
+ */
+export function openSubscriber(target: RedisTarget, name: string): RedisClient {
+  if (target.kind !== "cluster") return openRedis(target, "patient", name);
+  const { hosts } = target;
+  let tried = Math.floor(Math.random() * hosts.length);
+  const next = () => hosts[tried++ % hosts.length] as { host: string; port: number };
+  const redis = new Redis({
+    ...sharedOptions(target, "patient", name),
+    ...next(),
+    retryStrategy(times) {
+      Object.assign(redis.options, next());
+      return reconnectDelayMs(times);
+    },
+  });
+  return redis;
+}
+
+/** Resolves when the connection can take commands; rejects with what went wrong last after `deadlineMs`. */
+export async function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
+  const deadline = Date.now() + deadlineMs;
+  await ready(redis, deadlineMs);
+  if (!(redis instanceof Cluster)) return;
+  await Promise.all(redis.nodes("master").map((node) => ready(node, deadline - Date.now())));
+}
+
+function ready(redis: RedisClient, deadlineMs: number): Promise<void> {
+  if (redis.status === "ready") return Promise.resolve();
+  return new Promise((resolve, reject) => {
+    let last: Error | undefined;
+    const settle = (act: () => void) => {
+      clearTimeout(timer);
+      redis.off("ready", onReady);
+      redis.off("error", onError);
+      act();
+    };
+    const onReady = () => settle(resolve);
+    const onError = (error: Error) => {
+      last = error;
+    };
+    const timer = setTimeout(() => {
+      settle(() => reject(new Error(`Redis did not answer within ${deadlineMs} ms`, { cause: last })));
+    }, deadlineMs);
+    redis.on("ready", onReady);
+    redis.on("error", onError);
+  });
+}
+
+/** Logs once that a connection was lost and once that it is back, not every attempt between; tells whether it is away. */
+export function watchRedis(redis: RedisClient, log: Logger): { readonly away: boolean } {
+  let away = false;
+  redis.on("error", (error: Error) => {
+    if (!away) log.error("redis connection lost", { error: error.message });
+    away = true;
+  });
+  redis.on("ready", () => {
+    if (away) log.info("redis connection is back");
+    away = false;
+  });
+  return {
+    get away() {
+      return away;
+    },
+  };
+}
+
+/** Closes a connection at once; may be called twice. */
+export function closeRedis(redis: RedisClient): void {
+  redis.disconnect();
+}

@@ -1,0 +1,275 @@
+import { createHash, randomFillSync } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { FailureCode } from "../service/failure-codes.js";
+
+/**
+ * The names of all Redis keys, and ids. Rules that hold for every key:
+ * - All keys of one model carry the same hash tag, `{tag}`, so that Redis Cluster keeps them in one slot and one Lua
+ *   step can change them together; different models spread over the slots.
+ * - An id begins with its model's tag, so that it leads to its slot without a look-up; the rest is 100 random bits.
+ * - BullMQ's keys are `<prefix>:{tag}:<model>:…`; ours are `<prefix>:{tag}/…`, which no queue can collide with.
+ */
+export interface ModelKeys {
+  /** The model's tag: 8 characters, also the beginning of each of its ids. */
+  tag: string;
+  /** What all of our own keys of the model begin with. */
+  base: string;
+  /** BullMQ's `prefix` option for the model's queue, whose name is the model's. */
+  queuePrefix: string;
+  /** What the queue's own keys begin with, including the last colon; a job's hash is this and its id. */
+  queue: string;
+  /** Sorted set: an owner's ids that wait, in order; and the owners who have any, by whose turn it is. See `scripts/fair-queue.ts`. */
+  waitingOf(owner: string): string;
+  waitingOwners: string;
+  /** Hash: rows, bytes and jobs that wait, of all and of each owner. */
+  waitingLoad: string;
+  /** The model's queue of webhook deliveries, likewise; its name is no model's. */
+  webhookQueueName: string;
+  webhookQueue: string;
+  /** Hash: version → what its workers announced. Kept for good. */
+  versions: string;
+  /** Sorted set: `worker|version` → until when (ms) it counts as alive. */
+  beats: string;
+  /** Sorted set: `worker|version` → until when (ms) that worker still runs what is left of a version that goes. */
+  leaving: string;
+  /** Hash: how submissions are split over versions; see `scripts/traffic.ts`. */
+  traffic: string;
+  /** List: what the split was before each change of it, newest first. */
+  trafficHistory: string;
+  /** Set: versions that no worker is to load. */
+  unloaded: string;
+  /** Hash: version → why its inputs share no run though they might, as a run has shown; see `unjoined.ts`. */
+  unjoined: string;
+  /** Sorted set: what living workers could not load and why, as JSON → until when (ms) that holds. */
+  refusals: string;
+  /** Sorted set: breakers of workers that are not closed, as JSON → until when (ms) that holds; see `breaker.ts`. */
+  breakers: string;
+  /** Hash: how shadow versions compare with what they shadow. */
+  shadows: string;
+  /** Hash: what became of predictions in one hour (hours since the epoch). */
+  statistics(hour: number): string;
+  /** Hash: how the inputs of one hour were spread. */
+  drift(hour: number): string;
+  /** Hash: prediction id → what the slot that runs it was given, from the run's begin to its end. */
+  running: string;
+  /** Hash: prediction id → how often whatever ran it alone died together with its whole worker. */
+  deaths: string;
+  /** Written once: the final prediction, with the result time as TTL. */
+  result(id: string): string;
+  /** List: the pieces of what is too large for a job or a result; see `blob.ts`. */
+  blob(id: string): string;
+  /** Hash: what was counted of a version; see `statistics-tally.ts`. */
+  tally(version: string): string;
+  /** List: who is to hear of its end, `w<API>` for a caller who waits there, `f<follower>` for a webhook. */
+  interest(id: string): string;
+  /** Set: predictions whose start somebody wants to hear of, too; mostly there are none. */
+  starts: string;
+  /** `p<id>` while a prediction of this kind is on its way, `c<output>` while its output is cached. */
+  dedup(hash: string): string;
+  /** Sorted set: predictions that expire unless they begin before, by when (ms). */
+  expiring: string;
+  /** Sorted set: the hashes of cached outputs by age. */
+  cache: string;
+  /** `<hash of the body>|<id>`: what was accepted under an owner's idempotency key. */
+  idempotency(owner: string, key: string): string;
+  /** What that key's name ends with. */
+  idempotencyName(owner: string, key: string): string;
+  /** Hash: a webhook delivery. */
+  delivery(deliveryId: string): string;
+  /** List: the tries of a delivery. */
+  attempts(deliveryId: string): string;
+  /** List: the delivery ids of a prediction. */
+  deliveries(id: string): string;
+  /** Hash: what the deliveries of one event send, and how many of them are open. */
+  webhookBody(id: string, event: string): string;
+  /** W3C traceparent of the request that submitted it; only where workers are traced. */
+  trace(id: string): string;
+  /** Sorted set: an owner's prediction ids of this model by creation time. */
+  owned(owner: string): string;
+  /** Sorted set: an owner's failed predictions with that code by when they failed; see `scripts/failures.ts`. */
+  failures(owner: string, code: FailureCode): string;
+  /** How many of the model's failures a redrive has had accepted anew. */
+  redriven(id: string): string;
+  /** The model's queue of batch chunks; its name is no model's. */
+  batchQueueName: string;
+  batchQueue: string;
+  /** Rows of batches that are not done yet. */
+  bulkRows: string;
+  /** Hash: the same of each owner. */
+  bulkRowsOf: string;
+  /** Hash: what of the chunk queue waits, and how fast it drains. */
+  chunkLoad: string;
+  /** Hash: a batch; see `batch.ts`. */
+  batch(id: string): string;
+  /** Hash: chunk number → inputs. Expires while the batch is uploaded; a chunk goes when its results are there. */
+  batchChunks(id: string): string;
+  /** Text of u32, little-endian: the lines of each chunk, in order. */
+  batchLines(id: string): string;
+  /** Hash: chunk number → outputs. */
+  batchResults(id: string): string;
+  /** Hash: chunk number → the inputs of those of its lines that failed. */
+  batchFailed(id: string): string;
+  /** Sorted set: an owner's batch ids of this model by creation time. */
+  ownedBatches(owner: string): string;
+}
+
+const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
+const tagLength = 8;
+const randomLength = 20;
+const idPattern = new RegExp(`^[${alphabet}]{${tagLength + randomLength}}$`);
+
+const toBase32 = (bytes: Uint8Array, length: number, from = 0): string => {
+  let text = "";
+  for (let i = 0; i < length; i++) text += alphabet[(bytes[from + i] as number) & 31];
+  return text;
+};
+
+/** 128 bits of a SHA-256, in base64url: what a text of any length is compared by. */
+export const digestOf = (...parts: (string | Uint8Array)[]): string => {
+  const digest = createHash("sha256");
+  for (const part of parts) digest.update(part);
+  return digest.digest("base64url").slice(0, 22);
+};
+
+const hashedAtOnce = 1 << 20;
+
+/** As `digestOf`, but with a turn of the event loop after every MiB, so that a large text holds up nobody. */
+export async function digestInTurns(...parts: (string | Uint8Array)[]): Promise<string> {
+  const digest = createHash("sha256");
+  for (const part of parts) {
+    if (typeof part === "string") digest.update(part);
+    else {
+      for (let at = 0; at < part.length; at += hashedAtOnce) {
+        digest.update(part.subarray(at, at + hashedAtOnce));
+        if (at + hashedAtOnce < part.length) await nextTurn();
+      }
+    }
+  }
+  return digest.digest("base64url").slice(0, 22);
+}
+
+/** The hash tag of a model: 40 bits of its name's SHA-256. */
+export function modelTag(model: string): string {
+  return toBase32(createHash("sha256").update(model).digest(), tagLength);
+}
+
+/** The keys of one model under the installation's key prefix. */
+export function modelKeys(prefix: string, model: string): ModelKeys {
+  const tag = modelTag(model);
+  const base = `${prefix}:{${tag}}`;
+  return {
+    tag,
+    base,
+    queuePrefix: base,
+    queue: `${base}:${model}:`,
+    waitingOf: (owner) => `${base}/fair:${model}:of:${owner}`,
+    waitingOwners: `${base}/fair:${model}:owners`,
+    waitingLoad: `${base}/fair:${model}:load`,
+    webhookQueueName: `${model}~webhooks`,
+    webhookQueue: `${base}:${model}~webhooks:`,
+    versions: `${base}/versions`,
+    beats: `${base}/beats`,
+    leaving: `${base}/leaving`,
+    traffic: `${base}/traffic`,
+    trafficHistory: `${base}/traffic-history`,
+    unloaded: `${base}/unloaded`,
+    unjoined: `${base}/unjoined`,
+    refusals: `${base}/refusals`,
+    breakers: `${base}/breakers`,
+    shadows: `${base}/shadows`,
+    statistics: (hour) => `${base}/statistics:${hour}`,
+    drift: (hour) => `${base}/drift:${hour}`,
+    running: `${base}/running`,
+    deaths: `${base}/deaths`,
+    result: (id) => `${base}/result:${id}`,
+    blob: (id) => `${base}/blob:${id}`,
+    tally: (version) => `${base}/tally:${version}`,
+    interest: (id) => `${base}/interest:${id}`,
+    starts: `${base}/starts`,
+    dedup: (hash) => `${base}/dedup:${hash}`,
+    expiring: `${base}/expiring`,
+    cache: `${base}/cache`,
+    idempotency: (owner, key) => `${base}/idempotency:${owner}:${digestOf(key)}`,
+    idempotencyName: (owner, key) => `${owner}:${digestOf(key)}`,
+    delivery: (id) => `${base}/delivery:${id}`,
+    attempts: (id) => `${base}/attempts:${id}`,
+    deliveries: (id) => `${base}/deliveries:${id}`,
+    webhookBody: (id, event) => `${base}/webhook-body:${id}:${event}`,
+    trace: (id) => `${base}/trace:${id}`,
+    owned: (owner) => `${base}/owned:${owner}`,
+    failures: (owner, code) => `${base}/failures:${owner}:${code}`,
+    redriven: (id) => `${base}/redriven:${id}`,
+    batchQueueName: `${model}~batches`,
+    batchQueue: `${base}:${model}~batches:`,
+    bulkRows: `${base}/bulk-rows`,
+    bulkRowsOf: `${base}/bulk-rows-of`,
+    chunkLoad: `${base}/fair:${model}~batches:load`,
+    batch: (id) => `${base}/batch:${id}`,
+    batchChunks: (id) => `${base}/batch-chunks:${id}`,
+    batchLines: (id) => `${base}/batch-lines:${id}`,
+    batchResults: (id) => `${base}/batch-results:${id}`,
+    batchFailed: (id) => `${base}/batch-failed:${id}`,
+    ownedBatches: (owner) => `${base}/owned-batches:${owner}`,
+  };
+}
+
+/** Hash: model name → revision of its announcements. This and what follows are not in a model's slot. */
+export const registryKey = (prefix: string): string => `${prefix}:models`;
+
+/** The name of the queue of redrives, which is no model's. */
+export const redrivesName = "~redrives";
+
+/** The keys of redrives, all in one slot, named as those of a model are: their queue, whose they are, who waits for one. */
+export function redriveKeys(prefix: string): RedriveKeys {
+  const { base, idempotency, interest, owned, queue, queuePrefix, starts, tag } = modelKeys(prefix, redrivesName);
+  return {
+    ...{ base, idempotency, interest, owned, queue, queuePrefix, starts, tag },
+    redrive: (id) => `${base}/redrive:${id}`,
+    open: (owner) => `${base}/open:${owner}`,
+  };
+}
+
+export interface RedriveKeys
+  extends Pick<ModelKeys, "base" | "idempotency" | "interest" | "owned" | "queue" | "queuePrefix" | "starts" | "tag"> {
+  /** Hash: a redrive; see `redrive.ts`. */
+  redrive(id: string): string;
+  /** Set: an owner's redrives that have not ended. */
+  open(owner: string): string;
+}
+
+/** Sorted set: inference workers → until when (ms) each counts as alive. */
+export const workersKey = (prefix: string): string => `${prefix}:workers`;
+
+/** Which worker looks for what can only be mended later, for all of them. */
+export const sweeperKey = (prefix: string): string => `${prefix}:{sweeper}`;
+
+/** The channel on which workers hear that an admin wants their folders looked at. */
+export const ordersChannel = (prefix: string): string => `${prefix}:orders`;
+
+/** Hash: worker → what came of an order there. */
+export const orderKey = (prefix: string, order: string): string => `${prefix}:order:${order}`;
+
+/** The channel on which workers hear of predictions that ended while they may still run them. */
+export const cancelChannel = (prefix: string): string => `${prefix}:cancels`;
+
+/** The channel on which an API hears of the predictions that its callers wait for. */
+export const noticeChannel = (prefix: string, apiId: string): string => `${prefix}:notices:${apiId}`;
+
+const pool = new Uint8Array(4000);
+let used = pool.length;
+
+/** A new id of a prediction or delivery of the model with that tag: the tag and 20 random characters, 100 bits. */
+export function newId(tag: string): string {
+  if (used + randomLength > pool.length) {
+    randomFillSync(pool);
+    used = 0;
+  }
+  const id = tag + toBase32(pool, randomLength, used);
+  used += randomLength;
+  return id;
+}
+
+/** The tag that an id begins with, or null when the text cannot be an id. */
+export function tagOfId(id: string): string | null {
+  return idPattern.test(id) ? id.slice(0, tagLength) : null;
+}

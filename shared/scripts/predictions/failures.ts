@@ -1,0 +1,94 @@
+import type { RedisClient } from "../../redis/connect-redis.js";
+import type { ModelKeys } from "../../redis/keys.js";
+import type { FailureCode } from "../../service/failure-codes.js";
+
+/**
+ * Failed predictions that nobody has tried again, which rest on these rules:
+ * - The step that makes a prediction fail puts it into the sorted set of its owner and code, by when that was (ms).
+ * - The step that accepts it anew takes it out; so it is accepted anew once by whoever does so for many, however many do.
+ * - An entry means nothing once the result time is over: whoever reads leaves older ones out, and each that is added takes
+ *   up to 64 of those away, so that the set never outgrows what can be read.
+ */
+export const noteFailureLua = `
+local function noteFailure(failures, id, now, ttlSeconds)
+  redis.call('ZADD', failures, now, id)
+  redis.call('EXPIRE', failures, ttlSeconds)
+  local old = redis.call('ZRANGEBYSCORE', failures, '-inf', now - ttlSeconds * 1000, 'LIMIT', 0, 64)
+  if #old > 0 then redis.call('ZREM', failures, unpack(old)) end
+end
+`;
+
+/** Failures of one model and code. */
+export interface FailureGroup {
+  code: FailureCode;
+  count: number;
+  /** When the first and the last of them failed, in ms since the epoch. */
+  firstAt: number;
+  lastAt: number;
+  /** The newest of them, newest first. */
+  ids: string[];
+}
+
+const exampleCount = 5;
+
+/** An owner's failures of one model since then (ms), by code; what it costs hardly depends on how many there are. */
+export async function failureGroups(
+  redis: RedisClient,
+  keys: ModelKeys,
+  owner: string,
+  codes: readonly FailureCode[],
+  sinceMs: number,
+): Promise<FailureGroup[]> {
+  const pipeline = redis.pipeline();
+  for (const code of codes) {
+    const failures = keys.failures(owner, code);
+    pipeline.zcount(failures, `(${sinceMs}`, "+inf");
+    pipeline.zrangebyscore(failures, `(${sinceMs}`, "+inf", "WITHSCORES", "LIMIT", 0, 1);
+    pipeline.zrevrangebyscore(failures, "+inf", `(${sinceMs}`, "WITHSCORES", "LIMIT", 0, exampleCount);
+  }
+  const answers = ((await pipeline.exec()) ?? []).map(([fault, value]) => {
+    if (fault !== null) throw fault;
+    return value;
+  });
+  return codes.flatMap((code, i) => {
+    const [count, first, last] = answers.slice(3 * i, 3 * i + 3) as [number, string[], string[]];
+    if (first.length === 0 || last.length === 0) return [];
+    const ids = last.filter((_, k) => k % 2 === 0);
+    return [{ code, count: Math.max(count, ids.length), firstAt: Number(first[1]), lastAt: Number(last[1]), ids }];
+  });
+}
+
+/** Counts an owner's failures of one model and code between two times (ms), both included. */
+export const countFailures = (
+  redis: RedisClient,
+  keys: ModelKeys,
+  owner: string,
+  code: FailureCode,
+  { from, to }: { from: number; to: number },
+): Promise<number> => redis.zcount(keys.failures(owner, code), from, to);
+
+export interface Failure {
+  id: string;
+  failedAt: number;
+}
+
+/** Up to `count` failures until `to` (ms, included), oldest first and then by id, that come after one of them or after a time. */
+export async function failuresAfter(
+  redis: RedisClient,
+  failures: string,
+  after: Failure,
+  to: number,
+  count: number,
+): Promise<Failure[]> {
+  const found: Failure[] = [];
+  // Those of one run fail in the same millisecond, so those of the last one's own are read past.
+  for (let offset = 0; found.length < count; offset += count) {
+    const page = await redis.zrangebyscore(failures, after.failedAt, to, "WITHSCORES", "LIMIT", offset, count);
+    for (let i = 0; i < page.length; i += 2) {
+      const failure = { id: page[i] as string, failedAt: Number(page[i + 1]) };
+      if (failure.failedAt > after.failedAt || failure.id > after.id) found.push(failure);
+    }
+    if (page.length < 2 * count) break;
+  }
+  return found.slice(0, count);
+}

@@ -1,0 +1,72 @@
+import { decodeResult, type StoredResult } from "../../predictions/prediction.js";
+import type { RedisClient } from "../../redis/connect-redis.js";
+import type { ModelKeys } from "../../redis/keys.js";
+import { decodeNote, type RunNote } from "./run-notes.js";
+
+/** A prediction that is not final, as its parts in Redis tell. */
+export interface PendingPrediction {
+  /** The job's data, not yet parsed. */
+  dataJson: string;
+  createdAt: number;
+  delayMs: number;
+  attemptsMade: number;
+  note: RunNote | null;
+  /** About how many jobs come before it, and itself; 1 for one that has been taken or comes next. */
+  position: number;
+}
+
+export type ReadPrediction = { final: StoredResult } | { pending: PendingPrediction } | null;
+
+/**
+ * Reads a prediction in one round trip; null for one that is not known. The job is read before the result: the
+ * result is written before the job goes, so that one of the two is always seen. `owner` is whose it is, if it is there.
+ */
+export async function readPrediction(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  owner: string,
+): Promise<ReadPrediction> {
+  const answers = await redis
+    .pipeline()
+    .hmget(`${keys.queue}${id}`, "data", "timestamp", "delay", "atm", "finishedOn", "lane")
+    .hget(keys.running, id)
+    .zrank(keys.waitingOf(owner), id)
+    .zcard(keys.waitingOwners)
+    .zcard(`${keys.queue}prioritized`)
+    .llen(`${keys.queue}wait`)
+    .hget(keys.waitingLoad, "lane_in")
+    .get(keys.result(id))
+    .exec();
+  const values = (answers ?? []).map(([fault, value]) => {
+    if (fault !== null) throw fault;
+    return value;
+  });
+  const [job, note, rank, owners, behind, listed, laneIn, result] = values as [
+    (string | null)[],
+    string | null,
+    number | null,
+    number,
+    number,
+    number,
+    string | null,
+    string | null,
+  ];
+  if (result !== null) return { final: decodeResult(result) };
+  const [dataJson, createdAt, delayMs, attemptsMade, finishedOn, lane] = job;
+  // A finished job stays visible in the queue page for longer, perhaps, than its result can be read.
+  if (dataJson == null || finishedOn != null) return null;
+  // The list holds the last that were put there, more or less, which places each of them without looking.
+  const place = rank === null ? Number(lane ?? 0) - (Number(laneIn ?? 0) - listed) : rank + 1;
+  return {
+    pending: {
+      dataJson,
+      createdAt: Number(createdAt),
+      delayMs: Number(delayMs ?? 0),
+      attemptsMade: Number(attemptsMade ?? 0),
+      note: note === null ? null : decodeNote(note),
+      // Others' jobs come in between, of each owner about as many.
+      position: Math.max(1, Math.min(listed + behind, (place - 1) * owners + 1)),
+    },
+  };
+}
