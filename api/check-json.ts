@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { pointerSegment } from "@millrace/shared/packing/packer.js";
-import { ServiceError } from "@millrace/shared/service/errors.js";
+import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 
 export interface JsonLimits {
   /** Members of all objects together: what a hostile choice of keys can cost grows with its square. */

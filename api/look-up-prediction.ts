@@ -1,13 +1,11 @@
-import { endFinish } from "@millrace/shared/predictions/end-finish.js";
 import { type PredictionJob, predictionJobSchema } from "@millrace/shared/predictions/job.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/predictions/prediction.js";
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
-import { viewPending } from "@millrace/shared/predictions/view-pending.js";
 import { type ConfirmedWrite, confirmedByRedis } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { cancelChannel, noticeChannel, tagOfId } from "@millrace/shared/redis/keys.js";
-import { type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
-import { type PendingPrediction, readPrediction } from "@millrace/shared/scripts/predictions/read.js";
+import { endFinish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
+import { type PendingPrediction, readPrediction, viewPending } from "@millrace/shared/scripts/predictions/read.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { KnownModel, ModelDirectory } from "./model-directory.js";

@@ -1,5 +1,4 @@
-import { pointerSegment } from "@millrace/shared/packing/packer.js";
-import { ServiceError } from "@millrace/shared/service/errors.js";
+import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { z } from "zod";
 
 /** Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included. */

@@ -1,5 +1,4 @@
-import { pointerSegment } from "@millrace/shared/packing/packer.js";
-import { ServiceError } from "@millrace/shared/service/errors.js";
+import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
 
 /** Reads the one file of a multipart body. Throws what a client is told where there is none, or more. */

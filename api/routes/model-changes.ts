@@ -1,10 +1,9 @@
 import { isModelName } from "@millrace/shared/models/manifest.js";
-import { pointerSegment } from "@millrace/shared/packing/packer.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
 import { changeTraffic, rollBackTraffic } from "@millrace/shared/scripts/models/traffic.js";
-import { ServiceError } from "@millrace/shared/service/errors.js";
+import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import express, { type Request, type RequestHandler, Router } from "express";
 import { z } from "zod";

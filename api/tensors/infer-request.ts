@@ -1,6 +1,5 @@
 import { isUtf8 } from "node:buffer";
-import { pointerSegment } from "@millrace/shared/packing/packer.js";
-import { type Complaint, ServiceError } from "@millrace/shared/service/errors.js";
+import { type Complaint, pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { parseExactJson } from "./exact-json.js";
 

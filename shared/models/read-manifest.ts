@@ -1,6 +1,5 @@
 import type { z } from "zod";
-import { pointerSegment } from "../packing/packer.js";
-import type { Complaint } from "../service/errors.js";
+import { type Complaint, pointerSegment } from "../service/errors.js";
 import { type Manifest, manifestSchema } from "./manifest.js";
 
 type Issue = z.core.$ZodIssue;

@@ -1,8 +1,8 @@
 import type { TabularManifest } from "../models/manifest.js";
 import { parseDate } from "../models/parse-date.js";
-import type { Complaint } from "../service/errors.js";
+import { type Complaint, pointerSegment } from "../service/errors.js";
 import { packTensors } from "../tensors/tensor-pack.js";
-import { describe, listedComplaints, type Packer, pointerSegment } from "./packer.js";
+import { describe, listedComplaints, type Packer } from "./packer.js";
 
 /** One column of a tabular model's input. */
 export type Feature = Exclude<TabularManifest["input"]["features"][number], string>;

@@ -1,9 +1,9 @@
 import type { TensorSpec } from "../models/announcement.js";
-import type { Complaint } from "../service/errors.js";
+import { type Complaint, pointerSegment } from "../service/errors.js";
 import { wantedLength } from "../tensors/dimension.js";
 import { type PackedTensor, packTensors } from "../tensors/tensor-pack.js";
 import { packElements } from "./pack-elements.js";
-import { describe, listedComplaints, type Packer, pointerSegment } from "./packer.js";
+import { describe, listedComplaints, type Packer } from "./packer.js";
 
 /**
  * Packs `{ "<tensor>": nested arrays }` into the model's input tensors, whose data types and shapes the ONNX file

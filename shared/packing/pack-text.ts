@@ -1,7 +1,7 @@
 import type { TextInput } from "../models/manifest-input.js";
-import type { Complaint } from "../service/errors.js";
+import { type Complaint, pointerSegment } from "../service/errors.js";
 import { packStrings, packTensors } from "../tensors/tensor-pack.js";
-import { describe, listedComplaints, type Packer, pointerSegment } from "./packer.js";
+import { describe, listedComplaints, type Packer } from "./packer.js";
 
 /** What a text is packed as, whatever the model makes of it. */
 export const textTensor = "text";

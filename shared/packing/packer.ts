@@ -9,10 +9,6 @@ export type Packer = (input: unknown) => Packed;
 /** How many complaints about one input are listed. */
 export const listedComplaints = 1000;
 
-/** One segment of a JSON Pointer (RFC 6901), escaped. */
-export const pointerSegment = (segment: string | number): string =>
-  `/${String(segment).replaceAll("~", "~0").replaceAll("/", "~1")}`;
-
 /** What a JSON value is, in words for a message. */
 export function describe(value: unknown): string {
   if (value === null) return "null";

@@ -72,3 +72,7 @@ export class ServiceError extends Error {
     this.headers = options.headers ?? {};
   }
 }
+
+/** One segment of a JSON Pointer (RFC 6901), escaped. */
+export const pointerSegment = (segment: string | number): string =>
+  `/${String(segment).replaceAll("~", "~0").replaceAll("/", "~1")}`;

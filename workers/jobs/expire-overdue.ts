@@ -1,8 +1,6 @@
-import { endFinish } from "@millrace/shared/predictions/end-finish.js";
 import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
 import { predictionJson } from "@millrace/shared/predictions/prediction.js";
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
-import { viewPending } from "@millrace/shared/predictions/view-pending.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import {
   cancelChannel,
@@ -13,8 +11,8 @@ import {
   sweeperKey,
 } from "@millrace/shared/redis/keys.js";
 import { holdLease } from "@millrace/shared/scripts/lease.js";
-import { finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
-import { readPrediction } from "@millrace/shared/scripts/predictions/read.js";
+import { endFinish, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
+import { readPrediction, viewPending } from "@millrace/shared/scripts/predictions/read.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 export interface ExpiringOverdue {

@@ -1,3 +1,4 @@
+import type { PredictionJob } from "../../predictions/job.js";
 import { encodeResult, type StoredResult, storedTensorsStart } from "../../predictions/prediction.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
@@ -191,4 +192,22 @@ export async function finishPredictions(
 function placeOfOutput(text: string): number {
   const mark = ',"output":';
   return Buffer.byteLength(text.slice(0, text.indexOf(mark, text.indexOf("\n")))) + mark.length;
+}
+
+/** The end of a prediction that is not of a run: its input is kept with it, so that it can be tried again. */
+export function endFinish(
+  id: string,
+  data: PredictionJob,
+  by: "unbegun" | "any",
+  ended: Pick<StoredResult, "owner" | "status" | "json">,
+  started: boolean,
+): Finish {
+  const result: StoredResult = { ...ended, input: data.x };
+  const finish: Finish = { id, by, result, dedup: data.d ?? null, cache: null, started };
+  if (data.f !== undefined) result.form = data.f;
+  if (data.b !== undefined) {
+    result.inputBytes = data.b;
+    finish.blob = "keep";
+  }
+  return finish;
 }
