@@ -4,9 +4,9 @@ import { redriveStatuses } from "@millrace/shared/predictions/redrive.js";
 import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { z } from "zod";
 import { batchOptionsSchema } from "./batches/batch-options.js";
-import { redriveRequestSchema } from "./redrive-request.js";
+import { redriveRequestSchema } from "./predictions/redrive-request.js";
+import { submissionSchema } from "./predictions/submission.js";
 import { newKeySchema, rotationSchema } from "./routes/keys.js";
-import { submissionSchema } from "./submission.js";
 
 type Json = Record<string, unknown>;
 

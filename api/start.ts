@@ -12,18 +12,18 @@ import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { measureEventLoopLag } from "@millrace/shared/service/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { createReleasers } from "@millrace/shared/service/releasers.js";
-import { acceptTogether } from "./accept-together.js";
+import { KeyRing } from "./access/key-ring.js";
+import { acceptTogether } from "./admission/accept-together.js";
+import { watchLoop } from "./admission/loop-watch.js";
+import { RedisMemory } from "./admission/redis-memory.js";
 import { createApp } from "./app.js";
-import { registerBacklogMetrics } from "./backlog-metrics.js";
-import { registerBreakerMetrics } from "./breaker-metrics.js";
-import { registerDriftMetrics } from "./drift-metrics.js";
-import { hardenedOptions, hardenServer } from "./harden-server.js";
-import { KeyRing } from "./key-ring.js";
-import { watchLoop } from "./loop-watch.js";
-import { createApiMetrics } from "./metrics.js";
-import { ModelDirectory } from "./model-directory.js";
-import { Notices } from "./notices.js";
-import { RedisMemory } from "./redis-memory.js";
+import { hardenedOptions, hardenServer } from "./http/harden-server.js";
+import { ModelDirectory } from "./models/model-directory.js";
+import { registerBacklogMetrics } from "./monitoring/backlog-metrics.js";
+import { registerBreakerMetrics } from "./monitoring/breaker-metrics.js";
+import { registerDriftMetrics } from "./monitoring/drift-metrics.js";
+import { createApiMetrics } from "./monitoring/metrics.js";
+import { Notices } from "./predictions/notices.js";
 
 const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
 const redisDeadlineMs = 10_000;
@@ -87,10 +87,10 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     // What nobody asked for is not even loaded.
     const limited = Object.values(config.rateLimits).some((limit) => limit !== null);
     const limits = limited
-      ? new (await import("./rate-limits.js")).RateLimits(redis, config.keyPrefix, config.rateLimits)
+      ? new (await import("./access/rate-limits.js")).RateLimits(redis, config.keyPrefix, config.rateLimits)
       : null;
     const crossOrigin =
-      config.corsOrigins.length > 0 ? (await import("./cross-origin.js")).crossOrigin(config.corsOrigins) : null;
+      config.corsOrigins.length > 0 ? (await import("./http/cross-origin.js")).crossOrigin(config.corsOrigins) : null;
 
     const memory = new RedisMemory(redis, config.maxRedisMemoryPart);
     await memory.start();

@@ -1,4 +1,4 @@
-import { checkJson } from "@millrace/api/check-json.js";
+import { checkJson } from "@millrace/api/http/check-json.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 

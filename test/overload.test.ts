@@ -1,6 +1,6 @@
 import { request as httpRequest } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
-import { watchLoop } from "@millrace/api/loop-watch.js";
+import { watchLoop } from "@millrace/api/admission/loop-watch.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "./support/eventually.js";
 import { expectProblem } from "./support/problem.js";

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { awaitPrediction } from "@millrace/api/await-prediction.js";
-import { ModelDirectory } from "@millrace/api/model-directory.js";
-import { Notices } from "@millrace/api/notices.js";
+import { ModelDirectory } from "@millrace/api/models/model-directory.js";
+import { awaitPrediction } from "@millrace/api/predictions/await-prediction.js";
+import { Notices } from "@millrace/api/predictions/notices.js";
 import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import { confirmedByRedis } from "@millrace/shared/redis/confirm-writes.js";
 import { openRedis } from "@millrace/shared/redis/connect-redis.js";

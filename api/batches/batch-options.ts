@@ -1,8 +1,8 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
-import { parseCheckedJson } from "../check-json.js";
-import { parseBody } from "../parse-body.js";
-import { compactMetadata, metadataSchema } from "../submission.js";
+import { parseCheckedJson } from "../http/check-json.js";
+import { parseBody } from "../http/parse-body.js";
+import { compactMetadata, metadataSchema } from "../predictions/submission.js";
 
 /** 4 KiB hold no more. */
 const mostMetadataKeys = 1000;

@@ -3,9 +3,9 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { tagOfId } from "@millrace/shared/redis/keys.js";
 import { readBatch } from "@millrace/shared/scripts/batches/batches.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { awaitEnd } from "../await-end.js";
-import type { KnownModel, ModelDirectory } from "../model-directory.js";
-import type { Notices } from "../notices.js";
+import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
+import { awaitEnd } from "../predictions/await-end.js";
+import type { Notices } from "../predictions/notices.js";
 
 export interface OwnBatchDependencies {
   redis: RedisClient;

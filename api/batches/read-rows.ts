@@ -5,7 +5,7 @@ import { type Feature, featuresOf, packedDefaults } from "@millrace/shared/packi
 import type { Packer } from "@millrace/shared/packing/packer.js";
 import type { ServiceError } from "@millrace/shared/service/errors.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import { checkJson } from "../check-json.js";
+import { checkJson } from "../http/check-json.js";
 import { rowsOfOutputs } from "./bound-outputs.js";
 import { type BuiltChunk, type ChunkBuilder, Packs, Table } from "./chunk-builder.js";
 import { type Bounds, keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";

@@ -1,8 +1,8 @@
 import { isUtf8 } from "node:buffer";
 import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { BytePieces } from "../byte-pieces.js";
-import { checkJson } from "../check-json.js";
+import { BytePieces } from "../http/byte-pieces.js";
+import { checkJson } from "../http/check-json.js";
 
 export interface EnvelopeOptions {
   /** The largest element of `inputs`, and the largest of all other members together. */

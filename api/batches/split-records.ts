@@ -1,4 +1,4 @@
-import { BytePieces } from "../byte-pieces.js";
+import { BytePieces } from "../http/byte-pieces.js";
 import { TextStart } from "./text-start.js";
 
 /**

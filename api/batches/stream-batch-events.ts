@@ -3,8 +3,8 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { readBatch } from "@millrace/shared/scripts/batches/batches.js";
 import { oneLine } from "@millrace/shared/service/one-line.js";
 import type { Response } from "express";
-import type { KnownModel } from "../model-directory.js";
-import type { Notices } from "../notices.js";
+import type { KnownModel } from "../models/model-directory.js";
+import type { Notices } from "../predictions/notices.js";
 
 const lookEveryMs = 250;
 const heartbeatMs = 15_000;

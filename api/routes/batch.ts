@@ -8,20 +8,20 @@ import { dropStaged, stageFailed } from "@millrace/shared/scripts/batches/stage-
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../authenticate.js";
-import { expectQueueRoom } from "../batches/expect-queue-room.js";
+import type { Caller } from "../access/authenticate.js";
+import type { RateLimits } from "../access/rate-limits.js";
+import { expectQueueRoom } from "../admission/expect-queue-room.js";
+import { expectRoom } from "../admission/new-work.js";
+import type { RedisMemory } from "../admission/redis-memory.js";
 import { csvFormat, ndjsonFormat } from "../batches/format-results.js";
 import { awaitBatch, type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
 import { resultPieces } from "../batches/read-results.js";
 import { BatchWatch, streamBatchEvents } from "../batches/stream-batch-events.js";
-import { acceptsJson } from "../http-preferences.js";
-import { expectRoom } from "../new-work.js";
-import type { RateLimits } from "../rate-limits.js";
-import type { RedisMemory } from "../redis-memory.js";
-import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
-import { resource } from "../resource.js";
-import { idempotencyKeyOf, usedForAnother } from "../submission.js";
-import { takeTurns } from "../take-turns.js";
+import { acceptsJson } from "../http/http-preferences.js";
+import { onlyQuery, sendJson, waitMsOf, whenGone } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { takeTurns } from "../http/take-turns.js";
+import { idempotencyKeyOf, usedForAnother } from "../predictions/submission.js";
 
 interface BatchDependencies extends OwnBatchDependencies {
   memory: RedisMemory;

@@ -1,17 +1,17 @@
 import { batchJson, batchStatuses } from "@millrace/shared/predictions/batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
-import type { Caller } from "../authenticate.js";
+import type { Caller } from "../access/authenticate.js";
+import type { RateLimits } from "../access/rate-limits.js";
 import { batchQuery, queryMetadata, readBatchQuery } from "../batches/batch-options.js";
 import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
-import { passOver } from "../batches/read-upload.js";
 import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
-import { acceptsJson, isJson } from "../http-preferences.js";
-import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
-import type { RateLimits } from "../rate-limits.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
-import { idempotencyKeyOf } from "../submission.js";
+import { acceptsJson, isJson } from "../http/http-preferences.js";
+import { passOver } from "../http/read-upload.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
+import { idempotencyKeyOf } from "../predictions/submission.js";
 
 /** `POST /v1/models/{model}/batches` and `GET /v1/batches`. */
 export function batchesRoutes(

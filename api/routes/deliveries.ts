@@ -3,12 +3,12 @@ import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
 import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
-import type { Caller } from "../authenticate.js";
+import type { Caller } from "../access/authenticate.js";
 import { ownBatch } from "../batches/own-batch.js";
-import { acceptsJson } from "../http-preferences.js";
-import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../look-up-prediction.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
+import { acceptsJson } from "../http/http-preferences.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
 
 const unknownDelivery = () => new ServiceError("delivery_not_found", "there is no such delivery");
 

@@ -2,17 +2,17 @@ import { cleanText } from "@millrace/shared/packing/pack-text.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
-import type { Caller } from "../authenticate.js";
-import { acceptsJson, wantsJson } from "../http-preferences.js";
-import { parseBody } from "../parse-body.js";
-import { predictFlows } from "../predict-flows.js";
-import { type Classified, type Finished, type PredictNowDependencies, predictNow } from "../predict-now.js";
-import type { RateLimits } from "../rate-limits.js";
-import { fileReader } from "../read-file.js";
-import { jsonBody } from "../read-json.js";
-import { onlyQuery, sendJson, whenGone } from "../request-context.js";
-import { resource } from "../resource.js";
-import { idempotencyKeyOf } from "../submission.js";
+import type { Caller } from "../access/authenticate.js";
+import type { RateLimits } from "../access/rate-limits.js";
+import { acceptsJson, wantsJson } from "../http/http-preferences.js";
+import { parseBody } from "../http/parse-body.js";
+import { fileReader } from "../http/read-file.js";
+import { jsonBody } from "../http/read-json.js";
+import { onlyQuery, sendJson, whenGone } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { predictFlows } from "../predictions/predict-flows.js";
+import { type Classified, type Finished, type PredictNowDependencies, predictNow } from "../predictions/predict-now.js";
+import { idempotencyKeyOf } from "../predictions/submission.js";
 
 const flowModels = {
   random_forest: "intrusion-random-forest",

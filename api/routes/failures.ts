@@ -3,16 +3,16 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type FailureCode, failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
-import { type Caller, modelsOf } from "../authenticate.js";
-import { acceptsJson, wantsJson } from "../http-preferences.js";
-import { type MakeRedriveDependencies, makeRedrive, modelsNamed } from "../make-redrive.js";
-import type { KnownModel } from "../model-directory.js";
-import { parseBody } from "../parse-body.js";
-import { type JsonBodyLimits, jsonBody } from "../read-json.js";
-import { redriveRequestSchema } from "../redrive-request.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
-import { idempotencyKeyOf } from "../submission.js";
+import { type Caller, modelsOf } from "../access/authenticate.js";
+import { acceptsJson, wantsJson } from "../http/http-preferences.js";
+import { parseBody } from "../http/parse-body.js";
+import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import type { KnownModel } from "../models/model-directory.js";
+import { type MakeRedriveDependencies, makeRedrive, modelsNamed } from "../predictions/make-redrive.js";
+import { redriveRequestSchema } from "../predictions/redrive-request.js";
+import { idempotencyKeyOf } from "../predictions/submission.js";
 
 interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {
   mayPredict: RequestHandler;

@@ -1,10 +1,7 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import express, { type Request, type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../authenticate.js";
-import { awaitNotice, awaitPrediction } from "../await-prediction.js";
-import { type LookedUp, lookUpPrediction, modelOfId } from "../look-up-prediction.js";
-import type { KnownModel } from "../model-directory.js";
-import type { RateLimits } from "../rate-limits.js";
+import type { Caller } from "../access/authenticate.js";
+import type { RateLimits } from "../access/rate-limits.js";
 import {
   onlyQuery,
   preferredWait,
@@ -13,10 +10,18 @@ import {
   traceparentOf,
   waitMsOf,
   whenGone,
-} from "../request-context.js";
-import { resource } from "../resource.js";
-import { idempotencyKeyOf, parseSubmission, type Submission } from "../submission.js";
-import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
+} from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import type { KnownModel } from "../models/model-directory.js";
+import { awaitNotice, awaitPrediction } from "../predictions/await-prediction.js";
+import { type LookedUp, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
+import { idempotencyKeyOf, parseSubmission, type Submission } from "../predictions/submission.js";
+import {
+  markJoined,
+  type SubmitDependencies,
+  type Submitted,
+  submitPrediction,
+} from "../predictions/submit-prediction.js";
 import { keptForm, requestedForm } from "../tensors/infer-answer.js";
 import { type InferRequest, inferenceHeaderBytes, readInferRequest } from "../tensors/infer-request.js";
 import { packInferInputs } from "../tensors/input-tensors.js";

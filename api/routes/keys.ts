@@ -12,11 +12,11 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { z } from "zod";
-import { acceptsJson, isJson } from "../http-preferences.js";
-import { parseBody } from "../parse-body.js";
-import { type JsonBodyLimits, jsonBody } from "../read-json.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
+import { acceptsJson, isJson } from "../http/http-preferences.js";
+import { parseBody } from "../http/parse-body.js";
+import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
 
 const yearMs = 366 * 86_400_000;
 const dayMs = 86_400_000;

@@ -7,12 +7,12 @@ import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js
 import type { Logger } from "@millrace/shared/service/log.js";
 import express, { type Request, type RequestHandler, Router } from "express";
 import { z } from "zod";
-import { acceptsJson, isJson } from "../http-preferences.js";
-import type { KnownModel, ModelDirectory } from "../model-directory.js";
-import { type OrderOutcome, orderLook } from "../order-models.js";
-import { invalidRequest, parseBody } from "../parse-body.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
+import { acceptsJson, isJson } from "../http/http-preferences.js";
+import { invalidRequest, parseBody } from "../http/parse-body.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
+import { type OrderOutcome, orderLook } from "../models/order-models.js";
 import { describeTraffic } from "./models.js";
 
 const versionName = z.string().regex(/^[1-9]\d{0,8}$/, 'must be a version such as "1"');

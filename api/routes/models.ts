@@ -5,12 +5,12 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
-import { type Caller, modelsOf } from "../authenticate.js";
-import { acceptsJson } from "../http-preferences.js";
-import { breakerOfVersion, joiningOf, type KnownModel, type ModelDirectory } from "../model-directory.js";
-import { queueDepths } from "../queue-depths.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
+import { type Caller, modelsOf } from "../access/authenticate.js";
+import { queueDepths } from "../admission/queue-depths.js";
+import { acceptsJson } from "../http/http-preferences.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { breakerOfVersion, joiningOf, type KnownModel, type ModelDirectory } from "../models/model-directory.js";
 
 /** `GET /v1/models` and `GET /v1/models/{model}`. */
 export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClient; mayRead: RequestHandler }): Router {

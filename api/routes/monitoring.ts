@@ -3,11 +3,11 @@ import { readDrift } from "@millrace/shared/models/read-drift.js";
 import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/predictions/statistics.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type RequestHandler, Router } from "express";
-import type { Caller } from "../authenticate.js";
-import { acceptsJson } from "../http-preferences.js";
-import type { KnownModel, ModelDirectory } from "../model-directory.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
+import type { Caller } from "../access/authenticate.js";
+import { acceptsJson } from "../http/http-preferences.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 
 interface Dependencies {
   directory: ModelDirectory;

@@ -1,13 +1,13 @@
 import { manifestJsonSchema } from "@millrace/shared/models/manifest.js";
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
 import { Router } from "express";
-import type { LoopWatch } from "../loop-watch.js";
-import type { ApiMetrics } from "../metrics.js";
-import type { ModelDirectory } from "../model-directory.js";
-import type { RedisMemory } from "../redis-memory.js";
-import { sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
-import type { RedisState } from "../write-probe.js";
+import type { LoopWatch } from "../admission/loop-watch.js";
+import type { RedisMemory } from "../admission/redis-memory.js";
+import type { RedisState } from "../admission/write-probe.js";
+import { sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import type { ModelDirectory } from "../models/model-directory.js";
+import type { ApiMetrics } from "../monitoring/metrics.js";
 
 const promises: Record<RedisFacts["durability"], string> = {
   replica:

@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { type RequestHandler, type Response, Router } from "express";
+import { sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { pageHeaders } from "../http/security-headers.js";
 import { openApiDocument } from "../openapi.js";
 import { docsPage } from "../pages/docs-page.js";
 import { style } from "../pages/style.js";
 import { tryPage } from "../pages/try-page.js";
-import { sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
-import { pageHeaders } from "../security-headers.js";
 
 /** `/`, `/docs` and `/openapi.json`: pages that need nothing but this API, and no key to be read. */
 export function pageRoutes({ version }: { version: string }): Router {

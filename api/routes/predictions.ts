@@ -2,17 +2,22 @@ import { predictionStatuses } from "@millrace/shared/predictions/prediction.js";
 import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../authenticate.js";
-import { awaitNotice, awaitPrediction } from "../await-prediction.js";
-import { acceptsJson, wantsJson } from "../http-preferences.js";
-import { type Listed, listOwned, parseListQuery } from "../list-owned.js";
-import { lookUpPrediction } from "../look-up-prediction.js";
-import type { RateLimits } from "../rate-limits.js";
-import { type JsonBodyLimits, jsonBody } from "../read-json.js";
-import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../request-context.js";
-import { resource } from "../resource.js";
-import { compactMetadata, idempotencyKeyOf, parseSubmission } from "../submission.js";
-import { markJoined, type SubmitDependencies, type Submitted, submitPrediction } from "../submit-prediction.js";
+import type { Caller } from "../access/authenticate.js";
+import type { RateLimits } from "../access/rate-limits.js";
+import { acceptsJson, wantsJson } from "../http/http-preferences.js";
+import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
+import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { awaitNotice, awaitPrediction } from "../predictions/await-prediction.js";
+import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
+import { lookUpPrediction } from "../predictions/look-up-prediction.js";
+import { compactMetadata, idempotencyKeyOf, parseSubmission } from "../predictions/submission.js";
+import {
+  markJoined,
+  type SubmitDependencies,
+  type Submitted,
+  submitPrediction,
+} from "../predictions/submit-prediction.js";
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
 export function submissionRoutes(

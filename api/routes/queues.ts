@@ -3,11 +3,11 @@ import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { Queue } from "bullmq";
 import { type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../authenticate.js";
-import type { ModelDirectory } from "../model-directory.js";
-import { sendProblem } from "../problem.js";
-import { readableJob } from "../readable-job.js";
-import { pageHeaders } from "../security-headers.js";
+import type { Caller } from "../access/authenticate.js";
+import { sendProblem } from "../http/problem.js";
+import { pageHeaders } from "../http/security-headers.js";
+import type { ModelDirectory } from "../models/model-directory.js";
+import { readableJob } from "../predictions/readable-job.js";
 
 /** The page's own connection waits for Redis; whoever looks at the page should not. */
 const readyMs = 1500;

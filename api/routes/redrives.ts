@@ -7,12 +7,12 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
-import { type Caller, modelsOf } from "../authenticate.js";
-import { awaitEnd } from "../await-end.js";
-import { acceptsJson } from "../http-preferences.js";
-import type { Notices } from "../notices.js";
-import { onlyQuery, sendJson, waitMsOf, whenGone } from "../request-context.js";
-import { resource } from "../resource.js";
+import { type Caller, modelsOf } from "../access/authenticate.js";
+import { acceptsJson } from "../http/http-preferences.js";
+import { onlyQuery, sendJson, waitMsOf, whenGone } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import { awaitEnd } from "../predictions/await-end.js";
+import type { Notices } from "../predictions/notices.js";
 
 interface RedriveDependencies {
   redis: RedisClient;

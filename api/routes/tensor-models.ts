@@ -3,9 +3,14 @@ import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import express, { type Request, type RequestHandler, Router } from "express";
-import { breakerOfVersion, type KnownModel, type KnownVersion, type ModelDirectory } from "../model-directory.js";
-import { onlyQuery, sendJson } from "../request-context.js";
-import { resource } from "../resource.js";
+import { onlyQuery, sendJson } from "../http/request-context.js";
+import { resource } from "../http/resource.js";
+import {
+  breakerOfVersion,
+  type KnownModel,
+  type KnownVersion,
+  type ModelDirectory,
+} from "../models/model-directory.js";
 import { tensorMetadata } from "../tensors/datatypes.js";
 import { inputSpecs } from "../tensors/input-tensors.js";
 

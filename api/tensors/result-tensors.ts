@@ -5,7 +5,7 @@ import { readBlob } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type PackedTensor, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { KnownModel } from "../model-directory.js";
+import type { KnownModel } from "../models/model-directory.js";
 
 /**
  * The output tensors of a prediction that has succeeded: as the bytes that the model gave, where it was submitted as

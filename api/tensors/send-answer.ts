@@ -3,7 +3,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
 import type { Request, Response } from "express";
-import type { KnownModel } from "../model-directory.js";
+import type { KnownModel } from "../models/model-directory.js";
 import { type AnswerForm, gathered, inferAnswer } from "./infer-answer.js";
 import { resultTensors } from "./result-tensors.js";
 import { sendEncoded, streamEncoded } from "./send-encoded.js";

@@ -1,4 +1,4 @@
-/** Every fault that a caller can be told of, by its stable code. `api/problem.ts` gives each its HTTP status. */
+/** Every fault that a caller can be told of, by its stable code. `api/http/problem.ts` gives each its HTTP status. */
 export const errorCodes = [
   "malformed_request",
   "malformed_json",

@@ -1,7 +1,7 @@
 import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
 import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
 import { type PackedTensor, unpackStrings, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { ModelDirectory } from "./model-directory.js";
+import type { ModelDirectory } from "../models/model-directory.js";
 
 const shownElements = 1000;
 

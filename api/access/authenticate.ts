@@ -3,9 +3,9 @@ import { tagOfId } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Request, RequestHandler, Response } from "express";
+import type { ModelDirectory } from "../models/model-directory.js";
 import type { Audit } from "./audit.js";
 import type { Caller, KeyRing } from "./key-ring.js";
-import type { ModelDirectory } from "./model-directory.js";
 import type { RateLimits } from "./rate-limits.js";
 
 export type { Caller } from "./key-ring.js";

@@ -1,6 +1,6 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { breakerOfVersion, type KnownModel } from "./model-directory.js";
+import { breakerOfVersion, type KnownModel } from "../models/model-directory.js";
 import type { RedisMemory } from "./redis-memory.js";
 
 interface NewWorkDependencies {

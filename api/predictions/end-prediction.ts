@@ -1,8 +1,8 @@
 import { predictionJson } from "@millrace/shared/predictions/prediction.js";
 import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
+import type { KnownModel } from "../models/model-directory.js";
 import { endPrediction, type LookUpDependencies, lookUpPrediction, readOwned, viewOf } from "./look-up-prediction.js";
-import type { KnownModel } from "./model-directory.js";
 
 /** Ends a prediction as canceled, wherever it is. Throws `state_conflict` where it was final before. */
 export async function cancelPrediction(deps: LookUpDependencies, owner: string, id: string): Promise<string> {

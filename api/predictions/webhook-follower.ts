@@ -2,7 +2,7 @@ import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@mi
 import { newId } from "@millrace/shared/redis/keys.js";
 import type { Follower, WebhookEvent } from "@millrace/shared/scripts/deliveries.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import type { KnownModel } from "./model-directory.js";
+import type { KnownModel } from "../models/model-directory.js";
 
 export interface FollowerDependencies {
   webhooksSigned: boolean;

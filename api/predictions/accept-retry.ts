@@ -2,7 +2,7 @@ import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import { retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
 import type { AcceptOutcome, AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
-import type { Accept } from "./accept-together.js";
+import type { Accept } from "../admission/accept-together.js";
 
 export interface RetryDependencies {
   confirmed: ConfirmedWrite;

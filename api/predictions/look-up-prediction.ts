@@ -8,7 +8,7 @@ import { endFinish, type FinishOutcome, finishPredictions } from "@millrace/shar
 import { type PendingPrediction, readPrediction, viewPending } from "@millrace/shared/scripts/predictions/read.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import type { KnownModel, ModelDirectory } from "./model-directory.js";
+import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import type { Notices } from "./notices.js";
 
 export interface LookUpDependencies {

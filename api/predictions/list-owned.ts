@@ -1,9 +1,9 @@
 import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
-import { type Caller, modelsOf } from "./authenticate.js";
+import { type Caller, modelsOf } from "../access/authenticate.js";
+import type { KnownModel } from "../models/model-directory.js";
 import type { LookUpDependencies } from "./look-up-prediction.js";
-import type { KnownModel } from "./model-directory.js";
 
 export interface ListQuery {
   model: string | null;

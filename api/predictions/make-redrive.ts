@@ -14,10 +14,10 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { type Caller, modelsOf } from "./authenticate.js";
-import type { KnownModel, ModelDirectory } from "./model-directory.js";
-import { invalidRequest } from "./parse-body.js";
-import type { RateLimits } from "./rate-limits.js";
+import { type Caller, modelsOf } from "../access/authenticate.js";
+import type { RateLimits } from "../access/rate-limits.js";
+import { invalidRequest } from "../http/parse-body.js";
+import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import { type RedriveRequest, usualRate } from "./redrive-request.js";
 import { usedForAnother } from "./submission.js";
 

@@ -1,8 +1,8 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { Gauge, type Registry } from "prom-client";
-import { mastersOf, memoryOf } from "./master-memory.js";
-import type { ModelDirectory } from "./model-directory.js";
-import { dueScore, jobsByState, queueDepths, waitingLoad } from "./queue-depths.js";
+import { mastersOf, memoryOf } from "../admission/master-memory.js";
+import { dueScore, jobsByState, queueDepths, waitingLoad } from "../admission/queue-depths.js";
+import type { ModelDirectory } from "../models/model-directory.js";
 
 /**
  * What a scrape reads off Redis: depth and age of every queue, deliveries, living workers, memory. Some commands a model,

@@ -2,7 +2,7 @@ import { refusalCode } from "@millrace/shared/redis/redis-faults.js";
 import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ErrorRequestHandler, Response } from "express";
-import { type ApiMetrics, shedCodes } from "./metrics.js";
+import { type ApiMetrics, shedCodes } from "../monitoring/metrics.js";
 
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {

@@ -1,7 +1,12 @@
 import { versionByWeight } from "@millrace/shared/models/traffic.js";
 import { digestOf } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { breakerOfVersion, type KnownModel, type KnownVersion, type ModelDirectory } from "./model-directory.js";
+import {
+  breakerOfVersion,
+  type KnownModel,
+  type KnownVersion,
+  type ModelDirectory,
+} from "../models/model-directory.js";
 
 /**
  * The version that a submission gets: the one it names, else by the model's traffic split. The same key gets the same

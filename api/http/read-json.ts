@@ -1,9 +1,9 @@
 import { isUtf8 } from "node:buffer";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
-import { readUpload } from "./batches/read-upload.js";
 import { BytePieces } from "./byte-pieces.js";
 import { type JsonLimits, parseCheckedJson } from "./check-json.js";
+import { readUpload } from "./read-upload.js";
 
 /** Takes from the bytes of a body what its value, which is in `request.body`, has lost. */
 export type ReadExactly = (bytes: Buffer, request: Request, response: Response) => void;

@@ -1,7 +1,7 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
-import { queueFull } from "../queue-full.js";
+import { queueFull } from "./queue-full.js";
 
 /** Throws `queue_full` where so many rows of batches are not done yet, of a model or of the owner's own, that no more may come. */
 export async function expectQueueRoom(

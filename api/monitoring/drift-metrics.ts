@@ -1,7 +1,7 @@
 import { readDrift } from "@millrace/shared/models/read-drift.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { Gauge, type Registry } from "prom-client";
-import type { ModelDirectory } from "./model-directory.js";
+import type { ModelDirectory } from "../models/model-directory.js";
 
 /** Registers `ml_input_drift_psi`, of every version that has a baseline and inputs enough; read at each scrape. */
 export function registerDriftMetrics(register: Registry, redis: RedisClient, directory: ModelDirectory): void {

@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
-import { passOver } from "./batches/read-upload.js";
-import type { ApiMetrics } from "./metrics.js";
+import type { ApiMetrics } from "../monitoring/metrics.js";
 import { sendProblem } from "./problem.js";
+import { passOver } from "./read-upload.js";
 
 const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
 

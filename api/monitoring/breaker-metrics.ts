@@ -1,5 +1,5 @@
 import { Gauge, type Registry } from "prom-client";
-import type { ModelDirectory } from "./model-directory.js";
+import type { ModelDirectory } from "../models/model-directory.js";
 
 const numbers = { closed: 0, half_open: 1, open: 2 } as const;
 
