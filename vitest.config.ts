@@ -3,8 +3,8 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    globalSetup: ["test/support/global-setup.ts"],
-    setupFiles: ["test/support/flush-coverage.ts"],
+    globalSetup: ["test/support/run/global-setup.ts"],
+    setupFiles: ["test/support/run/flush-coverage.ts"],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 60_000,

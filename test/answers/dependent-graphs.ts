@@ -1,5 +1,5 @@
-import { type Feeds, float32, int64 } from "../support/made-models.js";
-import { floats, ints, type ModelFile, node } from "../support/onnx-file.js";
+import { type Feeds, float32, int64 } from "../support/models/made-models.js";
+import { floats, ints, type ModelFile, node } from "../support/models/onnx-file.js";
 
 /** A model whose answers depend on their company, or on their place in it, and inputs of one row to show it. */
 export interface DependentGraph {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { asJson, differenceFrom, type Feeds, Reference, startWithModels } from "../support/made-models.js";
+import { asJson, differenceFrom, type Feeds, Reference, startWithModels } from "../support/models/made-models.js";
 import { runBatch } from "../support/run-batch.js";
-import type { TestStack } from "../support/stack.js";
+import type { TestStack } from "../support/stack/stack.js";
 import { type DependentGraph, dependentGraphs, throwingLookUp } from "./dependent-graphs.js";
 
 const kinds = Object.entries(dependentGraphs);

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { asJson, differenceFrom, type Feeds, Reference, startWithModels } from "../support/made-models.js";
-import type { TestStack } from "../support/stack.js";
+import { asJson, differenceFrom, type Feeds, Reference, startWithModels } from "../support/models/made-models.js";
+import type { TestStack } from "../support/stack/stack.js";
 import { dependentGraphs } from "./dependent-graphs.js";
 
 const { graph, inputs } = dependentGraphs.detector as (typeof dependentGraphs)[string];

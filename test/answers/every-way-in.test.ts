@@ -2,9 +2,15 @@ import { fromFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, resultsOf, submitBatch, types } from "../support/batches.js";
-import { type InferTensor, infer } from "../support/infer.js";
-import { differenceFrom, type Feeds, type GivenTensor, Reference, startWithModels } from "../support/made-models.js";
-import type { TestStack } from "../support/stack.js";
+import { type InferTensor, infer } from "../support/http/infer.js";
+import {
+  differenceFrom,
+  type Feeds,
+  type GivenTensor,
+  Reference,
+  startWithModels,
+} from "../support/models/made-models.js";
+import type { TestStack } from "../support/stack/stack.js";
 import { type GeneratedModel, type GeneratedRow, tabularModel, tensorModel } from "./generated-models.js";
 
 /** The long form, by `ANSWERS_MODELS=600 npm test -- test/answers/every-way-in.test.ts`; a seed repeats a run. */

@@ -1,6 +1,6 @@
 import fc from "fast-check";
-import { asJson, type Feeds, type MadeModel } from "../support/made-models.js";
-import { type ConstantTensor, floats, ints, type ModelFile, type NodeFile, node } from "../support/onnx-file.js";
+import { asJson, type Feeds, type MadeModel } from "../support/models/made-models.js";
+import { type ConstantTensor, floats, ints, type ModelFile, type NodeFile, node } from "../support/models/onnx-file.js";
 
 /** One input of a generated model, in the forms that it can be sent in, and as ONNX Runtime takes it alone. */
 export interface GeneratedRow {

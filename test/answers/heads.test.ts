@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type MadeModel, startWithModels } from "../support/made-models.js";
-import { floats, type ModelFile, node, type ValueFile } from "../support/onnx-file.js";
+import { type MadeModel, startWithModels } from "../support/models/made-models.js";
+import { floats, type ModelFile, node, type ValueFile } from "../support/models/onnx-file.js";
 import { runBatch } from "../support/run-batch.js";
-import type { TestStack } from "../support/stack.js";
+import type { TestStack } from "../support/stack/stack.js";
 
 /** `x` [n, 2] times weights, as this type and declared with this shape. */
 function linear(

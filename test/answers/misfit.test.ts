@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { startWithModels } from "../support/made-models.js";
-import { floats, ints, type ModelFile, node } from "../support/onnx-file.js";
-import { readiness } from "../support/processes.js";
+import { scrape } from "../support/http/scrape.js";
+import { startWithModels } from "../support/models/made-models.js";
+import { floats, ints, type ModelFile, node } from "../support/models/onnx-file.js";
 import { runBatch } from "../support/run-batch.js";
-import { scrape } from "../support/scrape.js";
-import type { TestStack } from "../support/stack.js";
+import { readiness } from "../support/stack/processes.js";
+import type { TestStack } from "../support/stack/stack.js";
 
 /** Gives each row back, but leaves out those that begin with more than a million: what nothing at load shows. */
 const leavesOut: ModelFile = {

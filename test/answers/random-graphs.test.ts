@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startWithModels } from "../support/made-models.js";
-import { ints, type ModelFile, node } from "../support/onnx-file.js";
-import type { TestStack } from "../support/stack.js";
+import { startWithModels } from "../support/models/made-models.js";
+import { ints, type ModelFile, node } from "../support/models/onnx-file.js";
+import type { TestStack } from "../support/stack/stack.js";
 
 const draws: ModelFile = {
   nodes: [node("RandomUniformLike", ["x"], ["r"]), node("Add", ["x", "r"], ["y"])],

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type MadeModel, startWithModels } from "../support/made-models.js";
-import { floats, ints, type ModelFile, node } from "../support/onnx-file.js";
+import { type MadeModel, startWithModels } from "../support/models/made-models.js";
+import { floats, ints, type ModelFile, node } from "../support/models/onnx-file.js";
 import { runBatch } from "../support/run-batch.js";
-import type { TestStack } from "../support/stack.js";
+import type { TestStack } from "../support/stack/stack.js";
 
 const vocabulary = { "[PAD]": 0, "[UNK]": 1, good: 2, bad: 3, film: 4, very: 5 };
 

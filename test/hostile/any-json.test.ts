@@ -1,9 +1,9 @@
 import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { flow, manifestOf } from "../support/flows.js";
-import { sendRaw } from "../support/raw-http.js";
-import { TestStack } from "../support/stack.js";
+import { sendRaw } from "../support/http/raw-http.js";
+import { flow, manifestOf } from "../support/stack/flows.js";
+import { TestStack } from "../support/stack/stack.js";
 import { tree, wire } from "./request.js";
 
 /** Seeded, so that a run in CI fails for what has changed and not by chance. */

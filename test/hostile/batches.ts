@@ -1,5 +1,5 @@
 import { gzipSync } from "node:zlib";
-import { flow } from "../support/flows.js";
+import { flow } from "../support/stack/flows.js";
 import { batchPath, type HostileRow, wire } from "./request.js";
 
 const row = JSON.stringify(flow());

@@ -1,5 +1,5 @@
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
-import { flow } from "../support/flows.js";
+import { flow } from "../support/stack/flows.js";
 import { type HostileRow, submit, submitPath, wire } from "./request.js";
 
 const echo = "/v1/models/echo-float32/predictions";

@@ -1,4 +1,4 @@
-import { keys } from "../support/stack.js";
+import { keys } from "../support/stack/stack.js";
 import { get, type HostileRow, lines, submit, tree, wire } from "./request.js";
 
 const valid = JSON.stringify({ input: { x: [[1, 2, 3]] }, cache: false });

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { flow } from "../support/flows.js";
-import { type RawAnswer, sendRaw } from "../support/raw-http.js";
-import { TestStack } from "../support/stack.js";
+import { type RawAnswer, sendRaw } from "../support/http/raw-http.js";
+import { flow } from "../support/stack/flows.js";
+import { TestStack } from "../support/stack/stack.js";
 import { batchRows } from "./batches.js";
 import { bodyRows } from "./bodies.js";
 import { headerRows, keyRows } from "./headers.js";

@@ -1,4 +1,4 @@
-import { keys } from "../support/stack.js";
+import { keys } from "../support/stack/stack.js";
 import { batchPath, type HostileRow, lines, submitPath } from "./request.js";
 
 const key = `Authorization: Bearer ${keys.alice}`;

@@ -1,5 +1,5 @@
-import type { RawOptions } from "../support/raw-http.js";
-import { keys, type Owner } from "../support/stack.js";
+import type { RawOptions } from "../support/http/raw-http.js";
+import { keys, type Owner } from "../support/stack/stack.js";
 
 /** One hostile request: what it tries, its bytes, and the status that it must be answered with. */
 export type HostileRow = [name: string, request: string | Buffer, status: number, options?: RawOptions];

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { expect } from "vitest";
-import { type Answer, keys, type Owner, type TestStack } from "./stack.js";
+import { type Answer, keys, type Owner, type TestStack } from "./stack/stack.js";
 
 const agent = new Agent({ keepAlive: false });
 

@@ -1,6 +1,6 @@
 import { expect } from "vitest";
 import { eventually } from "./eventually.js";
-import type { CallOptions, Owner, TestStack } from "./stack.js";
+import type { CallOptions, Owner, TestStack } from "./stack/stack.js";
 
 /** Fails for any row outside of -10 to 9. */
 export const failing = "throws-on-row";

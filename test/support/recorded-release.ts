@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { root } from "./tools.js";
+import { root } from "./run/tools.js";
 
 const folder = join(root, "test/fixtures/releases");
 const agoMs = 2 * 3_600_000;

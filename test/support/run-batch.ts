@@ -1,5 +1,5 @@
 import { expect } from "vitest";
-import type { TestStack } from "./stack.js";
+import type { TestStack } from "./stack/stack.js";
 
 /** One line of a batch's results. */
 export interface ResultLine {

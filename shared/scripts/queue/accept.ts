@@ -12,7 +12,7 @@ import { runScript, type Script } from "./script.js";
  * index and the notes of who waits and who is to be called come into being together or not at all.
  *
  * Jobs that are not delayed, which is nearly all of them, are added here as BullMQ 6.7 adds them, but for its event stream, which
- * nobody reads: it would be a third of the cost. `test/accept.test.ts` holds that against a queue that BullMQ filled.
+ * nobody reads: it would be a third of the cost. `test/queue/accept.test.ts` holds that against a queue that BullMQ filled.
  * Where they wait and in which order they are taken is said in `fair-queue.ts`.
  *
  * KEYS: the model's wait list, which names the slot. ARGV: queue prefix, key base, now (ms), result time (ms), job name, limits of

@@ -5,7 +5,7 @@ import { addStandardJob } from "bullmq/dist/cjs/scripts/addStandardJob-9.js";
  * A Lua function that adds a job as BullMQ does, for steps that must add one together with something else:
  * `bullAdd(queue prefix, id, name, data, now, delay, priority)`, times in ms; a priority only of one that is delayed, see
  * `fair-queue.ts` for others. BullMQ's own scripts run inside it word
- * for word; so its version is pinned, and `test/accept.test.ts` holds the queue against one that BullMQ filled.
+ * for word; so its version is pinned, and `test/queue/accept.test.ts` holds the queue against one that BullMQ filled.
  */
 export const bullAddLua = `
 local function bullAddStandard(KEYS, ARGV) ${addStandardJob.content} end

@@ -58,7 +58,7 @@ end
 /**
  * Ends jobs for BullMQ and takes as many next ones, all in one step. It does to the queue what BullMQ 6.7 does job by
  * job, but for the event stream, which nobody reads; ten or a hundred jobs end together here, because they ran together.
- * `test/complete.test.ts` holds the queue against one that BullMQ worked off.
+ * `test/queue/complete.test.ts` holds the queue against one that BullMQ worked off.
  *
  * A job goes only while what it led to is there: a master that took over may know of the job's lock and not of its result, and
  * then the job is given back.

@@ -1,0 +1,243 @@
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import { afterEach, describe, expect, test } from "vitest";
+import {
+  batchKeys,
+  counts,
+  finalBatch,
+  ndjson,
+  openUpload,
+  resultsOf,
+  runBatch,
+  submitBatch,
+  upload,
+} from "../support/batches.js";
+import { eventually } from "../support/eventually.js";
+import { expectProblem } from "../support/http/problem.js";
+import { OwnRedis } from "../support/redis/own-redis.js";
+import { peakBytes, readiness, runNotes } from "../support/stack/processes.js";
+import { TestStack } from "../support/stack/stack.js";
+
+const echo = "echo-float32";
+const table = { kind: "tabular", input: { tensor: "x", features: ["a", "b", "c"] }, batching: { bulk_rows: 4 } };
+const rowsOf = (count: number) => Array.from({ length: count }, (_, i) => [i, i + 0.5, -i - 1]);
+
+/** What an upload of many chunks has while it is under way; those that have run are not kept as inputs. */
+const stagedKinds = ["batch", "batch-lines", "batch-results"];
+const kindsOf = (keys: readonly string[]) =>
+  keys.flatMap((key) => /\/(batch(?:-(?!chunks)\w+)?):/.exec(key)?.[1] ?? []).sort();
+
+describe("a batch and sudden death", () => {
+  let stack: TestStack;
+
+  afterEach(() => stack?.close());
+
+  test("five workers killed while it runs: every row once, with its own output, and nothing left behind", async () => {
+    stack = await TestStack.start({
+      models: ["slow"],
+      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4 } } },
+      workers: 2,
+    });
+    const inputs = Array.from({ length: 600 }, (_, i) => ({ x: [[10 + (i % 17)], [i % 10]] }));
+    const { id } = await submitBatch(stack, "slow", ndjson(inputs));
+    const done = async () => (await stack.get(`/v1/batches/${id}`)).body.counts;
+    const started: Promise<unknown>[] = [];
+    let seen = 0;
+    for (let kills = 0; kills < 5; kills++) {
+      await eventually(async () => expect((await done()).succeeded).toBeGreaterThan(seen));
+      const victim = await eventually(async () => {
+        for (const worker of stack.workers) {
+          const isUp = worker.port > 0 && worker.child.signalCode === null;
+          if (isUp && (await readiness(worker)).slots.busy > 0) return worker;
+        }
+        throw new Error("no worker is busy");
+      });
+      victim.child.kill("SIGKILL");
+      expect(await victim.exited).toBe("SIGKILL");
+      const { failed, pending, succeeded, total } = await done();
+      expect([succeeded + failed + pending, total, failed]).toEqual([600, 600, 0]);
+      expect(succeeded).toBeGreaterThanOrEqual(seen);
+      expect(pending).toBeGreaterThan(0);
+      seen = succeeded;
+      started.push(stack.startWorker());
+    }
+    await Promise.all(started);
+    const final = await finalBatch(stack, id);
+    expect(final).toMatchObject({ status: "succeeded", counts: counts(600) });
+    expect(await resultsOf(stack, id)).toEqual(
+      inputs.map(({ x }, index) => ({ index, status: "succeeded", output: { y: x }, error: null })),
+    );
+    const keys = modelKeys(stack.prefix, "slow");
+    expect(Number(await stack.redis.get(keys.bulkRows))).toBe(0);
+    expect(await batchKeys(stack, "slow")).toEqual([keys.batch(id), keys.batchLines(id), keys.batchResults(id)].sort());
+    await eventually(async () => {
+      expect(await runNotes(stack, "slow")).toEqual(new Map());
+      expect(await stack.redis.hlen(keys.deaths)).toBe(0);
+      expect(await stack.redis.llen(`${keys.batchQueue}active`)).toBe(0);
+    });
+  });
+
+  test("an API killed in mid-upload leaves no batch, and no key when what came has expired", async () => {
+    stack = await TestStack.start({ models: [echo], manifests: { [echo]: table } });
+    const doomed = await stack.startApi({ BATCH_UPLOAD_KEEP_SECONDS: "8" });
+    const open = openUpload(stack, echo, { url: doomed.url });
+    await open.write(ndjson(rowsOf(50)));
+    // Chunks of it run as they come, and their outputs are to go like all else.
+    await eventually(async () => expect(kindsOf(await batchKeys(stack, echo))).toEqual(stagedKinds));
+    for (const key of await batchKeys(stack, echo)) expect(await stack.redis.pttl(key)).toBeGreaterThan(0);
+    doomed.child.kill("SIGKILL");
+    await doomed.exited;
+    await eventually(async () => expect(await batchKeys(stack, echo)).toEqual([]));
+    expect((await stack.get("/v1/batches")).body).toEqual({ data: [], next_cursor: null });
+    expect(await stack.redis.get(modelKeys(stack.prefix, echo).bulkRows)).toBeNull();
+  });
+
+  test("what is uploaded more slowly than it is kept is told to be gone, and leaves nothing", async () => {
+    stack = await TestStack.start({
+      models: [echo],
+      manifests: { [echo]: table },
+      env: { BATCH_UPLOAD_KEEP_SECONDS: "2" },
+    });
+    const paused = openUpload(stack, echo);
+    await paused.write(ndjson(rowsOf(8)));
+    await eventually(async () => expect(await batchKeys(stack, echo)).not.toEqual([]));
+    await eventually(async () => expect(await batchKeys(stack, echo)).toEqual([]));
+    paused.end(ndjson(rowsOf(8)));
+    const problem = await paused.answer;
+    expectProblem(problem, 503, "redis_unavailable");
+    expect(problem.headers.get("retry-after")).not.toBeNull();
+    expect(await batchKeys(stack, echo)).toEqual([]);
+    // One of which something arrives is kept, however long no chunk is full.
+    const steady = openUpload(stack, echo);
+    await steady.write(ndjson(rowsOf(8)));
+    const begun = Date.now();
+    await eventually(async () => {
+      await steady.write(" ");
+      expect(Date.now() - begun).toBeGreaterThan(3000);
+    });
+    steady.end("\n");
+    const { body, status } = await steady.answer;
+    expect(status, JSON.stringify(body)).toBe(202);
+    expect((await finalBatch(stack, body.id)).counts).toEqual(counts(8, 1));
+  });
+
+  test("a chunk that comes back after its batch was canceled leaves no note of its run", async () => {
+    stack = await TestStack.start({ models: ["slow"] });
+    const { id } = await submitBatch(stack, "slow", ndjson([{ x: [[20_000]] }]));
+    await eventually(async () => expect([...(await runNotes(stack, "slow")).keys()]).toEqual([`${id}-0`]));
+    const [worker] = stack.workers as [TestStack["workers"][number]];
+    worker.child.kill("SIGKILL");
+    await worker.exited;
+    const { body } = await stack.call("POST", `/v1/batches/${id}/cancel`);
+    expect(body).toMatchObject({ status: "canceled", counts: { total: 1, canceled: 1, pending: 0 } });
+    await stack.startWorker();
+    await eventually(async () => expect(await runNotes(stack, "slow")).toEqual(new Map()));
+    expect(await resultsOf(stack, id)).toEqual([{ index: 0, status: "canceled", output: null, error: null }]);
+  });
+});
+
+describe("a batch and a Redis that is full, or away", () => {
+  let redis: OwnRedis;
+  let stack: TestStack;
+
+  afterEach(async () => {
+    await stack?.close();
+    await redis?.close();
+  });
+
+  test("is refused or taken whole, whatever Redis does at its last step", async () => {
+    redis = await OwnRedis.start();
+    // So that it is Redis itself that refuses.
+    const env = { MAX_REDIS_MEMORY_PART: "1" };
+    stack = await TestStack.start({ models: [echo], manifests: { [echo]: table }, redisUrl: redis.url, env });
+    const { body: batch } = await upload(stack, echo, ndjson(rowsOf(8)));
+    await finalBatch(stack, batch.id);
+    let before = await batchKeys(stack, echo);
+    const staged = async () => (await batchKeys(stack, echo)).filter((key) => !before.includes(key));
+    const ranChunks = async () => {
+      const results = (await staged()).find((key) => key.includes("/batch-results:"));
+      return results === undefined ? 0 : await stack.redis.hlen(results);
+    };
+    const full = (bytes: number) => stack.redis.call("CONFIG", "SET", "maxmemory", String(bytes));
+    // An API looks once a second how full Redis is.
+    const roomy = async () => {
+      await full(0);
+      await eventually(async () => {
+        const { body } = await stack.post(`/v1/models/${echo}/predictions`, { input: [1, 2, 3] });
+        expect(body.code).toBeUndefined();
+      });
+    };
+
+    // Full while it arrives: nothing is left, even before anything expires. What has run would make room.
+    const [worker] = stack.workers as [TestStack["workers"][number]];
+    worker.child.kill("SIGSTOP");
+    const used = Number(
+      /used_memory:(\d+)/.exec(await (stack.redis as { info(s: string): Promise<string> }).info("memory"))?.[1],
+    );
+    await full(used + 1e6);
+    const arriving = await upload(stack, echo, ndjson(rowsOf(100_000)));
+    expectProblem(arriving, 503, "redis_full");
+    expect(arriving.headers.get("retry-after")).not.toBeNull();
+    expect(await staged()).toEqual([]);
+    await roomy();
+    worker.child.kill("SIGCONT");
+    // Nothing is run early where nobody is there to run it.
+    await eventually(async () => expect((await stack.get(`/v1/models/${echo}`)).body.workers_alive).toBe(1));
+
+    // Full when all of it is there: 8 rows are two chunks, which have run by then, so that nothing but the last step is left to be done.
+    const complete = openUpload(stack, echo, { headers: { "idempotency-key": "once" } });
+    await complete.write(ndjson(rowsOf(8)));
+    await eventually(async () => expect(await ranChunks()).toBe(2));
+    await full(1);
+    complete.end();
+    expectProblem(await complete.answer, 503, "redis_full");
+    expectProblem(await stack.post(`/v1/models/${echo}/predictions`, { input: [1, 2, 3] }), 503, "redis_full");
+    expect(await staged()).toEqual([]);
+    await roomy();
+    const again = await upload(stack, echo, ndjson(rowsOf(8)), { headers: { "idempotency-key": "once" } });
+    expect([again.status, again.headers.get("idempotency-replayed")]).toEqual([202, null]);
+    await finalBatch(stack, again.body.id);
+
+    // No answer to the last step: it may be done after all, and then the batch is whole.
+    const listed = async () => (await stack.get("/v1/batches")).body.data;
+    const known = (await listed()).length;
+    before = await batchKeys(stack, echo);
+    const uncertain = openUpload(stack, echo);
+    await uncertain.write(ndjson(rowsOf(8)));
+    await eventually(async () => expect(await ranChunks()).toBe(2));
+    process.kill(redis.pid, "SIGSTOP");
+    try {
+      uncertain.end();
+      expectProblem(await uncertain.answer, 503, "redis_unavailable");
+    } finally {
+      process.kill(redis.pid, "SIGCONT");
+    }
+    const [late] = await eventually(async () => {
+      const all = await listed();
+      expect(all).toHaveLength(known + 1);
+      return all;
+    });
+    expect(await finalBatch(stack, late.id)).toMatchObject({ status: "succeeded", counts: counts(8) });
+
+    // Silent while it arrives: the client is held back, not its bytes.
+    const [api] = stack.apis as [TestStack["apis"][number]];
+    const peak = peakBytes(api.pid);
+    const flood = openUpload(stack, echo);
+    await flood.write(ndjson(rowsOf(8)));
+    process.kill(redis.pid, "SIGSTOP");
+    let answered = false;
+    flood.answer.then(() => {
+      answered = true;
+    });
+    try {
+      const lines = Buffer.from(ndjson(rowsOf(20_000)));
+      for (let sent = 0; !answered && sent < 200e6; sent += lines.length) await flood.write(lines);
+      expectProblem(await flood.answer, 503, "redis_unavailable");
+    } finally {
+      process.kill(redis.pid, "SIGCONT");
+    }
+    expect(peakBytes(api.pid) - peak).toBeLessThan(60e6);
+    flood.hangUp();
+    await eventually(async () => expect((await stack.get("/v1/models")).status).toBe(200));
+    expect((await runBatch(stack, echo, ndjson(rowsOf(9)))).batch.counts).toEqual(counts(9));
+  });
+});

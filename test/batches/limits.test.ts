@@ -1,0 +1,104 @@
+import { gzipSync } from "node:zlib";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  batchKeys,
+  counts,
+  finalBatch,
+  ndjson,
+  type OpenUpload,
+  openUpload,
+  resultsOf,
+  types,
+} from "../support/batches.js";
+import { expectProblem } from "../support/http/problem.js";
+import { flow } from "../support/stack/flows.js";
+import { peakBytes } from "../support/stack/processes.js";
+import { TestStack } from "../support/stack/stack.js";
+
+const tree = "intrusion-decision-tree";
+const echo = "echo-float32";
+const manifests = { [echo]: { kind: "tabular", input: { tensor: "x", features: ["a", "b", "c"] } } };
+const million = 1e6;
+
+describe("a hostile or a slow upload", () => {
+  let stack: TestStack;
+
+  beforeAll(async () => {
+    stack = await TestStack.start({ models: [tree, echo], manifests });
+  });
+  afterAll(() => stack?.close());
+
+  /** Expects of whatever is done that the API needs no more memory for it than that, and that it answers others meanwhile. */
+  async function expectGrowthBelow(bytes: number, act: () => Promise<void>): Promise<void> {
+    const { pid } = stack.apis[0] as TestStack["apis"][number];
+    const before = peakBytes(pid);
+    await act();
+    expect((await stack.get("/health", { as: null })).status).toBe(200);
+    expect(peakBytes(pid) - before).toBeLessThan(bytes);
+  }
+
+  async function writeMuch(open: OpenUpload, filler: string, bytes: number): Promise<void> {
+    const piece = Buffer.alloc(million, filler);
+    for (let sent = 0; sent < bytes; sent += piece.length) await open.write(piece);
+  }
+
+  test.each([
+    ["NDJSON", types.ndjson, "[1,2,3]\n[1,2,", "]\n[4,5,6]\n"],
+    ["JSON", types.json, '{"inputs":[[1,2,3],[1,2,', "],[4,5,6]]}"],
+    ["CSV, quoted", types.csv, 'a,b,c\n1,2,3\n1,2,"', '"\n4,5,6'],
+  ])("with a row of 100 MB in %s fails at that row alone, which is never held", async (_what, type, before, after) => {
+    await expectGrowthBelow(70e6, async () => {
+      const open = openUpload(stack, echo, { type });
+      await open.write(before);
+      await writeMuch(open, "3", 100 * million);
+      open.end(after);
+      const { body, status } = await open.answer;
+      expect(status, JSON.stringify(body)).toBe(202);
+      expect(await finalBatch(stack, body.id)).toMatchObject({ status: "partial", counts: counts(2, 1) });
+      expect((await resultsOf(stack, body.id)).map(({ error, output }) => error?.code ?? output.y[0])).toEqual([
+        [1, 2, 3],
+        "row_too_large",
+        [4, 5, 6],
+      ]);
+    });
+  });
+
+  test.each([
+    ["line ends", "\n"],
+    ["one endless row", "0"],
+  ])("in gzip that is nearly nothing but %s is refused when that shows, and leaves nothing", async (_what, filler) => {
+    // Packed parts, one after the other, unpack to their texts, one after the other.
+    const part = gzipSync(Buffer.alloc(10 * million, filler), { level: 9 });
+    const bomb = Buffer.concat(Array.from({ length: 30 }, () => part));
+    expect(bomb.length).toBeLessThan(million);
+    await expectGrowthBelow(70e6, async () => {
+      const open = openUpload(stack, echo, { headers: { "content-encoding": "gzip" } });
+      open.end(bomb);
+      expectProblem(await open.answer, 413, "body_too_large");
+    });
+    expect((await batchKeys(stack, echo)).filter((key) => key.includes("/batch-chunks:"))).toEqual([]);
+  });
+
+  test("goes on for as long as something arrives, and twenty at once hold no bodies in memory", async () => {
+    const flows = Array.from({ length: 50 }, (_, i) => flow(i * 7919));
+    const lines = ndjson(flows);
+    const rounds = 280;
+    expect(lines.length * rounds * 20).toBeGreaterThan(80e6);
+    const part = lines.repeat(rounds / 4);
+    const uploads = Array.from({ length: 20 }, () => openUpload(stack, tree));
+    await expectGrowthBelow(70e6, async () => {
+      for (let round = 0; round < 4; round++) {
+        await Promise.all(uploads.map((open) => open.write(part)));
+        // Between the parts they all stand still, each within a row.
+        await Promise.all(uploads.map((open) => open.write("[1,")));
+        expect((await stack.predict(echo, [1, 2, round])).body.status).toBe("succeeded");
+        await Promise.all(uploads.map((open) => open.write("2]\n")));
+      }
+    });
+    for (const open of uploads.slice(1)) open.hangUp();
+    const [first] = uploads as [OpenUpload];
+    first.end();
+    const { body } = await first.answer;
+    expect((await finalBatch(stack, body.id)).counts).toEqual(counts(50 * rounds, 4));
+  });
+});

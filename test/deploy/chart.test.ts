@@ -1,0 +1,158 @@
+import { describe, expect, test } from "vitest";
+import { hasTool, runTool } from "../support/run/tools.js";
+
+const needed = ["redis.url=redis://redis:6379", `secrets.apiKeys=a:${"0".repeat(64)}`];
+const outside = ["redis.existingSecret=redis", "redis.existingSecretKey=url", "secrets.existingSecret=keys"];
+const hasHelm = hasTool("helm", "version");
+const hasKubeconform = hasTool("kubeconform", "-v");
+
+/** What a set of values makes of the chart: how many of each kind, and what its text has or has not. */
+const combinations: {
+  name: string;
+  set: string[];
+  kinds: Record<string, number>;
+  has?: string[];
+  hasNot?: string[];
+}[] = [
+  {
+    name: "the least that must be said",
+    set: needed,
+    kinds: { Deployment: 3, PodDisruptionBudget: 3, NetworkPolicy: 3, Service: 1, Secret: 1, ServiceAccount: 1 },
+    has: ["replicas: 2", "value: '*'", "terminationGracePeriodSeconds: 47", "terminationGracePeriodSeconds: 42"],
+    hasNot: ["hostNetwork", "privileged: true", "kind: Ingress"],
+  },
+  {
+    name: "secrets that are there already",
+    set: outside,
+    kinds: { Deployment: 3, PodDisruptionBudget: 3, NetworkPolicy: 3, Service: 1, ServiceAccount: 1 },
+    has: ["name: redis\n", "key: url", "name: keys\n"],
+  },
+  {
+    name: "groups of models that scale apart, one of them to zero",
+    set: [
+      ...needed,
+      "workers[0].name=intrusion,workers[0].models={intrusion-*},workers[0].autoscaling.enabled=true",
+      "workers[1].name=images,workers[1].models={cats,dogs},workers[1].replicas=4,workers[1].slots=1",
+    ],
+    kinds: { Deployment: 4, PodDisruptionBudget: 4, ScaledObject: 1, NetworkPolicy: 3, Service: 1, Secret: 1 },
+    has: ['model=~"intrusion-.*"', "minReplicaCount: 0", "value: cats,dogs", "replicas: 4", 'namespace="prod"'],
+  },
+  {
+    name: "an API that scales by CPU, behind an Ingress with a certificate",
+    set: [
+      ...needed,
+      "api.autoscaling.enabled=true",
+      "api.ingress.enabled=true,api.ingress.host=ml.example.com,api.ingress.tlsSecret=cert,api.ingress.className=nginx",
+    ],
+    kinds: { Deployment: 3, HorizontalPodAutoscaler: 1, Ingress: 1 },
+    has: ['"ml.example.com"', "secretName: cert", "ingressClassName: nginx"],
+  },
+  {
+    name: "everything that watches",
+    set: [
+      ...needed,
+      "monitoring.serviceMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboards.enabled=true",
+      "monitoring.rules.labels.release=prometheus",
+    ],
+    kinds: { ServiceMonitor: 2, PrometheusRule: 1, ConfigMap: 1, Service: 2 },
+    has: ["alert: MillraceNoWorker", "millrace-overview.json", "release: prometheus"],
+  },
+  {
+    name: "Redis outside of the cluster, and a receiver inside",
+    set: [
+      ...outside,
+      "networkPolicy.redis.to[0].ipBlock.cidr=203.0.113.7/32,networkPolicy.redis.ports={6380}",
+      "networkPolicy.webhooks.extraEgress[0].to[0].ipBlock.cidr=10.1.2.3/32",
+      "webhooks.settings.WEBHOOK_ALLOW_HOSTS=10.1.2.3",
+    ],
+    kinds: { NetworkPolicy: 3 },
+    has: ["cidr: 203.0.113.7/32", "cidr: 10.1.2.3/32", "port: 6380"],
+  },
+  {
+    name: "no deliverers, no policies, no account, models from a volume, a registry",
+    set: [
+      ...needed,
+      "webhooks.enabled=false,networkPolicy.enabled=false,serviceAccount.create=false",
+      "workerDefaults.modelsVolume.persistentVolumeClaim.claimName=models",
+      "image.registry=registry.example.com/team,image.tag=1.2.3,shutdownGraceSeconds=120",
+      "settings.RESULT_TTL_SECONDS=3000000,api.settings.MAX_QUEUE_DEPTH=10",
+    ],
+    kinds: { Deployment: 2, PodDisruptionBudget: 2, Service: 1, Secret: 1 },
+    has: [
+      "image: registry.example.com/team/millrace-worker:1.2.3",
+      "claimName: models",
+      "mountPath: /models",
+      "terminationGracePeriodSeconds: 132",
+      'value: "3000000"',
+    ],
+    hasNot: ["component: webhooks", "kind: NetworkPolicy"],
+  },
+];
+
+const render = (set: readonly string[]): string =>
+  runTool("helm", [
+    ...["template", "t", "deploy/chart", "--namespace", "prod", "--kube-version", "1.31.0"],
+    ...set.flatMap((value) => ["--set", value]),
+  ]);
+
+const documents = (text: string): string[] => text.split(/^---$/m).filter((part) => /^kind:/m.test(part));
+const kindOf = (document: string): string => /^kind: (\w+)/m.exec(document)?.[1] as string;
+
+describe.skipIf(!hasHelm)("the chart", () => {
+  test("helm finds nothing to complain of", () => {
+    runTool("helm", ["lint", "--strict", "deploy/chart", ...needed.flatMap((value) => ["--set", value])]);
+  });
+
+  for (const { has = [], hasNot = [], kinds, name, set } of combinations) {
+    test(`values: ${name}`, () => {
+      const text = render(set);
+      const made: Record<string, number> = {};
+      for (const document of documents(text)) made[kindOf(document)] = (made[kindOf(document)] ?? 0) + 1;
+      expect(made).toMatchObject(kinds);
+      for (const part of has) expect(text).toContain(part);
+      for (const part of hasNot) expect(text).not.toContain(part);
+      for (const pod of documents(text).filter((document) => kindOf(document) === "Deployment")) {
+        expect(pod).toContain("runAsNonRoot: true");
+        expect(pod).toContain("readOnlyRootFilesystem: true");
+        expect(pod).toContain("drop: [ALL]");
+        const names = [...pod.matchAll(/- (?:\{ )?name: ([A-Z_]+)/g)].map(([, variable]) => variable);
+        expect(names, "no variable is set twice").toEqual([...new Set(names)]);
+      }
+    });
+  }
+
+  test("only deliverers may leave the cluster", () => {
+    const policies = documents(render(needed)).filter((document) => kindOf(document) === "NetworkPolicy");
+    const leaving = policies.filter((policy) => policy.includes("0.0.0.0/0"));
+    expect(leaving.map((policy) => /^ {2}name: (\S+)/m.exec(policy)?.[1])).toEqual(["t-millrace-webhooks"]);
+    for (const policy of policies) {
+      const egress = policy.slice(policy.indexOf("\n  egress:"));
+      // A rule without a peer would let out everything on its ports.
+      expect(egress.match(/^ {4}- /gm)?.length).toBe(egress.match(/^ {4,6}(- )?to:/gm)?.length);
+    }
+  });
+
+  test.each([
+    ["no Redis", ["secrets.apiKeys=a"], /redis\.existingSecret or redis\.url/],
+    ["nobody who may call", ["redis.url=redis://r"], /secrets\.existingSecret or secrets\.apiKeys/],
+    ["a value that is spelt wrong", [...needed, "api.replcas=3"], /replcas/],
+    ["a setting that the chart itself makes", [...needed, "settings.PORT=3"], /PORT/],
+    ["an Ingress without a host", [...needed, "api.ingress.enabled=true"], /ingress/],
+    [
+      "two groups of one name",
+      [...needed, "workers[0].name=a,workers[0].models={x}", "workers[1].name=a,workers[1].models={y}"],
+      /two groups are named a/,
+    ],
+  ])("refused: %s", (_what, set, reason) => {
+    expect(() => render(set)).toThrow(reason);
+  });
+});
+
+describe.skipIf(!hasHelm || !hasKubeconform)("what the chart renders", () => {
+  test("is valid for Kubernetes, KEDA and the Prometheus operator, for all values in the table", () => {
+    const location = "deploy/chart-schemas/{{.ResourceKind}}{{.KindSuffix}}.json";
+    const text = combinations.map(({ set }) => render(set)).join("\n---\n");
+    const said = runTool("kubeconform", ["-strict", "-summary", "-schema-location", location, "-"], text);
+    expect(said).toMatch(/Invalid: 0, Errors: 0, Skipped: 0/);
+  });
+});

@@ -1,0 +1,181 @@
+import type { Dtype } from "@millrace/shared/tensors/dtype.js";
+import type { InputSpec } from "../../support/models/joined-runs.js";
+import {
+  type Attribute,
+  type ConstantTensor,
+  floats,
+  type GraphFile,
+  ints,
+  type NodeFile,
+  type ValueFile,
+} from "../../support/models/onnx-file.js";
+import type { Random } from "../../support/random.js";
+
+/** A tensor of a graph that is being made; its dimensions are those of a run of `rows` rows. */
+export interface Made {
+  name: string;
+  dtype: Dtype;
+  dims: readonly number[];
+  /** What it holds in such a run, where it is a list of lengths. */
+  numbers?: readonly number[] | undefined;
+}
+
+/** One more operator, or a few of them, on what is there. Does nothing where it finds no tensor to work on. */
+export type Step = (graph: GraphBuilder, random: Random) => void;
+
+/** Puts a random graph together, operator by operator, so that ONNX Runtime takes most of what comes out. */
+export class GraphBuilder {
+  readonly nodes: NodeFile[] = [];
+  readonly constants: Record<string, ConstantTensor> = {};
+  readonly inputs: Record<string, ValueFile> = {};
+  readonly specs: InputSpec[] = [];
+  readonly values: Made[] = [];
+
+  constructor(
+    readonly opset: number,
+    readonly rows: number,
+  ) {}
+
+  input(dtype: Dtype, rest: readonly (number | readonly [symbol: string, length: number])[], first = "N"): Made {
+    const name = `x${this.specs.length}`;
+    const lengths = rest.map((d) => (typeof d === "number" ? d : d[1]));
+    this.inputs[name] = [dtype, [first, ...rest.map((d) => (typeof d === "number" ? d : d[0]))]];
+    this.specs.push({ name, dtype, rest: lengths });
+    return this.#keep({ name, dtype, dims: [this.rows, ...lengths] });
+  }
+
+  /** Something of what is there, later ones more often; null where nothing fits. */
+  pick(random: Random, fits: (value: Made) => boolean): Made | null {
+    const found = this.values.filter(fits);
+    if (found.length === 0) return null;
+    const recent = random.below(3) > 0 ? found.slice(-2) : found;
+    return random.pick(recent);
+  }
+
+  /** A float32 tensor of at least so many dimensions. */
+  float(random: Random, least = 1, most = 5): Made | null {
+    return this.pick(random, ({ dims, dtype }) => dtype === "float32" && dims.length >= least && dims.length <= most);
+  }
+
+  list(random: Random): Made | null {
+    return this.pick(random, ({ dims, numbers }) => numbers !== undefined && dims.length === 1);
+  }
+
+  /** A fixed float32 tensor, as an initializer or as a node. */
+  floats(random: Random, dims: readonly number[], from = -1, to = 1): string {
+    const count = dims.reduce((size, length) => size * length, 1);
+    return this.tensor(
+      random,
+      floats(
+        dims,
+        Array.from({ length: count }, () => from + random.unit() * (to - from)),
+      ),
+    );
+  }
+
+  ints(random: Random, ...data: readonly number[]): string {
+    return this.tensor(random, ints(...data));
+  }
+
+  scalar(random: Random, data: number, dtype: Dtype = "int64"): string {
+    return this.tensor(random, { dtype, dims: [], data: [data] });
+  }
+
+  tensor(random: Random, tensor: ConstantTensor): string {
+    const name = `c${Object.keys(this.constants).length + this.nodes.length}`;
+    if (random.below(4) > 0) this.constants[name] = tensor;
+    else this.nodes.push({ type: "Constant", inputs: [], outputs: [name], attributes: { value: { tensor } } });
+    return name;
+  }
+
+  /** One node with one output that later steps may use. */
+  add(
+    type: string,
+    inputs: readonly string[],
+    made: Omit<Made, "name">,
+    attributes: Record<string, Attribute> = {},
+    domain = "",
+  ): Made {
+    const name = `v${this.nodes.length}`;
+    this.nodes.push({ type, inputs, outputs: [name], attributes, domain });
+    return this.#keep({ ...made, name });
+  }
+
+  /** One node with several outputs; "" keeps one out. */
+  addMany(
+    type: string,
+    inputs: readonly string[],
+    made: readonly (Omit<Made, "name"> | null)[],
+    attributes: Record<string, Attribute> = {},
+  ): void {
+    const at = this.nodes.length;
+    const outputs = made.map((value, i) => (value === null ? "" : `v${at}_${i}`));
+    this.nodes.push({ type, inputs, outputs, attributes });
+    for (const [i, value] of made.entries()) if (value !== null) this.#keep({ ...value, name: outputs[i] as string });
+  }
+
+  /** Axes as this operator set has them for an operator that takes them as an input from version `since` on. */
+  axes(
+    random: Random,
+    axes: readonly number[],
+    since: number,
+  ): { inputs: string[]; attributes: Record<string, Attribute> } {
+    return this.opset >= since
+      ? { inputs: [this.ints(random, ...axes)], attributes: {} }
+      : { inputs: [], attributes: { axes } };
+  }
+
+  graph(outputs: readonly Made[]): GraphFile {
+    return {
+      nodes: this.#nodesBehind(outputs),
+      inputs: this.inputs,
+      outputs: Object.fromEntries(outputs.map(({ dtype, name }) => [name, [dtype, null] as const])),
+      constants: this.constants,
+    };
+  }
+
+  /** Those that the outputs come of: what nothing uses may be refused, and no answer is wrong by it. */
+  #nodesBehind(outputs: readonly Made[]): NodeFile[] {
+    const wanted = new Set(outputs.map(({ name }) => name));
+    const kept = this.nodes.toReversed().filter((node) => {
+      if (!node.outputs.some((name) => wanted.has(name))) return false;
+      for (const name of node.inputs) wanted.add(name);
+      return true;
+    });
+    return kept.reverse();
+  }
+
+  #keep(value: Made): Made {
+    this.values.push(value);
+    return value;
+  }
+}
+
+/** ONNX Runtime dies of some operators where such a Squeeze takes off other dimensions with one row. */
+export const isOpen = ({ nodes }: GraphBuilder): boolean =>
+  nodes.some(({ attributes, inputs, type }) => type === "Squeeze" && inputs.length === 1 && !attributes?.axes);
+
+/** And of some where nothing is left of a tensor, or where it is not as long as what goes with it. */
+export const mayBeEmpty = ({ nodes }: GraphBuilder): boolean => nodes.some(({ type }) => shortening.has(type));
+
+const shortening: ReadonlySet<string> = new Set(["Slice", "Resize", "Upsample", "GatherND", "LSTM", "GRU", "RNN"]);
+
+/** An axis of so many, counted from either end. */
+export function anyAxis(random: Random, rank: number): { axis: number; said: number } {
+  const axis = random.below(rank);
+  return { axis, said: random.below(3) === 0 ? axis - rank : axis };
+}
+
+/** The dimensions that come of two; null where they do not fit. */
+export function broadcastDims(a: readonly number[], b: readonly number[]): number[] | null {
+  const rank = Math.max(a.length, b.length);
+  const dims: number[] = [];
+  for (let d = 0; d < rank; d++) {
+    const [x, y] = [a[a.length - rank + d] ?? 1, b[b.length - rank + d] ?? 1];
+    if (x !== y && x !== 1 && y !== 1) return null;
+    dims.push(x === 1 ? y : x);
+  }
+  return dims;
+}
+
+export const sizeOfDims = (dims: readonly number[]): number => dims.reduce((size, length) => size * length, 1);

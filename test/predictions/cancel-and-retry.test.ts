@@ -1,0 +1,194 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { scrape } from "../support/http/scrape.js";
+import { untilRunning } from "../support/stack/processes.js";
+import { type CallOptions, type Owner, TestStack } from "../support/stack/stack.js";
+
+const ms = (...rows: number[]) => ({ x: rows.map((row) => [row]) });
+
+/** Its rows take as long as the longest of them, which nobody minds here. */
+const joined = { kind: "tensor", batching: { join: "always" } };
+
+describe("cancel and retry", () => {
+  let stack: TestStack;
+  const act = (verb: "cancel" | "retry", id: string, options: CallOptions = {}) =>
+    stack.call("POST", `/v1/predictions/${id}/${verb}`, options);
+  const cancel = async (id: string) => {
+    const answer = await act("cancel", id);
+    expect(answer.status, JSON.stringify(answer.body)).toBe(200);
+    expect(answer.body).toMatchObject({ id, status: "canceled", output: null });
+    expect(answer.body.finished_at).not.toBeNull();
+    return answer.body;
+  };
+  const read = async (id: string) => (await stack.get(`/v1/predictions/${id}`)).body;
+  const running = (id: string) => eventually(async () => expect((await read(id)).status).toBe("running"));
+
+  beforeAll(async () => {
+    const env = { SHUTDOWN_GRACE_SECONDS: "5" };
+    stack = await TestStack.start({ models: ["slow", "throws-on-row"], manifests: { slow: joined }, env });
+  });
+  afterAll(() => stack.close());
+
+  test("a running one ends at once, and its slot serves others within seconds", async () => {
+    const { id } = await stack.submit("slow", ms(8000));
+    await running(id);
+    const begun = performance.now();
+    const told = await cancel(id);
+    expect(told.started_at).not.toBeNull();
+    expect((await stack.predict("slow", ms(1))).body.status).toBe("succeeded");
+    expect(performance.now() - begun).toBeLessThan(5000);
+    expect(await read(id)).toEqual(told);
+  });
+
+  test("queued and scheduled ones are canceled and never run", async () => {
+    const { id: holder } = await stack.submit("slow", ms(1000));
+    await running(holder);
+    const queued = await stack.submit("slow", ms(2));
+    const scheduled = await stack.submit("slow", ms(3), { delay_ms: 300 });
+    expect(scheduled.status).toBe("scheduled");
+    const told = [await cancel(queued.id), await cancel(scheduled.id)];
+    for (const each of told) expect(each).toMatchObject({ started_at: null, attempts: 0 });
+    await stack.final(holder);
+    // What is submitted now runs behind all that waited.
+    await stack.predict("slow", ms(1));
+    expect([await read(queued.id), await read(scheduled.id)]).toEqual(told);
+    expect(stack.logged("prediction finished").map((line) => line.prediction_id)).not.toContain(queued.id);
+  });
+
+  test("one that runs in company is canceled alone", async () => {
+    const { id: before } = await stack.submit("slow", ms(600));
+    await running(before);
+    const company = await Promise.all([900, 20, 30].map((x) => stack.submit("slow", ms(x))));
+    const [one, ...others] = company.map(({ id }) => id as string);
+    await running(one as string);
+    const told = await cancel(one as string);
+    for (const other of others) {
+      expect(await stack.final(other)).toMatchObject({ status: "succeeded", attempts: 1, timings: { batch_rows: 3 } });
+    }
+    expect(await read(one as string)).toEqual(told);
+  });
+
+  test("what is final cannot be canceled", async () => {
+    const ends = [
+      (await stack.predict("slow", ms(1))).body,
+      (await stack.predict("throws-on-row", ms(99))).body,
+      await cancel((await stack.submit("slow", ms(1), { delay_ms: 60_000 })).id),
+    ];
+    expect(ends.map(({ status }) => status)).toEqual(["succeeded", "failed", "canceled"]);
+    for (const end of ends) {
+      const refused = await act("cancel", end.id);
+      expect([refused.status, refused.body.code]).toEqual([409, "state_conflict"]);
+      expect(await read(end.id)).toEqual(end);
+    }
+  });
+
+  test("cancel against completion: what it was told is what it stays, 1,000 times", async () => {
+    const told: { id: string; canceled: boolean }[] = [];
+    const lane = async () => {
+      // Each lane seeks the moment of the end, so that about as many cancels come too late as in time.
+      for (let i = 0, pauseMs = 8; i < 100; i++) {
+        const { id } = await stack.submit("slow", ms(2 + (i % 4)));
+        await delay(pauseMs);
+        const { status } = await act("cancel", id);
+        expect([200, 409]).toContain(status);
+        told.push({ id, canceled: status === 200 });
+        pauseMs = Math.max(0, pauseMs + (status === 200 ? 2 : -2));
+      }
+    };
+    const states = async () => Promise.all(told.map(async ({ id }) => (await read(id)).status as string));
+    await Promise.all(Array.from({ length: 10 }, lane));
+    const wanted = told.map(({ canceled }) => (canceled ? "canceled" : "succeeded"));
+    expect(await states()).toEqual(wanted);
+    await stack.predict("slow", ms(1));
+    expect(await states()).toEqual(wanted);
+    expect(
+      Math.min(...["canceled", "succeeded"].map((end) => wanted.filter((is) => is === end).length)),
+    ).toBeGreaterThan(50);
+  }, 120_000);
+
+  test("one canceled while no worker lives is not run by the next one", async () => {
+    await stack.workers.at(-1)?.stop();
+    const { id } = await stack.submit("slow", ms(5));
+    const told = await cancel(id);
+    const worker = await stack.startWorker();
+    expect((await stack.predict("slow", ms(1))).body.status).toBe("succeeded");
+    expect(await read(id)).toEqual(told);
+    expect(await scrape(`http://127.0.0.1:${worker.port}`, "ml_prediction_total", { model: "slow" })).toBe(1);
+  });
+
+  test("one that could not be started in time expires, although somebody waits for it", async () => {
+    // Else both may run together.
+    await running((await stack.submit("slow", ms(1200))).id);
+    const { id } = await stack.submit("slow", ms(1), { expires_in_ms: 200 });
+    expect(await stack.final(id)).toMatchObject({ status: "expired", started_at: null, error: { code: "expired" } });
+  });
+
+  test("a retry is a new prediction with a result of its own", async () => {
+    await running((await stack.submit("slow", ms(1500))).id);
+    const expired = await stack.submit("slow", ms(2), { expires_in_ms: 100, metadata: { was: "expired" } });
+    await eventually(async () => expect((await read(expired.id)).status).toBe("expired"));
+    const canceled = await cancel((await stack.submit("slow", ms(3), { metadata: { was: "canceled" } })).id);
+    const failed = (await stack.predict("throws-on-row", ms(99), { metadata: { was: "failed" } })).body;
+    for (const [of, end] of [
+      [expired, { status: "succeeded", output: { y: ms(2).x } }],
+      [canceled, { status: "succeeded", output: { y: ms(3).x } }],
+      [failed, { status: "failed" }],
+    ]) {
+      const before = await read(of.id);
+      const retry = await act("retry", of.id);
+      expect(retry.status).toBe(202);
+      expect(retry.headers.get("location")).toBe(`/v1/predictions/${retry.body.id}`);
+      expect(retry.body).toMatchObject({ status: "queued", retry_of: of.id, version: of.version, output: null });
+      expect(retry.body.id).not.toBe(of.id);
+      expect(await stack.final(retry.body.id)).toMatchObject({ ...end, retry_of: of.id, metadata: of.metadata });
+      expect(await read(of.id)).toEqual(before);
+    }
+  });
+
+  test("what succeeded or is not final cannot be retried", async () => {
+    const succeeded = (await stack.predict("slow", ms(1))).body;
+    const scheduled = await stack.submit("slow", ms(1), { delay_ms: 60_000 });
+    const active = await stack.submit("slow", ms(400));
+    await running(active.id);
+    for (const { id } of [succeeded, scheduled, active]) {
+      const refused = await act("retry", id);
+      expect([refused.status, refused.body.code]).toEqual([409, "state_conflict"]);
+    }
+    await cancel(scheduled.id);
+  });
+
+  test("another owner's is unknown, and a key that may only read ends nothing", async () => {
+    const pending = await stack.submit("slow", ms(1), { delay_ms: 60_000 });
+    const unknown = `${pending.id.slice(0, -1)}${pending.id.endsWith("0") ? "1" : "0"}`;
+    for (const verb of ["cancel", "retry"] as const) {
+      const answers = await Promise.all(
+        [pending.id, unknown].map((id) => act(verb, id, { as: "bob" as Owner, headers: { "x-request-id": "same" } })),
+      );
+      expect(answers.map(({ status }) => status)).toEqual([404, 404]);
+      expect(answers[0]?.body).toEqual(answers[1]?.body);
+      expect((await act(verb, pending.id, { as: "reader" })).status).toBe(403);
+      expect((await act(verb, pending.id, { as: null })).status).toBe(401);
+    }
+    expect((await read(pending.id)).status).toBe("scheduled");
+    await cancel(pending.id);
+  });
+});
+
+test("one that was canceled in company never comes back, even when its result time ends before the run", async () => {
+  const env = { RESULT_TTL_SECONDS: "1" };
+  const stack = await TestStack.start({ models: ["slow"], manifests: { slow: joined }, env });
+  const read = async (id: string) => (await stack.get(`/v1/predictions/${id}`)).body;
+  try {
+    const holder = await stack.submit("slow", ms(300));
+    await untilRunning(stack, "slow", [holder.id]);
+    const [one, other] = await Promise.all([2500, 2400].map((x) => stack.submit("slow", ms(x))));
+    await eventually(async () => expect((await read(one.id)).status).toBe("running"));
+    expect((await stack.call("POST", `/v1/predictions/${one.id}/cancel`)).status).toBe(200);
+    await eventually(async () => expect((await read(one.id)).status).toBe(404));
+    expect(await stack.final(other.id)).toMatchObject({ status: "succeeded", timings: { batch_rows: 2 } });
+    expect((await read(one.id)).status).toBe(404);
+  } finally {
+    await stack.close();
+  }
+});

@@ -1,0 +1,157 @@
+import { randomBytes } from "node:crypto";
+import { ModelDirectory } from "@millrace/api/models/model-directory.js";
+import { awaitPrediction } from "@millrace/api/predictions/await-prediction.js";
+import { Notices } from "@millrace/api/predictions/notices.js";
+import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
+import { confirmedByRedis } from "@millrace/shared/redis/confirm-writes.js";
+import { openRedis } from "@millrace/shared/redis/connect-redis.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { openLog } from "@millrace/shared/service/log.js";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { untilRunning } from "../support/stack/processes.js";
+import { TestStack } from "../support/stack/stack.js";
+
+const lifeOf = ["queued", "running", "succeeded"];
+
+describe("waiting and polling", () => {
+  let stack: TestStack;
+
+  beforeAll(async () => {
+    stack = await TestStack.start({
+      models: ["slow"],
+      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4, join: "always" } } },
+      slots: 2,
+    });
+  });
+  afterAll(() => stack.close());
+
+  test("ten thousand polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
+    const polls = 10_000;
+    const accepted = await Promise.all(Array.from({ length: 200 }, (_, i) => stack.submit("slow", { x: [[150 + i]] })));
+    const ids = accepted.map(({ id }) => id as string);
+    const seen = new Map<string, string[]>();
+    let sent = 0;
+    let wrong = 0;
+    // Each caller has ids of its own, so that the answers about one come in the order in which it was asked.
+    const poll = async (own: readonly string[]) => {
+      for (let i = 0; sent < polls; i++) {
+        sent += 1;
+        const id = own[i % own.length] as string;
+        const { body, status } = await stack.get(`/v1/predictions/${id}`);
+        if (status !== 200 || body.id !== id) wrong += 1;
+        const statuses = seen.get(id) ?? [];
+        if (statuses.at(-1) !== body.status) seen.set(id, [...statuses, body.status]);
+      }
+    };
+    await Promise.all(Array.from({ length: 25 }, (_, c) => poll(ids.filter((_, i) => i % 25 === c))));
+    expect({ sent, wrong }).toEqual({ sent: polls, wrong: 0 });
+    const goesBack = [...seen.values()].filter((statuses) => statuses.join() !== inOrder(statuses).join());
+    expect(goesBack).toEqual([]);
+    expect(new Set([...seen.values()].flat())).toEqual(new Set(lifeOf));
+    const finals = await Promise.all(ids.map((id) => stack.final(id)));
+    expect(finals.map(({ output }) => output.y[0][0])).toEqual(ids.map((_, i) => 150 + i));
+  });
+
+  test("Prefer: wait answers 200 with the result as soon as there is one, and says that it waited", async () => {
+    const { body, headers, status } = await stack.predict(
+      "slow",
+      { x: [[300]] },
+      {},
+      { headers: { prefer: "wait=20" } },
+    );
+    expect(status).toBe(200);
+    expect(Date.now() - Date.parse(body.finished_at)).toBeLessThan(1000);
+    expect(body).toMatchObject({ status: "succeeded", output: { y: [[300]] } });
+    expect(headers.get("preference-applied")).toBe("wait=20");
+    expect(headers.get("location")).toBe(`/v1/predictions/${body.id}`);
+  });
+
+  test("Prefer: wait answers 202 with the prediction as it stands when it is not done in time", async () => {
+    const begun = performance.now();
+    const answer = await stack.predict("slow", { x: [[2200]] }, {}, { headers: { prefer: "wait=1" } });
+    expect(performance.now() - begun).toBeGreaterThan(950);
+    expect(performance.now() - begun).toBeLessThan(2000);
+    expect([answer.status, answer.body.status, answer.body.output]).toEqual([202, "running", null]);
+
+    const waited = await stack.get(`/v1/predictions/${answer.body.id}?wait=20`);
+    expect(waited.body.status).toBe("succeeded");
+    expect(Date.now() - Date.parse(waited.body.finished_at)).toBeLessThan(1000);
+    const done = await stack.get(`/v1/predictions/${answer.body.id}?wait=20`);
+    expect(done.body).toEqual(waited.body);
+  });
+
+  test("callers at several APIs who wait for one prediction are all answered with the same", async () => {
+    const { url } = await stack.startApi();
+    const { id } = await stack.submit("slow", { x: [[800]] });
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => stack.get(`/v1/predictions/${id}?wait=20`, i % 2 === 0 ? {} : { url })),
+    );
+    expect(Date.now() - Date.parse(answers[0]?.body.finished_at)).toBeLessThan(1000);
+    expect(answers.map(({ body }) => body)).toEqual(answers.map(() => answers[0]?.body));
+    expect(answers[0]?.body).toMatchObject({ id, status: "succeeded" });
+  });
+
+  test("who waits still gets the answer when the notice of it was lost", async () => {
+    const { id } = await stack.submit("slow", { x: [[1500]] });
+    await untilRunning(stack, "slow", [id]);
+    const waiting = stack.get(`/v1/predictions/${id}?wait=30`);
+    const { interest, result } = modelKeys(stack.prefix, "slow");
+    const apiId = await eventually(async () => {
+      const found = await stack.redis.lrange(interest(id), 0, -1);
+      expect(found).toEqual([expect.stringMatching(/^w/)]);
+      return found[0]?.slice(1);
+    });
+    // The subscription is cut over and over until the prediction is final, so that nobody hears of it.
+    let cuts = 0;
+    while ((await stack.redis.exists(result(id))) === 0) {
+      const clients = String(await stack.redis.call("CLIENT", "LIST", "TYPE", "pubsub")).split("\n");
+      const subscriber = clients.find((line) => line.includes(`name=millrace-notices-${apiId} `));
+      if (subscriber === undefined) continue;
+      await stack.redis.call("CLIENT", "KILL", "ID", /id=(\d+)/.exec(subscriber)?.[1] as string);
+      cuts += 1;
+    }
+    expect(cuts).toBeGreaterThan(3);
+    const { body, status } = await waiting;
+    expect([status, body.status, body.output]).toEqual([200, "succeeded", { y: [[1500]] }]);
+    // And the next one is heard of again.
+    const next = await stack.predict("slow", { x: [[50]] });
+    expect(Date.now() - Date.parse(next.body.finished_at)).toBeLessThan(1000);
+  });
+
+  test("a wait whose client has gone is given up at once and keeps nothing", async () => {
+    const target = parseRedisUrl(stack.redisUrl);
+    const redis = openRedis(target, "patient", "test-api");
+    const subscriber = openRedis(target, "patient", "test-notices");
+    const directory = new ModelDirectory(redis, stack.prefix, openLog("api", "error"));
+    const notices = new Notices(subscriber, stack.prefix, randomBytes(6).toString("hex"));
+    try {
+      await directory.start();
+      await notices.start();
+      const log = openLog("api", "error");
+      const statistics = new StatisticsCounter(redis, stack.prefix, log);
+      const confirmed = confirmedByRedis(redis);
+      const settings = { keyPrefix: stack.prefix, resultTtlSeconds: 60 };
+      const deps = { redis, confirmed, directory, notices, statistics, log, ...settings };
+      const { id } = await stack.submit("slow", { x: [[1000]] });
+      const gone = new AbortController();
+      const waits = [1, 2, 3].map(() => awaitPrediction(deps, "alice", id, 30_000, gone.signal));
+      const stays = awaitPrediction(deps, "alice", id, 30_000, new AbortController().signal);
+      await eventually(() => expect(notices.open).toBe(1));
+      gone.abort();
+      expect((await Promise.all(waits)).map(({ final }) => final)).toEqual([false, false, false]);
+      expect(notices.open).toBe(1);
+      expect((await stays).final).toBe(true);
+      await statistics.close();
+      expect(notices.open).toBe(0);
+    } finally {
+      notices.close();
+      directory.close();
+      redis.disconnect();
+      subscriber.disconnect();
+    }
+  });
+});
+
+const inOrder = (statuses: readonly string[]): string[] => lifeOf.filter((status) => statuses.includes(status));

@@ -1,0 +1,72 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { scrape } from "../support/http/scrape.js";
+import { OwnRedis } from "../support/redis/own-redis.js";
+import { TestStack } from "../support/stack/stack.js";
+
+const model = "slow";
+
+describe("what a scrape tells of the backlog", () => {
+  let redis: OwnRedis;
+  let stack: TestStack;
+  const metric = (name: string, labels: Record<string, string> = {}) => scrape(stack.url, name, labels);
+
+  beforeAll(async () => {
+    redis = await OwnRedis.start();
+    stack = await TestStack.start({ models: [model], redisUrl: redis.url });
+  });
+  afterAll(async () => {
+    await stack.close();
+    await redis.close();
+  });
+
+  test("living workers and their slots are counted, and a model without one says 0", async () => {
+    await eventually(async () => expect(await metric("ml_workers_alive", { model })).toBe(1));
+    const workerUrl = `http://127.0.0.1:${stack.workers[0]?.port}`;
+    expect(await scrape(workerUrl, "ml_slots", { state: "configured" })).toBe(1);
+    expect(await scrape(workerUrl, "ml_slots", { state: "alive" })).toBe(1);
+    expect(await stack.workers[0]?.stop()).toBe(0);
+    await eventually(async () => expect(await metric("ml_workers_alive", { model })).toBe(0));
+  });
+
+  test("the age of the oldest job counts from when it could have run", async () => {
+    expect(await metric("ml_queue_oldest_age_seconds", { model })).toBe(0);
+    const later = await stack.submit(model, { x: [[1]] }, { delay_ms: 600_000 });
+    expect(await metric("ml_queue_oldest_age_seconds", { model })).toBe(0);
+    const first = await stack.submit(model, { x: [[1]] });
+    await stack.submit(model, { x: [[1]] }, { priority: 5 });
+    const age = await eventually(async () => {
+      const seconds = await metric("ml_queue_oldest_age_seconds", { model });
+      expect(seconds).toBeGreaterThan(0);
+      return seconds;
+    });
+    expect(age).toBeLessThanOrEqual((Date.now() - Date.parse(first.created_at)) / 1000);
+    expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(2);
+    expect(await metric("ml_queue_load", { model, unit: "rows" })).toBe(3);
+    expect(await metric("ml_queue_load", { model, unit: "bytes" })).toBeGreaterThan(3 * 50);
+    expect(await metric("ml_queue_depth", { model, state: "scheduled" })).toBe(1);
+    // Without a worker nobody moves it, and without its being seen nobody would start one.
+    await stack.submit(model, { x: [[1]] }, { delay_ms: 1 });
+    await eventually(async () => expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(3));
+    expect(await metric("ml_queue_depth", { model, state: "scheduled" })).toBe(1);
+    await stack.post(`/v1/predictions/${later.id}/cancel`, undefined);
+  });
+
+  test("memory of Redis is told with its limit", async () => {
+    expect(await metric("ml_redis_memory_bytes", { kind: "max" })).toBe(0);
+    expect(await metric("ml_redis_memory_bytes", { kind: "used" })).toBeGreaterThan(500_000);
+    await stack.redis.call("CONFIG", "SET", "maxmemory", "100mb");
+    expect(await metric("ml_redis_memory_bytes", { kind: "max" })).toBe(100 * 1024 * 1024);
+  });
+
+  test("while Redis is away, an API tells that and everything that it knows without it", async () => {
+    expect(await metric("ml_redis_up")).toBe(1);
+    await redis.kill();
+    await eventually(async () => expect(await metric("ml_redis_up")).toBe(0));
+    expect(await metric("ml_http_request_duration_seconds_count")).toBeGreaterThan(0);
+    expect(await metric("ml_queue_depth", { model })).toBe(0);
+    await redis.resume();
+    await eventually(async () => expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(3));
+    expect(await metric("ml_redis_up")).toBe(1);
+  });
+});

@@ -1,0 +1,519 @@
+import { randomBytes } from "node:crypto";
+import { keptEvents, keptJobs, predictionJobName } from "@millrace/shared/predictions/job.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type ModelKeys, modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
+import { type Completion, completeJobs, giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/complete.js";
+import { completingBackend } from "@millrace/workers/queue/completing-backend.js";
+import { StockingWorker } from "@millrace/workers/queue/stocking-worker.js";
+import { createRedisBackend, type Job, raw2NextJobData, UnrecoverableError, Worker } from "bullmq";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { acceptanceOf } from "../support/acceptance.js";
+import { addByBullMq } from "../support/add-by-bullmq.js";
+import { eventually } from "../support/eventually.js";
+import { plenty } from "../support/plenty.js";
+import { asOneQueue, contents } from "../support/queue-contents.js";
+
+const model = "echo";
+const lockMs = 30_000;
+/** One of a queue that we end and of a queue that BullMQ ends; all else about them is the same. */
+type Side = "ours" | "bullmq";
+const sides: Side[] = ["ours", "bullmq"];
+
+describe("ending jobs in one step", () => {
+  let redis: RedisClient;
+  let prefix: string;
+  let nowMs: number;
+  let workers: Worker[];
+  /** A worker of each queue that takes jobs as it is told, and runs none. */
+  const takers: Partial<Record<Side, Worker>> = {};
+  /** Active jobs as BullMQ knows them, by id. */
+  let taken: Map<string, Job>;
+
+  beforeAll(() => {
+    redis = openRedis(parseRedisUrl(inject("redisUrl")), "patient", "test");
+  });
+  afterAll(() => redis.disconnect());
+  beforeEach(() => {
+    prefix = `t-${randomBytes(5).toString("hex")}`;
+    nowMs = Date.now();
+    workers = sides.map((side) => {
+      const { queuePrefix } = keysOf(side);
+      const options = { connection: redis as never, prefix: queuePrefix, autorun: false, lockDuration: lockMs };
+      takers[side] = new Worker(model, null, options);
+      return takers[side];
+    });
+    taken = new Map();
+  });
+  afterEach(async () => {
+    await Promise.all(workers.map((worker) => worker.close()));
+    const left = await redis.keys(`${prefix}*`);
+    if (left.length > 0) await redis.unlink(...left);
+  });
+
+  const keysOf = (side: Side): ModelKeys => modelKeys(`${prefix}-${side}`, model);
+  const queueOf = (side: Side): string => keysOf(side).queue;
+
+  const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance =>
+    acceptanceOf(newId(keysOf("ours").tag), overrides);
+  const plain = (count: number): Acceptance[] => Array.from({ length: count }, () => acceptance());
+
+  /** Puts the same jobs into both queues; returns their ids. */
+  async function fill(list: readonly Acceptance[], acceptedAt = nowMs): Promise<string[]> {
+    const settings = { nowMs: acceptedAt, limits: plenty, resultTtlMs: 60_000 };
+    // As a worker's announcement does.
+    await redis.hset(`${queueOf("ours")}meta`, "opts.maxLenEvents", keptEvents);
+    await acceptPredictions(redis, keysOf("ours"), list, settings);
+    await addByBullMq(redis, { name: model, prefix: keysOf("bullmq").queuePrefix }, list, acceptedAt);
+    return list.map(({ id }) => id);
+  }
+
+  /** What is due a second after it was accepted, accepted two seconds ago. */
+  const fillDue = (list: readonly Partial<Acceptance>[]) =>
+    fill(
+      list.map((overrides) => acceptance({ delayMs: 1000, ...overrides })),
+      nowMs - 2000,
+    );
+
+  /** BullMQ takes the next `count` jobs of both queues; they are marked as stalled-checked as its workers do. */
+  async function take(count: number): Promise<string[]> {
+    const ids: string[][] = [];
+    for (const side of sides) {
+      const worker = takers[side] as Worker;
+      const own: string[] = [];
+      for (let i = 0; i < count; i++) {
+        const job = (await worker.getNextJob(`token-${i}`, { block: false })) as Job;
+        own.push(job.id as string);
+        if (side === "bullmq") taken.set(job.id as string, job);
+      }
+      if (own.length > 0) await redis.sadd(`${queueOf(side)}stalled`, ...own);
+      ids.push(own);
+    }
+    expect(ids[0]).toEqual(ids[1]);
+    return ids[0] as string[];
+  }
+
+  const completion = (id: string, i: number, overrides: Partial<Completion> = {}): Completion => ({
+    id,
+    token: `token-${i}`,
+    keep: true,
+    returnValueJson: '"succeeded"',
+    takeNext: true,
+    ...overrides,
+  });
+
+  /** What BullMQ makes of the same, job by job: its error code, nothing, or the next job. */
+  async function completeByBullMq({
+    failedReason,
+    id,
+    keep,
+    returnValueJson,
+    takeNext,
+    token,
+  }: Completion): Promise<unknown> {
+    const job = taken.get(id) as Job;
+    job.opts.removeOnComplete = keep ? { count: keptJobs } : true;
+    job.opts.removeOnFail = { count: keptJobs };
+    try {
+      if (failedReason !== undefined) {
+        return await job.moveToFailed(new UnrecoverableError(failedReason), token, takeNext);
+      }
+      return await job.moveToCompleted(JSON.parse(returnValueJson), token, takeNext);
+    } catch (fault) {
+      return (fault as { code: number }).code;
+    }
+  }
+
+  /** Ends the same jobs in both queues; what came of each, in the same form for both. */
+  async function complete(completions: readonly Completion[]) {
+    const ours = await completeJobs(redis, queueOf("ours"), completions, lockMs);
+    const bullmq: unknown[] = [];
+    for (const one of completions) bullmq.push(await completeByBullMq(one));
+    return {
+      ours: ours.map((answer) => summary(Array.isArray(answer) ? raw2NextJobData(answer) : answer)),
+      bullmq: bullmq.map(summary),
+      raw: ours,
+    };
+  }
+
+  const idsOf = (answers: readonly ReturnType<typeof summary>[]) => answers.map((answer) => answer.job?.id ?? null);
+
+  async function expectSame(): Promise<Record<string, unknown>> {
+    const [ours, bullmq] = [await readable(redis, queueOf("ours")), await readable(redis, queueOf("bullmq"))];
+    expect(ours).toEqual(bullmq);
+    return ours;
+  }
+
+  const mixes: [string, (ids: string[]) => Completion[]][] = [
+    ["all kept", (ids) => ids.map((id, i) => completion(id, i))],
+    ["none kept", (ids) => ids.map((id, i) => completion(id, i, { keep: false }))],
+    ["some kept", (ids) => ids.map((id, i) => completion(id, i, { keep: i % 3 === 0 }))],
+    ["none followed by another", (ids) => ids.map((id, i) => completion(id, i, { takeNext: false }))],
+    ["some followed by another", (ids) => ids.map((id, i) => completion(id, i, { takeNext: i % 2 === 0 }))],
+    ["only some of the active", (ids) => ids.map((id, i) => completion(id, i)).filter((_, i) => i % 2 === 1)],
+    ["in another order", (ids) => ids.map((id, i) => completion(id, i, { keep: i < 2 })).reverse()],
+    ["with other words", (ids) => ids.map((id, i) => completion(id, i, { returnValueJson: `{"ü":[${i},"\\n"]}` }))],
+    ["one by itself", (ids) => [completion(ids[0] as string, 0)]],
+  ];
+  const backlogs: [string, () => Promise<unknown>][] = [
+    ["nothing behind them", async () => undefined],
+    ["more that wait", () => fill(plain(9))],
+    ["fewer that wait", () => fill(plain(1))],
+    ["prioritized ones", () => fill([7, 3, 1000, 3, 1, 2, 9].map((priority) => acceptance({ priority })))],
+    ["one that waits and one prioritized", () => fill([acceptance({ priority: 5 }), acceptance()])],
+    ["some delayed for long", () => fill([60_000, 50_000].map((delayMs) => acceptance({ delayMs })))],
+    ["some that are due", () => fillDue([{}, { priority: 4 }, { delayMs: 500 }, { delayMs: 500, priority: 2 }])],
+    [
+      "all kinds",
+      async () => {
+        await fillDue([{ priority: 3 }, {}]);
+        await fill([acceptance({ priority: 3 }), acceptance({ delayMs: 60_000 }), acceptance()]);
+      },
+    ],
+  ];
+
+  test.each(backlogs)("leaves and takes what BullMQ leaves and takes, with %s", async (_backlog, addBacklog) => {
+    for (const [_mix, completionsOf] of mixes) {
+      await fill(plain(5));
+      const ids = await take(5);
+      await addBacklog();
+      const completions = completionsOf(ids);
+      const { bullmq, ours } = await complete(completions);
+      expect(ours).toEqual(bullmq);
+      const left = await expectSame();
+      for (const { id, keep } of completions) {
+        expect([id, left[id] !== undefined, left[`${id}:lock`]]).toEqual([id, keep, undefined]);
+      }
+      const found = await redis.keys(`${prefix}*`);
+      await redis.unlink(...found);
+    }
+  });
+
+  test.each(backlogs)("takes in one step what BullMQ takes one by one, with %s", async (_backlog, addBacklog) => {
+    await fill(plain(3));
+    await addBacklog();
+    for (const count of [2, 5, 50]) {
+      const { jobs = [] } = (await takeJobs(redis, queueOf("ours"), "token", count, lockMs)) ?? {};
+      const theirs: unknown[] = [];
+      for (let i = 0; i < count; i++) {
+        const job = await (takers.bullmq as Worker).getNextJob("token", { block: false });
+        if (job === undefined) break;
+        theirs.push(job.id);
+      }
+      expect(jobs.map(([, id]) => id)).toEqual(theirs);
+      const [ours, bullmq] = [await readable(redis, queueOf("ours")), await readable(redis, queueOf("bullmq"))];
+      // A marker only wakes, and ours wakes once more where somebody may sleep beside work.
+      expect({ ...ours, marker: null }).toEqual({ ...bullmq, marker: null });
+    }
+  });
+
+  test("what was taken and not begun goes back to where it is taken next, as if nothing had happened", async () => {
+    const ids = await fill(plain(8));
+    const before = await readable(redis, queueOf("ours"));
+    const { jobs = [] } = (await takeJobs(redis, queueOf("ours"), "token", 5, lockMs)) ?? {};
+    const taken = jobs.map(([, id]) => ({ id: id as string, token: "token" }));
+    expect(taken.map(({ id }) => id)).toEqual(ids.slice(0, 5));
+    // One of them is another's by now.
+    await redis.set(`${queueOf("ours")}${ids[1]}:lock`, "another");
+    await giveBackJobs(redis, queueOf("ours"), taken);
+    const after = await readable(redis, queueOf("ours"));
+    expect(after.active).toEqual([ids[1]]);
+    expect(after.waits).toEqual((before.waits as string[]).filter((id) => id !== ids[1]));
+    expect(Object.keys(after).filter((name) => name.endsWith(":lock"))).toEqual([`${ids[1]}:lock`]);
+    expect(after[ids[0] as string]).toMatchObject({ ats: "0" });
+  });
+
+  test("a worker starts what it has taken before it asks for more, however fast more comes", async () => {
+    let added = 0;
+    const begunAt: number[] = [];
+    class Flooded extends StockingWorker<string> {
+      protected override async moveToActive(token: string, name?: string) {
+        // Whenever it asks, there is one more; BullMQ's own would go on asking until it held all that it can.
+        if (added < 200) {
+          added += 1;
+          await fill(plain(1));
+        }
+        return super.moveToActive(token, name);
+      }
+    }
+    await fill(plain(1));
+    const worker = new Flooded(
+      model,
+      queueOf("ours"),
+      async () => {
+        begunAt.push(added);
+        return "done";
+      },
+      redis,
+      { connection: redis as never, prefix: keysOf("ours").queuePrefix, concurrency: 100, lockDuration: lockMs },
+    );
+    workers.push(worker);
+    await eventually(() => expect(begunAt).toHaveLength(201));
+    expect(begunAt[0]).toBeLessThan(5);
+  });
+
+  test("keeps the newest jobs only, and drops with the others all that is theirs", async () => {
+    const old = Array.from({ length: keptJobs - 1 }, (_, i) => `old-${i}`);
+    for (const side of sides) {
+      const pipeline = redis.pipeline();
+      for (const [i, id] of old.entries()) {
+        pipeline.zadd(`${queueOf(side)}completed`, 1000 + i, id);
+        pipeline.hset(`${queueOf(side)}${id}`, "name", predictionJobName);
+      }
+      await pipeline.exec();
+    }
+    await fill(plain(4));
+    const ids = await take(4);
+    // The one that is not kept displaces nothing.
+    await complete(ids.map((id, i) => completion(id, i, { keep: i !== 1 })));
+    const left = await expectSame();
+    expect(left.completed).toHaveLength(keptJobs);
+    expect(left.completed).toEqual([...old.slice(2), ids[0], ids[2], ids[3]].sort());
+    expect(Object.keys(left).filter((name) => name.startsWith("old-"))).toHaveLength(keptJobs - 3);
+  });
+
+  test("fails jobs as BullMQ does but for their stacks, keeps the newest of them only, and takes others in their place", async () => {
+    const old = Array.from({ length: keptJobs - 1 }, (_, i) => `old-${i}`);
+    for (const side of sides) {
+      await redis.zadd(`${queueOf(side)}failed`, ...old.flatMap((id, i) => [1000 + i, id]));
+    }
+    await fill(plain(4));
+    const ids = await take(3);
+    const { bullmq, ours } = await complete(ids.map((id, i) => completion(id, i, { failedReason: `reason ${i}` })));
+    expect(ours).toEqual(bullmq);
+    for (const id of ids) await redis.hdel(`${queueOf("bullmq")}${id}`, "stacktrace");
+    const left = await expectSame();
+    expect(left.failed).toEqual([...old.slice(2), ...ids].sort());
+  });
+
+  test("gives back a job whose result is not there, as with a master that took over without it, and ends the others", async () => {
+    await fill(plain(3));
+    const [lost, kept, failed] = (await take(3)) as [string, string, string];
+    const { queue, result } = keysOf("ours");
+    await redis.set(result(kept), "there");
+    const completions = [
+      completion(lost, 0, { proof: result(lost), takeNext: false, keep: false }),
+      completion(kept, 1, { proof: result(kept), takeNext: false, keep: false }),
+      completion(failed, 2, { proof: result(failed), takeNext: false, failedReason: "reason" }),
+    ];
+    expect(await completeJobs(redis, queue, completions, lockMs)).toEqual([0, 0, 0]);
+    expect(await redis.lrange(`${queue}wait`, 0, -1)).toEqual([lost, failed]);
+    expect(await redis.llen(`${queue}active`)).toBe(0);
+    for (const id of [lost, failed]) {
+      expect(await redis.exists(`${queue}${id}:lock`)).toBe(0);
+      expect(await redis.hget(`${queue}${id}`, "finishedOn")).toBeNull();
+    }
+    expect(await redis.exists(`${queue}${kept}`, `${queue}${kept}:lock`)).toBe(0);
+    const again = await takeJobs(redis, queue, "again", 2, lockMs);
+    expect(again?.jobs.map(([, id]) => id)).toEqual([failed, lost]);
+  });
+
+  test("gives back a chunk whose outputs are not there", async () => {
+    await fill([acceptance({ id: "batch-7" }), acceptance({ id: "batch-8" })]);
+    const ids = await take(2);
+    const { batchResults, queue } = keysOf("ours");
+    await redis.hset(batchResults("batch"), "8", "outputs");
+    const proof = batchResults("batch");
+    const completions = ids.map((id, i) => completion(id, i, { proof, takeNext: false, keep: false }));
+    expect(await completeJobs(redis, queue, completions, lockMs)).toEqual([0, 0]);
+    expect(await redis.lrange(`${queue}wait`, 0, -1)).toEqual(["batch-7"]);
+  });
+
+  test("refuses a job whose lock is missing, another's, or that is not active, and ends the others", async () => {
+    await fill(plain(5));
+    const [missing, anothers, inactive, held, last] = (await take(5)) as [string, string, string, string, string];
+    for (const side of sides) {
+      await redis.del(`${queueOf(side)}${missing}:lock`);
+      await redis.set(`${queueOf(side)}${anothers}:lock`, "another");
+      await redis.lrem(`${queueOf(side)}active`, 0, inactive);
+    }
+    const waiting = await fill(plain(3));
+    const before = await readable(redis, queueOf("ours"));
+    const { bullmq, ours } = await complete(
+      [missing, anothers, inactive, held, last].map((id, i) => completion(id, i)),
+    );
+    expect(ours).toEqual(bullmq);
+    expect(ours.slice(0, 3).map(({ code }) => code)).toEqual([-2, -6, -3]);
+    // None is taken for one that was refused.
+    expect(idsOf(ours)).toEqual([null, null, null, waiting[0], waiting[1]]);
+    const after = await readable(redis, queueOf("ours"));
+    expect(after.active).toEqual([waiting[1], waiting[0], anothers, missing]);
+    expect(after.completed).toEqual([held, last].sort());
+    expect(after.stalled).toEqual([missing, anothers, inactive].sort());
+    for (const id of [missing, anothers, inactive]) {
+      expect([after[id], after[`${id}:lock`]]).toEqual([before[id], before[`${id}:lock`]]);
+    }
+  });
+
+  test("refuses a job that it has ended before, under the same token too", async () => {
+    await fill(plain(2));
+    const [first, second] = (await take(2)) as [string, string];
+    await complete([completion(first, 0, { keep: false }), completion(second, 1)]);
+    const left = await expectSame();
+    const again = [completion(first, 0), completion(second, 1, { returnValueJson: '"other"' })];
+    expect(await completeJobs(redis, queueOf("ours"), again, lockMs)).toEqual([-2, -2]);
+    expect(await readable(redis, queueOf("ours"))).toEqual(left);
+  });
+
+  test("takes first what waits, first in first out, and then what is prioritized, the lowest number first", async () => {
+    await fill(plain(6));
+    const ids = await take(6);
+    const [nine, first, one, nineToo, second] = await fill([
+      acceptance({ priority: 9 }),
+      acceptance(),
+      acceptance({ priority: 1 }),
+      acceptance({ priority: 9 }),
+      acceptance(),
+    ]);
+    const { ours } = await complete(ids.map((id, i) => completion(id, i)));
+    expect(idsOf(ours)).toEqual([first, second, one, nine, nineToo, null]);
+    for (const [i, id] of [first, second, one, nine, nineToo].entries()) {
+      const lock = `${queueOf("ours")}${id}:lock`;
+      expect(await redis.get(lock)).toBe(`token-${i}`);
+      expect(await redis.pttl(lock)).toBeGreaterThan(lockMs - 10_000);
+      expect(await redis.pttl(lock)).toBeLessThanOrEqual(lockMs);
+      expect(ours[i]?.job).toMatchObject({ attemptsStarted: 1 });
+    }
+    await expectSame();
+  });
+
+  test("counts a job that was taken before once more", async () => {
+    await fill(plain(2));
+    const [, stalled] = (await take(2)) as [string, string];
+    for (const side of sides) {
+      await redis.lrem(`${queueOf(side)}active`, 0, stalled);
+      await redis.rpush(`${queueOf(side)}wait`, stalled);
+    }
+    const { bullmq, ours } = await complete([...taken.keys()].slice(0, 1).map((id, i) => completion(id, i)));
+    expect(ours).toEqual(bullmq);
+    expect(ours[0]?.job).toMatchObject({ id: stalled, attemptsStarted: 2 });
+    await expectSame();
+  });
+
+  test("promotes what is due, and leaves what is not", async () => {
+    await fill(plain(2));
+    const ids = await take(2);
+    const [later] = await fill([acceptance({ delayMs: 60_000 })]);
+    const [due, prioritized, earlier] = await fillDue([{}, { priority: 3 }, { delayMs: 500 }]);
+    const { ours } = await complete(ids.map((id, i) => completion(id, i)));
+    expect(idsOf(ours)).toEqual([earlier, due]);
+    const left = await expectSame();
+    expect(left.waits).toEqual([prioritized]);
+    expect((left.delayed as string[])[0]).toBe(later);
+  });
+
+  test("of a queue that is paused, or full by its own limit, takes none, but ends what it is told to end", async () => {
+    for (const field of ["paused", "concurrency"]) {
+      await fill(plain(2));
+      const ids = await take(2);
+      const waiting = await fill(plain(2));
+      for (const side of sides) await redis.hset(`${queueOf(side)}meta`, field, 1);
+      const { ours } = await complete(ids.map((id, i) => completion(id, i)));
+      expect(idsOf(ours)).toEqual([null, null]);
+      expect(ours.map(({ code }) => code)).toEqual([0, 0]);
+      const left = await readable(redis, queueOf("ours"));
+      expect(left).toMatchObject({ completed: [...ids].sort(), waits: waiting });
+      expect(left.active).toBeUndefined();
+      if (field === "paused") await expectSame();
+      await redis.unlink(...(await redis.keys(`${prefix}*`)));
+    }
+  });
+
+  test("tells when the next delayed job is due where there is none to take", async () => {
+    await fill([acceptance(), acceptance()]);
+    const ids = await take(2);
+    await fill([acceptance({ delayMs: 90_000 }), acceptance({ delayMs: 60_000, priority: 2 })]);
+    const { bullmq, ours } = await complete(ids.map((id, i) => completion(id, i)));
+    expect(ours).toEqual(bullmq);
+    for (const { delayUntil, job } of ours) expect([job, delayUntil]).toEqual([null, nowMs + 60_000]);
+    await expectSame();
+  });
+
+  test("a worker that ends its jobs so leaves the queue as BullMQ's own does, and runs each of them once", async () => {
+    const list = Array.from({ length: 300 }, (_, i) =>
+      acceptance(i % 5 === 0 ? { priority: 1 + (i % 7) } : i % 11 === 0 ? { delayMs: 20 + i } : {}),
+    );
+    const ids = await fill(list);
+    for (const side of sides) {
+      const ran: string[] = [];
+      class SometimesKeeping extends Worker<unknown, string> {
+        protected override createJob(raw: Parameters<Worker["createJob"]>[0], id: string): Job<unknown, string> {
+          const job = super.createJob(raw, id) as Job<unknown, string>;
+          if (ids.indexOf(id) % 3 === 0) job.opts.removeOnComplete = true;
+          return job;
+        }
+      }
+      const worker = new SometimesKeeping(
+        model,
+        async (job) => {
+          ran.push(job.id as string);
+          // All that were taken together end in one turn, as those of one run do.
+          await new Promise((resolve) => setImmediate(resolve));
+          return `end of ${job.id}`;
+        },
+        {
+          connection: redis as never,
+          prefix: keysOf(side).queuePrefix,
+          concurrency: 16,
+          lockDuration: lockMs,
+          removeOnComplete: { count: keptJobs },
+        },
+        side === "ours" ? completingBackend(redis, queueOf("ours"), lockMs) : createRedisBackend,
+      );
+      workers.push(worker);
+      const faults: Error[] = [];
+      worker.on("error", (fault) => faults.push(fault));
+      await eventually(async () => {
+        expect(ran).toHaveLength(ids.length);
+        expect(await redis.llen(`${queueOf(side)}active`)).toBe(0);
+      });
+      await worker.close();
+      expect(ran.toSorted()).toEqual(ids.toSorted());
+      expect(faults).toEqual([]);
+    }
+    // Who was the last to sleep or to look for stalled jobs is a matter of time.
+    const [ours, bullmq] = await Promise.all(
+      sides.map(async (side) => {
+        const { marker: _marker, "stalled-check": _check, ...left } = await readable(redis, queueOf(side));
+        return left;
+      }),
+    );
+    expect(ours).toEqual(bullmq);
+    expect(Object.keys(ours ?? {}).filter((name) => name.endsWith(":lock"))).toEqual([]);
+    expect(ours?.completed).toEqual(ids.filter((_, i) => i % 3 !== 0).sort());
+  });
+});
+
+/** What ended a job answers: a code, and the job that was taken in its place or when the next one is due. */
+function summary(answer: unknown) {
+  if (!Array.isArray(answer)) return { code: (answer as number | undefined) ?? 0, job: null, delayUntil: 0 };
+  const [json, id, , delayUntil] = answer as [Record<string, unknown>?, string?, number?, number?];
+  if (!json) return { code: 0, job: null, delayUntil: delayUntil ?? 0 };
+  const { lane: _lane, opts: said, priority: _priority, processedOn, share: _share, ...rest } = json;
+  const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = said as Record<string, unknown>;
+  expect(Math.abs(Date.now() - Number(processedOn))).toBeLessThan(10_000);
+  return { code: 0, job: { ...rest, opts, id }, delayUntil: delayUntil ?? 0 };
+}
+
+/** A queue without its event stream and without the times at which things happened to be done. */
+async function readable(redis: RedisClient, queue: string): Promise<Record<string, unknown>> {
+  // We count what is promoted as an arrival, BullMQ does not.
+  const { events: _events, id: _id, ...found } = asOneQueue(await contents(redis, queue));
+  for (const [name, value] of Object.entries(found)) {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) continue;
+    const fields = value as Record<string, string>;
+    for (const field of ["processedOn", "finishedOn"]) {
+      if (fields[field] === undefined) continue;
+      expect(Math.abs(Date.now() - Number(fields[field]))).toBeLessThan(60_000);
+      fields[field] = "a moment ago";
+    }
+    found[name] = fields;
+  }
+  // Scores are times of ending, among which the order of those of one moment is that of their ids.
+  for (const set of ["completed", "failed"]) {
+    const members = found[set];
+    if (Array.isArray(members)) found[set] = members.filter((_, i) => i % 2 === 0).sort();
+  }
+  return found;
+}

@@ -1,0 +1,143 @@
+import { modelTag, newId } from "@millrace/shared/redis/keys.js";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { expectProblem } from "../support/http/problem.js";
+import { localWebhooks, openWebhookSink, type WebhookSink } from "../support/http/webhook-sink.js";
+import { flow } from "../support/stack/flows.js";
+import { type Answer, TestStack } from "../support/stack/stack.js";
+
+const tree = "intrusion-decision-tree";
+const others = ["bob", "reader", "admin"] as const;
+
+describe("owners apart", () => {
+  let stack: TestStack;
+  let sink: WebhookSink;
+  /** Alice's: a prediction that is final, one that waits, a batch that is final, and a delivery. */
+  let finished: string;
+  let waiting: string;
+  let batch: string;
+  let delivery: string;
+
+  beforeAll(async () => {
+    sink = await openWebhookSink();
+    stack = await TestStack.start({ models: [tree], env: localWebhooks });
+    const webhook = { url: sink.url("/alice") };
+    finished = (await stack.predict(tree, flow(1), { webhook, metadata: { secret: "alice-only" } })).body.id;
+    waiting = (await stack.submit(tree, flow(2), { delay_ms: 600_000 })).id;
+    const inputs = [flow(3), [1]];
+    batch = (await stack.post(`/v1/models/${tree}/batches`, { inputs, metadata: { secret: "alice-only" } })).body.id;
+    await stack.get(`/v1/batches/${batch}?wait=30`);
+    delivery = await eventually(async () => {
+      const { body } = await stack.get(`/v1/predictions/${finished}/deliveries`);
+      expect(body.data).toHaveLength(1);
+      return body.data[0].id as string;
+    });
+  });
+  afterAll(async () => {
+    await stack.close();
+    await sink.close();
+  });
+
+  /** What tells one answer from another, once what differs in every answer is left out. */
+  const shown = ({ body, headers, status }: Answer) => {
+    const { request_id: _, ...rest } = body;
+    const fixed = [...headers].filter(([name]) => name !== "date" && name !== "x-request-id");
+    return { status, headers: fixed, body: rest };
+  };
+
+  const paths: [method: string, kind: "predictions" | "batches" | "deliveries", rest: string][] = [
+    ["GET", "predictions", ""],
+    ["GET", "predictions", "?wait=20"],
+    ["GET", "predictions", "/events"],
+    ["GET", "predictions", "/deliveries"],
+    ["POST", "predictions", "/cancel"],
+    ["POST", "predictions", "/retry"],
+    ["GET", "batches", ""],
+    ["GET", "batches", "?wait=20"],
+    ["GET", "batches", "/events"],
+    ["GET", "batches", "/results"],
+    ["GET", "batches", "/results?from=1"],
+    ["GET", "batches", "/deliveries"],
+    ["POST", "batches", "/cancel"],
+    ["POST", "batches", "/retry"],
+    ["POST", "deliveries", "/redeliver"],
+  ];
+  test.each(paths)("%s of another's %s%s is answered like what never was", async (method, kind, rest) => {
+    const ids = kind === "predictions" ? [finished, waiting] : kind === "batches" ? [batch] : [delivery];
+    for (const as of others) {
+      if (method === "POST" && as === "reader") continue;
+      const unknown = await stack.call(method, `/v1/${kind}/${newId(modelTag(tree))}${rest}`, { as });
+      expectProblem(
+        unknown,
+        404,
+        `${{ predictions: "prediction", batches: "batch", deliveries: "delivery" }[kind]}_not_found`,
+      );
+      for (const id of ids)
+        expect(shown(await stack.call(method, `/v1/${kind}/${id}${rest}`, { as }))).toEqual(shown(unknown));
+    }
+    // An id of one kind is none of another.
+    const wrong = kind === "predictions" ? batch : finished;
+    expect((await stack.call(method, `/v1/${kind}/${wrong}${rest}`)).status).toBe(404);
+  });
+
+  test("what was tried on another's changed nothing of it", async () => {
+    expect((await stack.get(`/v1/predictions/${waiting}`)).body.status).toBe("scheduled");
+    expect((await stack.get(`/v1/predictions/${finished}`)).body.status).toBe("succeeded");
+    expect((await stack.get(`/v1/batches/${batch}`)).body.status).toBe("partial");
+  });
+
+  test("lists hold one's own, whatever cursor of another's is brought", async () => {
+    const first = (await stack.get("/v1/predictions?limit=1")).body;
+    for (const as of others) {
+      for (const kind of ["predictions", "batches"]) {
+        for (const query of ["", `?cursor=${first.next_cursor}`, `?model=${tree}`]) {
+          expect((await stack.get(`/v1/${kind}${query}`, { as })).body.data).toEqual([]);
+        }
+      }
+    }
+  });
+
+  test("an identical submission of another is neither joined nor answered from what was computed for one", async () => {
+    const submission = { input: flow(4), delay_ms: 600_000 };
+    const path = `/v1/models/${tree}/predictions`;
+    const mine = await stack.post(path, submission);
+    const theirs = await stack.post(path, submission, { as: "bob" });
+    expect([theirs.status, theirs.body.deduplicated]).toEqual([202, false]);
+    expect(theirs.body.id).not.toBe(mine.body.id);
+    await stack.predict(tree, flow(5), { cache: true });
+    const computed = await stack.predict(tree, flow(5), { cache: true }, { as: "bob" });
+    expect(computed.body.cached).toBe(false);
+  });
+
+  test("an Idempotency-Key of another's is one's own", async () => {
+    const headers = { "idempotency-key": "the-same" };
+    const path = `/v1/models/${tree}/predictions`;
+    const mine = await stack.post(path, { input: flow(6) }, { headers });
+    const theirs = await stack.post(path, { input: flow(7) }, { headers, as: "bob" });
+    expect([mine.status, theirs.status]).toEqual([202, 202]);
+    expect(theirs.body.id).not.toBe(mine.body.id);
+  });
+
+  test("the time to the answer does not tell another's id from one that never was", async () => {
+    const times = { foreign: [] as number[], unknown: [] as number[] };
+    for (let i = 0; i < 300; i++) {
+      for (const [kind, id] of [
+        ["foreign", i % 2 === 0 ? finished : waiting],
+        ["unknown", newId(modelTag(tree))],
+      ] as const) {
+        const begun = performance.now();
+        await stack.get(`/v1/predictions/${id}`, { as: "bob" });
+        times[kind].push(performance.now() - begun);
+      }
+    }
+    const median = (list: number[]) => list.sort((a, b) => a - b)[list.length >> 1] as number;
+    // Milliseconds on a busy machine: what is left of a difference is far below what a network hides.
+    expect(Math.abs(median(times.foreign) - median(times.unknown))).toBeLessThan(0.5 * median(times.unknown));
+  });
+
+  test("neither metrics nor logs hold what an owner sent, and metrics no owner", async () => {
+    const { body } = await stack.get("/metrics", { as: null });
+    expect(body).not.toMatch(/alice|bob|reader/);
+    expect(stack.log.map((line) => JSON.stringify(line)).join("\n")).not.toContain("alice-only");
+  });
+});

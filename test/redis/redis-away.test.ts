@@ -1,0 +1,250 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import type { Redis } from "ioredis";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { OwnRedis } from "../support/redis/own-redis.js";
+import { readiness } from "../support/stack/processes.js";
+import { type Answer, TestStack } from "../support/stack/stack.js";
+
+const model = "echo-int64";
+const path = `/v1/models/${model}/predictions`;
+
+describe("Redis away", () => {
+  let redis: OwnRedis;
+  let stack: TestStack;
+  let known: string;
+
+  beforeAll(async () => {
+    redis = await OwnRedis.start();
+    stack = await TestStack.start({ models: [model, "slow"], redisUrl: redis.url });
+    known = (await stack.submit(model, { x: [[0, 0, 0]] })).id;
+  });
+  afterAll(async () => {
+    await stack?.close();
+    await redis?.close();
+  });
+
+  /** Waits until API and Redis have found each other again. */
+  const untilReady = () => eventually(async () => expect((await stack.get("/v1/models")).status).toBe(200));
+
+  /** Sends one request of each kind at once and holds every answer to what is promised while Redis is away. */
+  async function expectQuickRefusals(): Promise<void> {
+    const timed = async (answer: Promise<Answer>) => {
+      const begun = performance.now();
+      return { ...(await answer), tookMs: performance.now() - begun };
+    };
+    const x = [[7, 7, 7]];
+    const refused = await Promise.all([
+      timed(stack.post(path, { input: { x } })),
+      timed(stack.post(path, { input: { x } }, { headers: { prefer: "wait=20" } })),
+      timed(stack.get(`/v1/predictions/${known}`)),
+      timed(stack.get(`/v1/predictions/${known}?wait=20`)),
+      timed(stack.get(`/v1/models/${model}`)),
+      timed(stack.get("/v1/models")),
+      timed(stack.get("/v1/models/never-heard-of")),
+    ]);
+    for (const { body, headers, status, tookMs } of refused) {
+      expect({ status, code: body.code }).toEqual({ status: 503, code: "redis_unavailable" });
+      expect(headers.get("content-type")).toMatch(/^application\/problem\+json/);
+      expect(Number(headers.get("retry-after"))).toBeGreaterThan(0);
+      expect(tookMs).toBeLessThan(2000);
+      expect(JSON.stringify(body)).not.toMatch(/127\.0\.0\.1|redis:\/\/|ECONN|at \w+ \(/);
+    }
+    const ready = await timed(stack.get("/ready", { as: null }));
+    expect(ready.status).toBe(503);
+    expect(ready.headers.get("retry-after")).not.toBeNull();
+    expect(ready.tookMs).toBeLessThan(2000);
+    const health = await timed(stack.get("/health", { as: null }));
+    expect(health.status).toBe(200);
+    expect(health.tookMs).toBeLessThan(2000);
+  }
+
+  /** Submits distinct inputs without a pause until told to stop, by so many callers, half of whom wait for the end. */
+  function load(callers: number) {
+    const accepted = new Map<string, number[]>();
+    const refusals: Answer[] = [];
+    let stopped = false;
+    let next = 0;
+    const caller = async (c: number) => {
+      while (!stopped) {
+        const row = [++next, c, 1];
+        const headers = c % 2 === 0 ? { prefer: "wait=10" } : {};
+        const answer = await stack.post(path, { input: { x: [row] } }, { headers });
+        if (answer.status === 200 || answer.status === 202) accepted.set(answer.body.id, row);
+        else {
+          refusals.push(answer);
+          // What a client is asked to do, but sooner.
+          await delay(100);
+        }
+      }
+    };
+    const callersDone = Promise.all(Array.from({ length: callers }, (_, c) => caller(c)));
+    const stop = () => {
+      stopped = true;
+      return callersDone;
+    };
+    return { accepted, refusals, stop };
+  }
+
+  test("every prediction accepted around a SIGKILL and restart under load still finishes with its own result", async () => {
+    const [worker] = stack.workers as [TestStack["workers"][number]];
+    const { accepted, refusals, stop } = load(12);
+    await eventually(() => expect(accepted.size).toBeGreaterThan(300));
+    await redis.kill();
+    const before = accepted.size;
+    await expectQuickRefusals();
+    await redis.resume();
+    await untilReady();
+    await eventually(() => expect(accepted.size).toBeGreaterThan(before + 300));
+    await stop();
+    expect(refusals.length).toBeGreaterThan(0);
+    expect(new Set(refusals.map(({ status }) => status))).toEqual(new Set([503]));
+
+    await expectAllSucceeded(accepted);
+    expect(worker.child.exitCode).toBeNull();
+    await eventually(async () => {
+      expect((await readiness(worker)).ready).toBe(true);
+      expect(await stack.redis.llen(`${modelKeys(stack.prefix, model).queue}active`)).toBe(0);
+    });
+  }, 90_000);
+
+  test("whoever waits for a run that Redis did not live to see is answered, and the run counts", async () => {
+    const { id } = await stack.submit("slow", { x: [[1500]] });
+    const waiting = stack.get(`/v1/predictions/${id}?wait=30`);
+    await eventually(async () => expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("running"));
+    await redis.kill();
+    // Away until after the run has ended, whose result then has nowhere to go.
+    await delay(2000);
+    await redis.resume();
+    await untilReady();
+    expect(await stack.final(id)).toMatchObject({ status: "succeeded", output: { y: [[1500]] } });
+    const answer = await waiting;
+    if (answer.status !== 503) expect(answer.body).toMatchObject({ id, status: "succeeded" });
+  });
+
+  test("a Redis that is there but does not answer is refused for just as quickly, and recovered from", async () => {
+    await untilReady();
+    process.kill(redis.pid, "SIGSTOP");
+    try {
+      const early = stack.get(`/v1/predictions/${known}`);
+      // Requests do not come all at once: those that follow must not wait for what is under way to give up first.
+      await delay(300);
+      await expectQuickRefusals();
+      expect((await early).status).toBe(503);
+    } finally {
+      process.kill(redis.pid, "SIGCONT");
+    }
+    await eventually(async () => {
+      const { body, status } = await stack.predict(model, { x: [[1, 2, 3]] });
+      expect([status, body.output]).toEqual([200, { y: [[1, 2, 3]] }]);
+    });
+    await eventually(async () => expect((await stack.get("/ready", { as: null })).status).toBe(200));
+  });
+
+  /** Holds every prediction of a load to its own result. */
+  async function expectAllSucceeded(accepted: ReadonlyMap<string, number[]>): Promise<void> {
+    const entries = [...accepted];
+    for (let i = 0; i < entries.length; i += 64) {
+      const part = entries.slice(i, i + 64);
+      const finals = await Promise.all(part.map(([id]) => stack.final(id)));
+      expect(finals.map(({ output, status }) => [status, output])).toEqual(
+        part.map(([, row]) => ["succeeded", { y: [row] }]),
+      );
+    }
+  }
+
+  test("connections that are killed under load, those of subscriptions too, cost nothing that was accepted", async () => {
+    await untilReady();
+    const admin = stack.redis as Redis;
+    const { accepted, refusals, stop } = load(12);
+    for (let round = 1; round <= 5; round++) {
+      const before = accepted.size;
+      await eventually(() => expect(accepted.size).toBeGreaterThan(before + 60));
+      await admin.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await admin.call("CLIENT", "KILL", "TYPE", "pubsub");
+    }
+    await untilReady();
+    const before = accepted.size;
+    await eventually(() => expect(accepted.size).toBeGreaterThan(before + 100));
+    await stop();
+    expect(refusals.filter(({ status }) => status !== 503)).toEqual([]);
+    await expectAllSucceeded(accepted);
+    // Looking again comes only after 20 s: notices are heard again.
+    expect((await stack.predict("slow", { x: [[500]] })).body.timings.total_ms).toBeLessThan(15_000);
+  }, 90_000);
+
+  test("readiness tells what Redis promises by now, once a connection to it is back", async () => {
+    await untilReady();
+    const admin = stack.redis as Redis;
+    const told = async () => (await stack.get("/ready", { as: null })).body;
+    expect((await told()).durability).toBe("fsync");
+    for (const [policy, durability] of [
+      ["everysec", "everysec"],
+      ["always", "fsync"],
+    ] as const) {
+      await admin.config("SET", "appendfsync", policy);
+      await admin.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await eventually(async () => expect(await told()).toMatchObject({ redis: "writable", durability }));
+    }
+  });
+
+  test("a pause of 10 s is refused through and recovered from, and costs nothing that was accepted", async () => {
+    await untilReady();
+    const { accepted, refusals, stop } = load(12);
+    await eventually(() => expect(accepted.size).toBeGreaterThan(100));
+    const pausedAt = performance.now();
+    await (stack.redis as Redis).call("CLIENT", "PAUSE", "10000", "ALL");
+    await delay(300);
+    await expectQuickRefusals();
+    const before = accepted.size;
+    await eventually(() => expect(accepted.size).toBeGreaterThan(before + 100), 40_000);
+    expect(performance.now() - pausedAt).toBeGreaterThan(9000);
+    await stop();
+    expect(refusals.filter(({ status }) => status !== 503)).toEqual([]);
+    await expectAllSucceeded(accepted);
+  }, 90_000);
+
+  test("with its memory used up Redis takes nothing new, keeps nothing by halves, and workers go on draining", async () => {
+    await untilReady();
+    const admin = stack.redis as Redis;
+    // What came before is over, so that no key of it goes or comes meanwhile.
+    const { queue } = modelKeys(stack.prefix, model);
+    await eventually(async () => expect(await admin.exists(`${queue}active`)).toBe(0));
+    const webhook = { url: "https://example.com/hook" };
+    const waiting = await Promise.all(Array.from({ length: 120 }, (_, i) => stack.submit("slow", { x: [[i % 50]] })));
+    await admin.config("SET", "maxmemory", "1mb");
+    try {
+      const before = (await admin.keys(`${modelKeys(stack.prefix, model).base}*`)).sort();
+      const rows = Array.from({ length: 3000 }, () => ({ x: [[1, 1, 1]] }));
+      const refused = await Promise.all([
+        stack.post(path, { input: { x: [[4, 4, 4]] } }, { headers: { "idempotency-key": "full" } }),
+        stack.post(path, { input: { x: [[5, 5, 5]] }, priority: 3 }),
+        stack.post(path, { input: { x: [[6, 6, 6]] }, delay_ms: 5000 }, { headers: { prefer: "wait=5" } }),
+        stack.post(`/v1/models/${model}/batches`, { inputs: rows }),
+      ]);
+      for (const { body, headers, status } of refused) {
+        expect([status, body.code], JSON.stringify(body)).toEqual([503, "redis_full"]);
+        expect(Number(headers.get("retry-after"))).toBeGreaterThan(0);
+      }
+      expect((await stack.post(path, { input: { x: [[7, 7, 7]] }, webhook })).status).toBeGreaterThanOrEqual(400);
+      const ready = await stack.get("/ready", { as: null });
+      expect([ready.status, ready.body.redis]).toEqual([503, "full"]);
+      expect((await admin.keys(`${modelKeys(stack.prefix, model).base}*`)).sort()).toEqual(before);
+      const finals = await Promise.all(waiting.map(({ id }) => stack.final(id)));
+      expect(finals.filter(({ attempts, status }) => status !== "succeeded" || attempts !== 1)).toEqual([]);
+      await eventually(async () => {
+        expect((await stack.get("/v1/models/slow")).body.workers_alive).toBeGreaterThan(0);
+      });
+      const [worker] = stack.workers as [TestStack["workers"][number]];
+      expect((await readiness(worker)).ready).toBe(true);
+    } finally {
+      await admin.config("SET", "maxmemory", "0");
+    }
+    // An API looks once a second how much room there is.
+    await eventually(async () => {
+      const answer = await stack.predict(model, { x: [[4, 4, 4]] }, {}, { headers: { "idempotency-key": "full-2" } });
+      expect([answer.status, answer.body.status]).toEqual([200, "succeeded"]);
+    });
+  }, 90_000);
+});

@@ -1,0 +1,71 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { readiness, untilHeld, untilRunning } from "../support/stack/processes.js";
+import { TestStack } from "../support/stack/stack.js";
+
+const frozenMs = 10_000;
+
+describe("a worker that freezes for longer than its locks last", () => {
+  let stack: TestStack;
+
+  beforeAll(async () => {
+    stack = await TestStack.start({
+      models: ["slow"],
+      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
+    });
+  });
+  afterAll(() => stack.close());
+
+  test("another finishes what it ran and what it held, and it overwrites nothing when it wakes", async () => {
+    const [frozen] = stack.workers as [TestStack["workers"][number]];
+    const keys = modelKeys(stack.prefix, "slow");
+    const running = await stack.submit("slow", { x: [[2500]] });
+    await untilRunning(stack, "slow", [running.id]);
+    const held = await Promise.all([20, 21, 22].map((x) => stack.submit("slow", { x: [[x]] })));
+    await untilHeld(stack, "slow", 4);
+    const ids = [running, ...held].map(({ id }) => id as string);
+
+    // The slot is not frozen: it finishes meanwhile, and its result is the first thing that the worker finds.
+    frozen.child.kill("SIGSTOP");
+    const thaw = delay(frozenMs).then(() => frozen.child.kill("SIGCONT"));
+    const other = await stack.startWorker();
+    const finals = await Promise.all(ids.map((id) => stack.final(id)));
+    expect(finals.map(({ output, status }) => [status, output])).toEqual(
+      [2500, 20, 21, 22].map((x) => ["succeeded", { y: [[x]] }]),
+    );
+    const stored = await stack.redis.mget(ids.map((id) => keys.result(id)));
+    const timesToLive = await Promise.all(ids.map((id) => stack.redis.pttl(keys.result(id))));
+
+    await thaw;
+    await eventually(async () => {
+      const { ready, slots } = await readiness(frozen);
+      expect({ ready, busy: slots.busy }).toEqual({ ready: true, busy: 0 });
+    });
+    // With the other one gone, only the one that was frozen can serve this, and it does so after all that it held.
+    expect(await other.stop()).toBe(0);
+    expect((await stack.predict("slow", { x: [[30]] })).body).toMatchObject({ status: "succeeded", attempts: 1 });
+
+    expect(await stack.redis.mget(ids.map((id) => keys.result(id)))).toEqual(stored);
+    for (const [i, id] of ids.entries()) {
+      expect(await stack.redis.pttl(keys.result(id))).toBeLessThanOrEqual(timesToLive[i] as number);
+    }
+    const after = await Promise.all(ids.map((id) => stack.get(`/v1/predictions/${id}`)));
+    expect(after.map(({ body }) => body)).toEqual(finals);
+  });
+
+  test("no job of it stays active or goes back into the queue", async () => {
+    const { queue } = modelKeys(stack.prefix, "slow");
+    // Longer than a lock lasts, after which a job that is stuck would be found and moved.
+    await delay(7000);
+    expect(await stack.redis.llen(`${queue}active`)).toBe(0);
+    expect(await stack.redis.llen(`${queue}wait`)).toBe(0);
+    expect(await stack.redis.zcard(`${queue}delayed`)).toBe(0);
+    expect(await stack.redis.zcard(`${queue}failed`)).toBe(0);
+  });
+
+  test("no note of a run of jobs that were no longer its own stays behind", async () => {
+    expect(await stack.redis.hgetall(modelKeys(stack.prefix, "slow").running)).toEqual({});
+  });
+});

@@ -1,0 +1,154 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { startWithModels } from "../support/models/made-models.js";
+import { type ModelFile, node } from "../support/models/onnx-file.js";
+import { childrenOf, readiness, untilHeld, untilRunning } from "../support/stack/processes.js";
+import type { TestStack } from "../support/stack/stack.js";
+
+/** What makes the model below run for ever; no input that a worker makes by itself has it. */
+const endlessValue = 4321;
+const endless: ModelFile = {
+  nodes: [
+    node("Equal", ["x", "deadly"], ["is"]),
+    node("Cast", ["is"], ["ones"], { to: 7 }),
+    node("ReduceSum", ["ones"], ["count"], { keepdims: 0 }),
+    node("Cast", ["count"], ["any"], { to: 9 }),
+    node("Loop", ["forever", "any", "x"], ["y"], {
+      body: {
+        graph: {
+          nodes: [node("Identity", ["go"], ["on"]), node("Identity", ["rows"], ["same"])],
+          inputs: { trip: ["int64", []], go: ["bool", []], rows: ["int64", ["n", 1]] },
+          outputs: { on: ["bool", []], same: ["int64", ["n", 1]] },
+        },
+      },
+    }),
+  ],
+  constants: {
+    deadly: { dtype: "int64", dims: [], data: [endlessValue] },
+    forever: { dtype: "int64", dims: [], data: [2n ** 62n] },
+  },
+  inputs: { x: ["int64", ["n", 1]] },
+  outputs: { y: ["int64", ["n", 1]] },
+};
+
+const manifest = {
+  kind: "tensor",
+  timeout_ms: 500,
+  attempts: 2,
+  backoff_ms: 50,
+  batching: { max_batch_rows: 16 },
+};
+
+describe("a poisonous input beside innocent ones", () => {
+  let stack: TestStack;
+  let busyMs = 900;
+
+  beforeAll(async () => {
+    const declared = { ...manifest, batching: { ...manifest.batching, join: "always" } };
+    stack = await startWithModels(
+      { endless: { graph: endless, manifest: declared } },
+      {
+        models: ["crashes-on-zero", "throws-on-row", "slow"],
+        manifests: {
+          "crashes-on-zero": manifest,
+          // Whoever waits for a second attempt here waits for longer than the test does.
+          "throws-on-row": { ...manifest, backoff_ms: 3_600_000 },
+        },
+      },
+    );
+  });
+  afterAll(() => stack.close());
+
+  const worker = () => stack.workers[0] as TestStack["workers"][number];
+
+  /** Runs of a model that took more than one row, as the worker counts them. */
+  async function joinedRuns(model: string): Promise<number> {
+    const text = await (await fetch(`http://127.0.0.1:${worker().port}/metrics`)).text();
+    const read = (line: string) =>
+      Number(
+        text
+          .split("\n")
+          .find((entry) => entry.startsWith(line))
+          ?.split(" ")[1] ?? 0,
+      );
+    return read(`ml_batch_rows_count{model="${model}"}`) - read(`ml_batch_rows_bucket{le="1",model="${model}"}`);
+  }
+
+  /** Submits inputs while the only slot is busy with something else, so that they share a run, and awaits their ends. */
+  async function inOneRun(model: string, values: readonly number[]) {
+    busyMs += 1;
+    const company = await stack.submit("slow", { x: [[busyMs]] });
+    await untilRunning(stack, "slow", [company.id]);
+    const accepted = await Promise.all(values.map((value) => stack.submit(model, { x: [[value]] })));
+    await untilHeld(stack, model, values.length);
+    expect((await stack.get(`/v1/predictions/${company.id}`)).body.status).toBe("running");
+    const finals = await Promise.all(accepted.map(({ id }) => stack.final(id)));
+    return { finals, byValue: new Map(values.map((value, i) => [value, finals[i]])) };
+  }
+
+  const expectNoPath = (detail: string) => expect(detail).not.toMatch(/\/\w|\\|\.onnx|\.js|node_modules/);
+
+  test("a run that never returns costs only its own input its attempts, and ends as timeout", async () => {
+    const { byValue, finals } = await inOneRun("endless", [5, 6, endlessValue, 7, 8]);
+    expect(await joinedRuns("endless")).toBe(1);
+    const guilty = byValue.get(endlessValue);
+    expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "timeout" } });
+    expectNoPath(guilty.error.detail);
+    const innocent = finals.filter((final) => final !== guilty);
+    expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
+      [5, 6, 7, 8].map((value) => ["succeeded", [[value]]]),
+    );
+    expect(innocent.map(({ attempts, timings }) => [attempts, timings.batch_rows])).toEqual(innocent.map(() => [1, 1]));
+  });
+
+  // Only x86 traps on what this model divides.
+  test.skipIf(process.arch !== "x64")(
+    "an input that crashes its process costs only itself its attempts, and ends as poisoned",
+    async () => {
+      // A zero is among what workers make to try a model with; it has cost a process, and the version is served all the same.
+      const { joining } = (await stack.get("/v1/models/crashes-on-zero")).body;
+      expect(joining).toEqual({ mode: "proven", reason: expect.stringMatching(/not tried, because an input/) });
+      const { byValue, finals } = await inOneRun("crashes-on-zero", [1, 2, 0, 4, 5]);
+      expect(await joinedRuns("crashes-on-zero")).toBe(1);
+      const guilty = byValue.get(0);
+      expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "poisoned" } });
+      expectNoPath(guilty.error.detail);
+      const innocent = finals.filter((final) => final !== guilty);
+      expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
+        [1000, 500, 250, 200].map((value) => ["succeeded", [[value]]]),
+      );
+      expect(innocent.map(({ attempts }) => attempts)).toEqual([1, 1, 1, 1]);
+    },
+  );
+
+  test("a row that makes the run throw fails alone and at once, and the others are found by halving", async () => {
+    const values = [0, 1, 2, 3, 77, 5, 6, 7];
+    const { byValue, finals } = await inOneRun("throws-on-row", values);
+    expect(await joinedRuns("throws-on-row")).toBe(1);
+    const guilty = byValue.get(77);
+    expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 1, error: { code: "inference_failed" } });
+    expectNoPath(guilty.error.detail);
+    const innocent = finals.filter((final) => final !== guilty);
+    expect(innocent.map(({ output }) => output.y[0][0])).toEqual([0, 1.5, 3, 4.5, 7.5, 9, 10.5]);
+    expect(innocent.map(({ attempts }) => attempts)).toEqual(innocent.map(() => 1));
+    expect(innocent.map(({ timings }) => timings.batch_rows).sort()).toEqual([1, 2, 2, 4, 4, 4, 4]);
+  });
+
+  test("the worker lives through all of it with the slots that it was given, and goes on serving", async () => {
+    expect(worker().child.exitCode).toBeNull();
+    expect(stack.logged("worker ready")).toHaveLength(1);
+    await eventually(async () => {
+      const state = await readiness(worker());
+      expect(state).toMatchObject({ ready: true, slots: { alive: 1, configured: 1 } });
+    });
+    expect(await childrenOf(worker().pid)).toHaveLength(1);
+    for (const [model, x] of [
+      ["endless", 9],
+      ["crashes-on-zero", 8],
+      ["throws-on-row", 4],
+    ] as const) {
+      const { body, status } = await stack.predict(model, { x: [[x]] });
+      expect([status, body.status]).toEqual([200, "succeeded"]);
+    }
+  });
+});

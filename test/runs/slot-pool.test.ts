@@ -1,0 +1,116 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { defaultManifest } from "@millrace/shared/models/manifest.js";
+import { openLog } from "@millrace/shared/service/log.js";
+import { SlotPool } from "@millrace/workers/runs/slot-pool.js";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { stillRunning } from "../support/stack/processes.js";
+
+const program = fileURLToPath(new URL("../support/models/moody-slot.js", import.meta.url));
+const pack = Buffer.from("anything");
+
+describe("the slot pool", () => {
+  let dir: string;
+  let pool: SlotPool;
+  let deaths: number;
+
+  beforeEach(async () => {
+    dir = await mkdtemp(join(tmpdir(), "millrace-slots-"));
+    deaths = 0;
+  });
+  afterEach(async () => {
+    await pool.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  const open = (slots: number) => {
+    pool = new SlotPool({
+      ...{ slots, program, retryMs: 50, log: openLog("worker", "error") },
+      environment: { PATH: process.env.PATH, NODE_V8_COVERAGE: process.env.NODE_V8_COVERAGE },
+      onIdle: () => undefined,
+      onDeath: () => {
+        deaths += 1;
+      },
+    });
+  };
+  const moodOf = (key: number) => join(dir, String(key));
+  const request = (key: number) => ({
+    ...{ key, model: "m", version: String(key), folder: moodOf(key), file: "", digest: "sha256:" },
+    manifest: defaultManifest(),
+  });
+  const load = async (...keys: number[]) => (await pool.load(keys.map(request))).map(({ ok }) => ok);
+  const run = (key: number) => pool.run(key, [pack], { joins: true, timeoutMs: 10_000 });
+
+  test("makes what is new ready in processes beside the slots, which keep their runs until then", async () => {
+    open(2);
+    expect(await load(1)).toEqual([true]);
+    const before = pool.pids;
+    const loading = load(2);
+    expect(pool.hasIdle(1)).toBe(true);
+    await run(1);
+    expect(await loading).toEqual([true]);
+    expect(pool.pids).toHaveLength(2);
+    expect(pool.pids.filter((pid) => before.includes(pid))).toEqual([]);
+    await eventually(async () => expect(await stillRunning(before)).toEqual([]));
+    for (const key of [1, 2]) await run(key);
+    pool.unload(1);
+    expect([pool.hasIdle(1), pool.hasIdle(2), deaths]).toEqual([false, true, 0]);
+  });
+
+  test("refuses a version that kills whoever loads it, or says that it cannot, and no slot in service is harmed", async () => {
+    open(2);
+    expect(await load(1)).toEqual([true]);
+    const before = pool.pids;
+    await writeFile(moodOf(2), "die");
+    await writeFile(moodOf(3), "refuse");
+    expect(await pool.load([request(2), request(3)])).toEqual([
+      { key: 2, ok: false, reason: "loading it killed the process", died: true },
+      { key: 3, ok: false, reason: "not now" },
+    ]);
+    expect([pool.pids, pool.alive, deaths]).toEqual([before, 2, 0]);
+    await run(1);
+    // What is mended may come again.
+    await rm(moodOf(2));
+    expect(await load(2)).toEqual([true]);
+  });
+
+  test.each(["die", "refuse"])(
+    "goes without a version that a new process cannot take (%s) as long as that lasts, and then has it again",
+    async (mood) => {
+      open(1);
+      expect(await load(1, 2)).toEqual([true, true]);
+      await writeFile(moodOf(1), mood);
+      process.kill(pool.pids[0] as number, "SIGKILL");
+      await eventually(() => expect([deaths, pool.hasIdle(2), pool.hasIdle(1)]).toEqual([1, true, false]));
+      await run(2);
+      await rm(moodOf(1));
+      await eventually(() => expect(pool.hasIdle(1)).toBe(true));
+      for (const key of [1, 2]) await run(key);
+      expect(deaths).toBe(1);
+    },
+  );
+
+  test("a slot keeps a version that no new process can take, and takes what is new itself", async () => {
+    open(1);
+    expect(await load(1)).toEqual([true]);
+    const before = pool.pids;
+    await writeFile(moodOf(1), "refuse");
+    expect(await load(2)).toEqual([true]);
+    expect(pool.pids).toEqual(before);
+    for (const key of [1, 2]) await run(key);
+    expect(pool.holds(1)).toBe(true);
+    // When the slot has died, nobody has the one any more, and whoever asks is told.
+    process.kill(before[0] as number, "SIGKILL");
+    await eventually(() => expect([pool.holds(1), pool.holds(2), pool.hasIdle(2)]).toEqual([false, true, true]));
+  });
+
+  test("a version that only one of its first processes dies of is served", async () => {
+    open(1);
+    await writeFile(moodOf(1), "die once");
+    expect(await load(1)).toEqual([true]);
+    await run(1);
+  });
+});

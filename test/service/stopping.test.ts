@@ -1,0 +1,128 @@
+import { once } from "node:events";
+import { connect } from "node:net";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import { afterEach, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { runNotes, untilHeld, untilRunning } from "../support/stack/processes.js";
+import { keys, TestStack } from "../support/stack/stack.js";
+
+const ms = (time: string): number => Date.parse(time);
+
+describe("stopping", () => {
+  let stack: TestStack;
+
+  afterEach(() => stack.close());
+
+  test("a worker at SIGTERM, sent twice, finishes what runs and gives back what it has not begun", async () => {
+    stack = await TestStack.start({
+      models: ["slow"],
+      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
+    });
+    const [worker] = stack.workers as [TestStack["workers"][number]];
+    const running = await stack.submit("slow", { x: [[5000]] });
+    await untilRunning(stack, "slow", [running.id]);
+    const held = await Promise.all([10, 11, 12].map((x) => stack.submit("slow", { x: [[x]] })));
+    const urgent = await stack.submit("slow", { x: [[13]] }, { priority: 3 });
+    await untilHeld(stack, "slow", 5);
+    worker.child.kill("SIGTERM");
+    worker.child.kill("SIGTERM");
+    await untilHeld(stack, "slow", 1);
+
+    await stack.startWorker();
+    const others = await Promise.all([...held, urgent].map(({ id }) => stack.final(id)));
+    expect(await worker.exited).toBe(0);
+    const final = await stack.final(running.id);
+    expect(final).toMatchObject({ status: "succeeded", output: { y: [[5000]] }, attempts: 1 });
+    expect(others.map(({ attempts, output, status }) => [status, output.y, attempts])).toEqual(
+      [10, 11, 12, 13].map((x) => ["succeeded", [[x]], 1]),
+    );
+    // Done while the first worker still ran its own: nobody waited for it, nor for its locks to expire.
+    for (const other of others) expect(ms(other.finished_at)).toBeLessThan(ms(final.finished_at));
+  });
+
+  test("a worker whose run outlasts the grace ends all the same, with 0, and gives the prediction back unharmed", async () => {
+    stack = await TestStack.start({
+      models: ["endless-on-one"],
+      manifests: { "endless-on-one": { kind: "tensor", timeout_ms: 600_000 } },
+      workerEnv: { SHUTDOWN_GRACE_SECONDS: "1" },
+    });
+    const [worker] = stack.workers as [TestStack["workers"][number]];
+    const { id } = await stack.submit("endless-on-one", { x: [[1]] });
+    await untilRunning(stack, "endless-on-one", [id]);
+    const begun = performance.now();
+    expect(await worker.stop()).toBe(0);
+    expect(performance.now() - begun).toBeGreaterThan(900);
+    expect(performance.now() - begun).toBeLessThan(5000);
+    const { queue } = modelKeys(stack.prefix, "endless-on-one");
+    expect(await stack.redis.lrange(`${queue}wait`, 0, -1)).toEqual([id]);
+    expect(await stack.redis.llen(`${queue}active`)).toBe(0);
+    expect(await runNotes(stack, "endless-on-one")).toEqual(new Map());
+    expect((await stack.get(`/v1/predictions/${id}`)).body).toMatchObject({ status: "queued", attempts: 0 });
+  });
+
+  test("an API at SIGTERM, sent twice, answers who waits with what it is by now, and exits 0 without delay", async () => {
+    stack = await TestStack.start({ models: ["slow"] });
+    const [api] = stack.apis as [TestStack["apis"][number]];
+    const waiting = stack.predict("slow", { x: [[3000]] });
+    const polled = await stack.submit("slow", { x: [[3001]] });
+    const poll = stack.get(`/v1/predictions/${polled.id}?wait=30`);
+    await untilHeld(stack, "slow", 2);
+
+    const begun = performance.now();
+    api.child.kill("SIGTERM");
+    api.child.kill("SIGTERM");
+    const [first, second] = await Promise.all([waiting, poll]);
+    expect(performance.now() - begun).toBeLessThan(2000);
+    expect(first.status).toBe(202);
+    expect(["queued", "running"]).toContain(first.body.status);
+    expect(first.headers.get("location")).toBe(`/v1/predictions/${first.body.id}`);
+    expect([second.status, second.body.id]).toEqual([200, polled.id]);
+    expect(await api.exited).toBe(0);
+    // Nothing has begun any more, so there is no grace to wait for, though clients would keep their connections.
+    expect(performance.now() - begun).toBeLessThan(5000);
+
+    // What it had accepted is another's to tell.
+    const { url } = await stack.startApi();
+    for (const { id } of [first.body, polled]) {
+      expect(await stack.final(id, { url })).toMatchObject({ id, status: "succeeded" });
+    }
+  });
+
+  test("an API at SIGTERM takes no new connection, but answers a request of which only the half has come", async () => {
+    stack = await TestStack.start({ models: ["slow"] });
+    const [api] = stack.apis as [TestStack["apis"][number]];
+    const port = Number(new URL(api.url).port);
+    const body = JSON.stringify({ input: { x: [[5]] } });
+    const half = connect(port, "127.0.0.1");
+    let answered = "";
+    half.on("data", (chunk) => {
+      answered += chunk;
+    });
+    half.write(
+      `POST /v1/models/slow/predictions HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer ${keys.alice}\r\n` +
+        `Content-Type: application/json\r\nContent-Length: ${body.length}\r\nExpect: 100-continue\r\n\r\n`,
+    );
+    await eventually(() => expect(answered).toContain("100 Continue"));
+    half.write(body.slice(0, 5));
+
+    api.child.kill("SIGTERM");
+    await eventually(() => expect(stack.logged("stopping")).toHaveLength(1));
+    // It says so a moment before it does so.
+    await eventually(async () => {
+      const socket = connect(port, "127.0.0.1");
+      const fault = new Promise<NodeJS.ErrnoException>((resolve) => socket.once("error", resolve));
+      await once(socket, "close").catch(() => undefined);
+      expect((await Promise.race([fault, null]))?.code).toBe("ECONNREFUSED");
+    });
+    expect(api.child.exitCode).toBeNull();
+    half.write(body.slice(5));
+    await eventually(() => expect(answered).toContain("HTTP/1.1 202 Accepted"));
+    const answeredAt = performance.now();
+    expect(await api.exited).toBe(0);
+    expect(performance.now() - answeredAt).toBeLessThan(5000);
+
+    const { url } = await stack.startApi();
+    const { id } = JSON.parse(answered.slice(answered.indexOf("{")));
+    expect(await stack.final(id, { url })).toMatchObject({ id, status: "succeeded" });
+  });
+});

@@ -1,0 +1,31 @@
+// A slot program for tests of the slot pool: it loads and runs whatever it is told, until a file says otherwise. The folder
+// of a load request names the file: while it holds "die" the load kills the process, "die once" does so and is gone, and
+// while it holds "refuse" the load is refused.
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { Socket } from "node:net";
+import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../../workers/dist/runs/frames.js";
+
+const pipe = new Socket({ fd: 3, readable: true, writable: true });
+readFrames(pipe, ({ body, kind }) => {
+  if (kind === frameKinds.run) {
+    const { packs, runId } = decodeRun(body);
+    const items = packs.map(() => ({ ok: true, text: "{}", confidence: Number.NaN, inferenceMs: 0, batchRows: 1 }));
+    pipe.write(encodeDone(runId, null, items));
+    return;
+  }
+  if (kind !== frameKinds.load) return;
+  const { folder, key } = JSON.parse(body.toString());
+  const mood = existsSync(folder) ? readFileSync(folder, "utf8") : "";
+  if (mood === "die once") rmSync(folder);
+  if (mood.startsWith("die")) process.kill(process.pid, "SIGKILL");
+  const facts = {
+    inputs: [],
+    outputs: [],
+    joining: { mode: "proven", reason: "" },
+    proofFault: false,
+    drawsNumbers: false,
+  };
+  const reply = mood === "refuse" ? { ok: false, reason: "not now" } : { ok: true, ...facts };
+  pipe.write(encodeJsonFrame(frameKinds.loaded, { key, ...reply }));
+});
+pipe.on("end", () => process.exit(0));

@@ -1,0 +1,54 @@
+import { Redis } from "ioredis";
+import { expect } from "vitest";
+import { eventually } from "../eventually.js";
+import { OwnRedis } from "./own-redis.js";
+
+const slots = 16_384;
+
+/** A Redis Cluster of masters on loopback, each a process that a test may kill and start again. */
+export interface OwnCluster {
+  nodes: readonly OwnRedis[];
+  url: string;
+  /** Sends one command to one node. */
+  ask(node: number, ...command: [string, ...string[]]): Promise<unknown>;
+  /** Waits until every node finds every slot served. */
+  untilWhole(): Promise<void>;
+  /** The node that has a key. */
+  nodeOf(key: string): Promise<number>;
+  close(): Promise<void>;
+}
+
+export async function startOwnCluster(size: number): Promise<OwnCluster> {
+  const args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+  const nodes = await Promise.all(Array.from({ length: size }, () => OwnRedis.start(args)));
+  const ask: OwnCluster["ask"] = async (node, ...command) => {
+    const connection = new Redis({ port: (nodes[node] as OwnRedis).port, maxRetriesPerRequest: 1 });
+    try {
+      return await connection.call(...command);
+    } finally {
+      connection.disconnect();
+    }
+  };
+  const firstOf = (node: number) => Math.floor((node * slots) / size);
+  await Promise.all(nodes.map((_, i) => ask(i, "CLUSTER", "ADDSLOTSRANGE", `${firstOf(i)}`, `${firstOf(i + 1) - 1}`)));
+  for (const { port } of nodes.slice(1)) await ask(0, "CLUSTER", "MEET", "127.0.0.1", `${port}`);
+  const untilWhole = async () => {
+    for (const i of nodes.keys()) {
+      expect(await ask(i, "CLUSTER", "INFO")).toMatch(/cluster_state:ok[\s\S]*cluster_slots_ok:16384/);
+    }
+  };
+  await eventually(untilWhole, 30_000);
+  return {
+    untilWhole: () => eventually(untilWhole, 30_000),
+    nodes,
+    url: `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join(",")}`,
+    ask,
+    async nodeOf(key) {
+      const slot = Number(await ask(0, "CLUSTER", "KEYSLOT", key));
+      return nodes.findIndex((_, i) => slot >= firstOf(i) && slot < firstOf(i + 1));
+    },
+    async close() {
+      await Promise.all(nodes.map((node) => node.close()));
+    },
+  };
+}

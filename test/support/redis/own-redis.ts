@@ -1,0 +1,125 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { constants, copyFile, mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { findRedis } from "@millrace/cli/redis-server.js";
+import { openRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+
+const configFile = fileURLToPath(new URL("../../../deploy/redis.conf", import.meta.url));
+
+/**
+ * A Redis that a test may kill and start again, on the same port and the same data. For tests of what happens while it
+ * is away: the one that all test files share must stay.
+ */
+export class OwnRedis {
+  readonly url: string;
+  readonly #port: number;
+  readonly #dataDir: string;
+  readonly #program: string;
+  readonly #args: readonly string[];
+  #child: ChildProcess | null = null;
+  readonly #endWithMe = () => this.#child?.kill("SIGKILL");
+
+  private constructor(port: number, dataDir: string, program: string, args: readonly string[]) {
+    this.#args = args;
+    this.#port = port;
+    this.#dataDir = dataDir;
+    this.#program = program;
+    this.url = `redis://127.0.0.1:${port}`;
+    process.once("exit", this.#endWithMe);
+  }
+
+  /** `args`: settings beside those of `deploy/redis.conf`, as on the command line. */
+  static async start(args: readonly string[] = []): Promise<OwnRedis> {
+    const dataDir = await mkdtemp(join(tmpdir(), "millrace-own-redis-"));
+    const redis = new OwnRedis(await freePort(), dataDir, await programOnPath(), args);
+    await redis.resume();
+    return redis;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get pid(): number {
+    return this.#child?.pid as number;
+  }
+
+  /** SIGKILL; resolves when it is gone. */
+  async kill(): Promise<void> {
+    const child = this.#child as ChildProcess;
+    const exited = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGKILL");
+    await exited;
+    this.#child = null;
+  }
+
+  /** Starts it again and resolves when it has read its data and answers. */
+  async resume(): Promise<void> {
+    // A copy, because a fail-over writes into the file.
+    const ownConfig = join(this.#dataDir, "redis.conf");
+    await copyFile(configFile, ownConfig, constants.COPYFILE_EXCL).catch((fault: NodeJS.ErrnoException) => {
+      if (fault.code !== "EEXIST") throw fault;
+    });
+    const args = [ownConfig, "--port", `${this.#port}`, "--bind", "127.0.0.1", "--dir", this.#dataDir];
+    this.#child = spawn(this.#program, [...args, "--daemonize", "no", ...this.#args], { stdio: "ignore" });
+    const probe = openRedis(parseRedisUrl(this.url), "patient", "probe");
+    probe.on("error", () => undefined);
+    await whenReady(probe, 20_000).finally(() => probe.disconnect());
+  }
+
+  async close(): Promise<void> {
+    if (this.#child !== null) await this.kill();
+    process.off("exit", this.#endWithMe);
+    await rm(this.#dataDir, { recursive: true, force: true });
+  }
+}
+
+/** The server program that the product itself finds and starts. */
+export function programOnPath(): Promise<string> {
+  program ??= findProgram();
+  return program;
+}
+
+let program: Promise<string> | null = null;
+
+async function findProgram(): Promise<string> {
+  const dataDir = await mkdtemp(join(tmpdir(), "millrace-find-redis-"));
+  const found = await findRedis({ redisUrl: undefined, path: process.env.PATH, dataDir, say: () => undefined });
+  const client = openRedis(parseRedisUrl(found.url), "patient", "probe");
+  try {
+    const { executable } = Object.fromEntries(
+      (await (client as { info(section: string): Promise<string> }).info("server"))
+        .split("\r\n")
+        .map((line) => line.split(":")),
+    ) as { executable: string };
+    return executable;
+  } finally {
+    client.disconnect();
+    await found.close();
+    await rm(dataDir, { recursive: true, force: true });
+  }
+}
+
+/** A port that is free, as is the one 10,000 above it, which a node of a cluster uses too. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = await portOf(0);
+    const sibling = port <= 55_535 ? await portOf(port + 10_000).catch(() => null) : null;
+    if (sibling !== null) return port;
+  }
+}
+
+function portOf(wanted: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(wanted, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}

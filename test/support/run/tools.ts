@@ -1,0 +1,27 @@
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+/** The repository's root. */
+export const root = fileURLToPath(new URL("../../../", import.meta.url));
+
+/** Whether a program is there that a test runs but the project does not need; without it the test is skipped. */
+export const hasTool = (program: string, ...args: string[]): boolean => spawnSync(program, args).status === 0;
+
+/** Runs a program in the repository's root; throws with what it said where it ends with anything but 0. */
+export function runTool(
+  program: string,
+  args: readonly string[],
+  input = "",
+  env: Record<string, string> = {},
+): string {
+  const { error, status, stderr, stdout } = spawnSync(program, args, {
+    cwd: root,
+    input,
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  if (error !== undefined) throw error;
+  if (status !== 0) throw new Error(`${program} ended with ${status}\n${stderr}${stdout}`);
+  return stdout;
+}

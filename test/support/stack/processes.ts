@@ -1,0 +1,82 @@
+import { execFile, execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { promisify } from "node:util";
+import type { ServiceProcess } from "@millrace/cli/service-process.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
+import { decodeNote, type RunNote } from "@millrace/shared/scripts/predictions/run-notes.js";
+import { expect } from "vitest";
+import { eventually } from "../eventually.js";
+import type { TestStack } from "./stack.js";
+
+const run = promisify(execFile);
+
+export type TestWorker = ServiceProcess & { port: number };
+
+interface ProcessLine {
+  pid: number;
+  parent: number;
+  state: string;
+}
+
+async function processes(): Promise<ProcessLine[]> {
+  const { stdout } = await run("ps", ["-A", "-o", "pid=,ppid=,stat="]);
+  return stdout
+    .trim()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .map(([pid, parent, state = ""]) => ({ pid: Number(pid), parent: Number(parent), state }));
+}
+
+/** The processes that a process has started and that have not ended: a worker's slots. */
+export async function childrenOf(pid: number): Promise<number[]> {
+  const all = await processes();
+  return all.filter(({ parent, state }) => parent === pid && !state.startsWith("Z")).map((child) => child.pid);
+}
+
+/** Those of the processes that have not ended; one that nobody has reaped yet has. */
+export async function stillRunning(pids: readonly number[]): Promise<number[]> {
+  const all = await processes();
+  return all.filter(({ pid, state }) => pids.includes(pid) && !state.startsWith("Z")).map(({ pid }) => pid);
+}
+
+/** The most memory that a process has had resident so far; where nobody counts that, what it has now. */
+export function peakBytes(pid: number): number {
+  const status = `/proc/${pid}/status`;
+  if (!existsSync(status)) return 1024 * Number(execFileSync("ps", ["-o", "rss=", "-p", `${pid}`]));
+  return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(status, "utf8"))?.[1]);
+}
+
+/** What a worker's own `/ready` says. */
+// biome-ignore lint/suspicious/noExplicitAny: an answer is whatever the test expects of it
+export async function readiness(worker: TestWorker): Promise<any> {
+  return (await fetch(`http://127.0.0.1:${worker.port}/ready`)).json();
+}
+
+/** Waits for a worker with a run in a slot, and tells it from those that have none. */
+export function busyWorker(workers: readonly TestWorker[]): Promise<TestWorker> {
+  return eventually(async () => {
+    for (const worker of workers) if ((await readiness(worker)).slots.busy > 0) return worker;
+    throw new Error("no worker is busy");
+  });
+}
+
+/** What slots are noted to be running of a model, by prediction. */
+export async function runNotes(stack: TestStack, model: string): Promise<Map<string, RunNote>> {
+  const notes = await stack.redis.hgetall(modelKeys(stack.prefix, model).running);
+  return new Map(Object.entries(notes).map(([id, text]) => [id, decodeNote(text)]));
+}
+
+/** Waits until a slot has been given these predictions. */
+export function untilRunning(stack: TestStack, model: string, ids: readonly string[]): Promise<void> {
+  return eventually(async () => {
+    const notes = await runNotes(stack, model);
+    expect(ids.filter((id) => !notes.has(id))).toEqual([]);
+  });
+}
+
+/** Waits until workers hold that many jobs of a model, running or waiting for a slot. */
+export function untilHeld(stack: TestStack, model: string, jobs: number): Promise<void> {
+  return eventually(async () => {
+    expect(await stack.redis.llen(`${modelKeys(stack.prefix, model).queue}active`)).toBe(jobs);
+  });
+}

@@ -1,0 +1,243 @@
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type LogLine, type ServiceProcess, spawnService } from "@millrace/cli/service-process.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { expect, inject } from "vitest";
+
+const root = fileURLToPath(new URL("../../../", import.meta.url));
+
+/** Keys by the scopes they have; alice and bob are two owners. */
+export const keys = { alice: "alice-key", bob: "bob-key", reader: "reader-key", admin: "admin-key" } as const;
+const scopes = { alice: "predict", bob: "predict", reader: "read", admin: "predict+admin" };
+const apiKeys = Object.entries(keys)
+  .map(
+    ([name, key]) => `${name}:${createHash("sha256").update(key).digest("hex")}:${scopes[name as keyof typeof keys]}`,
+  )
+  .join(",");
+
+export type Owner = keyof typeof keys;
+
+/** A manifest for a fixture model, where it needs one. */
+export type Manifests = Record<string, object>;
+
+export interface StackOptions {
+  /** Names of shipped models (`models/`) and of fixtures (`test/fixtures/models/`). */
+  models: readonly string[];
+  /** `model.json` to write beside a fixture's version. */
+  manifests?: Manifests;
+  workers?: number;
+  apis?: number;
+  slots?: number;
+  env?: Record<string, string>;
+  workerEnv?: Record<string, string>;
+  redisUrl?: string;
+  /** Another program than the product's for the workers. */
+  workerProgram?: string;
+}
+
+export interface Answer {
+  status: number;
+  headers: Headers;
+  // biome-ignore lint/suspicious/noExplicitAny: an answer is whatever the test expects of it
+  body: any;
+}
+
+/** Real processes on a real Redis, under a key prefix that no other test has. */
+export class TestStack {
+  readonly apis: (ServiceProcess & { url: string })[] = [];
+  readonly workers: (ServiceProcess & { port: number })[] = [];
+  readonly log: LogLine[] = [];
+  readonly redis: RedisClient;
+  readonly redisUrl: string;
+  readonly prefix = `t-${randomBytes(5).toString("hex")}`;
+  readonly modelsDir: string;
+  readonly #options: StackOptions;
+
+  private constructor(options: StackOptions, modelsDir: string) {
+    this.#options = options;
+    this.modelsDir = modelsDir;
+    this.redisUrl = options.redisUrl ?? inject("redisUrl");
+    this.redis = openRedis(parseRedisUrl(this.redisUrl), "patient", "test");
+    this.redis.on("error", () => undefined);
+  }
+
+  /** Starts workers first and then APIs, each ready when this resolves. */
+  static async start(options: StackOptions): Promise<TestStack> {
+    const modelsDir = await mkdtemp(join(tmpdir(), "millrace-models-"));
+    await copyModels(modelsDir, options.models, options.manifests ?? {});
+    const stack = new TestStack(options, modelsDir);
+    try {
+      await Promise.all(Array.from({ length: options.workers ?? 1 }, () => stack.startWorker()));
+      await Promise.all(Array.from({ length: options.apis ?? 1 }, () => stack.startApi()));
+      return stack;
+    } catch (fault) {
+      await stack.close().catch(() => undefined);
+      throw fault;
+    }
+  }
+
+  get url(): string {
+    return (this.apis[0] as { url: string }).url;
+  }
+
+  /** The environment of a service: nothing of this machine's but what Node needs. */
+  environment(extra: Record<string, string> = {}): Record<string, string | undefined> {
+    return {
+      PATH: process.env.PATH,
+      NODE_V8_COVERAGE: process.env.NODE_V8_COVERAGE,
+      REDIS_URL: this.redisUrl,
+      REDIS_KEY_PREFIX: this.prefix,
+      MODELS_DIR: this.modelsDir,
+      WORKER_SLOTS: String(this.#options.slots ?? 1),
+      WORKER_PORT: "0",
+      PORT: "0",
+      LOG_LEVEL: "info",
+      API_KEYS: apiKeys,
+      ...this.#options.env,
+      ...extra,
+    };
+  }
+
+  async startWorker(env: Record<string, string> = {}): Promise<ServiceProcess & { port: number }> {
+    const service = spawnService(
+      "worker",
+      this.environment({ ...this.#options.workerEnv, ...env }),
+      (line) => this.log.push(line),
+      this.#options.workerProgram,
+    );
+    const entry = Object.assign(service, { port: 0 });
+    this.workers.push(entry);
+    entry.port = await service.ready;
+    return entry;
+  }
+
+  async startApi(env: Record<string, string> = {}): Promise<ServiceProcess & { url: string }> {
+    const service = spawnService("api", this.environment(env), (line) => this.log.push(line));
+    const entry = Object.assign(service, { url: "" });
+    this.apis.push(entry);
+    entry.url = `http://127.0.0.1:${await service.ready}`;
+    return entry;
+  }
+
+  /** Sends a request as an owner (alice unless told), with a JSON body where there is one. */
+  async call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
+    const headers: Record<string, string> = { ...options.headers };
+    if (options.as !== null) headers.authorization ??= `Bearer ${keys[options.as ?? "alice"]}`;
+    let body: string | undefined = options.text;
+    if (options.json !== undefined) {
+      headers["content-type"] ??= "application/json";
+      body = JSON.stringify(options.json);
+    }
+    const response = await fetch(`${options.url ?? this.url}${path}`, {
+      method,
+      headers,
+      redirect: "manual",
+      ...(body !== undefined && { body }),
+    });
+    const text = await response.text();
+    const isJson = /[/+]json/.test(response.headers.get("content-type") ?? "");
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: isJson && text !== "" ? JSON.parse(text) : text,
+    };
+  }
+
+  get(path: string, options: CallOptions = {}): Promise<Answer> {
+    return this.call("GET", path, options);
+  }
+
+  post(path: string, json: unknown, options: CallOptions = {}): Promise<Answer> {
+    return this.call("POST", path, { json, ...options });
+  }
+
+  /** Submits an input and waits for its end; computed anew unless `rest` says `cache: true`. */
+  async predict(
+    model: string,
+    input: unknown,
+    rest: Record<string, unknown> = {},
+    options: CallOptions = {},
+  ): Promise<Answer> {
+    const headers = { prefer: "wait=30", ...options.headers };
+    return this.post(`/v1/models/${model}/predictions`, { input, cache: false, ...rest }, { ...options, headers });
+  }
+
+  /** Submits without waiting, computed anew unless `rest` says `cache: true`; expects 202 and returns the prediction. */
+  async submit(
+    model: string,
+    input: unknown,
+    rest: Record<string, unknown> = {},
+    options: CallOptions = {},
+    // biome-ignore lint/suspicious/noExplicitAny: see Answer
+  ): Promise<any> {
+    const answer = await this.post(`/v1/models/${model}/predictions`, { input, cache: false, ...rest }, options);
+    expect(answer.status, JSON.stringify(answer.body)).toBe(202);
+    return answer.body;
+  }
+
+  /** Waits until a prediction is final and returns it. */
+  // biome-ignore lint/suspicious/noExplicitAny: see Answer
+  async final(id: string, options: CallOptions = {}): Promise<any> {
+    for (let tries = 0; tries < 6; tries++) {
+      const { body, status } = await this.get(`/v1/predictions/${id}?wait=20`, options);
+      expect(status, JSON.stringify(body)).toBe(200);
+      if (["succeeded", "failed", "canceled", "expired"].includes(body.status)) return body;
+    }
+    throw new Error(`prediction ${id} did not become final`);
+  }
+
+  /** Lines of the services' logs that have this message. */
+  logged(message: string): LogLine[] {
+    const lines = this.log.filter((line) => line.message === message);
+    // What happened to several predictions in one moment is one line.
+    return lines.flatMap(({ predictions, ...line }) =>
+      Array.isArray(predictions) ? predictions.map((one: object) => ({ ...line, ...one })) : [line],
+    );
+  }
+
+  /** Ends every process and expects it to end well; removes keys and files. */
+  async close(): Promise<void> {
+    const running = [...this.apis, ...this.workers].filter(
+      ({ child }) => child.exitCode === null && child.signalCode === null,
+    );
+    const ends = await Promise.all(running.map((service) => service.stop(40_000)));
+    await this.#removeKeys();
+    this.redis.disconnect();
+    await rm(this.modelsDir, { recursive: true, force: true });
+    expect(ends, "every service ends with exit code 0").toEqual(ends.map(() => 0));
+  }
+
+  async #removeKeys(): Promise<void> {
+    if (!("scanStream" in this.redis)) return;
+    for await (const found of this.redis.scanStream({ match: `${this.prefix}:*`, count: 1000 })) {
+      if (found.length > 0) await this.redis.unlink(...(found as string[]));
+    }
+  }
+}
+
+export interface CallOptions {
+  /** null: without a key. */
+  as?: Owner | null;
+  headers?: Record<string, string>;
+  json?: unknown;
+  text?: string;
+  /** Another API than the first. */
+  url?: string;
+}
+
+/** Copies shipped models and fixtures into a model repository, each fixture with its manifest where it has one. */
+export async function copyModels(dir: string, models: readonly string[], manifests: Manifests = {}): Promise<void> {
+  for (const model of models) {
+    const shipped = join(root, "models", model);
+    const from = existsSync(shipped) ? shipped : join(root, "test/fixtures/models", model);
+    await mkdir(join(dir, model), { recursive: true });
+    await cp(from, join(dir, model), { recursive: true });
+    const manifest = manifests[model];
+    if (manifest !== undefined) await writeFile(join(dir, model, "model.json"), JSON.stringify(manifest));
+  }
+}

@@ -1,0 +1,52 @@
+import { cp } from "node:fs/promises";
+import { join } from "node:path";
+import { localWebhooks, openWebhookSink, type WebhookSink } from "../http/webhook-sink.js";
+import { flow } from "./flows.js";
+import { type Answer, type CallOptions, TestStack } from "./stack.js";
+
+/** A model with two versions of the same bytes in a `TwoApiStack`. */
+export const tree = "intrusion-decision-tree";
+
+/** Two APIs and one worker with one slot, webhooks received here, and submissions as a client makes them. */
+export interface TwoApiStack {
+  stack: TestStack;
+  sink: WebhookSink;
+  /** Submits; unlike `TestStack.submit`, it leaves `cache` as it is and expects nothing. */
+  send(model: string, input: unknown, rest?: object, options?: CallOptions): Promise<Answer>;
+  /** Submits and waits for the end. */
+  // biome-ignore lint/suspicious/noExplicitAny: see Answer
+  done(model: string, input: unknown, rest?: object): Promise<any>;
+  /** Now the one API, now the other. */
+  apiUrl(i: number): { url: string };
+  /** A flow that no other test has sent. */
+  fresh(): number[];
+  close(): Promise<void>;
+}
+
+export async function startTwoApiStack(): Promise<TwoApiStack> {
+  const sink = await openWebhookSink();
+  const stack = await TestStack.start({
+    models: [tree, "slow", "throws-on-row", "echo-float32"],
+    manifests: { "echo-float32": { kind: "tensor", cache_ttl_seconds: 1 } },
+    apis: 2,
+    workers: 0,
+    env: localWebhooks,
+  });
+  await cp(join(stack.modelsDir, tree, "1"), join(stack.modelsDir, tree, "2"), { recursive: true });
+  await stack.startWorker();
+  const send: TwoApiStack["send"] = (model, input, rest = {}, options = {}) =>
+    stack.post(`/v1/models/${model}/predictions`, { input, ...rest }, options);
+  let change = 0;
+  return {
+    stack,
+    sink,
+    send,
+    done: async (model, input, rest) => stack.final((await send(model, input, rest)).body.id),
+    apiUrl: (i) => ({ url: stack.apis[i % 2]?.url as string }),
+    fresh: () => flow(++change * 7919),
+    async close() {
+      await stack.close();
+      await sink.close();
+    },
+  };
+}

@@ -1,0 +1,273 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { modelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
+import type { Redis } from "ioredis";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { Receiver, secretOf, verified } from "../support/http/receiver.js";
+import { OwnRedis } from "../support/redis/own-redis.js";
+import { writeChaosResult } from "../support/run/chaos-result.js";
+import { type Answer, TestStack } from "../support/stack/stack.js";
+
+const secret = secretOf(7);
+/** Tries that one kill may catch between the receiver's answer and its note, on a slow machine. */
+const repeatsPerKill = 8;
+/** Every tenth row takes a while, so that kills find something on its way. */
+const takesTime = (row: number): boolean => row % 10 === 0;
+const inputOf = (row: number): number[][] => (takesTime(row) ? [[20]] : [[row, 0, 1]]);
+const events = ["prediction.started", "prediction.completed"];
+const perRound = 320;
+const rowsPerBatch = 2500;
+/** The long form, by `npm run chaos`: a kill of a random process every 3 s for that long, under load without a pause. */
+const chaosMs = Number(process.env.CHAOS_SECONDS ?? 0) * 1000;
+const killEveryMs = 3000;
+const chaosCallers = 12;
+
+describe("webhooks and sudden death", () => {
+  let redis: OwnRedis;
+  let stack: TestStack;
+  let receiver: Receiver;
+  /** The ids of the webhooks that told of an event. */
+  const told = new Map<string, string[]>();
+
+  beforeAll(async () => {
+    redis = await OwnRedis.start();
+    receiver = await Receiver.start((received) => {
+      // At once, because a signature is good for five minutes.
+      const { data, type } = verified(secret, received);
+      const what = `${type} ${data.id}`;
+      const tries = told.get(what);
+      const id = received.headers["webhook-id"] as string;
+      if (tries === undefined) told.set(what, [id]);
+      else tries.push(id);
+      return { status: 204 };
+    });
+    stack = await TestStack.start({
+      models: ["echo-int64", "slow"],
+      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
+      workers: 0,
+      redisUrl: redis.url,
+      env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.1" },
+      workerEnv: { WEBHOOK_RETRY_SCHEDULE: "1,1,1,1,1" },
+    });
+    await stack.startWorker({ WORKER_ROLES: "inference" });
+    await stack.startWorker({ WORKER_ROLES: "webhooks" });
+  });
+  afterAll(async () => {
+    await stack?.close();
+    await receiver?.close();
+    await redis?.close();
+  }, 60_000 + chaosMs);
+
+  const api = (): string => (stack.apis.findLast(({ url }) => url !== "") as { url: string }).url;
+
+  /** Submits until it is accepted, under one key, as a client is told to. Every fourth wants to hear of the start too. */
+  async function accept(row: number): Promise<string> {
+    const headers = { "idempotency-key": randomUUID() };
+    const path = `/v1/models/${takesTime(row) ? "slow" : "echo-int64"}/predictions`;
+    const webhook = { url: receiver.url("/"), ...(row % 4 === 0 && { events }) };
+    for (;;) {
+      const answer: Answer | null = await stack
+        .post(path, { input: { x: inputOf(row) }, cache: false, webhook }, { headers, url: api() })
+        .catch(() => null);
+      if (answer?.status === 202) return answer.body.id;
+      if (answer !== null) expect(answer.status, JSON.stringify(answer.body)).toBe(503);
+      // What a client is asked to do, but sooner.
+      await delay(50);
+    }
+  }
+
+  const victims = {
+    api: async () => {
+      const victim = stack.apis.at(-1) as TestStack["apis"][number];
+      victim.child.kill("SIGKILL");
+      expect(await victim.exited).toBe("SIGKILL");
+      await stack.startApi();
+    },
+    inference: () => restartWorker("inference"),
+    webhooks: () => restartWorker("webhooks"),
+    redis: async () => {
+      await redis.kill();
+      await redis.resume();
+    },
+  };
+  /** Where the one of that role now stands among the stack's workers. */
+  const workerAt = { inference: 0, webhooks: 1 };
+
+  async function restartWorker(role: "inference" | "webhooks"): Promise<void> {
+    const victim = stack.workers[workerAt[role]] as TestStack["workers"][number];
+    victim.child.kill("SIGKILL");
+    expect(await victim.exited).toBe("SIGKILL");
+    const next = stack.startWorker({ WORKER_ROLES: role });
+    workerAt[role] = stack.workers.length - 1;
+    await next;
+  }
+
+  /** A prediction once it is final; what the services said of it is told where that fails. */
+  // biome-ignore lint/suspicious/noExplicitAny: see Answer
+  async function finalOf(id: string): Promise<any> {
+    try {
+      return await stack.final(id, { url: api() });
+    } catch (fault) {
+      const said = stack.log.map((line) => JSON.stringify(line)).filter((line) => line.includes(id));
+      const again = await stack.get(`/v1/predictions/${id}`, { url: api() });
+      const kept = JSON.stringify(await keptOf(id));
+      const words = `${id}, read again: ${again.status}; kept: ${kept}; said: ${said.join("\n").slice(0, 5000)}`;
+      throw new Error(words, { cause: fault });
+    }
+  }
+
+  /** What Redis holds of a prediction. */
+  async function keptOf(id: string) {
+    const redis = stack.redis as Redis;
+    const keys = ["echo-int64", "slow"]
+      .map((model) => modelKeys(stack.prefix, model))
+      .find(({ tag }) => tagOfId(id) === tag);
+    if (keys === undefined) return "an id of no model";
+    const { queue } = keys;
+    const places: string[] = [];
+    for (const list of ["wait", "active"]) if ((await redis.lpos(`${queue}${list}`, id)) !== null) places.push(list);
+    for (const set of ["prioritized", "delayed", "completed", "failed"]) {
+      if ((await redis.zscore(`${queue}${set}`, id)) !== null) places.push(set);
+    }
+    const [job, result, lock] = [
+      await redis.hgetall(`${queue}${id}`),
+      await redis.get(keys.result(id)),
+      await redis.get(`${queue}${id}:lock`),
+    ];
+    return { places, job, result, lock, running: await redis.hget(keys.running, id) };
+  }
+
+  /** Uploads a batch under one key until it is accepted. */
+  async function acceptBatch(batch: number): Promise<string> {
+    const headers = { "idempotency-key": randomUUID() };
+    const inputs = Array.from({ length: rowsPerBatch }, (_, row) => ({ x: [[batch, row, 2]] }));
+    for (;;) {
+      const webhook = { url: receiver.url("/") };
+      const answer: Answer | null = await stack
+        .post("/v1/models/echo-int64/batches", { inputs, webhook }, { headers, url: api() })
+        .catch(() => null);
+      if (answer?.status === 202) return answer.body.id;
+      if (answer !== null) expect(answer.status, JSON.stringify(answer.body)).toBe(503);
+      await delay(50);
+    }
+  }
+
+  /** Expects every row of a batch to have come out as it should, in its place. */
+  async function expectBatch(id: string, batch: number): Promise<void> {
+    const final = await eventually(async () => {
+      const { body } = await stack.get(`/v1/batches/${id}?wait=10`, { url: api() });
+      expect(body.finished_at, JSON.stringify(body)).not.toBeNull();
+      return body;
+    }, 60_000);
+    expect(final).toMatchObject({ status: "succeeded", counts: { succeeded: rowsPerBatch, failed: 0, pending: 0 } });
+    const accept = { accept: "application/x-ndjson" };
+    const { body } = await stack.get(`/v1/batches/${id}/results`, { url: api(), headers: accept });
+    const lines = (body as string)
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(lines.map(({ index, output }) => [index, output])).toEqual(
+      Array.from({ length: rowsPerBatch }, (_, row) => [row, { y: [[batch, row, 2]] }]),
+    );
+  }
+
+  test(
+    "every prediction and batch accepted through SIGKILLs of API, workers and Redis becomes final and is told, hardly any twice",
+    async () => {
+      const accepted = new Map<string, number>();
+      const batches = new Map<string, number>();
+      const kills = { api: 0, inference: 0, webhooks: 0, redis: 0 };
+      let next = 0;
+      let nextBatch = 0;
+      const acceptNext = async () => {
+        const row = ++next;
+        accepted.set(await accept(row), row);
+      };
+      const acceptNextBatch = async () => {
+        const batch = ++nextBatch;
+        batches.set(await acceptBatch(batch), batch);
+      };
+      /** Accepts a round's predictions and kills amid them; both have happened when it resolves. */
+      const round = async (victim: keyof typeof victims) => {
+        const end = next + perRound;
+        const amid = accepted.size + perRound / 3;
+        const caller = async () => {
+          while (next < end) await acceptNext();
+        };
+        const callers = Promise.all([acceptNextBatch(), ...Array.from({ length: 8 }, caller)]);
+        await eventually(() => expect(accepted.size).toBeGreaterThanOrEqual(amid));
+        await victims[victim]();
+        kills[victim] += 1;
+        await callers;
+      };
+      /** Kills at random every few seconds, for as long as the long form lasts, while everybody submits. */
+      const rage = async () => {
+        const until = performance.now() + chaosMs;
+        const repeat = async (act: () => Promise<void>, pauseMs: number) => {
+          while (performance.now() < until) {
+            await act();
+            await delay(pauseMs);
+          }
+        };
+        const callers = Promise.all([
+          repeat(acceptNextBatch, 5000),
+          ...Array.from({ length: chaosCallers }, () => repeat(acceptNext, 0)),
+        ]);
+        for (let at = killEveryMs; at < chaosMs; at += killEveryMs) {
+          await delay(Math.max(0, until - chaosMs + at - performance.now()));
+          const victim = Object.keys(victims)[Math.floor(Math.random() * 4)] as keyof typeof victims;
+          await victims[victim]();
+          kills[victim] += 1;
+        }
+        await callers;
+      };
+      if (chaosMs > 0) await rage();
+      else {
+        for (let i = 0; i < 5; i++) for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
+        await round("redis");
+      }
+      expect(accepted.size, "each under an id of its own").toBe(next);
+      expect(batches.size, "each under an id of its own").toBe(nextBatch);
+
+      const ids = [...accepted.keys()];
+      for (let i = 0; i < ids.length; i += 64) {
+        const part = ids.slice(i, i + 64);
+        const finals = await Promise.all(part.map(finalOf));
+        expect(finals.map(({ output, status }) => [status, output])).toEqual(
+          part.map((id) => ["succeeded", { y: inputOf(accepted.get(id) as number) }]),
+        );
+      }
+      for (const [id, batch] of batches) await expectBatch(id, batch);
+      const wanted = [...accepted].flatMap(([id, row]) =>
+        (row % 4 === 0 ? events : events.slice(1)).map((e) => `${e} ${id}`),
+      );
+      for (const id of batches.keys()) wanted.push(`batch.completed ${id}`);
+      await eventually(() => {
+        expect(wanted.filter((what) => !told.has(what))).toEqual([]);
+      }, 60_000 + chaosMs);
+      expect(told.size, "nothing else is told").toBe(wanted.length);
+      const webhookIds = [...told.values()].map((tries) => [...new Set(tries)]);
+      expect(webhookIds.filter((tries) => tries.length > 1)).toEqual([]);
+      expect(new Set(webhookIds.flat()).size).toBe(wanted.length);
+      const repeats = [...told.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
+      // A kill may repeat what was on its way; the short form kills twice as often for as many webhooks.
+      const killed = Object.values(kills).reduce((sum, count) => sum + count, 0);
+      const most = chaosMs > 0 ? 0.01 * wanted.length : repeatsPerKill * killed;
+      expect(repeats, `of ${wanted.length}, ${killed} kills`).toBeLessThanOrEqual(most);
+      if (chaosMs > 0) {
+        writeChaosResult("chaos", {
+          seconds: chaosMs / 1000,
+          kills,
+          accepted: next,
+          batches: nextBatch,
+          lost: 0,
+          wrong: 0,
+          webhooks: wanted.length,
+          repeats,
+        });
+      }
+    },
+    240_000 + 3 * chaosMs,
+  );
+});

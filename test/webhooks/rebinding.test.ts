@@ -1,0 +1,83 @@
+import { lookup } from "node:dns/promises";
+import { createServer, type Server } from "node:net";
+import { hostname } from "node:os";
+import { parseAllowances } from "@millrace/shared/access/webhook-target.js";
+import { createWebhookSender } from "@millrace/workers/webhooks/deliver-webhook.js";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { Receiver, secretOf, verified } from "../support/http/receiver.js";
+import { TestStack } from "../support/stack/stack.js";
+
+const secret = secretOf(6);
+/** Names that lead to loopback on this machine. */
+const inwardNames: string[] = [];
+for (const name of ["localhost", hostname()]) {
+  const found = await lookup(name).catch(() => null);
+  if (found?.address.startsWith("127.") || found?.address === "::1") inwardNames.push(name);
+}
+const refusal = "the host leads to an address that webhooks may not go to";
+
+describe("a name that turns inward after it was checked", () => {
+  let inner: Server;
+  let port: number;
+  let connections = 0;
+
+  beforeAll(async () => {
+    inner = createServer((socket) => {
+      connections += 1;
+      socket.destroy();
+    });
+    // Both families, as a name may lead to either.
+    await new Promise<void>((resolve) => inner.listen(0, () => resolve()));
+    port = (inner.address() as { port: number }).port;
+  });
+  afterEach(() => expect(connections, "connections that the inner server saw").toBe(0));
+  afterAll(() => new Promise((resolve) => inner.close(resolve)));
+
+  test.each(inwardNames)("is not connected to: %s", async (name) => {
+    const sender = createWebhookSender({ secrets: [secret], allow: parseAllowances("127.0.0.0/8 ::1 example.com") });
+    try {
+      const answer = await sender.send({ id: "a", url: `https://${name}:${port}/`, body: "{}" });
+      expect(answer).toMatchObject({ status: null, error: refusal, response: null });
+    } finally {
+      sender.close();
+    }
+  });
+
+  test.each([
+    ["http://localhost:PORT/", "a webhook URL must be https"],
+    ["https://127.0.0.1:PORT/", "the host of a webhook URL leads to a private"],
+    ["https://0x7f.1:PORT/", "an address must be written as four decimal numbers"],
+    ["https://[::ffff:127.0.0.1]:PORT/", "the host of a webhook URL leads to a private"],
+  ])("a URL that is no longer allowed, %s, is not connected to either", async (url, error) => {
+    const sender = createWebhookSender({ secrets: [secret], allow: parseAllowances("") });
+    const answer = await sender.send({ id: "a", url: url.replace("PORT", `${port}`), body: "{}" });
+    sender.close();
+    expect(answer.status).toBeNull();
+    expect(answer.error).toContain(error);
+  });
+
+  test("what an API let pass is refused by the worker that would call it, and the owner reads why", async () => {
+    const receiver = await Receiver.start();
+    const stack = await TestStack.start({
+      models: ["echo-int64"],
+      env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "localhost 127.0.0.1" },
+      workerEnv: { WEBHOOK_ALLOW_HOSTS: "127.0.0.1", WEBHOOK_RETRY_SCHEDULE: "0.1,0.1" },
+    });
+    try {
+      const submit = (url: string) => stack.submit("echo-int64", { x: [[1, 2, 3]] }, { webhook: { url } });
+      const { id } = await submit(`https://localhost:${port}/`);
+      const delivery = await eventually(async () => {
+        const [found] = (await stack.get(`/v1/predictions/${id}/deliveries`)).body.data;
+        expect(found.status).toBe("failed");
+        return found;
+      });
+      expect(delivery.attempts.map(({ error }: { error: string }) => error)).toEqual([refusal, refusal, refusal]);
+      const good = await submit(receiver.url("/"));
+      expect(verified(secret, (await receiver.received("/"))[0] as never).data.id).toBe(good.id);
+    } finally {
+      await stack.close();
+      await receiver.close();
+    }
+  });
+});
