@@ -1,4 +1,4 @@
-import { readApiConfig } from "@millrace/shared/config/config.js";
+import { readApiConfig } from "@millrace/shared/config/api-config.js";
 import { runService } from "@millrace/shared/config/run-service.js";
 import { startApi } from "./start.js";
 

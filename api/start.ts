@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import type { AddressInfo, Socket } from "node:net";
-import type { ApiConfig } from "@millrace/shared/config/config.js";
+import type { ApiConfig } from "@millrace/shared/config/api-config.js";
 import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import { createStatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
 import { checkRedis, keepFacts } from "@millrace/shared/redis/check-redis.js";

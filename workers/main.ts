@@ -1,5 +1,5 @@
-import { readWorkerConfig } from "@millrace/shared/config/config.js";
 import { runService } from "@millrace/shared/config/run-service.js";
+import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { startWorker } from "./start.js";
 
 await runService("worker", process.env, readWorkerConfig, startWorker);

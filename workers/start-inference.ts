@@ -1,4 +1,5 @@
-import { ConfigError, type WorkerConfig } from "@millrace/shared/config/config.js";
+import { ConfigError } from "@millrace/shared/config/common-config.js";
+import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import { closeRedis, openSubscriber, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { Logger } from "@millrace/shared/service/log.js";

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { WorkerConfig } from "@millrace/shared/config/config.js";
+import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import { checkRedis } from "@millrace/shared/redis/check-redis.js";
 import { closeRedis, openRedis, watchRedis } from "@millrace/shared/redis/connect-redis.js";

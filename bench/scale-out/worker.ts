@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
-import { readWorkerConfig } from "@millrace/shared/config/config.js";
 import { runService } from "@millrace/shared/config/run-service.js";
+import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { startWorker } from "@millrace/workers/start.js";
 
 /** A worker as it is, but for the program in its slots. */

@@ -1,6 +1,7 @@
 import { RedisUnusableError } from "../redis/check-redis.js";
 import { type Logger, openLog } from "../service/log.js";
-import { type CommonConfig, ConfigError, type Environment, exitConfig } from "./config.js";
+import { type CommonConfig, ConfigError, exitConfig } from "./common-config.js";
+import type { Environment } from "./secret-files.js";
 
 /** Beyond the grace, for what closing itself needs; after that the process ends with code 1. */
 const closingMs = 10_000;

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { type FoundRedis, findRedis, startRedis } from "@millrace/cli/redis-server.js";
-import { readWorkerConfig } from "@millrace/shared/config/config.js";
+import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { checkRedis } from "@millrace/shared/redis/check-redis.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";

@@ -3,7 +3,9 @@ import { createServer } from "node:net";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawnService } from "@millrace/cli/service-process.js";
-import { ConfigError, readApiConfig, readWorkerConfig } from "@millrace/shared/config/config.js";
+import { readApiConfig } from "@millrace/shared/config/api-config.js";
+import { ConfigError } from "@millrace/shared/config/common-config.js";
+import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 
 const redis = { REDIS_URL: "redis://127.0.0.1:6379" };

@@ -1,4 +1,4 @@
-import { readWorkerConfig } from "@millrace/shared/config/config.js";
+import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { type Answering, type Received, Receiver, secretOf, verified } from "../support/http/receiver.js";

@@ -1,4 +1,4 @@
-import type { WorkerConfig } from "@millrace/shared/config/config.js";
+import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { beatEveryMs } from "@millrace/shared/models/announcement.js";
 import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";

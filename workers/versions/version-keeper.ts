@@ -1,4 +1,4 @@
-import type { WorkerConfig } from "@millrace/shared/config/config.js";
+import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { noteUnjoined, readUnjoined, reasonUnjoined } from "@millrace/shared/models/unjoined.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";

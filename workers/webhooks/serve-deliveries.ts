@@ -1,4 +1,4 @@
-import type { WorkerConfig } from "@millrace/shared/config/config.js";
+import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys, registryKey } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
