@@ -6,7 +6,7 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
 import { createByteBudget } from "./jobs/byte-budget.js";
 import { hearCancellations } from "./jobs/cancellations.js";
-import type { FinishedPrediction } from "./jobs/process-prediction.js";
+import type { FinishedPrediction } from "./jobs/finish-prediction.js";
 import type { WorkerMetrics } from "./monitoring/metrics.js";
 import { Dispatcher } from "./runs/dispatcher.js";
 import { SlotPool } from "./runs/slot-pool.js";

@@ -1,7 +1,8 @@
 import { openLog } from "@millrace/shared/service/log.js";
 import { packTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
-import { processPrediction, type ServedVersion, type TakenJob } from "@millrace/workers/jobs/process-prediction.js";
+import { processPrediction } from "@millrace/workers/jobs/process-prediction.js";
+import type { ServedVersion, TakenJob } from "@millrace/workers/jobs/taken-prediction.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
 import type { Outcome, Work } from "@millrace/workers/runs/dispatcher.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";

@@ -1,55 +1,27 @@
 import { rowsOf } from "@millrace/shared/packing/pack-tensors.js";
-import { type PredictionJob, predictionJobSchema } from "@millrace/shared/predictions/job.js";
-import { metadataText } from "@millrace/shared/predictions/metadata.js";
-import {
-  type PredictionStatus,
-  predictionJson,
-  type StoredResult,
-  type Timings,
-} from "@millrace/shared/predictions/prediction.js";
-import type { Finish } from "@millrace/shared/scripts/predictions/finish.js";
+import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
 import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
-import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
-import { type Logger, logTogether } from "@millrace/shared/service/log.js";
 import { unpackTensors, wantsTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
-import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { AttemptFailedError } from "../queue/stocking-worker.js";
-import type { Dispatcher, Lane, Outcome, Work } from "../runs/dispatcher.js";
+import type { Dispatcher, Outcome } from "../runs/dispatcher.js";
 import type { BlobKeeper } from "./blob-keeper.js";
 import type { JobBreaker } from "./breaker.js";
-import type { ResultWriter } from "./result-writer.js";
+import { endedJson, type FinishOptions, finishPrediction } from "./finish-prediction.js";
 import type { RunNotebook } from "./run-notebook.js";
+import {
+  deathsToBlame,
+  type Ending,
+  expired,
+  failure,
+  otherVersionDelayMs,
+  type ServedVersion,
+  type Taken,
+  type TakenJob,
+  versionGone,
+} from "./taken-prediction.js";
 
-/** A version that this worker has in its slots. */
-export interface ServedVersion {
-  model: string;
-  version: string;
-  digest: string;
-  /** All inputs are one row of the same shape once prepared, so that nothing needs to be compared to join them. */
-  uniform: boolean;
-  attempts: number;
-  cacheTtlSeconds: number;
-  lane: Lane;
-}
-
-/** What of a BullMQ job is used here; a test can call the processor with a plain object. */
-export interface TakenJob {
-  id?: string | undefined;
-  data: unknown;
-  timestamp: number;
-  /** Its priority in BullMQ is 0; see `fair-queue.ts`. */
-  opts?: { priority?: number | undefined };
-  /** Attempts that failed before this one. */
-  attemptsMade: number;
-  /** Times that it was taken, this one included. */
-  attemptsStarted: number;
-  endedEarly: boolean;
-  moveToDelayed(timestamp: number, token?: string): Promise<unknown>;
-  moveToWait(token?: string): Promise<unknown>;
-}
-
-export interface ProcessPredictionOptions {
+export interface ProcessPredictionOptions extends FinishOptions {
   model: string;
   workerId: string;
   version(name: string): ServedVersion | undefined;
@@ -57,43 +29,10 @@ export interface ProcessPredictionOptions {
   isKnown(version: string): Promise<boolean>;
   breaker(served: ServedVersion): JobBreaker;
   dispatcher: Pick<Dispatcher, "submit">;
-  writer: ResultWriter;
   notebook: RunNotebook;
   history(id: string): Promise<JobHistory>;
   blobs: BlobKeeper;
-  /** Counts what becomes of a prediction: its version, rows and timings, null for one that did not succeed. */
-  tally(version: string, rows: number, totalMs: number, timings: Timings | null): void;
-  /** Told of each prediction that ended here, once its result is written and whoever waits is told. */
-  onFinished(finished: FinishedPrediction): void;
-  metrics: WorkerMetrics;
-  log: Logger;
 }
-
-/** A prediction that has ended on this worker. */
-export interface FinishedPrediction {
-  served: EndedVersion;
-  owner: string;
-  status: PredictionStatus;
-  timings: Timings | null;
-  confidence: number;
-  /** The input as it was run and its output as JSON; null where it did not succeed. */
-  run: FinishedRun | null;
-}
-
-export interface FinishedRun extends Pick<Work, "pack" | "rows" | "signature"> {
-  outputJson: string;
-}
-
-/** A version as far as an end tells of it; it need not be here any more. */
-export type EndedVersion = Pick<ServedVersion, "model" | "version" | "digest" | "cacheTtlSeconds">;
-
-/**
- * How often a job may be running alone while slot and worker die together before it counts as the cause. It is more
- * than an attempt, because whoever kills a worker from outside kills whatever happens to run.
- */
-export const deathsToBlame = 10;
-/** How long a job waits for a worker that has its version, when this one has not. */
-export const otherVersionDelayMs = 1000;
 
 const endedEarly = "ended before it was taken";
 const unreadable = "unreadable job data";
@@ -101,42 +40,13 @@ const unreadable = "unreadable job data";
 /** Whether a job that ended with these words has a result. */
 export const hasResult = (words: string): boolean => words !== endedEarly && !words.startsWith(unreadable);
 
-/** A prediction as it is taken: what the job says, and what is known of it by now. */
-interface Taken {
-  job: TakenJob;
-  id: string;
-  lock(): string;
-  data: PredictionJob;
-  served: ServedVersion;
-  /** The input as it was given to a slot, once it was. */
-  work: Pick<Work, "pack" | "rows" | "signature"> | null;
-  startedAt: number | null;
-  deaths: number;
-  noted: Promise<void>;
-}
-
-/** As `Taken`, of a version that need not be here. */
-type Ended = Omit<Taken, "served"> & { served: EndedVersion };
-
-type EndCode = FailureCode | "expired";
-
-interface Ending {
-  status: PredictionStatus;
-  outputJson: string | null;
-  /** The output as tensors, where that is wanted. */
-  pack?: Buffer | undefined;
-  error: { code: EndCode; detail: string } | null;
-  timings: Timings | null;
-  confidence: number;
-}
-
 /**
  * The processor of a prediction's job. The result is written before BullMQ hears of the end, so that a job which is
  * handed out twice finds its result and is not run again; what BullMQ keeps is only a word about it.
  */
 export function processPrediction(options: ProcessPredictionOptions) {
-  const { dispatcher, history, metrics, notebook, workerId, writer } = options;
-  const logFinished = logTogether(options.log, "prediction finished");
+  const { dispatcher, history, metrics, notebook, workerId } = options;
+  const finish = finishPrediction(options);
 
   /** `lock`: the token that counts by the time of the end, which may be a later one. */
   return async (job: TakenJob, token: string, lock = () => token): Promise<string> => {
@@ -245,7 +155,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
       onBegin(startedAt, isAlone) {
         taken.startedAt ??= startedAt;
         const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.lock() };
-        const text = () => json(taken, attempt, { ...versionGone, status: "running", error: null }, null);
+        const text = () => endedJson(taken, attempt, { ...versionGone, status: "running", error: null }, null);
         if (job.attemptsStarted > 1 || data.s === 1) taken.noted = notebook.note(id, note, text);
         else notebook.noteLater(id, note, text);
       },
@@ -290,98 +200,4 @@ export function processPrediction(options: ProcessPredictionOptions) {
       },
     };
   }
-
-  async function finish(taken: Ended, end: Ending): Promise<string> {
-    const { data, id, job, lock, served } = taken;
-    if (data.s === 1) await taken.noted;
-    const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
-    const text = json(taken, attempts, end, Date.now());
-    const result: StoredResult = { owner: data.o, status: end.status, json: text };
-    if (end.status !== "succeeded") result.input = data.x;
-    if (end.status !== "succeeded" && data.b !== undefined) result.inputBytes = data.b;
-    if (data.f !== undefined) result.form = data.f;
-    if (end.pack !== undefined) result.tensors = await options.blobs.keep(end.pack);
-    const finish: Finish = {
-      id,
-      by: {
-        get token() {
-          return lock();
-        },
-      },
-      result,
-      dedup: data.d ?? null,
-      cache: data.d === undefined ? null : cacheable(end, result, served.cacheTtlSeconds),
-      started: taken.startedAt !== null,
-    };
-    if (end.status === "failed") finish.failure = end.error?.code as FailureCode;
-    if (data.b !== undefined) finish.blob = end.status === "succeeded" ? "drop" : "keep";
-    const outcome = await writer.write(finish);
-    if (outcome !== "written") await options.blobs.forget(result.tensors);
-    if (outcome === "written") observe(taken, end);
-    // BullMQ is told of a failure too, so that the queue page shows it under that word.
-    if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);
-    return outcome === "written" ? end.status : outcome;
-  }
-
-  function json(taken: Ended, attempts: number, end: Ending, finishedAt: number | null): string {
-    const { data, id, job, served } = taken;
-    return predictionJson({
-      id,
-      model: served.model,
-      version: served.version,
-      status: end.status,
-      outputJson: end.outputJson,
-      error: end.error,
-      createdAt: job.timestamp,
-      startedAt: taken.startedAt,
-      finishedAt,
-      attempts,
-      cached: false,
-      deduplicated: false,
-      metadata: metadataText(data),
-      retryOf: data.ro,
-      queuePosition: null,
-      modelDigest: served.digest,
-      timings: end.timings,
-    });
-  }
-
-  function observe(taken: Ended, end: Ending): void {
-    const { data, id, served, work } = taken;
-    const { confidence, outputJson, pack, status, timings } = end;
-    // An answer in tensors is not compared with a shadow's, which is JSON.
-    const run = outputJson === null || work === null || pack !== undefined ? null : { ...work, outputJson };
-    options.onFinished({ served, owner: data.o, status, timings, confidence, run });
-    const { model, version } = served;
-    metrics.predictions.inc({ model, version, status: end.status });
-    if (end.status !== "expired")
-      options.tally(version, work?.rows ?? 1, Date.now() - taken.job.timestamp, end.timings);
-    if (end.timings !== null) {
-      metrics.latency.observe({ model, stage: "queue" }, end.timings.queueMs / 1000);
-      metrics.latency.observe({ model, stage: "inference" }, end.timings.inferenceMs / 1000);
-      metrics.latency.observe({ model, stage: "total" }, end.timings.totalMs / 1000);
-    }
-    if (!Number.isNaN(end.confidence)) metrics.confidence.observe({ model }, end.confidence);
-    const line = { prediction_id: id, request_id: data.r, model, version, status: end.status };
-    if (end.error === null) logFinished(line);
-    else options.log.warn("prediction finished", { ...line, code: end.error.code });
-  }
 }
-
-/** What identical submissions are to be answered with; null for what is not to be kept for them. */
-function cacheable(end: Ending, { tensors }: StoredResult, ttlSeconds: number): Finish["cache"] {
-  if (end.outputJson === null || ttlSeconds === 0) return null;
-  if (tensors === undefined) return { outputJson: end.outputJson, ttlSeconds };
-  return "pack" in tensors ? { outputJson: tensors.pack, ttlSeconds, packed: true } : null;
-}
-
-const failure = (status: PredictionStatus, code: EndCode, detail: string): Ending => ({
-  status,
-  outputJson: null,
-  error: { code, detail },
-  timings: null,
-  confidence: Number.NaN,
-});
-
-const versionGone = failure("failed", "version_gone", "the version was taken away before this was run");
-const expired = failure("expired", "expired", "it was not started in time");

@@ -4,7 +4,7 @@ import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import { tellBreaker } from "@millrace/shared/scripts/models/breakers.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { Breaker, type BreakerState, type JobBreaker } from "../jobs/breaker.js";
-import type { ServedVersion } from "../jobs/process-prediction.js";
+import type { ServedVersion } from "../jobs/taken-prediction.js";
 import type { Dispatcher, Outcome } from "../runs/dispatcher.js";
 import type { LoadedVersion } from "./load-versions.js";
 

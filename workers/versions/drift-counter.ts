@@ -4,7 +4,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { FinishedPrediction } from "../jobs/process-prediction.js";
+import type { FinishedPrediction } from "../jobs/finish-prediction.js";
 import type { LoadedVersion } from "./load-versions.js";
 
 const flushEveryMs = 5000;

@@ -4,7 +4,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { digestOf, modelKeys } from "@millrace/shared/redis/keys.js";
 import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/models/announce.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import type { ServedVersion } from "../jobs/process-prediction.js";
+import type { ServedVersion } from "../jobs/taken-prediction.js";
 import type { LoadRequest } from "../runs/load-request.js";
 import type { SlotPool } from "../runs/slot-pool.js";
 import type { FoundVersion } from "./model-repository.js";

@@ -1,0 +1,48 @@
+import { type BulkChunk, splitParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import { type PackedTensor, packParts, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
+import type { BulkWork } from "../runs/dispatcher.js";
+
+/** The lines of a chunk that can be run: all of it, or a part of it after its whole killed a slot. */
+export interface ChunkRows {
+  count: number;
+  /** Lines [from, to), as a slot is given them. */
+  between(from: number, to: number): BulkWork;
+  /** Whether they can be run in parts at will. */
+  table: boolean;
+}
+
+/** The runnable lines of a chunk. */
+export function rowsOfChunk({ body, faults, form, lines }: BulkChunk): ChunkRows {
+  const count = lines - faults.length;
+  if (form === "packs") {
+    const packs = splitParts(body);
+    return { count, between: (from, to) => ({ packs: packs.slice(from, to) }), table: false };
+  }
+  if (count === 0) return { count, between: () => ({ packs: [] }), table: true };
+  const [{ bytes, dtype, name, shape }] = unpackTensors(Buffer.from(body.buffer, body.byteOffset, body.byteLength)) as [
+    PackedTensor,
+  ];
+  const stride = bytes.length / count;
+  const between = (from: number, to: number) => {
+    const part = bytes.subarray(from * stride, to * stride);
+    return { table: packParts({ name, dtype, shape: [to - from, ...shape.slice(1)], bytes: part }) };
+  };
+  return { count, between, table: true };
+}
+
+/** Rows of one run at the most, so that whoever waits for the slot waits no longer than that takes; and at the least. */
+const mostRunRows = 1024;
+const leastRunRows = 128;
+
+/** Rows that a slot is given at a time of a version that runs each of them alone. */
+const mostAloneRows = 32;
+
+/** Where the runs of a chunk begin, and its end: as many as keep every slot busy, unless they would be tiny. */
+export function boundsOf({ count, table }: ChunkRows, slots: number, joinable: boolean): number[] {
+  const runs = !joinable
+    ? Math.max(Math.ceil(count / mostAloneRows), 1)
+    : table
+      ? Math.max(Math.ceil(count / mostRunRows), Math.min(slots, Math.floor(count / leastRunRows)), 1)
+      : 1;
+  return Array.from({ length: runs + 1 }, (_, i) => Math.floor((i * count) / runs));
+}

@@ -1,0 +1,134 @@
+import { metadataText } from "@millrace/shared/predictions/metadata.js";
+import {
+  type PredictionStatus,
+  predictionJson,
+  type StoredResult,
+  type Timings,
+} from "@millrace/shared/predictions/prediction.js";
+import type { Finish } from "@millrace/shared/scripts/predictions/finish.js";
+import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
+import { type Logger, logTogether } from "@millrace/shared/service/log.js";
+import { UnrecoverableError } from "bullmq";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import type { Work } from "../runs/dispatcher.js";
+import type { BlobKeeper } from "./blob-keeper.js";
+import type { ResultWriter } from "./result-writer.js";
+import type { Ended, EndedVersion, Ending } from "./taken-prediction.js";
+
+export interface FinishOptions {
+  writer: ResultWriter;
+  blobs: Pick<BlobKeeper, "keep" | "forget">;
+  /** Counts what becomes of a prediction: its version, rows and timings, null for one that did not succeed. */
+  tally(version: string, rows: number, totalMs: number, timings: Timings | null): void;
+  /** Told of each prediction that ended here, once its result is written and whoever waits is told. */
+  onFinished(finished: FinishedPrediction): void;
+  metrics: WorkerMetrics;
+  log: Logger;
+}
+
+/** A prediction that has ended on this worker. */
+export interface FinishedPrediction {
+  served: EndedVersion;
+  owner: string;
+  status: PredictionStatus;
+  timings: Timings | null;
+  confidence: number;
+  /** The input as it was run and its output as JSON; null where it did not succeed. */
+  run: FinishedRun | null;
+}
+
+export interface FinishedRun extends Pick<Work, "pack" | "rows" | "signature"> {
+  outputJson: string;
+}
+
+/**
+ * Ends predictions: writes the result, counts it, and resolves to the word that BullMQ keeps of it. Rejects with an
+ * UnrecoverableError for a prediction that did not succeed, once that is written, so that the queue page shows it.
+ */
+export function finishPrediction(options: FinishOptions): (taken: Ended, end: Ending) => Promise<string> {
+  const { metrics, writer } = options;
+  const logFinished = logTogether(options.log, "prediction finished");
+
+  return async (taken, end) => {
+    const { data, id, job, lock, served } = taken;
+    if (data.s === 1) await taken.noted;
+    const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
+    const text = endedJson(taken, attempts, end, Date.now());
+    const result: StoredResult = { owner: data.o, status: end.status, json: text };
+    if (end.status !== "succeeded") result.input = data.x;
+    if (end.status !== "succeeded" && data.b !== undefined) result.inputBytes = data.b;
+    if (data.f !== undefined) result.form = data.f;
+    if (end.pack !== undefined) result.tensors = await options.blobs.keep(end.pack);
+    const finish: Finish = {
+      id,
+      by: {
+        get token() {
+          return lock();
+        },
+      },
+      result,
+      dedup: data.d ?? null,
+      cache: data.d === undefined ? null : cacheable(end, result, served.cacheTtlSeconds),
+      started: taken.startedAt !== null,
+    };
+    if (end.status === "failed") finish.failure = end.error?.code as FailureCode;
+    if (data.b !== undefined) finish.blob = end.status === "succeeded" ? "drop" : "keep";
+    const outcome = await writer.write(finish);
+    if (outcome !== "written") await options.blobs.forget(result.tensors);
+    if (outcome === "written") observe(taken, end);
+    if (end.status !== "succeeded" && outcome === "written") throw new UnrecoverableError(end.error?.detail);
+    return outcome === "written" ? end.status : outcome;
+  };
+
+  function observe(taken: Ended, end: Ending): void {
+    const { data, id, served, work } = taken;
+    const { confidence, outputJson, pack, status, timings } = end;
+    // An answer in tensors is not compared with a shadow's, which is JSON.
+    const run = outputJson === null || work === null || pack !== undefined ? null : { ...work, outputJson };
+    options.onFinished({ served, owner: data.o, status, timings, confidence, run });
+    const { model, version } = served;
+    metrics.predictions.inc({ model, version, status: end.status });
+    if (end.status !== "expired")
+      options.tally(version, work?.rows ?? 1, Date.now() - taken.job.timestamp, end.timings);
+    if (end.timings !== null) {
+      metrics.latency.observe({ model, stage: "queue" }, end.timings.queueMs / 1000);
+      metrics.latency.observe({ model, stage: "inference" }, end.timings.inferenceMs / 1000);
+      metrics.latency.observe({ model, stage: "total" }, end.timings.totalMs / 1000);
+    }
+    if (!Number.isNaN(end.confidence)) metrics.confidence.observe({ model }, end.confidence);
+    const line = { prediction_id: id, request_id: data.r, model, version, status: end.status };
+    if (end.error === null) logFinished(line);
+    else options.log.warn("prediction finished", { ...line, code: end.error.code });
+  }
+}
+
+/** A prediction as a client reads it; `finishedAt` is null while it runs. */
+export function endedJson(taken: Ended, attempts: number, end: Ending, finishedAt: number | null): string {
+  const { data, id, job, served } = taken;
+  return predictionJson({
+    id,
+    model: served.model,
+    version: served.version,
+    status: end.status,
+    outputJson: end.outputJson,
+    error: end.error,
+    createdAt: job.timestamp,
+    startedAt: taken.startedAt,
+    finishedAt,
+    attempts,
+    cached: false,
+    deduplicated: false,
+    metadata: metadataText(data),
+    retryOf: data.ro,
+    queuePosition: null,
+    modelDigest: served.digest,
+    timings: end.timings,
+  });
+}
+
+/** What identical submissions are to be answered with; null for what is not to be kept for them. */
+function cacheable(end: Ending, { tensors }: StoredResult, ttlSeconds: number): Finish["cache"] {
+  if (end.outputJson === null || ttlSeconds === 0) return null;
+  if (tensors === undefined) return { outputJson: end.outputJson, ttlSeconds };
+  return "pack" in tensors ? { outputJson: tensors.pack, ttlSeconds, packed: true } : null;
+}
