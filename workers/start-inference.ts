@@ -53,8 +53,8 @@ export async function startInference(options: {
     onDeath: () => metrics.slotDeaths.inc(),
   });
   const dispatcher: Dispatcher = new Dispatcher(pool, {
-    onRun: (lane, _works, rows) => metrics.batchRows.observe({ model: lane.model }, rows),
-    onMisfit: (lane, reason) => void keeper.noteMisfit(lane, reason),
+    onRun: (runQueue, _works, rows) => metrics.batchRows.observe({ model: runQueue.model }, rows),
+    onMisfit: (runQueue, reason) => void keeper.noteMisfit(runQueue, reason),
   });
   metrics.tellSlots(() => ({ configured: config.slots, alive: pool.alive, busy: pool.busy }));
   const endSlots = () => void pool.close();
@@ -73,7 +73,7 @@ export async function startInference(options: {
   const shadows = new Shadows({
     ...{ redis, keyPrefix: config.keyPrefix, slotEnvironment: config.slotEnvironment, metrics, log },
     held: () => keeper.held(),
-    onMisfit: (lane, reason) => void keeper.noteMisfit(lane, reason),
+    onMisfit: (runQueue, reason) => void keeper.noteMisfit(runQueue, reason),
   });
   const drift = new DriftCounter({ redis, keyPrefix: config.keyPrefix, log, held: () => keeper.held() });
   const subscriber = openSubscriber(config.redis, `millrace-cancels-${workerId}`);

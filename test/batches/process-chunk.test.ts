@@ -12,12 +12,12 @@ import { packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack
 import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
 import { processChunk } from "@millrace/workers/jobs/process-chunk.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
-import type { Outcome, Work } from "@millrace/workers/runs/dispatcher.js";
+import type { Outcome, Work } from "@millrace/workers/runs/work.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
 import { random } from "../support/random.js";
 
-const lane = {
+const runQueue = {
   model: "m",
   version: "1",
   modelKey: 0,
@@ -147,7 +147,7 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
     slots: behaviour.slots ?? 1,
     version: (name) =>
       name === "1"
-        ? { model: "m", version: "1", digest: "d", uniform: true, attempts: 1, cacheTtlSeconds: 0, lane }
+        ? { model: "m", version: "1", digest: "d", uniform: true, attempts: 1, cacheTtlSeconds: 0, runQueue }
         : undefined,
     isKnown: async (name) => name !== "gone",
     breaker: () => behaviour.breaker ?? closed,

@@ -4,13 +4,13 @@ import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
 import { processPrediction } from "@millrace/workers/jobs/process-prediction.js";
 import type { ServedVersion, TakenJob } from "@millrace/workers/jobs/taken-prediction.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
-import type { Outcome, Work } from "@millrace/workers/runs/dispatcher.js";
+import type { Outcome, Work } from "@millrace/workers/runs/work.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
 
 const served: ServedVersion = {
   ...{ model: "m", version: "1", digest: "sha256:d", uniform: false, attempts: 3, cacheTtlSeconds: 60 },
-  lane: { model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 8, maxDelayMs: 0, timeoutMs: 700 },
+  runQueue: { model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 8, maxDelayMs: 0, timeoutMs: 700 },
 };
 const x = packTensors([{ name: "x", dtype: "int8", shape: [1, 2], bytes: new Uint8Array([1, 2]) }]).toString("base64");
 const data = { v: 1, o: "alice", ver: "1", x, m: { mine: true }, r: "request-1" };

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { Dispatcher, type Lane, type Outcome, type Work } from "@millrace/workers/runs/dispatcher.js";
+import { Dispatcher } from "@millrace/workers/runs/dispatcher.js";
+import type { Outcome, RunQueue, Work } from "@millrace/workers/runs/work.js";
 import { describe, expect, test } from "vitest";
 import { HandRunner, itemOf } from "../support/models/hand-runner.js";
 
@@ -11,10 +12,10 @@ const settle = () => delay(5);
 /** Ends the turn of the event loop in which something was submitted, and no more. */
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-function setUp(overrides: Partial<Lane> = {}, slots = 1) {
+function setUp(overrides: Partial<RunQueue> = {}, slots = 1) {
   const runner = new HandRunner(slots);
   const dispatcher = new Dispatcher(runner);
-  const lane: Lane = {
+  const runQueue: RunQueue = {
     ...{ model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 4, maxDelayMs: 0, timeoutMs: 1000 },
     ...overrides,
   };
@@ -23,7 +24,7 @@ function setUp(overrides: Partial<Lane> = {}, slots = 1) {
     dispatcher.submit({
       ...{
         id,
-        lane,
+        runQueue,
         pack: Buffer.from(id),
         rows: 1,
         owner: "alice",
@@ -34,7 +35,7 @@ function setUp(overrides: Partial<Lane> = {}, slots = 1) {
       },
       onBegin: (_at, alone) => begun.push([id, alone]),
     });
-  return { runner, dispatcher, lane, begun, submit };
+  return { runner, dispatcher, runQueue, begun, submit };
 }
 
 describe("the dispatcher", () => {
@@ -99,17 +100,17 @@ describe("the dispatcher", () => {
   });
 
   test("joins only inputs of one signature, of one model, and none of a model that cannot be joined", async () => {
-    const { lane, runner, submit } = setUp();
-    const other = { ...lane, modelKey: 1 };
-    const single = { ...lane, modelKey: 2, joinable: false };
+    const { runQueue, runner, submit } = setUp();
+    const other = { ...runQueue, modelKey: 1 };
+    const single = { ...runQueue, modelKey: 2, joinable: false };
     submit("a");
     await turn();
     submit("b1", { signature: "b" });
-    submit("c1", { lane: other });
+    submit("c1", { runQueue: other });
     submit("b2", { signature: "b" });
-    submit("c2", { lane: other });
-    submit("s1", { lane: single });
-    submit("s2", { lane: single });
+    submit("c2", { runQueue: other });
+    submit("s1", { runQueue: single });
+    submit("s2", { runQueue: single });
     for (let i = 0; i < 5; i++) {
       runner.runs[i]?.end();
       await settle();
@@ -128,11 +129,11 @@ describe("the dispatcher", () => {
   });
 
   test("gives an idle slot to whoever has waited longest, so that a busy model starves no other", async () => {
-    const { lane, runner, submit } = setUp({ maxBatchRows: 1 });
-    const other = { ...lane, modelKey: 1 };
+    const { runQueue, runner, submit } = setUp({ maxBatchRows: 1 });
+    const other = { ...runQueue, modelKey: 1 };
     for (const id of ["a1", "a2", "a3"]) submit(id);
     await settle();
-    submit("b1", { lane: other });
+    submit("b1", { runQueue: other });
     await settle();
     submit("a4");
     for (let i = 0; i < 4; i++) {
@@ -188,15 +189,15 @@ describe("the dispatcher", () => {
   );
 
   test("runs the most urgent first, and those of one urgency as they came, within a model and between two", async () => {
-    const { lane, runner, submit } = setUp({ maxBatchRows: 1 });
-    const other = { ...lane, modelKey: 1 };
+    const { runQueue, runner, submit } = setUp({ maxBatchRows: 1 });
+    const other = { ...runQueue, modelKey: 1 };
     submit("busy");
     await turn();
     submit("a9", { priority: 9 });
     submit("a1", { priority: 1 });
-    submit("b5", { priority: 5, lane: other });
+    submit("b5", { priority: 5, runQueue: other });
     submit("a1too", { priority: 1 });
-    submit("b0", { lane: other });
+    submit("b0", { runQueue: other });
     submit("a0");
     for (let i = 0; i < 6; i++) {
       runner.runs[i]?.end();
@@ -336,10 +337,13 @@ describe("the dispatcher", () => {
   });
 
   test("gives back what waits for versions that are gone, and tells which it still has work for", async () => {
-    const { dispatcher, lane, runner, submit } = setUp();
+    const { dispatcher, runQueue, runner, submit } = setUp();
     submit("a");
     await turn();
-    const gone = [submit("b", { lane: { ...lane, modelKey: 1 } }), submit("c", { lane: { ...lane, modelKey: 1 } })];
+    const gone = [
+      submit("b", { runQueue: { ...runQueue, modelKey: 1 } }),
+      submit("c", { runQueue: { ...runQueue, modelKey: 1 } }),
+    ];
     const stays = submit("d");
     expect([0, 1, 2].map((key) => dispatcher.holds(key))).toEqual([true, true, false]);
     dispatcher.releaseOthers(new Set([0]));

@@ -1,5 +1,5 @@
 import type { Logger } from "@millrace/shared/service/log.js";
-import type { Outcome } from "../runs/dispatcher.js";
+import type { Outcome } from "../runs/work.js";
 
 /** What those who run jobs need of a breaker. */
 export type JobBreaker = Pick<Breaker, "admit" | "waitMs" | "lived" | "leftOff" | "died">;

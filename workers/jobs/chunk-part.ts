@@ -9,7 +9,7 @@ import {
   type UnencodedChunk,
 } from "@millrace/shared/predictions/bulk-chunk.js";
 import { type PackedTensor, packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { Outcome } from "../runs/dispatcher.js";
+import type { Outcome } from "../runs/work.js";
 
 /** Outputs of consecutive rows, or parts of them. */
 export interface ChunkPart {

@@ -1,6 +1,6 @@
 import { type BulkChunk, splitParts } from "@millrace/shared/predictions/bulk-chunk.js";
 import { type PackedTensor, packParts, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { BulkWork } from "../runs/dispatcher.js";
+import type { BulkWork } from "../runs/work.js";
 
 /** The lines of a chunk that can be run: all of it, or a part of it after its whole killed a slot. */
 export interface ChunkRows {

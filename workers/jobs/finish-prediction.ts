@@ -10,7 +10,7 @@ import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import { type Logger, logTogether } from "@millrace/shared/service/log.js";
 import { UnrecoverableError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
-import type { Work } from "../runs/dispatcher.js";
+import type { Work } from "../runs/work.js";
 import type { BlobKeeper } from "./blob-keeper.js";
 import type { ResultWriter } from "./result-writer.js";
 import type { Ended, EndedVersion, Ending } from "./taken-prediction.js";

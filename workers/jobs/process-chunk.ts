@@ -6,7 +6,8 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { z } from "zod";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
-import type { Dispatcher, Outcome } from "../runs/dispatcher.js";
+import type { Dispatcher } from "../runs/dispatcher.js";
+import type { Outcome } from "../runs/work.js";
 import type { JobBreaker } from "./breaker.js";
 import { allFailed, type ChunkPart, fromItems, fromTable, joinTwo, mergeLines } from "./chunk-part.js";
 import { boundsOf, rowsOfChunk } from "./chunk-rows.js";
@@ -90,7 +91,7 @@ export function processChunk(options: ProcessChunkOptions) {
     const submit = async (from: number, to: number, again: boolean): Promise<Outcome> => {
       const outcome = await dispatcher.submit({
         id: jobId,
-        lane: served.lane,
+        runQueue: served.runQueue,
         pack: Buffer.alloc(0),
         bulk: rows.between(from, to),
         rows: to - from,
@@ -116,7 +117,7 @@ export function processChunk(options: ProcessChunkOptions) {
       part =
         deaths >= deathsToBlame
           ? allFailed(rows.count, "poisoned", "whatever ran this part of the batch died, each time it was tried")
-          : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots, served.lane.joinable));
+          : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots, served.runQueue.joinable));
     } catch (fault) {
       if (!(fault instanceof ReleasedError)) throw fault;
       notebook.ended(jobId);

@@ -4,7 +4,8 @@ import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.
 import { unpackTensors, wantsTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import { AttemptFailedError } from "../queue/stocking-worker.js";
-import type { Dispatcher, Outcome } from "../runs/dispatcher.js";
+import type { Dispatcher } from "../runs/dispatcher.js";
+import type { Outcome } from "../runs/work.js";
 import type { BlobKeeper } from "./blob-keeper.js";
 import type { JobBreaker } from "./breaker.js";
 import { endedJson, type FinishOptions, finishPrediction } from "./finish-prediction.js";
@@ -147,7 +148,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     return dispatcher.submit({
       ...work,
       id,
-      lane: served.lane,
+      runQueue: served.runQueue,
       owner: data.o,
       priority: job.opts?.priority ?? 0,
       alone,
@@ -172,7 +173,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const { id, job, served } = taken;
     const detail =
       code === "timeout"
-        ? `the run took longer than the model's ${served.lane.timeoutMs} ms`
+        ? `the run took longer than the model's ${served.runQueue.timeoutMs} ms`
         : "the process that ran this input died";
     if (job.attemptsMade + 1 < served.attempts) {
       await notebook.forget(id);

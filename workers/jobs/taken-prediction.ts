@@ -1,7 +1,7 @@
 import type { PredictionJob } from "@millrace/shared/predictions/job.js";
 import type { PredictionStatus, Timings } from "@millrace/shared/predictions/prediction.js";
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
-import type { Lane, Work } from "../runs/dispatcher.js";
+import type { RunQueue, Work } from "../runs/work.js";
 
 /** A prediction as it is taken: what the job says, and what is known of it by now. */
 export interface Taken {
@@ -42,7 +42,7 @@ export interface ServedVersion {
   uniform: boolean;
   attempts: number;
   cacheTtlSeconds: number;
-  lane: Lane;
+  runQueue: RunQueue;
 }
 
 /** What of a BullMQ job is used here; a test can call the processor with a plain object. */

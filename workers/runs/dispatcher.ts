@@ -1,57 +1,6 @@
 import type { RunItem } from "./frames.js";
 import type { RunReply, RunTerms, SlotDiedError, TableReply } from "./slot-handle.js";
-
-/**
- * One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run of the model.
- */
-export interface Lane {
-  model: string;
-  version: string;
-  modelKey: number;
-  /** Turns false for good when a run shows that its outputs are not one a row. */
-  joinable: boolean;
-  maxBatchRows: number;
-  maxDelayMs: number;
-  timeoutMs: number;
-}
-
-/** Many packs, or one with many rows, in the parts that `packParts` makes. */
-export type BulkWork = { packs: readonly Buffer[] } | { table: readonly [Buffer, Uint8Array] };
-
-/** One job that waits for a slot. */
-export interface Work {
-  id: string;
-  lane: Lane;
-  pack: Buffer;
-  rows: number;
-  /** Whose it is; "" where all of them come in order. */
-  owner: string;
-  /** 0 first, then 1 to 1000, among its owner's; in order of arrival among the same. Less than 0: before all. */
-  priority: number;
-  /** Only works of the same signature are joined: the shapes without their first dimension. */
-  signature: string;
-  /** Part of a batch, which runs as it is, when nothing else wants the slot. */
-  bulk?: BulkWork;
-  /** Not to be begun after this (ms since the epoch). */
-  expiresAt?: number | undefined;
-  /** Has been in a run that died, so it must not take others along again. */
-  alone: boolean;
-  /** Noted before the run begins; what it returns is kept with the outcome. */
-  onBegin(startedAt: number, alone: boolean): void;
-}
-
-/**
- * `done`, `done in bulk`: it ran. `canceled`: it was ended from outside. `expired`: no slot was
- * free in time. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
- * before its run does; it is to go back into the queue.
- */
-export type Outcome =
-  | { kind: "done"; item: RunItem }
-  | { kind: "done in bulk"; items: readonly RunItem[]; table: Buffer | null }
-  | { kind: "blamed"; code: "timeout" | "poisoned" }
-  | { kind: "canceled" }
-  | { kind: "expired" }
-  | { kind: "released" };
+import { type BulkWork, isBefore, type Outcome, type RunQueue, rowsOfWorks, type Waiting, type Work } from "./work.js";
 
 /** What the dispatcher needs of a slot pool. */
 export interface Runner {
@@ -67,26 +16,19 @@ export interface Runner {
 
 export interface DispatcherHooks {
   /** A run begins. */
-  onRun(lane: Lane, works: readonly Work[], rows: number): void;
-  /** A version's outputs are not one a row; its inputs share no run from now on. Once for each lane. */
-  onMisfit(lane: Lane, reason: string): void;
-}
-
-interface Waiting extends Work {
-  since: number;
-  /** Set while it runs with nothing else, so that ending it harms nobody. */
-  stop: AbortController | null;
-  settle(outcome: Outcome): void;
+  onRun(runQueue: RunQueue, works: readonly Work[], rows: number): void;
+  /** A version's outputs are not one a row; its inputs share no run from now on. Once for each version. */
+  onMisfit(runQueue: RunQueue, reason: string): void;
 }
 
 /**
- * Dynamic batching. Works wait only while every slot is busy (or for the lane's `maxDelayMs`); when a slot becomes idle,
- * the lane whose first work has waited longest gives up to `maxBatchRows` rows as one run. A run that dies with more
- * than one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
+ * Dynamic batching. Works wait only while every slot is busy (or for the version's `maxDelayMs`). When a slot becomes idle,
+ * the queue whose first work has waited longest gives up to `maxBatchRows` rows as one run. A run that dies with more than
+ * one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
  */
 export class Dispatcher {
   readonly #runner: Runner;
-  readonly #lanes = new Map<string, Waiting[]>();
+  readonly #queues = new Map<string, Waiting[]>();
   readonly #hooks: DispatcherHooks;
   #begun = new Set<Waiting>();
   #draining = false;
@@ -113,11 +55,11 @@ export class Dispatcher {
    */
   cancel(id: string): void {
     for (const work of this.#begun) if (work.id === id) work.stop?.abort();
-    for (const [key, queue] of this.#lanes) {
+    for (const [key, queue] of this.#queues) {
       const i = queue.findIndex((work) => work.id === id);
       if (i < 0) continue;
       const [work] = queue.splice(i, 1);
-      if (queue.length === 0) this.#lanes.delete(key);
+      if (queue.length === 0) this.#queues.delete(key);
       work?.settle({ kind: "canceled" });
     }
   }
@@ -135,7 +77,7 @@ export class Dispatcher {
   /** Starts what can start; to be called whenever a slot becomes idle. */
   pump(): void {
     for (;;) {
-      const key = this.#nextLane();
+      const key = this.#nextQueue();
       if (key === null) return;
       const run = this.#takeRun(key);
       if (run.length > 0) void this.#start(run);
@@ -146,15 +88,15 @@ export class Dispatcher {
   async drain(): Promise<void> {
     this.#draining = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
-    for (const queue of this.#lanes.values()) for (const work of queue) work.settle({ kind: "released" });
-    this.#lanes.clear();
+    for (const queue of this.#queues.values()) for (const work of queue) work.settle({ kind: "released" });
+    this.#queues.clear();
     while (this.#begun.size > 0) await this.#oneSettled();
   }
 
   /** Whether works of a version wait or run. */
   holds(modelKey: number): boolean {
-    for (const work of this.#begun) if (work.lane.modelKey === modelKey) return true;
-    for (const queue of this.#lanes.values()) if (queue[0]?.lane.modelKey === modelKey) return true;
+    for (const work of this.#begun) if (work.runQueue.modelKey === modelKey) return true;
+    for (const queue of this.#queues.values()) if (queue[0]?.runQueue.modelKey === modelKey) return true;
     return false;
   }
 
@@ -169,16 +111,16 @@ export class Dispatcher {
   }
 
   #release(isMeant: (modelKey: number) => boolean): void {
-    for (const [key, queue] of this.#lanes) {
-      if (!isMeant((queue[0] as Waiting).lane.modelKey)) continue;
-      this.#lanes.delete(key);
+    for (const [key, queue] of this.#queues) {
+      if (!isMeant((queue[0] as Waiting).runQueue.modelKey)) continue;
+      this.#queues.delete(key);
       for (const work of queue) work.settle({ kind: "released" });
     }
   }
 
   get waiting(): number {
     let count = 0;
-    for (const queue of this.#lanes.values()) count += queue.length;
+    for (const queue of this.#queues.values()) count += queue.length;
     return count;
   }
 
@@ -189,12 +131,12 @@ export class Dispatcher {
   }
 
   #enqueue(work: Waiting): void {
-    // Works that run alone have a lane each time, so that they never hold up those that can be joined.
+    // Works that run alone have a queue of their own, so that they never hold up those that can be joined.
     const apart = work.bulk !== undefined ? "bulk" : work.alone ? "alone" : null;
-    const key = `${work.lane.modelKey}|${apart ?? `=${work.signature}`}`;
-    const queue = this.#lanes.get(key);
+    const key = `${work.runQueue.modelKey}|${apart ?? `=${work.signature}`}`;
+    const queue = this.#queues.get(key);
     if (queue === undefined) {
-      this.#lanes.set(key, [work]);
+      this.#queues.set(key, [work]);
       return;
     }
     // The order in which the works came is fair between owners, so each owner keeps its places, and what is urgent moves
@@ -210,18 +152,19 @@ export class Dispatcher {
     }
   }
 
-  /** The lane that is ready, has an idle slot and comes first; sets a timer for one that waits for company. */
-  #nextLane(): string | null {
+  /** The queue that is ready, has an idle slot and comes first; sets a timer for one that waits for company. */
+  #nextQueue(): string | null {
     let best: string | null = null;
     let bestHead: Waiting | null = null;
     let soonest = Number.POSITIVE_INFINITY;
     const now = performance.now();
-    for (const [key, queue] of this.#lanes) {
+    for (const [key, queue] of this.#queues) {
       const head = queue[0] as Waiting;
-      if ((bestHead !== null && !isBefore(head, bestHead, now)) || !this.#runner.hasIdle(head.lane.modelKey)) continue;
+      if ((bestHead !== null && !isBefore(head, bestHead, now)) || !this.#runner.hasIdle(head.runQueue.modelKey))
+        continue;
       const dueAt =
-        head.since + (head.alone || head.bulk !== undefined || !head.lane.joinable ? 0 : head.lane.maxDelayMs);
-      if (dueAt > now && rowsOf(queue) < head.lane.maxBatchRows) soonest = Math.min(soonest, dueAt);
+        head.since + (head.alone || head.bulk !== undefined || !head.runQueue.joinable ? 0 : head.runQueue.maxDelayMs);
+      if (dueAt > now && rowsOfWorks(queue) < head.runQueue.maxBatchRows) soonest = Math.min(soonest, dueAt);
       else {
         best = key;
         bestHead = head;
@@ -236,19 +179,19 @@ export class Dispatcher {
   }
 
   #takeRun(key: string): Waiting[] {
-    const queue = this.#lanes.get(key) as Waiting[];
-    const { lane, alone, bulk } = queue[0] as Waiting;
+    const queue = this.#queues.get(key) as Waiting[];
+    const { runQueue, alone, bulk } = queue[0] as Waiting;
     let count = 1;
-    if (lane.joinable && !alone && bulk === undefined) {
+    if (runQueue.joinable && !alone && bulk === undefined) {
       let rows = (queue[0] as Waiting).rows;
       while (count < queue.length) {
         rows += (queue[count] as Waiting).rows;
-        if (rows > lane.maxBatchRows) break;
+        if (rows > runQueue.maxBatchRows) break;
         count += 1;
       }
     }
     const run = queue.splice(0, count);
-    if (queue.length === 0) this.#lanes.delete(key);
+    if (queue.length === 0) this.#queues.delete(key);
     const now = Date.now();
     return run.filter((work) => {
       const inTime = work.expiresAt === undefined || work.expiresAt > now;
@@ -258,7 +201,7 @@ export class Dispatcher {
   }
 
   async #start(run: Waiting[]): Promise<void> {
-    const { lane } = run[0] as Waiting;
+    const { runQueue } = run[0] as Waiting;
     const startedAt = Date.now();
     for (const work of run) {
       this.#begun.add(work);
@@ -266,40 +209,40 @@ export class Dispatcher {
     }
     const stop = run.length === 1 ? new AbortController() : null;
     (run[0] as Waiting).stop = stop;
-    this.#hooks.onRun(lane, run, rowsOf(run));
+    this.#hooks.onRun(runQueue, run, rowsOfWorks(run));
     try {
       const { bulk } = run[0] as Waiting;
       if (bulk === undefined) {
         const packs = run.map((work) => work.pack);
-        const reply = await this.#runner.run(lane.modelKey, packs, termsOf(lane), stop?.signal);
-        this.#noteMisfit(lane, reply.misfit);
+        const reply = await this.#runner.run(runQueue.modelKey, packs, termsOf(runQueue), stop?.signal);
+        this.#noteMisfit(runQueue, reply.misfit);
         for (const [i, work] of run.entries()) this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
       } else this.#settle(run[0] as Waiting, await this.#runBulk(run[0] as Waiting, bulk, stop?.signal));
     } catch (fault) {
-      this.#noteMisfit(lane, (fault as SlotDiedError).misfit ?? null);
+      this.#noteMisfit(runQueue, (fault as SlotDiedError).misfit ?? null);
       if (stop?.signal.aborted) this.#settle(run[0] as Waiting, { kind: "canceled" });
       else this.#afterDeath(run, (fault as SlotDiedError).reason);
     }
     this.pump();
   }
 
-  async #runBulk({ lane }: Work, bulk: BulkWork, stop?: AbortSignal): Promise<Outcome> {
-    const { modelKey } = lane;
-    const terms = termsOf(lane);
+  async #runBulk({ runQueue }: Work, bulk: BulkWork, stop?: AbortSignal): Promise<Outcome> {
+    const { modelKey } = runQueue;
+    const terms = termsOf(runQueue);
     if ("table" in bulk) {
       const { misfit, table } = await this.#runner.runTable(modelKey, bulk.table, terms, stop);
-      this.#noteMisfit(lane, misfit);
+      this.#noteMisfit(runQueue, misfit);
       return { kind: "done in bulk", items: [], table };
     }
     const { items, misfit } = await this.#runner.run(modelKey, bulk.packs, terms, stop);
-    this.#noteMisfit(lane, misfit);
+    this.#noteMisfit(runQueue, misfit);
     return { kind: "done in bulk", items, table: null };
   }
 
-  #noteMisfit(lane: Lane, misfit: string | null): void {
-    if (misfit === null || !lane.joinable) return;
-    lane.joinable = false;
-    this.#hooks.onMisfit(lane, misfit);
+  #noteMisfit(runQueue: RunQueue, misfit: string | null): void {
+    if (misfit === null || !runQueue.joinable) return;
+    runQueue.joinable = false;
+    this.#hooks.onMisfit(runQueue, misfit);
   }
 
   #afterDeath(run: readonly Waiting[], reason: SlotDiedError["reason"]): void {
@@ -323,18 +266,4 @@ export class Dispatcher {
   }
 }
 
-const termsOf = ({ joinable, timeoutMs }: Lane): RunTerms => ({ joins: joinable, timeoutMs });
-
-/** Parts of batches yield to everything else, but not for ever. */
-const bulkPatienceMs = 1000;
-
-const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
-  const [yieldsA, yieldsB] = [yields(a, now), yields(b, now)];
-  if (yieldsA !== yieldsB) return yieldsB;
-  const comparable = a.owner === b.owner || a.priority < 0 || b.priority < 0;
-  return comparable && a.priority !== b.priority ? a.priority < b.priority : a.since < b.since;
-};
-
-const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkPatienceMs;
-
-const rowsOf = (works: readonly Work[]): number => works.reduce((rows, work) => rows + work.rows, 0);
+const termsOf = ({ joinable, timeoutMs }: RunQueue): RunTerms => ({ joins: joinable, timeoutMs });

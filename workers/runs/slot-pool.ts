@@ -2,15 +2,12 @@ import { constants, setPriority } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
-import { residentBytes } from "./resident-bytes.js";
+import { isFree, residentBytes, type Slot } from "./slot.js";
 import { type RunReply, type RunTerms, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";
+import { VersionLoads } from "./version-loads.js";
 
-/** How long loading and warming up one version may take. */
-const loadTimeoutMs = 120_000;
 const shortestRestartMs = 100;
 const longestRestartMs = 10_000;
-/** How often a version that no slot has held yet may take its process along before it counts as the cause. */
-const deathsToRefuse = 2;
 /** How often a process may end before it was asked to load anything, until what it is asked next is blamed. */
 const deathsWithoutBlame = 3;
 const weighEveryMs = 1000;
@@ -33,19 +30,6 @@ export interface SlotPoolOptions {
   onDeath(reason: SlotDiedError["reason"]): void;
 }
 
-interface Slot {
-  handle: SlotHandle;
-  state: "starting" | "idle" | "busy" | "gone";
-  loaded: Set<number>;
-  /** Another has taken its place; it ends with what it runs. */
-  leaving: boolean;
-  /** Somebody waits for what it runs to end, so that it gets no new run; called then. */
-  reserved: (() => void) | null;
-  /** Whether it has run anything, so that what it holds can be a leak; and whether it holds too much. */
-  ran: boolean;
-  overweight: boolean;
-}
-
 /**
  * The slots of a worker, each with every version loaded. What is new is made ready in a process beside the slot, which
  * takes its place only then, one slot after the other: no run ever waits for a load, and a version that kills whoever
@@ -58,12 +42,7 @@ export class SlotPool {
   readonly #places: Slot[] = [];
   readonly #turns: Promise<void>[] = [];
   readonly #processes = new Set<Slot>();
-  readonly #wanted = new Map<number, LoadRequest>();
-  readonly #good = new Map<number, LoadReply>();
-  readonly #refused = new Map<number, string>();
-  readonly #deaths = new Map<number, number>();
-  /** Versions whose process died while it may have tried them with made inputs; so it does not again. */
-  readonly #untried = new Set<number>();
+  readonly #loads: VersionLoads;
   /** Versions that some slot could not take when it was last renewed. */
   readonly #lacking = new Set<number>();
   readonly #retries = new Map<number, NodeJS.Timeout>();
@@ -76,6 +55,7 @@ export class SlotPool {
   /** Starts the slot processes at once, so that they come up while the worker itself still does. */
   constructor(options: SlotPoolOptions) {
     this.#options = options;
+    this.#loads = new VersionLoads(options.log);
     this.#retryMs = options.retryMs ?? 1000;
     for (let i = 0; i < options.slots; i++) {
       this.#places.push(this.#spawn());
@@ -90,27 +70,18 @@ export class SlotPool {
 
   /** Loads versions into every slot. Resolves to a reply for each, also for those that no slot can hold. */
   async load(requests: readonly LoadRequest[]): Promise<LoadReply[]> {
-    for (const request of requests) this.#wanted.set(request.key, request);
+    this.#loads.want(requests);
     if (this.#serving) for (let i = 0; i < this.#places.length; i++) await this.#renew(i);
     else {
       this.#serving = true;
       await Promise.all(this.#places.map((_, i) => this.#renew(i)));
     }
-    return requests.map(({ key }) => {
-      const good = this.#good.get(key);
-      const reason = this.#refused.get(key) ?? "the worker is stopping";
-      const died = this.#deaths.has(key);
-      this.#refused.delete(key);
-      this.#deaths.delete(key);
-      return good ?? { key, ok: false, reason, ...(died && { died }) };
-    });
+    return requests.map(({ key }) => this.#loads.takeReply(key));
   }
 
   /** Lets go of a version, in every slot that holds it, and gives back its memory. Nothing may run it any more. */
   unload(modelKey: number): void {
-    this.#wanted.delete(modelKey);
-    this.#good.delete(modelKey);
-    this.#untried.delete(modelKey);
+    this.#loads.forget(modelKey);
     this.#lacking.delete(modelKey);
     for (const slot of this.#processes) {
       if (slot.loaded.delete(modelKey) && slot.state !== "gone") slot.handle.unload(modelKey);
@@ -178,6 +149,7 @@ export class SlotPool {
   /** Ends all slots; what still runs is rejected as `closed`. May be called twice. */
   async close(): Promise<void> {
     this.#closing = true;
+    this.#loads.close();
     clearInterval(this.#weighing);
     for (const timer of this.#retries.values()) clearTimeout(timer);
     await Promise.all([...this.#processes].map((slot) => slot.handle.close()));
@@ -233,12 +205,12 @@ export class SlotPool {
   async #replace(place: number): Promise<void> {
     const before = this.#places[place] as Slot;
     const serves = before.state === "idle" || before.state === "busy";
-    if (this.#closing || (serves && !before.overweight && this.#lacks(before).length === 0)) return;
+    if (this.#closing || (serves && !before.overweight && this.#loads.lackedBy(before).length === 0)) return;
     const next = await this.#prepare(before.state === "starting" ? before : this.#spawn());
     if (next === null) return;
     const isAlive = () => before !== next && (before.state === "idle" || before.state === "busy");
     const gained = [...next.loaded].filter((key) => !before.loaded.has(key));
-    const lost = [...before.loaded].some((key) => this.#wanted.has(key) && !next.loaded.has(key));
+    const lost = [...before.loaded].some((key) => this.#loads.find(key) !== undefined && !next.loaded.has(key));
     if (isAlive() && (lost || (gained.length === 0 && !before.overweight))) {
       // The old slot has what no new one can have, such as a version whose files are gone while it drains; so it stays, and
       // takes what is new itself, now that another process has shown that it can be loaded.
@@ -250,15 +222,15 @@ export class SlotPool {
       if (before !== next) void this.#letGo(before);
       this.#options.onIdle();
     }
-    const lacks = this.#lacks(next);
-    for (const { key } of this.#wanted.values()) this.#lacking.delete(key);
+    const lacks = this.#loads.lackedBy(next);
+    for (const { key } of this.#loads.all()) this.#lacking.delete(key);
     for (const { key } of lacks) this.#lacking.add(key);
-    if (this.#lacks(this.#places[place] as Slot).length > 0) this.#retryLater(place, lacks);
+    if (this.#loads.lackedBy(this.#places[place] as Slot).length > 0) this.#retryLater(place, lacks);
     else this.#retryMs = this.#options.retryMs ?? 1000;
   }
 
   async #loadInPlace(slot: Slot, keys: readonly number[]): Promise<void> {
-    const requests = keys.flatMap((key) => this.#wanted.get(key) ?? []);
+    const requests = keys.flatMap((key) => this.#loads.find(key) ?? []);
     if (requests.length === 0) return;
     if (slot.state === "busy") {
       await new Promise<void>((resolve) => {
@@ -269,17 +241,13 @@ export class SlotPool {
     if (slot.state !== "idle") return;
     slot.state = "busy";
     try {
-      for (const request of requests) await this.#loadInto(slot, request, new Set());
+      for (const request of requests) await this.#loads.loadInto(slot, request, new Set());
       slot.state = "idle";
       this.#options.onIdle();
     } catch (fault) {
       slot.state = "gone";
       if (!(fault instanceof SlotDiedError)) throw fault;
     }
-  }
-
-  #lacks(slot: Slot): LoadRequest[] {
-    return [...this.#wanted.values()].filter(({ key }) => !slot.loaded.has(key));
   }
 
   #retryLater(place: number, lacks: readonly LoadRequest[]): void {
@@ -303,14 +271,14 @@ export class SlotPool {
     let slot = first;
     for (let blameless = 0; ; ) {
       try {
-        for (const request of this.#wanted.values()) {
+        for (const request of this.#loads.all()) {
           if (slot.loaded.has(request.key) || without.has(request.key)) continue;
           if (slot.state === "gone" && blameless < deathsWithoutBlame) {
             blameless += 1;
             await delay(shortestRestartMs * 2 ** blameless, undefined, { ref: false });
             throw new SlotDiedError("crash", "it ended before it was asked anything");
           }
-          await this.#loadInto(slot, request, without);
+          await this.#loads.loadInto(slot, request, without);
         }
         return this.#closing ? null : slot;
       } catch (fault) {
@@ -320,43 +288,4 @@ export class SlotPool {
       }
     }
   }
-
-  /** Loads a version; one that cannot be loaded is refused where none has held it before, else this slot goes without. */
-  async #loadInto(slot: Slot, request: LoadRequest, without: Set<number>): Promise<void> {
-    const { key, model, version } = request;
-    const fail = (reason: string, forGood: boolean) => {
-      if (this.#good.has(key)) {
-        this.#options.log.warn("a slot could not load a version", { model, version, reason });
-        without.add(key);
-      } else if (forGood) {
-        this.#refused.set(key, reason);
-        this.#wanted.delete(key);
-      }
-    };
-    const triesMade = !this.#untried.has(key);
-    try {
-      const reply = await slot.handle.load({ ...request, triesMade }, loadTimeoutMs);
-      if (!reply.ok) fail(reply.reason, true);
-      else if (!this.#wanted.has(key)) slot.handle.unload(key);
-      else {
-        slot.loaded.add(key);
-        this.#good.set(key, reply);
-        this.#refused.delete(key);
-      }
-    } catch (fault) {
-      const { reason } = fault as SlotDiedError;
-      if (reason === "closed" || this.#closing) throw fault;
-      if (reason === "crash" && triesMade) {
-        this.#untried.add(key);
-        throw fault;
-      }
-      const deaths = (this.#deaths.get(key) ?? 0) + 1;
-      this.#deaths.set(key, deaths);
-      if (reason === "timeout") fail(`loading it took over ${loadTimeoutMs} ms`, true);
-      else fail("loading it killed the process", deaths >= deathsToRefuse);
-      throw fault;
-    }
-  }
 }
-
-const isFree = (slot: Slot): boolean => slot.state === "idle" && slot.reserved === null;

@@ -5,7 +5,8 @@ import { tellBreaker } from "@millrace/shared/scripts/models/breakers.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { Breaker, type BreakerState, type JobBreaker } from "../jobs/breaker.js";
 import type { ServedVersion } from "../jobs/taken-prediction.js";
-import type { Dispatcher, Outcome } from "../runs/dispatcher.js";
+import type { Dispatcher } from "../runs/dispatcher.js";
+import type { Outcome } from "../runs/work.js";
 import type { LoadedVersion } from "./load-versions.js";
 
 export interface BreakersOptions {
@@ -29,7 +30,7 @@ export class Breakers {
 
   /** Watches over a version, in place of one of the same name. */
   add(loaded: LoadedVersion): void {
-    const { modelKey } = loaded.lane;
+    const { modelKey } = loaded.runQueue;
     if (this.#held.has(modelKey)) return;
     for (const { loaded: other } of this.#held.values()) if (other.version === loaded.version) this.remove(other);
     const { dispatcher, log } = this.#options;
@@ -46,16 +47,16 @@ export class Breakers {
     this.#held.set(modelKey, { loaded, breaker });
   }
 
-  remove({ lane, version }: ServedVersion): void {
-    const held = this.#held.get(lane.modelKey);
+  remove({ runQueue, version }: ServedVersion): void {
+    const held = this.#held.get(runQueue.modelKey);
     if (held === undefined) return;
-    this.#held.delete(lane.modelKey);
+    this.#held.delete(runQueue.modelKey);
     if (held.breaker.state.state !== "closed") this.#tell(version, null);
     held.breaker.close();
   }
 
   /** The breaker of a version; of one that has just gone, one that lets it end. */
-  readonly of = ({ lane }: ServedVersion): JobBreaker => this.#held.get(lane.modelKey)?.breaker ?? gone;
+  readonly of = ({ runQueue }: ServedVersion): JobBreaker => this.#held.get(runQueue.modelKey)?.breaker ?? gone;
 
   /** How many jobs may be taken now: those of all versions are in one queue, so one version that runs lets all be taken. */
   readonly room = (): number => {
@@ -99,7 +100,7 @@ const gone: JobBreaker = {
 /** What runs the first sample that the version takes; null where there is none. */
 function sampleRun(
   dispatcher: Pick<Dispatcher, "submit">,
-  { announcement, lane }: LoadedVersion,
+  { announcement, runQueue }: LoadedVersion,
 ): (() => Promise<Outcome["kind"]>) | null {
   const pack = packerOf(announcement);
   for (const { input } of announcement.manifest.samples) {
@@ -107,8 +108,8 @@ function sampleRun(
     if ("complaints" in packed) continue;
     const work = {
       ...packed,
-      id: `sample of ${lane.modelKey}`,
-      lane,
+      id: `sample of ${runQueue.modelKey}`,
+      runQueue,
       owner: "",
       priority: -1,
       signature: "",

@@ -84,7 +84,7 @@ export async function loadVersions(options: {
       announcement,
       request,
       stamp,
-      lane: { model, version, modelKey: request.key, joinable, maxBatchRows, maxDelayMs, timeoutMs },
+      runQueue: { model, version, modelKey: request.key, joinable, maxBatchRows, maxDelayMs, timeoutMs },
     };
     results.push({ found, loaded });
   }

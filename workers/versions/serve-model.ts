@@ -60,7 +60,7 @@ interface ServedModel {
 
 /** Jobs that one model holds at once: enough to fill a run on every slot and the next one, and never a flood. */
 const concurrencyOf = (versions: Iterable<LoadedVersion>): number => {
-  const rows = Math.max(1, ...[...versions].map(({ lane }) => lane.maxBatchRows));
+  const rows = Math.max(1, ...[...versions].map(({ runQueue }) => runQueue.maxBatchRows));
   return Math.max(16, Math.min(256, 2 * rows));
 };
 

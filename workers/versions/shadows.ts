@@ -87,9 +87,9 @@ export class Shadows {
     this.#waiting += 1;
     this.#waitingBytes += pack.length;
     const id = `shadow-${++this.#lastId}`;
-    const { lane } = shadow;
+    const { runQueue } = shadow;
     void this.#active.dispatcher
-      .submit({ id, lane, pack, rows, signature, owner: "", priority: 0, alone: false, onBegin: () => undefined })
+      .submit({ id, runQueue, pack, rows, signature, owner: "", priority: 0, alone: false, onBegin: () => undefined })
       .then((outcome) => {
         this.#waiting -= 1;
         this.#waitingBytes -= pack.length;

@@ -6,8 +6,9 @@ import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { isBacklogYounger } from "../queue/backlog.js";
-import type { Dispatcher, Lane } from "../runs/dispatcher.js";
+import type { Dispatcher } from "../runs/dispatcher.js";
 import type { SlotPool } from "../runs/slot-pool.js";
+import type { RunQueue } from "../runs/work.js";
 import { type LoadedVersion, type Loading, loadVersions, type Passing } from "./load-versions.js";
 import { type BadModel, type FoundVersion, listVersions, readVersion, type VersionFolder } from "./model-repository.js";
 import type { Serving } from "./serve-model.js";
@@ -160,10 +161,10 @@ export class VersionKeeper {
    * Tells every worker that a version's outputs are not one a row, so that none lets its inputs share a run until it is
    * loaded anew. Never rejects: each worker looks at its own runs anyway.
    */
-  async noteMisfit(lane: Lane, reason: string): Promise<void> {
+  async noteMisfit(runQueue: RunQueue, reason: string): Promise<void> {
     const { log, metrics } = this.#options;
-    const { model, version } = lane;
-    const loaded = [...this.#held.values()].find((held) => held.lane === lane);
+    const { model, version } = runQueue;
+    const loaded = [...this.#held.values()].find((held) => held.runQueue === runQueue);
     log.error("a version's outputs are not one a row, so its inputs share no run any more", { model, version, reason });
     metrics.misfits.inc({ model, version });
     if (loaded === undefined) return;
@@ -185,23 +186,25 @@ export class VersionKeeper {
   async #heedMisfits(): Promise<void> {
     const { config, log, redis } = this.#options;
     await this.#tellMisfits();
-    const models = new Set([...this.#held.values()].filter(({ lane }) => lane.joinable).map(({ model }) => model));
+    const models = new Set(
+      [...this.#held.values()].filter(({ runQueue }) => runQueue.joinable).map(({ model }) => model),
+    );
     for (const model of models) {
       const unjoined = await readUnjoined(redis, modelKeys(config.keyPrefix, model));
       for (const loaded of this.#held.values()) {
-        const { announcement, lane, version } = loaded;
+        const { announcement, runQueue, version } = loaded;
         const reason = loaded.model === model ? reasonUnjoined(unjoined, announcement) : null;
-        if (reason === null || !lane.joinable) continue;
-        lane.joinable = false;
+        if (reason === null || !runQueue.joinable) continue;
+        runQueue.joinable = false;
         this.#tellJoining(loaded);
         log.warn("inputs of a version share no run, as another worker has found", { model, version, reason });
       }
     }
   }
 
-  #tellJoining({ lane, model, version }: LoadedVersion): void {
+  #tellJoining({ runQueue, model, version }: LoadedVersion): void {
     const { joining, misfits } = this.#options.metrics;
-    joining.set({ model, version }, lane.joinable ? 1 : 0);
+    joining.set({ model, version }, runQueue.joinable ? 1 : 0);
     // From 0, because an alert cannot see the rise of a counter that begins with 1.
     misfits.inc({ model, version }, 0);
   }

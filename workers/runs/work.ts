@@ -1,0 +1,77 @@
+import type { RunItem } from "./frames.js";
+
+/**
+ * One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run of the model.
+ */
+export interface RunQueue {
+  model: string;
+  version: string;
+  modelKey: number;
+  /** Turns false for good when a run shows that its outputs are not one a row. */
+  joinable: boolean;
+  maxBatchRows: number;
+  maxDelayMs: number;
+  timeoutMs: number;
+}
+
+/** Many packs, or one with many rows, in the parts that `packParts` makes. */
+export type BulkWork = { packs: readonly Buffer[] } | { table: readonly [Buffer, Uint8Array] };
+
+/** One job that waits for a slot. */
+export interface Work {
+  id: string;
+  runQueue: RunQueue;
+  pack: Buffer;
+  rows: number;
+  /** Whose it is; "" where all of them come in order. */
+  owner: string;
+  /** 0 first, then 1 to 1000, among its owner's; in order of arrival among the same. Less than 0: before all. */
+  priority: number;
+  /** Only works of the same signature are joined: the shapes without their first dimension. */
+  signature: string;
+  /** Part of a batch, which runs as it is, when nothing else wants the slot. */
+  bulk?: BulkWork;
+  /** Not to be begun after this (ms since the epoch). */
+  expiresAt?: number | undefined;
+  /** Has been in a run that died, so it must not take others along again. */
+  alone: boolean;
+  /** Noted before the run begins; what it returns is kept with the outcome. */
+  onBegin(startedAt: number, alone: boolean): void;
+}
+
+/**
+ * `done`, `done in bulk`: it ran. `canceled`: it was ended from outside. `expired`: no slot was
+ * free in time. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
+ * before its run does; it is to go back into the queue.
+ */
+export type Outcome =
+  | { kind: "done"; item: RunItem }
+  | { kind: "done in bulk"; items: readonly RunItem[]; table: Buffer | null }
+  | { kind: "blamed"; code: "timeout" | "poisoned" }
+  | { kind: "canceled" }
+  | { kind: "expired" }
+  | { kind: "released" };
+
+/** A work in the dispatcher. */
+export interface Waiting extends Work {
+  since: number;
+  /** Set while it runs with nothing else, so that ending it harms nobody. */
+  stop: AbortController | null;
+  settle(outcome: Outcome): void;
+}
+
+/** Parts of batches yield to everything else, but not for ever. */
+const bulkPatienceMs = 1000;
+
+/** Whether one work is to begin before another. */
+export const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
+  const [yieldsA, yieldsB] = [yields(a, now), yields(b, now)];
+  if (yieldsA !== yieldsB) return yieldsB;
+  const comparable = a.owner === b.owner || a.priority < 0 || b.priority < 0;
+  return comparable && a.priority !== b.priority ? a.priority < b.priority : a.since < b.since;
+};
+
+const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkPatienceMs;
+
+/** The rows of works together. */
+export const rowsOfWorks = (works: readonly Work[]): number => works.reduce((rows, work) => rows + work.rows, 0);
