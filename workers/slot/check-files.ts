@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { listVersionFiles } from "@millrace/shared/models/version-files.js";
-import { externalDataPaths, locationFault } from "../graph/external-data.js";
-import { type OnnxModel, readOnnx } from "../graph/read-onnx.js";
+import { allTensors, type OnnxModel, readOnnx } from "../graph/read-onnx.js";
 import type { LoadRequest } from "../runs/load-request.js";
 
 /** No message of Protocol Buffers is larger; what a larger model is made of lies in external data. */
@@ -35,4 +34,21 @@ function readModel(file: string): OnnxModel {
   } catch (fault) {
     throw new Error(`the ONNX file cannot be loaded: ${(fault as Error).message}`);
   }
+}
+
+/** The files outside the ONNX file that its tensors say their data are in. */
+function externalDataPaths(model: OnnxModel): Set<string> {
+  const paths = new Set<string>();
+  for (const { location } of allTensors(model)) if (location !== null) paths.add(location);
+  return paths;
+}
+
+/** Why a location in an ONNX file may not be followed; null where it is a plain path below the version's folder. */
+function locationFault(location: string, files: ReadonlySet<string>): string | null {
+  const said = JSON.stringify(location.slice(0, 200));
+  const segments = location.split("/");
+  const strange = location === "" || /[\\\0]/.test(location) || location.startsWith("/") || /^[A-Za-z]:/.test(location);
+  if (strange || segments.includes("..")) return `its external data ${said} leave the version's folder`;
+  const path = segments.filter((segment) => segment !== "." && segment !== "").join("/");
+  return files.has(path) ? null : `its external data ${said} are not among the version's files`;
 }

@@ -2,7 +2,6 @@ import { dirname } from "node:path";
 import type { Joining } from "@millrace/shared/models/announcement.js";
 import type { Manifest } from "@millrace/shared/models/manifest.js";
 import { modelDigest } from "@millrace/shared/models/model-digest.js";
-import { packerOf } from "@millrace/shared/packing/pack-input.js";
 import { rowsOf } from "@millrace/shared/packing/pack-tensors.js";
 import { largestInlineBytes } from "@millrace/shared/redis/blob.js";
 import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
@@ -22,9 +21,9 @@ import { checkHead } from "./check-head.js";
 import { assertShapes, checkManifest } from "./describe-model.js";
 import { type Engine, openEngine, type Tensors } from "./engine.js";
 import { fedTogether, groupInputs, type Input, type PaddedRuns } from "./group-inputs.js";
-import { toOnnxTensors } from "./onnx-tensors.js";
-import { outputTensors } from "./pack-outputs.js";
-import { checkSamples } from "./samples.js";
+import { outputTensors, toOnnxTensors } from "./onnx-tensors.js";
+import { answerOf, failed, inferenceFault, rowsBetween } from "./run-items.js";
+import { checkSamples, packSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
 import { inputsToTry, isSample } from "./tried-inputs.js";
 
@@ -282,35 +281,3 @@ const onlyEquallyLong = ({ mode, reason }: Joining): Joining => ({
   mode,
   reason: `${reason}; texts share a run where they are equally long, since padding is not known to change nothing`,
 });
-
-function packSamples(manifest: Manifest, { inputs }: Engine): Buffer[] {
-  const packer = packerOf({ manifest, inputs });
-  return manifest.samples.map((sample, i) => {
-    const packed = packer(sample.input);
-    if ("pack" in packed) return packed.pack;
-    const [first] = packed.complaints;
-    throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
-  });
-}
-
-/** Rows [from, to) of a tensor [rows, …], as a view. */
-function rowsBetween({ bytes, dtype, name, shape }: PackedTensor, from: number, to: number): PackedTensor {
-  const stride = bytes.length / (shape[0] as number);
-  return { name, dtype, shape: [to - from, ...shape.slice(1)], bytes: bytes.subarray(from * stride, to * stride) };
-}
-
-const answerOf = ({ confidence, json, pack }: Exclude<HeadOutput, string>) => ({ text: json, confidence, pack });
-
-const failed = (text: string, inferenceMs: number, batchRows: number): RunItem => ({
-  ok: false,
-  text,
-  confidence: Number.NaN,
-  inferenceMs,
-  batchRows,
-});
-
-/** What ONNX Runtime says of a run that threw, without the node's place in the file. */
-function inferenceFault(fault: Error): string {
-  const status = /Status Message: (.*)$/s.exec(fault.message)?.[1] ?? fault.message;
-  return `the model cannot run this input: ${status.replaceAll(/\/\S+/g, "").trim().slice(0, 500)}`;
-}

@@ -1,5 +1,7 @@
 import type { Manifest } from "@millrace/shared/models/manifest.js";
+import { packerOf } from "@millrace/shared/packing/pack-input.js";
 import type { RunItem } from "../runs/frames.js";
+import type { Engine } from "./engine.js";
 
 const tolerance = 1e-4;
 
@@ -19,6 +21,17 @@ export async function checkSamples(
     const difference = sample.expected === undefined ? null : differs(sample.expected, JSON.parse(item.text), "");
     if (difference !== null) throw new Error(`${what} does not come out as expected: ${difference}`);
   }
+}
+
+/** The samples as packed inputs. Throws for one that is no valid input. */
+export function packSamples(manifest: Manifest, { inputs }: Pick<Engine, "inputs">): Buffer[] {
+  const packer = packerOf({ manifest, inputs });
+  return manifest.samples.map((sample, i) => {
+    const packed = packer(sample.input);
+    if ("pack" in packed) return packed.pack;
+    const [first] = packed.complaints;
+    throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
+  });
 }
 
 /** Where `actual` lacks something of `expected` or has it otherwise; null where it does not. */

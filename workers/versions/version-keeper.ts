@@ -1,5 +1,4 @@
 import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
-import { noteUnjoined, readUnjoined, reasonUnjoined } from "@millrace/shared/models/unjoined.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
@@ -9,8 +8,10 @@ import { isBacklogYounger } from "../queue/backlog.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
 import type { SlotPool } from "../runs/slot-pool.js";
 import type { RunQueue } from "../runs/work.js";
-import { type LoadedVersion, type Loading, loadVersions, type Passing } from "./load-versions.js";
-import { type BadModel, type FoundVersion, listVersions, readVersion, type VersionFolder } from "./model-repository.js";
+import { type LoadedVersion, type Loading, loadVersions } from "./load-versions.js";
+import { Misfits } from "./misfits.js";
+import { type FoundVersion, listVersions, readVersion, type VersionFolder } from "./model-repository.js";
+import { nameOf, Refusals } from "./refusals.js";
 import type { Serving } from "./serve-model.js";
 
 /** What this worker has to say of one version. */
@@ -27,17 +28,6 @@ const noticedMs = 3500;
 /** What has waited for longer than this behind others when its version goes ends as failed. */
 const longestDrainMs = 600_000;
 const lookEveryMs = 1000;
-const conflictRetryMs = 5000;
-const firstDeathRetryMs = 5000;
-const longestDeathRetryMs = 600_000;
-
-interface Refusal extends BadModel {
-  stamp: string | null;
-  /** May be tried again after this, in ms since the epoch, though its files are the same. */
-  retryAt: number;
-  /** Times that whoever loaded these files died. */
-  deaths: number;
-}
 
 /**
  * Keeps what is served in step with the model repository: looks at it every second and when an admin asks, loads what is
@@ -51,12 +41,12 @@ interface Refusal extends BadModel {
 export class VersionKeeper {
   readonly #options: KeeperOptions;
   readonly #held = new Map<string, LoadedVersion>();
-  /** Versions that are to go, since when, and when they were taken back; and those whose place was taken by the same version with another manifest. */
+  /** Draining versions, with start and retirement time. */
   readonly #draining = new Map<LoadedVersion, { begunAt: number; retiredAt: number | null }>();
+  /** Versions whose place the same version with another manifest has taken. */
   readonly #replaced = new Set<LoadedVersion>();
-  /** Versions that a run here has shown to give outputs that are not one a row, and why, until Redis knows. */
-  readonly #untold = new Map<LoadedVersion, string>();
-  readonly #refused = new Map<string, Refusal>();
+  readonly #misfits: Misfits;
+  readonly #refusals: Refusals;
   #seen = new Map<string, string>();
   #lastKey = 0;
   #timer: NodeJS.Timeout | null = null;
@@ -66,7 +56,15 @@ export class VersionKeeper {
   #closed = false;
 
   constructor(options: KeeperOptions) {
+    const { config, log, metrics, redis } = options;
     this.#options = options;
+    this.#misfits = new Misfits({ keyPrefix: config.keyPrefix, held: () => this.held(), redis, metrics, log });
+    this.#refusals = new Refusals({ isHeld: (name) => this.#held.has(name), metrics, log });
+  }
+
+  /** Tells every worker that a version's outputs are not one a row; see `Misfits.note`. */
+  noteMisfit(runQueue: RunQueue, reason: string): Promise<void> {
+    return this.#misfits.note(runQueue, reason);
   }
 
   /** Looks for the first time, and from then on every second until closed. Rejects where the repository cannot be read. */
@@ -98,9 +96,9 @@ export class VersionKeeper {
         state: this.#draining.has(loaded) ? "draining" : "ready",
       }),
     );
-    const refused = [...this.#refused.values()].map(
-      ({ model, reason, version }): VersionState => ({ model, version, state: "refused", digest: null, reason }),
-    );
+    const refused = this.#refusals
+      .all()
+      .map(({ model, reason, version }): VersionState => ({ model, version, state: "refused", digest: null, reason }));
     return [...held, ...refused];
   }
 
@@ -131,7 +129,7 @@ export class VersionKeeper {
       await this.#options.serving.remove(loaded);
     }
     const isBad = new Set(bad.map(nameOf));
-    this.#noteRefusals(bad, isBad, wanted, unloaded);
+    this.#refusals.update(bad, isBad, wanted, unloaded);
     await this.#load([...wanted.values()].filter((folder) => this.#isDue(folder, atOnce)));
     this.#seen = new Map(folders.map((folder) => [nameOf(folder), folder.stamp]));
     for (const [name, loaded] of this.#held) {
@@ -152,61 +150,7 @@ export class VersionKeeper {
     }
     // A job that was between finding its version and waiting for a slot when the version went finds another, or its end.
     dispatcher.releaseOthers(new Set([...this.#held.values(), ...this.#replaced].map(({ request }) => request.key)));
-    await this.#heedMisfits().catch((error: Error) =>
-      this.#options.log.warn("what runs have shown of versions elsewhere cannot be read", { error }),
-    );
-  }
-
-  /**
-   * Tells every worker that a version's outputs are not one a row, so that none lets its inputs share a run until it is
-   * loaded anew. Never rejects: each worker looks at its own runs anyway.
-   */
-  async noteMisfit(runQueue: RunQueue, reason: string): Promise<void> {
-    const { log, metrics } = this.#options;
-    const { model, version } = runQueue;
-    const loaded = [...this.#held.values()].find((held) => held.runQueue === runQueue);
-    log.error("a version's outputs are not one a row, so its inputs share no run any more", { model, version, reason });
-    metrics.misfits.inc({ model, version });
-    if (loaded === undefined) return;
-    this.#tellJoining(loaded);
-    this.#untold.set(loaded, reason);
-    await this.#tellMisfits().catch((error: Error) => log.warn("a misfit is told to other workers later", { error }));
-  }
-
-  async #tellMisfits(): Promise<void> {
-    const { config, redis } = this.#options;
-    for (const [{ announcement, model, version }, reason] of this.#untold) {
-      const { fingerprint = "" } = announcement;
-      await noteUnjoined(redis, modelKeys(config.keyPrefix, model), { version, fingerprint, reason });
-    }
-    this.#untold.clear();
-  }
-
-  /** Lets inputs of versions share no run that another worker has found to give outputs that are not one a row. */
-  async #heedMisfits(): Promise<void> {
-    const { config, log, redis } = this.#options;
-    await this.#tellMisfits();
-    const models = new Set(
-      [...this.#held.values()].filter(({ runQueue }) => runQueue.joinable).map(({ model }) => model),
-    );
-    for (const model of models) {
-      const unjoined = await readUnjoined(redis, modelKeys(config.keyPrefix, model));
-      for (const loaded of this.#held.values()) {
-        const { announcement, runQueue, version } = loaded;
-        const reason = loaded.model === model ? reasonUnjoined(unjoined, announcement) : null;
-        if (reason === null || !runQueue.joinable) continue;
-        runQueue.joinable = false;
-        this.#tellJoining(loaded);
-        log.warn("inputs of a version share no run, as another worker has found", { model, version, reason });
-      }
-    }
-  }
-
-  #tellJoining({ runQueue, model, version }: LoadedVersion): void {
-    const { joining, misfits } = this.#options.metrics;
-    joining.set({ model, version }, runQueue.joinable ? 1 : 0);
-    // From 0, because an alert cannot see the rise of a counter that begins with 1.
-    misfits.inc({ model, version }, 0);
+    await this.#misfits.exchange();
   }
 
   async #unloaded(models: ReadonlySet<string>): Promise<Set<string>> {
@@ -225,8 +169,7 @@ export class VersionKeeper {
   #isDue(folder: VersionFolder, atOnce: boolean): boolean {
     const name = nameOf(folder);
     if (this.#held.get(name)?.stamp === folder.stamp) return false;
-    const refusal = this.#refused.get(name);
-    if (refusal?.stamp === folder.stamp && refusal.retryAt > Date.now() && !atOnce) return false;
+    if (!atOnce && this.#refusals.holdsBack(name, folder.stamp)) return false;
     return atOnce || this.#seen.get(name) === folder.stamp;
   }
 
@@ -236,13 +179,13 @@ export class VersionKeeper {
     for (const folder of folders) {
       const read = await readVersion(folder, this.#options.config.modelPublicKeys).catch((fault: Error) => fault);
       if (read instanceof Error) {
-        this.#refuse(folder, read.message, folder.stamp);
+        this.#refusals.refuse(folder, read.message, folder.stamp);
         continue;
       }
       const held = this.#held.get(nameOf(folder));
       if (held !== undefined && held.digest !== read.digest) {
         const reason = `its files have changed while it is served (${held.digest}, now ${read.digest}): make it a new version`;
-        this.#refuse(folder, reason, folder.stamp);
+        this.#refusals.refuse(folder, reason, folder.stamp);
       } else if (held !== undefined && sameManifest(held, read)) held.stamp = folder.stamp;
       else found.push(read);
     }
@@ -253,58 +196,21 @@ export class VersionKeeper {
     if (this.#closed) return;
     for (const result of results) {
       if ("reason" in result) {
-        this.#refuse(result.found, result.reason, result.found.stamp, result.passing);
+        this.#refusals.refuse(result.found, result.reason, result.found.stamp, result.passing);
         continue;
       }
       const { loaded } = result;
       const name = nameOf(loaded);
       const before = this.#held.get(name);
       this.#held.set(name, loaded);
-      this.#refused.delete(name);
-      this.#tellJoining(loaded);
+      this.#refusals.delete(name);
+      this.#misfits.showJoining(loaded);
       serving.add(loaded);
       if (before !== undefined) {
         this.#draining.delete(before);
         this.#replaced.add(before);
       }
       log.info("version loaded", { model: loaded.model, version: loaded.version, digest: loaded.digest });
-    }
-  }
-
-  #refuse(
-    bad: Pick<BadModel, "model" | "version">,
-    reason: string,
-    stamp: string | null,
-    passing: Passing | null = null,
-  ): void {
-    const { log, metrics } = this.#options;
-    const { model, version } = bad;
-    const name = nameOf(bad);
-    const before = this.#refused.get(name);
-    const deaths = passing === "death" ? 1 + (before?.stamp === stamp ? before.deaths : 0) : 0;
-    const deathRetryMs = Math.min(longestDeathRetryMs, firstDeathRetryMs * 2 ** (deaths - 1));
-    const retryMs = { conflict: conflictRetryMs, death: deathRetryMs };
-    const retryAt = passing === null ? Number.POSITIVE_INFINITY : Date.now() + retryMs[passing];
-    this.#refused.set(name, { model, version, reason, stamp, retryAt, deaths });
-    if (before?.reason !== reason) log.error("model cannot be served", { model, version, reason });
-    if (!this.#held.has(name)) metrics.modelLoaded.set({ model, version: version ?? "" }, 0);
-  }
-
-  /** What is wrong from outside is refused as long as it is; what is gone, or taken out of service, is refused no more. */
-  #noteRefusals(
-    bad: readonly BadModel[],
-    isBad: ReadonlySet<string>,
-    wanted: ReadonlyMap<string, unknown>,
-    unloaded: ReadonlySet<string>,
-  ): void {
-    for (const refused of bad) {
-      if (!unloaded.has(nameOf(refused))) this.#refuse(refused, refused.reason, null);
-    }
-    for (const [name, { model, stamp, version }] of this.#refused) {
-      const holds = stamp === null ? isBad.has(name) : wanted.has(name);
-      if (holds && !unloaded.has(name)) continue;
-      this.#refused.delete(name);
-      if (!this.#held.has(name)) this.#options.metrics.modelLoaded.remove({ model, version: version ?? "" });
     }
   }
 
@@ -350,7 +256,7 @@ export class VersionKeeper {
   #forget(loaded: LoadedVersion): void {
     this.#draining.delete(loaded);
     this.#held.delete(nameOf(loaded));
-    this.#refused.delete(nameOf(loaded));
+    this.#refusals.delete(nameOf(loaded));
   }
 }
 
@@ -364,8 +270,6 @@ export interface KeeperOptions {
   metrics: WorkerMetrics;
   log: Logger;
 }
-
-const nameOf = ({ model, version }: { model: string; version: string | null }): string => `${model}/${version ?? ""}`;
 
 const sameManifest = ({ announcement }: LoadedVersion, { manifest }: FoundVersion): boolean =>
   JSON.stringify(announcement.manifest) === JSON.stringify(manifest);

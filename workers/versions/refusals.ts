@@ -1,0 +1,94 @@
+import type { Logger } from "@millrace/shared/service/log.js";
+import type { WorkerMetrics } from "../monitoring/metrics.js";
+import type { Passing } from "./load-versions.js";
+import type { BadModel } from "./model-repository.js";
+
+const conflictRetryMs = 5000;
+const firstDeathRetryMs = 5000;
+const longestDeathRetryMs = 600_000;
+
+interface Refusal extends BadModel {
+  stamp: string | null;
+  /** May be tried again after this, in ms since the epoch, though its files are the same. */
+  retryAt: number;
+  /** Times that whoever loaded these files died. */
+  deaths: number;
+}
+
+/** A model, and a version where one is known. */
+export type NamedVersion = { model: string; version: string | null };
+
+/** A version's name as a key: `model/version`. */
+export const nameOf = ({ model, version }: NamedVersion): string => `${model}/${version ?? ""}`;
+
+interface RefusalsOptions {
+  /** Whether a version is served. */
+  isHeld(name: string): boolean;
+  metrics: WorkerMetrics;
+  log: Logger;
+}
+
+/** Versions that this worker refuses to serve, each with the reason and the time of the next try. */
+export class Refusals {
+  readonly #options: RefusalsOptions;
+  readonly #refused = new Map<string, Refusal>();
+
+  constructor(options: RefusalsOptions) {
+    this.#options = options;
+  }
+
+  all(): Refusal[] {
+    return [...this.#refused.values()];
+  }
+
+  delete(name: string): void {
+    this.#refused.delete(name);
+  }
+
+  /** Whether these files are refused and not to be tried again yet. */
+  holdsBack(name: string, stamp: string): boolean {
+    const refusal = this.#refused.get(name);
+    return refusal?.stamp === stamp && refusal.retryAt > Date.now();
+  }
+
+  /**
+   * Refuses files of a version; `stamp` is null for what cannot be read at all. What is `passing` is tried again later, ever
+   * more rarely where loading it killed the process.
+   */
+  refuse(
+    bad: Pick<BadModel, "model" | "version">,
+    reason: string,
+    stamp: string | null,
+    passing: Passing | null = null,
+  ): void {
+    const { log, metrics } = this.#options;
+    const { model, version } = bad;
+    const name = nameOf(bad);
+    const before = this.#refused.get(name);
+    const deaths = passing === "death" ? 1 + (before?.stamp === stamp ? before.deaths : 0) : 0;
+    const deathRetryMs = Math.min(longestDeathRetryMs, firstDeathRetryMs * 2 ** (deaths - 1));
+    const retryMs = { conflict: conflictRetryMs, death: deathRetryMs };
+    const retryAt = passing === null ? Number.POSITIVE_INFINITY : Date.now() + retryMs[passing];
+    this.#refused.set(name, { model, version, reason, stamp, retryAt, deaths });
+    if (before?.reason !== reason) log.error("model cannot be served", { model, version, reason });
+    if (!this.#options.isHeld(name)) metrics.modelLoaded.set({ model, version: version ?? "" }, 0);
+  }
+
+  /** What is wrong from outside is refused as long as it is; what is gone, or taken out of service, is refused no more. */
+  update(
+    bad: readonly BadModel[],
+    isBad: ReadonlySet<string>,
+    wanted: ReadonlyMap<string, unknown>,
+    unloaded: ReadonlySet<string>,
+  ): void {
+    for (const refused of bad) {
+      if (!unloaded.has(nameOf(refused))) this.refuse(refused, refused.reason, null);
+    }
+    for (const [name, { model, stamp, version }] of this.#refused) {
+      const holds = stamp === null ? isBad.has(name) : wanted.has(name);
+      if (holds && !unloaded.has(name)) continue;
+      this.#refused.delete(name);
+      if (!this.#options.isHeld(name)) this.#options.metrics.modelLoaded.remove({ model, version: version ?? "" });
+    }
+  }
+}
