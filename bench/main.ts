@@ -1,6 +1,7 @@
 import { readCommit, readMachine } from "./harness/machine.js";
 import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
+import type { Scenario } from "./harness/scenario.js";
 import { batching } from "./scenarios/batching.js";
 import { bulk } from "./scenarios/bulk.js";
 import { depth } from "./scenarios/depth.js";
@@ -11,7 +12,6 @@ import { limits } from "./scenarios/limits.js";
 import { memory } from "./scenarios/memory.js";
 import { recovery } from "./scenarios/recovery.js";
 import { scaleOut } from "./scenarios/scale-out.js";
-import type { Scenario } from "./scenarios/scenario.js";
 import { singleAsync } from "./scenarios/single-async.js";
 import { singleWait } from "./scenarios/single-wait.js";
 import { start } from "./scenarios/start.js";

@@ -1,8 +1,8 @@
-import { type Figure, figure } from "../scenarios/scenario.js";
+import { median } from "../load/statistics.js";
 import type { Deployment } from "./deployment.js";
 import { type LoadShape, measure, type Round } from "./measure.js";
+import { type Figure, figure } from "./scenario.js";
 import type { Load } from "./start-load.js";
-import { median } from "./statistics.js";
 
 /** Rounds of floor and ours in turn, so that what else the machine does meets both alike. */
 export interface Comparison {

@@ -1,7 +1,7 @@
+import type { Latency } from "../load/statistics.js";
 import { type Deployment, untilDrained, untilQuiet } from "./deployment.js";
 import { type Usage, usageOf } from "./process-usage.js";
 import type { Load } from "./start-load.js";
-import type { Latency } from "./statistics.js";
 
 export interface LoadShape {
   body: string;

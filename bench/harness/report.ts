@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
-import type { Figure } from "../scenarios/scenario.js";
 import type { Machine } from "./machine.js";
 import { inRoot } from "./paths.js";
+import type { Figure } from "./scenario.js";
 
 /** A table of figures as text. */
 export function tableOf(figures: readonly Figure[]): string {

@@ -1,6 +1,6 @@
-import { latencyOf } from "../harness/statistics.js";
 import { type Connection, openConnection } from "./connection.js";
 import { changing, type HoldReport, type HoldSpec } from "./load-spec.js";
+import { latencyOf } from "./statistics.js";
 
 /** Below 2^24, so that float32 tells them apart and none is joined to another. */
 const firstNumber = 10_000_000;

@@ -1,4 +1,3 @@
-import type { Latency } from "../harness/statistics.js";
 import type {
   ExchangeReport,
   ExchangeSpec,
@@ -9,6 +8,7 @@ import type {
   SendReport,
   SendSpec,
 } from "./bulk-spec.js";
+import type { Latency } from "./statistics.js";
 
 /** What in a body is replaced by a number that differs with each request, of as many digits. */
 export const changing = "########";

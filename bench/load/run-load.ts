@@ -1,6 +1,6 @@
-import { latencyOf } from "../harness/statistics.js";
 import { type Connection, openConnection } from "./connection.js";
 import { changing, type LoadReport, type LoadSpec } from "./load-spec.js";
+import { latencyOf } from "./statistics.js";
 
 const firstNumber = 10_000_000;
 let sent = 0;

@@ -4,13 +4,13 @@ import { join } from "node:path";
 import { flowBody } from "../harness/bodies.js";
 import { measure } from "../harness/measure.js";
 import { inRoot } from "../harness/paths.js";
+import { type Figure, figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
 import { benchKeys, type Millrace, startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
 import { writeMlp } from "../harness/write-mlp.js";
 import { changing } from "../load/load-spec.js";
-import { type Figure, figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 const allShipped = ["intrusion-random-forest", "intrusion-xgboost", "intrusion-decision-tree"];
 const inputs = 64;

@@ -1,10 +1,10 @@
 import { writeFlows } from "../harness/flows.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
 import { jsonBatch } from "./bulk/json-batch.js";
 import { memoryByRows } from "./bulk/memory-by-rows.js";
 import { millionRows } from "./bulk/million-rows.js";
 import { singlesBeside } from "./bulk/singles-beside.js";
-import { figure, type Scenario } from "./scenario.js";
 
 /** Batches: how soon a small one is back, how fast a large one goes in, through and out, and whom that troubles. */
 export const bulk: Scenario = async (context) => {

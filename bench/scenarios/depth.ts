@@ -2,12 +2,11 @@ import { newId } from "@millrace/shared/redis/keys.js";
 import { acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { flowBody, forest } from "../harness/bodies.js";
 import { depthOf, untilQuiet } from "../harness/deployment.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
-import { benchKeys, type Millrace, startMillrace } from "../harness/start-millrace.js";
+import { benchKeys, type Millrace, startMillrace, workerMetric } from "../harness/start-millrace.js";
 import { type BenchRedis, startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { workerMetric } from "../harness/worker-metrics.js";
-import { figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 const limits = { jobs: 2 ** 40, rows: 2 ** 40, bytes: 2 ** 50, ownerPart: 1 };
 

@@ -1,11 +1,11 @@
 import { flowBody } from "../harness/bodies.js";
 import { measure, type Round } from "../harness/measure.js";
 import type { OnClose } from "../harness/releasers.js";
+import { type Figure, figure, type Scenario } from "../harness/scenario.js";
 import { startFloor } from "../harness/start-floor.js";
 import { startLoad } from "../harness/start-load.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { type Figure, figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 /** What bare Express and bare BullMQ do by themselves: the measure of `single-async` and `single-wait`. */
 export const floor: Scenario = async ({ onClose, quick, say }) => {

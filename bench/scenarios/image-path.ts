@@ -1,10 +1,10 @@
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import sharp from "sharp";
 import { inRoot } from "../harness/paths.js";
+import { type Figure, figure, type Scenario } from "../harness/scenario.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { type Figure, figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 const model = "deepfake-image";
 const side = 256;

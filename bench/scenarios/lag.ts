@@ -3,12 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { untilDrained } from "../harness/deployment.js";
 import { inRoot } from "../harness/paths.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
-import { startMillrace } from "../harness/start-millrace.js";
+import { startMillrace, workerMetric } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { workerMetric } from "../harness/worker-metrics.js";
-import { figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 const slots = 2;
 const manifest = { kind: "tensor", batching: { max_batch_rows: 1 } };

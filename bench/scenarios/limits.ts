@@ -1,10 +1,10 @@
 import { flowBody, forest } from "../harness/bodies.js";
 import { compare, pairwise } from "../harness/compare.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 /** What limits cost: single predictions accepted and finished a second with every limit that can be set, against without. */
 export const limits: Scenario = async ({ onClose, quick, say }) => {

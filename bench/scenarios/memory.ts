@@ -1,9 +1,9 @@
 import { flowBody, forest } from "../harness/bodies.js";
 import { depthOf } from "../harness/deployment.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { figure, type Scenario } from "./scenario.js";
 
 /** What a waiting prediction of 78 features takes in Redis, all its keys counted. */
 export const memory: Scenario = async ({ onClose, quick }) => {

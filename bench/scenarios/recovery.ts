@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { flowBody, forest } from "../harness/bodies.js";
 import { untilDrained } from "../harness/deployment.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
 import { benchKeys, type Millrace, startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median, percentile } from "../harness/statistics.js";
-import { figure, type Scenario } from "./scenario.js";
+import { median, percentile } from "../load/statistics.js";
 
 /** SIGKILL of a busy worker beside a living one: how long until the jobs that it held are started again. */
 export const recovery: Scenario = async ({ onClose, quick, say }) => {

@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { depthOf, untilDrained } from "../harness/deployment.js";
 import { inRoot } from "../harness/paths.js";
+import { type Figure, figure, type Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
 import { changing } from "../load/load-spec.js";
-import { type Figure, figure, type Scenario } from "./scenario.js";
 
 const runMs = 20;
 const settleMs = 1000;

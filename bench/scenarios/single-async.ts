@@ -1,12 +1,11 @@
 import { flowBody, forest } from "../harness/bodies.js";
 import { compare, pairwise, usageFigures } from "../harness/compare.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startFloor } from "../harness/start-floor.js";
 import { startLoad } from "../harness/start-load.js";
-import { startMillrace } from "../harness/start-millrace.js";
+import { startMillrace, workerMetric } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { workerMetric } from "../harness/worker-metrics.js";
-import { figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 const connections = 64;
 

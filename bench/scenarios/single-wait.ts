@@ -1,11 +1,11 @@
 import { flowBody, forest } from "../harness/bodies.js";
 import { compare, pairwise, usageFigures } from "../harness/compare.js";
+import { type Figure, figure, type Scenario } from "../harness/scenario.js";
 import { startFloor } from "../harness/start-floor.js";
 import { startLoad } from "../harness/start-load.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { type Figure, figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 /** `Prefer: wait=30`: how long one caller waits for a result, and how long a hundred do, against the floor. */
 export const singleWait: Scenario = async ({ onClose, quick, say }) => {

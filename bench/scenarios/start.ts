@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { forest } from "../harness/bodies.js";
 import { childrenOf, memoryOf } from "../harness/process-usage.js";
+import { figure, type Scenario } from "../harness/scenario.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
-import { figure, type Scenario } from "./scenario.js";
+import { median } from "../load/statistics.js";
 
 /** How long a worker takes to be ready with the three intrusion models and two slots, and what an idle stack holds. */
 export const start: Scenario = async ({ onClose, quick, say }) => {

@@ -5,11 +5,11 @@ import { InferenceSession, Tensor } from "onnxruntime-node";
 import { flowBody, forest } from "../harness/bodies.js";
 import { untilDrained, untilQuiet } from "../harness/deployment.js";
 import { inRoot } from "../harness/paths.js";
+import { type Figure, figure, type Scenario, type ScenarioContext } from "../harness/scenario.js";
 import { type Load, startLoad } from "../harness/start-load.js";
 import { type Millrace, startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { latencyOf, median } from "../harness/statistics.js";
-import { type Figure, figure, type Scenario, type ScenarioContext } from "./scenario.js";
+import { latencyOf, median } from "../load/statistics.js";
 
 const MiB = 1 << 20;
 /** A large input with a small output, and one with an output of the same size. */

@@ -9,12 +9,12 @@ import { SlotPool } from "@millrace/workers/runs/slot-pool.js";
 import { flowBody, forest } from "../harness/bodies.js";
 import { inRoot } from "../harness/paths.js";
 import { childrenOf, memoryOf } from "../harness/process-usage.js";
+import { type Figure, figure, type Scenario, type ScenarioContext } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
-import { latencyOf, median } from "../harness/statistics.js";
 import { writeMlp } from "../harness/write-mlp.js";
-import { type Figure, figure, type Scenario, type ScenarioContext } from "./scenario.js";
+import { latencyOf, median } from "../load/statistics.js";
 
 const perSecond = 300;
 

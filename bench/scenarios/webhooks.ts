@@ -1,5 +1,5 @@
+import type { Scenario } from "../harness/scenario.js";
 import { startLoad } from "../harness/start-load.js";
-import type { Scenario } from "./scenario.js";
 import { cacheHit } from "./webhooks/cache-hit.js";
 import { deliveries } from "./webhooks/deliveries.js";
 import { openWaits } from "./webhooks/open-waits.js";

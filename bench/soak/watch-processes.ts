@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { memoryOf, type Watched } from "../harness/process-usage.js";
-import { median } from "../harness/statistics.js";
+import { median } from "../load/statistics.js";
 
 /** What a process holds in one moment. */
 interface Sample {

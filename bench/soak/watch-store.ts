@@ -1,5 +1,5 @@
 import type { BenchRedis } from "../harness/start-redis.js";
-import { median } from "../harness/statistics.js";
+import { median } from "../load/statistics.js";
 
 /** By how much what Redis holds has changed from the first tenth of the time to the last. */
 export interface StoreCourse {

@@ -3,12 +3,12 @@ import { forest } from "../../harness/bodies.js";
 import type { FlowFiles } from "../../harness/flows.js";
 import { inRoot } from "../../harness/paths.js";
 import { withReleasers } from "../../harness/releasers.js";
+import { type Figure, figure, type ScenarioContext } from "../../harness/scenario.js";
 import type { Load } from "../../harness/start-load.js";
 import { startMillrace } from "../../harness/start-millrace.js";
 import { startRedis } from "../../harness/start-redis.js";
 import { startRunRows } from "../../harness/start-run-rows.js";
-import { median } from "../../harness/statistics.js";
-import { type Figure, figure, type ScenarioContext } from "../scenario.js";
+import { median } from "../../load/statistics.js";
 
 const rows = 1000;
 

@@ -2,10 +2,10 @@ import { batchFinished, readBack, tree, uploadBatch } from "../../harness/batche
 import type { FlowFiles } from "../../harness/flows.js";
 import { forgetPeak, usageOf } from "../../harness/process-usage.js";
 import { withReleasers } from "../../harness/releasers.js";
+import { type Figure, figure, type ScenarioContext } from "../../harness/scenario.js";
 import type { Load } from "../../harness/start-load.js";
 import { type Millrace, startMillrace } from "../../harness/start-millrace.js";
 import { startRedis } from "../../harness/start-redis.js";
-import { type Figure, figure, type ScenarioContext } from "../scenario.js";
 
 const watched = ["api", "worker", "slots"] as const;
 const mbOfMiB = 2 ** 20 / 1e6;

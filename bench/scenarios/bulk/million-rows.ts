@@ -5,13 +5,13 @@ import { usagesOf } from "../../harness/measure.js";
 import { inRoot } from "../../harness/paths.js";
 import { usageOf } from "../../harness/process-usage.js";
 import { withReleasers } from "../../harness/releasers.js";
+import { type Figure, figure, type ScenarioContext } from "../../harness/scenario.js";
 import type { Load } from "../../harness/start-load.js";
 import { benchKeys, type Millrace, startMillrace } from "../../harness/start-millrace.js";
 import { startProcess } from "../../harness/start-process.js";
 import { startRedis } from "../../harness/start-redis.js";
 import { startRunRows } from "../../harness/start-run-rows.js";
-import { median } from "../../harness/statistics.js";
-import { type Figure, figure, type ScenarioContext } from "../scenario.js";
+import { median } from "../../load/statistics.js";
 
 const phases = ["upload", "run", "read", "CSV upload"] as const;
 

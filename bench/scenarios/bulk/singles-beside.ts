@@ -4,12 +4,12 @@ import { flowBody } from "../../harness/bodies.js";
 import { untilQuiet } from "../../harness/deployment.js";
 import type { FlowFiles } from "../../harness/flows.js";
 import { withReleasers } from "../../harness/releasers.js";
+import { type Figure, figure, type ScenarioContext } from "../../harness/scenario.js";
 import { type Load, startLoad } from "../../harness/start-load.js";
 import { startMillrace } from "../../harness/start-millrace.js";
 import { startRedis } from "../../harness/start-redis.js";
-import { latencyOf, median } from "../../harness/statistics.js";
 import type { PaceReport } from "../../load/bulk-spec.js";
-import { type Figure, figure, type ScenarioContext } from "../scenario.js";
+import { latencyOf, median } from "../../load/statistics.js";
 
 const perSecond = 200;
 

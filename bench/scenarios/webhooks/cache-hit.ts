@@ -3,13 +3,13 @@ import { untilDrained } from "../../harness/deployment.js";
 import { inRoot } from "../../harness/paths.js";
 import { usageOf } from "../../harness/process-usage.js";
 import { withReleasers } from "../../harness/releasers.js";
+import { type Figure, figure, type ScenarioContext } from "../../harness/scenario.js";
 import type { Load } from "../../harness/start-load.js";
 import { startMillrace } from "../../harness/start-millrace.js";
 import { startProcess } from "../../harness/start-process.js";
 import { startRedis } from "../../harness/start-redis.js";
-import { median } from "../../harness/statistics.js";
 import { changing } from "../../load/load-spec.js";
-import { type Figure, figure, type ScenarioContext } from "../scenario.js";
+import { median } from "../../load/statistics.js";
 
 /** How long one caller waits for an answer from the cache, beyond what Express takes to answer as much. */
 export const cacheHit = ({ quick, say }: ScenarioContext, load: Load): Promise<Figure[]> =>

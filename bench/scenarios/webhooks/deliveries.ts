@@ -4,12 +4,12 @@ import { usageFigures } from "../../harness/compare.js";
 import { untilDrained } from "../../harness/deployment.js";
 import { type LoadShape, measure, type Round } from "../../harness/measure.js";
 import { withReleasers } from "../../harness/releasers.js";
+import { type Figure, figure, type ScenarioContext } from "../../harness/scenario.js";
 import type { Load } from "../../harness/start-load.js";
 import { benchKeys, type Millrace, startMillrace } from "../../harness/start-millrace.js";
 import { type Receiver, startReceiver } from "../../harness/start-receiver.js";
 import { startRedis } from "../../harness/start-redis.js";
-import { latencyOf, median } from "../../harness/statistics.js";
-import { type Figure, figure, type ScenarioContext } from "../scenario.js";
+import { latencyOf, median } from "../../load/statistics.js";
 
 const settings = {
   WEBHOOK_SECRET: `whsec_${Buffer.alloc(32, "bench").toString("base64")}`,

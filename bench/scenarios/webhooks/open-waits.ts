@@ -2,10 +2,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { flowBody, forest } from "../../harness/bodies.js";
 import { memoryOf, usageOf } from "../../harness/process-usage.js";
 import { withReleasers } from "../../harness/releasers.js";
+import { type Figure, figure, type ScenarioContext } from "../../harness/scenario.js";
 import type { Load } from "../../harness/start-load.js";
 import { benchKeys, startMillrace } from "../../harness/start-millrace.js";
 import { type BenchRedis, startRedis } from "../../harness/start-redis.js";
-import { type Figure, figure, type ScenarioContext } from "../scenario.js";
 
 const duePerSecond = 500;
 

@@ -1,4 +1,4 @@
-import type { OnClose } from "../harness/releasers.js";
+import type { OnClose } from "./releasers.js";
 
 /** What a figure has to keep to. */
 export interface Goal {
