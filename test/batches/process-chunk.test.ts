@@ -76,9 +76,9 @@ function inputsOf(chunk: BulkChunk): (number | null)[] {
 const closed: JobBreaker = {
   admit: () => "run",
   waitMs: 1000,
-  lived: () => undefined,
-  leftOff: () => undefined,
-  died: async () => true,
+  recordSuccess: () => undefined,
+  abandonProbe: () => undefined,
+  recordDeath: async () => true,
 };
 
 interface Behaviour {
@@ -219,9 +219,9 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
   });
 
   test("that died by the version's fault is given back whole, with nothing of it kept", async () => {
-    const died = async () => false;
+    const recordDeath = async () => false;
     const { answer, finish, runs, said } = await run(form, chunkOf(form, eight), {
-      ...{ unlucky: [0], breaker: { ...closed, died } },
+      ...{ unlucky: [0], breaker: { ...closed, recordDeath } },
     });
     expect([answer, finish, runs]).toEqual([expect.any(WaitingError), undefined, [eight]]);
     expect(said.slice(-2)).toEqual(["forget", "wait"]);
@@ -232,7 +232,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     const breaker: JobBreaker = {
       ...closed,
       admit: () => "probe",
-      died: async ({ owner }) => owners.push(owner) === 1,
+      recordDeath: async ({ owner }) => owners.push(owner) === 1,
     };
     const { finish } = await run(form, chunkOf(form, eight), { kills: (value) => value === 5, breaker });
     expect(outputsOf(finish)).toEqual([0, 1, 2, 3, 4, "poisoned", 6, 7]);

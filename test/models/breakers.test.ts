@@ -29,7 +29,7 @@ describe("a breaker", () => {
     const breaker = new Breaker({ trySample, onChange, log, openMs: 20 });
     let next = 0;
     const death = (owner: string, rest: Partial<Death> = {}) =>
-      breaker.died({ id: `${++next}`, owner, last: false, ...rest });
+      breaker.recordDeath({ id: `${++next}`, owner, last: false, ...rest });
     return { breaker, said, openMs, death, asked: () => asked };
   }
 
@@ -73,7 +73,7 @@ describe("a breaker", () => {
     await death("bob");
     for (let tries = 0; tries < 20; tries++) await death("bob", { id: "the same" });
     expect(said).toEqual([]);
-    breaker.lived();
+    breaker.recordSuccess();
     for (const owner of ["alice", "alice", "alice", "bob", "bob"]) await death(owner);
     expect(said).toEqual([]);
     expect(await death("carol")).toBe(false);
@@ -87,14 +87,14 @@ describe("a breaker", () => {
     expect(breaker.state).toMatchObject({ state: "open", refuses: true });
     await eventually(() => expect(breaker.state).toMatchObject({ state: "half_open", refuses: false }));
     expect([breaker.room, breaker.admit("a"), breaker.room, breaker.admit("b")]).toEqual([1, "probe", 0, "wait"]);
-    breaker.leftOff("a");
+    breaker.abandonProbe("a");
     expect(breaker.admit("b")).toBe("probe");
     expect(await death("bob", { id: "a" })).toBe(false);
     expect(await death("bob", { id: "b" })).toBe(true);
     expect(breaker.state.state).toBe("open");
     await eventually(() => expect(breaker.room).toBe(1));
     expect(breaker.admit("c")).toBe("probe");
-    breaker.lived();
+    breaker.recordSuccess();
     expect(said).toEqual(["open", "half_open", "open", "half_open", "closed"]);
     expect(breaker.room).toBe(Number.POSITIVE_INFINITY);
   });

@@ -19,9 +19,9 @@ const item = { ok: true, text: '{"y":[[1]]}', confidence: Number.NaN, inferenceM
 const closed: JobBreaker = {
   admit: () => "run",
   waitMs: 1000,
-  lived: () => undefined,
-  leftOff: () => undefined,
-  died: async () => true,
+  recordSuccess: () => undefined,
+  abandonProbe: () => undefined,
+  recordDeath: async () => true,
 };
 
 /** Processes one job as a worker would; what it asked of others is told with what came of it. */
@@ -264,7 +264,7 @@ describe("processing a prediction's job", () => {
 
   test("whose slot died by the version's fault goes back behind the others, with all its attempts", async () => {
     const deaths: unknown[] = [];
-    const breaker = { ...closed, waitMs: 3000, died: async (death: unknown) => deaths.push(death) === 0 };
+    const breaker = { ...closed, waitMs: 3000, recordDeath: async (death: unknown) => deaths.push(death) === 0 };
     const outcome = { kind: "blamed", code: "poisoned" } as const;
     const { calls, fault, written } = await processed({ attemptsMade: 2, attemptsStarted: 3 }, { breaker, outcome });
     expect([fault, written, deaths]).toEqual([
@@ -287,14 +287,14 @@ describe("processing a prediction's job", () => {
     const breaker: JobBreaker = {
       ...closed,
       admit: () => "probe",
-      lived: () => void said.push("lived"),
-      leftOff: (id) => void said.push(`left off ${id}`),
+      recordSuccess: () => void said.push("recordSuccess"),
+      abandonProbe: (id) => void said.push(`abandoned ${id}`),
     };
     const { submitted } = await processed({ data: { ...data, e: Date.now() + 60_000 } }, { breaker });
     expect(submitted.map(({ alone, expiresAt }) => [alone, expiresAt])).toEqual([[true, expect.any(Number)]]);
-    expect(said).toEqual(["lived", "left off id"]);
+    expect(said).toEqual(["recordSuccess", "abandoned id"]);
     await processed({}, { breaker, outcome: { kind: "released" } });
-    expect(said).toEqual(["lived", "left off id", "left off id"]);
+    expect(said).toEqual(["recordSuccess", "abandoned id", "abandoned id"]);
   });
 
   test("whose input the model cannot run fails at once, with attempts left", async () => {

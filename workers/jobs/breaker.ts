@@ -2,7 +2,7 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import type { Outcome } from "../runs/work.js";
 
 /** What those who run jobs need of a breaker. */
-export type JobBreaker = Pick<Breaker, "admit" | "waitMs" | "lived" | "leftOff" | "died">;
+export type JobBreaker = Pick<Breaker, "admit" | "waitMs" | "recordSuccess" | "abandonProbe" | "recordDeath">;
 
 /** What a breaker says of itself when it changes. */
 export interface BreakerState {
@@ -93,7 +93,7 @@ export class Breaker {
   }
 
   /** A job has run, whatever came out, and its slot lives. */
-  lived(): void {
+  recordSuccess(): void {
     if (this.#deaths > 0) {
       this.#deaths = 0;
       this.#diedByOwner.clear();
@@ -102,12 +102,12 @@ export class Breaker {
   }
 
   /** A job was given back without a run that tells anything. */
-  leftOff(id: string): void {
+  abandonProbe(id: string): void {
     if (this.#probe === id) this.#probe = null;
   }
 
   /** A job died alone; resolves to whether it is the job's fault, so that it pays an attempt. */
-  async died(death: Death): Promise<boolean> {
+  async recordDeath(death: Death): Promise<boolean> {
     this.#deaths += 1;
     if (this.#state !== "closed") {
       const wasProbe = this.#probe === death.id;
@@ -147,7 +147,7 @@ export class Breaker {
     const trySample = this.#options.trySample as NonNullable<BreakerOptions["trySample"]>;
     this.#asking ??= trySample()
       .then((kind) => {
-        if (kind === "done") this.lived();
+        if (kind === "done") this.recordSuccess();
         else if (kind === "blamed") this.#open();
         return kind;
       })

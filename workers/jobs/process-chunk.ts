@@ -105,10 +105,10 @@ export function processChunk(options: ProcessChunkOptions) {
           else notebook.noteLater(jobId, note, () => "");
         },
       });
-      if (outcome.kind === "done in bulk") breaker.lived();
+      if (outcome.kind === "done in bulk") breaker.recordSuccess();
       if (outcome.kind !== "blamed") return outcome;
       const last = to - from === 1 && !again;
-      const pays = await breaker.died({ id: jobId, owner: taken.owner, last });
+      const pays = await breaker.recordDeath({ id: jobId, owner: taken.owner, last });
       // What is not the inputs' fault is as if it had never run; but a probe goes on to its end, or it would never have one.
       return pays || admitted === "probe" ? outcome : { kind: "released" };
     };
@@ -125,7 +125,7 @@ export function processChunk(options: ProcessChunkOptions) {
       await job.moveToWait(lock());
       throw new WaitingError();
     } finally {
-      breaker.leftOff(jobId);
+      breaker.abandonProbe(jobId);
     }
     notebook.ended(jobId);
     return finish(batch, number, version, lock(), inputs, part);

@@ -76,7 +76,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     try {
       return await runAdmitted(taken, admitted === "probe");
     } finally {
-      breaker.leftOff(id);
+      breaker.abandonProbe(id);
     }
   };
 
@@ -117,7 +117,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     const { id, job, lock, served } = taken;
     const outcome = await run(taken, pack, alone, expiresAt);
     notebook.ended(id);
-    if (outcome.kind === "done") options.breaker(served).lived();
+    if (outcome.kind === "done") options.breaker(served).recordSuccess();
     if (outcome.kind === "blamed" && !(await isToBlame(taken))) {
       await notebook.forget(id);
       // Behind what waits, because the one that is tried first should not be one that has died.
@@ -165,7 +165,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
 
   /** Whether it is the input that killed the slot, as far as can be told, and not the version. */
   function isToBlame({ data, id, job, served }: Taken): Promise<boolean> {
-    return options.breaker(served).died({ id, owner: data.o, last: job.attemptsMade + 1 >= served.attempts });
+    return options.breaker(served).recordDeath({ id, owner: data.o, last: job.attemptsMade + 1 >= served.attempts });
   }
 
   /** A slot died or was late with nothing but this job in it, so the job pays one attempt. */

@@ -44,7 +44,7 @@ interface Internals {
 }
 
 /** How all our consumers hold, get back and show jobs, unless told otherwise. */
-const howJobsAreHeld = {
+const lockSettings = {
   lockDuration: lockDurationMs,
   stalledInterval: stalledIntervalMs,
   // A job goes back as often as its worker dies; who is to blame is found out by what ran, not by counting this.
@@ -89,7 +89,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     redis: RedisClient,
     { isOver, mayTake = () => Number.POSITIVE_INFINITY, proofOf, ...options }: StockingOptions,
   ) {
-    const held = { connection: redis as never, ...howJobsAreHeld, ...options };
+    const held = { connection: redis as never, ...lockSettings, ...options };
     const heldJobs = new HeldJobs();
     super(
       name,
@@ -97,7 +97,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
         isOver?.(job)
           ? process(job, token, () => token)
           : heldJobs.take(job.id as string, token, (lock) =>
-              process(job, token, lock).catch((fault) => this.#sparing(fault, job, lock)),
+              process(job, token, lock).catch((fault) => this.#requeueWithoutPenalty(fault, job, lock)),
             ),
       held,
       completingBackend(redis, queue, held.lockDuration, { mayTake: () => mayTake() > 0, proofOf }),
@@ -176,7 +176,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
    * What goes wrong without being told as the job's own fault, say because Redis refuses a step, costs it no attempt: one
    * that has none left would end without a result. It is handed out again.
    */
-  async #sparing(fault: Error, job: Job, lock: () => string): Promise<never> {
+  async #requeueWithoutPenalty(fault: Error, job: Job, lock: () => string): Promise<never> {
     if (knownEnds.some((known) => fault instanceof known)) throw fault;
     this.emit("error", fault);
     // Where that fails too, it is handed out again when its lock has run out.

@@ -103,7 +103,7 @@ export function encodeRun({ joins, modelKey, packs, runId }: RunRequest, kind: n
   return parts;
 }
 
-/** A table that was laid down beside the pipe (see `table-passage.ts`). */
+/** A table in the shared file beside the pipe (see `shared-file.ts`). */
 export interface LaidRun extends Omit<RunRequest, "packs"> {
   length: number;
   headLength: number;

@@ -13,7 +13,7 @@ import {
   readFrames,
 } from "./frames.js";
 import type { LoadOrder, LoadReply } from "./load-request.js";
-import { closePassage, layDown, openPassage } from "./table-passage.js";
+import { closeSharedFile, openSharedFile, writeTable } from "./shared-file.js";
 
 /** A slot ended while it had something to do: `timeout` where this side killed it for being late, else `crash`. */
 export class SlotDiedError extends Error {
@@ -49,7 +49,7 @@ export interface RunTerms {
 
 type Reply = LoadReply | RunReply | TableReply;
 
-interface Errand<T> {
+interface PendingCall<T> {
   resolve(value: T): void;
   reject(fault: SlotDiedError): void;
   timer: NodeJS.Timeout;
@@ -57,25 +57,25 @@ interface Errand<T> {
 }
 
 const slotProgram = fileURLToPath(new URL("../slot/main.js", import.meta.url));
-const farewellMs = 2000;
-const mercyMs = 100;
+const closeGraceMs = 2000;
+const cancelGraceMs = 100;
 
-/** The worker's side of one slot process: one errand at a time, each with a deadline that kills the process. */
+/** The worker's side of one slot process: one call at a time, each with a deadline that kills the process. */
 export class SlotHandle {
   readonly #child: ChildProcess;
   readonly #pipe: Duplex;
-  #passage: number | null;
-  #errand: Errand<Reply> | null = null;
+  #sharedFile: number | null;
+  #pending: PendingCall<Reply> | null = null;
   #lastRunId = 0;
   #killedFor: SlotDiedError["reason"] | null = null;
   readonly exited: Promise<string>;
 
   constructor(environment: Record<string, string | undefined>, program: string = slotProgram) {
-    this.#passage = openPassage();
+    this.#sharedFile = openSharedFile();
     // A slot makes few objects and many buffers, which go only when the objects' young space is full; so it is small.
     this.#child = spawn(process.execPath, ["--max-semi-space-size=1", program], {
       env: environment,
-      stdio: ["pipe", "ignore", "inherit", "pipe", this.#passage ?? "ignore"],
+      stdio: ["pipe", "ignore", "inherit", "pipe", this.#sharedFile ?? "ignore"],
     });
     this.#pipe = this.#child.stdio[3] as Duplex;
     // The slot's end closes when it dies; what that means is told by its exit.
@@ -85,8 +85,8 @@ export class SlotHandle {
     this.exited = new Promise((resolve) => {
       const end = (how: string) => {
         this.#fail(how);
-        if (this.#passage !== null) closePassage(this.#passage);
-        this.#passage = null;
+        if (this.#sharedFile !== null) closeSharedFile(this.#sharedFile);
+        this.#sharedFile = null;
         resolve(how);
       };
       this.#child.once("error", (fault) => end(`could not be started: ${fault.message}`));
@@ -126,7 +126,7 @@ export class SlotHandle {
   ): Promise<TableReply> {
     const runId = ++this.#lastRunId;
     const [{ length: headLength }, { length }] = pack;
-    if (this.#passage !== null && this.#errand === null && layDown(this.#passage, pack)) {
+    if (this.#sharedFile !== null && this.#pending === null && writeTable(this.#sharedFile, pack)) {
       const laid = encodeLaidRun({ runId, modelKey, joins, length: headLength + length, headLength });
       return this.#run<TableReply>([laid], timeoutMs, stop);
     }
@@ -141,37 +141,37 @@ export class SlotHandle {
     stop?: AbortSignal,
   ): Promise<T> {
     // A run is over in a moment more often than not; only one that is not is worth a process.
-    let mercy: NodeJS.Timeout | undefined;
+    let killTimer: NodeJS.Timeout | undefined;
     const end = () => {
-      mercy = setTimeout(() => this.#child.kill("SIGKILL"), mercyMs);
+      killTimer = setTimeout(() => this.#child.kill("SIGKILL"), cancelGraceMs);
     };
     stop?.addEventListener("abort", end, { once: true });
     try {
       return await this.#send<T>(parts, timeoutMs);
     } finally {
       stop?.removeEventListener("abort", end);
-      clearTimeout(mercy);
+      clearTimeout(killTimer);
     }
   }
 
   /** Ends the process: at once where it is busy, else by letting it go. May be called twice. */
   async close(): Promise<void> {
     this.#killedFor ??= "closed";
-    if (this.#errand !== null) this.#child.kill("SIGKILL");
+    if (this.#pending !== null) this.#child.kill("SIGKILL");
     this.#pipe.end();
-    const timer = setTimeout(() => this.#child.kill("SIGKILL"), farewellMs);
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), closeGraceMs);
     await this.exited;
     clearTimeout(timer);
   }
 
   #send<T extends Reply>(parts: readonly Buffer[], timeoutMs: number): Promise<T> {
-    if (this.#errand !== null) throw new Error("a slot does one thing at a time");
+    if (this.#pending !== null) throw new Error("a slot does one thing at a time");
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#killedFor = "timeout";
         this.#child.kill("SIGKILL");
       }, timeoutMs);
-      this.#errand = { resolve: resolve as Errand<Reply>["resolve"], reject, timer, misfit: null };
+      this.#pending = { resolve: resolve as PendingCall<Reply>["resolve"], reject, timer, misfit: null };
       if (this.#child.exitCode !== null || this.#child.signalCode !== null) this.#fail("it had ended before");
       else {
         this.#pipe.cork();
@@ -182,34 +182,34 @@ export class SlotHandle {
   }
 
   #receive(frame: Frame): void {
-    const errand = this.#errand;
-    if (errand === null) return;
+    const call = this.#pending;
+    if (call === null) return;
     if (frame.kind === frameKinds.nextRun) {
       // Each run of the model has the time that one may take.
-      errand.timer.refresh();
-      errand.misfit = decodeMisfit(frame.body, 0).misfit;
+      call.timer.refresh();
+      call.misfit = decodeMisfit(frame.body, 0).misfit;
       return;
     }
-    this.#errand = null;
-    clearTimeout(errand.timer);
-    if (frame.kind === frameKinds.done) errand.resolve(decodeDone(frame.body));
+    this.#pending = null;
+    clearTimeout(call.timer);
+    if (frame.kind === frameKinds.done) call.resolve(decodeDone(frame.body));
     else if (frame.kind === frameKinds.doneTable) {
       const { end, misfit } = decodeMisfit(frame.body, 0);
-      errand.resolve({ misfit, table: frame.body.subarray(end) });
-    } else errand.resolve(JSON.parse(frame.body.toString()) as LoadReply);
+      call.resolve({ misfit, table: frame.body.subarray(end) });
+    } else call.resolve(JSON.parse(frame.body.toString()) as LoadReply);
   }
 
   #fail(how: string): void {
-    const errand = this.#errand;
-    if (errand === null) return;
-    this.#errand = null;
-    clearTimeout(errand.timer);
+    const call = this.#pending;
+    if (call === null) return;
+    this.#pending = null;
+    clearTimeout(call.timer);
     const reason = this.#killedFor ?? "crash";
-    errand.reject(
+    call.reject(
       new SlotDiedError(
         reason,
         reason === "timeout" ? "the run took too long" : `the slot ended by ${how}`,
-        errand.misfit,
+        call.misfit,
       ),
     );
   }

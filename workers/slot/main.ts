@@ -13,7 +13,7 @@ import {
   readFrames,
 } from "../runs/frames.js";
 import type { LoadOrder } from "../runs/load-request.js";
-import { takeUp } from "../runs/table-passage.js";
+import { readTable } from "../runs/shared-file.js";
 import { LoadedModel } from "./loaded-model.js";
 
 /**
@@ -21,7 +21,7 @@ import { LoadedModel } from "./loaded-model.js";
  * kills it costs its worker one slot. It ends with its worker, even from within a run that never returns.
  */
 const pipe = new Socket({ fd: 3, readable: true, writable: true });
-const passage = 4;
+const sharedFile = 4;
 const models = new Map<number, LoadedModel>();
 let turn: Promise<void> = Promise.resolve();
 
@@ -70,7 +70,7 @@ async function handle(frame: Frame): Promise<void> {
     const { headLength, joins, length, modelKey } = decodeLaidRun(frame.body);
     const model = loaded(modelKey);
     // So that the numbers behind the head lie where a typed array can have them.
-    const pack = takeUp(passage, length, 8 - (headLength % 8));
+    const pack = readTable(sharedFile, length, 8 - (headLength % 8));
     const outputs = await model.runTable(pack, joins, () => tellNextRun(model));
     replyTable(model.misfit, outputs);
     return;

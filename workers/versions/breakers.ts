@@ -92,9 +92,9 @@ export class Breakers {
 const gone: JobBreaker = {
   admit: () => "run",
   waitMs: 0,
-  lived: () => undefined,
-  leftOff: () => undefined,
-  died: async () => true,
+  recordSuccess: () => undefined,
+  abandonProbe: () => undefined,
+  recordDeath: async () => true,
 };
 
 /** What runs the first sample that the version takes; null where there is none. */

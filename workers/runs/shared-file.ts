@@ -8,7 +8,7 @@ const memoryFolder = "/dev/shm";
  * Where a table passes from a worker to one slot: a file in memory without a name, which both have open. Through a pipe
  * it takes three times as long, because that gives and takes it in small pieces. Null where there is no such memory.
  */
-export function openPassage(): number | null {
+export function openSharedFile(): number | null {
   const path = `${memoryFolder}/millrace-${process.pid}-${randomBytes(6).toString("hex")}`;
   try {
     const file = openSync(path, "wx+", 0o600);
@@ -19,10 +19,10 @@ export function openPassage(): number | null {
   }
 }
 
-export const closePassage = (file: number): void => closeSync(file);
+export const closeSharedFile = (file: number): void => closeSync(file);
 
 /** Lays parts down, one after the other from the beginning; false where the memory is full. */
-export function layDown(file: number, parts: readonly Uint8Array[]): boolean {
+export function writeTable(file: number, parts: readonly Uint8Array[]): boolean {
   const size = parts.reduce((sum, part) => sum + part.length, 0);
   try {
     return writevSync(file, parts, 0) === size;
@@ -32,7 +32,7 @@ export function layDown(file: number, parts: readonly Uint8Array[]): boolean {
 }
 
 /** Takes up what was laid down, with `before` bytes in front of it that are somebody else's. The buffer is good until the next time. */
-export function takeUp(file: number, length: number, before: number): Buffer {
+export function readTable(file: number, length: number, before: number): Buffer {
   if (taken.length < before + length) taken = Buffer.allocUnsafeSlow(before + length);
   for (let at = 0; at < length; ) {
     const read = readSync(file, taken, before + at, length - at, at);
