@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from graph import Graph
+from export.graph import Graph
 from made_images import SIDE
 
 BLOCK = 8

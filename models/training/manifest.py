@@ -8,7 +8,7 @@ import numpy as np
 
 from classifiers import Recipe
 from flows import Flows
-from onnx_export import run
+from export.onnx_export import run
 
 SAMPLE_DECIMALS = 3
 PROBABILITY_DECIMALS = 6

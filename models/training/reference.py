@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flows import Flows
-from onnx_export import run
+from export.onnx_export import run
 
 TOLERANCE = 1e-5
 REQUIRED_SHARE = 0.9995

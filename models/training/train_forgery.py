@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 from folders import PROJECT, parse_arguments, write_json, write_model  # noqa: E402
 from forgery_features import add_features  # noqa: E402
-from graph import Graph  # noqa: E402
+from export.graph import Graph  # noqa: E402
 from made_images import SIDE, TAMPERINGS, make_image, pixels_of  # noqa: E402
-from onnx_export import session  # noqa: E402
+from export.onnx_export import session  # noqa: E402
 
 NAME = "deepfake-image"
 SEED = 42
@@ -79,11 +79,12 @@ def main() -> None:
     }
     write_model(arguments.models / NAME, manifest, {"model.onnx": onnx})
     images = PROJECT / "test/fixtures/images"
-    images.mkdir(parents=True, exist_ok=True)
     told = {}
     for seed in TESTED_WITH:
+        folder = images / ("tampered" if tampering_of(seed) else "untouched")
+        folder.mkdir(parents=True, exist_ok=True)
         name = f"{seed}-{tampering_of(seed) or 'untouched'}.jpg"
-        (images / name).write_bytes(file_of(seed))
+        (folder / name).write_bytes(file_of(seed))
         told[name] = round(run(opened, file_of(seed)), 6)
     write_json(images / "fake-prob.json", told, indent=2)
     print(f"{NAME}: {metrics}, {len(onnx):,} bytes, worst difference {worst:.2g}")

@@ -12,9 +12,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict  # noqa: 
 from sklearn.svm import LinearSVC  # noqa: E402
 
 from folders import parse_arguments, write_model  # noqa: E402
-from intent_export import export_intent  # noqa: E402
+from export.intent_export import export_intent  # noqa: E402
 from intent_features import character_tokenizer, fit_vectorizer  # noqa: E402
-from onnx_export import session  # noqa: E402
+from export.onnx_export import session  # noqa: E402
 from reference import write_gzip, write_header  # noqa: E402
 
 NAME = "intent-banking77"

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score  # noqa: E402
 from classifiers import fit, recipes  # noqa: E402
 from flows import load_flows  # noqa: E402
 from manifest import write_manifest  # noqa: E402
-from onnx_export import export  # noqa: E402
+from export.onnx_export import export  # noqa: E402
 from reference import check_parity, write_held_out, write_probabilities  # noqa: E402
 
 TRAINING = Path(__file__).resolve().parent

@@ -13,7 +13,7 @@ from derive import derive  # noqa: E402
 from flows import Flows, load_flows  # noqa: E402
 from folders import parse_arguments, write_model  # noqa: E402
 from manifest import median_flow  # noqa: E402
-from onnx_export import session  # noqa: E402
+from export.onnx_export import session  # noqa: E402
 from reference import write_gzip, write_header  # noqa: E402
 from threat_features import derived_features  # noqa: E402
 from threat_members import (  # noqa: E402
@@ -27,7 +27,7 @@ from threat_members import (  # noqa: E402
     rule_say,
     soft_vote,
 )
-from tree_export import export_isolation_forest, export_lightgbm, with_float32_thresholds  # noqa: E402
+from export.tree_export import export_isolation_forest, export_lightgbm, with_float32_thresholds  # noqa: E402
 
 NAME = "threats"
 SEED = 42

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline  # noqa: E402
 
 from derive import derive  # noqa: E402
 from folders import parse_arguments, write_model  # noqa: E402
-from onnx_export import export, session  # noqa: E402
+from export.onnx_export import export, session  # noqa: E402
 from reference import write_gzip, write_header  # noqa: E402
 
 NAME = "transaction-anomaly"

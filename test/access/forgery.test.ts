@@ -8,7 +8,8 @@ const model = "deepfake-image";
 const images = fileURLToPath(new URL("../fixtures/images/", import.meta.url));
 const told: Record<string, number> = JSON.parse(readFileSync(`${images}fake-prob.json`, "utf8"));
 const names = Object.keys(told);
-const fileOf = (name: string) => readFileSync(images + name);
+const fileOf = (name: string) =>
+  readFileSync(`${images}${name.endsWith("untouched.jpg") ? "untouched" : "tampered"}/${name}`);
 const untouched = names.find((name) => name.endsWith("untouched.jpg")) as string;
 
 describe("deepfake-image", () => {

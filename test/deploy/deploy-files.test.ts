@@ -89,13 +89,13 @@ describe("dashboards and alerts", () => {
 });
 
 describe("compose", () => {
-  const compose = readFileSync(join(root, "compose.yaml"), "utf8");
+  const compose = readFileSync(join(root, "docker-compose.yml"), "utf8");
 
   test("hands on every setting that .env.example names", () => {
     const example = readFileSync(join(root, ".env.example"), "utf8");
     const named = [...example.matchAll(/^#?([A-Z_]+)=/gm)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
-    // What compose.yaml itself makes out of others, what only the file beside it reads, and files of processes of one's own.
+    // What docker-compose.yml itself makes out of others, what only the file beside it reads, and files of processes of one's own.
     const others = ["REDIS_URL", "PORT", "HOST", "MODELS_DIR", "WORKER_PORT", "MODELS_FOLDER"];
     others.push("REDIS_URL_FILE", "WEBHOOK_SECRET_FILE");
     expect(named.filter((name) => !compose.includes(`\${${name}:`) && !others.includes(name))).toEqual([]);
@@ -117,7 +117,7 @@ describe("compose", () => {
     expect(() =>
       runTool("docker", ["compose", "--env-file", "/dev/null", "config"], "", { REDIS_PASSWORD: "" }),
     ).toThrow(/REDIS_PASSWORD/);
-    const mounted = ["-f", "compose.yaml", "-f", "deploy/compose/mounted-models.yaml"];
+    const mounted = ["-f", "docker-compose.yml", "-f", "deploy/compose/mounted-models.yaml"];
     const { worker } = JSON.parse(
       runTool("docker", ["compose", "--env-file", "/dev/null", ...mounted, "config", "--format", "json"], "", env),
     ).services;

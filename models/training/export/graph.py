@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnx_export import IR_VERSION
+from export.onnx_export import IR_VERSION
 
 
 class Graph:

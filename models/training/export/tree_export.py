@@ -10,7 +10,7 @@ from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 from sklearn.ensemble import IsolationForest
 
-from onnx_export import IR_VERSION, OPSETS, name_dimensions, slim_trees
+from export.onnx_export import IR_VERSION, OPSETS, name_dimensions, slim_trees
 
 
 def below(thresholds: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto
 
 import intent_features as features
-from graph import Graph
+from export.graph import Graph
 
 
 def export_intent(idf: np.ndarray, weights: np.ndarray, scales: np.ndarray, bias: np.ndarray) -> bytes:

@@ -1,0 +1,73 @@
+// npm run release -- patch | minor | major | X.Y.Z: gives every package, the chart and the images the next version, closes
+// the changelog's section, commits and tags. Pushes nothing. Fails where the tree is not clean or nothing is unreleased.
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../", import.meta.url));
+const packages = ["shared", "api", "workers", "cli"];
+
+function run(command, ...args) {
+  const { error, status, stderr, stdout } = spawnSync(command, args, { cwd: root, encoding: "utf8" });
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${error?.message ?? stderr}`);
+  return stdout.trim();
+}
+
+/** Replaces what `pattern` finds; throws where there is nothing, so that no file keeps the old version unseen. */
+function edit(path, pattern, replacement) {
+  const text = readFileSync(root + path, "utf8");
+  if (!pattern.test(text)) throw new Error(`${path} has no ${pattern}`);
+  writeFileSync(root + path, text.replace(pattern, replacement));
+}
+
+function nextVersion(current, bump) {
+  if (/^\d+\.\d+\.\d+$/.test(bump ?? "")) return bump;
+  const [major, minor, patch] = current.split(".").map(Number);
+  const next = { major: [major + 1, 0, 0], minor: [major, minor + 1, 0], patch: [major, minor, patch + 1] }[bump];
+  if (next === undefined) throw new Error("Usage: npm run release -- patch | minor | major | X.Y.Z");
+  return next.join(".");
+}
+
+function release(bump) {
+  const { version: current } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
+  const version = nextVersion(current, bump);
+  if (run("git", "status", "--porcelain") !== "") throw new Error("The tree has changes that are not committed.");
+  if (run("git", "tag", "--list", `v${version}`) !== "") throw new Error(`The tag v${version} exists.`);
+  const changelog = readFileSync(`${root}CHANGELOG.md`, "utf8");
+  const unreleased = /^## \[Unreleased\]\n([\s\S]*?)(?=^## \[|(?![\s\S]))/m.exec(changelog)?.[1] ?? "";
+  if (unreleased.trim() === "") throw new Error("CHANGELOG.md has nothing under [Unreleased].");
+
+  // Each by itself: `npm version` of a workspace alone would leave the versions that the others ask of it.
+  for (const path of ["package.json", "package-lock.json", ...packages.map((name) => `${name}/package.json`)]) {
+    const json = JSON.parse(readFileSync(root + path, "utf8"));
+    for (const entry of json.packages === undefined ? [json] : Object.values(ownEntries(json.packages))) {
+      entry.version = version;
+      for (const name of packages) {
+        if (entry.dependencies?.[`@millrace/${name}`] !== undefined) entry.dependencies[`@millrace/${name}`] = version;
+      }
+    }
+    if (json.packages !== undefined) json.version = version;
+    writeFileSync(root + path, `${JSON.stringify(json, null, 2)}\n`);
+  }
+  edit("deploy/chart/Chart.yaml", /^version: .*$/m, `version: ${version}`);
+  edit("deploy/chart/Chart.yaml", /^appVersion: .*$/m, `appVersion: "${version}"`);
+  for (const service of ["api", "worker"]) edit(`Dockerfile.${service}`, /^ARG VERSION=.*$/m, `ARG VERSION=${version}`);
+  const date = new Date().toISOString().slice(0, 10);
+  edit("CHANGELOG.md", /^## \[Unreleased\]$/m, `## [Unreleased]\n\n## [${version}] - ${date}`);
+
+  run("git", "commit", "--all", "--message", `Release ${version}`);
+  run("git", "tag", "--annotate", `v${version}`, "--message", `Millrace ${version}`);
+  process.stdout.write(`v${version} is committed and tagged. Publish it: git push --follow-tags\n`);
+}
+
+/** The entries of a lock file that are packages of this repository. */
+function ownEntries(entries) {
+  return Object.fromEntries(["", ...packages].map((path) => [path, entries[path]]));
+}
+
+try {
+  release(process.argv[2]);
+} catch (fault) {
+  process.stderr.write(`${fault.message}\n`);
+  process.exitCode = 1;
+}
