@@ -16,19 +16,19 @@ import { startServing } from "./versions/serve-model.js";
 import { Shadows } from "./versions/shadows.js";
 import { VersionKeeper } from "./versions/version-keeper.js";
 
-/** Large inputs that a worker holds at a time; more of them wait for their turn, as jobs that it has taken. */
+/** Bytes of large inputs that a worker holds at a time. Jobs with further ones wait, taken but not begun. */
 const blobMemoryBytes = 256 * 1024 * 1024;
 
 export interface RunningInference {
-  /** Whether it takes jobs, and what it has to say of slots and models. */
+  /** Whether it takes jobs, and the state of its slots and models. */
   state(): { ready: boolean; [detail: string]: unknown };
-  /** Lets what runs end within the grace and gives back the rest. May be called twice. */
+  /** Lets runs end within the grace and gives back the other jobs. May be called twice. */
   close(): Promise<void>;
 }
 
 /**
  * Starts the inference role: slots first, because they take longest, then models, then queues. Rejects with a ConfigError
- * when there is no model that it can serve.
+ * when no model can be served.
  */
 export async function startInference(options: {
   redis: RedisClient;
@@ -95,7 +95,7 @@ export async function startInference(options: {
     const states = keeper.states();
     if (!states.some(({ state }) => state === "ready")) {
       throw new ConfigError([
-        `MODELS_DIR holds no model that can be served (${states.length} refused)`,
+        `MODELS_DIR has no model that can be served (${states.length} refused)`,
         ...states.map(({ model, reason, version }) => `${model}/${version ?? "model.json"}: ${reason}`),
       ]);
     }

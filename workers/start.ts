@@ -17,16 +17,16 @@ import { startDeliveries } from "./webhooks/serve-deliveries.js";
 const redisDeadlineMs = 30_000;
 
 export interface RunningWorker {
-  /** Where its own endpoints listen; null when they are off. */
+  /** Port of its own endpoints; null when they are off. */
   port: number | null;
-  /** Finishes what runs within the grace, gives back what has not begun. May be called twice. */
+  /** Finishes runs within the grace and gives back the other jobs. May be called twice. */
   close(): Promise<void>;
 }
 
 /**
- * Starts a worker in its roles. What was opened is closed in reverse order, also when the start itself fails. Rejects
- * with a ConfigError when there is nothing that it can serve, with a RedisUnusableError when Redis is not there.
- * `slotProgram` runs in the slots instead of the product's, for tests and benches.
+ * Starts a worker in its roles. Everything that it opened is closed in reverse order, also when the start fails. Rejects
+ * with a ConfigError when there is nothing to serve, and with a RedisUnusableError when Redis is not usable.
+ * `slotProgram` replaces the program of the slots, for tests and benches.
  */
 export async function startWorker(
   config: WorkerConfig,
@@ -51,7 +51,7 @@ export async function startWorker(
     const redisChecked = checkRedis(redis, redisDeadlineMs, config.durability).then(({ warnings }) => {
       for (const warning of warnings) log.warn(`redis: ${warning}`);
     });
-    // It is awaited below; a part that fails before must not turn this into an unhandled rejection.
+    // Awaited below; until then a failure of another part must not make this an unhandled rejection.
     redisChecked.catch(() => undefined);
 
     const statistics = new StatisticsCounter(redis, config.keyPrefix, log);
@@ -70,7 +70,7 @@ export async function startWorker(
     if (delivers) {
       const deliveries = await startDeliveries({ redis, config, metrics, log, tracing });
       releasers.add(() => deliveries.close());
-    } else if (config.roles.has("webhooks")) log.info("no webhooks are delivered here: WEBHOOK_SECRET is not set");
+    } else if (config.roles.has("webhooks")) log.info("webhooks are not delivered: WEBHOOK_SECRET is not set");
 
     const operations =
       config.port === "off"

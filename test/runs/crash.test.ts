@@ -106,7 +106,7 @@ describe("sudden death", () => {
     await takeJobs(stack.redis, keys.queue, "dead", 1, 1);
     await stack.redis.set(keys.deaths, "not a hash");
     await stack.startWorker();
-    await eventually(() => expect(stack.logged("queue trouble").length).toBeGreaterThan(2), 40_000);
+    await eventually(() => expect(stack.logged("queue error").length).toBeGreaterThan(2), 40_000);
     await stack.redis.del(keys.deaths);
     const final = await stack.final(id);
     expect([final.status, final.output, final.attempts]).toEqual(["succeeded", { y: [[7]] }, 1]);

@@ -6,20 +6,20 @@ import { type ModelKeys, newId } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ByteBudget } from "./byte-budget.js";
 
-/** The inputs and outputs of one model that are too large for jobs and results. */
+/** Inputs and outputs of one model that are too large for jobs and results. */
 export interface BlobKeeper {
-  /** Resolves when a large input may be held; what it returns is to be released. */
+  /** Resolves when a large input may be held, to a reservation that the caller releases. */
   makeRoom(bytes: number): Promise<{ release(): void }>;
-  /** The input of a prediction; null where it is gone. */
+  /** The input of a prediction; null if it has expired. */
   read(id: string, bytes: number): Promise<Buffer | null>;
-  /** Keeps an output for the result time: by itself where it is large. Resolves once Redis has it, however long that takes. */
+  /** Keeps an output for the result time, a large one in keys of its own. Resolves once Redis has it, however long that takes. */
   keep(pack: Buffer): Promise<StoredTensors>;
-  /** Drops what was kept for a result that was not written. */
+  /** Drops the output of a result that was not written. */
   forget(kept: StoredTensors | undefined): Promise<void>;
 }
 
 const retryDelayMs = 250;
-/** A blob must outlive the result that names it, which is written a moment later. */
+/** A blob must outlive its result, which is written a moment later. */
 const outliveMs = 60_000;
 
 export function createBlobKeeper(options: {
@@ -37,13 +37,13 @@ export function createBlobKeeper(options: {
     async keep(pack) {
       if (pack.length <= largestInlineBytes) return { pack: pack.toString("base64") };
       for (;;) {
-        // A name for each try, because nobody knows how much of a failed one is there.
+        // A name for each try, because a failed one may be there in part.
         const blob = newId(keys.tag);
         try {
           await writeBlob(redis, keys, blob, pack, ttlMs);
           return { blob, bytes: pack.length };
         } catch (error) {
-          log.error("an output cannot be written, trying again", { error, bytes: pack.length });
+          log.error("output not written, trying again", { error, bytes: pack.length });
           await dropBlob(redis, keys, blob).catch(() => undefined);
           await delay(retryDelayMs);
         }

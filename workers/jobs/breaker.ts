@@ -1,51 +1,51 @@
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Outcome } from "../runs/work.js";
 
-/** What those who run jobs need of a breaker. */
+/** The part of a breaker that processors of jobs use. */
 export type JobBreaker = Pick<Breaker, "admit" | "waitMs" | "recordSuccess" | "abandonProbe" | "recordDeath">;
 
-/** What a breaker says of itself when it changes. */
+/** The state of a breaker. */
 export interface BreakerState {
   state: "closed" | "open" | "half_open";
-  /** Whether callers are to be turned away. */
+  /** Whether new requests are refused. */
   refuses: boolean;
-  /** When it is tried next, in ms since the epoch. */
+  /** Time of the next probe, in ms since the epoch. */
   retryAt: number;
 }
 
-/** A job whose slot died or was late with nothing else in it. */
+/** A job that ran alone in a slot that died or timed out. */
 export interface Death {
   id: string;
   owner: string;
-  /** It has no attempt left but this one. */
+  /** This was its last attempt. */
   last: boolean;
 }
 
 export interface BreakerOptions {
-  /** Runs an input of which it is known that the version takes it, before all others; null where there is none. */
+  /** Runs the version's own sample before all other inputs; null where the manifest has none. */
   trySample: (() => Promise<Outcome["kind"]>) | null;
   onChange(state: BreakerState): void;
   log: Logger;
-  /** How long it stays open at first, in ms. */
+  /** First period of being open, in ms. */
   openMs?: number;
 }
 
-/** Deaths in a row after which the model itself is asked, or whose owners are counted. */
+/** Deaths in a row after which the sample is run, or the owners are counted. */
 const deathsToAsk = 3;
 const firstOpenMs = 5000;
 const longestOpenMs = 60_000;
-/** Jobs that are put off go behind others, and may be for another worker, too. */
+/** Postponed jobs go behind others, and another worker may take them. */
 const shortestWaitMs = 1000;
 const longestWaitMs = 5000;
 
 /**
- * The breaker of one version on one worker. What opens it must be the version's fault, and no input's:
- * - Where the manifest has a sample, that decides: after three deaths in a row, or before a job would fail for good, the
- *   sample is run. If it lives, inputs are to blame and pay; if it dies too, it is not theirs to pay for, and the breaker opens.
- * - Where there is none, deaths count by owner and prediction, and it opens when three predictions have died alone besides
- *   those of the owner with the most of them, with no run in between that lived.
- * While it is open nothing of the version is begun. Then the sample, or else one waiting job, is the probe that closes it or
- * opens it for twice as long, a minute at the most. Any run that lives closes it.
+ * The breaker of one version on one worker. Only the version's own faults open it, never an input's:
+ * - Where the manifest has a sample, the sample decides: it is run after three deaths in a row, or before a job would fail for
+ *   good. If it succeeds, the inputs are to blame and pay an attempt. If it dies too, they do not pay, and the breaker opens.
+ * - Without a sample, deaths count by owner and prediction. The breaker opens when three predictions have died alone, not
+ *   counting those of the owner with the most deaths, and no run has succeeded in between.
+ * While it is open nothing of the version is begun. Then the sample, or else one waiting job, is the probe, which closes it or
+ * opens it for twice as long, at most a minute. Any successful run closes it.
  */
 export class Breaker {
   readonly #options: BreakerOptions;
@@ -56,7 +56,7 @@ export class Breaker {
   #retryAt = 0;
   #openMs: number;
   #timer: NodeJS.Timeout | undefined;
-  /** The job that is the probe. */
+  /** Id of the job that is the probe. */
   #probe: string | null = null;
 
   constructor(options: BreakerOptions) {
@@ -79,12 +79,12 @@ export class Breaker {
     return this.#awaitsJob ? 1 : 0;
   }
 
-  /** For how long a job that may not be begun is put off, in ms. */
+  /** Delay of a postponed job, in ms. */
   get waitMs(): number {
     return Math.min(longestWaitMs, Math.max(shortestWaitMs, this.#retryAt - Date.now()));
   }
 
-  /** Whether a job may be begun, and whether it is the probe, which runs with nothing else. */
+  /** Whether a job may begin, and whether it is the probe, which runs alone. */
   admit(id: string): "run" | "probe" | "wait" {
     if (this.#state === "closed") return "run";
     if (!this.#awaitsJob && this.#probe !== id) return "wait";
@@ -92,7 +92,7 @@ export class Breaker {
     return "probe";
   }
 
-  /** A job has run, whatever came out, and its slot lives. */
+  /** A job has run, with any outcome, and its slot is alive. */
   recordSuccess(): void {
     if (this.#deaths > 0) {
       this.#deaths = 0;
@@ -101,12 +101,12 @@ export class Breaker {
     if (this.#state !== "closed") this.#close();
   }
 
-  /** A job was given back without a run that tells anything. */
+  /** A job was given back without a conclusive run. */
   abandonProbe(id: string): void {
     if (this.#probe === id) this.#probe = null;
   }
 
-  /** A job died alone; resolves to whether it is the job's fault, so that it pays an attempt. */
+  /** A job died alone; resolves to whether it is the job's fault and costs it an attempt. */
   async recordDeath(death: Death): Promise<boolean> {
     this.#deaths += 1;
     if (this.#state !== "closed") {
@@ -123,7 +123,7 @@ export class Breaker {
     return (await this.#ask()) === "done";
   }
 
-  /** Tries nothing any more. May be called twice. */
+  /** Cancels further probes. May be called twice. */
   close(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -142,7 +142,7 @@ export class Breaker {
     return counts.reduce((sum, count) => sum + count, 0) - Math.max(...counts) >= deathsToAsk;
   }
 
-  /** Runs the sample, once for all who ask meanwhile. */
+  /** Runs the sample, once for all concurrent calls. */
   #ask(): Promise<Outcome["kind"]> {
     const trySample = this.#options.trySample as NonNullable<BreakerOptions["trySample"]>;
     this.#asking ??= trySample()
@@ -175,7 +175,7 @@ export class Breaker {
     this.#change("half_open");
     if (this.#options.trySample === null) return;
     const kind = await this.#ask();
-    // It could not be run, which says nothing; a run that lived elsewhere may have closed it.
+    // A sample that could not be run is inconclusive; a successful run may have closed the breaker meanwhile.
     if (kind !== "done" && kind !== "blamed" && this.#state === "half_open" && this.#timer) this.#waitAndTry();
   }
 

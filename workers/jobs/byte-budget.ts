@@ -1,6 +1,6 @@
-/** So many bytes that may be held at a time, by whoever asked first. */
+/** A limit of bytes that may be held at a time, granted in order of request. */
 export interface ByteBudget {
-  /** Resolves when there is room; what is larger than the whole budget has its turn when nothing else is held. */
+  /** Resolves when there is room. A request over the whole budget is granted when nothing else is held. */
   take(bytes: number): Promise<{ release(): void }>;
 }
 

@@ -2,8 +2,8 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { cancelChannel } from "@millrace/shared/redis/keys.js";
 
 /**
- * Hears of predictions that were ended from outside while this worker may hold them. A hint only: their final state is
- * written already, and what still runs writes nothing over it.
+ * Subscribes to the ends of predictions that this worker may hold. Only a hint: the final state is already written, and a
+ * run that goes on does not overwrite it.
  */
 export async function hearCancellations(
   subscriber: RedisClient,

@@ -13,7 +13,7 @@ export function createChunkConsumer(options: {
   redis: RedisClient;
   concurrency: number;
   process: ReturnType<typeof processChunk>;
-  /** How many jobs may be taken now, besides what there is room for. */
+  /** How many jobs may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
   log: Logger;
 }): Worker<unknown, string> {
@@ -22,7 +22,7 @@ export function createChunkConsumer(options: {
   class ChunkWorker extends StockingWorker<string> {
     protected override createJob(raw: Parameters<Worker["createJob"]>[0], id: string) {
       const job = super.createJob(raw, id);
-      // What fails here is never the chunk's own fault, which is an output; so it is tried until it is done.
+      // A failure here is never the chunk's own, which would be an output; so it is tried until it succeeds.
       job.opts.attempts = Number.MAX_SAFE_INTEGER;
       job.opts.backoff = { type: "fixed", delay: retryDelayMs };
       return job;
@@ -42,6 +42,6 @@ export function createChunkConsumer(options: {
       proofOf: ({ id }, words) => (hasOutputs(words) ? keys.batchResults((id as string).replace(/-\d+$/, "")) : null),
     },
   );
-  worker.on("error", (error) => log.warn("batch queue trouble", { queue: keys.batchQueueName, error }));
+  worker.on("error", (error) => log.warn("batch queue error", { queue: keys.batchQueueName, error }));
   return worker;
 }

@@ -11,7 +11,7 @@ import {
 import { type PackedTensor, packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Outcome } from "../runs/work.js";
 
-/** Outputs of consecutive rows, or parts of them. */
+/** Outputs of consecutive rows of a chunk. */
 export interface ChunkPart {
   lines: number;
   form: "classes" | "json";
@@ -20,7 +20,7 @@ export interface ChunkPart {
   faults: LineFault[];
 }
 
-/** A part of which every row failed alike. */
+/** A part in which every row failed alike. */
 export const allFailed = (count: number, code: string, detail: string): ChunkPart => ({
   lines: count,
   form: "json",
@@ -51,13 +51,13 @@ export function fromTable(table: Buffer): ChunkPart {
 
 /** Two parts, one after the other. */
 export function joinTwo(a: ChunkPart, b: ChunkPart): ChunkPart {
-  // A part without outputs says nothing of their form.
+  // A part without outputs has no form.
   const { form, width } = a.lines > a.faults.length ? a : b;
   const faults = [...a.faults, ...b.faults.map((fault) => ({ ...fault, offset: fault.offset + a.lines }))];
   return { lines: a.lines + b.lines, form, width, bodies: [...a.bodies, ...b.bodies], faults };
 }
 
-/** The outputs of all lines of a chunk, and the inputs of those that failed, or null where none did. */
+/** The outputs of all lines of a chunk, and the inputs of its failed lines; null where there are none. */
 export function mergeLines(
   inputs: BulkChunk,
   part: ChunkPart,
@@ -72,7 +72,7 @@ export function mergeLines(
   return { outputs, failedInputs: failedOf(inputs, faults, new Set(part.faults.map(({ offset }) => offset))) };
 }
 
-/** Lines that failed, as a chunk of another batch: those that were never valid stay what they are. */
+/** The failed lines as a chunk of another batch; invalid lines keep their faults. */
 function failedOf(inputs: BulkChunk, faults: readonly LineFault[], ranRows: ReadonlySet<number>): BulkChunk {
   const never = new Set(inputs.faults.map(({ offset }) => offset));
   const kept = faults.flatMap((fault, offset) => (never.has(fault.offset) ? [{ ...fault, offset }] : []));

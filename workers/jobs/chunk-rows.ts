@@ -2,16 +2,16 @@ import { type BulkChunk, splitParts } from "@millrace/shared/predictions/bulk-ch
 import { type PackedTensor, packParts, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { BulkWork } from "../runs/work.js";
 
-/** The lines of a chunk that can be run: all of it, or a part of it after its whole killed a slot. */
+/** The valid lines of a chunk: all of them, or a part after the whole has killed a slot. */
 export interface ChunkRows {
   count: number;
   /** Lines [from, to), as a slot is given them. */
   between(from: number, to: number): BulkWork;
-  /** Whether they can be run in parts at will. */
+  /** Whether they can be run in any parts. */
   table: boolean;
 }
 
-/** The runnable lines of a chunk. */
+/** The valid lines of a chunk. */
 export function rowsOfChunk({ body, faults, form, lines }: BulkChunk): ChunkRows {
   const count = lines - faults.length;
   if (form === "packs") {
@@ -30,14 +30,14 @@ export function rowsOfChunk({ body, faults, form, lines }: BulkChunk): ChunkRows
   return { count, between, table: true };
 }
 
-/** Rows of one run at the most, so that whoever waits for the slot waits no longer than that takes; and at the least. */
+/** Most rows of one run, which limits the wait of other works for the slot; and the fewest. */
 const mostRunRows = 1024;
 const leastRunRows = 128;
 
-/** Rows that a slot is given at a time of a version that runs each of them alone. */
+/** Rows of one call to a slot where the version runs each row alone. */
 const mostAloneRows = 32;
 
-/** Where the runs of a chunk begin, and its end: as many as keep every slot busy, unless they would be tiny. */
+/** The first row of each run of a chunk, then the end: enough runs to keep every slot busy, unless they would be tiny. */
 export function boundsOf({ count, table }: ChunkRows, slots: number, joinable: boolean): number[] {
   const runs = !joinable
     ? Math.max(Math.ceil(count / mostAloneRows), 1)

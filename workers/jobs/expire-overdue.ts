@@ -20,14 +20,15 @@ export interface ExpiringOverdue {
 }
 
 const lookEveryMs = 1000;
-/** After so long without a sign of the worker that looks, another does. */
+/** Another worker takes over after so long without a renewal, in ms. */
 const leaseMs = 4000;
-/** Predictions of one model that are ended in one look, so that a flood of them does not hold up the rest. */
+/** Most predictions of one model ended in one pass, so that many of them do not hold up other models. */
 const endedAtOnce = 200;
 
 /**
- * Ends what was not begun in time, of every model that was ever announced, so that its webhooks are sent although
- * nobody reads it and no worker has its model. One worker does so for all, by a lease; should two, an end is written once.
+ * Ends predictions that were not begun in time, of every model that was ever announced, so that their webhooks are sent
+ * even where nobody reads them and no worker serves the model. One worker does so for all, by a lease. An end is written
+ * once even if two do.
  */
 export function expireOverdue(options: {
   redis: RedisClient;
@@ -53,7 +54,7 @@ export function expireOverdue(options: {
       const announced = await redis.hget(keys.versions, data.ver);
       const digest = announced === null ? "" : (JSON.parse(announced) as { digest: string }).digest;
       const view = viewPending({ name: model, digestOf: () => digest }, id, { ...read.pending, data });
-      // One that was begun in time ends with its run.
+      // A prediction that was begun in time ends with its run.
       if (view.status === "expired") {
         const result = { owner: data.o, status: view.status, json: predictionJson(view) };
         const finish = endFinish(id, data, "unbegun", result, false);
@@ -80,7 +81,7 @@ export function expireOverdue(options: {
   let closed = false;
   const again = () => {
     looking = look()
-      .catch((error: Error) => log.warn("overdue predictions could not be ended", { error }))
+      .catch((error: Error) => log.warn("overdue predictions not ended", { error }))
       .then(() => {
         if (!closed) timer = setTimeout(again, lookEveryMs);
       });

@@ -18,22 +18,22 @@ import type { Ended, EndedVersion, Ending } from "./taken-prediction.js";
 export interface FinishOptions {
   writer: ResultWriter;
   blobs: Pick<BlobKeeper, "keep" | "forget">;
-  /** Counts what becomes of a prediction: its version, rows and timings, null for one that did not succeed. */
+  /** Counts an end: version, rows, total time and timings, which are null without success. */
   tally(version: string, rows: number, totalMs: number, timings: Timings | null): void;
-  /** Told of each prediction that ended here, once its result is written and whoever waits is told. */
+  /** Called for each prediction that ended here, once its result is written and its waiters are notified. */
   onFinished(finished: FinishedPrediction): void;
   metrics: WorkerMetrics;
   log: Logger;
 }
 
-/** A prediction that has ended on this worker. */
+/** A prediction that ended on this worker. */
 export interface FinishedPrediction {
   served: EndedVersion;
   owner: string;
   status: PredictionStatus;
   timings: Timings | null;
   confidence: number;
-  /** The input as it was run and its output as JSON; null where it did not succeed. */
+  /** The input as it was run and its output as JSON; null without success. */
   run: FinishedRun | null;
 }
 
@@ -42,8 +42,8 @@ export interface FinishedRun extends Pick<Work, "pack" | "rows" | "signature"> {
 }
 
 /**
- * Ends predictions: writes the result, counts it, and resolves to the word that BullMQ keeps of it. Rejects with an
- * UnrecoverableError for a prediction that did not succeed, once that is written, so that the queue page shows it.
+ * Ends predictions: writes the result, counts it, and resolves to the return value that BullMQ keeps. Without success it
+ * rejects with an UnrecoverableError once the result is written, so that the queue page shows the failure.
  */
 export function finishPrediction(options: FinishOptions): (taken: Ended, end: Ending) => Promise<string> {
   const { metrics, writer } = options;
@@ -83,7 +83,7 @@ export function finishPrediction(options: FinishOptions): (taken: Ended, end: En
   function observe(taken: Ended, end: Ending): void {
     const { data, id, served, work } = taken;
     const { confidence, outputJson, pack, status, timings } = end;
-    // An answer in tensors is not compared with a shadow's, which is JSON.
+    // An output in tensors is not compared with a shadow's, which is JSON.
     const run = outputJson === null || work === null || pack !== undefined ? null : { ...work, outputJson };
     options.onFinished({ served, owner: data.o, status, timings, confidence, run });
     const { model, version } = served;
@@ -102,7 +102,7 @@ export function finishPrediction(options: FinishOptions): (taken: Ended, end: En
   }
 }
 
-/** A prediction as a client reads it; `finishedAt` is null while it runs. */
+/** A prediction as clients read it; `finishedAt` is null while it runs. */
 export function endedJson(taken: Ended, attempts: number, end: Ending, finishedAt: number | null): string {
   const { data, id, job, served } = taken;
   return predictionJson({
@@ -126,7 +126,7 @@ export function endedJson(taken: Ended, attempts: number, end: Ending, finishedA
   });
 }
 
-/** What identical submissions are to be answered with; null for what is not to be kept for them. */
+/** The cache entry for identical submissions; null where the output is not cached. */
 function cacheable(end: Ending, { tensors }: StoredResult, ttlSeconds: number): Finish["cache"] {
   if (end.outputJson === null || ttlSeconds === 0) return null;
   if (tensors === undefined) return { outputJson: end.outputJson, ttlSeconds };

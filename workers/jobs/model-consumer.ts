@@ -10,12 +10,12 @@ export interface ModelConsumerOptions {
   model: string;
   keys: ModelKeys;
   redis: RedisClient;
-  /** Jobs held at once: those that run and those that wait for a slot. */
+  /** Most jobs held at once: running ones and those that wait for a slot. */
   concurrency: number;
-  /** The manifest of a version, or of another of the model where it is not here; undefined where there is none. */
+  /** The manifest of a version, or of another version of the model where this one is not served here; undefined without any. */
   manifestOf(version: string): Pick<Manifest, "attempts" | "backoff_ms"> | undefined;
   process: ReturnType<typeof processPrediction>;
-  /** How many jobs may be taken now, besides what there is room for. */
+  /** How many jobs may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
   log: Logger;
 }
@@ -24,12 +24,12 @@ const shownPerSecond = 20;
 
 type RawJob = Parameters<Worker<unknown, string>["createJob"]>[0];
 
-/** A job as BullMQ hands it out, and whether its prediction was made final before anything ran. */
+/** A job as BullMQ hands it out, and whether its prediction became final before it ran. */
 type PredictionBullJob = Job<unknown, string> & { endedEarly: boolean };
 
 /**
- * Takes the jobs of one model. What BullMQ knows of a job stays small: attempts and backoff come from the manifest at
- * this moment, not from when it was added.
+ * Takes the jobs of one model. Attempts and backoff come from the manifest at this moment, not from the time of adding, so
+ * that the job stays small.
  */
 export function createModelConsumer(options: ModelConsumerOptions): Worker<unknown, string> {
   const { log, model } = options;
@@ -40,7 +40,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
   class PredictionWorker extends StockingWorker<string> {
     protected override createJob(raw: RawJob, id: string): Job<unknown, string> {
       const job = super.createJob(raw, id) as PredictionBullJob;
-      // Whatever ends a prediction before a worker does empties its job.
+      // An end from outside empties the job.
       job.endedEarly = raw.data === "{}";
       job.opts.attempts = manifestOf(job)?.attempts ?? 1;
       job.opts.backoff = { type: "custom" };
@@ -67,13 +67,13 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
       },
     },
   );
-  worker.on("error", (error) => log.warn("queue trouble", { model, error }));
+  worker.on("error", (error) => log.warn("queue error", { model, error }));
   return worker;
 }
 
 /**
- * Which finished jobs stay visible in the queue page: all of them at an ordinary pace, a sample in a rush, because
- * keeping one costs Redis a third of what running it does. Results do not depend on it.
+ * The finished jobs that stay visible in the queue page: all of them at an ordinary rate, a sample under load, because
+ * keeping a job costs Redis a third of running it. Results do not depend on it.
  */
 function createShownJobs(): () => boolean {
   let second = 0;

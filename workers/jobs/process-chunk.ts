@@ -14,7 +14,7 @@ import { boundsOf, rowsOfChunk } from "./chunk-rows.js";
 import type { RunNotebook } from "./run-notebook.js";
 import { deathsToBlame, otherVersionDelayMs, type ServedVersion } from "./taken-prediction.js";
 
-/** What of a BullMQ job is used here. */
+/** The part of a BullMQ job that is used here. */
 export interface ChunkJob {
   id?: string | undefined;
   data: unknown;
@@ -26,16 +26,16 @@ export interface ChunkJob {
 export interface ProcessChunkOptions {
   model: string;
   workerId: string;
-  /** Runs that this worker has at a time. */
+  /** Concurrent runs of this worker. */
   slots: number;
   version(name: string): ServedVersion | undefined;
-  /** Whether a version that is not here may be on another worker, or come back. */
+  /** Whether a version that is not served here is known, so that another worker may serve it. */
   isKnown(version: string): Promise<boolean>;
   breaker(served: ServedVersion): JobBreaker;
   dispatcher: Pick<Dispatcher, "submit">;
-  /** The chunk's version and inputs; null where its outputs are not wanted any more. */
+  /** The chunk's version and inputs; null where the batch has ended. */
   take(batch: string, number: number): Promise<TakenChunk | null>;
-  /** The batch counts as started from now on. */
+  /** Marks the batch as started. */
   begin(batch: string): Promise<void>;
   finish(finish: ChunkFinish): Promise<string>;
   notebook: Pick<RunNotebook, "note" | "noteLater" | "ended" | "forget">;
@@ -46,21 +46,21 @@ export interface ProcessChunkOptions {
 
 const chunkJobSchema = z.object({ v: z.literal(1), b: z.string(), n: z.int().min(0) });
 
-/** Whether a chunk whose job ended with these words has its outputs in Redis. */
+/** Whether a job's return value means that the chunk's outputs are in Redis. */
 export const hasOutputs = (words: string): boolean => ["written", "ended batch", "done"].includes(words);
 
-/** The slots went away before the chunk was done, or the version is out of order; nothing of it is kept. */
+/** The slots closed before the chunk was done, or the version is out of service; no output is kept. */
 class ReleasedError extends Error {}
 
 /**
- * The processor of a chunk's job. It runs as one; where that kills its slot it is tried again and then in halves, down to
- * the lines that are to blame. The outputs are written before BullMQ hears of the end, once, so that a chunk that is
- * handed out twice counts once.
+ * The processor of a chunk's job. A chunk runs as one. If it kills its slot it runs again, and then in halves, down to the
+ * lines that are to blame. Outputs are written once, before the job completes, so that a chunk that is handed out twice
+ * counts once.
  */
 export function processChunk(options: ProcessChunkOptions) {
   const { dispatcher, history, metrics, model, notebook, workerId } = options;
 
-  /** `lock`: the token that counts by the time of the end, which may be a later one. */
+  /** `lock`: returns the token that counts at the end, which may be a later one than `token`. */
   return async (job: ChunkJob, token: string, lock = () => token): Promise<string> => {
     const jobId = job.id as string;
     const { b: batch, n: number } = chunkJobSchema.parse(job.data);
@@ -76,10 +76,11 @@ export function processChunk(options: ProcessChunkOptions) {
     expectLargeBuffers();
     const inputs = decodeChunk(taken.bytes);
     const rows = rowsOfChunk(inputs);
-    // Beside the run; what is not told now, another chunk's taker tells, or nobody needs to hear of it any more.
-    if (!taken.begun) options.begin(batch).catch((error) => options.log.debug("a start was not told", { error }));
+    // Beside the run; if it fails, the next chunk marks the start, or the batch has ended.
+    if (!taken.begun)
+      options.begin(batch).catch((error) => options.log.debug("start of a batch not marked", { error }));
     if (served === undefined) {
-      const gone = allFailed(rows.count, "version_gone", "the version was taken away before this was run");
+      const gone = allFailed(rows.count, "version_gone", "The version was removed before this row was run.");
       return finish(batch, number, version, lock(), inputs, gone);
     }
     const breaker = options.breaker(served);
@@ -109,14 +110,14 @@ export function processChunk(options: ProcessChunkOptions) {
       if (outcome.kind !== "blamed") return outcome;
       const last = to - from === 1 && !again;
       const pays = await breaker.recordDeath({ id: jobId, owner: taken.owner, last });
-      // What is not the inputs' fault is as if it had never run; but a probe goes on to its end, or it would never have one.
+      // Without a fault of the inputs the chunk is given back; a probe goes on to its end, or it would never have one.
       return pays || admitted === "probe" ? outcome : { kind: "released" };
     };
     let part: ChunkPart;
     try {
       part =
         deaths >= deathsToBlame
-          ? allFailed(rows.count, "poisoned", "whatever ran this part of the batch died, each time it was tried")
+          ? allFailed(rows.count, "poisoned", "Slot and worker died each time this part of the batch was run.")
           : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots, served.runQueue.joinable));
     } catch (fault) {
       if (!(fault instanceof ReleasedError)) throw fault;
@@ -158,7 +159,7 @@ export function processChunk(options: ProcessChunkOptions) {
     return outcome;
   }
 
-  /** Runs the rows between bounds side by side; throws a ReleasedError, when no part runs any more, where one is to be given back. */
+  /** Runs the rows between bounds concurrently. Rejects with a ReleasedError once all have stopped, if one was released. */
   async function runAll(
     submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
     bounds: readonly number[],
@@ -169,7 +170,7 @@ export function processChunk(options: ProcessChunkOptions) {
     return (await Promise.all(runs)).reduce(joinTwo);
   }
 
-  /** Runs rows [from, to); throws a ReleasedError when they are to be given back. */
+  /** Runs rows [from, to). Rejects with a ReleasedError if they were released. */
   async function runRows(
     submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
     from: number,
@@ -185,7 +186,11 @@ export function processChunk(options: ProcessChunkOptions) {
     if (again) return runRows(submit, from, to, false);
     if (to - from === 1) {
       const late = outcome.code === "timeout";
-      return allFailed(1, outcome.code, late ? "the run took too long" : "the process that ran this input died");
+      return allFailed(
+        1,
+        outcome.code,
+        late ? "The run exceeded the model's timeout." : "The process that ran this input died.",
+      );
     }
     const middle = from + ((to - from) >> 1);
     const first = await runRows(submit, from, middle, false);

@@ -26,7 +26,7 @@ export interface ProcessPredictionOptions extends FinishOptions {
   model: string;
   workerId: string;
   version(name: string): ServedVersion | undefined;
-  /** Whether a version that is not here may be on another worker, or come back. */
+  /** Whether a version that is not served here is known, so that another worker may serve it. */
   isKnown(version: string): Promise<boolean>;
   breaker(served: ServedVersion): JobBreaker;
   dispatcher: Pick<Dispatcher, "submit">;
@@ -38,18 +38,18 @@ export interface ProcessPredictionOptions extends FinishOptions {
 const endedEarly = "ended before it was taken";
 const unreadable = "unreadable job data";
 
-/** Whether a job that ended with these words has a result. */
+/** Whether a job's return value or failure means that its prediction has a result. */
 export const hasResult = (words: string): boolean => words !== endedEarly && !words.startsWith(unreadable);
 
 /**
- * The processor of a prediction's job. The result is written before BullMQ hears of the end, so that a job which is
- * handed out twice finds its result and is not run again; what BullMQ keeps is only a word about it.
+ * The processor of a prediction's job. The result is written before the job completes, so that a job that is handed out
+ * twice finds its result and is not run again. BullMQ keeps only the status.
  */
 export function processPrediction(options: ProcessPredictionOptions) {
   const { dispatcher, history, metrics, notebook, workerId } = options;
   const finish = finishPrediction(options);
 
-  /** `lock`: the token that counts by the time of the end, which may be a later one. */
+  /** `lock`: returns the token that counts at the end, which may be a later one than `token`. */
   return async (job: TakenJob, token: string, lock = () => token): Promise<string> => {
     if (job.endedEarly) return endedEarly;
     const id = job.id as string;
@@ -88,11 +88,11 @@ export function processPrediction(options: ProcessPredictionOptions) {
       if (past.final) return "already final";
       taken.deaths = past.deaths;
       if (past.deaths >= deathsToBlame) {
-        return finish(taken, failure("failed", "poisoned", "whatever ran this input died, each time it was tried"));
+        return finish(taken, failure("failed", "poisoned", "Slot and worker died each time this input was run."));
       }
       begun ||= past.diedRunning || past.deaths > 0;
     }
-    // What was begun in time is in time, whatever became of that run.
+    // A prediction that began in time is in time, with any outcome of that run.
     const expiresAt = begun ? undefined : data.e;
     const alone = begun || isProbe;
     if (expiresAt !== undefined && expiresAt <= Date.now()) return finish(taken, expired);
@@ -101,7 +101,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     try {
       const pack = await options.blobs.read(id, data.b);
       if (pack === null)
-        return await finish(taken, failure("failed", "input_lost", "its input is gone from the store"));
+        return await finish(taken, failure("failed", "input_lost", "The input is no longer in Redis."));
       return await runAndFinish(taken, pack, alone, expiresAt);
     } finally {
       room.release();
@@ -120,7 +120,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (outcome.kind === "done") options.breaker(served).recordSuccess();
     if (outcome.kind === "blamed" && !(await isToBlame(taken))) {
       await notebook.forget(id);
-      // Behind what waits, because the one that is tried first should not be one that has died.
+      // Behind the waiting jobs, because the next one tried should not be one that has died.
       await job.moveToDelayed(Date.now() + options.breaker(served).waitMs, lock());
       throw new DelayedError();
     }
@@ -163,18 +163,18 @@ export function processPrediction(options: ProcessPredictionOptions) {
     });
   }
 
-  /** Whether it is the input that killed the slot, as far as can be told, and not the version. */
+  /** Whether the input, and not the version, killed the slot, as far as can be told. */
   function isToBlame({ data, id, job, served }: Taken): Promise<boolean> {
     return options.breaker(served).recordDeath({ id, owner: data.o, last: job.attemptsMade + 1 >= served.attempts });
   }
 
-  /** A slot died or was late with nothing but this job in it, so the job pays one attempt. */
+  /** The slot died or timed out with only this job in it, so the job pays one attempt. */
   async function retryOrFail(taken: Taken, code: "timeout" | "poisoned"): Promise<string> {
     const { id, job, served } = taken;
     const detail =
       code === "timeout"
-        ? `the run took longer than the model's ${served.runQueue.timeoutMs} ms`
-        : "the process that ran this input died";
+        ? `The run exceeded the model's timeout of ${served.runQueue.timeoutMs} ms.`
+        : "The process that ran this input died.";
     if (job.attemptsMade + 1 < served.attempts) {
       await notebook.forget(id);
       metrics.retries.inc({ model: served.model, code });

@@ -21,7 +21,7 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { DelayedError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 
-/** What of a BullMQ job is used here. */
+/** The part of a BullMQ job that is used here. */
 export interface RedriveJob {
   id?: string | undefined;
   moveToDelayed(timestamp: number, token?: string): Promise<unknown>;
@@ -29,23 +29,23 @@ export interface RedriveJob {
 
 const sliceMs = 500;
 const fullDelayMs = 1000;
-/** What could not be done in time is caught up on for so long; beyond that a redrive is late instead of sudden. */
+/** Longest arrears that a redrive makes up for at once, in ms; beyond that it is late instead of sudden. */
 const catchUpMs = 1000;
-/** Failures read at once; at least so many, because what others were faster with uses nothing of the rate. */
+/** Failures read at once; at least so many, because those that others have retried use nothing of the rate. */
 const failuresAtOnce = 64;
 const fewestAtOnce = 16;
 const largestStepBytes = 1_000_000;
 const pagesOfSlice = 16;
 const dayMs = 86_400_000;
 
-/** What the rate of a redrive allows at a moment, counted from `fromMs` on, at one each `stepMs`. */
+/** Failures that a redrive may accept by now, counted from `fromMs` on, at one each `stepMs`. */
 export function paceOf(
   { pacedUntil, plan: { rate } }: Pick<Redrive, "pacedUntil"> & { plan: { rate: number } },
   nowMs: number,
 ): { allowed: number; fromMs: number; stepMs: number } {
   const stepMs = 1000 / rate;
   const fromMs = Math.max(pacedUntil ?? nowMs - stepMs, nowMs - Math.max(catchUpMs, stepMs));
-  // A step that is just over is over, whatever the division makes of it.
+  // Half a step of tolerance, because the division rounds.
   return { allowed: Math.floor((nowMs - fromMs) / stepMs + 1e-6), fromMs, stepMs };
 }
 
@@ -59,8 +59,8 @@ interface Page {
 }
 
 /**
- * The processor of a redrive's job: a slice of it, after which the job is delayed until the next. Nothing that it remembers
- * is needed for the promise that a failure is accepted anew once: the step that accepts keeps that by itself.
+ * The processor of a redrive's job: one slice, after which the job is delayed until the next. That a failure is accepted
+ * anew only once does not depend on the redrive's progress; the accepting step ensures it.
  */
 export function processRedrive(options: {
   redis: RedisClient;
@@ -115,7 +115,7 @@ export function processRedrive(options: {
     return null;
   }
 
-  /** Has up to `room` of a page accepted anew, as far as the queue is not full; `last` is the last one that is done with. */
+  /** Accepts up to `room` failures of a page anew while the queue has room; `last` is the last one handled. */
   async function retryPage(
     redrive: Redrive,
     page: Page,
@@ -156,8 +156,8 @@ export function processRedrive(options: {
   }
 
   /**
-   * What is to be accepted in place of the first `room` failures that can be tried again, and how many were looked at for
-   * it; `held`: the next one is of a version that is out of order, from which callers are turned away too.
+   * The submissions in place of the first `room` failures that can be retried, and the number of failures read for them;
+   * `held`: the next failure is of a version whose breaker refuses new requests.
    */
   async function prepare(
     redrive: Redrive,

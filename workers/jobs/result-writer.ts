@@ -8,7 +8,7 @@ const longestCallBytes = 1_000_000;
 const retryDelayMs = 250;
 
 export interface ResultWriter {
-  /** Makes a prediction final. Resolves once Redis has it, however long that takes. */
+  /** Makes a prediction final. Resolves once Redis has the result, however long that takes. */
   write(finish: Finish): Promise<FinishOutcome>;
 }
 
@@ -18,9 +18,9 @@ interface Pending {
 }
 
 /**
- * Writes the results of one model. Those that come in the same turn of the event loop, as the results of one run do,
- * go in one step. Where Redis refuses (full, read-only during a fail-over), it is tried again until the job's lock is
- * gone, which Redis then says as `lost`.
+ * Writes the results of one model. Results of the same turn of the event loop, as those of one run are, go in one step. When
+ * Redis refuses (full, read-only during a fail-over), the step is tried again until the job's lock has expired, which gives
+ * `lost`.
  */
 export function createResultWriter(
   redis: RedisClient,
@@ -47,7 +47,7 @@ export function createResultWriter(
         for (const [i, entry] of batch.entries()) entry.resolve(outcomes[i] as FinishOutcome);
         return;
       } catch (error) {
-        settings.log.error("results cannot be written, trying again", { error, results: batch.length });
+        settings.log.error("results not written, trying again", { error, results: batch.length });
         await delay(retryDelayMs);
       }
     }
@@ -72,7 +72,7 @@ export function createResultWriter(
   return {
     write(finish) {
       return new Promise((resolve) => {
-        // The results of one run come one after the other, before anything that they lead to.
+        // The results of one run arrive one after the other, before any of their consequences.
         if (pending.length === 0) queueMicrotask(flushAll);
         pending.push({ finish, resolve });
       });

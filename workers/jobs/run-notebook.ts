@@ -5,21 +5,21 @@ import { forgetRun, noteRun, type RunNote } from "@millrace/shared/scripts/predi
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /**
- * Writes down in Redis what slots are given; see `shared/scripts/predictions/run-notes.ts` for why. A first run is noted only once it
- * has lasted 5 ms, which most never do: a job that takes its worker down sooner than that comes back, and from the
- * second run on every one is noted before it begins, so that blame is found one death later.
+ * Notes runs in Redis; `shared/scripts/predictions/run-notes.ts` says why. A first run is noted only once it has lasted 5 ms,
+ * which most do not. A job that kills its worker sooner comes back, and every later run is noted before it begins, so blame
+ * is found one death later.
  */
 export interface RunNotebook {
   /**
-   * To be called before the run is sent to its slot; all notes of one turn go out as one command. `predictionJson` gives
-   * the prediction as it stands now, for webhooks that tell of the start. Resolves when those are on their way.
+   * Call it before the run is sent to its slot; the notes of one turn of the event loop go out as one command. `predictionJson`
+   * returns the prediction as it is now, for webhooks of the start. Resolves when those are queued.
    */
   note(id: string, note: RunNote, predictionJson: () => string): Promise<void>;
-  /** As `note`, but only if the run has not ended by then. */
+  /** As `note`, but only if the run lasts long enough. */
   noteLater(id: string, note: RunNote, predictionJson: () => string): void;
-  /** The run has ended, so that a note that is not written yet never will be. */
+  /** The run has ended; a note that is not written yet is dropped. */
   ended(id: string): void;
-  /** Takes a note back. */
+  /** Deletes a note. */
   forget(id: string): Promise<void>;
 }
 
@@ -44,8 +44,8 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
         await deliverStarted(redis, keys, id, webhookBody("prediction.started", note.startedAt, predictionJson()));
       }
     } catch (error) {
-      // Without its note a job that kills slot and worker together is only blamed later; it is no reason not to run.
-      log.warn("a run could not be noted", { error });
+      // Without its note a job that kills slot and worker together is blamed later; the run need not wait for that.
+      log.warn("run not noted", { error });
     }
   };
   const writeDue = () => {
@@ -53,7 +53,7 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
     const at = performance.now();
     const due = new Map<string, Entry>();
     for (const [id, entry] of later) {
-      // In order of time, as they came.
+      // In order of time.
       if (entry.dueAt > at) break;
       later.delete(id);
       due.set(id, entry);

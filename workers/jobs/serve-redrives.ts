@@ -9,7 +9,7 @@ import { processRedrive, type RedriveJob } from "./process-redrive.js";
 const slicesAtOnce = 8;
 const retryDelayMs = 1000;
 
-/** Takes the slices of redrives, whatever their models: nothing of a model is needed to have its failures accepted anew. */
+/** Takes the slices of redrives of any model: accepting failures anew needs nothing of the model itself. */
 export function serveRedrives(options: {
   redis: RedisClient;
   keyPrefix: string;
@@ -23,7 +23,7 @@ export function serveRedrives(options: {
   class RedriveWorker extends StockingWorker<string> {
     protected override createJob(raw: Parameters<Worker["createJob"]>[0], id: string) {
       const job = super.createJob(raw, id);
-      // What fails here is the store, so it is tried until it is done.
+      // A failure here is the store's, so it is tried until it succeeds.
       job.opts.attempts = Number.MAX_SAFE_INTEGER;
       job.opts.backoff = { type: "fixed", delay: retryDelayMs };
       job.opts.stackTraceLimit = 1;
@@ -38,6 +38,6 @@ export function serveRedrives(options: {
     redis,
     { prefix: keys.queuePrefix, concurrency: slicesAtOnce },
   );
-  worker.on("error", (error) => log.warn("redrive queue trouble", { error }));
+  worker.on("error", (error) => log.warn("redrive queue error", { error }));
   return { close: () => worker.close() };
 }

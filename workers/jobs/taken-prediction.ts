@@ -3,21 +3,21 @@ import type { PredictionStatus, Timings } from "@millrace/shared/predictions/pre
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import type { RunQueue, Work } from "../runs/work.js";
 
-/** A prediction as it is taken: what the job says, and what is known of it by now. */
+/** A prediction whose job was taken: its data, and the state of its run. */
 export interface Taken {
   job: TakenJob;
   id: string;
   lock(): string;
   data: PredictionJob;
   served: ServedVersion;
-  /** The input as it was given to a slot, once it was. */
+  /** The input as a slot received it; null before the run. */
   work: Pick<Work, "pack" | "rows" | "signature"> | null;
   startedAt: number | null;
   deaths: number;
   noted: Promise<void>;
 }
 
-/** As `Taken`, of a version that need not be here. */
+/** As `Taken`, of a version that need not be served here. */
 export type Ended = Omit<Taken, "served"> & { served: EndedVersion };
 
 export type EndCode = FailureCode | "expired";
@@ -26,42 +26,42 @@ export type EndCode = FailureCode | "expired";
 export interface Ending {
   status: PredictionStatus;
   outputJson: string | null;
-  /** The output as tensors, where that is wanted. */
+  /** The output as tensors, where the request asked for them. */
   pack?: Buffer | undefined;
   error: { code: EndCode; detail: string } | null;
   timings: Timings | null;
   confidence: number;
 }
 
-/** A version that this worker has in its slots. */
+/** A version in the slots of this worker. */
 export interface ServedVersion {
   model: string;
   version: string;
   digest: string;
-  /** All inputs are one row of the same shape once prepared, so that nothing needs to be compared to join them. */
+  /** Every prepared input is one row of the same shape, so that any can be joined. */
   uniform: boolean;
   attempts: number;
   cacheTtlSeconds: number;
   runQueue: RunQueue;
 }
 
-/** What of a BullMQ job is used here; a test can call the processor with a plain object. */
+/** The part of a BullMQ job that is used here; a test can call the processor with a plain object. */
 export interface TakenJob {
   id?: string | undefined;
   data: unknown;
   timestamp: number;
-  /** Its priority in BullMQ is 0; see `fair-queue.ts`. */
+  /** 0 in BullMQ; `fair-queue.ts` says why. */
   opts?: { priority?: number | undefined };
   /** Attempts that failed before this one. */
   attemptsMade: number;
-  /** Times that it was taken, this one included. */
+  /** Number of takes, this one included. */
   attemptsStarted: number;
   endedEarly: boolean;
   moveToDelayed(timestamp: number, token?: string): Promise<unknown>;
   moveToWait(token?: string): Promise<unknown>;
 }
 
-/** A version as far as an end tells of it; it need not be here any more. */
+/** The part of a version that an end mentions; the version need not be served here any more. */
 export type EndedVersion = Pick<ServedVersion, "model" | "version" | "digest" | "cacheTtlSeconds">;
 
 /** The end of a prediction without an output. */
@@ -73,13 +73,13 @@ export const failure = (status: PredictionStatus, code: EndCode, detail: string)
   confidence: Number.NaN,
 });
 
-export const versionGone = failure("failed", "version_gone", "the version was taken away before this was run");
-export const expired = failure("expired", "expired", "it was not started in time");
+export const versionGone = failure("failed", "version_gone", "The version was removed before the prediction was run.");
+export const expired = failure("expired", "expired", "The prediction did not start before it expired.");
 
 /**
- * How often a job may be running alone while slot and worker die together before it counts as the cause. It is more
- * than an attempt, because whoever kills a worker from outside kills whatever happens to run.
+ * Deaths of slot and worker together, with only this job running, after which the job counts as the cause. More than the
+ * attempts, because a kill of the worker from outside also kills its runs.
  */
 export const deathsToBlame = 10;
-/** How long a job waits for a worker that has its version, when this one has not. */
+/** Delay of a job whose version is not served here, in ms. */
 export const otherVersionDelayMs = 1000;

@@ -7,7 +7,7 @@ import type { TakenJob } from "./taken-prediction.js";
 
 type Process = ReturnType<typeof processPrediction>;
 
-/** What a final prediction's JSON says of its times. */
+/** The times in a final prediction's JSON. */
 interface Told {
   model: string;
   version: string;
@@ -19,8 +19,8 @@ interface Told {
 }
 
 /**
- * Spans of predictions, laid around processor and writer from outside, so that a worker which is not traced runs neither
- * another line nor another check. Jobs without a traceparent have none.
+ * Spans of predictions, made by wrappers around processor and writer, so that a worker without tracing runs no further line.
+ * Jobs without a traceparent have none.
  */
 export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: ModelKeys, keptSeconds: number) {
   const parents = new Map<string, string>();
@@ -32,8 +32,7 @@ export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: Mod
         const { tp } = job.data as { tp?: string };
         if (tp === undefined) return process(job, token);
         parents.set(id, tp);
-        // For the webhooks that will tell of it, wherever they are delivered. Without it their spans stand alone, which no
-        // prediction is to wait or fail for.
+        // For the prediction's webhooks, on any worker. Without it their spans have no parent; no prediction waits or fails for that.
         redis.set(keys.trace(id), tp, "EX", keptSeconds).catch(() => undefined);
         try {
           return await process(job, token);
@@ -54,7 +53,7 @@ export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: Mod
   };
 }
 
-/** Four spans of one prediction: how long it waited, how long a slot had it, the ONNX run in that, and the writing. */
+/** Four spans of one prediction: queue, slot, the ONNX run in it, and the writing. */
 function tell(tracing: Tracing, parent: string, id: string, told: Told, writtenFrom: number): void {
   const { error, model, started_at: started, status, timings, version } = told;
   const attributes = { "millrace.prediction_id": id, "millrace.model": model, "millrace.version": version };
@@ -69,7 +68,7 @@ function tell(tracing: Tracing, parent: string, id: string, told: Told, writtenF
     });
     if (timings !== null) {
       const attributes = { "millrace.batch_rows": timings.batch_rows };
-      // When in its slot's time the run was, nobody has told; it ends with it.
+      // The start of the ONNX run within the slot's span is not known; both end together.
       const from = Math.max(startedAt, writtenFrom - timings.inference_ms);
       tracing.note("inference", writtenFrom, { parent: slot.traceparent, startedAt: from, attributes });
     }

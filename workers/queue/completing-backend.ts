@@ -7,16 +7,15 @@ type BackendFactory = typeof createRedisBackend;
 type Backend = ReturnType<BackendFactory>;
 type NextJob = ReturnType<typeof raw2NextJobData>;
 
-/** The key that proves what came of a job, by what its processor said or failed with; null where there is nothing to prove. */
+/** The key that proves the end of a job, by its return value or failure; null where there is nothing to prove. */
 export type ProofOf = (job: { id?: string }, outcome: string) => string | null;
 
 const largestStep = 128;
 
 /**
- * BullMQ's own way to Redis but for two things. Jobs that end in the same turn of the event loop, as those of one run
- * do, are ended and replaced by next ones in one step instead of one each. And the worker waits for jobs on a connection that it
- * can do without; see `MarkerWaiter`. Everything else, stalled jobs, locks, failures and delays, is BullMQ's.
- * `mayTake`: whether next ones are to be taken at all.
+ * BullMQ's backend with two changes. Jobs that end in the same turn of the event loop, as those of one run do, are ended and
+ * replaced by the next ones in one step instead of one each. And the worker waits for jobs on a connection that it can lose;
+ * see `MarkerWaiter`. Stalled jobs, locks, failures and delays are BullMQ's own. `mayTake`: whether to take next jobs at all.
  */
 export function completingBackend(
   redis: RedisClient,
@@ -37,7 +36,7 @@ export function completingBackend(
       for (const [i, { completion, reject, resolve }] of batch.entries()) {
         const answer = answers[i] as number | TakenRaw;
         if (Array.isArray(answer)) resolve(raw2NextJobData(answer));
-        else if (answer < 0) reject(new Error(`job ${completion.id} is not held by this worker any more (${answer})`));
+        else if (answer < 0) reject(new Error(`This worker no longer holds job ${completion.id} (${answer}).`));
         else resolve(undefined);
       }
     } catch (fault) {
@@ -52,7 +51,7 @@ export function completingBackend(
 
   return (name, opts, extra) => {
     const backend = createRedisBackend(name, opts, { ...extra, withBlockingConnection: false }) as Backend;
-    // As BullMQ calls it, which is how it finds out who works on a queue.
+    // BullMQ finds the workers of a queue by this name.
     const connectionName = `${queue.slice(0, -name.length - 2)}:${Buffer.from(name).toString("base64")}`;
     const waiter = new MarkerWaiter(redis, `${queue}marker`, connectionName);
     backend.waitForJob = (seconds: number) => waiter.wait(seconds);

@@ -5,13 +5,13 @@ type Definition = Parameters<RedisClient["defineCommand"]>[1];
 
 /**
  * Lets BullMQ's own steps on this connection (taking jobs, renewing locks, giving back) through when Redis has no memory
- * left: what a worker does ends work and so makes room, and without it a full Redis would stay full. To be called before
- * BullMQ gets the connection.
+ * left. A worker ends work and so frees memory; without it a full Redis would stay full. Call it before BullMQ gets the
+ * connection.
  */
 export function drainWhenFull(redis: RedisClient): void {
   const define = redis.defineCommand.bind(redis);
   redis.defineCommand = (name: string, definition: Definition) => {
-    // Our own say for themselves what they are.
+    // The scripts of this repository declare it themselves.
     const ours = name.startsWith("millrace");
     define(name, ours ? definition : { ...definition, lua: evenWhenFull(definition.lua) });
   };

@@ -3,20 +3,20 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { nodeOfKey } from "@millrace/shared/redis/node-of-key.js";
 import type { Redis } from "ioredis";
 
-/** A marker that was taken out of a queue: there is something to do, now or at `score` (ms since the epoch). */
+/** A marker taken out of a queue: there is work, now or at `score` (ms since the epoch). */
 export interface Marker {
   member: string;
   score: number;
 }
 
-/** How much longer than it was told to a wait may take before its connection counts as lost. */
+/** How far a wait may exceed its time before its connection counts as lost. */
 const patienceMs = 1000;
 const pauseAfterFaultMs = 200;
 
 /**
- * Waits for the marker of one queue on a connection of its own, in a cluster to the node that has it. A connection that breaks or
- * falls silent is thrown away, and the next wait opens another. BullMQ's own, a whole cluster's for each queue, was
- * seen not to come back after a node was away.
+ * Waits for the marker of one queue on a connection of its own, in a cluster to the key's node. A connection that breaks or
+ * falls silent is closed, and the next wait opens another. BullMQ's own, a cluster client for each queue, does not always
+ * come back after an outage of a node.
  */
 export class MarkerWaiter {
   readonly #redis: RedisClient;
@@ -26,14 +26,14 @@ export class MarkerWaiter {
   #interrupt: () => void = () => undefined;
   #closed = false;
 
-  /** `name`: what the connection is called in Redis. */
+  /** `name`: the connection's name in Redis. */
   constructor(redis: RedisClient, marker: string, name: string) {
     this.#redis = redis;
     this.#marker = marker;
     this.#name = name;
   }
 
-  /** Resolves to the marker, or to null after that many seconds, when it is interrupted or when the connection broke. */
+  /** Resolves to the marker, or to null after that many seconds, on an interrupt or when the connection breaks. */
   async wait(seconds: number): Promise<Marker | null> {
     if (this.#closed) return null;
     let timer: NodeJS.Timeout | undefined;
@@ -46,7 +46,7 @@ export class MarkerWaiter {
       if (popped === "ended") this.#drop();
       return popped === "ended" || popped === null ? null : { member: popped[1], score: Number(popped[2]) };
     } catch {
-      // Why is said by the connection that the worker does all the rest on.
+      // The reason is logged by the worker's main connection.
       this.#drop();
       await Promise.race([delay(pauseAfterFaultMs), ended]);
       return null;
@@ -55,12 +55,12 @@ export class MarkerWaiter {
     }
   }
 
-  /** Ends the wait that is on its way. */
+  /** Ends the current wait. */
   interrupt(): void {
     this.#interrupt();
   }
 
-  /** Ends the wait that is on its way, and every later one at once. */
+  /** Ends the current wait, and every later one at once. */
   close(): void {
     this.#closed = true;
     this.interrupt();
@@ -74,8 +74,8 @@ export class MarkerWaiter {
 
   async #open(): Promise<Redis> {
     const node = await nodeOfKey(this.#redis, this.#marker);
-    if (node === null) throw new Error("the node that has the marker is not known");
-    // It is thrown away when it breaks, and so need neither come back nor repeat anything.
+    if (node === null) throw new Error("The marker's node is not known.");
+    // A broken connection is replaced, so it need neither reconnect nor repeat commands.
     const connection = node.duplicate({ connectionName: this.#name, retryStrategy: () => null, lazyConnect: false });
     connection.on("error", () => undefined);
     return connection;

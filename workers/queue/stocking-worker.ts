@@ -22,54 +22,54 @@ interface Stocked {
   token: string;
 }
 
-/** An attempt at a job failed by what the job is; it counts against the job, which is tried again while it has more. */
+/** An attempt failed through the job's own fault; it counts, and the job is tried again while it has attempts left. */
 export class AttemptFailedError extends Error {}
 
-/** What is to be done with a job that was taken under `token`; `lock` tells the token that counts by now. */
+/** Processes a job that was taken under `token`; `lock` returns the token that counts by then. */
 type Process<R> = (job: Job<unknown, R>, token: string, lock: () => string) => Promise<R>;
 
 interface StockingOptions extends Partial<WorkerOptions> {
-  /** Whether nothing is to be done with a job any more, so that a run of it does not go on under its lock either. */
+  /** Whether a job has ended, so that a run of it does not go on under its lock either. */
   isOver?(job: Job): boolean;
-  /** How many jobs may be taken now, besides what there is room for. */
+  /** How many jobs may be taken now, apart from the limit of concurrency. */
   mayTake?: () => number;
-  /** Where it is, what a job led to. */
+  /** The key that proves the end of a job. */
   proofOf?: ProofOf;
 }
 
-/** What BullMQ's worker keeps to itself; its version is pinned. */
+/** Private members of BullMQ's worker; its version is pinned. */
 interface Internals {
   mainLoopQueue: { numTotal(): number } | null;
   updateDelays(limitDelay: number, delayUntil: number): void;
 }
 
-/** How all our consumers hold, get back and show jobs, unless told otherwise. */
+/** Locks, recovery and retention of every consumer, unless it says otherwise. */
 const lockSettings = {
   lockDuration: lockDurationMs,
   stalledInterval: stalledIntervalMs,
-  // A job goes back as often as its worker dies; who is to blame is found out by what ran, not by counting this.
+  // A job goes back as often as its worker dies; blame follows from the run notes, not from this count.
   maxStalledCount: Number.MAX_SAFE_INTEGER,
   runRetryDelay: 500,
   removeOnComplete: { count: keptJobs },
   removeOnFail: { count: keptJobs },
 };
 
-/** How often a worker that is to take nothing looks whether it may again. */
+/** Pause between checks of a worker that may take nothing, in ms. */
 const heldLookMs = 500;
 
-/** What a job's processor throws on purpose. */
+/** Errors that a processor throws on purpose. */
 const knownEnds = [AttemptFailedError, DelayedError, UnrecoverableError, WaitingError];
 
-/** How long a job stays away that something went wrong with which is not its own fault. */
+/** Delay of a job after a fault that is not its own, in ms. */
 const troubleDelayMs = 1000;
 
-/** Jobs taken in one step at the most; what a worker can hold beyond that takes it a few steps. */
+/** Most jobs taken in one step. */
 const largestTake = 64;
 
 /**
- * A BullMQ worker that takes as many jobs as it has room for in one step, and starts them before it asks for more. BullMQ's
- * own takes one each round trip and starts none until it is full or the queue is empty: where a round trip costs an fsync
- * and jobs come faster than that, the first of them waits until there are `concurrency` of them.
+ * A BullMQ worker that takes as many jobs as it has room for in one step, and starts them before it takes more. BullMQ's own
+ * takes one a round trip and starts none until it is full or the queue is empty. Where a round trip costs an fsync and jobs
+ * come faster than that, the first of them waits until there are `concurrency` of them.
  */
 export abstract class StockingWorker<R> extends Worker<unknown, R> {
   readonly #redis: RedisClient;
@@ -78,7 +78,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   readonly #mayTake: () => number;
   readonly #stopped = new AbortController();
   #stock: Stocked[] = [];
-  /** Whether jobs were taken that have not been started; and when the next delayed one is due (ms). */
+  /** Whether jobs were taken and not started, and the due time of the next delayed one (ms). */
   #toStart = false;
   #nextDelayedAt = 0;
 
@@ -120,14 +120,14 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     const next = this.#stock.shift();
     if (next !== undefined) return super.nextJobFromJobData(next.json, next.id, next.token);
     if (this.#toStart) {
-      // As if the queue were empty, which makes the main loop start what it has; then it waits for the marker, which is set.
+      // As if the queue were empty: the main loop then starts its jobs and waits for the marker, which is set.
       this.#toStart = false;
       internals.updateDelays(0, this.#nextDelayedAt);
       return super.nextJobFromJobData(undefined, undefined, token);
     }
     const room = Math.min(mayTake, Math.max(1, this.concurrency - (internals.mainLoopQueue?.numTotal() ?? 0)));
     const taken = await takeJobs(this.#redis, this.#queue, token, Math.min(room, largestTake), this.#lockMs);
-    // A queue that is paused or limited is BullMQ's own affair.
+    // BullMQ itself handles paused and limited queues.
     if (taken === null) return super.moveToActive(token, name);
     const [first, ...rest] = taken.jobs.map((raw): Stocked => {
       const [json, id] = raw2NextJobData(raw);
@@ -138,7 +138,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
       return super.nextJobFromJobData(undefined, undefined, token);
     }
     this.#stock.push(...rest);
-    // Whoever paused it in the meantime wants nothing more begun.
+    // After a pause in the meantime nothing more may begin.
     if (this.isPaused() || this.closing !== undefined) await this.#giveBack();
     this.#toStart = true;
     this.#nextDelayedAt = taken.nextDelayedAt;
@@ -146,14 +146,14 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   }
 
   protected override nextJobFromJobData(json?: JobJson, id?: string, token?: string) {
-    // A job that ended found the queue empty, but there may be some that were taken before.
+    // A job that ended found the queue empty, but earlier takes may not be started yet.
     const next = json === undefined || !json ? this.#stock.shift() : undefined;
     return next === undefined
       ? super.nextJobFromJobData(json, id, token)
       : super.nextJobFromJobData(next.json, next.id, next.token);
   }
 
-  /** Pauses as BullMQ does, and gives back what was taken and not begun. */
+  /** Pauses as BullMQ does, and gives back jobs that were taken and not begun. */
   override async pause(doNotWaitActive?: boolean): Promise<void> {
     this.#stopped.abort();
     await super.pause(doNotWaitActive);
@@ -166,20 +166,20 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     return super.close(force);
   }
 
-  /** Leaves what there is to other workers for a moment; what woke this one may be for them. */
+  /** Leaves waiting jobs to other workers for a moment, since the marker may be meant for them. */
   async #holdOn(): Promise<void> {
     await this.#redis.zadd(`${this.#queue}marker`, 0, "0").catch((error: Error) => this.emit("error", error));
     await delay(heldLookMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
   }
 
   /**
-   * What goes wrong without being told as the job's own fault, say because Redis refuses a step, costs it no attempt: one
-   * that has none left would end without a result. It is handed out again.
+   * A fault that is not the job's own, such as a step that Redis refuses, costs no attempt: on the last one the job would end
+   * without a result. The job is handed out again.
    */
   async #requeueWithoutPenalty(fault: Error, job: Job, lock: () => string): Promise<never> {
     if (knownEnds.some((known) => fault instanceof known)) throw fault;
     this.emit("error", fault);
-    // Where that fails too, it is handed out again when its lock has run out.
+    // Where that fails too, the job is handed out again once its lock has expired.
     await job.moveToDelayed(Date.now() + troubleDelayMs, lock()).catch((error: Error) => this.emit("error", error));
     throw new DelayedError();
   }
@@ -188,7 +188,7 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     const left = this.#stock;
     this.#stock = [];
     if (left.length === 0) return;
-    // What cannot be given back comes back by itself, when its lock has run out.
+    // A job that cannot be given back comes back by itself, once its lock has expired.
     await giveBackJobs(this.#redis, this.#queue, left).catch((error: Error) => this.emit("error", error));
   }
 }

@@ -91,7 +91,7 @@ export function viewPending(
     version: data.ver,
     status,
     outputJson: null,
-    error: expired ? { code: "expired", detail: "it was not started in time" } : null,
+    error: expired ? { code: "expired", detail: "The prediction did not start before it expired." } : null,
     createdAt: pending.createdAt,
     startedAt: note?.startedAt ?? null,
     finishedAt: isFinalStatus(status) ? Math.max(data.e as number, pending.createdAt) : null,
