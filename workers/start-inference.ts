@@ -27,8 +27,8 @@ export interface RunningInference {
 }
 
 /**
- * Starts the inference role: slots first, because they take longest, then models, then queues. Rejects with a ConfigError
- * when no model can be served.
+ * Starts the inference role: slots first, because they take longest, then models, then queues. Rejects with a
+ * ConfigError when no model can be served.
  */
 export async function startInference(options: {
   redis: RedisClient;

@@ -24,8 +24,8 @@ export interface RunningWorker {
 }
 
 /**
- * Starts a worker in its roles. Everything that it opened is closed in reverse order, also when the start fails. Rejects
- * with a ConfigError when there is nothing to serve, and with a RedisUnusableError when Redis is not usable.
+ * Starts a worker in its roles. Everything that it opened is closed in reverse order, also when the start fails.
+ * Rejects with a ConfigError when there is nothing to serve, and with a RedisUnusableError when Redis is not usable.
  * `slotProgram` replaces the program of the slots, for tests and benches.
  */
 export async function startWorker(

@@ -12,7 +12,10 @@ export interface BlobKeeper {
   makeRoom(bytes: number): Promise<{ release(): void }>;
   /** The input of a prediction; null if it has expired. */
   read(id: string, bytes: number): Promise<Buffer | null>;
-  /** Keeps an output for the result time, a large one in keys of its own. Resolves once Redis has it, however long that takes. */
+  /**
+   * Keeps an output for the result time, a large one in keys of its own. Resolves once Redis has it, however long that
+   * takes.
+   */
   keep(pack: Buffer): Promise<StoredTensors>;
   /** Drops the output of a result that was not written. */
   forget(kept: StoredTensors | undefined): Promise<void>;

@@ -37,7 +37,9 @@ const leastRunRows = 128;
 /** Rows of one call to a slot where the version runs each row alone. */
 const mostAloneRows = 32;
 
-/** The first row of each run of a chunk, then the end: enough runs to keep every slot busy, unless they would be tiny. */
+/**
+ * The first row of each run of a chunk, then the end: enough runs to keep every slot busy, unless they would be tiny.
+ */
 export function boundsOf({ count, table }: ChunkRows, slots: number, joinable: boolean): number[] {
   const runs = !joinable
     ? Math.max(Math.ceil(count / mostAloneRows), 1)

@@ -27,8 +27,8 @@ const endedAtOnce = 200;
 
 /**
  * Ends predictions that were not begun in time, of every model that was ever announced, so that their webhooks are sent
- * even where nobody reads them and no worker serves the model. One worker does so for all, by a lease. An end is written
- * once even if two do.
+ * even where nobody reads them and no worker serves the model. One worker does so for all, by a lease. An end is
+ * written once even if two do.
  */
 export function expireOverdue(options: {
   redis: RedisClient;

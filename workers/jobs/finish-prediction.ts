@@ -42,8 +42,8 @@ export interface FinishedRun extends Pick<Work, "pack" | "rows" | "signature"> {
 }
 
 /**
- * Ends predictions: writes the result, counts it, and resolves to the return value that BullMQ keeps. Without success it
- * rejects with an UnrecoverableError once the result is written, so that the queue page shows the failure.
+ * Ends predictions: writes the result, counts it, and resolves to the return value that BullMQ keeps. Without success
+ * it rejects with an UnrecoverableError once the result is written, so that the queue page shows the failure.
  */
 export function finishPrediction(options: FinishOptions): (taken: Ended, end: Ending) => Promise<string> {
   const { metrics, writer } = options;

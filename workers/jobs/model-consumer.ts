@@ -12,7 +12,10 @@ export interface ModelConsumerOptions {
   redis: RedisClient;
   /** Most jobs held at once: running ones and those that wait for a slot. */
   concurrency: number;
-  /** The manifest of a version, or of another version of the model where this one is not served here; undefined without any. */
+  /**
+   * The manifest of a version, or of another version of the model where this one is not served here; undefined without
+   * any.
+   */
   manifestOf(version: string): Pick<Manifest, "attempts" | "backoff_ms"> | undefined;
   process: ReturnType<typeof processPrediction>;
   /** How many jobs may be taken now, apart from the limit of concurrency. */
@@ -28,8 +31,8 @@ type RawJob = Parameters<Worker<unknown, string>["createJob"]>[0];
 type PredictionBullJob = Job<unknown, string> & { endedEarly: boolean };
 
 /**
- * Takes the jobs of one model. Attempts and backoff come from the manifest at this moment, not from the time of adding, so
- * that the job stays small.
+ * Takes the jobs of one model. Attempts and backoff come from the manifest at this moment, not from the time of adding,
+ * so that the job stays small.
  */
 export function createModelConsumer(options: ModelConsumerOptions): Worker<unknown, string> {
   const { log, model } = options;

@@ -53,9 +53,9 @@ export const hasOutputs = (words: string): boolean => ["written", "ended batch",
 class ReleasedError extends Error {}
 
 /**
- * The processor of a chunk's job. A chunk runs as one. If it kills its slot it runs again, and then in halves, down to the
- * lines that are to blame. Outputs are written once, before the job completes, so that a chunk that is handed out twice
- * counts once.
+ * The processor of a chunk's job. A chunk runs as one. If it kills its slot it runs again, and then in halves, down to
+ * the lines that are to blame. Outputs are written once, before the job completes, so that a chunk that is handed out
+ * twice counts once.
  */
 export function processChunk(options: ProcessChunkOptions) {
   const { dispatcher, history, metrics, model, notebook, workerId } = options;
@@ -159,7 +159,9 @@ export function processChunk(options: ProcessChunkOptions) {
     return outcome;
   }
 
-  /** Runs the rows between bounds concurrently. Rejects with a ReleasedError once all have stopped, if one was released. */
+  /**
+   * Runs the rows between bounds concurrently. Rejects with a ReleasedError once all have stopped, if one was released.
+   */
   async function runAll(
     submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
     bounds: readonly number[],

@@ -59,8 +59,8 @@ interface Page {
 }
 
 /**
- * The processor of a redrive's job: one slice, after which the job is delayed until the next. That a failure is accepted
- * anew only once does not depend on the redrive's progress; the accepting step ensures it.
+ * The processor of a redrive's job: one slice, after which the job is delayed until the next. That a failure is
+ * accepted anew only once does not depend on the redrive's progress; the accepting step ensures it.
  */
 export function processRedrive(options: {
   redis: RedisClient;
@@ -156,8 +156,8 @@ export function processRedrive(options: {
   }
 
   /**
-   * The submissions in place of the first `room` failures that can be retried, and the number of failures read for them;
-   * `held`: the next failure is of a version whose breaker refuses new requests.
+   * The submissions in place of the first `room` failures that can be retried, and the number of failures read for
+   * them; `held`: the next failure is of a version whose breaker refuses new requests.
    */
   async function prepare(
     redrive: Redrive,

@@ -5,14 +5,14 @@ import { forgetRun, noteRun, type RunNote } from "@millrace/shared/scripts/predi
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /**
- * Notes runs in Redis; `shared/scripts/predictions/run-notes.ts` says why. A first run is noted only once it has lasted 5 ms,
- * which most do not. A job that kills its worker sooner comes back, and every later run is noted before it begins, so blame
- * is found one death later.
+ * Notes runs in Redis; `shared/scripts/predictions/run-notes.ts` says why. A first run is noted only once it has lasted
+ * 5 ms, which most do not. A job that kills its worker sooner comes back, and every later run is noted before it
+ * begins, so blame is found one death later.
  */
 export interface RunNotebook {
   /**
-   * Call it before the run is sent to its slot; the notes of one turn of the event loop go out as one command. `predictionJson`
-   * returns the prediction as it is now, for webhooks of the start. Resolves when those are queued.
+   * Call it before the run is sent to its slot; the notes of one turn of the event loop go out as one command.
+   * `predictionJson` returns the prediction as it is now, for webhooks of the start. Resolves when those are queued.
    */
   note(id: string, note: RunNote, predictionJson: () => string): Promise<void>;
   /** As `note`, but only if the run lasts long enough. */

@@ -77,8 +77,8 @@ export const versionGone = failure("failed", "version_gone", "The version was re
 export const expired = failure("expired", "expired", "The prediction did not start before it expired.");
 
 /**
- * Deaths of slot and worker together, with only this job running, after which the job counts as the cause. More than the
- * attempts, because a kill of the worker from outside also kills its runs.
+ * Deaths of slot and worker together, with only this job running, after which the job counts as the cause. More than
+ * the attempts, because a kill of the worker from outside also kills its runs.
  */
 export const deathsToBlame = 10;
 /** Delay of a job whose version is not served here, in ms. */

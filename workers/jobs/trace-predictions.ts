@@ -19,8 +19,8 @@ interface Told {
 }
 
 /**
- * Spans of predictions, made by wrappers around processor and writer, so that a worker without tracing runs no further line.
- * Jobs without a traceparent have none.
+ * Spans of predictions, made by wrappers around processor and writer, so that a worker without tracing runs no further
+ * line. Jobs without a traceparent have none.
  */
 export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: ModelKeys, keptSeconds: number) {
   const parents = new Map<string, string>();
@@ -32,7 +32,8 @@ export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: Mod
         const { tp } = job.data as { tp?: string };
         if (tp === undefined) return process(job, token);
         parents.set(id, tp);
-        // For the prediction's webhooks, on any worker. Without it their spans have no parent; no prediction waits or fails for that.
+        // For the prediction's webhooks, on any worker. Without it their spans have no parent; no prediction waits or
+        // fails for that.
         redis.set(keys.trace(id), tp, "EX", keptSeconds).catch(() => undefined);
         try {
           return await process(job, token);

@@ -8,8 +8,8 @@ type Outputs = Readonly<Record<string, Tensor>>;
 export type Run = (inputs: readonly PackedTensor[][]) => Promise<Outputs>;
 
 /**
- * What trying came to: how many inputs ran beside others that are not the same, and the first difference, in words; null
- * where there was none.
+ * What trying came to: how many inputs ran beside others that are not the same, and the first difference, in words;
+ * null where there was none.
  */
 export interface Trial {
   tried: number;

@@ -3,7 +3,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 
-/** What a worker tells Prometheus; no label holds an owner or an id. */
+/** A worker's Prometheus metrics; no label holds an owner or an id. */
 export function createWorkerMetrics() {
   const register = new Registry();
   const registers = [register];
@@ -33,50 +33,50 @@ export function createWorkerMetrics() {
     }),
     confidence: new Histogram({
       name: "ml_prediction_confidence",
-      help: "Probability of the label that a classifier chose",
+      help: "Probability of the chosen label of a classifier",
       labelNames: ["model"],
       buckets: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1],
       registers,
     }),
     batchRows: new Histogram({
       name: "ml_batch_rows",
-      help: "Rows of a run as it was sent to a slot",
+      help: "Rows of each run that was sent to a slot",
       labelNames: ["model"],
       buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
       registers,
     }),
     bulkRows: new Counter({
       name: "ml_bulk_rows_total",
-      help: "Rows of batches that were done on this worker, by status",
+      help: "Rows of batches finished on this worker, by status",
       labelNames: ["model", "version", "status"],
       registers,
     }),
     retries: new Counter({
       name: "ml_prediction_retry_total",
-      help: "Attempts that failed and are tried again, by reason",
+      help: "Failed attempts with a retry, by reason",
       labelNames: ["model", "code"],
       registers,
     }),
     redriven: new Counter({
       name: "ml_prediction_redriven_total",
-      help: "Failed predictions that redrives had accepted anew",
+      help: "Failed predictions accepted anew by redrives",
       labelNames: ["model"],
       registers,
     }),
     slotDeaths: new Counter({
       name: "ml_slot_death_total",
-      help: "Inference processes that ended without being asked to",
+      help: "Inference processes that ended unasked",
       registers,
     }),
     shadowRuns: new Counter({
       name: "ml_shadow_total",
-      help: "Runs of shadow versions by how they compare: agree, differ, failed, dropped",
+      help: "Runs of shadow versions by outcome: agree, differ, failed, dropped",
       labelNames: ["model", "version", "shadow", "outcome"],
       registers,
     }),
     shadowDifference: new Histogram({
       name: "ml_shadow_score_difference",
-      help: "Largest difference of a number in the shadow version's output from the one that the caller got",
+      help: "Largest difference between a number in the shadow version's output and in the caller's",
       labelNames: ["model", "version", "shadow"],
       buckets: [0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 10, 100],
       registers,
@@ -85,7 +85,7 @@ export function createWorkerMetrics() {
     tellSlots(read: () => Record<"configured" | "alive" | "busy", number>) {
       new Gauge({
         name: "ml_slots",
-        help: "Inference processes of this worker: configured, alive, and busy at this moment",
+        help: "Inference processes of this worker: configured, alive, busy",
         labelNames: ["state"],
         registers,
         collect() {
@@ -96,25 +96,25 @@ export function createWorkerMetrics() {
     deliveries,
     deliveryLatency: new Histogram({
       name: "ml_webhook_delivery_seconds",
-      help: "From the event to its webhook's delivery",
+      help: "Time from an event to the delivery of its webhook",
       buckets: latencyBuckets,
       registers,
     }),
     joining: new Gauge({
       name: "ml_joining",
-      help: "1 for each version whose inputs may share a run on this worker, 0 for each that runs them alone",
+      help: "1 for each version whose inputs may share a run on this worker, else 0",
       labelNames: ["model", "version"],
       registers,
     }),
     misfits: new Counter({
       name: "ml_joining_misfit_total",
-      help: "Times that a version's outputs were not one a row, whereupon its inputs share no run any more",
+      help: "Runs whose outputs were not one a row, after which the version's inputs share no run",
       labelNames: ["model", "version"],
       registers,
     }),
     modelLoaded: new Gauge({
       name: "ml_model_loaded",
-      help: "1 for each version that this worker serves, 0 for each that it could not load",
+      help: "1 for each version that this worker serves, 0 for each that it failed to load",
       labelNames: ["model", "version"],
       registers,
     }),

@@ -11,8 +11,8 @@ export interface OperationsServer {
 }
 
 /**
- * A worker's own `/health`, `/ready` and `/metrics`, without a key. Where no port was asked for and 3001 is taken, a
- * free one is used.
+ * A worker's own `/health`, `/ready` and `/metrics`, without a key. Without a configured port it takes 3001, or a free
+ * port if 3001 is in use.
  */
 export async function startOperationsServer(options: {
   port: number | undefined;

@@ -4,8 +4,8 @@ import type { Preparation } from "./preparation.js";
 type Derive = (row: Float32Array) => number;
 
 /**
- * Adds the derived columns to rows of features. Each is computed in doubles from the float32 columns before it and rounded
- * to float32, which a training script can do alike.
+ * Adds the derived columns to rows of features. Each is computed in doubles from the float32 columns before it and
+ * rounded to float32, which a training script can do alike.
  */
 export function deriving({ derived, features }: TabularInput): Preparation {
   const position = new Map<string, number>();

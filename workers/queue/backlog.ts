@@ -3,8 +3,9 @@ import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import { behindByPriority } from "@millrace/shared/scripts/queue/fair-queue.js";
 
 /**
- * Whether every waiting job of a model arrived after that time (ms since the epoch). Waiting jobs are in order of arrival, so
- * the oldest decides. Jobs with a lower priority are in another order, so there must be none. Delayed jobs do not count.
+ * Whether every waiting job of a model arrived after that time (ms since the epoch). Waiting jobs are in order of
+ * arrival, so the oldest decides. Jobs with a lower priority are in another order, so there must be none. Delayed jobs
+ * do not count.
  */
 export async function isBacklogYounger(redis: RedisClient, keys: ModelKeys, sinceMs: number): Promise<boolean> {
   const both = await Promise.all([keys.queue, keys.batchQueue].map((queue) => isQueueYounger(redis, queue, sinceMs)));

@@ -13,9 +13,10 @@ export type ProofOf = (job: { id?: string }, outcome: string) => string | null;
 const largestStep = 128;
 
 /**
- * BullMQ's backend with two changes. Jobs that end in the same turn of the event loop, as those of one run do, are ended and
- * replaced by the next ones in one step instead of one each. And the worker waits for jobs on a connection that it can lose;
- * see `MarkerWaiter`. Stalled jobs, locks, failures and delays are BullMQ's own. `mayTake`: whether to take next jobs at all.
+ * BullMQ's backend with two changes. Jobs that end in the same turn of the event loop, as those of one run do, are
+ * ended and replaced by the next ones in one step instead of one each. And the worker waits for jobs on a connection
+ * that it can lose; see `MarkerWaiter`. Stalled jobs, locks, failures and delays are BullMQ's own. `mayTake`: whether
+ * to take next jobs at all.
  */
 export function completingBackend(
   redis: RedisClient,

@@ -4,9 +4,9 @@ import { evenWhenFull } from "@millrace/shared/scripts/queue/script.js";
 type Definition = Parameters<RedisClient["defineCommand"]>[1];
 
 /**
- * Lets BullMQ's own steps on this connection (taking jobs, renewing locks, giving back) through when Redis has no memory
- * left. A worker ends work and so frees memory; without it a full Redis would stay full. Call it before BullMQ gets the
- * connection.
+ * Lets BullMQ's own steps on this connection (taking jobs, renewing locks, giving back) through when Redis has no
+ * memory left. A worker ends work and so frees memory; without it a full Redis would stay full. Call it before BullMQ
+ * gets the connection.
  */
 export function drainWhenFull(redis: RedisClient): void {
   const define = redis.defineCommand.bind(redis);

@@ -14,9 +14,9 @@ const patienceMs = 1000;
 const pauseAfterFaultMs = 200;
 
 /**
- * Waits for the marker of one queue on a connection of its own, in a cluster to the key's node. A connection that breaks or
- * falls silent is closed, and the next wait opens another. BullMQ's own, a cluster client for each queue, does not always
- * come back after an outage of a node.
+ * Waits for the marker of one queue on a connection of its own, in a cluster to the key's node. A connection that
+ * breaks or falls silent is closed, and the next wait opens another. BullMQ's own, a cluster client for each queue,
+ * does not always come back after an outage of a node.
  */
 export class MarkerWaiter {
   readonly #redis: RedisClient;

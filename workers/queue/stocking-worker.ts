@@ -67,9 +67,9 @@ const troubleDelayMs = 1000;
 const largestTake = 64;
 
 /**
- * A BullMQ worker that takes as many jobs as it has room for in one step, and starts them before it takes more. BullMQ's own
- * takes one a round trip and starts none until it is full or the queue is empty. Where a round trip costs an fsync and jobs
- * come faster than that, the first of them waits until there are `concurrency` of them.
+ * A BullMQ worker that takes as many jobs as it has room for in one step, and starts them before it takes more.
+ * BullMQ's own takes one a round trip and starts none until it is full or the queue is empty. Where a round trip costs
+ * an fsync and jobs come faster than that, the first of them waits until there are `concurrency` of them.
  */
 export abstract class StockingWorker<R> extends Worker<unknown, R> {
   readonly #redis: RedisClient;
@@ -173,8 +173,8 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   }
 
   /**
-   * A fault that is not the job's own, such as a step that Redis refuses, costs no attempt: on the last one the job would end
-   * without a result. The job is handed out again.
+   * A fault that is not the job's own, such as a step that Redis refuses, costs no attempt: on the last one the job
+   * would end without a result. The job is handed out again.
    */
   async #requeueWithoutPenalty(fault: Error, job: Job, lock: () => string): Promise<never> {
     if (knownEnds.some((known) => fault instanceof known)) throw fault;

@@ -2,7 +2,7 @@ import type { RunItem } from "./frames.js";
 import type { RunReply, RunTerms, SlotDiedError, TableReply } from "./slot-handle.js";
 import { type BulkWork, isBefore, type Outcome, type RunQueue, rowsOfWorks, type Waiting, type Work } from "./work.js";
 
-/** What the dispatcher needs of a slot pool. */
+/** The part of a slot pool that the dispatcher uses. */
 export interface Runner {
   hasIdle(modelKey: number): boolean;
   run(modelKey: number, packs: readonly Buffer[], terms: RunTerms, stop?: AbortSignal): Promise<RunReply>;
@@ -22,9 +22,9 @@ export interface DispatcherHooks {
 }
 
 /**
- * Dynamic batching. Works wait only while every slot is busy (or for the version's `maxDelayMs`). When a slot becomes idle,
- * the queue whose first work has waited longest gives up to `maxBatchRows` rows as one run. A run that dies with more than
- * one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
+ * Dynamic batching. Works wait only while every slot is busy (or for the version's `maxDelayMs`). When a slot becomes
+ * idle, the queue whose first work has waited longest gives up to `maxBatchRows` rows as one run. A run that dies with
+ * more than one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
  */
 export class Dispatcher {
   readonly #runner: Runner;
@@ -50,8 +50,8 @@ export class Dispatcher {
   }
 
   /**
-   * Lets go of a work that was ended from outside: one that waits is dropped, one that runs alone costs its slot; one
-   * that runs in company is left to end, because the others are innocent.
+   * Ends a work that was canceled from outside. A waiting work is dropped. A run of that work alone is ended with its
+   * slot. A run of several works goes on, for the sake of the others.
    */
   cancel(id: string): void {
     for (const work of this.#begun) if (work.id === id) work.stop?.abort();
@@ -64,7 +64,7 @@ export class Dispatcher {
     }
   }
 
-  /** Once a turn of the event loop: jobs that come in together run together, also while slots are idle. */
+  /** Once a turn of the event loop, so that works that arrive together run together, also while slots are idle. */
   #pumpSoon(): void {
     if (this.#pumping) return;
     this.#pumping = true;
@@ -74,7 +74,7 @@ export class Dispatcher {
     });
   }
 
-  /** Starts what can start; to be called whenever a slot becomes idle. */
+  /** Starts runs while slots are idle; call it when a slot becomes idle. */
   pump(): void {
     for (;;) {
       const key = this.#nextQueue();
@@ -84,7 +84,7 @@ export class Dispatcher {
     }
   }
 
-  /** Gives back all that has not begun, takes no more, and resolves when what has begun is done. */
+  /** Releases waiting works and refuses further ones. Resolves when every run is done. */
   async drain(): Promise<void> {
     this.#draining = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
@@ -100,12 +100,12 @@ export class Dispatcher {
     return false;
   }
 
-  /** Gives back what waits for any version but these, for no slot will run it. */
+  /** Releases waiting works of all other versions, which no slot will run. */
   releaseOthers(modelKeys: ReadonlySet<number>): void {
     this.#release((modelKey) => !modelKeys.has(modelKey));
   }
 
-  /** Gives back what waits for a version that is not to be run now. */
+  /** Releases waiting works of a version that must not run now. */
   release(modelKey: number): void {
     this.#release((key) => key === modelKey);
   }
@@ -139,8 +139,8 @@ export class Dispatcher {
       this.#queues.set(key, [work]);
       return;
     }
-    // The order in which the works came is fair between owners, so each owner keeps its places, and what is urgent moves
-    // forward among them.
+    // The order of arrival is fair between owners, so each owner keeps its places, and its urgent works move forward
+    // among them.
     let place = queue.push(work) - 1;
     for (let i = place - 1; i >= 0; i--) {
       const before = queue[i] as Waiting;

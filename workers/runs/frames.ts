@@ -1,8 +1,8 @@
 import type { Readable } from "node:stream";
 
 /**
- * What a worker and its slots say to each other over a pipe: frames of length (u32, of all that follows), kind (u8)
- * and body, little-endian. Tensors travel as the bytes they are.
+ * The frames between a worker and its slots over a pipe: length of the rest (u32), kind (u8) and body, little-endian.
+ * Tensors travel as their bytes.
  */
 export const frameKinds = {
   load: 1,
@@ -28,7 +28,7 @@ const uncopiedBytes = 32 * 1024;
 export const encodeFrame = (kind: number, body: Uint8Array): Buffer =>
   Buffer.concat([frameHead(kind, body.length), body]);
 
-/** What stands before a body of so many bytes. */
+/** The head of a frame with a body of so many bytes. */
 export function frameHead(kind: number, bodyLength: number): Buffer {
   const head = Buffer.allocUnsafe(headBytes);
   head.writeUInt32LE(bodyLength + 1, 0);
@@ -60,7 +60,7 @@ export function readFrames(stream: Readable, onFrame: (frame: Frame) => void): v
   });
 }
 
-/** A run as a slot is given it: packs of one loaded model version. */
+/** A run as a slot receives it: packs of one loaded version. */
 export interface RunRequest {
   runId: number;
   modelKey: number;
@@ -72,8 +72,8 @@ export interface RunRequest {
 const runHeadBytes = 13;
 
 /**
- * Layout: run id (u32), model key (u32), joins (u8), count (u32), then length (u32) and bytes of each pack. Large packs are
- * parts of their own, so that they are not copied.
+ * Layout: run id (u32), model key (u32), joins (u8), count (u32), then length (u32) and bytes of each pack. Large packs
+ * are parts of their own, so that they are not copied.
  */
 export function encodeRun({ joins, modelKey, packs, runId }: RunRequest, kind: number = frameKinds.run): Buffer[] {
   let size = runHeadBytes;
@@ -139,10 +139,10 @@ export function decodeRun(body: Buffer): RunRequest {
   return { runId: body.readUInt32LE(0), modelKey: body.readUInt32LE(4), joins: body.readUInt8(8) === 1, packs };
 }
 
-/** What became of one input of a run: its output as JSON text, or why it has none. */
+/** The outcome of one input of a run. */
 export interface RunItem {
   ok: boolean;
-  /** Where not ok: it was the input that could not be prepared, not the model that failed. */
+  /** Where not ok: the input could not be prepared; the model did not fail. */
   refused?: boolean;
   /** Output JSON, empty where the pack is large; where not ok, a sentence that is safe to show a client. */
   text: string;
@@ -150,7 +150,7 @@ export interface RunItem {
   pack?: Buffer | undefined;
   /** Probability of a classifier's label; NaN for other heads. */
   confidence: number;
-  /** Milliseconds and rows of the ONNX run that it was part of. */
+  /** Milliseconds and rows of its ONNX run. */
   inferenceMs: number;
   batchRows: number;
 }
@@ -158,8 +158,9 @@ export interface RunItem {
 const itemHeadBytes = 21;
 
 /**
- * Layout: run id (u32), the misfit's length (u16) and text, count (u32), then per item 1 ok, 2 refused (u8), confidence, ms
- * (f32), rows, lengths of text and pack (u32), text, pack. `misfit`: why the version's inputs share no run any more.
+ * Layout: run id (u32), the misfit's length (u16) and text, count (u32), then per item 1 ok, 2 refused (u8),
+ * confidence, ms (f32), rows, lengths of text and pack (u32), text, pack. `misfit`: the reason why the version's inputs
+ * share no run.
  */
 export function encodeDone(runId: number, misfit: string | null, items: readonly RunItem[]): Buffer {
   const texts = items.map((item) => Buffer.from(item.text));
@@ -209,7 +210,7 @@ export function decodeDone(body: Buffer): { runId: number; misfit: string | null
   return { runId: body.readUInt32LE(0), misfit, items };
 }
 
-/** Why nothing shares a run any more, as length (u16) and text; a length of 0 says that it still may. */
+/** The misfit as length (u16) and text; a length of 0 stands for none. */
 export function encodeMisfit(misfit: string | null): Buffer {
   if (misfit === null) return noMisfit;
   const text = Buffer.from(misfit.slice(0, 1000));

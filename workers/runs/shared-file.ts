@@ -1,12 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, openSync, readSync, unlinkSync, writevSync } from "node:fs";
 
-/** Memory that has the form of files; where there is none, tables go through the pipe. */
+/** A file system in memory; without one, tables go through the pipe. */
 const memoryFolder = "/dev/shm";
 
 /**
- * Where a table passes from a worker to one slot: a file in memory without a name, which both have open. Through a pipe
- * it takes three times as long, because that gives and takes it in small pieces. Null where there is no such memory.
+ * A nameless file in memory that a worker and one slot have open, for tables. A pipe takes three times as long, because
+ * it passes them in small pieces. Null where there is no file system in memory.
  */
 export function openSharedFile(): number | null {
   const path = `${memoryFolder}/millrace-${process.pid}-${randomBytes(6).toString("hex")}`;
@@ -21,7 +21,7 @@ export function openSharedFile(): number | null {
 
 export const closeSharedFile = (file: number): void => closeSync(file);
 
-/** Lays parts down, one after the other from the beginning; false where the memory is full. */
+/** Writes parts one after the other from the beginning; false where the memory is full. */
 export function writeTable(file: number, parts: readonly Uint8Array[]): boolean {
   const size = parts.reduce((sum, part) => sum + part.length, 0);
   try {
@@ -31,12 +31,12 @@ export function writeTable(file: number, parts: readonly Uint8Array[]): boolean 
   }
 }
 
-/** Takes up what was laid down, with `before` bytes in front of it that are somebody else's. The buffer is good until the next time. */
+/** Reads a table of `length` bytes behind `before` bytes of the caller's. The buffer is valid until the next call. */
 export function readTable(file: number, length: number, before: number): Buffer {
   if (taken.length < before + length) taken = Buffer.allocUnsafeSlow(before + length);
   for (let at = 0; at < length; ) {
     const read = readSync(file, taken, before + at, length - at, at);
-    if (read === 0) throw new Error("a table is shorter than was said");
+    if (read === 0) throw new Error("The table is shorter than its length says.");
     at += read;
   }
   return taken.subarray(before, before + length);

@@ -15,10 +15,10 @@ import {
 import type { LoadOrder, LoadReply } from "./load-request.js";
 import { closeSharedFile, openSharedFile, writeTable } from "./shared-file.js";
 
-/** A slot ended while it had something to do: `timeout` where this side killed it for being late, else `crash`. */
+/** A slot ended during a call: `timeout` where this side killed it after the deadline, else `crash`, or `closed`. */
 export class SlotDiedError extends Error {
   readonly reason: "timeout" | "crash" | "closed";
-  /** What it had said of the version's outputs, as in `RunReply`. */
+  /** The misfit so far, as in `RunReply`. */
   readonly misfit: string | null;
 
   constructor(reason: SlotDiedError["reason"], detail: string, misfit: string | null = null) {
@@ -35,13 +35,13 @@ export interface TableReply {
   table: Buffer;
 }
 
-/** What became of each input; `misfit`: why the version's inputs share no run any more, null while they may. */
+/** The outcome of each input; `misfit`: the reason why the version's inputs share no run, null while they may. */
 export interface RunReply {
   misfit: string | null;
   items: RunItem[];
 }
 
-/** How inputs are run: whether they may share a run of the model, and how long each run of it may take. */
+/** Whether inputs may share a run of the model, and the deadline of each run, in ms. */
 export interface RunTerms {
   joins: boolean;
   timeoutMs: number;
@@ -72,13 +72,13 @@ export class SlotHandle {
 
   constructor(environment: Record<string, string | undefined>, program: string = slotProgram) {
     this.#sharedFile = openSharedFile();
-    // A slot makes few objects and many buffers, which go only when the objects' young space is full; so it is small.
+    // A slot makes few objects and many buffers, which are freed only when the young space is full; so it is small.
     this.#child = spawn(process.execPath, ["--max-semi-space-size=1", program], {
       env: environment,
       stdio: ["pipe", "ignore", "inherit", "pipe", this.#sharedFile ?? "ignore"],
     });
     this.#pipe = this.#child.stdio[3] as Duplex;
-    // The slot's end closes when it dies; what that means is told by its exit.
+    // The pipe closes when the slot dies; the exit tells the reason.
     this.#pipe.on("error", () => undefined);
     this.#child.stdin?.on("error", () => undefined);
     readFrames(this.#pipe, (frame) => this.#receive(frame));
@@ -98,7 +98,7 @@ export class SlotHandle {
     return this.#child.pid;
   }
 
-  /** Loads a model version. Rejects with a SlotDiedError when that kills the process or takes too long. */
+  /** Loads a version. Rejects with a SlotDiedError when that kills the process or exceeds the deadline. */
   load(order: LoadOrder, timeoutMs: number): Promise<LoadReply> {
     return this.#send<LoadReply>([encodeJsonFrame(frameKinds.load, order)], timeoutMs);
   }
@@ -107,7 +107,10 @@ export class SlotHandle {
     this.#pipe.write(encodeJsonFrame(frameKinds.unload, { key }));
   }
 
-  /** Runs packs of one loaded version; `stop` ends the process with the run. Rejects with a SlotDiedError when the run kills the process or takes too long. */
+  /**
+   * Runs packs of one loaded version; `stop` ends the run with the process. Rejects with a SlotDiedError when the run
+   * kills the process or exceeds the deadline.
+   */
   run(
     modelKey: number,
     packs: readonly Buffer[],
@@ -140,7 +143,7 @@ export class SlotHandle {
     timeoutMs: number,
     stop?: AbortSignal,
   ): Promise<T> {
-    // A run is over in a moment more often than not; only one that is not is worth a process.
+    // Most runs end within a moment; only a longer one is worth a process.
     let killTimer: NodeJS.Timeout | undefined;
     const end = () => {
       killTimer = setTimeout(() => this.#child.kill("SIGKILL"), cancelGraceMs);
@@ -154,7 +157,7 @@ export class SlotHandle {
     }
   }
 
-  /** Ends the process: at once where it is busy, else by letting it go. May be called twice. */
+  /** Ends the process: by SIGKILL where it is busy, else by closing the pipe. May be called twice. */
   async close(): Promise<void> {
     this.#killedFor ??= "closed";
     if (this.#pending !== null) this.#child.kill("SIGKILL");
@@ -165,14 +168,14 @@ export class SlotHandle {
   }
 
   #send<T extends Reply>(parts: readonly Buffer[], timeoutMs: number): Promise<T> {
-    if (this.#pending !== null) throw new Error("a slot does one thing at a time");
+    if (this.#pending !== null) throw new Error("A slot takes one call at a time.");
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#killedFor = "timeout";
         this.#child.kill("SIGKILL");
       }, timeoutMs);
       this.#pending = { resolve: resolve as PendingCall<Reply>["resolve"], reject, timer, misfit: null };
-      if (this.#child.exitCode !== null || this.#child.signalCode !== null) this.#fail("it had ended before");
+      if (this.#child.exitCode !== null || this.#child.signalCode !== null) this.#fail("an end before the call");
       else {
         this.#pipe.cork();
         for (const part of parts) this.#pipe.write(part);
@@ -185,7 +188,7 @@ export class SlotHandle {
     const call = this.#pending;
     if (call === null) return;
     if (frame.kind === frameKinds.nextRun) {
-      // Each run of the model has the time that one may take.
+      // Each run of the model has a deadline of its own.
       call.timer.refresh();
       call.misfit = decodeMisfit(frame.body, 0).misfit;
       return;
@@ -208,7 +211,7 @@ export class SlotHandle {
     call.reject(
       new SlotDiedError(
         reason,
-        reason === "timeout" ? "the run took too long" : `the slot ended by ${how}`,
+        reason === "timeout" ? "The run exceeded its deadline." : `The slot ended by ${how}.`,
         call.misfit,
       ),
     );

@@ -8,7 +8,7 @@ import { VersionLoads } from "./version-loads.js";
 
 const shortestRestartMs = 100;
 const longestRestartMs = 10_000;
-/** How often a process may end before it was asked to load anything, until what it is asked next is blamed. */
+/** Ends of a process before its first load that blame no version. */
 const deathsWithoutBlame = 3;
 const weighEveryMs = 1000;
 
@@ -18,32 +18,32 @@ export interface SlotPoolOptions {
   log: Logger;
   /** Memory above which a slot is replaced as soon as it is idle, in bytes; undefined: none. */
   maxResidentBytes?: number | undefined;
-  /** Another program to run in the slots, for tests of the pool itself. */
+  /** Replaces the program of the slots, for tests of the pool. */
   program?: string;
-  /** Whether these slots give way to whatever else wants the processor. */
+  /** Whether the slots run at low priority. */
   giveWay?: boolean;
-  /** How long to wait before a version that a slot could not take is tried again there, at first. */
+  /** First delay before a slot tries again to load a version, in ms. */
   retryMs?: number;
   /** Called when a slot becomes idle. */
   onIdle(): void;
-  /** Called when a slot process ended that nobody had asked to end. */
+  /** Called when a slot ended unasked. */
   onDeath(reason: SlotDiedError["reason"]): void;
 }
 
 /**
- * The slots of a worker, each with every version loaded. What is new is made ready in a process beside the slot, which
- * takes its place only then, one slot after the other: no run ever waits for a load, and a version that kills whoever
- * loads it harms none. A slot that dies is replaced, ever more slowly when it keeps dying young. A version that a slot
- * has held once is good: where a slot cannot take it, it goes without and tries again.
+ * The slots of a worker, each with every version loaded. New versions are loaded in a process beside the slot, which
+ * then takes the slot's place, one slot after the other: no run waits for a load, and a version that kills its process
+ * harms no slot. A dead slot is replaced, ever more slowly while it keeps dying young. A version that a slot has held
+ * once is good: a slot that cannot load it goes without and tries again.
  */
 export class SlotPool {
   readonly #options: SlotPoolOptions;
-  /** The slot in service at each place, and whose turn it is to change it. */
+  /** The slot in service at each place, and the chain of changes of each place. */
   readonly #places: Slot[] = [];
   readonly #turns: Promise<void>[] = [];
   readonly #processes = new Set<Slot>();
   readonly #loads: VersionLoads;
-  /** Versions that some slot could not take when it was last renewed. */
+  /** Versions that some slot could not load at its last renewal. */
   readonly #lacking = new Set<number>();
   readonly #retries = new Map<number, NodeJS.Timeout>();
   #retryMs: number;
@@ -52,7 +52,7 @@ export class SlotPool {
   #weighing: NodeJS.Timeout | undefined;
   #restartMs = shortestRestartMs;
 
-  /** Starts the slot processes at once, so that they come up while the worker itself still does. */
+  /** Starts the slot processes at once, so that they start while the worker does. */
   constructor(options: SlotPoolOptions) {
     this.#options = options;
     this.#loads = new VersionLoads(options.log);
@@ -68,7 +68,7 @@ export class SlotPool {
     }, weighEveryMs);
   }
 
-  /** Loads versions into every slot. Resolves to a reply for each, also for those that no slot can hold. */
+  /** Loads versions into every slot. Resolves to a reply for each, also for those that no slot can load. */
   async load(requests: readonly LoadRequest[]): Promise<LoadReply[]> {
     this.#loads.want(requests);
     if (this.#serving) for (let i = 0; i < this.#places.length; i++) await this.#renew(i);
@@ -79,7 +79,7 @@ export class SlotPool {
     return requests.map(({ key }) => this.#loads.takeReply(key));
   }
 
-  /** Lets go of a version, in every slot that holds it, and gives back its memory. Nothing may run it any more. */
+  /** Unloads a version from every slot and frees its memory. No run of it may follow. */
   unload(modelKey: number): void {
     this.#loads.forget(modelKey);
     this.#lacking.delete(modelKey);
@@ -88,12 +88,12 @@ export class SlotPool {
     }
   }
 
-  /** Whether a slot is free that holds this version. */
+  /** Whether an idle slot holds this version. */
   hasIdle(modelKey: number): boolean {
     return this.#places.some((slot) => isFree(slot) && slot.loaded.has(modelKey));
   }
 
-  /** Whether any slot holds this version, or is about to for all that is known. */
+  /** Whether any slot holds this version, or is expected to. */
   holds(modelKey: number): boolean {
     if (!this.#lacking.has(modelKey)) return true;
     return this.#places.some((slot) => slot.state !== "gone" && slot.loaded.has(modelKey));
@@ -111,7 +111,7 @@ export class SlotPool {
     return this.#places.flatMap((slot) => slot.handle.pid ?? []);
   }
 
-  /** Runs on an idle slot, which `hasIdle` must have shown. Rejects with a SlotDiedError. */
+  /** Runs on an idle slot; call it only after `hasIdle`. Rejects with a SlotDiedError. */
   run(modelKey: number, packs: readonly Buffer[], terms: RunTerms, stop?: AbortSignal): Promise<RunReply> {
     return this.#on(modelKey, (handle) => handle.run(modelKey, packs, terms, stop));
   }
@@ -128,7 +128,7 @@ export class SlotPool {
 
   async #on<T>(modelKey: number, act: (handle: SlotHandle) => Promise<T>): Promise<T> {
     const slot = this.#places.find((candidate) => isFree(candidate) && candidate.loaded.has(modelKey));
-    if (slot === undefined) throw new Error("no slot is idle");
+    if (slot === undefined) throw new Error("No slot is idle.");
     slot.state = "busy";
     try {
       const reply = await act(slot.handle);
@@ -146,7 +146,7 @@ export class SlotPool {
     }
   }
 
-  /** Ends all slots; what still runs is rejected as `closed`. May be called twice. */
+  /** Ends all slots; current runs reject as `closed`. May be called twice. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#loads.close();
@@ -183,7 +183,10 @@ export class SlotPool {
     return slot;
   }
 
-  /** Renews a slot that holds too much after what it ran; one that did so from the start would not be better the next time. */
+  /**
+   * Replaces a slot over the memory limit, once it has run something: one that was over it from the start would be
+   * again.
+   */
   async #weigh(place: number, limitBytes: number): Promise<void> {
     const slot = this.#places[place] as Slot;
     if (!slot.ran || slot.overweight || slot.handle.pid === undefined) return;
@@ -195,7 +198,7 @@ export class SlotPool {
     await this.#renew(place);
   }
 
-  /** Sees to it that the slot at a place lives and holds all that is wanted; one change of a place at a time. */
+  /** Ensures that the slot at a place lives and holds every wanted version; one change of a place at a time. */
   #renew(place: number): Promise<void> {
     const turn = (this.#turns[place] as Promise<void>).then(() => this.#replace(place));
     this.#turns[place] = turn;
@@ -212,8 +215,8 @@ export class SlotPool {
     const gained = [...next.loaded].filter((key) => !before.loaded.has(key));
     const lost = [...before.loaded].some((key) => this.#loads.find(key) !== undefined && !next.loaded.has(key));
     if (isAlive() && (lost || (gained.length === 0 && !before.overweight))) {
-      // The old slot has what no new one can have, such as a version whose files are gone while it drains; so it stays, and
-      // takes what is new itself, now that another process has shown that it can be loaded.
+      // The old slot holds a version that no new one can load, such as a draining one whose files are gone. So it stays
+      // and loads the new versions itself, after another process has shown that they can be loaded.
       void this.#letGo(next);
       await this.#loadInPlace(before, gained);
     } else {
@@ -252,20 +255,20 @@ export class SlotPool {
 
   #retryLater(place: number, lacks: readonly LoadRequest[]): void {
     const versions = lacks.map(({ model, version }) => `${model}/${version}`);
-    this.#options.log.warn("a slot goes without versions for now", { versions, retry_ms: this.#retryMs });
+    this.#options.log.warn("slot lacks versions, trying again", { versions, retry_ms: this.#retryMs });
     clearTimeout(this.#retries.get(place));
     const timer = setTimeout(() => void this.#renew(place), this.#retryMs);
     this.#retries.set(place, timer.unref());
     this.#retryMs = Math.min(60_000, this.#retryMs * 2);
   }
 
-  /** Ends a process that is not in service any more: at once where it is idle, else with what it runs. */
+  /** Ends a process that has left service: at once where it is idle, else with its current run. */
   async #letGo(slot: Slot): Promise<void> {
     slot.leaving = true;
     if (slot.state !== "busy" && slot.state !== "gone") await slot.handle.close();
   }
 
-  /** Loads all that is wanted into a process, or into its successor when it dies of it; null when the pool closes. */
+  /** Loads every wanted version into a process, or into its successor if it dies; null when the pool closes. */
   async #prepare(first: Slot): Promise<Slot | null> {
     const without = new Set<number>();
     let slot = first;
@@ -276,7 +279,7 @@ export class SlotPool {
           if (slot.state === "gone" && blameless < deathsWithoutBlame) {
             blameless += 1;
             await delay(shortestRestartMs * 2 ** blameless, undefined, { ref: false });
-            throw new SlotDiedError("crash", "it ended before it was asked anything");
+            throw new SlotDiedError("crash", "The slot ended before its first call.");
           }
           await this.#loads.loadInto(slot, request, without);
         }

@@ -9,11 +9,11 @@ export interface Slot {
   handle: SlotHandle;
   state: "starting" | "idle" | "busy" | "gone";
   loaded: Set<number>;
-  /** Another has taken its place; it ends with what it runs. */
+  /** Another process has its place; it ends with its current run. */
   leaving: boolean;
-  /** Somebody waits for what it runs to end, so that it gets no new run; called then. */
+  /** Called at the end of its current run, after which it takes no other; null where nobody waits for that. */
   reserved: (() => void) | null;
-  /** Whether it has run anything, so that what it holds can be a leak; and whether it holds too much. */
+  /** Whether it has run anything, so that its memory may be a leak, and whether it is over the limit. */
   ran: boolean;
   overweight: boolean;
 }
@@ -23,7 +23,7 @@ export const isFree = (slot: Slot): boolean => slot.state === "idle" && slot.res
 
 const execute = promisify(execFile);
 
-/** Memory that a process holds in RAM, in bytes; null for one that is gone. Linux tells it in a file, others by `ps`. */
+/** Resident memory of a process in bytes, from /proc or `ps`; null for one that has ended. */
 export async function residentBytes(pid: number): Promise<number | null> {
   try {
     const kib =

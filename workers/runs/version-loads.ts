@@ -3,14 +3,15 @@ import type { LoadReply, LoadRequest } from "./load-request.js";
 import type { Slot } from "./slot.js";
 import type { SlotDiedError } from "./slot-handle.js";
 
-/** How long loading and warming up one version may take. */
+/** Deadline of loading and warming up one version. */
 const loadTimeoutMs = 120_000;
-/** How often a version that no slot has held yet may take its process along before it counts as the cause. */
+/** Deaths of a process that loads a version, held by no slot yet, after which the version counts as the cause. */
 const deathsToRefuse = 2;
 
 /**
- * The versions that every slot of a pool is to hold. A version that a slot has held once is good: where a slot cannot take
- * it, it goes without. One that no slot has held is refused when it cannot be loaded, or kills the processes that load it.
+ * The versions that every slot of a pool must hold. A version that a slot has held once is good: a slot that cannot
+ * load it goes without. A version that no slot has held is refused if it cannot be loaded or kills the processes that
+ * load it.
  */
 export class VersionLoads {
   readonly #log: Logger;
@@ -18,7 +19,7 @@ export class VersionLoads {
   readonly #good = new Map<number, LoadReply>();
   readonly #refused = new Map<number, string>();
   readonly #deaths = new Map<number, number>();
-  /** Versions whose process died while it may have tried them with made inputs; so it does not again. */
+  /** Versions that are loaded without trying made inputs, because a process died while it may have tried them. */
   readonly #untried = new Set<number>();
   #closed = false;
 
@@ -30,34 +31,34 @@ export class VersionLoads {
     for (const request of requests) this.#wanted.set(request.key, request);
   }
 
-  /** From now on no death is blamed on a version. */
+  /** From now on no version is blamed for a death. */
   close(): void {
     this.#closed = true;
   }
 
-  /** A version is not to be held any more. */
+  /** Drops a version. */
   forget(key: number): void {
     this.#wanted.delete(key);
     this.#good.delete(key);
     this.#untried.delete(key);
   }
 
-  /** The request for a version that is wanted. */
+  /** The request of a wanted version. */
   find(key: number): LoadRequest | undefined {
     return this.#wanted.get(key);
   }
 
-  /** Every version that is wanted. */
+  /** The requests of all wanted versions. */
   all(): IterableIterator<LoadRequest> {
     return this.#wanted.values();
   }
 
-  /** The versions that a slot does not hold. */
+  /** The wanted versions that a slot does not hold. */
   lackedBy({ loaded }: Pick<Slot, "loaded">): LoadRequest[] {
     return [...this.#wanted.values()].filter(({ key }) => !loaded.has(key));
   }
 
-  /** The outcome of loading a version, which is told once. */
+  /** The outcome of loading a version; it can be taken once. */
   takeReply(key: number): LoadReply {
     const good = this.#good.get(key);
     const reason = this.#refused.get(key) ?? "the worker is stopping";
@@ -68,14 +69,14 @@ export class VersionLoads {
   }
 
   /**
-   * Loads a version into a slot; one that cannot be loaded is refused where none has held it before, else this slot goes
-   * without, and `without` has it. Rejects with a SlotDiedError.
+   * Loads a version into a slot. On failure the version is refused if no slot has held it before; else it is added to
+   * `without` and the slot goes without it. Rejects with a SlotDiedError.
    */
   async loadInto(slot: Pick<Slot, "handle" | "loaded">, request: LoadRequest, without: Set<number>): Promise<void> {
     const { key, model, version } = request;
     const fail = (reason: string, forGood: boolean) => {
       if (this.#good.has(key)) {
-        this.#log.warn("a slot could not load a version", { model, version, reason });
+        this.#log.warn("slot failed to load a version", { model, version, reason });
         without.add(key);
       } else if (forGood) {
         this.#refused.set(key, reason);

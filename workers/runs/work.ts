@@ -1,20 +1,20 @@
 import type { RunItem } from "./frames.js";
 
 /**
- * One version as the dispatcher knows it: what may be joined, how long to wait for company and for a run of the model.
+ * The terms of one version's runs: whether inputs may be joined, the limits of a run, and its delays.
  */
 export interface RunQueue {
   model: string;
   version: string;
   modelKey: number;
-  /** Turns false for good when a run shows that its outputs are not one a row. */
+  /** False for good once a run's outputs were not one a row. */
   joinable: boolean;
   maxBatchRows: number;
   maxDelayMs: number;
   timeoutMs: number;
 }
 
-/** Many packs, or one with many rows, in the parts that `packParts` makes. */
+/** Many packs, or one pack with many rows, in the parts of `packParts`. */
 export type BulkWork = { packs: readonly Buffer[] } | { table: readonly [Buffer, Uint8Array] };
 
 /** One job that waits for a slot. */
@@ -23,26 +23,26 @@ export interface Work {
   runQueue: RunQueue;
   pack: Buffer;
   rows: number;
-  /** Whose it is; "" where all of them come in order. */
+  /** Owner; "" where only the order of arrival counts. */
   owner: string;
   /** 0 first, then 1 to 1000, among its owner's; in order of arrival among the same. Less than 0: before all. */
   priority: number;
   /** Only works of the same signature are joined: the shapes without their first dimension. */
   signature: string;
-  /** Part of a batch, which runs as it is, when nothing else wants the slot. */
+  /** Part of a batch, which runs as it is when no other work waits for the slot. */
   bulk?: BulkWork;
-  /** Not to be begun after this (ms since the epoch). */
+  /** Latest start, in ms since the epoch. */
   expiresAt?: number | undefined;
-  /** Has been in a run that died, so it must not take others along again. */
+  /** Runs alone, because it was in a run that died. */
   alone: boolean;
-  /** Noted before the run begins; what it returns is kept with the outcome. */
+  /** Called before the run begins. */
   onBegin(startedAt: number, alone: boolean): void;
 }
 
 /**
- * `done`, `done in bulk`: it ran. `canceled`: it was ended from outside. `expired`: no slot was
- * free in time. `blamed`: it ran alone and its slot died or was late. `released`: it never began, or the worker ends
- * before its run does; it is to go back into the queue.
+ * `done`, `done in bulk`: it ran. `canceled`: it was ended from outside. `expired`: no slot was free in time. `blamed`:
+ * it ran alone, and its slot died or timed out. `released`: it never began, or the worker ended before its run did; it
+ * goes back into the queue.
  */
 export type Outcome =
   | { kind: "done"; item: RunItem }

@@ -36,8 +36,8 @@ export async function openEngine({ file, manifest }: LoadRequest): Promise<Engin
 }
 
 /**
- * The members of an ensemble that are ONNX files, fed with one tensor. Their outputs are `<member>/<tensor>`; the input is
- * handed on among them, for the members that are none.
+ * The members of an ensemble that are ONNX files, fed with one tensor. Their outputs are `<member>/<tensor>`; the input
+ * is handed on among them, for the members that are none.
  */
 async function openMembers(folder: string, manifest: TabularManifest, ensemble: Ensemble): Promise<Engine> {
   const { derived, features, tensor } = manifest.input;

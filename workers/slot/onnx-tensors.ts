@@ -38,7 +38,9 @@ export function toOnnxTensors(inputs: readonly (readonly PackedTensor[])[]): Rec
   return feeds;
 }
 
-/** A run's output tensors, or rows [from, to) of them, as the bytes they are and in the order that the file declares. */
+/**
+ * A run's output tensors, or rows [from, to) of them, as the bytes they are and in the order that the file declares.
+ */
 export function outputTensors(
   names: readonly string[],
   outputs: Readonly<Record<string, Tensor>>,

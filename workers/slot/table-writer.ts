@@ -36,7 +36,8 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
         const given = activate === null ? found.values : activated(found.values, rows, width, activate);
         // The label is that of the numbers as they are; kept are 32 bits of each.
         const kept = given instanceof Float32Array ? given : Float32Array.from(given);
-        // In halves of a number, because a record begins at any second byte; a call for each row would cost as much as the run.
+        // In halves of a number, because a record begins at any second byte; a call for each row would cost as much as
+        // the run.
         const halves = new Uint16Array(kept.buffer, kept.byteOffset, 2 * kept.length);
         const part = new Uint16Array((1 + 2 * width) * rows);
         let at = 0;

@@ -17,18 +17,18 @@ export interface BreakersOptions {
   log: Logger;
 }
 
-/** The breakers of one model's versions on this worker, and what Redis is told of them. */
+/** The breakers of one model's versions on this worker, and their state in Redis. */
 export class Breakers {
   readonly #options: BreakersOptions;
   readonly #held = new Map<number, { loaded: LoadedVersion; breaker: Breaker }>();
-  /** What is told goes out in order. */
+  /** The last write to Redis, so that writes go out in order. */
   #telling: Promise<void> = Promise.resolve();
 
   constructor(options: BreakersOptions) {
     this.#options = options;
   }
 
-  /** Watches over a version, in place of one of the same name. */
+  /** Adds a version, in place of one of the same name. */
   add(loaded: LoadedVersion): void {
     const { modelKey } = loaded.runQueue;
     if (this.#held.has(modelKey)) return;
@@ -38,7 +38,7 @@ export class Breakers {
     const breaker = new Breaker({
       trySample: sampleRun(dispatcher, loaded),
       onChange: (state) => {
-        // What waits for a slot goes back into the queue, where it waits unharmed.
+        // Works that wait for a slot go back into the queue.
         if (state.state === "open") dispatcher.release(modelKey);
         this.#tell(version, state);
       },
@@ -55,16 +55,16 @@ export class Breakers {
     held.breaker.close();
   }
 
-  /** The breaker of a version; of one that has just gone, one that lets it end. */
+  /** The breaker of a version; for a version that was just removed, one that is always closed. */
   readonly of = ({ runQueue }: ServedVersion): JobBreaker => this.#held.get(runQueue.modelKey)?.breaker ?? gone;
 
-  /** How many jobs may be taken now: those of all versions are in one queue, so one version that runs lets all be taken. */
+  /** How many jobs may be taken now. All versions share one queue, so one closed breaker allows any number. */
   readonly room = (): number => {
     if (this.#held.size === 0) return Number.POSITIVE_INFINITY;
     return Math.max(...[...this.#held.values()].map(({ breaker }) => breaker.room));
   };
 
-  /** Says again what is not closed, so that it goes on to hold. */
+  /** Renews the state of breakers that are not closed, which expires in Redis. */
   async tellAgain(): Promise<void> {
     for (const { breaker, loaded } of this.#held.values()) {
       if (breaker.state.state !== "closed") this.#tell(loaded.version, breaker.state);
@@ -72,7 +72,7 @@ export class Breakers {
     await this.#telling;
   }
 
-  /** May be called twice. What is open is left to end by its time, for others to know of. */
+  /** May be called twice. An open breaker's state stays in Redis until it expires. */
   close(): void {
     for (const { breaker } of this.#held.values()) breaker.close();
   }
@@ -84,7 +84,7 @@ export class Breakers {
     this.#telling = this.#telling
       .then(() => tellBreaker(redis, keys, { worker, version }, said))
       .catch((error) => {
-        log.warn("a breaker could not be told of", { error });
+        log.warn("breaker state not written", { error });
       });
   }
 }
@@ -97,7 +97,7 @@ const gone: JobBreaker = {
   recordDeath: async () => true,
 };
 
-/** What runs the first sample that the version takes; null where there is none. */
+/** Runs the first valid sample of the version; null where there is none. */
 function sampleRun(
   dispatcher: Pick<Dispatcher, "submit">,
   { announcement, runQueue }: LoadedVersion,

@@ -1,4 +1,4 @@
-/** How another version's output compares: whether it comes to the same, and the largest difference of a number. */
+/** The comparison of two outputs: whether they agree, and the largest difference of a number. */
 export interface Comparison {
   agrees: boolean;
   difference: number;
@@ -7,8 +7,8 @@ export interface Comparison {
 const tolerance = 1e-4;
 
 /**
- * Compares two outputs of one input. Where they name something (labels, flags, texts), they agree when they name the same,
- * however sure each is; where they are numbers only, when each is within 1e-4 (absolute, and relative above 1).
+ * Compares two outputs of one input. Outputs with labels, flags or texts agree when these are equal, whatever their
+ * numbers. Outputs with only numbers agree when each is within 1e-4 (absolute, and relative above 1).
  */
 export function compareOutputs(outputJson: string, otherJson: string): Comparison {
   const leaves = { discrete: 0, same: true, close: true, difference: 0 };

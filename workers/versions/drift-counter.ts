@@ -9,14 +9,14 @@ import type { LoadedVersion } from "./load-versions.js";
 
 const flushEveryMs = 5000;
 
-/** For each feature with a baseline: its place in the input tensor, the ends of its bins and what fell into each. */
+/** For each feature with a baseline: its index in the input tensor, the edges of its bins and their counts. */
 interface Watched {
   version: LoadedVersion;
   width: number;
   features: { name: string; column: number; edges: readonly number[]; counts: Uint32Array }[];
 }
 
-/** Counts how the inputs of versions that have a baseline are spread, for all workers together. */
+/** Counts the inputs of versions with a baseline by bin, for all workers together. */
 export class DriftCounter {
   readonly #redis: RedisClient;
   readonly #keyPrefix: string;
@@ -39,7 +39,7 @@ export class DriftCounter {
     this.#timer = setInterval(() => void this.#flush(), flushEveryMs);
   }
 
-  /** Counts the input of what has succeeded. */
+  /** Counts the input of a prediction that succeeded. */
   observe({ run, served }: FinishedPrediction): void {
     if (run === null) return;
     const name = `${served.model}/${served.version}`;
@@ -58,7 +58,7 @@ export class DriftCounter {
     }
   }
 
-  /** Writes what is left. May be called twice. */
+  /** Writes the remaining counts. May be called twice. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     await this.#flush();
@@ -66,7 +66,7 @@ export class DriftCounter {
 
   async #flush(): Promise<void> {
     const all = [...this.#watched.values()];
-    // Looked up anew, because a version may have another manifest by then.
+    // Looked up again, because a version may have another manifest by then.
     this.#watched.clear();
     const hour = Math.floor(Date.now() / 3_600_000);
     for (const watched of all) {
@@ -83,7 +83,7 @@ export class DriftCounter {
       try {
         await pipeline.expire(key, (driftHours + 1) * 3600).exec();
       } catch (error) {
-        this.#log.warn("drift could not be written", { model, version, error });
+        this.#log.warn("drift counts not written", { model, version, error });
       }
     }
   }

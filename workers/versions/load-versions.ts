@@ -9,17 +9,17 @@ import type { LoadRequest } from "../runs/load-request.js";
 import type { SlotPool } from "../runs/slot-pool.js";
 import type { FoundVersion } from "./model-repository.js";
 
-/** A version in the slots that every API has been told of. */
+/** A version in the slots, announced to the APIs. */
 export interface LoadedVersion extends ServedVersion {
   announcement: Announcement;
-  /** What was loaded, from which files. */
+  /** Identifies the loaded files. */
   request: LoadRequest;
   stamp: string;
 }
 
 /**
- * What became of one version. What may pass though its files stay the same: a `conflict` with another worker's bytes, and
- * a `death` of whoever loaded it.
+ * The outcome of loading one version. Two reasons may pass while its files stay the same: a `conflict` with another
+ * worker's files, and a `death` of the process that loaded it.
  */
 export type Loading =
   | { found: FoundVersion; loaded: LoadedVersion }
@@ -27,11 +27,11 @@ export type Loading =
 
 export type Passing = "conflict" | "death";
 
-/** Loads what was found into the slots and announces it; tells of each version that it cannot serve why not. */
+/** Loads versions into the slots and announces them; resolves to the outcome of each. */
 export async function loadVersions(options: {
   found: readonly FoundVersion[];
   pool: SlotPool;
-  /** A key that no version in these slots has had. */
+  /** A key that no version in these slots has had before. */
   newKey(): number;
   redis: RedisClient;
   keyPrefix: string;

@@ -15,8 +15,8 @@ interface MisfitsOptions {
 }
 
 /**
- * Versions that a run has shown to give outputs that are not one a row. Their inputs share no run any more, on any worker,
- * until they are loaded anew.
+ * Versions with a run whose outputs were not one a row. Their inputs share no run, on any worker, until they are loaded
+ * anew.
  */
 export class Misfits {
   readonly #options: MisfitsOptions;
@@ -28,8 +28,8 @@ export class Misfits {
   }
 
   /**
-   * Tells every worker that a version's outputs are not one a row, so that none lets its inputs share a run until it is
-   * loaded anew. Never rejects: each worker looks at its own runs anyway.
+   * Notes a misfit for every worker, so that inputs of the version share no run until it is loaded anew. Never rejects:
+   * each worker also checks its own runs.
    */
   async note(runQueue: RunQueue, reason: string): Promise<void> {
     const { log, metrics } = this.#options;
@@ -40,7 +40,7 @@ export class Misfits {
     if (loaded === undefined) return;
     this.showJoining(loaded);
     this.#unpublished.set(loaded, reason);
-    await this.#publish().catch((error: Error) => log.warn("a misfit is told to other workers later", { error }));
+    await this.#publish().catch((error: Error) => log.warn("misfit not written, trying again", { error }));
   }
 
   async #publish(): Promise<void> {
@@ -52,14 +52,12 @@ export class Misfits {
     this.#unpublished.clear();
   }
 
-  /** Publishes and reads misfits. Never rejects; it is done again with the next look. */
+  /** Writes and reads misfits. Never rejects; the next scan repeats it. */
   async exchange(): Promise<void> {
-    await this.#read().catch((error: Error) =>
-      this.#options.log.warn("what runs have shown of versions elsewhere cannot be read", { error }),
-    );
+    await this.#read().catch((error: Error) => this.#options.log.warn("misfits of other workers not read", { error }));
   }
 
-  /** Lets inputs of versions share no run that another worker has found to give outputs that are not one a row. */
+  /** Stops the sharing of runs for versions that another worker has noted. */
   async #read(): Promise<void> {
     const { keyPrefix, log, redis } = this.#options;
     await this.#publish();
@@ -77,12 +75,12 @@ export class Misfits {
         if (reason === null || !runQueue.joinable) continue;
         runQueue.joinable = false;
         this.showJoining(loaded);
-        log.warn("inputs of a version share no run, as another worker has found", { model, version, reason });
+        log.warn("inputs of a version share no run any more: another worker saw a misfit", { model, version, reason });
       }
     }
   }
 
-  /** Sets the metrics of whether inputs of a version share runs. */
+  /** Sets the metrics of joining for a version. */
   showJoining({ runQueue, model, version }: LoadedVersion): void {
     const { joining, misfits } = this.#options.metrics;
     joining.set({ model, version }, runQueue.joinable ? 1 : 0);

@@ -7,19 +7,19 @@ import { type SignedFiles, verifySignature } from "@millrace/shared/models/model
 import { complaintsText, readManifest } from "@millrace/shared/models/read-manifest.js";
 import { listVersionFiles, stampOf, type VersionFile } from "@millrace/shared/models/version-files.js";
 
-/** A version as its folder shows from outside; nothing in it has been read. */
+/** A version's folder, of which no file has been read. */
 export interface VersionFolder {
   model: string;
   version: string;
   folder: string;
   files: VersionFile[];
-  /** The `model.json` that holds for it: its own, else the model's; null where there is none. */
+  /** Path of its `model.json`: its own, else the model's; null where there is none. */
   manifestFile: string | null;
-  /** Changes when a file of it does. */
+  /** Changes with every change of a file. */
   stamp: string;
 }
 
-/** A version in the model repository, checked as far as its files tell. */
+/** A version in the model repository, with its files checked. */
 export interface FoundVersion extends VersionFolder {
   digest: string;
   manifest: Manifest;
@@ -27,7 +27,7 @@ export interface FoundVersion extends VersionFolder {
   file: string;
 }
 
-/** A folder that should be a model and cannot be served. */
+/** A model folder that cannot be served. */
 export interface BadModel {
   model: string;
   version: string | null;
@@ -39,8 +39,8 @@ const manifestName = "model.json";
 const largestManifestBytes = 16 * 1024 * 1024;
 
 /**
- * Looks through `<dir>/<model>/<version>/`. Folders without any version are no models and are passed over; whatever else
- * is wrong with one is told, and the others go on. Rejects where the folder itself cannot be read.
+ * Lists `<dir>/<model>/<version>/`. Folders without a version are no models and are skipped. A model with a fault is
+ * listed as bad, without effect on others. Rejects where the folder itself cannot be read.
  */
 export async function listVersions(
   dir: string,
@@ -59,7 +59,7 @@ export async function listVersions(
     if (!entry.isDirectory()) continue;
     const home = resolve(dir, model);
     const names = await readdir(home).catch((fault: NodeJS.ErrnoException) => {
-      // A folder that goes while it is looked at holds nothing; one that cannot be read is no reason to let go of anything.
+      // A folder that disappears meanwhile is empty; one that cannot be read must not unload its versions.
       if (fault.code === "ENOENT") return [];
       throw fault;
     });
@@ -90,7 +90,7 @@ export async function listVersions(
   return { folders, bad };
 }
 
-/** Reads all of a version. Rejects with the reason why it cannot be served, where its files tell. */
+/** Reads a version's manifest and digest. Rejects with the reason where its files cannot be served. */
 export async function readVersion(found: VersionFolder, publicKeys: readonly KeyObject[]): Promise<FoundVersion> {
   try {
     const { files, folder, manifestFile, model, version } = found;

@@ -9,9 +9,9 @@ const longestDeathRetryMs = 600_000;
 
 interface Refusal extends BadModel {
   stamp: string | null;
-  /** May be tried again after this, in ms since the epoch, though its files are the same. */
+  /** Time of the next try with the same files, in ms since the epoch. */
   retryAt: number;
-  /** Times that whoever loaded these files died. */
+  /** Deaths of processes that loaded these files. */
   deaths: number;
 }
 
@@ -45,15 +45,15 @@ export class Refusals {
     this.#refused.delete(name);
   }
 
-  /** Whether these files are refused and not to be tried again yet. */
+  /** Whether these files are refused and the next try is not due. */
   holdsBack(name: string, stamp: string): boolean {
     const refusal = this.#refused.get(name);
     return refusal?.stamp === stamp && refusal.retryAt > Date.now();
   }
 
   /**
-   * Refuses files of a version; `stamp` is null for what cannot be read at all. What is `passing` is tried again later, ever
-   * more rarely where loading it killed the process.
+   * Refuses files of a version; `stamp` is null for files that cannot be read. A `passing` refusal is tried again
+   * later, ever more rarely after deaths.
    */
   refuse(
     bad: Pick<BadModel, "model" | "version">,
@@ -74,7 +74,7 @@ export class Refusals {
     if (!this.#options.isHeld(name)) metrics.modelLoaded.set({ model, version: version ?? "" }, 0);
   }
 
-  /** What is wrong from outside is refused as long as it is; what is gone, or taken out of service, is refused no more. */
+  /** Refuses bad folders while they are bad; drops refusals of versions that are gone or unloaded. */
   update(
     bad: readonly BadModel[],
     isBad: ReadonlySet<string>,

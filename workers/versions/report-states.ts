@@ -12,13 +12,13 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import type { VersionKeeper, VersionState } from "./version-keeper.js";
 
 export interface StateReports {
-  /** Says that this worker is gone. May be called twice. */
+  /** Reports that this worker has ended. May be called twice. */
   close(): Promise<void>;
 }
 
 /**
- * Tells Redis that this worker lives and what it refuses, and carries out orders to look at its folder. An order that is
- * lost on its way costs a second or two: the folder is looked at anyway.
+ * Writes heartbeats and refusals to Redis, and carries out orders to rescan the folder. A lost order costs a second or
+ * two, since the folder is rescanned anyway.
  */
 export async function reportStates(options: {
   redis: RedisClient;
@@ -29,7 +29,7 @@ export async function reportStates(options: {
   log: Logger;
 }): Promise<StateReports> {
   const { keeper, keyPrefix, log, redis, subscriber, workerId } = options;
-  /** What was told before: refusal → key. */
+  /** The last written refusals: refusal → key. */
   let told = new Map<string, string>();
 
   const beat = async () => {
@@ -48,20 +48,20 @@ export async function reportStates(options: {
       for (const key of new Set(telling.values())) await redis.zremrangebyscore(key, "-inf", now);
       told = telling;
     } catch (error) {
-      log.warn("beat failed", { error });
+      log.warn("heartbeat failed", { error });
     }
   };
 
   const carryOut = async (text: string) => {
     try {
       const { id, model } = orderSchema.parse(JSON.parse(text));
-      await keeper.look(true);
+      await keeper.scan(true);
       await beat();
       const key = orderKey(keyPrefix, id);
       const report = JSON.stringify(keeper.states().filter(ofModel(model)).map(reportOf));
       await execMulti(redis.multi().hset(key, workerId, report).expire(key, orderKeptSeconds));
     } catch (error) {
-      log.error("an order could not be carried out", { error });
+      log.error("rescan order failed", { error });
     }
   };
 

@@ -24,13 +24,13 @@ import { Breakers } from "./breakers.js";
 import type { LoadedVersion } from "./load-versions.js";
 
 export interface Serving {
-  /** Takes jobs of a version from now on, instead of one of the same name where there was one. */
+  /** Takes jobs of a version from now on, in place of one of the same name. */
   add(version: LoadedVersion): void;
-  /** Does not count as serving a version any more, but still runs what comes for it. */
+  /** Stops the heartbeats for a version, but still runs its jobs. */
   leave(version: LoadedVersion): Promise<void>;
-  /** Takes no more jobs of a version. */
+  /** Takes no further jobs of a version. */
   remove(version: LoadedVersion): Promise<void>;
-  /** Milliseconds since Redis last took this worker's beats. */
+  /** Milliseconds since Redis last accepted this worker's heartbeats. */
   lastBeatAgeMs(): number;
   close(): Promise<void>;
 }
@@ -43,9 +43,9 @@ interface ServingOptions extends Pick<ProcessPredictionOptions, "onFinished"> {
   config: WorkerConfig;
   workerId: string;
   tracing: Tracing | null;
-  /** What this worker may hold of large inputs at a time. */
+  /** Limit of large inputs held at a time. */
   blobMemory: ByteBudget;
-  /** Ends the slots with whatever still runs in them. */
+  /** Ends the slots with their runs. */
   endSlots(): void;
 }
 
@@ -58,15 +58,15 @@ interface ServedModel {
   batches: Worker;
 }
 
-/** Jobs that one model holds at once: enough to fill a run on every slot and the next one, and never a flood. */
+/** Most jobs that one model holds at once: enough to fill a run on every slot and the next one. */
 const concurrencyOf = (versions: Iterable<LoadedVersion>): number => {
   const rows = Math.max(1, ...[...versions].map(({ runQueue }) => runQueue.maxBatchRows));
   return Math.max(16, Math.min(256, 2 * rows));
 };
 
 /**
- * Takes jobs of every version that is added and beats for it until closed. A model that has lost its last version is
- * still listened to, so that what was accepted for it comes to an end.
+ * Takes jobs of every added version and writes its heartbeats until closed. A model without a version is still listened
+ * to, so that its accepted predictions end.
  */
 export function startServing(options: ServingOptions): Serving {
   const models = new Map<string, ServedModel>();
@@ -86,7 +86,7 @@ export function startServing(options: ServingOptions): Serving {
       }
       lastBeatAt = Date.now();
     } catch (error) {
-      log.warn("beat failed", { error });
+      log.warn("heartbeat failed", { error });
     }
   };
   const beats = setInterval(beatAll, beatEveryMs);
@@ -111,8 +111,8 @@ export function startServing(options: ServingOptions): Serving {
     const all = [...models.values()];
     const consumers = all.flatMap(({ batches, predictions }) => [predictions, batches]);
     await Promise.all(consumers.map((consumer) => consumer.pause(true)));
-    // What waits for a slot goes back now; what runs may finish within the grace. Closing the consumers waits for
-    // every job to be finished or given back; when the grace is over, the slots go, which releases the rest.
+    // Waiting works go back now; runs may finish within the grace. Closing the consumers waits for every job to be
+    // finished or given back; after the grace the slots end, which releases the rest.
     const drained = dispatcher.drain();
     const grace = setTimeout(() => options.endSlots(), options.config.shutdownGraceMs);
     await drained;
@@ -201,7 +201,7 @@ function servePredictions(
   });
 }
 
-/** Takes the model's batch chunks: for each slot one that runs, and three that are read ahead or written down. */
+/** Takes the model's batch chunks: for each slot one that runs, and three that are being read or written. */
 function serveBatches(
   options: ServingOptions,
   model: string,

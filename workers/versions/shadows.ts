@@ -22,17 +22,17 @@ export interface ShadowOptions {
   slotEnvironment: Record<string, string | undefined>;
   /** The versions that this worker serves. */
   held(): readonly LoadedVersion[];
-  /** Told of a version whose outputs are not one a row. */
+  /** Called for a version whose outputs are not one a row. */
   onMisfit: DispatcherHooks["onMisfit"];
   metrics: WorkerMetrics;
   log: Logger;
 }
 
 /**
- * Runs shadow versions on what was predicted, and counts how they compare. It rests on these rules:
- * - A shadow run begins when the result is written and whoever waits is told.
- * - It runs in a process of its own, which gives way to all others; what hangs or crashes there takes no slot from a caller.
- * - It is worth nothing to a caller: where too many wait they are dropped and counted, and none outlives its worker.
+ * Runs shadow versions on the inputs of finished predictions, and counts the comparisons. Its rules:
+ * - A shadow run begins after the result is written and its waiters are notified.
+ * - It runs in a process of its own at low priority, so that a hang or crash there takes no slot from callers.
+ * - Callers never depend on it: when too many wait they are dropped and counted, and none outlives its worker.
  */
 export class Shadows {
   readonly #options: ShadowOptions;
@@ -52,18 +52,18 @@ export class Shadows {
     this.#timer = setInterval(() => {
       this.#refreshing = this.#refreshing
         .then(() => this.#refresh())
-        .catch((error) => void options.log.warn("shadow versions could not be looked at", { error }));
+        .catch((error) => void options.log.warn("shadow versions not read", { error }));
     }, refreshEveryMs);
   }
 
-  /** Runs the shadows of what has just been finished, in the background. */
+  /** Runs the shadows of a finished prediction, in the background. */
   observe({ run, served }: FinishedPrediction): void {
     const shadows = this.#loaded.get(served.model);
     if (run === null || shadows === undefined) return;
     for (const shadow of shadows) if (shadow.version !== served.version) this.#start(served, shadow, run);
   }
 
-  /** Ends the process of the shadows with whatever runs there. May be called twice. */
+  /** Ends the shadows' process with its runs. May be called twice. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#closed = true;
@@ -100,7 +100,7 @@ export class Shadows {
       });
   }
 
-  /** What was packed for one version means the same to another only where both take the same input. */
+  /** An input packed for one version fits another only where both take the same input. */
   #takeSameInput(served: EndedVersion, shadow: LoadedVersion): boolean {
     const { held } = this.#options;
     const primary = held().find(({ model, version }) => model === served.model && version === served.version);
@@ -154,7 +154,7 @@ export class Shadows {
       const pool: SlotPool = new SlotPool({
         ...{ slots: 1, environment, log, giveWay: true },
         onIdle: () => dispatcher.pump(),
-        // It is counted by what became of the run.
+        // Counted by the outcome of the run.
         onDeath: () => undefined,
       });
       const dispatcher: Dispatcher = new Dispatcher(pool, { onMisfit: this.#options.onMisfit });
@@ -164,7 +164,7 @@ export class Shadows {
     for (const [i, { model, version }] of added.entries()) {
       const reply = replies[i];
       if (reply !== undefined && !reply.ok) {
-        log.error("a shadow version cannot be loaded", { model, version, reason: reply.reason });
+        log.error("shadow version cannot be loaded", { model, version, reason: reply.reason });
       }
     }
     this.#loaded = byModel(wanted.filter((loaded) => !added.includes(loaded) || replies[added.indexOf(loaded)]?.ok));
@@ -185,7 +185,7 @@ export class Shadows {
 
 const inputs = new WeakMap<LoadedVersion, string>();
 
-/** All that an input's packing depends on, as text. */
+/** Everything that the packing of an input depends on, as text. */
 function inputOf(loaded: LoadedVersion): string {
   const known = inputs.get(loaded);
   if (known !== undefined) return known;

@@ -14,7 +14,7 @@ import { type FoundVersion, listVersions, readVersion, type VersionFolder } from
 import { nameOf, Refusals } from "./refusals.js";
 import type { Serving } from "./serve-model.js";
 
-/** What this worker has to say of one version. */
+/** The state of one version on this worker. */
 export interface VersionState {
   model: string;
   version: string | null;
@@ -23,20 +23,20 @@ export interface VersionState {
   reason: string | null;
 }
 
-/** APIs look at who serves what every 2 s; this much later all of them must have. */
+/** APIs read heartbeats every 2 s; after so many ms all of them have. */
 const noticedMs = 3500;
-/** What has waited for longer than this behind others when its version goes ends as failed. */
+/** Jobs that still wait so long after their version began to drain end as failed. */
 const longestDrainMs = 600_000;
-const lookEveryMs = 1000;
+const scanEveryMs = 1000;
 
 /**
- * Keeps what is served in step with the model repository: looks at it every second and when an admin asks, loads what is
- * new beside what runs, and lets go of what was taken away once it is drained. It rests on these rules:
- * - A folder is loaded when two looks in a row have seen the same files, so that nothing half-copied is.
- * - The bytes of a version that is served never change; other bytes are another version. A changed `model.json` is loaded
- *   beside the old and takes its place.
- * - A version that goes stops counting as alive first, so that APIs choose others; then it is taken back, so that whoever
- *   names it hears that it is unknown; and all the while what comes for it is run, until no work for it can be left.
+ * Keeps the served versions in step with the model repository: scans it every second and on an admin's order, loads new
+ * versions beside running ones, and unloads removed ones once they are drained. Its rules:
+ * - A folder is loaded when two scans in a row have seen the same files, so that no half-copied version is.
+ * - The files of a served version never change; other bytes are another version. A changed `model.json` is loaded
+ *   beside the old one and takes its place.
+ * - A removed version first stops its heartbeats, so that APIs choose others; then it is retired, so that requests that
+ *   name it get `version_not_found`. Its jobs are run all the while, until none can be left.
  */
 export class VersionKeeper {
   readonly #options: KeeperOptions;
@@ -50,9 +50,9 @@ export class VersionKeeper {
   #seen = new Map<string, string>();
   #lastKey = 0;
   #timer: NodeJS.Timeout | null = null;
-  #looking: Promise<void> = Promise.resolve();
-  /** Looks that are going on or waiting. */
-  #looks = 0;
+  #scanning: Promise<void> = Promise.resolve();
+  /** Scans that run or wait. */
+  #scans = 0;
   #closed = false;
 
   constructor(options: KeeperOptions) {
@@ -62,33 +62,33 @@ export class VersionKeeper {
     this.#refusals = new Refusals({ isHeld: (name) => this.#held.has(name), metrics, log });
   }
 
-  /** Tells every worker that a version's outputs are not one a row; see `Misfits.note`. */
+  /** Notes a misfit for every worker; see `Misfits.note`. */
   noteMisfit(runQueue: RunQueue, reason: string): Promise<void> {
     return this.#misfits.note(runQueue, reason);
   }
 
-  /** Looks for the first time, and from then on every second until closed. Rejects where the repository cannot be read. */
+  /** Scans at once, and from then on every second until closed. Rejects where the repository cannot be read. */
   async start(): Promise<void> {
-    await this.look(true);
+    await this.scan(true);
     this.#timer = setInterval(() => {
-      if (this.#looks === 0)
-        this.look(false).catch((error) => this.#options.log.warn("the models folder cannot be read", { error }));
-    }, lookEveryMs);
+      if (this.#scans === 0)
+        this.scan(false).catch((error) => this.#options.log.warn("the models folder cannot be read", { error }));
+    }, scanEveryMs);
   }
 
-  /** Brings what is served in step with the folder; `atOnce`: also what was not seen there before. One at a time. */
-  look(atOnce: boolean): Promise<void> {
-    this.#looks += 1;
-    const look = this.#looking
-      .then(() => (this.#closed ? undefined : this.#look(atOnce)))
+  /** Scans the repository; `atOnce`: also loads files that the last scan did not see. One scan at a time. */
+  scan(atOnce: boolean): Promise<void> {
+    this.#scans += 1;
+    const scan = this.#scanning
+      .then(() => (this.#closed ? undefined : this.#scan(atOnce)))
       .finally(() => {
-        this.#looks -= 1;
+        this.#scans -= 1;
       });
-    this.#looking = look.catch(() => undefined);
-    return look;
+    this.#scanning = scan.catch(() => undefined);
+    return scan;
   }
 
-  /** Every version that this worker serves, is about to let go of, or refuses. */
+  /** Every version that this worker serves, drains or refuses. */
   states(): VersionState[] {
     const held = [...this.#held.values()].map(
       (loaded): VersionState => ({
@@ -102,30 +102,30 @@ export class VersionKeeper {
     return [...held, ...refused];
   }
 
-  /** Every version that this worker has in its slots. */
+  /** Every version in the slots. */
   held(): LoadedVersion[] {
     return [...this.#held.values()];
   }
 
-  /** Looks no more; what a look that has begun still loads is not served. Resolves when it is over. May be called twice. */
+  /** Stops scanning. Resolves when the current scan is over, which adds no version any more. May be called twice. */
   async close(): Promise<void> {
     this.#closed = true;
     if (this.#timer !== null) clearInterval(this.#timer);
-    await this.#looking;
+    await this.#scanning;
   }
 
-  async #look(atOnce: boolean): Promise<void> {
+  async #scan(atOnce: boolean): Promise<void> {
     const { config, dispatcher, pool, redis } = this.#options;
     const { bad, folders } = await listVersions(config.modelsDir, config.modelGlobs);
     const unloaded = await this.#unloaded(new Set(folders.map(({ model }) => model)));
     const inService = folders.filter((folder) => !unloaded.has(nameOf(folder)));
     const wanted = new Map(inService.map((folder) => [nameOf(folder), folder]));
-    // A slot may be unable to load again what it once held; where none has it, it is not served.
+    // A slot may be unable to load a version again; a version that no slot holds is not served.
     for (const loaded of this.#held.values()) {
       if (pool.holds(loaded.request.key)) continue;
       this.#options.log.error("no slot holds a version any more", { model: loaded.model, version: loaded.version });
       this.#forget(loaded);
-      if (!wanted.has(nameOf(loaded))) await this.#takeBack(loaded);
+      if (!wanted.has(nameOf(loaded))) await this.#retire(loaded);
       await this.#options.serving.remove(loaded);
     }
     const isBad = new Set(bad.map(nameOf));
@@ -134,9 +134,9 @@ export class VersionKeeper {
     this.#seen = new Map(folders.map((folder) => [nameOf(folder), folder.stamp]));
     for (const [name, loaded] of this.#held) {
       const folder = wanted.get(name);
-      // What has become bad is not gone: what was loaded of it is still good.
+      // A folder that has become bad is not gone; its loaded version is still good.
       if (folder === undefined && !(isBad.has(name) && !unloaded.has(name))) await this.#beginDrain(loaded);
-      // Back as it was, and still known. Otherwise what is there is loaded when the old has gone.
+      // Back with the same files, and not retired. Otherwise the folder is loaded once the old version is gone.
       else if (folder?.stamp === loaded.stamp && this.#draining.get(loaded)?.retiredAt === null) {
         this.#draining.delete(loaded);
         this.#options.serving.add(loaded);
@@ -148,7 +148,7 @@ export class VersionKeeper {
       this.#replaced.delete(loaded);
       pool.unload(loaded.request.key);
     }
-    // A job that was between finding its version and waiting for a slot when the version went finds another, or its end.
+    // A job whose version went between its take and its wait for a slot goes back to the queue.
     dispatcher.releaseOthers(new Set([...this.#held.values(), ...this.#replaced].map(({ request }) => request.key)));
     await this.#misfits.exchange();
   }
@@ -165,7 +165,7 @@ export class VersionKeeper {
     return new Set(sets.flat());
   }
 
-  /** Whether a folder is to be read and loaded now. */
+  /** Whether a folder must be read and loaded now. */
   #isDue(folder: VersionFolder, atOnce: boolean): boolean {
     const name = nameOf(folder);
     if (this.#held.get(name)?.stamp === folder.stamp) return false;
@@ -221,7 +221,7 @@ export class VersionKeeper {
     await this.#options.serving.leave(loaded);
   }
 
-  /** Takes drains a step on: first the version is taken back, then let go of. */
+  /** Advances drains: the version is first retired, then unloaded. */
   async #endDrains(redis: RedisClient): Promise<void> {
     const { config, dispatcher, log, pool, serving } = this.#options;
     for (const [loaded, drain] of this.#draining) {
@@ -230,7 +230,7 @@ export class VersionKeeper {
       const keys = modelKeys(config.keyPrefix, model);
       if (drain.retiredAt === null) {
         if (now - drain.begunAt < noticedMs) continue;
-        await this.#takeBack(loaded);
+        await this.#retire(loaded);
         drain.retiredAt = Date.now();
         continue;
       }
@@ -239,15 +239,15 @@ export class VersionKeeper {
       if (now - drain.begunAt < longestDrainMs && !(await isBacklogYounger(redis, keys, noticedAt))) continue;
       this.#forget(loaded);
       await serving.remove(loaded);
-      // A job that was taken in the meantime has found it, and waits for its slot.
+      // A job that was taken meanwhile may wait for its slot.
       if (dispatcher.holds(loaded.request.key)) this.#replaced.add(loaded);
       else pool.unload(loaded.request.key);
       log.info("version unloaded", { model, version });
     }
   }
 
-  /** From now on the version is unknown, unless another worker serves it. */
-  async #takeBack({ model, version }: LoadedVersion): Promise<void> {
+  /** Retires a version: from now on it is unknown, unless another worker serves it. */
+  async #retire({ model, version }: LoadedVersion): Promise<void> {
     const { config, redis, workerId } = this.#options;
     const keys = modelKeys(config.keyPrefix, model);
     await retireVersion(redis, config.keyPrefix, keys, { model, version, worker: workerId });

@@ -11,10 +11,10 @@ import {
 } from "@millrace/shared/access/webhook-target.js";
 import { Webhook } from "standardwebhooks";
 
-/** What came of one try; `status` is null where there was no answer. */
+/** The outcome of one try; `status` is null without an answer. */
 export interface DeliveryAnswer {
   status: number | null;
-  /** What the answer asks for in `Retry-After`, in ms; null where it does not. */
+  /** `Retry-After` of the answer, in ms; null without one. */
   retryAfterMs: number | null;
   error: string | null;
   /** The first bytes of the answer's body. */
@@ -33,13 +33,13 @@ const largestResponseBytes = 4096;
 const longestRetryAfterMs = 86_400_000;
 
 /**
- * Posts signed webhooks: no redirects, an answer's body read to 4 KiB and never unpacked, 10 s for everything. The
- * address is checked in the look-up whose result is connected to, so that nothing can change in between.
+ * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, 10 s in all. The address is
+ * checked within the look-up of the connection, so that it cannot change in between.
  */
 export function createWebhookSender(options: { secrets: readonly string[]; allow: WebhookAllowances }) {
   const signers = options.secrets.map((secret) => new Webhook(secret));
   const agentOptions = { keepAlive: true, keepAliveMsecs: 5000, maxFreeSockets: 64, timeout: deadlineMs };
-  // A pinned look-up belongs to a target, and so do its idle sockets: an opened name must not lend them to another.
+  // Idle sockets belong to a target as its look-up does: an allowed name must not lend them to another.
   const agents = {
     guarded: { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) },
     opened: { http: new http.Agent(agentOptions), https: new https.Agent(agentOptions) },
@@ -90,7 +90,7 @@ export function createWebhookSender(options: { secrets: readonly string[]; allow
             error: good ? null : `answered ${status}`,
             response: Buffer.concat(chunks).subarray(0, largestResponseBytes).toString("utf8"),
           });
-          // What is left of an endless body is not worth a connection.
+          // The rest of a long body is not worth keeping the connection.
           if (!whole) request.destroy();
         };
         response.on("data", (chunk: Buffer) => {
@@ -106,7 +106,7 @@ export function createWebhookSender(options: { secrets: readonly string[]; allow
   };
 
   return {
-    /** One try. Never rejects: what goes wrong is the answer. */
+    /** One try. Never rejects: a fault is in the answer. */
     async send(message: WebhookMessage): Promise<DeliveryAnswer> {
       let target: WebhookTarget;
       try {
@@ -127,7 +127,7 @@ export function createWebhookSender(options: { secrets: readonly string[]; allow
 
 export type WebhookSender = ReturnType<typeof createWebhookSender>;
 
-/** Looks a name up and hands on its addresses only if every one of them is public. */
+/** Looks a name up; fails unless every address is public. */
 const guardedLookup: LookupFunction = (hostname, options, callback) => {
   dnsLookup(hostname, { ...options, all: true }, (error, addresses) => {
     if (error !== null) return callback(error, "", 0);
@@ -141,7 +141,7 @@ const guardedLookup: LookupFunction = (hostname, options, callback) => {
   });
 };
 
-/** A fault in words that tell the owner something and nothing of this side's network. */
+/** A fault in words that do not reveal this side's network. */
 function faultOf(error: NodeJS.ErrnoException): string {
   if (error instanceof WebhookTargetError) return error.message;
   return error.code === undefined ? "the connection failed" : `the connection failed (${error.code})`;

@@ -1,20 +1,20 @@
 interface HostState {
   failures: number;
-  /** Until when nothing goes to it; after that, one probe. */
+  /** End of the pause, after which one probe goes to it. */
   pausedUntil: number;
   inFlight: number;
-  /** The shortest that it lately took to answer, in ms; null before its first answer. */
+  /** Shortest recent time to answer, in ms; null before its first answer. */
   answerMs: number | null;
   /** Tries that wait for a place. */
   waiting: (() => void)[];
-  /** It answered, and has not failed so often since that it is paused. */
+  /** Whether it has answered and is not paused since. */
   proven: boolean;
 }
 
-/** The right to one try, to be given back. */
+/** A place for one try; the holder gives it back. */
 export interface Place {
   host: string;
-  /** Which share of the places it takes: proven hosts have them all. */
+  /** The share of places that it counts in; proven hosts may use all of them. */
   share: "proven" | "stranger" | "failing";
 }
 
@@ -22,21 +22,23 @@ const failuresToPause = 5;
 const shortestPauseMs = 5000;
 const longestPauseMs = 300_000;
 const knownHosts = 20_000;
-/** Tries of one host that may wait for a place here; those beyond it wait in Redis. */
+/** Most tries of one host that wait for a place here; further ones wait in Redis. */
 const waitingPerHost = 64;
-/** Tries of hosts without a place that come back to ask. */
+/** Tries of hosts without a place that come back later. */
 const turnsPerSecond = 500;
 const shortestTurnMs = 250;
 const fewestPerHost = 16;
-/** Tries in flight for each ms that a host takes to answer: about 2,000 a second and host. */
+/** Concurrent tries for each ms of a host's time to answer: about 2,000 a second and host. */
 const triesPerAnswerMs = 2;
-/** A host that has become slower is noticed within some dozens of answers. */
+/**
+ * Share by which the shortest time is raised each answer, so that a slower host is noticed within dozens of answers.
+ */
 const answerMsGrowth = 1.1;
 
 /**
- * Who may be called now. A host that fails five times in a row is paused; when the pause is over, one try goes through
- * as a probe, and its end decides between open and a longer pause. Hosts that are not proven share a part of the places,
- * and those of them that failed before a small part of that, so that dead ones leave the others theirs.
+ * Limits tries by host. A host that fails five times in a row is paused; then one try is the probe, which ends the
+ * pause or doubles it. Unproven hosts share a part of the places, and those that have failed a small part of that, so
+ * that dead hosts leave room for others.
  */
 export class HostGate {
   readonly #limits: { proven: number; stranger: number; failing: number };
@@ -51,7 +53,7 @@ export class HostGate {
     this.#perHost = perHost;
   }
 
-  /** Takes a place for a try, once the host has one, or says how many ms to stay away before asking again. */
+  /** Resolves to a place for a try once the host has one, or to the ms after which to ask again. */
   async enter(host: string): Promise<Place | { waitMs: number }> {
     for (;;) {
       const now = Date.now();
@@ -64,7 +66,7 @@ export class HostGate {
       if (state.inFlight < this.#placesOf(state)) {
         this.#inFlight[share] += 1;
         state.inFlight += 1;
-        // Moved to the end, so that the first is the one that was called longest ago.
+        // Moved to the end, so that the first entry is the host called longest ago.
         this.#hosts.delete(host);
         this.#hosts.set(host, state);
         this.#forgetOldest();
@@ -76,8 +78,7 @@ export class HostGate {
   }
 
   /**
-   * Gives the place back. `answerMs` is how long the host took to answer; null where it gave no answer, or one that says
-   * that it cannot (5xx).
+   * Gives the place back. `answerMs`: the host's time to answer; null without an answer, or for a 5xx.
    */
   leave({ host, share }: Place, answerMs: number | null): void {
     const now = Date.now();
@@ -102,14 +103,14 @@ export class HostGate {
     }
   }
 
-  /** Hosts that nothing goes to now. */
+  /** Number of paused hosts. */
   paused(now: number): number {
     let count = 0;
     for (const state of this.#hosts.values()) if (state.pausedUntil > now) count += 1;
     return count;
   }
 
-  /** How long to stay away where many do: each has a moment of its own to come back, or they would do nothing else. */
+  /** Delay until the next request for a place, spread over the number of tries that come back, in ms. */
   #turnMs(now: number): number {
     this.#nextTurnAt = Math.max(now + shortestTurnMs, this.#nextTurnAt + 1000 / turnsPerSecond);
     return this.#nextTurnAt - now;

@@ -14,7 +14,7 @@ import { AttemptFailedError } from "../queue/stocking-worker.js";
 import type { DeliveryAnswer, WebhookSender } from "./deliver-webhook.js";
 import type { HostGate } from "./host-gate.js";
 
-/** A try that failed and is made again; BullMQ hands it to the backoff, which reads when. */
+/** A failed try with a next one; the backoff reads its delay. */
 export class DeliveryFailedError extends AttemptFailedError {
   readonly retryAfterMs: number | null;
 
@@ -25,7 +25,7 @@ export class DeliveryFailedError extends AttemptFailedError {
   }
 }
 
-/** What of a BullMQ job is used here. */
+/** The part of a BullMQ job that is used here. */
 export interface DeliveryJob {
   id?: string | undefined;
   timestamp: number;
@@ -38,27 +38,30 @@ export interface ProcessDeliveryOptions {
   keys: ModelKeys;
   sender: Pick<WebhookSender, "send">;
   gate: HostGate;
-  /** Tries that follow the first. */
+  /** Delays before the tries that follow the first, in ms. */
   retries: number;
   resultTtlMs: number;
   metrics: WorkerMetrics;
   log: Logger;
 }
 
-/** The processor of a delivery's job: one try, noted before BullMQ hears of it. A 2xx ends it well, a 410 for good. */
+/**
+ * The processor of a delivery's job: one try, noted before the job completes. A 2xx ends it as delivered, a 410 as
+ * failed.
+ */
 export function processDelivery(options: ProcessDeliveryOptions) {
   const { gate, keys, metrics, redis, sender } = options;
 
   return async (job: DeliveryJob, token: string): Promise<string> => {
     const delivery = await readDelivery(redis, keys, deliveryOfJob(job.id as string));
     if (delivery === null) return "forgotten";
-    // The try before may have been noted by a worker that died before BullMQ heard of it.
+    // The previous try may have been noted by a worker that died before the job completed.
     if (delivery.state !== "pending") return `${delivery.state} before`;
     const body = await redis.hget(keys.webhookBody(delivery.prediction, delivery.event), "body");
     if (body === null) return "forgotten";
     const place = await gate.enter(hostOf(delivery.url));
     if ("waitMs" in place) {
-      // The host is not asked, so nothing is counted against the delivery.
+      // The host is not called, so no try is counted.
       await job.moveToDelayed(Date.now() + place.waitMs * (1 + Math.random() / 4), token);
       throw new DelayedError();
     }
@@ -67,7 +70,7 @@ export function processDelivery(options: ProcessDeliveryOptions) {
       answer = await sender.send({ id: delivery.id, url: delivery.url, body });
       return await settle(job, delivery, answer);
     } finally {
-      // Only now: what is answered and not yet noted would be sent again, too.
+      // Only now, because a try that is answered and not yet noted would be sent again too.
       gate.leave(place, answer?.status != null && answer.status < 500 ? answer.durationMs : null);
     }
   };

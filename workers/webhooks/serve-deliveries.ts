@@ -16,17 +16,17 @@ export interface ServingDeliveries {
 }
 
 const lookForModelsEveryMs = 1000;
-/** A try that hangs holds its place for 10 s and costs a socket, so there are many. */
+/** Concurrent tries; many, because one that hangs holds its place for 10 s and costs only a socket. */
 const strangersAtOnce = 800;
 const failingAtOnce = 200;
-/** However many of those hang, there is room for the others. */
+/** Places that unproven hosts leave to others. */
 const triesAtOnce = strangersAtOnce + failingAtOnce + 400;
 const triesPerHost = 128;
 const jitter = 0.1;
 
 /**
- * Takes the deliveries of every model that was ever announced, also of those announced later. They wait in queues of
- * their own, so that a slow receiver never holds up an inference.
+ * Takes the deliveries of every model that was ever announced or will be. They have queues of their own, so that a slow
+ * receiver never delays an inference.
  */
 export async function startDeliveries(options: {
   redis: RedisClient;
@@ -78,7 +78,7 @@ export async function startDeliveries(options: {
         },
       },
     );
-    worker.on("error", (error) => log.warn("delivery queue trouble", { model, error }));
+    worker.on("error", (error) => log.warn("delivery queue error", { model, error }));
     workers.set(model, worker);
   };
 
@@ -87,7 +87,7 @@ export async function startDeliveries(options: {
   };
   await look();
   const timer = setInterval(() => {
-    look().catch((error: Error) => log.warn("models could not be read", { error }));
+    look().catch((error: Error) => log.warn("models not read", { error }));
   }, lookForModelsEveryMs);
 
   let closing: Promise<void> | null = null;

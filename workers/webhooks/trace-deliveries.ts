@@ -3,7 +3,7 @@ import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { WebhookSender } from "./deliver-webhook.js";
 
-/** A span for each try of a webhook, as part of the request that asked for what it tells. */
+/** A span for each try of a webhook, in the trace of the request that submitted the work. */
 export function traceDeliveries(
   tracing: Tracing,
   redis: RedisClient,
