@@ -122,7 +122,8 @@ export const elementwiseRules: Record<string, Rule> = Object.fromEntries([
   ),
   ...each(
     arithmetic,
-    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Mod Mul Or PRelu " +
+    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Mod Mul Or " +
+      "PRelu " +
       "Pow Sub Where Xor",
   ),
   ...each(folded, "Max Mean Min Sum"),

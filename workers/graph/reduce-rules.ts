@@ -140,7 +140,8 @@ const names = (list: string, rule: Rule): [string, Rule][] => list.split(" ").ma
 /** Operators that bring entries along some axes together. */
 export const reduceRules: Record<string, Rule> = Object.fromEntries([
   ...names(
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare",
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum " +
+      "ReduceSumSquare",
     reduce,
   ),
   ...names("Softmax LogSoftmax Hardmax", softmax),

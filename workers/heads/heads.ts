@@ -53,7 +53,8 @@ function classifier({ activation, labels, probabilities: name }: Classifier): He
       if (typeof found === "string") return `${found}; labels and tensor must fit each other`;
       if (activation !== undefined || areProbabilities(found.values, found.from, labels.length)) return null;
       return (
-        `output "${name}" holds no probabilities, which are 0 to 1 and 1 together: model.json /output/activation can say ` +
+        `output "${name}" holds no probabilities, which are 0 to 1 and 1 together: ` +
+        "model.json /output/activation can say " +
         '"softmax" or "sigmoid" where they are logits, or "none" to give them as they are'
       );
     },

@@ -51,7 +51,8 @@ export async function decideJoining(options: {
     if (difference !== null) throw new Error(`model.json /batching/join: cannot be always: ${difference}`);
     if (tried === 0) {
       throw new Error(
-        "model.json /batching/join: always cannot be checked, because no two of the inputs made for that run together: " +
+        "model.json /batching/join: always cannot be checked, because no two of the inputs made for that " +
+          "run together: " +
           "add samples",
       );
     }

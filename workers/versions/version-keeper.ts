@@ -184,7 +184,8 @@ export class VersionKeeper {
       }
       const held = this.#held.get(nameOf(folder));
       if (held !== undefined && held.digest !== read.digest) {
-        const reason = `its files have changed while it is served (${held.digest}, now ${read.digest}): make it a new version`;
+        const digests = `${held.digest}, now ${read.digest}`;
+        const reason = `its files have changed while it is served (${digests}): make it a new version`;
         this.#refusals.refuse(folder, reason, folder.stamp);
       } else if (held !== undefined && sameManifest(held, read)) held.stamp = folder.stamp;
       else found.push(read);
