@@ -2,16 +2,16 @@
 export const scopes = ["read", "predict", "admin"] as const;
 export type Scope = (typeof scopes)[number];
 
-/** A key as it is configured: only the SHA-256 of it is known. The name is the owner of what it submits. */
+/** A configured key, of which only the SHA-256 is known. Its name is the owner of its submissions. */
 export interface ApiKey {
   owner: string;
   sha256Hex: string;
   scopes: ReadonlySet<Scope>;
-  /** Scopes that hold for some models only, by globs of their names; absent where none is bound. */
+  /** Scopes bound to models, by globs of model names; absent where none is bound. */
   models?: ReadonlyMap<Scope, readonly string[]>;
 }
 
-/** What a key may do, as it is written: `scope`, or `scope@glob` for the models that fit. */
+/** The grants of a key as text: `scope`, or `scope@glob` for matching models. */
 export type Grants = Pick<ApiKey, "scopes" | "models">;
 
 const grantPattern = /^(read|predict|admin)(?:@([a-z0-9*][a-z0-9._*-]{0,63}))?$/;
@@ -47,7 +47,7 @@ export function parseApiKeys(text: string, variable: string): ApiKey[] {
 /** Whether a text can be the name of a key, and so an owner. */
 export const isOwnerName = (text: string): boolean => ownerPattern.test(text);
 
-/** Reads grants; null where one is none. A scope that is granted for all models is bound to none of them. */
+/** Reads grants; null where one is not valid. A scope granted for all models is not bound. */
 export function readGrants(texts: readonly string[]): Grants | null {
   const granted = new Set<Scope>();
   const bound = new Map<Scope, string[]>();

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { RedisClient } from "../redis/connect-redis.js";
 import { type ApiKey, isOwnerName, readGrants } from "./api-keys.js";
 
-/** A key as Redis keeps it: never the key itself. Fields are only ever added, as optional ones, while `v` stays 1. */
+/** A key's record in Redis, without the key itself. While `v` is 1, only optional fields are added. */
 const storedKeySchema = z.object({
   v: z.literal(1),
   owner: z.string().refine(isOwnerName),
@@ -13,18 +13,18 @@ const storedKeySchema = z.object({
   expires_at: z.number().nullable(),
 });
 
-/** A key in Redis: where it is, whose it is, and until when (ms since the epoch) it is good. */
+/** A key in Redis: its id, owner and expiry (ms since the epoch). */
 export interface StoredKey extends ApiKey {
   id: string;
-  /** The scopes as they were written. */
+  /** The scopes as text. */
   grants: readonly string[];
   createdAt: number;
   expiresAt: number | null;
-  /** About when it was used last; null: never. */
+  /** Approximate time of its last use; null: never used. */
   lastUsedAt: number | null;
 }
 
-/** A key that was just made. It is told here and nowhere else, ever. */
+/** A new key. Its secret is returned only here. */
 export interface MadeKey {
   key: string;
   stored: StoredKey;
@@ -33,10 +33,10 @@ export interface MadeKey {
 const keysName = (prefix: string) => `${prefix}:api-keys`;
 const usesName = (prefix: string) => `${prefix}:api-keys-used`;
 
-/** The channel on which APIs hear that keys have changed. */
+/** The channel that tells APIs of changed keys. */
 export const keyChangesChannel = (prefix: string): string => `${prefix}:api-keys-changed`;
 
-/** Makes a key and tells all APIs. Throws an Error for an owner or a scope that is none. */
+/** Makes a key and notifies all APIs. Rejects for an invalid owner or scope. */
 export async function makeKey(
   redis: RedisClient,
   prefix: string,
@@ -59,7 +59,7 @@ export async function makeKey(
   return { key, stored: decode(id, text, null) as StoredKey };
 }
 
-/** All keys in Redis, those that are over too, oldest first. */
+/** All keys in Redis, expired ones too, oldest first. */
 export async function listKeys(redis: RedisClient, prefix: string): Promise<StoredKey[]> {
   const [texts, uses] = await Promise.all([redis.hgetall(keysName(prefix)), redis.hgetall(usesName(prefix))]);
   return Object.entries(texts)
@@ -67,7 +67,7 @@ export async function listKeys(redis: RedisClient, prefix: string): Promise<Stor
     .sort((a, b) => a.createdAt - b.createdAt);
 }
 
-/** Makes a key that may do the same, and lets the old one end after `overlapMs`; null where there is no such key. */
+/** Makes a key with the same grants; the old one expires after `overlapMs`. Null where there is no such key. */
 export async function rotateKey(
   redis: RedisClient,
   prefix: string,
@@ -84,7 +84,7 @@ export async function rotateKey(
   return made;
 }
 
-/** Takes a key away from everybody at once; false where there is no such key. */
+/** Revokes a key at once, on every API; false where there is no such key. */
 export async function revokeKey(redis: RedisClient, prefix: string, id: string): Promise<boolean> {
   const removed = await redis.hdel(keysName(prefix), id);
   await redis.hdel(usesName(prefix), id);
@@ -92,12 +92,12 @@ export async function revokeKey(redis: RedisClient, prefix: string, id: string):
   return removed > 0;
 }
 
-/** Notes when keys were used last, by id, in ms since the epoch. */
+/** Writes the times of keys' last use, by id, in ms since the epoch. */
 export async function noteUses(redis: RedisClient, prefix: string, uses: ReadonlyMap<string, number>): Promise<void> {
   if (uses.size > 0) await redis.hset(usesName(prefix), Object.fromEntries(uses));
 }
 
-/** Null for what cannot be read, which then is no key; the others go on. */
+/** Null for a record that cannot be read, which is then no key. */
 function decode(id: string, text: string, lastUsed: string | null): StoredKey | null {
   const parsed = storedKeySchema.safeParse(parseJson(text));
   if (!parsed.success) return null;

@@ -3,9 +3,9 @@ import { BlockList, isIP } from "node:net";
 import { promisify } from "node:util";
 
 /**
- * Where webhooks may go. A URL is looked at three times: how it is spelled, what its name leads to at submission, and
- * what it leads to in the very look-up whose address is then connected to. Only public unicast addresses pass, unless
- * `WEBHOOK_ALLOW_HOSTS` opens the place.
+ * The allowed targets of webhooks. A URL is checked three times: its spelling, the addresses of its name at submission,
+ * and the addresses in the look-up of the connection itself. Only public unicast addresses pass, unless
+ * `WEBHOOK_ALLOW_HOSTS` allows the target.
  */
 export interface WebhookAllowances {
   /** Names, and `*.name` for all below one. */
@@ -14,7 +14,7 @@ export interface WebhookAllowances {
   addresses: BlockList;
 }
 
-/** A URL that may not be called; the message is safe to show whoever sent it. */
+/** A URL that may not be called; the message is safe for clients. */
 export class WebhookTargetError extends Error {
   constructor(message: string) {
     super(message);
@@ -26,7 +26,7 @@ export interface WebhookTarget {
   url: URL;
   /** Host without brackets. */
   host: string;
-  /** Whether the place itself is opened by name or address, so that where it leads is not looked at. */
+  /** Whether the host itself is allowed by name or address, so that its addresses are not checked. */
   allowed: boolean;
 }
 
@@ -43,7 +43,7 @@ export function parseAllowances(text: string): WebhookAllowances {
     if (family !== 0) {
       const kind = family === 4 ? "ipv4" : "ipv6";
       const bits = prefix === undefined ? (family === 4 ? 32 : 128) : Number(prefix);
-      // A slip here would open far more than was meant, so nothing is guessed.
+      // A typing error could allow far more than was meant, so nothing is guessed.
       const plain = prefix === undefined || (/^\d{1,3}$/.test(prefix) && rest.length === 0);
       if (!plain || bits > (family === 4 ? 32 : 128)) throw new Error(`has a bad range: ${entry}`);
       addresses.addSubnet(address, bits, kind);
@@ -53,10 +53,10 @@ export function parseAllowances(text: string): WebhookAllowances {
   return { names, addresses };
 }
 
-/** Looks at how a URL is spelled. Throws a WebhookTargetError. */
+/** Checks the spelling of a URL. Throws a WebhookTargetError. */
 export function checkSpelling(text: string, allow: WebhookAllowances): WebhookTarget {
   if (text.length > longestUrl) throw new WebhookTargetError(`a webhook URL has ${longestUrl} characters at the most`);
-  // Anything that URL parsers repair in silence (tabs, backslashes, other alphabets) is refused, not repaired.
+  // Spellings that URL parsers repair in silence (tabs, backslashes, other alphabets) are refused.
   const match = /^(https?):\/\/([^/?#\\]+)(?:[/?#][!-[\]-~]*)?$/i.exec(text);
   if (match === null) throw new WebhookTargetError("a webhook URL is a plain http or https URL");
   const authority = match[2] as string;
@@ -86,7 +86,9 @@ export function checkSpelling(text: string, allow: WebhookAllowances): WebhookTa
   return { url, host: bare, allowed };
 }
 
-/** As `checkSpelling`, and that the name leads to public addresses only; one that leads nowhere yet may do so later. */
+/**
+ * As `checkSpelling`, and also that the name has only public addresses; a name without an address may get one later.
+ */
 export async function checkWebhookUrl(text: string, allow: WebhookAllowances): Promise<WebhookTarget> {
   const target = checkSpelling(text, allow);
   if (target.allowed || isIP(target.host) !== 0) return target;

@@ -30,30 +30,30 @@ export interface ApiConfig extends CommonConfig {
   maxBodyBytes: number;
   /** Members of all objects of a JSON body. */
   maxBodyKeys: number;
-  /** How long a body that is no upload may take to arrive. */
+  /** Deadline of a body other than an upload, in ms. */
   bodyTimeoutMs: number;
   /** Origins whose pages may call the API. */
   corsOrigins: string[];
-  /** How many proxies stand in front, or the addresses that are proxies. */
+  /** Number of proxies in front, or their addresses. */
   trustProxy: number | string[];
   /** Largest body of the tensor API that holds binary data. */
   maxTensorBytes: number;
-  /** How long a path that answers with the result itself waits for it. */
+  /** Longest wait of paths that answer with the result itself, in ms. */
   syncTimeoutMs: number;
-  /** How much may wait for a model, and what part of it one owner may have. */
+  /** Limits of waiting work of a model, and one owner's part of them. */
   queueLimits: QueueLimits;
-  /** How much of a model an owner has against others; 1 for those that are not in it. */
+  /** Weights of owners in the fair queue; 1 for others. */
   ownerWeights: ReadonlyMap<string, number>;
-  /** Of Redis' `maxmemory`, from which new work is refused. */
+  /** Part of Redis' `maxmemory` above which new work is refused. */
   maxRedisMemoryPart: number;
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
   maxBatchBytes: number;
-  /** How long what has arrived of a batch is kept while nothing more does. */
+  /** How long a stalled upload is kept, in ms. */
   batchUploadKeepMs: number;
   /** The largest file of a multipart body. */
   maxFileBytes: number;
-  /** Whether webhooks can be signed, without which none is accepted. */
+  /** Whether webhooks can be signed; otherwise none is accepted. */
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
 }

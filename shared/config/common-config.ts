@@ -23,7 +23,7 @@ export class ConfigError extends Error {
   }
 }
 
-/** Exit code of a process that its configuration keeps from starting: EX_CONFIG of sysexits.h. */
+/** Exit code for an unusable configuration: EX_CONFIG of sysexits.h. */
 export const exitConfig = 78;
 
 export const MiB = 1024 * 1024;
@@ -98,14 +98,14 @@ export function readSettings<S extends z.ZodType>(
   schema: S,
   env: Environment,
 ): { settings: z.infer<S> | null; problems: string[] } {
-  // A variable that is set to nothing counts as not set, as compose files and charts like to have it.
+  // An empty variable counts as unset, as compose files and charts expect.
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
   const parsed = schema.safeParse(given);
   if (parsed.success) return { settings: parsed.data, problems: [] };
   return { settings: null, problems: parsed.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`) };
 }
 
-/** What `commonSettings` amount to. */
+/** The config of `commonSettings`. */
 export function commonConfig(settings: z.infer<z.ZodObject<typeof commonSettings>>): CommonConfig {
   return {
     redis: settings.REDIS_URL,

@@ -3,12 +3,12 @@ import { type Logger, openLog } from "../service/log.js";
 import { type CommonConfig, ConfigError, exitConfig } from "./common-config.js";
 import type { Environment } from "./secret-files.js";
 
-/** Beyond the grace, for what closing itself needs; after that the process ends with code 1. */
+/** Time for closing beyond the grace, in ms; after that the process exits with code 1. */
 const closingMs = 10_000;
 
 /**
- * Runs a service as a process: configuration, log, start, SIGTERM and SIGINT. What keeps it from starting goes to standard
- * error as one message; the exit code is 78 for the configuration and 1 for the rest.
+ * Runs a service as a process: configuration, log, start, SIGTERM and SIGINT. A failed start writes one message to
+ * standard error; the exit code is 78 for the configuration and 1 for other reasons.
  */
 export async function runService<C extends CommonConfig>(
   name: string,
@@ -25,7 +25,7 @@ export async function runService<C extends CommonConfig>(
       if (stopping) return;
       stopping = true;
       log.info("stopping", { signal });
-      // Without Redis nothing can be given back; it comes back by itself, when the locks have run out.
+      // Without Redis no job can be given back; jobs come back by themselves, once their locks have expired.
       setTimeout(() => process.exit(1), config.shutdownGraceMs + closingMs).unref();
       starting
         .then((service) => service.close())
@@ -37,7 +37,7 @@ export async function runService<C extends CommonConfig>(
           },
         );
     };
-    // Bound before it is ready, because whoever reads that it is may stop it at once.
+    // Bound before the service is ready, because it may be stopped as soon as it says so.
     process.on("SIGTERM", stop);
     process.on("SIGINT", stop);
     await starting;

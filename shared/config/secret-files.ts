@@ -2,10 +2,10 @@ import { readFileSync } from "node:fs";
 
 export type Environment = Record<string, string | undefined>;
 
-/** What may be in a file instead, whose name is in `<NAME>_FILE`, so that it is in no process's environment. */
+/** Settings that may be in the file that `<NAME>_FILE` names, so that they are in no process's environment. */
 const secrets = ["REDIS_URL", "WEBHOOK_SECRET"] as const;
 
-/** The environment with the secrets that are in files, and what is wrong with those. */
+/** The environment with secrets read from files, and the problems of those files. */
 export function withSecretFiles(environment: Environment): { env: Environment; problems: string[] } {
   const env = { ...environment };
   const problems: string[] = [];

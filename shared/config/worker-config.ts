@@ -34,7 +34,7 @@ export interface WorkerConfig extends CommonConfig {
   slotMaxRssBytes: number | undefined;
   /** Where the worker's own endpoints listen: undefined tries 3001 and then any free port. */
   port: number | "off" | undefined;
-  /** All that inference processes see of the environment: no address and no secret. */
+  /** The environment of inference processes: no address and no secret. */
   slotEnvironment: Environment;
 }
 

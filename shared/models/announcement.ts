@@ -19,24 +19,24 @@ export const joiningSchema = z.object({
   reason: z.string(),
 });
 
-/** What a worker tells of one version that it serves; kept in Redis for good, and all that an API knows of a model. */
+/** A worker's announcement of a version, kept in Redis for good; APIs know nothing else of a model. */
 export const announcementSchema = z.object({
   v: z.literal(1),
   model: z.string(),
   version: z.string(),
   /** `sha256:` and the digest of the version's files; see `shared/models/model-digest.ts`. */
   digest: z.string(),
-  /** What a newer release has put into its manifests is passed over. */
+  /** Unknown fields, of a newer release, are ignored. */
   manifest: lenient(manifestSchema),
   inputs: z.array(tensorSpecSchema),
   outputs: z.array(tensorSpecSchema),
   /** Whether requests are joined along the first dimension. */
   joinable: z.boolean(),
-  /** The same, and why; left out by older releases. */
+  /** The mode of joining with its reason; absent in older releases. */
   joining: joiningSchema.optional(),
-  /** The graph draws random numbers, so that no answer stands for another. */
+  /** The graph draws random numbers, so answers are neither cached nor shared. */
   drawsNumbers: z.boolean().optional(),
-  /** Of files and manifest: what was loaded, as `unjoined` of `keys.ts` names it. */
+  /** Fingerprint of files and manifest, as in `unjoined` of `keys.ts`. */
   fingerprint: z.string().optional(),
 });
 
@@ -44,6 +44,6 @@ export type Joining = z.infer<typeof joiningSchema>;
 export type TensorSpec = z.infer<typeof tensorSpecSchema>;
 export type Announcement = z.infer<typeof announcementSchema>;
 
-/** How long a worker counts as alive after its last beat, and how often it beats. */
+/** A worker's lifetime after its last heartbeat, and the interval of heartbeats. */
 export const beatTtlMs = 6000;
 export const beatEveryMs = 2000;

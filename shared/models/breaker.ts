@@ -1,8 +1,8 @@
 import { z } from "zod";
 
 /**
- * What a worker says of a version that dies in its slots. `retryAt`: when it is tried next, in ms since the epoch.
- * `refuses`: whether callers are to be turned away; a half-open breaker without a sample to try needs a job of theirs.
+ * A worker's breaker of one version. `retryAt`: time of the next probe, in ms since the epoch. `refuses`: whether new
+ * requests are refused; a half-open breaker without a sample needs one as its probe.
  */
 export const breakerSchema = z.object({
   worker: z.string(),
@@ -18,17 +18,17 @@ export type WorkerBreaker = z.infer<typeof breakerSchema>;
 export interface VersionBreaker {
   state: "closed" | "half_open" | "open";
   refuses: boolean;
-  /** When a worker tries it next, in ms since the epoch; null where it is closed. */
+  /** Time of the next probe of any worker, in ms since the epoch; null where it is closed. */
   retryAt: number | null;
-  /** Workers whose own breaker of it is not closed. */
+  /** Workers whose own breaker is not closed. */
   workers: number;
 }
 
 export const closedBreaker: VersionBreaker = { state: "closed", refuses: false, retryAt: null, workers: 0 };
 
 /**
- * A version's breaker, of what workers say and of those that live and serve it. One worker for which it is closed takes
- * the work, so it is open only where none is; what a worker said before it died holds while no other lives.
+ * A version's breaker over all workers that live and serve it. One worker with a closed breaker takes the work, so it
+ * is open only where there is none. A dead worker's breaker counts while no other worker lives.
  */
 export function breakerOf(version: string, said: readonly WorkerBreaker[], alive: readonly string[]): VersionBreaker {
   const all = said.filter((breaker) => breaker.version === version);

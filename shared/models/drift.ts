@@ -14,19 +14,19 @@ const spread = z
     if (Math.abs(sum - 1) > 0.01) complain("shares", `must add up to 1, not to ${sum}`);
   });
 
-/** How the inputs of training were spread, by feature: what inputs are held against to tell drift. */
+/** Distribution of the training inputs by feature, the baseline for drift. */
 export const driftBaselineSchema = z
   .record(z.string(), spread)
-  .describe("How each feature was spread in training, to tell when inputs drift away from that");
+  .describe("Distribution of each feature in training, the baseline for drift");
 
 export type DriftBaseline = z.infer<typeof driftBaselineSchema>;
 
-/** How long inputs count, in hours, and how few of them tell nothing yet. */
+/** How long inputs count, in hours, and the fewest inputs for an index. */
 export const driftHours = 6;
 export const fewestInputs = 200;
 const smallestShare = 1e-4;
 
-/** Tells counts against one baseline from those against another. */
+/** Identifies a baseline, so that counts against different ones are kept apart. */
 export const baselineId = (baseline: DriftBaseline): string => digestOf(JSON.stringify(baseline)).slice(0, 6);
 
 /** A field of the hash `keys.drift`: inputs of a version, held against a baseline, by feature and bin. */
@@ -46,7 +46,7 @@ export function binOf(edges: readonly number[], value: number): number {
 }
 
 /**
- * The population stability index of counts against shares: below 0.1 nothing to speak of, above 0.25 another population.
+ * The population stability index of counts against shares: below 0.1 no drift, above 0.25 a different population.
  * Empty bins count as a ten-thousandth.
  */
 export function populationStabilityIndex(shares: readonly number[], counts: readonly number[]): number {

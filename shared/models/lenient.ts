@@ -3,8 +3,7 @@ import { z } from "zod";
 type Issue = z.core.$ZodIssue;
 
 /**
- * A schema that passes over fields which it does not know, where the strict one refuses them: for what another release
- * may have written, not for what a person has.
+ * The schema without its refusal of unknown fields: for data of other releases, not for input of people.
  */
 export function lenient<S extends z.ZodType>(schema: S) {
   return z.unknown().transform((value, context): z.output<S> => {
@@ -22,7 +21,7 @@ export function lenient<S extends z.ZodType>(schema: S) {
   });
 }
 
-/** Paths of fields that a schema does not know; of a union's choices, of the one that nothing else is wrong with. */
+/** Paths of unknown fields; in a union, of the option without any other fault. */
 function unknownFields(issue: Issue, above: readonly PropertyKey[]): PropertyKey[][] {
   const path = [...above, ...issue.path];
   if (issue.code === "unrecognized_keys") return issue.keys.map((key) => [...path, key]);

@@ -54,7 +54,9 @@ const common = {
   samples: z.array(sample).max(100).default([]),
 };
 
-/** `model.json`, which says of a model what its ONNX file cannot. Durations in ms unless the name says seconds. */
+/**
+ * `model.json`: the facts about a model that its ONNX file does not hold. Durations in ms unless the name says seconds.
+ */
 export const manifestSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     ...common,
@@ -84,18 +86,20 @@ export const manifestSchema = z.discriminatedUnion("kind", [
 export type Manifest = z.infer<typeof manifestSchema>;
 export type TabularManifest = Extract<Manifest, { kind: "tabular" }>;
 
-/** The manifest of a folder that has none: the tensor API's view of the ONNX file. */
+/** The manifest of a folder without one: the tensors of the ONNX file. */
 export const defaultManifest = (): Manifest => manifestSchema.parse({ kind: "tensor" });
 
-/** How long an answer is given again, in seconds, where the manifest does not say. */
+/** Default lifetime of cached answers, in seconds. */
 const usualCacheTtlSeconds = 300;
 
-/** How long a version's answers are given again, in seconds; 0: never. `drawsNumbers`: its graph draws random numbers. */
+/**
+ * Lifetime of a version's cached answers, in seconds; 0: not cached. `drawsNumbers`: its graph draws random numbers.
+ */
 export const cacheTtlSeconds = ({ cache_ttl_seconds: said }: Manifest, drawsNumbers: boolean): number =>
   said ?? (drawsNumbers ? 0 : usualCacheTtlSeconds);
 
-/** Whether a folder of the repository can be a model: lower-case letters, digits, `.`, `_`, `-`; at most 64. */
+/** Whether a text is a model name: 1 to 64 lower-case letters, digits, `.`, `_`, `-`. */
 export const isModelName = (name: string): boolean => modelName.test(name);
 
-/** JSON Schema (draft 2020-12) of `model.json`, made from the same source that checks it. */
+/** JSON Schema (draft 2020-12) of `model.json`, from the schema that checks it. */
 export const manifestJsonSchema = (): object => z.toJSONSchema(manifestSchema, { io: "input" });

@@ -19,8 +19,8 @@ export async function hashFiles(folder: string, files: readonly VersionFile[]): 
 }
 
 /**
- * The digest that names the exact bytes of a version: SHA-256 over the lines `<sha256 of a file>  <path>`, sorted by
- * path, of every file in its folder; that is, of what `find -type f | sort | xargs sha256sum` prints there.
+ * The digest of a version's files: SHA-256 over the lines `<sha256 of a file>  <path>`, sorted by path, of every file
+ * in its folder; that is, of the output of `find -type f | sort | xargs sha256sum` there.
  */
 export function digestOfFiles(hashes: FileHashes): string {
   const total = createHash("sha256");
@@ -28,7 +28,7 @@ export function digestOfFiles(hashes: FileHashes): string {
   return `sha256:${total.digest("hex")}`;
 }
 
-/** The digest of the bytes that a version's folder holds now. Rejects for what `listVersionFiles` refuses. */
+/** The digest of a version's folder. Rejects as `listVersionFiles` does. */
 export async function modelDigest(folder: string): Promise<string> {
   return digestOfFiles(await hashFiles(folder, await listVersionFiles(folder)));
 }

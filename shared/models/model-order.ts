@@ -1,9 +1,9 @@
 import { z } from "zod";
 
-/** An admin's wish that every worker looks at its models folder now, as it travels on `ordersChannel`. */
+/** An admin's order to every worker to rescan its models folder, as published on `ordersChannel`. */
 export const orderSchema = z.object({ id: z.string(), model: z.string() });
 
-/** What a worker has to say of the versions of a model. */
+/** A worker's report of one version. */
 export const versionStateSchema = z.object({
   version: z.string().nullable(),
   state: z.enum(["ready", "draining", "refused"]),
@@ -11,10 +11,10 @@ export const versionStateSchema = z.object({
   reason: z.string().nullable(),
 });
 
-/** What a worker answers to an order, in the hash `orderKey`. */
+/** A worker's answer to an order, in the hash `orderKey`. */
 export const orderAnswerSchema = z.array(versionStateSchema);
 
-/** What a worker could not load, as it stands in `keys.refusals` while the worker lives. */
+/** A version that a worker failed to load, in `keys.refusals` while the worker lives. */
 export const refusalSchema = z.object({ worker: z.string(), version: z.string().nullable(), reason: z.string() });
 
 export type ModelOrder = z.infer<typeof orderSchema>;

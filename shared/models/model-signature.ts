@@ -2,17 +2,20 @@ import { createPublicKey, type KeyObject, sign, verify } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-/** In a signed version's folder: a line `<sha256>  <path>` for each file, as `sha256sum -c` takes them, and who says so. */
+/**
+ * Files of a signed version: the list with a line `<sha256>  <path>` for each file, as `sha256sum -c` reads it; the
+ * signature.
+ */
 export const hashListName = "manifest.sha256";
 export const signatureName = "manifest.sha256.sig";
 
-/** What a signature speaks of. */
+/** The content of a signature. */
 export interface SignedFiles {
   model: string;
   version: string;
   /** SHA-256 in hex of every file in the version's folder, by path. */
   hashes: ReadonlyMap<string, string>;
-  /** SHA-256 of the `model.json` beside the version's folder, where that is the one that holds for it. */
+  /** SHA-256 of the `model.json` beside the version's folder, where the version has none of its own. */
   manifestOutside: string | null;
 }
 
@@ -27,7 +30,7 @@ function hashList({ hashes, manifestOutside }: SignedFiles): string {
     .join("");
 }
 
-/** The name is part of what is signed, so that a signed version is no version of another model, nor another version. */
+/** The signed text includes the name, so that a signed version cannot pass as another model or version. */
 const signedText = ({ model, version }: SignedFiles, list: string): Buffer =>
   Buffer.from(`millrace model version\n${model}/${version}\n${list}`);
 
@@ -62,7 +65,10 @@ export async function verifySignature(folder: string, files: SignedFiles, keys: 
 
 const spkiPrefix = Buffer.from("302a300506032b6570032100", "hex");
 
-/** An Ed25519 public key from its 32 bytes in base64, or from those with the header of an SPKI. Throws for anything else. */
+/**
+ * An Ed25519 public key from its 32 bytes in base64, or from those with the header of an SPKI. Throws for anything
+ * else.
+ */
 export function parsePublicKey(text: string): KeyObject {
   const bytes = Buffer.from(text, "base64");
   const isSpki = bytes.length === 44 && bytes.subarray(0, 12).equals(spkiPrefix);

@@ -13,6 +13,6 @@ export function parseDate(text: string): number {
   const [year, month, day] = [Number(match[1]), Number(match[2]), Number(match[3])];
   const isLeap = (year % 4 === 0 && year % 100 !== 0) || year % 400 === 0;
   const days = month === 2 && isLeap ? 29 : (monthDays[month - 1] ?? 0);
-  // Spelled as ECMAScript has it; of other spellings `Date.parse` makes years of its own.
+  // In ECMAScript's form; `Date.parse` reads other forms in its own way.
   return day >= 1 && day <= days ? Date.parse(text.toUpperCase().replace(" ", "T")) : Number.NaN;
 }

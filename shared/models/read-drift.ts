@@ -9,13 +9,13 @@ import {
   populationStabilityIndex,
 } from "./drift.js";
 
-/** How far the inputs of a version have drifted, over all workers; by feature, where there were enough of them. */
+/** Drift of a version's inputs over all workers, by feature with enough inputs. */
 export interface Drift {
   inputs: number;
   psi: Record<string, number> | null;
 }
 
-/** Reads how the last hours' inputs of a version were spread, and holds them against its baseline. */
+/** Reads the counts of the last hours' inputs of a version and compares them with its baseline. */
 export async function readDrift(
   redis: RedisClient,
   keys: ModelKeys,

@@ -4,7 +4,7 @@ import { type Manifest, manifestSchema } from "./manifest.js";
 
 type Issue = z.core.$ZodIssue;
 
-/** Reads the text of a `model.json`: the manifest, or everything that is wrong with it, by JSON Pointer. */
+/** Reads the text of a `model.json`: the manifest, or all of its faults by JSON Pointer. */
 export function readManifest(text: string): { manifest: Manifest } | { complaints: Complaint[] } {
   let json: unknown;
   try {
@@ -17,7 +17,7 @@ export function readManifest(text: string): { manifest: Manifest } | { complaint
   return { complaints: parsed.error.issues.flatMap((issue) => complaintsOf(issue, [])) };
 }
 
-/** All complaints about one file, as a person reads them. */
+/** The complaints about one file as text. */
 export const complaintsText = (file: string, complaints: readonly Complaint[]): string =>
   complaints.map(({ detail, pointer }) => `${file}${pointer === "" ? "" : ` ${pointer}`}: ${detail}`).join("; ");
 
@@ -28,7 +28,7 @@ function complaintsOf(issue: Issue, above: readonly PropertyKey[]): Complaint[] 
     return issue.keys.map((key) => ({ pointer: pointer + pointerSegment(key), detail: "is no field of a manifest" }));
   }
   if (issue.code === "invalid_union") {
-    // The alternative that was meant is the one whose faults lie deeper than in what it is at all.
+    // The intended option is the one whose faults lie below its root.
     const meant = issue.errors.find((faults) => faults.every((fault) => fault.path.length > 0));
     if (meant !== undefined) return meant.flatMap((fault) => complaintsOf(fault, path));
     const options = "options" in issue && Array.isArray(issue.options) ? issue.options : [];
@@ -41,7 +41,7 @@ function complaintsOf(issue: Issue, above: readonly PropertyKey[]): Complaint[] 
   return [{ pointer, detail: expectation(issue) }];
 }
 
-/** What was expected, and what is there. */
+/** The expected and the actual kind of a value. */
 function expectation(issue: Issue): string {
   if (issue.code === "invalid_type") {
     const article = /^[aio]/.test(issue.expected) ? "an" : "a";

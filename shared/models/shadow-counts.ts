@@ -1,6 +1,6 @@
 /**
- * How a shadow version came out beside what the caller got: `agree`, `differ`; `failed`: it could not be run on that input,
- * or not in time; `dropped`: it was not run, because too many waited.
+ * The outcome of a shadow run beside the caller's: `agree`, `differ`; `failed`: the run failed or timed out; `dropped`:
+ * it was not run, because too many waited.
  */
 export const shadowOutcomes = ["agree", "differ", "failed", "dropped"] as const;
 
@@ -13,12 +13,12 @@ export const shadowField = (version: string, shadow: string, what: ShadowOutcome
 /** How long the counts are kept after the last one. */
 export const shadowsKeptSeconds = 30 * 86_400;
 
-/** All runs of one shadow version beside another version. */
+/** Counts of one shadow version beside another version. */
 export interface ShadowSummary {
   version: string;
   shadow: string;
   counts: Record<ShadowOutcome, number>;
-  /** Of those compared: the share that agreed, and the mean of the largest differences; null where none was. */
+  /** Share of compared runs that agreed, and mean of their largest differences; null without any. */
   agreement: number | null;
   scoreDifference: number | null;
 }

@@ -2,8 +2,8 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 
 /**
- * How submissions that name no version are split. Weights are shares of their sum; null: the highest version that a
- * living worker serves gets them all. Shadow versions run on the same inputs for comparison only.
+ * The split of submissions without a version. Weights are shares of their sum; null: the highest version that a living
+ * worker serves gets all of them. Shadow versions run on the same inputs only for comparison.
  */
 export const trafficSchema = z.object({
   weights: z.record(z.string(), z.number()).nullable(),
@@ -17,13 +17,13 @@ export const automaticTraffic: Traffic = { weights: null, shadow: [] };
 /** What is stored of the split; the weights come first, which `scripts/announce.ts` counts on. */
 export const encodeTraffic = ({ shadow, weights }: Traffic): string => JSON.stringify({ weights, shadow });
 
-/** The split that a stored text stands for; automatic for none. */
+/** The split of a stored text; automatic without one. */
 export const decodeTraffic = (text: string | null): Traffic =>
   text === null ? automaticTraffic : trafficSchema.parse(JSON.parse(text));
 
 /**
- * The version for what `key` is the same for, so that the same caller or input gets the same one while the split stays,
- * and a changed split moves no more than it must. Only candidates with a weight count; null where there are none.
+ * The version for a key: the same key gets the same version while the split stays, and a changed split moves as few
+ * keys as possible. Only candidates with a weight count; null where there are none.
  */
 export function versionByWeight(
   weights: Readonly<Record<string, number>>,

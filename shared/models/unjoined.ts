@@ -3,7 +3,9 @@ import type { RedisClient } from "../redis/connect-redis.js";
 import type { ModelKeys } from "../redis/keys.js";
 import type { Announcement } from "./announcement.js";
 
-/** A version whose runs had outputs that were not one a row, so that its inputs share none; by what was loaded. */
+/**
+ * A version with a misfit, by the fingerprint of its files: its outputs were not one a row, so its inputs share no run.
+ */
 const unjoinedSchema = z.object({ fingerprint: z.string(), reason: z.string() });
 
 export type Unjoined = ReadonlyMap<string, z.infer<typeof unjoinedSchema>>;
@@ -22,13 +24,13 @@ export async function readUnjoined(redis: RedisClient, keys: ModelKeys): Promise
   return new Map(
     noted.flatMap(([version, text]) => {
       const read = unjoinedSchema.safeParse(JSON.parse(text));
-      // One of a newer release is for those who can read it.
+      // An entry of a newer release is skipped.
       return read.success ? [[version, read.data] as const] : [];
     }),
   );
 }
 
-/** Why inputs of this version share no run, though nothing spoke against it when it was loaded; null where they may. */
+/** The reason of a version's misfit; null without one. */
 export function reasonUnjoined(unjoined: Unjoined, { fingerprint, version }: Announcement): string | null {
   const noted = unjoined.get(version);
   return noted === undefined || noted.fingerprint !== fingerprint ? null : noted.reason;

@@ -5,7 +5,7 @@ import { join, relative, sep } from "node:path";
 export interface VersionFile {
   path: string;
   size: number;
-  /** What changes when the file does, as far as can be seen without reading it. */
+  /** Changes with the file, as far as its metadata show. */
   stamp: string;
 }
 
@@ -14,8 +14,8 @@ const deepest = 8;
 const largestBytes = 16 * 1024 ** 3;
 
 /**
- * Every file of a version, sorted by path. Rejects for what is no plain file, because what a link leads to can change
- * unseen and be anybody's, and for more than 1,000 files, 16 GiB or 8 folders deep.
+ * Every file of a version, sorted by path. Rejects for anything but plain files, because the target of a link can
+ * change unseen and belong to anybody, and for more than 1,000 files, 16 GiB or 8 levels of folders.
  */
 export async function listVersionFiles(folder: string): Promise<VersionFile[]> {
   if (!(await lstat(folder)).isDirectory()) throw new Error("the version is a link; a version is a plain folder");
@@ -37,6 +37,6 @@ export async function listVersionFiles(folder: string): Promise<VersionFile[]> {
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** A text that changes whenever one of the files does, as far as can be seen without reading them. */
+/** A text that changes with any of the files, as far as their metadata show. */
 export const stampOf = (files: readonly VersionFile[]): string =>
   files.map(({ path, stamp }) => `${path}:${stamp}`).join("\n");

@@ -6,9 +6,9 @@ import { describe } from "./packer.js";
 const decimal = /^-?\d{1,20}$/;
 
 /**
- * Elements as little-endian bytes; `complain` is called with the position of each that the type cannot hold. Floats may also
- * be the strings that JSON output has in place of numbers: "NaN", "Infinity" and "-Infinity"; with `bigAsText`, whole numbers
- * that are too long for JSON, too.
+ * Elements as little-endian bytes; `complain` is called with the position of each that the type cannot hold. Floats may
+ * also be the strings that JSON output has in place of numbers: "NaN", "Infinity" and "-Infinity"; with `bigAsText`,
+ * whole numbers that are too long for JSON, too.
  */
 export function packElements(
   values: readonly unknown[],
@@ -45,7 +45,7 @@ export function packElements(
 const notFinite = /^(?:NaN|-?Infinity)$/;
 const wholeNumber = /^-?\d{16,}$/;
 
-/** ONNX Runtime cuts strings at NUL, and UTF-8 has no lone surrogates: what has either would silently be another. */
+/** ONNX Runtime cuts strings at NUL, and UTF-8 has no lone surrogates: such strings would silently change. */
 function stringFault(value: unknown): string | null {
   if (typeof value !== "string") return describe(value);
   if (value.includes("\0")) return "one with NUL";

@@ -3,20 +3,20 @@ import type { ImageInput, imageFormats } from "../models/manifest-input.js";
 import { packTensors } from "../tensors/tensor-pack.js";
 import { describe, type Packed, type Packer } from "./packer.js";
 
-/** What an image's file is packed as: its bytes, uint8 [length]. */
+/** An image file as a tensor: its bytes, uint8 [length]. */
 export const imageTensor = "image";
 
 type Format = (typeof imageFormats)[number];
 
-// Only headers that are taken are read at all.
+// Headers of other formats are not read.
 disableTypes(types.filter((type) => type !== "jpg" && type !== "png" && type !== "webp"));
 
 const formatOf: Record<string, Format> = { jpg: "jpeg", png: "png", webp: "webp" };
 const dataUrl = /^data:(image\/[a-z0-9.+-]{1,40})?;base64,/i;
 
 /**
- * Packs a file given as base64, as a data URL or as bytes. Its header tells format and size, so that what would be too
- * large once decoded is refused without decoding; what only decoding shows is left to the worker.
+ * Packs a file given as base64, as a data URL or as bytes. Its header has format and size, so that an image too large
+ * when decoded is refused without decoding. Faults that only decoding shows are left to the worker.
  */
 export function imagePacker(input: ImageInput): Packer {
   const refuse = (detail: string): Packed => ({ complaints: [{ detail, pointer: "" }] });
@@ -39,7 +39,7 @@ export function imagePacker(input: ImageInput): Packer {
   };
 }
 
-/** The bytes of base64 or of a data URL, or why there are none. */
+/** The bytes of base64 or of a data URL, or a sentence with the fault. */
 function decodeBase64(text: string, largestBytes: number): Uint8Array | string {
   const start = text.startsWith("data:") ? dataUrl.exec(text)?.[0].length : 0;
   if (start === undefined) return "expected a data URL of the form data:image/png;base64,…";
@@ -55,7 +55,7 @@ function readHeader(file: Uint8Array): { format: Format; width: number; height: 
     const format = formatOf[type ?? ""];
     return format === undefined ? null : { format, width, height };
   } catch {
-    // The library throws for whatever it does not know or cannot read, which is no image here.
+    // The library throws for unknown and damaged files.
     return null;
   }
 }

@@ -6,8 +6,8 @@ import { textPacker } from "./pack-text.js";
 import type { Packer } from "./packer.js";
 
 /**
- * The packer of a model version, by its manifest's kind. `takesPairs` is false of a version that an older release serves,
- * which would take a pair of texts for two.
+ * The packer of a version, by its manifest's kind. `takesPairs`: false for a version that an older release serves,
+ * which would take a pair of texts for two texts.
  */
 export function packerOf(
   { inputs, manifest }: Pick<Announcement, "manifest" | "inputs">,

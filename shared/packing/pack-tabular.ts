@@ -7,7 +7,7 @@ import { describe, listedComplaints, type Packer } from "./packer.js";
 /** One column of a tabular model's input. */
 export type Feature = Exclude<TabularManifest["input"]["features"][number], string>;
 
-/** The features of a tabular model in tensor order, without those that are derived from them. */
+/** The features of a tabular model in tensor order, without derived ones. */
 export function featuresOf(manifest: TabularManifest): Feature[] {
   return manifest.input.features.map((entry) => (typeof entry === "string" ? { name: entry, type: "number" } : entry));
 }
@@ -33,7 +33,7 @@ export function tabularPacker(manifest: TabularManifest): Packer {
     rowBytes.copy(pack, dataOffset);
     return { pack, rows: 1 };
   };
-  /** Puts a value in its place, or tells why it cannot be there. */
+  /** Writes a value to its column, or complains. */
   const put = (i: number, value: unknown): string | null => {
     const read = (readers[i] as Reader)(value);
     row[i] = read;
@@ -82,11 +82,11 @@ export function tabularPacker(manifest: TabularManifest): Packer {
   };
 }
 
-/** What the model sees where a feature with a default is left out, in tensor order; NaN for one without. */
+/** The default of each feature as a number, in tensor order; NaN without one. */
 export const packedDefaults = (features: readonly Feature[]): Float32Array =>
   Float32Array.from(features, (feature) => readerOf(feature)(feature.default ?? null));
 
-/** A value as the number that the model sees; NaN where it is none of the feature's. */
+/** A value as the model's number; NaN where the feature does not allow it. */
 type Reader = (value: unknown) => number;
 
 function readerOf({ max, min, part, type, values }: Feature): Reader {

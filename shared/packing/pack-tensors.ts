@@ -38,7 +38,7 @@ export function tensorPacker(inputs: readonly TensorSpec[]): Packer {
   };
 }
 
-/** The first dimension that all tensors agree on; 1 where they do not, or where one is a scalar. */
+/** The common first dimension of all tensors; 1 where they differ, or where one is a scalar. */
 export function rowsOf(tensors: readonly { shape: readonly number[] }[]): number {
   const rows = tensors[0]?.shape[0];
   return rows !== undefined && tensors.every((tensor) => tensor.shape[0] === rows) ? rows : 1;
@@ -62,7 +62,7 @@ class TensorReader {
     const { name, dtype, shape: declared } = this.#spec;
     const shape: number[] = [];
     for (let level = value, d = 0; d < declared.length; d++) {
-      // Below an empty dimension nothing tells the others: declared ones hold, dynamic ones are empty too.
+      // Below an empty dimension the others are unknown: declared ones hold, dynamic ones are empty too.
       if (d > 0 && shape[d - 1] === 0) shape.push(lengthBelow(declared[d] as number | string));
       else if (!Array.isArray(level)) {
         this.#complain(`tensor "${name}" must have ${declared.length} dimensions, got ${d}`);

@@ -3,10 +3,10 @@ import { type Complaint, pointerSegment } from "../service/errors.js";
 import { packStrings, packTensors } from "../tensors/tensor-pack.js";
 import { describe, listedComplaints, type Packer } from "./packer.js";
 
-/** What a text is packed as, whatever the model makes of it. */
+/** Name of the tensor that holds a text. */
 export const textTensor = "text";
 
-/** A text as models see it: without NUL, and without the space around it. */
+/** A text without NUL and without surrounding space, as models see it. */
 export const cleanText = (text: string): string => text.replaceAll("\0", "").trim();
 
 /**
@@ -21,7 +21,7 @@ export function textPacker(
     if (typeof text !== "string") return `expected a string, got ${describe(text)}`;
     if (/\p{Surrogate}/u.test(text)) return "expected a string of whole characters, got half a surrogate pair";
     const clean = cleanText(text);
-    // No character has more than two units, so what is far too long is not counted.
+    // A character has at most two units, so a text that is far too long is not counted.
     const length = clean.length > 2 * longest ? clean.length : [...clean].length;
     if (length >= shortest && length <= longest) return null;
     return `expected ${shortest} to ${longest} characters without the space around them, got ${length}`;
@@ -50,7 +50,7 @@ export function textPacker(
     } else complain("", typeof input === "string" ? faultOf(input) : expected(input));
     if (complaints.length > 0) return { complaints: complaints.slice(0, listedComplaints) };
     const bytes = packStrings((texts as string[]).map(cleanText));
-    // A single text as it always was: jobs of older releases wait in queues.
+    // A single text keeps its form: jobs of older releases wait in queues.
     const shape = texts.length === 1 ? [1] : [1, texts.length];
     return { pack: packTensors([{ name: textTensor, dtype: "string", shape, bytes }]), rows: 1 };
   };

@@ -1,15 +1,15 @@
 import type { Complaint } from "../service/errors.js";
 
-/** An input as a tensor pack and the number of rows in it, or everything that is wrong with it. */
+/** An input as a tensor pack with its number of rows, or all of its faults. */
 export type Packed = { pack: Buffer; rows: number } | { complaints: Complaint[] };
 
 /** Checks and packs one input; complaints point into the input itself, so `""` is the whole of it. */
 export type Packer = (input: unknown) => Packed;
 
-/** How many complaints about one input are listed. */
+/** Most complaints listed for one input. */
 export const listedComplaints = 1000;
 
-/** What a JSON value is, in words for a message. */
+/** The kind of a JSON value in words. */
 export function describe(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "an array";

@@ -1,11 +1,11 @@
-/** The states of a batch. It moves only forward, and a final one never changes. */
+/** The statuses of a batch. It moves only forward, and a final status never changes. */
 export const batchStatuses = ["queued", "running", "succeeded", "partial", "failed", "canceled"] as const;
 
 export type BatchStatus = (typeof batchStatuses)[number];
 
 /**
- * A batch as its hash in Redis holds it; times in ms since the epoch. What is fixed from the beginning is kept as JSON
- * text, so that the step that ends a batch can write the whole of it.
+ * A batch in its Redis hash; times in ms since the epoch. Its constant parts are kept as JSON text, so that the step
+ * that ends the batch can write its whole JSON.
  */
 export interface BatchRecord {
   owner: string;
@@ -20,7 +20,7 @@ export interface BatchRecord {
   chunks: number;
   createdAt: number;
   startedAt: number | null;
-  /** When its first row was run, which may be before it was accepted. */
+  /** Time of its first run, which may be before it was accepted. */
   begunAt: number | null;
   /** The final batch as JSON, written with its end and never changed. */
   json: string | null;
@@ -43,7 +43,7 @@ export const batchFields = [
   "json",
 ] as const;
 
-/** Reads what `HMGET` gave for `batchFields`; null for a batch that is not there. */
+/** Reads the values of `HMGET` for `batchFields`; null for a batch that does not exist. */
 export function decodeBatch(values: readonly (string | null)[]): BatchRecord | null {
   const [owner, version, head, tail, total, succeeded, failed, canceled, chunks, created, started, begun, json] =
     values;
@@ -65,7 +65,7 @@ export function decodeBatch(values: readonly (string | null)[]): BatchRecord | n
   };
 }
 
-/** What is fixed about a batch from its beginning, as the two ends of its JSON. */
+/** The constant parts of a batch, as the two ends of its JSON. */
 export function batchFrame(batch: {
   id: string;
   model: string;
@@ -89,7 +89,7 @@ export function batchFrame(batch: {
   };
 }
 
-/** The batch as the contract's JSON text, as it stands at `now`. */
+/** The batch as the contract's JSON text at the time `now`. */
 export function batchJson(batch: BatchRecord, now: number): string {
   if (batch.json !== null) return batch.json;
   const { begunAt, createdAt, failed, head, startedAt, succeeded, tail, total } = batch;

@@ -1,4 +1,4 @@
-/** Why one line of a batch has no output; `offset` counts lines from the chunk's first. */
+/** The fault of one line of a batch; `offset` counts lines from the chunk's first. */
 export interface LineFault {
   offset: number;
   code: string;
@@ -6,15 +6,15 @@ export interface LineFault {
 }
 
 /**
- * What the lines without a fault of a chunk are, in order. Inputs: `table`, one tensor pack with a row each; `packs`, a
- * tensor pack each. Outputs: `classes`, a class index (u16) and `width` probabilities (float32) each; `json`, JSON text each.
- * `packs` and `json` are length-prefixed (u32). Of more classes than 16 bits count, `classIn` tells the one that is meant.
+ * The form of a chunk's lines without a fault, in order. Inputs: `table`, one tensor pack with a row each; `packs`, a
+ * tensor pack each. Outputs: `classes`, a class index (u16) and `width` probabilities (float32) each; `json`, JSON text
+ * each. `packs` and `json` are length-prefixed (u32). With more classes than 16 bits count, `classIn` finds the class.
  */
 export type ChunkForm = "table" | "packs" | "classes" | "json";
 
 /** A run of consecutive lines of a batch, as inputs or as outputs. */
 export interface BulkChunk {
-  /** Index of its first line in the batch that it was read for. */
+  /** Index of its first line in the batch. */
   start: number;
   lines: number;
   /** In order of their offsets. */
@@ -36,8 +36,9 @@ const forms = ["table", "packs", "classes", "json"] as const;
 const headBytes = 20;
 
 /**
- * Layout, little-endian: layout (u8, 1), form (u8), origins (u8, 0 or 1), 0 (u8), lines (u32), faults (u32), width (u32), start (u32); then
- * for each fault: offset (u32), length (u8) and code, length (u16) and detail in UTF-8; the origins (u32 each); the body.
+ * Layout, little-endian: layout (u8, 1), form (u8), origins (u8, 0 or 1), 0 (u8), lines (u32), faults (u32), width
+ * (u32), start (u32); then for each fault: offset (u32), length (u8) and code, length (u16) and detail in UTF-8; the
+ * origins (u32 each); the body.
  */
 export function encodeChunk({ body, faults, form, lines, origins, start, width }: UnencodedChunk): Buffer {
   const texts = faults.map(({ code, detail }) => [Buffer.from(code), Buffer.from(detail)] as const);
@@ -132,7 +133,7 @@ export function faultlessOffsets({ faults, lines }: Pick<BulkChunk, "faults" | "
 
 const mostCountedClasses = 65_536;
 
-/** The class of the record that begins at `at`: its index as it stands there, or that of the largest probability. */
+/** The class of the record at `at`: its stored index, or that of the largest probability. */
 export function classIn(bytes: Buffer, at: number, width: number): number {
   if (width <= mostCountedClasses) return bytes.readUInt16LE(at);
   let best = 0;

@@ -1,12 +1,11 @@
 /**
- * JSON text of a value, the same in whatever order the members of its objects stand, at any depth; arrays keep their
- * order, and numbers are what `JSON.parse` makes of them.
+ * JSON text of a value with the members of its objects in one order, at any depth. Arrays keep their order, and numbers
+ * are as `JSON.parse` reads them.
  */
 export const canonicalJson = (value: unknown): string => JSON.stringify(canonical(value));
 
 /**
- * A value whose objects have their members in order; the value itself where they have that already, which is mostly
- * so.
+ * A value with the members of its objects in order; the value itself where they are in order already, which is usual.
  */
 export const canonical = (value: unknown): unknown => (isCanonical(value) ? value : sorted(value));
 

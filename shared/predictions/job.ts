@@ -2,8 +2,8 @@ import { z } from "zod";
 import { responseFormSchema } from "./response-form.js";
 
 /**
- * What BullMQ stores of a waiting prediction, short because a million may wait; it outlives deployments, so fields are
- * only ever added, as optional ones, while `v` stays 1. The job's id is the prediction's, its timestamp the creation.
+ * The job data of a waiting prediction, short because a million may wait. It outlives deployments, so while `v` is 1
+ * only optional fields are added. The job's id is the prediction's, its timestamp the time of creation.
  */
 export const predictionJobSchema = z.object({
   v: z.literal(1),
@@ -11,13 +11,13 @@ export const predictionJobSchema = z.object({
   q: z.int().optional(),
   /** Owner: the name of the key that submitted it. */
   o: z.string(),
-  /** Version that was resolved when it was accepted. */
+  /** Version, resolved at acceptance. */
   ver: z.string(),
   /** Input: a tensor pack in base64; empty where it is a blob. */
   x: z.string(),
   /** Bytes of an input that is a blob under the prediction's id. */
   b: z.int().optional(),
-  /** How whoever submitted tensors wants their answer. */
+  /** The form of the answer to a submission of tensors. */
   f: responseFormSchema.optional(),
   /** Expires at (ms since the epoch). */
   e: z.number().optional(),

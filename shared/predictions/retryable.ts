@@ -3,7 +3,10 @@ import type { StoredResult } from "./prediction.js";
 import { rawMember } from "./raw-member.js";
 import type { ResponseForm } from "./response-form.js";
 
-/** What of an ended prediction goes into one that tries it again: neither priority, expiry nor webhooks, which were of that time. */
+/**
+ * What of an ended prediction goes into one that tries it again: neither priority, expiry nor webhooks, which were of
+ * that time.
+ */
 export interface Retryable {
   /** A tensor pack in base64; empty where it is a blob of so many bytes under the ended prediction's id. */
   input: string;

@@ -5,7 +5,10 @@ import type { ModelKeys } from "../redis/keys.js";
 export const tallied = ["success", "fail", "queue", "compute_infer", "cache_hit"] as const;
 export type Tallied = (typeof tallied)[number];
 
-/** Counts what becomes of predictions, and adds it up in Redis once a second; a process that is killed loses its last one. */
+/**
+ * Counts what becomes of predictions, and adds it up in Redis once a second; a process that is killed loses its last
+ * one.
+ */
 export interface StatisticsTally {
   /** One more of a kind, which took so long. */
   count(keys: ModelKeys, version: string, kind: Tallied, ms: number): void;

@@ -13,7 +13,10 @@ export type Stage = (typeof stages)[number];
 export const finalStatuses = predictionStatuses.filter(isFinalStatus);
 export type CacheOutcome = "hit" | "join" | "miss";
 
-/** Latencies are counted in buckets that grow by a fifth, from 10 µs, so that a percentile is off by a tenth at the most. */
+/**
+ * Latencies are counted in buckets that grow by a fifth, from 10 µs, so that a percentile is off by a tenth at the
+ * most.
+ */
 const firstBucketMs = 0.01;
 const growth = Math.log(1.2);
 const bucketOf = (ms: number): number => Math.max(0, Math.ceil(Math.log(ms / firstBucketMs) / growth));
@@ -21,8 +24,8 @@ const middleOf = (bucket: number): number => firstBucketMs * Math.exp(growth * (
 const confidenceBuckets = 50;
 
 /**
- * Counts what becomes of predictions, for all owners, in one hash a model and hour that all processes add to. What is not
- * written yet is at most a second old; a process that is killed takes that with it.
+ * Counts what becomes of predictions, for all owners, in one hash a model and hour that all processes add to. What is
+ * not written yet is at most a second old; a process that is killed takes that with it.
  */
 export class StatisticsCounter {
   readonly #redis: RedisClient;

@@ -6,11 +6,12 @@ import { expectLargeBuffers } from "./large-buffers.js";
 
 /**
  * What is too large for a job or a result: bytes in a key of their own, as a list of pieces. A piece is small enough to
- * hold up nobody who shares Redis (and a tensor of a MiB is one), and a few are on their way at a time. The rules that span files:
- * - An input is written before its prediction is accepted, with a TTL; the accepting step takes the TTL away, or refuses
- *   where the blob is gone. The step that makes the prediction final drops it, or gives it the result time.
- * - An output is written under an id of its own before its result, with the TTL that the result will have.
- * So whoever dies in between leaves nothing that does not go by itself.
+ * hold up nobody who shares Redis (and a tensor of a MiB is one), and a few are on their way at a time. The rules that
+ * span files:
+ * - An input is written before its prediction is accepted, with a TTL; the accepting step takes the TTL away, or
+ *   refuses where the blob is gone. The step that makes the prediction final drops it, or gives it the result time.
+ * - An output is written under an id of its own before its result, with the TTL that the result will have. So whoever
+ *   dies in between leaves nothing that does not go by itself.
  */
 const pieceBytes = (1 << 20) + (1 << 16);
 const piecesAtOnce = 2;
@@ -22,8 +23,8 @@ export const largestInlineBytes = 32_768;
 export const unclaimedTtlMs = 60_000;
 
 /**
- * Writes a blob, which has that TTL once it is whole. Rejects when Redis refuses a piece or holds one twice, and leaves what is
- * there to the TTL that it has.
+ * Writes a blob, which has that TTL once it is whole. Rejects when Redis refuses a piece or holds one twice, and leaves
+ * what is there to the TTL that it has.
  */
 export async function writeBlob(
   redis: RedisClient,
@@ -39,8 +40,8 @@ export async function writeBlob(
 }
 
 /**
- * As `writeBlob`, but resolves when the last pieces are on their way: a step that is sent after them on the same connection
- * can look whether that many pieces are there.
+ * As `writeBlob`, but resolves when the last pieces are on their way: a step that is sent after them on the same
+ * connection can look whether that many pieces are there.
  */
 export async function sendBlob(
   redis: RedisClient,

@@ -70,8 +70,9 @@ export async function checkRedis(redis: RedisClient, deadlineMs: number, promise
 }
 
 /**
- * Keeps the facts up to date: another Redis may be behind a connection that is back, and set up otherwise. What speaks against the
- * promise then is a warning, for what was accepted is there. Not for `DURABILITY=replica`, which is asked of each write.
+ * Keeps the facts up to date: another Redis may be behind a connection that is back, and set up otherwise. What speaks
+ * against the promise then is a warning, for what was accepted is there. Not for `DURABILITY=replica`, which is asked
+ * of each write.
  */
 export function keepFacts(
   redis: RedisClient,

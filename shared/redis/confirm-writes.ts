@@ -3,7 +3,10 @@ import type { RedisClient } from "./connect-redis.js";
 import type { ModelKeys } from "./keys.js";
 import { nodeOfKey } from "./node-of-key.js";
 
-/** Carries out a write of one model on the connection that it is given, and resolves once the write is as durable as promised. */
+/**
+ * Carries out a write of one model on the connection that it is given, and resolves once the write is as durable as
+ * promised.
+ */
 export type ConfirmedWrite = <T>(
   keys: Pick<ModelKeys, "base">,
   write: (redis: RedisClient) => Promise<T>,
@@ -27,10 +30,10 @@ const replicasAsked = 1;
 const replicaTimeoutMs = 1000;
 
 /**
- * For `DURABILITY=replica`: a write counts once a replica of the very master that did it has it in memory. One `WAIT` is
- * for all writes that were answered before it. It must go over the connection that the write went over, unbroken:
- * after a fail-over the new master would answer for a write that it has never seen. The connection must be a hasty one, which
- * repeats nothing on another, and one of its own, because whoever comes after a `WAIT` waits too.
+ * For `DURABILITY=replica`: a write counts once a replica of the very master that did it has it in memory. One `WAIT`
+ * is for all writes that were answered before it. It must go over the connection that the write went over, unbroken:
+ * after a fail-over the new master would answer for a write that it has never seen. The connection must be a hasty one,
+ * which repeats nothing on another, and one of its own, because whoever comes after a `WAIT` waits too.
  */
 export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
   const lines = new WeakMap<Redis, Line>();

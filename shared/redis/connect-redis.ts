@@ -18,7 +18,9 @@ export type Temper = "hasty" | "patient";
 const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
 
 const commandTimeoutMs = 1500;
-/** After a node of a cluster was away, a patient command may never be answered; this is longer than any of them blocks. */
+/**
+ * After a node of a cluster was away, a patient command may never be answered; this is longer than any of them blocks.
+ */
 const lostAfterMs = 15_000;
 const stallMs = 50;
 const graceMs = 200;
@@ -94,9 +96,9 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
 }
 
 /**
- * Opens a patient connection to subscribe with. In a cluster, where every node hears all that is published, it is one to
- * any node of `REDIS_URL`, and to the next one when it breaks: the subscription of ioredis' own cluster client was seen to
- * be lost for good when nodes came and went.
+ * Opens a patient connection to subscribe with. In a cluster, where every node hears all that is published, it is one
+ * to any node of `REDIS_URL`, and to the next one when it breaks: the subscription of ioredis' own cluster client was
+ * seen to be lost for good when nodes came and went.
  */
 export function openSubscriber(target: RedisTarget, name: string): RedisClient {
   if (target.kind !== "cluster") return openRedis(target, "patient", name);
@@ -144,7 +146,9 @@ function ready(redis: RedisClient, deadlineMs: number): Promise<void> {
   });
 }
 
-/** Logs once that a connection was lost and once that it is back, not every attempt between; tells whether it is away. */
+/**
+ * Logs once that a connection was lost and once that it is back, not every attempt between; tells whether it is away.
+ */
 export function watchRedis(redis: RedisClient, log: Logger): { readonly away: boolean } {
   let away = false;
   redis.on("error", (error: Error) => {

@@ -1,7 +1,10 @@
 import { Cluster, Command, type Redis } from "ioredis";
 import type { RedisClient } from "./connect-redis.js";
 
-/** The connection to the node of a cluster that has a key, null where it is not known. What is no cluster is that itself. */
+/**
+ * The connection to the node of a cluster that has a key, null where it is not known. What is no cluster is that
+ * itself.
+ */
 export async function nodeOfKey(redis: RedisClient, key: string): Promise<Redis | null> {
   if (!(redis instanceof Cluster)) return redis;
   const known = () => {

@@ -12,12 +12,12 @@ export interface PackedTensor {
 const tensorsWanted = 0xff;
 
 /**
- * Named tensors in one buffer, which is how an input travels from the API through Redis to a slot, and how the output of
- * one that was submitted as tensors travels back.
+ * Named tensors in one buffer, which is how an input travels from the API through Redis to a slot, and how the output
+ * of one that was submitted as tensors travels back.
  *
- * Layout, little-endian: 255 where the output is wanted as a pack, else nothing; tensor count (u8, at most 254); then for
- * each tensor: name length (u8), name, data type (u8, position in `dtypes`), rank (u8), dimensions (u32 each), byte length
- * (u32), bytes.
+ * Layout, little-endian: 255 where the output is wanted as a pack, else nothing; tensor count (u8, at most 254); then
+ * for each tensor: name length (u8), name, data type (u8, position in `dtypes`), rank (u8), dimensions (u32 each), byte
+ * length (u32), bytes.
  */
 export function packTensors(tensors: readonly PackedTensor[], { wantsTensors = false } = {}): Buffer {
   let size = wantsTensors ? 2 : 1;
