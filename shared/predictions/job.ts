@@ -23,11 +23,11 @@ export const predictionJobSchema = z.object({
   e: z.number().optional(),
   /** The caller's metadata. */
   m: z.custom<Record<string, unknown>>((value) => typeof value === "object" && value !== null).optional(),
-  /** The same as JSON text, where `m` would be written otherwise; see `metadata.ts`. */
+  /** The metadata as JSON text, where `JSON.stringify` would change them; see `metadata.ts`. */
   mt: z.string().optional(),
-  /** Deduplication hash that it holds. */
+  /** Its deduplication hash. */
   d: z.string().optional(),
-  /** Set where a webhook is to tell of the start, which must then be told before the end is written. */
+  /** Set where a webhook reports the start, which must be noted before the end is written. */
   s: z.literal(1).optional(),
   /** Request id, for the logs. */
   r: z.string().optional(),
@@ -42,7 +42,9 @@ export type PredictionJob = z.infer<typeof predictionJobSchema>;
 /** The name of every prediction's job, as Bull Board shows it. */
 export const predictionJobName = "prediction";
 
-/** How BullMQ's workers hold a job: a killed worker's jobs start again after at most the two of them and a second. */
+/**
+ * Lock and stalled check of BullMQ's workers, in ms: a killed worker's jobs start again within their sum and a second.
+ */
 export const lockDurationMs = 5000;
 export const stalledIntervalMs = 1000;
 

@@ -1,7 +1,6 @@
 /**
- * A caller's metadata, which are handed back as they were written: JSON text, in which no number and no string is
- * changed. A job has them as an object, which earlier releases read, and as text only where `JSON.stringify` would
- * write another.
+ * A caller's metadata, which are returned as they were sent: JSON text without a changed number or string. A job has
+ * them as an object, which earlier releases read, and as text only where `JSON.stringify` would change them.
  */
 export interface JobMetadata {
   m?: Record<string, unknown> | undefined;
@@ -15,6 +14,6 @@ export function metadataFields(text: string | undefined): JobMetadata {
   return JSON.stringify(m) === text ? { m } : { m, mt: text };
 }
 
-/** The metadata that a job holds, as JSON text. */
+/** A job's metadata as JSON text. */
 export const metadataText = ({ m, mt }: JobMetadata): string | undefined =>
   mt ?? (m === undefined ? undefined : JSON.stringify(m));

@@ -1,6 +1,6 @@
 import type { ResponseForm } from "./response-form.js";
 
-/** The states of a prediction. It moves only forward, and a final one never changes. */
+/** The statuses of a prediction. It moves only forward, and a final status never changes. */
 export const predictionStatuses = [
   "queued",
   "scheduled",
@@ -16,7 +16,7 @@ export type PredictionStatus = (typeof predictionStatuses)[number];
 export const isFinalStatus = (status: PredictionStatus): boolean =>
   status !== "queued" && status !== "scheduled" && status !== "running";
 
-/** Milliseconds: queued until first run, the ONNX run that it was part of, creation to end; rows of that run. */
+/** Milliseconds from creation to the first run, of its ONNX run, and from creation to the end; rows of that run. */
 export interface Timings {
   queueMs: number;
   inferenceMs: number;
@@ -24,7 +24,7 @@ export interface Timings {
   batchRows: number;
 }
 
-/** All that a prediction's JSON says; times are ms since the epoch, `outputJson` is JSON already. */
+/** The content of a prediction's JSON; times in ms since the epoch, `outputJson` as JSON text. */
 export interface PredictionView {
   id: string;
   model: string;
@@ -49,7 +49,7 @@ export interface PredictionView {
 const time = (ms: number | null): string => (ms === null ? "null" : `"${new Date(ms).toISOString()}"`);
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;
 
-/** The prediction as the contract's JSON text. Written by hand because a finished one is written a million times. */
+/** The prediction as the contract's JSON text, put together by hand for speed. */
 export function predictionJson(view: PredictionView): string {
   const { timings } = view;
   const path = `/v1/predictions/${view.id}`;
@@ -72,27 +72,27 @@ export function predictionJson(view: PredictionView): string {
   );
 }
 
-/** Where the output tensors of a prediction are that was submitted as tensors. */
+/** The place of the output tensors of a prediction that was submitted as tensors. */
 export type StoredTensors = { pack: string } | { blob: string; bytes: number };
 
 /**
- * A final prediction as it is stored and as waiting APIs are told it: a line of JSON that is ours alone, then the
- * prediction's JSON, which is handed to its owner unchanged.
+ * A final prediction as it is stored and published to waiting APIs: an internal line of JSON, then the prediction's
+ * JSON, which its owner gets unchanged.
  */
 export interface StoredResult {
   owner: string;
   status: PredictionStatus;
   json: string;
-  /** For one that may be tried again: its input, a tensor pack in base64; empty where it is a blob. */
+  /** Input of a prediction that may be retried: a tensor pack in base64; empty where it is a blob. */
   input?: string;
   /** Bytes of an input that is a blob under the prediction's id. */
   inputBytes?: number;
-  /** For one that was submitted as tensors: a tensor pack in base64, or the blob that it is. */
+  /** Output of a prediction that was submitted as tensors: a tensor pack in base64, or a blob. */
   tensors?: StoredTensors;
   form?: ResponseForm;
 }
 
-/** What the stored text of a result with its tensors in it begins with; the tensors in base64 follow. */
+/** The beginning of a stored result with tensors in it; the tensors in base64 follow. */
 export const storedTensorsStart = '{"p":"';
 
 export function encodeResult({ form, input, inputBytes, json, owner, status, tensors }: StoredResult): string {

@@ -7,7 +7,7 @@ const closeBracket = 0x5d;
 const openBrace = 0x7b;
 const closeBrace = 0x7d;
 
-/** The text of a member of a JSON object as it was written; undefined where there is none. The JSON must be valid. */
+/** The original text of a member of a JSON object; undefined where there is none. The JSON must be valid. */
 export function rawMember(json: Buffer, name: string): string | undefined {
   let depth = 0;
   let key = "";
@@ -29,7 +29,7 @@ export function rawMember(json: Buffer, name: string): string | undefined {
   return undefined;
 }
 
-/** JSON without the space between its tokens, which are all as they were. */
+/** JSON without the space between its tokens, which stay unchanged. */
 export function compactJson(json: string): string {
   let text = "";
   for (let at = 0; at < json.length; ) {

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { failureCodes } from "../service/failure-codes.js";
 
-/** The states of a redrive. It moves only forward. */
+/** The statuses of a redrive. It moves only forward. */
 export const redriveStatuses = ["queued", "running", "succeeded", "canceled"] as const;
 
 export type RedriveStatus = (typeof redriveStatuses)[number];
@@ -9,7 +9,7 @@ export type RedriveStatus = (typeof redriveStatuses)[number];
 /** The name of every redrive's job, as Bull Board shows it. */
 export const redriveJobName = "redrive";
 
-/** What a redrive is to do, which is fixed when it is made; it outlives deployments. Times are ms since the epoch. */
+/** The plan of a redrive, constant from its beginning; it outlives deployments. Times in ms since the epoch. */
 export const redrivePlanSchema = z.object({
   v: z.literal(1),
   /** As the caller wrote it. */
@@ -22,12 +22,12 @@ export const redrivePlanSchema = z.object({
   /** Failures between these times, both included. */
   from: z.number(),
   to: z.number(),
-  /** Models and codes that had such failures, in the order in which they are gone through. */
+  /** Models and codes with such failures, in the order of the redrive. */
   lots: z.array(z.object({ model: z.string(), code: z.enum(failureCodes) })),
   total: z.int(),
-  /** At most so many a second. */
+  /** Most failures accepted anew a second. */
   rate: z.number(),
-  /** What new predictions are accepted by. */
+  /** The settings by which new predictions are accepted. */
   accept: z.object({
     limits: z.object({ jobs: z.number(), rows: z.number(), bytes: z.number(), ownerPart: z.number() }),
     weight: z.number(),
@@ -39,12 +39,12 @@ export const redrivePlanSchema = z.object({
 
 export type RedrivePlan = z.infer<typeof redrivePlanSchema>;
 
-/** The failure that was looked at last, and in which lot it is. */
+/** The failure that was handled last, and the index of its model and code. */
 export const redrivePlaceSchema = z.object({ lot: z.int(), failedAt: z.number(), id: z.string() });
 
 export type RedrivePlace = z.infer<typeof redrivePlaceSchema>;
 
-/** A redrive as it is kept; times in ms since the epoch. */
+/** A stored redrive; times in ms since the epoch. */
 export interface Redrive {
   id: string;
   owner: string;
@@ -53,10 +53,10 @@ export interface Redrive {
   startedAt: number | null;
   endedAt: number | null;
   end: "succeeded" | "canceled" | null;
-  /** Looked at and left, so far: tried again by others, or without an input or a version. */
+  /** Failures skipped so far: retried by others, or without an input or a version. */
   skipped: number;
   place: RedrivePlace | null;
-  /** Until when what its rate allows has been used. */
+  /** End of the time whose part of the rate is used. */
   pacedUntil: number | null;
 }
 
@@ -65,7 +65,7 @@ const time = (ms: number | null): string | null => (ms === null ? null : new Dat
 /** The redrive as its JSON text; `redriven` over all of its models. */
 export function redriveJson(redrive: Redrive, redriven: number): string {
   const { end, plan } = redrive;
-  // Whatever was found to be a failure and is none any more was skipped, although nobody has looked at it.
+  // Entries that were failures at first and are none any more count as skipped.
   const total = Math.max(plan.total, redriven);
   const skipped = end === "succeeded" ? total - redriven : Math.min(redrive.skipped, total - redriven);
   const left = total - redriven - skipped;

@@ -1,10 +1,10 @@
 import { z } from "zod";
 
-/** What an answer in the form of the Open Inference Protocol is to be like, where it is not fetched at once. */
+/** The form of a later answer by the Open Inference Protocol. */
 export const responseFormSchema = z.object({
   /** The caller's own id of the request, echoed. */
   i: z.string().optional(),
-  /** Outputs by name, 1 for those wanted as binary data; all of them where there are none. */
+  /** Requested outputs by name, 1 for binary data; all outputs where it is absent. */
   o: z.array(z.tuple([z.string(), z.union([z.literal(0), z.literal(1)])])).optional(),
   /** Set where outputs are binary data unless `o` says otherwise. */
   b: z.literal(1).optional(),

@@ -4,7 +4,7 @@ import { rawMember } from "./raw-member.js";
 import type { ResponseForm } from "./response-form.js";
 
 /**
- * What of an ended prediction goes into one that tries it again: neither priority, expiry nor webhooks, which were of
+ * The parts of an ended prediction that its retry takes over: neither priority nor expiry nor webhooks, which were of
  * that time.
  */
 export interface Retryable {
@@ -15,11 +15,11 @@ export interface Retryable {
   version: string;
   /** JSON text, as the caller wrote it. */
   metadata: string;
-  /** Under which code it is among its owner's failures; null where it did not fail. */
+  /** Its code among its owner's failures; null where it did not fail. */
   failure: FailureCode | null;
 }
 
-/** What a final prediction can be tried again with; null for one that succeeded. */
+/** The retryable parts of a final prediction; null for one that succeeded. */
 export function retryableOf({ form, input, inputBytes, json, status }: StoredResult): Retryable | null {
   if (status === "succeeded" || input === undefined) return null;
   const { error, version } = JSON.parse(json) as { error: { code: string } | null; version: string };

@@ -1,18 +1,15 @@
 import type { RedisClient } from "../redis/connect-redis.js";
 import type { ModelKeys } from "../redis/keys.js";
 
-/** What is counted of a version over all processes since it was first served; durations in ns. */
+/** Kinds of counts of a version, over all processes since it was first served; durations in ns. */
 export const tallied = ["success", "fail", "queue", "compute_infer", "cache_hit"] as const;
 export type Tallied = (typeof tallied)[number];
 
-/**
- * Counts what becomes of predictions, and adds it up in Redis once a second; a process that is killed loses its last
- * one.
- */
+/** Counts ends of predictions, and adds them up in Redis once a second; a killed process loses its last second. */
 export interface StatisticsTally {
-  /** One more of a kind, which took so long. */
+  /** Counts one of a kind with its duration. */
   count(keys: ModelKeys, version: string, kind: Tallied, ms: number): void;
-  /** One's part of a run: as much of it as one's own rows are of all, so that the parts of a run add up to one. */
+  /** Counts a prediction's part of a run, in proportion to its rows, so that the parts of a run add up to one. */
   countRun(keys: ModelKeys, version: string, run: { batchRows: number; ownRows: number; ms: number }): void;
   /** Writes what is left. May be called twice. */
   close(): Promise<void>;
@@ -40,7 +37,7 @@ export function createStatisticsTally(redis: RedisClient): StatisticsTally {
       }),
     );
   };
-  // Figures are worth no retry: what Redis does not take is not counted.
+  // Counts are not worth a retry: those that Redis refuses are lost.
   const timer = setInterval(() => void flush().catch(() => undefined), flushEveryMs);
   return {
     count(keys, version, kind, ms) {
@@ -66,17 +63,17 @@ interface DurationStatistic {
   ns: number;
 }
 
-/** What was counted of a version. */
+/** The counts of a version. */
 export interface VersionStatistics {
   lastInferenceAt: number;
-  /** Rows that were inferred, and runs that it took. */
+  /** Rows inferred, and number of runs. */
   rows: number;
   runs: number;
   kinds: Record<Tallied, DurationStatistic>;
   batches: (DurationStatistic & { batchRows: number })[];
 }
 
-/** Reads what was counted of a version. */
+/** Reads the counts of a version. */
 export async function readStatistics(redis: RedisClient, keys: ModelKeys, version: string): Promise<VersionStatistics> {
   const fields = await redis.hgetall(keys.tally(version));
   const number = (field: string) => Math.round(Number(fields[field] ?? 0));

@@ -3,7 +3,7 @@ import { modelKeys } from "../redis/keys.js";
 import type { Logger } from "../service/log.js";
 import { isFinalStatus, type PredictionStatus, predictionStatuses, type Timings } from "./prediction.js";
 
-/** How far back statistics reach; they are kept by the hour. */
+/** Hours of statistics; they are kept by the hour. */
 export const windowHours = 24;
 const hourMs = 3_600_000;
 const flushEveryMs = 1000;
@@ -24,8 +24,8 @@ const middleOf = (bucket: number): number => firstBucketMs * Math.exp(growth * (
 const confidenceBuckets = 50;
 
 /**
- * Counts what becomes of predictions, for all owners, in one hash a model and hour that all processes add to. What is
- * not written yet is at most a second old; a process that is killed takes that with it.
+ * Counts ends of predictions, for all owners, in one hash a model and hour that all processes add to. Counts are
+ * written once a second; a killed process loses its last second.
  */
 export class StatisticsCounter {
   readonly #redis: RedisClient;
@@ -57,12 +57,12 @@ export class StatisticsCounter {
     }
   }
 
-  /** A submission that could be answered from the cache, and whether it was. */
+  /** A submission that the cache could answer, and the outcome. */
   cache(of: Counted, outcome: CacheOutcome): void {
     this.#add(of, outcome, 1);
   }
 
-  /** Writes what was counted. */
+  /** Writes the counts. */
   flush(): Promise<void> {
     this.#flushing = this.#flushing.then(() => this.#flush());
     return this.#flushing;
@@ -92,14 +92,14 @@ export class StatisticsCounter {
       try {
         await pipeline.expire(key, (windowHours + 1) * 3600).exec();
       } catch (error) {
-        // Whether it was written is not known; a gap misleads less than what is counted twice.
-        this.#log.warn("statistics could not be written", { model, error });
+        // Whether they were written is not known; a gap misleads less than counting twice.
+        this.#log.warn("statistics not written", { model, error });
       }
     }
   }
 }
 
-/** Whose prediction of what is counted. */
+/** Owner, model and version of a count. */
 export interface Counted {
   model: string;
   owner: string;
@@ -118,7 +118,7 @@ export interface Statistics {
   errorRate: number | null;
 }
 
-/** Reads the fields of a model's last hours, of one owner or of all (null), added up. */
+/** Reads the sums of a model's last hours, of one owner or of all (null). */
 export async function readStatistics(
   redis: RedisClient,
   keyPrefix: string,
@@ -192,7 +192,7 @@ function histogramOf(counts: ReadonlyMap<string, number>, name: string): Histogr
   return { buckets, sum: buckets.reduce((sum, [, count]) => sum + count, 0) };
 }
 
-/** The bucket that the share of all counts is reached in. */
+/** The first bucket at which the counts reach a share of the total. */
 function percentile({ buckets, sum }: Histogram, share: number): number {
   let left = Math.max(1, Math.ceil(sum * share));
   for (const [bucket, count] of buckets) {

@@ -5,13 +5,13 @@ import type { ModelKeys } from "./keys.js";
 import { expectLargeBuffers } from "./large-buffers.js";
 
 /**
- * What is too large for a job or a result: bytes in a key of their own, as a list of pieces. A piece is small enough to
- * hold up nobody who shares Redis (and a tensor of a MiB is one), and a few are on their way at a time. The rules that
- * span files:
- * - An input is written before its prediction is accepted, with a TTL; the accepting step takes the TTL away, or
- *   refuses where the blob is gone. The step that makes the prediction final drops it, or gives it the result time.
- * - An output is written under an id of its own before its result, with the TTL that the result will have. So whoever
- *   dies in between leaves nothing that does not go by itself.
+ * A blob: bytes that are too large for a job or a result, in a key of their own, as a list of pieces. A piece is small
+ * enough not to delay other users of Redis (a tensor of a MiB is one piece), and a few are sent at a time. The rules
+ * that span files:
+ * - An input is written before its prediction is accepted, with a TTL. The accepting step removes the TTL, or refuses
+ *   where the blob is gone. The step that makes the prediction final deletes it, or gives it the result time.
+ * - An output is written under an id of its own before its result, with the result's TTL.
+ * So a process that dies in between leaves nothing that does not expire.
  */
 const pieceBytes = (1 << 20) + (1 << 16);
 const piecesAtOnce = 2;
@@ -19,12 +19,11 @@ const piecesAtOnce = 2;
 /** Packs up to this many bytes are part of the job or the result itself, in base64. */
 export const largestInlineBytes = 32_768;
 
-/** How long an input lives that nobody has accepted yet. */
+/** Lifetime of an input before it is accepted, in ms. */
 export const unclaimedTtlMs = 60_000;
 
 /**
- * Writes a blob, which has that TTL once it is whole. Rejects when Redis refuses a piece or holds one twice, and leaves
- * what is there to the TTL that it has.
+ * Writes a blob with a TTL. Rejects when Redis refuses a piece or holds one twice; the pieces that are there expire.
  */
 export async function writeBlob(
   redis: RedisClient,
@@ -35,13 +34,13 @@ export async function writeBlob(
 ): Promise<void> {
   const { pieces, written } = await sendBlob(redis, keys, id, bytes, ttlMs);
   await written;
-  // A patient connection that broke sends again what may have been done.
-  if ((await redis.llen(keys.blob(id))) !== pieces) throw new Error("a blob was written with pieces twice");
+  // A patient connection repeats commands after a break, although Redis may have done them.
+  if ((await redis.llen(keys.blob(id))) !== pieces) throw new Error("A piece of the blob was written twice.");
 }
 
 /**
- * As `writeBlob`, but resolves when the last pieces are on their way: a step that is sent after them on the same
- * connection can look whether that many pieces are there.
+ * As `writeBlob`, but resolves once the last pieces are sent: a later step on the same connection can check their
+ * number.
  */
 export async function sendBlob(
   redis: RedisClient,
@@ -54,7 +53,7 @@ export async function sendBlob(
   const key = keys.blob(id);
   const pieces = piecesOf(bytes.length);
   for (let first = 0; ; first += piecesAtOnce) {
-    // One transaction, because pieces without a TTL would stay for good where the connection broke in between.
+    // One transaction, because pieces without a TTL would stay for good if the connection broke in between.
     const multi = redis.multi();
     for (let i = first; i < Math.min(pieces, first + piecesAtOnce); i++) {
       multi.rpush(key, bytes.subarray(i * pieceBytes, (i + 1) * pieceBytes));
@@ -68,7 +67,7 @@ export async function sendBlob(
 
 const piecesOf = (bytes: number): number => Math.ceil(bytes / pieceBytes);
 
-/** Reads a blob of that many bytes; null where it is gone or not whole. */
+/** Reads a blob of that many bytes; null where it is gone or incomplete. */
 export async function readBlob(redis: RedisClient, keys: ModelKeys, id: string, bytes: number): Promise<Buffer | null> {
   expectLargeBuffers();
   const key = keys.blob(id);
@@ -91,12 +90,12 @@ export async function readBlob(redis: RedisClient, keys: ModelKeys, id: string, 
   return blob;
 }
 
-/** Drops a blob at once. */
+/** Deletes a blob at once. */
 export function dropBlob(redis: RedisClient, keys: ModelKeys, id: string): Promise<unknown> {
   return redis.unlink(keys.blob(id));
 }
 
-/** Makes a blob that is a copy of another, with a TTL; resolves to its pieces, 0 where the other is gone. */
+/** Copies a blob, with a TTL; resolves to the number of pieces, 0 where the source is gone. */
 export async function copyBlob(
   redis: RedisClient,
   keys: ModelKeys,

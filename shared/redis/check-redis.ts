@@ -2,20 +2,20 @@ import { Cluster, type Redis } from "ioredis";
 import type { Logger } from "../service/log.js";
 import { type RedisClient, whenReady } from "./connect-redis.js";
 
-/** What Redis is and what it promises of a command that it has acknowledged. */
+/** Facts about Redis, and the durability of a command that it has acknowledged. */
 export interface RedisFacts {
   version: string;
   /**
-   * `replica`: held by a replica too; `fsync`: on disk; `everysec`: on disk within a second; `none`: gone when Redis is
-   * killed; `unknown`: not told. Of several masters, what the weakest one promises.
+   * `replica`: also in a replica; `fsync`: on disk; `everysec`: on disk within a second; `none`: lost when Redis is
+   * killed; `unknown`: not known. Of several masters, the weakest.
    */
   durability: "replica" | "fsync" | "everysec" | "none" | "unknown";
   maxmemoryPolicy: string;
-  /** What an operator should know before the first job; empty when all is well. */
+  /** Warnings to the operator before the first job. */
   warnings: string[];
 }
 
-/** Redis is there but cannot be used, or is not there within the deadline. The message holds no address. */
+/** Redis cannot be used, or was not reachable within the deadline. The message holds no address. */
 export class RedisUnusableError extends Error {
   constructor(message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
@@ -26,8 +26,8 @@ export class RedisUnusableError extends Error {
 const oldestVersion = [6, 2] as const;
 
 /**
- * Looks at Redis before the first job: reachable within the deadline, version ≥ 6.2, nothing evicted, and as durable
- * as `DURABILITY` promises. Throws RedisUnusableError where work would be lost against the promise.
+ * Checks Redis before the first job: reachable within the deadline, version 6.2 or later, no eviction, and as durable
+ * as `DURABILITY` promises. Rejects with a RedisUnusableError where work could be lost against the promise.
  */
 export async function checkRedis(redis: RedisClient, deadlineMs: number, promised?: string): Promise<RedisFacts> {
   try {
@@ -70,9 +70,8 @@ export async function checkRedis(redis: RedisClient, deadlineMs: number, promise
 }
 
 /**
- * Keeps the facts up to date: another Redis may be behind a connection that is back, and set up otherwise. What speaks
- * against the promise then is a warning, for what was accepted is there. Not for `DURABILITY=replica`, which is asked
- * of each write.
+ * Keeps the facts up to date: a connection that is back may lead to another Redis with other settings. A broken promise
+ * is then a warning, because accepted work is there. Not for `DURABILITY=replica`, which is checked with each write.
  */
 export function keepFacts(
   redis: RedisClient,
@@ -91,7 +90,7 @@ export function keepFacts(
         Object.assign(facts, now);
         for (const warning of now.warnings) if (!before.includes(warning)) log.warn(`redis: ${warning}`);
       },
-      // It is away again.
+      // The connection is lost again.
       () => undefined,
     );
   });
@@ -104,10 +103,10 @@ function brokenPromise(promised: string | undefined, durability: RedisFacts["dur
   return kept ? null : `DURABILITY=${promised} is promised, but Redis is set up for: ${durability}`;
 }
 
-/** How long a replica may take to say that it has a write, at the start. */
+/** Deadline of a replica's acknowledgement at the start, in ms. */
 const replicaTimeoutMs = 1000;
 
-/** Throws a RedisUnusableError unless a replica of this master says that it has a write. */
+/** Rejects with a RedisUnusableError unless a replica of this master acknowledges a write. */
 async function expectReplica(node: Redis): Promise<void> {
   const replicas = await node.wait(1, replicaTimeoutMs);
   if (replicas < 1) {
@@ -122,7 +121,7 @@ async function readDurability(redis: Redis, info: Map<string, string>): Promise<
     if (policy === "always") return "fsync";
     return policy === "everysec" ? "everysec" : "none";
   } catch {
-    // Managed services refuse CONFIG; what they promise is in their own papers.
+    // Managed services refuse CONFIG; their documentation states their durability.
     return "unknown";
   }
 }

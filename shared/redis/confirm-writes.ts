@@ -3,16 +3,13 @@ import type { RedisClient } from "./connect-redis.js";
 import type { ModelKeys } from "./keys.js";
 import { nodeOfKey } from "./node-of-key.js";
 
-/**
- * Carries out a write of one model on the connection that it is given, and resolves once the write is as durable as
- * promised.
- */
+/** Carries out a write of one model on a connection, and resolves once the write is as durable as promised. */
 export type ConfirmedWrite = <T>(
   keys: Pick<ModelKeys, "base">,
   write: (redis: RedisClient) => Promise<T>,
 ) => Promise<T>;
 
-/** Redis did the write, but no replica has said that it has it too: its fate is unknown. */
+/** Redis did the write, but no replica has acknowledged it: its outcome is unknown. */
 export class NotReplicatedError extends Error {
   constructor(detail: string) {
     super(`the write is not confirmed: ${detail}`);
@@ -20,7 +17,7 @@ export class NotReplicatedError extends Error {
   }
 }
 
-/** For Redis that makes its promise by itself, on its disk. */
+/** For durability on Redis' own disk, which needs no confirmation. */
 export const confirmedByRedis =
   (redis: RedisClient): ConfirmedWrite =>
   (_keys, write) =>
@@ -30,10 +27,10 @@ const replicasAsked = 1;
 const replicaTimeoutMs = 1000;
 
 /**
- * For `DURABILITY=replica`: a write counts once a replica of the very master that did it has it in memory. One `WAIT`
- * is for all writes that were answered before it. It must go over the connection that the write went over, unbroken:
- * after a fail-over the new master would answer for a write that it has never seen. The connection must be a hasty one,
- * which repeats nothing on another, and one of its own, because whoever comes after a `WAIT` waits too.
+ * For `DURABILITY=replica`: a write counts once a replica of the same master has it in memory. One `WAIT` covers all
+ * writes answered before it. It must use the connection of the write, unbroken: after a fail-over the new master would
+ * answer for a write that it has never seen. The connection must be a hasty one, which repeats nothing elsewhere, and
+ * not shared, because commands behind a `WAIT` wait too.
  */
 export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
   const lines = new WeakMap<Redis, Line>();
@@ -57,10 +54,10 @@ export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
   };
 }
 
-/** A connection to one master, and how often it broke. */
+/** A connection to one master, and its number of breaks. */
 interface Line {
   readonly breaks: number;
-  /** Resolves when a replica has all that was written before, over a connection that has not broken since. */
+  /** Resolves when a replica has every write before, over a connection that has not broken since. */
   confirm(breaksBefore: number, key: string): Promise<void>;
 }
 
@@ -76,7 +73,7 @@ function createLine(node: Redis): Line {
     await asking;
     next = null;
     const asked = breaks;
-    // A write of its own, so that it is for all that the master has, also what others wrote and these only found.
+    // A write of its own, so that `WAIT` covers everything that the master has, also writes of other connections.
     const answers = Promise.all([node.set(key, "1", "PX", 60_000), node.wait(replicasAsked, replicaTimeoutMs)]);
     asking = answers.catch(() => undefined);
     const [, replicas] = await answers;

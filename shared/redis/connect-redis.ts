@@ -5,12 +5,12 @@ import type { RedisTarget } from "./redis-url.js";
 
 type RedisOptions = Omit<AnyRedisOptions, "replyMapping">;
 
-/** A connection to one Redis, to the master that sentinels name, or to a cluster. */
+/** A connection to one Redis, to the master behind sentinels, or to a cluster. */
 export type RedisClient = Redis | Cluster;
 
 /**
- * How a connection takes it when Redis is away: `hasty` (the API) fails a command within 1.5 s and neither queues nor
- * repeats one, for it would be carried out after its caller was told that it failed, or twice; `patient` (workers,
+ * Behaviour of a connection while Redis is away. `hasty` (the API) fails a command within 1.5 s and neither queues nor
+ * repeats it, since it could be carried out twice, or after its caller was told that it failed. `patient` (workers,
  * subscriptions) waits and repeats until Redis is back, or in a cluster for two seconds.
  */
 export type Temper = "hasty" | "patient";
@@ -18,16 +18,14 @@ export type Temper = "hasty" | "patient";
 const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
 
 const commandTimeoutMs = 1500;
-/**
- * After a node of a cluster was away, a patient command may never be answered; this is longer than any of them blocks.
- */
+/** Deadline of a patient command after an outage of a cluster's node, in ms; longer than any command blocks. */
 const lostAfterMs = 15_000;
 const stallMs = 50;
 const graceMs = 200;
 
 /**
- * A connection whose commands fail when Redis does not answer in time; not when this process was too busy to read the
- * answer, which the timer of a process that stood still cannot tell from the other.
+ * A connection whose commands fail when Redis does not answer in time, but not when this process was too busy to read
+ * the answer: a plain timer cannot tell the two apart after the process stood still.
  */
 class HastyRedis extends Redis {
   override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
@@ -62,11 +60,11 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
       redisOptions: { ...shared, commandTimeout: temper === "hasty" ? commandTimeoutMs : lostAfterMs },
       clusterRetryStrategy: reconnectDelayMs,
       enableOfflineQueue: temper === "patient",
-      // What was on its way when a node went away may have been done; a redirection never was.
-      // Even a patient one gives up in the end, because a blocking command that is repeated for ever gets lost.
+      // A command in flight when a node went away may have been done; a redirected one was not.
+      // Even a patient connection gives up in the end, because a blocking command repeated for ever gets lost.
       ...(temper === "hasty" ? { retryDelayOnFailover: 0, maxRedirections: 8 } : { maxRedirections: 16 }),
     });
-    // A node is connected to when it is known, not when it is needed: a hasty command does not wait for that.
+    // Nodes are connected to as soon as they are known, because a hasty command does not wait for that.
     cluster.on("+node", (node: Redis) => {
       if (node.status === "wait") node.connect().catch(() => undefined);
     });
@@ -77,7 +75,7 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
     ...shared,
     db: target.database,
     retryStrategy: reconnectDelayMs,
-    // A master that was demoted answers READONLY; connecting anew finds the new one.
+    // A demoted master answers READONLY; a new connection finds the new master.
     reconnectOnError: (error) => (refusalCode(error.message) === "READONLY" ? 2 : false),
   };
   if (target.kind === "sentinel") {
@@ -96,9 +94,9 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
 }
 
 /**
- * Opens a patient connection to subscribe with. In a cluster, where every node hears all that is published, it is one
- * to any node of `REDIS_URL`, and to the next one when it breaks: the subscription of ioredis' own cluster client was
- * seen to be lost for good when nodes came and went.
+ * Opens a patient connection for subscriptions. In a cluster, where every node receives every message, it leads to one
+ * node of `REDIS_URL`, and to the next one when it breaks: ioredis' own cluster client can lose a subscription for good
+ * when nodes come and go.
  */
 export function openSubscriber(target: RedisTarget, name: string): RedisClient {
   if (target.kind !== "cluster") return openRedis(target, "patient", name);
@@ -116,7 +114,7 @@ export function openSubscriber(target: RedisTarget, name: string): RedisClient {
   return redis;
 }
 
-/** Resolves when the connection can take commands; rejects with what went wrong last after `deadlineMs`. */
+/** Resolves when the connection can take commands; rejects with the last fault after `deadlineMs`. */
 export async function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
   const deadline = Date.now() + deadlineMs;
   await ready(redis, deadlineMs);
@@ -146,9 +144,7 @@ function ready(redis: RedisClient, deadlineMs: number): Promise<void> {
   });
 }
 
-/**
- * Logs once that a connection was lost and once that it is back, not every attempt between; tells whether it is away.
- */
+/** Logs the loss of a connection once, and its return once; `away` tells whether it is lost. */
 export function watchRedis(redis: RedisClient, log: Logger): { readonly away: boolean } {
   let away = false;
   redis.on("error", (error: Error) => {

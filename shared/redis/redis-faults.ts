@@ -1,13 +1,10 @@
 const codes =
   "OOM|READONLY|NOREPLICAS|MISCONF|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|BUSY|NOAUTH|WRONGPASS|NOPERM";
-/**
- * Redis 6.2 puts what a script's command was refused for behind words of its own, later ones in front; so do all for a
- * transaction.
- */
+/** Redis 6.2 puts the code of a script's refused command behind words of its own, later versions in front. */
 const refusal = new RegExp(`(?:^|: -|because of: )(${codes})\\b`);
 
 /**
- * The code by which Redis refuses a command for a reason that is the store's, as a script's or a command's error has
- * it; null for every other error, such as a mistake of our own.
+ * The code with which Redis refuses a command for a reason of its own, from the error of a script or command; null for
+ * every other error, such as a mistake in the command.
  */
 export const refusalCode = (message: string): string | null => refusal.exec(message)?.[1] ?? null;

@@ -1,4 +1,4 @@
-/** Where Redis is, read from `REDIS_URL`. */
+/** The address of Redis, from `REDIS_URL`. */
 export interface RedisTarget {
   kind: "single" | "sentinel" | "cluster";
   /** One address for `single`; the sentinels; or any nodes of the cluster. */
@@ -18,7 +18,7 @@ const pattern = /^(rediss?)(?:\+(sentinel|cluster))?:\/\/(?:([^@/]*)@)?([^/?#]+)
 
 /**
  * Reads `redis://`, `rediss://`, `redis+sentinel://h1,h2/name[/db]`, `redis+cluster://h1,h2` and `unix:///socket`.
- * Throws an Error that says what is wrong and never repeats the URL, which may hold a password.
+ * Throws an Error with the fault, but without the URL, which may hold a password.
  */
 export function parseRedisUrl(text: string): RedisTarget {
   const nobody = { masterName: undefined, username: undefined, password: undefined, database: 0, tls: false };
