@@ -57,7 +57,8 @@ const derivedFeature = z.strictObject({
   op: z
     .enum(["ratio", "share", "sum", "difference", "product", "mean", "min", "max", "entropy", "log1p", "sin", "cos"])
     .describe(
-      "ratio: a/b, 0 where b is 0; share: the first of the sum of all; entropy: of the magnitudes as shares, in bits; " +
+      "ratio: a/b, 0 where b is 0; share: the first of the sum of all; entropy: of the magnitudes as shares, in " +
+        "bits; " +
         "log1p: keeps the sign; sin, cos: of a turn each `period`",
     ),
   of: z.array(z.string().min(1)).min(1).max(1000).describe("Features, or derived ones that come before"),

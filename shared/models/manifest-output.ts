@@ -14,7 +14,8 @@ export const classifierHead = z.strictObject({
     .enum(["softmax", "sigmoid", "none"])
     .optional()
     .describe(
-      "Makes probabilities of what the tensor holds: softmax over the classes, sigmoid of each, or none: its values are " +
+      "Makes probabilities of what the tensor holds: softmax over the classes, sigmoid of each, or none: its values " +
+        "are " +
         "given as they are, whatever they are. Without it they must be probabilities: 0 to 1, and 1 together",
     ),
 });

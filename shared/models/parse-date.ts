@@ -1,6 +1,8 @@
 /** A full date, alone or with a time and its offset. */
-const rfc3339 =
-  /^(\d{4})-(\d\d)-(\d\d)(?:[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d))?$/;
+const hourMinute = String.raw`(?:[01]\d|2[0-3]):[0-5]\d`;
+const rfc3339 = new RegExp(
+  String.raw`^(\d{4})-(\d\d)-(\d\d)(?:[Tt ]${hourMinute}:[0-5]\d(?:\.\d{1,9})?(?:[Zz]|[+-]${hourMinute}))?$`,
+);
 const monthDays = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /**

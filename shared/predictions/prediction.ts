@@ -57,7 +57,8 @@ export function predictionJson(view: PredictionView): string {
     `{"id":"${view.id}","object":"prediction","model":"${view.model}","version":"${view.version}",` +
     `"status":"${view.status}","output":${view.outputJson ?? "null"},` +
     `"error":${view.error === null ? "null" : JSON.stringify(view.error)},` +
-    `"created_at":${time(view.createdAt)},"started_at":${time(view.startedAt)},"finished_at":${time(view.finishedAt)},` +
+    `"created_at":${time(view.createdAt)},"started_at":${time(view.startedAt)},` +
+    `"finished_at":${time(view.finishedAt)},` +
     `"attempts":${view.attempts},"cached":${view.cached},"deduplicated":${view.deduplicated},` +
     `"metadata":${view.metadata ?? "{}"},` +
     `"retry_of":${view.retryOf === undefined ? "null" : `"${view.retryOf}"`},"queue_position":${view.queuePosition},` +
