@@ -1,5 +1,5 @@
-/** A full date, alone or with a time and its offset. */
 const hourMinute = String.raw`(?:[01]\d|2[0-3]):[0-5]\d`;
+/** A full date, alone or with a time and its offset. */
 const rfc3339 = new RegExp(
   String.raw`^(\d{4})-(\d\d)-(\d\d)(?:[Tt ]${hourMinute}:[0-5]\d(?:\.\d{1,9})?(?:[Zz]|[+-]${hourMinute}))?$`,
 );
