@@ -1,7 +1,8 @@
+import { parseArgs } from "node:util";
 import { readCommit, readMachine } from "./harness/machine.js";
 import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
-import type { Scenario } from "./harness/scenario.js";
+import type { Figure, Scenario } from "./harness/scenario.js";
 import { batching } from "./scenarios/batching.js";
 import { bulk } from "./scenarios/bulk.js";
 import { depth } from "./scenarios/depth.js";
@@ -41,17 +42,20 @@ const scenarios: Record<string, Scenario> = {
 const print = (line: string) => process.stdout.write(`${line}\n`);
 const say = (line: string) => process.stderr.write(`  ${line}\n`);
 
-/** Runs the scenarios that are named, or all. Resolves to the exit code: a goal that is missed is told, not a failure. */
+/** Scenarios of a quick run at a time: none of them is measured, so that they may share the machine. */
+const quickAtOnce = 2;
+
+/** Runs the named scenarios, or all of them. Resolves to the exit code; a missed goal is reported, but no failure. */
 async function main(args: readonly string[]): Promise<number> {
-  const quick = args.includes("--quick");
-  const named = args.filter((arg) => arg !== "--quick");
+  const { quick, scenarios: named } = readArguments(args);
   const unknown = named.find((name) => !Object.hasOwn(scenarios, name));
-  if (unknown !== undefined) {
-    process.stderr.write(
-      `unknown: ${unknown}\nusage: npm run bench -- [--quick] [${Object.keys(scenarios).join("] [")}]\n`,
-    );
-    return 2;
-  }
+  if (unknown !== undefined) throw new UsageError(`unknown scenario: ${unknown}`);
+  const names = named.length > 0 ? named : Object.keys(scenarios);
+  return (quick ? await tryAll(names) : await measureAll(names)) ? 0 : 1;
+}
+
+/** Measures one scenario after the other, prints its figures and writes them. Resolves to whether every one ran. */
+async function measureAll(names: readonly string[]): Promise<boolean> {
   const machine = readMachine();
   const commit = readCommit();
   print(
@@ -59,24 +63,67 @@ async function main(args: readonly string[]): Promise<number> {
       .map(([key, value]) => `${key} ${value}`)
       .join(", "),
   );
-  let failed = 0;
-  for (const name of named.length > 0 ? named : Object.keys(scenarios)) {
+  let ran = true;
+  for (const name of names) {
     print(`\n${name}`);
     try {
-      const figures = await withReleasers((onClose) => (scenarios[name] as Scenario)({ quick, onClose, say }));
+      const figures = await run(name, false, say);
       print(tableOf(figures));
-      if (!quick) await writeResult(name, commit, machine, figures);
+      await writeResult(name, commit, machine, figures);
     } catch (fault) {
-      failed += 1;
+      ran = false;
       print(`failed: ${(fault as Error).stack}`);
     }
   }
-  if (quick) print("\nA quick run: its figures mean nothing, and none was written.");
-  return failed === 0 ? 0 : 1;
+  return ran;
+}
+
+/** Runs each scenario shortly, without its figures, which would mean nothing. Resolves to whether every one ran. */
+async function tryAll(names: readonly string[]): Promise<boolean> {
+  const waiting = [...names];
+  let ran = true;
+  const next = async (): Promise<void> => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+      try {
+        const figures = await run(name, true, () => undefined);
+        if (figures.length === 0) throw new Error("it gave no figure");
+        print(`${name} runs: ${figures.length} figures`);
+      } catch (fault) {
+        ran = false;
+        print(`${name} failed: ${(fault as Error).stack}`);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: quickAtOnce }, next));
+  return ran;
+}
+
+const run = (name: string, quick: boolean, tell: (line: string) => void): Promise<Figure[]> =>
+  withReleasers((onClose) => (scenarios[name] as Scenario)({ quick, onClose, say: tell }));
+
+class UsageError extends Error {}
+
+function readArguments(args: readonly string[]): { quick: boolean; scenarios: string[] } {
+  try {
+    const { positionals, values } = parseArgs({
+      args: [...args],
+      options: { quick: { type: "boolean", default: false } },
+      allowPositionals: true,
+    });
+    return { quick: values.quick, scenarios: positionals };
+  } catch (fault) {
+    throw new UsageError((fault as Error).message);
+  }
 }
 
 // A private Redis is no reason for this process to live on, but its end is awaited.
 setInterval(() => undefined, 60_000);
 process.on("SIGINT", () => process.exit(130));
 process.on("SIGTERM", () => process.exit(143));
-process.exit(await main(process.argv.slice(2)));
+try {
+  process.exit(await main(process.argv.slice(2)));
+} catch (fault) {
+  if (!(fault instanceof UsageError)) throw fault;
+  process.stderr.write(`${fault.message}\nusage: npm run bench -- [--quick] [${Object.keys(scenarios).join("] [")}]\n`);
+  process.exit(2);
+}
