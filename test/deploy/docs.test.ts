@@ -24,6 +24,12 @@ describe("the pages", () => {
     expect(named.map(([, path]) => path as string).filter((path) => !existsSync(join(root, path)))).toEqual([]);
   });
 
+  test("docs/reliability.md names tests that are there", () => {
+    const named = [...read("docs/reliability.md").matchAll(/`([a-z]+\/[a-z-]+)`/g)].map(([, name]) => name as string);
+    expect(named.length).toBeGreaterThan(20);
+    expect(named.filter((name) => !existsSync(join(root, `test/${name}.test.ts`)))).toEqual([]);
+  });
+
   test("docs/settings.md names every setting that .env.example does, but for those of the compose file alone", () => {
     const named = [...read(".env.example").matchAll(/^#?([A-Z_]+)=/gm)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
