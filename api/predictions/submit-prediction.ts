@@ -9,7 +9,7 @@ import { dropBlob, largestInlineBytes } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { digestInTurns, digestOf, newId } from "@millrace/shared/redis/keys.js";
 import { acceptCached } from "@millrace/shared/scripts/predictions/accept-cached.js";
-import { decodeReplayed } from "@millrace/shared/scripts/queue/accept.js";
+import { decodeReplayed } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { tensorsText } from "@millrace/shared/tensors/packed-json.js";

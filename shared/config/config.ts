@@ -284,9 +284,9 @@ export interface WorkerConfig extends CommonConfig {
 
 /** The API's settings. Throws a ConfigError that lists every problem. */
 export function readApiConfig(environment: Environment): ApiConfig {
-  const { env, problems: unread } = withSecretFiles(environment);
+  const { env, problems: unnamed } = withSecretFiles(environment);
   const { settings, problems: wrong } = read(apiSettings, env);
-  const problems = [...unread, ...wrong];
+  const problems = [...unnamed, ...wrong];
   const apiKeys = problemsInto(problems, () => readApiKeys(env.API_KEYS, env.API_KEYS_FILE));
   if (settings === null || problems.length > 0) throw new ConfigError(problems);
   return {
@@ -327,9 +327,9 @@ export function readApiConfig(environment: Environment): ApiConfig {
 
 /** A worker's settings. Throws a ConfigError that lists every problem. */
 export function readWorkerConfig(environment: Environment): WorkerConfig {
-  const { env, problems: unread } = withSecretFiles(environment);
+  const { env, problems: unnamed } = withSecretFiles(environment);
   const { settings, problems: wrong } = read(workerSettings, env);
-  const problems = [...unread, ...wrong];
+  const problems = [...unnamed, ...wrong];
   const modelsDir = env.MODELS_DIR || "./models";
   const inferring = (env.WORKER_ROLES || "inference").includes("inference");
   if (inferring && !statSync(modelsDir, { throwIfNoEntry: false })?.isDirectory()) {

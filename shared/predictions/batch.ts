@@ -3,6 +3,12 @@ export const batchStatuses = ["queued", "running", "succeeded", "partial", "fail
 
 export type BatchStatus = (typeof batchStatuses)[number];
 
+/** The name of every chunk's job, as Bull Board shows it. */
+export const chunkJobName = "chunk";
+
+/** Chunk jobs of a batch that are in the queue at once. */
+export const windowChunks = 64;
+
 /**
  * A batch as its hash in Redis holds it; times in ms since the epoch. What is fixed from the beginning is kept as JSON
  * text, so that the step that ends a batch can write the whole of it.

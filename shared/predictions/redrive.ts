@@ -9,6 +9,9 @@ export type RedriveStatus = (typeof redriveStatuses)[number];
 /** The name of every redrive's job, as Bull Board shows it. */
 export const redriveJobName = "redrive";
 
+/** Redrives of an owner that a list shows, the newest. */
+export const listedRedrives = 100;
+
 /** What a redrive is to do, which is fixed when it is made; it outlives deployments. Times are ms since the epoch. */
 export const redrivePlanSchema = z.object({
   v: z.literal(1),

@@ -3,12 +3,8 @@ import { keptEvents } from "@millrace/shared/predictions/job.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
-import {
-  type Acceptance,
-  type AcceptOutcome,
-  acceptPredictions,
-  type QueueLimits,
-} from "@millrace/shared/scripts/queue/accept.js";
+import { type Acceptance, acceptPredictions, type QueueLimits } from "@millrace/shared/scripts/queue/accept.js";
+import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";

@@ -38,7 +38,7 @@ export interface TakenJob {
   id?: string | undefined;
   data: unknown;
   timestamp: number;
-  /** Its priority in BullMQ is 0; see `fair-queue.ts`. */
+  /** Its priority in BullMQ is 0; see `fair-queue.lua`. */
   opts?: { priority?: number | undefined };
   /** Attempts that failed before this one. */
   attemptsMade: number;

@@ -1,11 +1,11 @@
+import { behindByPriority } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
-import { behindByPriority } from "@millrace/shared/scripts/queue/fair-queue.js";
 
 /**
- * Whether all that waits for a model came after that time (ms since the epoch). What waits is in order of arrival, so its
- * oldest tells; what waits behind by priority has an order for each, so there must be none of it. What is delayed is
- * not waited for.
+ * Whether all that waits for a model came after that time (ms since the epoch). What waits is in order of arrival, so
+ * its oldest tells; what waits behind by priority has an order for each, so there must be none of it. What is delayed
+ * is not waited for.
  */
 export async function isBacklogYounger(redis: RedisClient, keys: ModelKeys, sinceMs: number): Promise<boolean> {
   const both = await Promise.all([keys.queue, keys.batchQueue].map((queue) => isQueueYounger(redis, queue, sinceMs)));

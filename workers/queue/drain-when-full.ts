@@ -1,12 +1,12 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { evenWhenFull } from "@millrace/shared/scripts/queue/script.js";
+import { evenWhenFull } from "@millrace/shared/scripts/lua/even-when-full.js";
 
 type Definition = Parameters<RedisClient["defineCommand"]>[1];
 
 /**
- * Lets BullMQ's own steps on this connection (taking jobs, renewing locks, giving back) through when Redis has no memory
- * left: what a worker does ends work and so makes room, and without it a full Redis would stay full. To be called before
- * BullMQ gets the connection.
+ * Lets BullMQ's own steps on this connection (taking jobs, renewing locks, giving back) through when Redis has no
+ * memory left: what a worker does ends work and so makes room, and without it a full Redis would stay full. To be
+ * called before BullMQ gets the connection.
  */
 export function drainWhenFull(redis: RedisClient): void {
   const define = redis.defineCommand.bind(redis);
