@@ -7,8 +7,9 @@ read_globals = {
   -- Redis
   "KEYS", "ARGV", "redis", "cjson", "cmsgpack", "struct",
   -- Tables in TypeScript
-  "KEY", "ITEMKEY", "ARG", "ITEM", "ITEMS", "KEYNAME", "BULLKEY", "FAIRKEY", "BULL", "CONST", "LIST",
+  "KEY", "ITEMKEY", "ARG", "ITEM", "ITEMS", "KEYNAME", "BULLKEY", "FAIRKEY", "MARK", "BULL", "LAYOUT", "CONST",
+  "LIST",
   -- Included functions
   "acceptAll", "addChunkJob", "bullAdd", "countRows", "deliver", "endBatch", "fairAdd", "fairClose", "fairKeys",
-  "fairLoad", "fairNumber", "fairOpen", "fairShare", "fairTake", "keepSent", "noteFailure", "sentBefore", "takeJobs",
+  "fairLoad", "fairNumber", "fairOpen", "fairShare", "fairTake", "fairText", "keepSent", "noteFailure", "sentBefore", "takeJobs",
 }

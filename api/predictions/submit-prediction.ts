@@ -168,6 +168,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       owner,
       dataJson,
       delayMs,
+      expiresAtMs: expiresInMs === 0 ? null : nowMs + expiresInMs,
       priority,
       watcher: waiter === null ? null : deps.notices.apiId,
       dedup,

@@ -25,9 +25,21 @@ export const keyNames = {
   webhookBody: "/webhook-body:",
   /** Follows an idempotency key: the hash of the body with its members sorted. */
   sortedBody: ":sorted",
+  /** Before the event of the body of a webhook. */
+  beforeEvent: ":",
   /** The end of the hash tag in a queue's prefix, and the same in the prefix of its fair queue. */
   tagToQueue: "}:",
   tagToFair: `}${fairName}`,
+} as const;
+
+/** What the entries of two kinds of key begin with: of those who wait for a prediction, and of a deduplication key. */
+export const entryMarks = {
+  /** An API to tell, whose id follows; a follower to call, who follows as JSON. */
+  watcher: "w",
+  follower: "f",
+  /** A prediction on its way, whose id follows; a cached output, which follows. */
+  pending: "p",
+  cached: "c",
 } as const;
 
 /**

@@ -199,7 +199,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     delivery: (id) => `${base}${keyNames.delivery}${id}`,
     attempts: (id) => `${base}/attempts:${id}`,
     deliveries: (id) => `${base}${keyNames.deliveries}${id}`,
-    webhookBody: (id, event) => `${base}${keyNames.webhookBody}${id}:${event}`,
+    webhookBody: (id, event) => `${base}${keyNames.webhookBody}${id}${keyNames.beforeEvent}${event}`,
     trace: (id) => `${base}/trace:${id}`,
     owned: (owner) => `${base}${keyNames.owned}${owner}`,
     failures: (owner, code) => `${base}/failures:${owner}:${code}`,

@@ -1,10 +1,10 @@
 -- `deliver(base, webhook queue prefix, prediction id, interest, event, body, now)` makes the deliveries of an event,
 -- where `interest` is the list that `keys.interest` names. Needs `bullAdd`.
 local function deliver(base, queue, id, interest, event, body, now)
-  local bodyKey = base .. KEYNAME.webhookBody .. id .. ':' .. event
+  local bodyKey = base .. KEYNAME.webhookBody .. id .. KEYNAME.beforeEvent .. event
   local made = 0
   for _, text in ipairs(interest) do
-    local follower = string.sub(text, 1, 1) == 'f' and cjson.decode(string.sub(text, 2))
+    local follower = string.sub(text, 1, 1) == MARK.follower and cjson.decode(string.sub(text, 2))
     local did = follower and follower.ids[event]
     local key = did and (base .. KEYNAME.delivery .. did)
     -- One whose record is forgotten, while its job is still shown, was made before.

@@ -127,6 +127,23 @@ describe("accepting a prediction", () => {
     expect(await redis.pttl(idempotencyKey)).toBeLessThanOrEqual(86_400_000);
   });
 
+  test.each([
+    ["this release", true],
+    ["an earlier one, which has its expiry in its data and in the index alone", false],
+  ])("one that has expired is not joined, whether it is a job of %s", async (_release, hasField) => {
+    const nowMs = Date.now();
+    const data = { x: "AA==", m: { e: 1 }, e: nowMs + 1000, ver: "1", o: "alice", v: 1 };
+    const expiring = acceptance({ dedup: "hash", dataJson: JSON.stringify(data), expiresAtMs: data.e });
+    expect(await acceptOne(expiring, { ...settings(), nowMs })).toMatchObject({ kind: "queued" });
+    expect(await redis.zscore(keys().expiring, expiring.id)).toBe(`${data.e}`);
+    if (!hasField) expect(await redis.hdel(`${keys().queue}${expiring.id}`, "expires")).toBe(1);
+    const joining = acceptance({ dedup: "hash" });
+    const joined = await acceptOne(joining, { ...settings(), nowMs: data.e - 1 });
+    expect(joined).toEqual({ kind: "joined", id: expiring.id });
+    const late = await acceptOne(acceptance({ dedup: "hash" }), { ...settings(), nowMs: data.e });
+    expect(late).toMatchObject({ kind: "queued" });
+  });
+
   test.each(["one by one", "in one step"])(
     "what is identical, or comes under a key that was used, gets no job of its own: %s",
     async (way) => {

@@ -1,12 +1,13 @@
--- `addChunkJob(queue, batch id, chunk number, now, priority, owner, weight)` adds a chunk's job, unless it is there, to
--- those of its owner; see `fair-queue.lua`.
+-- `addChunkJob(base, queue, batch id, chunk number, now, priority, owner, weight)` adds a chunk's job, unless it is
+-- there, to those of its owner; see `fair-queue.lua`.
 -- include queue/fair-queue
-local function addChunkJob(queue, id, n, now, priority, owner, weight)
+local function addChunkJob(base, queue, id, n, now, priority, owner, weight)
   local job = id .. '-' .. n
   if redis.call('EXISTS', queue .. job) == 1 then return end
-  local lines = redis.call('GETRANGE', string.match(queue, '^.-}') .. KEYNAME.batchLines .. id, 4 * n, 4 * n + 3)
-  local rows = #lines == 4 and math.max(1, struct.unpack('<I4', lines)) or 1
-  local text = rows .. ' 0 ' .. priority .. ' ' .. weight .. ' ' .. owner
+  local from = LAYOUT.lineCountBytes * n
+  local lines = redis.call('GETRANGE', base .. KEYNAME.batchLines .. id, from, from + LAYOUT.lineCountBytes - 1)
+  local rows = #lines == LAYOUT.lineCountBytes and math.max(1, struct.unpack(LAYOUT.u32, lines)) or 1
+  local text = fairText(rows, 0, priority, weight, owner)
   local share = fairShare(text)
   redis.call('HSET', queue .. job, 'name', CONST.chunkJobName, 'data', '{"v":1,"b":"' .. id .. '","n":' .. n .. '}',
     'opts', '{}', 'timestamp', now, 'delay', 0, 'priority', 0, 'share', text)

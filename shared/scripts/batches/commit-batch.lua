@@ -23,7 +23,7 @@ end
 if ARG.bodyHashes ~= '' then keepSent(KEY.idempotency, ARG.bodyHashes, id) end
 for _, key in ipairs(staged) do redis.call('PERSIST', key) end
 while next < chunks and next - done < CONST.windowChunks do
-  addChunkJob(queue, id, next, ARG.nowMs, ARG.priority, ARG.owner, ARG.weight)
+  addChunkJob(base, queue, id, next, ARG.nowMs, ARG.priority, ARG.owner, ARG.weight)
   next = next + 1
 end
 redis.call('HSET', KEY.batch, 'created', ARG.nowMs, 'chunks', ARG.chunks, 'total', ARG.lines, 'priority', ARG.priority,
@@ -37,7 +37,7 @@ redis.call('PEXPIRE', KEY.owned, ARG.resultTtlMs + 604800000)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEY.owned, '-inf', now - ARG.resultTtlMs, 'LIMIT', 0, 16)) do
   if redis.call('EXISTS', base .. KEYNAME.batch .. old) == 0 then redis.call('ZREM', KEY.owned, old) end
 end
-if ARG.follower ~= '' then redis.call('RPUSH', base .. KEYNAME.interest .. id, 'f' .. ARG.follower) end
+if ARG.follower ~= '' then redis.call('RPUSH', base .. KEYNAME.interest .. id, MARK.follower .. ARG.follower) end
 if done == chunks then
   endBatch(base, id, false, now, ARG.resultTtlMs, ARG.webhookQueue, ARG.noticeChannel, ARG.bodyStart)
 end

@@ -47,7 +47,9 @@ local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, b
   end
   deliver(base, webhooks, id, interest, 'batch.completed', bodyStart .. json .. '}', now)
   for _, entry in ipairs(interest) do
-    if string.sub(entry, 1, 1) == 'w' then redis.call('PUBLISH', channels .. string.sub(entry, 2), id .. '\n') end
+    if string.sub(entry, 1, 1) == MARK.watcher then
+      redis.call('PUBLISH', channels .. string.sub(entry, 2), id .. '\n')
+    end
   end
   return json
 end

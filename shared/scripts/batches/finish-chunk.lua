@@ -18,7 +18,7 @@ redis.call('HINCRBY', KEY.batch, 'failed', ARG.failed)
 local next, chunks = tonumber(batch[4]), tonumber(batch[3])
 if next < (chunks or tonumber(batch[6])) then
   redis.call('HINCRBY', KEY.batch, 'next', 1)
-  addChunkJob(queue, id, next, ARG.nowMs, batch[5], batch[8] or batch[9], batch[10] or 1)
+  addChunkJob(base, queue, id, next, ARG.nowMs, batch[5], batch[8] or batch[9], batch[10] or 1)
 end
 local done = redis.call('HINCRBY', KEY.batch, 'done', 1)
 if not chunks then

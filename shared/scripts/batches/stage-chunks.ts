@@ -1,4 +1,5 @@
 import { Cluster } from "ioredis";
+import { lineCountBytes } from "../../predictions/batch.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { execMulti } from "../../redis/exec-multi.js";
 import type { ModelKeys } from "../../redis/keys.js";
@@ -26,7 +27,8 @@ const earlyScript = defineScript({
     id: text("Of the batch."),
     number: number("Of the chunk."),
     nowMs: number("When its job is added."),
-    queue: text("What the keys of the model's queue of chunks begin with."),
+    base: text("What the model's own keys begin with."),
+    queue: text("What the keys of its queue of chunks begin with."),
     version: text("The version that runs it."),
     priority: number("0 in order of arrival; 1 (first) to 1000 (last) behind those."),
     keepMs: number("How long all of it is kept."),
@@ -75,6 +77,7 @@ export async function stageChunk(
       id,
       number: chunk.number,
       nowMs: Date.now(),
+      base: keys.base,
       queue: keys.batchQueue,
       version,
       priority,
@@ -95,14 +98,14 @@ async function writeChunk(
   keepMs: number,
 ): Promise<void> {
   const [chunksKey, linesKey] = [keys.batchChunks(id), keys.batchLines(id)];
-  const count = Buffer.alloc(4);
+  const count = Buffer.alloc(lineCountBytes);
   count.writeUInt32LE(lines);
   if (redis instanceof Cluster) {
     return execMulti(
       redis
         .multi()
         .hset(chunksKey, String(number), bytes)
-        .setrange(linesKey, 4 * number, count)
+        .setrange(linesKey, lineCountBytes * number, count)
         .pexpire(chunksKey, keepMs)
         .pexpire(linesKey, keepMs),
     );
@@ -111,7 +114,7 @@ async function writeChunk(
   await Promise.all([
     redis.multi({ pipeline: false }),
     redis.hset(chunksKey, String(number), bytes),
-    redis.setrange(linesKey, 4 * number, count),
+    redis.setrange(linesKey, lineCountBytes * number, count),
     redis.pexpire(chunksKey, keepMs),
     redis.pexpire(linesKey, keepMs),
     redis.exec(),

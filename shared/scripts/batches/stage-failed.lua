@@ -3,9 +3,9 @@ local n = redis.call('HLEN', KEY.chunks)
 for i = ITEMS.first, #ARGV, ITEMS.size do
   local chunk = redis.call('HGET', KEY.failed, ITEM.number)
   if chunk then
-    local lines = struct.unpack('<I4', chunk, 5)
+    local lines = struct.unpack(LAYOUT.u32, chunk, LAYOUT.chunkLinesAt)
     redis.call('HSET', KEY.chunks, n, chunk)
-    redis.call('SETRANGE', KEY.lines, 4 * n, struct.pack('<I4', lines))
+    redis.call('SETRANGE', KEY.lines, LAYOUT.lineCountBytes * n, struct.pack(LAYOUT.u32, lines))
     n = n + 1
     total = total + lines
   end

@@ -1,8 +1,9 @@
-import { batchFields, chunkJobName, windowChunks } from "../../predictions/batch.js";
+import { batchFields, chunkJobName, lineCountBytes, windowChunks } from "../../predictions/batch.js";
+import { chunkHead } from "../../predictions/bulk-chunk.js";
 import { deliveryKeptMs } from "../../predictions/delivery.js";
 import { behindByPriority, keptEvents } from "../../predictions/job.js";
 import { listedRedrives, redriveJobName } from "../../predictions/redrive.js";
-import { bullKeys, fairKeys, keyNames } from "../../redis/key-names.js";
+import { bullKeys, entryMarks, fairKeys, keyNames } from "../../redis/key-names.js";
 import { bullmqErrors } from "./bullmq-errors.js";
 import type { LuaNames } from "./lua-places.js";
 
@@ -22,7 +23,10 @@ export const luaConstants: LuaNames = {
   KEYNAME: literals(keyNames),
   BULLKEY: literals(bullKeys),
   FAIRKEY: literals(fairKeys),
+  MARK: literals(entryMarks),
   BULL: literals(bullmqErrors),
+  /** Unsigned integers in binary values: as `struct` names them, and where they begin, which Lua counts from 1. */
+  LAYOUT: literals({ u32: "<I4", lineCountBytes, chunkLinesAt: chunkHead.lines + 1 }),
   /** Several values in a row, as arguments of a command. */
   LIST: { batchFields: batchFields.map(literal).join(", ") },
   CONST: literals({

@@ -12,9 +12,11 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEY.beats, ARG.nowMs, '+inf'
 end
 if not known and highest and tonumber(ARG.version) > highest then
   local split = redis.call('HGET', KEY.traffic, 'current')
-  if not split or string.sub(split, 1, 15) == '{"weights":null' then
-    local before = string.gsub(split or '{"weights":null,"shadow":[]}', 'null',
-      '{"' .. string.format('%d', highest) .. '":1}', 1)
+  local set = split and cjson.decode(split)
+  if not set or set.weights == cjson.null then
+    -- An empty list would become an object.
+    local shadow = set and #set.shadow > 0 and cjson.encode(set.shadow) or '[]'
+    local before = '{"weights":{"' .. string.format('%d', highest) .. '":1},"shadow":' .. shadow .. '}'
     redis.call('LPUSH', KEY.trafficHistory, before)
     redis.call('LTRIM', KEY.trafficHistory, 0, ARG.keptChanges - 1)
     redis.call('HINCRBY', KEY.traffic, 'revision', 1)

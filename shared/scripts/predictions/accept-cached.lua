@@ -11,6 +11,6 @@ redis.call('SET', KEY.result, ARG.result, 'EX', ARG.resultTtlSeconds)
 redis.call('ZADD', KEY.owned, now, id)
 redis.call('PEXPIRE', KEY.owned, ARG.resultTtlSeconds * 1000 + 604800000)
 if ARG.follower ~= '' then
-  deliver(base, ARG.webhookQueue, id, {'f' .. ARG.follower}, 'prediction.completed', ARG.webhookBody, now)
+  deliver(base, ARG.webhookQueue, id, {MARK.follower .. ARG.follower}, 'prediction.completed', ARG.webhookBody, now)
 end
 return {'accepted', id}

@@ -34,30 +34,32 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
       local before
       if ITEM.cacheSeconds ~= '0' then
         local from, length = tonumber(ITEM.outputFrom), tonumber(ITEM.outputBytes)
-        before = redis.call('SET', key, 'c' .. string.sub(text, from + 1, from + length), 'EX', ITEM.cacheSeconds,
-          'GET')
+        local output = MARK.cached .. string.sub(text, from + 1, from + length)
+        before = redis.call('SET', key, output, 'EX', ITEM.cacheSeconds, 'GET')
         cached[#cached + 1] = now
         cached[#cached + 1] = dedup
       else
         before = redis.call('GETDEL', key)
       end
       -- A key that was held by another by now stays theirs; it takes a week of waiting to get there.
-      if before and before ~= 'p' .. id then redis.call('SET', key, before, 'EX', 3600) end
+      if before and before ~= MARK.pending .. id then redis.call('SET', key, before, 'EX', 3600) end
     end
     local interest = redis.call('LRANGE', base .. KEYNAME.interest .. id, 0, -1)
     if #interest > 0 then
       redis.call('DEL', base .. KEYNAME.interest .. id)
       redis.call('SREM', base .. KEYNAME.starts, id)
+      -- The prediction's JSON is the second line of what is stored.
       local data = string.match(text, '\n(.*)$')
       if ITEM.started == '1' then
-        local started = string.gsub(ITEM.bodyStart, 'completed', 'started', 1)
-        deliver(base, ARG.webhookQueue, id, interest, 'prediction.started', started .. data .. '}', now)
+        deliver(base, ARG.webhookQueue, id, interest, 'prediction.started', ARG.startedStart .. data .. '}', now)
       end
-      deliver(base, ARG.webhookQueue, id, interest, 'prediction.completed', ITEM.bodyStart .. data .. '}', now)
+      deliver(base, ARG.webhookQueue, id, interest, 'prediction.completed', ARG.completedStart .. data .. '}', now)
       local notice = id .. '\n'
       if #text <= limit then notice = notice .. text end
       for _, entry in ipairs(interest) do
-        if string.sub(entry, 1, 1) == 'w' then redis.call('PUBLISH', channels .. string.sub(entry, 2), notice) end
+        if string.sub(entry, 1, 1) == MARK.watcher then
+          redis.call('PUBLISH', channels .. string.sub(entry, 2), notice)
+        end
       end
     end
     if not fenced then
@@ -85,7 +87,7 @@ if #cached > 0 then
     local oldest = redis.call('ZPOPMIN', KEY.cache, over)
     for i = 1, #oldest, 2 do
       local key = base .. KEYNAME.dedup .. oldest[i]
-      if redis.call('GETRANGE', key, 0, 0) == 'c' then redis.call('DEL', key) end
+      if redis.call('GETRANGE', key, 0, 0) == MARK.cached then redis.call('DEL', key) end
     end
   end
 end

@@ -31,6 +31,8 @@ const script = defineScript({
     cancelChannel: text("Where workers hear of predictions that are not theirs any more."),
     cacheEntries: number("Outputs that are kept in the cache."),
     worker: text("Whose runs end; empty for an API."),
+    startedStart: text("The body of the webhook that tells of a start, up to its data."),
+    completedStart: text("The body of the webhook that tells of an end, up to its data."),
   },
   each: {
     id: text("Of the prediction."),
@@ -40,7 +42,6 @@ const script = defineScript({
     cacheSeconds: number("How long its output is cached; 0: not at all."),
     outputFrom: number("Where the output begins in the result, in bytes."),
     outputBytes: number("The output's length."),
-    bodyStart: text("The body of the webhook up to its data."),
     started: flag("Whether it ever began to run."),
     blob: optional(text("What becomes of an input that is a blob: `drop`, or `keep` for the result time.")),
     failures: optional(text("The key in which a failure is noted.")),
@@ -96,7 +97,6 @@ export async function finishPredictions(
   settings: FinishSettings,
 ): Promise<FinishOutcome[]> {
   const nowMs = Date.now();
-  const bodyStart = webhookBodyStart("prediction.completed", nowMs);
   const outcomes = await script.run(redis, {
     keys: { running: keys.running, deaths: keys.deaths, cache: keys.cache },
     fields: {
@@ -110,6 +110,8 @@ export async function finishPredictions(
       cancelChannel: settings.cancelChannel,
       cacheEntries,
       worker: settings.workerId ?? "",
+      startedStart: webhookBodyStart("prediction.started", nowMs),
+      completedStart: webhookBodyStart("prediction.completed", nowMs),
     },
     each: finishes.map(({ blob, by, cache, dedup, failure, id, result, started }) => {
       const text = encodeResult(result);
@@ -124,7 +126,6 @@ export async function finishPredictions(
         cacheSeconds: ttl,
         outputFrom: ttl === 0 ? 0 : cache?.packed ? storedTensorsStart.length : placeOfOutput(text),
         outputBytes: bytes,
-        bodyStart,
         started,
         blob: blob ?? null,
         failures: failure === undefined ? null : keys.failures(result.owner, failure),

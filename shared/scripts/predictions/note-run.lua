@@ -16,7 +16,7 @@ for _, id in ipairs(held) do
   if redis.call('SISMEMBER', KEY.starts, id) == 1 then
     awaited[#awaited + 1] = id
     for _, entry in ipairs(redis.call('LRANGE', ARG.base .. KEYNAME.interest .. id, 0, -1)) do
-      if string.sub(entry, 1, 1) == 'w' then
+      if string.sub(entry, 1, 1) == MARK.watcher then
         redis.call('PUBLISH', ARG.noticeChannel .. string.sub(entry, 2), id .. '\n')
       end
     end

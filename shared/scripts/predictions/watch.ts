@@ -1,4 +1,5 @@
 import type { RedisClient } from "../../redis/connect-redis.js";
+import { entryMarks } from "../../redis/key-names.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
 import { flag, optional, text } from "../lua/fields.js";
@@ -32,6 +33,6 @@ export async function watchPrediction(
 ): Promise<void> {
   await script.run(redis, {
     keys: { interest: keys.interest(id), starts: keys.starts, result: result ?? null },
-    fields: { entry: `w${apiId}`, id, start },
+    fields: { entry: `${entryMarks.watcher}${apiId}`, id, start },
   });
 }

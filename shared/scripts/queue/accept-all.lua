@@ -44,9 +44,9 @@ end
 
 local function follow(i, target, joining)
   local interest = base .. KEYNAME.interest .. target
-  if ITEM.watcher ~= '' then redis.call('RPUSH', interest, 'w' .. ITEM.watcher) end
+  if ITEM.watcher ~= '' then redis.call('RPUSH', interest, MARK.watcher .. ITEM.watcher) end
   if ITEM.follower ~= '' then
-    redis.call('RPUSH', interest, 'f' .. ITEM.follower)
+    redis.call('RPUSH', interest, MARK.follower .. ITEM.follower)
     -- Watchers' notes may expire, a follower's never.
     if joining then redis.call('PERSIST', interest) end
     if ITEM.wantsStart == '1' then
@@ -59,10 +59,6 @@ local function follow(i, target, joining)
   end
 end
 
-local function expiry(data)
-  return string.match(data, '^{"q":%d+,"v":1,"o":"[^"]*","ver":"[^"]*","e":(%d+)')
-end
-
 local function known(i)
   if ITEM.idempotency ~= '' then
     local same, target = sentBefore(base .. KEYNAME.idempotency .. ITEM.idempotency, ITEM.bodyHashes)
@@ -72,10 +68,11 @@ local function known(i)
   local held = redis.call('GET', base .. KEYNAME.dedup .. ITEM.dedup)
   if not held then return nil end
   local kind, rest = string.sub(held, 1, 1), string.sub(held, 2)
-  if kind == 'c' then return {'cached', rest} end
-  local data = redis.call('HGET', queue .. rest, 'data')
-  if not data or redis.call('EXISTS', base .. KEYNAME.result .. rest) == 1 then return nil end
-  local expires = expiry(data)
+  if kind == MARK.cached then return {'cached', rest} end
+  local job = redis.call('HMGET', queue .. rest, 'data', 'expires')
+  if not job[1] or redis.call('EXISTS', base .. KEYNAME.result .. rest) == 1 then return nil end
+  -- A job of an earlier release has no field for it.
+  local expires = job[2] or redis.call('ZSCORE', base .. KEYNAME.expiring, rest)
   if expires and tonumber(expires) <= now then return nil end
   follow(i, rest, true)
   return {'joined', rest}
@@ -117,7 +114,7 @@ local function acceptAll(answerFirst)
         held.jobs, held.rows, held.bytes = held.jobs + 1, held.rows + share.rows, held.bytes + share.bytes
       end
       -- APIs of an earlier release tell a position by the place in the order of arrival.
-      local data = '{"q":' .. seq .. ',' .. string.sub(ITEM.data, 2)
+      local data = '{"q":' .. seq .. ',' .. ITEM.members
       if delay > 0 then
         bullAdd(queue, id, name, data, now, delay, priority)
         redis.call('HSET', queue .. id, 'priority', 0, 'share', ITEM.share)
@@ -130,9 +127,13 @@ local function acceptAll(answerFirst)
         places[#answers + 1] = fairAdd(line, id, share, seq)
       end
       index(ITEM.owner, id)
-      local expires = expiry(data)
-      if expires then redis.call('ZADD', base .. KEYNAME.expiring, expires, id) end
-      if ITEM.dedup ~= '' then redis.call('SET', base .. KEYNAME.dedup .. ITEM.dedup, 'p' .. id, 'PX', keepMs) end
+      if ITEM.expiresAtMs ~= '' then
+        redis.call('HSET', queue .. id, 'expires', ITEM.expiresAtMs)
+        redis.call('ZADD', base .. KEYNAME.expiring, ITEM.expiresAtMs, id)
+      end
+      if ITEM.dedup ~= '' then
+        redis.call('SET', base .. KEYNAME.dedup .. ITEM.dedup, MARK.pending .. id, 'PX', keepMs)
+      end
       follow(i, id, false)
       answer = {'queued', 0}
     end

@@ -24,7 +24,8 @@ export const acceptFields = {
 /** What `accept-all.lua` reads of each prediction. */
 export const acceptEach = {
   id: text("Of the prediction, and of its job."),
-  data: text("The job's data: a JSON object with at least one member."),
+  members: text("The job's data: a JSON object with at least one member, without the brace that it begins with."),
+  expiresAtMs: optional(number("When it expires unless it has begun, since the epoch.")),
   delayMs: number("It is not to run before."),
   priority: number("0 in order of arrival; 1 (first) to 1000 (last) behind those."),
   watcher: optional(text("The API to tell of the end.")),
@@ -61,6 +62,8 @@ export interface Acceptance {
   /** A JSON object with at least one field; `q` is added to it. */
   dataJson: string;
   delayMs: number;
+  /** When it expires unless it has begun (ms since the epoch), as its data say; null or none: never. */
+  expiresAtMs?: number | null;
   /** 0 in order of arrival; 1 (first) to 1000 (last) behind those. */
   priority: number;
   /** The API to tell of the end, when its caller waits. */
@@ -133,12 +136,13 @@ export function acceptEachOf(
   acceptance: Acceptance,
   { weightOf }: Pick<AcceptSettings, "weightOf">,
 ): ValuesOf<typeof acceptEach> {
-  const { blobBytes = 0, dataJson, dedup, delayMs, follower, id, idempotency, owner } = acceptance;
+  const { blobBytes = 0, dataJson, dedup, delayMs, expiresAtMs = null, follower, id, idempotency, owner } = acceptance;
   const { pieces = 0, priority, rows = 1, watcher } = acceptance;
   const bytes = dataJson.length + blobBytes;
   return {
     id,
-    data: dataJson,
+    members: dataJson.slice(1),
+    expiresAtMs,
     delayMs,
     priority,
     watcher,

@@ -10,7 +10,7 @@
 -- A job has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`, and `lane`, its number in the list; its own
 -- priority in BullMQ is 0, so that what BullMQ puts back (a job whose worker died) goes to the list's head.
 --
--- - `fairShare(text)` parses a share.
+-- - `fairShare(text)` parses a share, `fairText(rows, bytes, rank, weight, owner)` writes one, as `fair-queue.ts` does.
 -- - `fairOpen(queue)` begins to add; `fairAdd(line, id, share, arrival)` adds a job, whose hash is there, and returns
 --   about how many come before it, and itself; `fairClose(line)` ends it, without which nothing is added. BullMQ's
 --   marker is the caller's.
@@ -18,6 +18,9 @@
 -- - `fairLoad(queue, shares, sign)` counts what waits of rows and bytes, in all and of each owner.
 local function fairKeys(queue) return (string.gsub(queue, KEYNAME.tagToQueue, KEYNAME.tagToFair, 1)) end
 local function fairNumber(value) return string.format('%.17g', value) end
+local function fairText(rows, bytes, rank, weight, owner)
+  return rows .. ' ' .. bytes .. ' ' .. rank .. ' ' .. weight .. ' ' .. owner
+end
 local function fairShare(text)
   local rows, bytes, rank, weight, owner = string.match(text, '^(%d+) (%d+) (%d+) ([%d.]+) (.*)$')
   return {rows = tonumber(rows), bytes = tonumber(bytes), rank = tonumber(rank), weight = tonumber(weight),
