@@ -7,7 +7,8 @@ import type { CacheOutcome, Counted } from "@millrace/shared/predictions/statist
 import type { StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
 import { dropBlob, largestInlineBytes } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { digestInTurns, digestOf, newId } from "@millrace/shared/redis/keys.js";
+import { digestInTurns, digestOf } from "@millrace/shared/redis/digest.js";
+import { newId } from "@millrace/shared/redis/keys.js";
 import { acceptCached } from "@millrace/shared/scripts/predictions/accept-cached.js";
 import { decodeReplayed } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
