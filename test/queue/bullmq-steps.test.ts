@@ -1,8 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { keptEvents } from "@millrace/shared/predictions/job.js";
+import type { RedrivePlan } from "@millrace/shared/predictions/redrive.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type ModelKeys, modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { type ModelKeys, modelKeys, newId, redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { makeRedrive } from "@millrace/shared/scripts/predictions/redrives.js";
 import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
 import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
@@ -214,6 +216,36 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     const counts = await ours.queue.getJobCounts("active", "delayed", "wait", "prioritized");
     expect(counts).toEqual({ active: 1, delayed: 1, wait: 3, prioritized: 1 });
     expect(counts).toEqual(await theirs.queue.getJobCounts("active", "delayed", "wait", "prioritized"));
+  });
+
+  test("the job of a redrive, as that of a delivery, is added as BullMQ's own is", async () => {
+    const accept = { limits: { ...plenty }, weight: 1, resultTtlMs: 60_000 };
+    const filter = { model, code: null, failed_after: null, failed_before: null };
+    const plan: RedrivePlan = {
+      v: 1,
+      filter,
+      from: 0,
+      to: 1,
+      lots: [],
+      total: 0,
+      rate: 1,
+      accept,
+      requestId: "request",
+    };
+    const keys = redriveKeys(`${prefix}-ours`);
+    const [id, createdAt] = [newId(keys.tag), Date.now()];
+    await makeRedrive(redis, keys, { id, owner: "alice", plan, createdAt }, 5);
+    const { name, data } = (await redis.hgetall(`${keys.queue}${id}`)) as { name: string; data: string };
+    const queue = new Queue(redrivesName, {
+      connection: redis as never,
+      prefix: redriveKeys(`${prefix}-bullmq`).queuePrefix,
+      skipMetasUpdate: true,
+    });
+    const theirs = redriveKeys(`${prefix}-bullmq`).queue;
+    await redis.hset(`${theirs}meta`, "opts.maxLenEvents", keptEvents);
+    await queue.add(name, JSON.parse(data), { jobId: id, timestamp: createdAt });
+    await queue.close();
+    expect(await contents(redis, keys.queue)).toEqual(await contents(redis, theirs));
   });
 
   test("what we give back is where BullMQ's own moveToWait puts it, but for the attempt, which did not begin", async () => {
