@@ -30,9 +30,9 @@ const bucket = luaText(
     keys: { bucket: text("`<used>@<ms since the epoch>`, which the limiter names.") },
     fields: {
       cost: number("Requests or rows to take; 0 only asks."),
-      blockSeconds: unnamed(number("How long the limiter would keep a counter of its own.")),
-      limit: number("The bucket holds so much."),
-      windowSeconds: number("It is refilled in so long."),
+      blockSeconds: unnamed(number("Set by the limiter, which has a default script with it.")),
+      limit: number("Capacity of the bucket."),
+      windowSeconds: number("Time in which an empty bucket fills."),
     },
     each: {},
   }),

@@ -8,11 +8,11 @@ const startedScript = defineScript({
   file: "deliver-started",
   keys: { delivery: unnamed(text("Tells the slot.")) },
   fields: {
-    base: text("What the model's own keys begin with."),
-    webhookQueue: text("What the keys of its queue of deliveries begin with."),
-    id: text("Of the prediction."),
-    body: text("Of the webhook."),
-    nowMs: number("When the deliveries are made."),
+    base: text("Prefix of the model's own keys."),
+    webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
+    id: text("The prediction's id."),
+    body: text("The webhook's body."),
+    nowMs: number("Time of the event."),
   },
   whenFull: true,
 });
@@ -75,15 +75,15 @@ const attemptScript = defineScript({
   file: "note-attempt",
   keys: {
     delivery: deliveryKeys.delivery,
-    attempts: text("The tries of the delivery."),
+    attempts: text("The delivery's attempts."),
     body: deliveryKeys.body,
     deliveries: deliveryKeys.deliveries,
   },
   fields: {
-    attempt: text("The try, as JSON."),
+    attempt: text("The attempt as JSON."),
     state: text("The delivery's state after it."),
-    resultTtlMs: number("How long that is kept which has ended."),
-    base: text("What the model's own keys begin with."),
+    resultTtlMs: number("The result time."),
+    base: text("Prefix of the model's own keys."),
   },
   whenFull: true,
 });
@@ -113,10 +113,10 @@ const redeliverScript = defineScript({
   file: "redeliver",
   keys: deliveryKeys,
   fields: {
-    owner: text("Asks for it."),
-    id: text("Of the delivery."),
-    webhookQueue: text("What the keys of the model's queue of deliveries begin with."),
-    nowMs: number("When it is asked for."),
+    owner: text("Name of the caller."),
+    id: text("The delivery's id."),
+    webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
+    nowMs: number("Time of the request."),
   },
 });
 

@@ -6,7 +6,7 @@ const script = defineScript({
   name: "millraceLease",
   file: "lease",
   keys: { lease: text("The lease: its holder, until it expires.") },
-  fields: { holder: text("Asks for the lease."), ttlMs: number("Lasts so long.") },
+  fields: { holder: text("Name of the caller."), ttlMs: number("Duration of the lease.") },
   whenFull: true,
 });
 

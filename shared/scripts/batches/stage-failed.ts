@@ -7,12 +7,12 @@ const script = defineScript({
   name: "millraceStageFailed",
   file: "batches/stage-failed",
   keys: {
-    failed: text("Failed lines of the batch before, by chunk."),
+    failed: text("Failed lines of the earlier batch, by chunk."),
     chunks: text("Inputs by chunk."),
     lines: text("Lines of each chunk."),
   },
-  fields: { keepMs: number("How long they are kept.") },
-  each: { number: text("Of a chunk of the batch before.") },
+  fields: { keepMs: number("Time to keep what is staged.") },
+  each: { number: text("Number of a chunk of the earlier batch.") },
 });
 
 /** Stages chunks of another batch's failed lines; resolves to how many lines that are. */

@@ -9,10 +9,10 @@ const takeScript = defineScript({
   keys: {
     batch: text("The batch."),
     results: text("Outputs by chunk."),
-    running: text("Notes of what slots were given."),
-    deaths: text("How often a job died with its whole worker."),
+    running: text("Run notes by id."),
+    deaths: text("Deaths with the whole worker, by job."),
   },
-  fields: { number: number("Of the chunk."), jobId: text("Of the chunk's job.") },
+  fields: { number: number("The chunk's number."), jobId: text("The id of the chunk's job.") },
   whenFull: true,
 });
 
@@ -20,7 +20,7 @@ const beginScript = defineScript({
   name: "millraceBeginBatch",
   file: "batches/begin-batch",
   keys: { batch: text("The batch.") },
-  fields: { nowMs: number("When it starts.") },
+  fields: { nowMs: number("Time of the start.") },
   whenFull: true,
 });
 

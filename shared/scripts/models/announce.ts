@@ -16,20 +16,20 @@ const announceScript = defineScript({
   name: "millraceAnnounce",
   file: "models/announce",
   keys: {
-    versions: text("What was announced of each version."),
-    beats: text("Workers and their versions, by when they stop counting as alive."),
+    versions: text("Announcements by version."),
+    beats: text("Beats: `worker|version` by the time until which it counts as alive."),
     meta: text("BullMQ's settings of the model's queue."),
-    traffic: text("How submissions are split."),
-    trafficHistory: text("The splits before, newest first."),
-    unjoined: text("Versions whose inputs share no run, as runs have shown."),
+    traffic: text("The split of submissions."),
+    trafficHistory: text("Earlier splits, newest first."),
+    unjoined: text("Versions that were seen to share no run, with the reason."),
   },
   fields: {
     version: text("The version."),
-    digest: text("Of the version's files."),
-    announcement: text("What there is to know of it, as JSON."),
-    worker: text("Serves it."),
-    nowMs: number("Beats before that are dead."),
-    aliveUntilMs: number("The worker counts as alive until then."),
+    digest: text("Digest of the version's files."),
+    announcement: text("The announcement as JSON."),
+    worker: text("The worker that serves it."),
+    nowMs: number("The present time; beats that ended before are dead."),
+    aliveUntilMs: number("Time until which the worker counts as alive."),
     keptEvents: number("Entries kept in the queue's event stream."),
     keptChanges: number("Changes of the split that can be rolled back."),
   },
@@ -47,9 +47,12 @@ const registerScript = defineScript({
 const beatScript = defineScript({
   name: "millraceBeat",
   file: "models/beat",
-  keys: { beats: text("Workers and versions that they serve, or that are leaving them.") },
-  fields: { silentBeforeMs: number("Older beats are dropped.") },
-  each: { aliveUntilMs: unnamed(number("The beat counts until then.")), member: unnamed(text("`worker|version`.")) },
+  keys: { beats: text("Beats of served or of leaving versions.") },
+  fields: { silentBeforeMs: number("Beats that ended before are dropped.") },
+  each: {
+    aliveUntilMs: unnamed(number("Time until which the beat counts.")),
+    member: unnamed(text("`worker|version`.")),
+  },
   whenFull: true,
 });
 
@@ -105,13 +108,13 @@ const retireScript = defineScript({
   name: "millraceRetire",
   file: "models/retire",
   keys: {
-    versions: text("What was announced of each version."),
-    beats: text("Workers and their versions, by when they stop counting as alive."),
+    versions: text("Announcements by version."),
+    beats: text("Beats: `worker|version` by the time until which it counts as alive."),
   },
   fields: {
     version: text("The version."),
-    worker: text("Served it; empty for none."),
-    nowMs: number("Beats before that are dead."),
+    worker: text("The worker that served it; empty for none."),
+    nowMs: number("The present time; beats that ended before are dead."),
   },
 });
 

@@ -16,7 +16,7 @@ export interface StoredTraffic extends Traffic {
 
 const keyTable = {
   traffic: text("Hash: `current`, the split as JSON; `revision`, how often it has changed; `changed`, when last (ms)."),
-  history: text("The splits before, newest first."),
+  history: text("Earlier splits, newest first."),
 };
 
 const changeScript = defineScript({
@@ -25,9 +25,9 @@ const changeScript = defineScript({
   keys: keyTable,
   fields: {
     traffic: text("The new split."),
-    nowMs: number("When it changes."),
+    nowMs: number("Time of the change."),
     keptChanges: number("Changes that can be rolled back."),
-    automatic: text("The split before the first change."),
+    automatic: text("The split of a model that has none set."),
   },
 });
 
@@ -36,7 +36,7 @@ const rollbackScript = defineScript({
   file: "models/roll-back-traffic",
   keys: keyTable,
   fields: {
-    nowMs: number("When it changes."),
+    nowMs: number("Time of the change."),
     revision: optional(number("The revision that is to be rolled back; none: the last.")),
   },
 });

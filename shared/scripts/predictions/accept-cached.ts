@@ -16,18 +16,18 @@ const script = defineScript({
   keys: {
     result: text("The prediction's result."),
     owned: text("The owner's predictions."),
-    idempotency: text("What was sent under the owner's idempotency key."),
+    idempotency: text("The owner's idempotency key: hash of the body, and outcome."),
   },
   fields: {
-    id: text("Of the prediction."),
+    id: text("The prediction's id."),
     result: text("Its result as it is stored."),
     resultTtlSeconds: number("The result time."),
-    nowMs: number("When it is accepted."),
-    base: text("What the model's own keys begin with."),
-    webhookQueue: text("What the keys of its queue of deliveries begin with."),
-    follower: optional(text("Whom to call, as JSON.")),
-    webhookBody: optional(text("What to send then.")),
-    bodyHashes: optional(text("Hashes of the body that was sent with an idempotency key.")),
+    nowMs: number("Time of acceptance."),
+    base: text("Prefix of the model's own keys."),
+    webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
+    follower: optional(text("The follower to call, as JSON.")),
+    webhookBody: optional(text("The body to send.")),
+    bodyHashes: optional(text("Hashes of the body, where there is an idempotency key.")),
   },
 });
 

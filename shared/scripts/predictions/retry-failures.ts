@@ -22,12 +22,12 @@ const script = defineScript({
   file: "predictions/retry-failures",
   keys: {
     failures: text("The failures of one owner and code."),
-    counter: text("Counts those that were accepted."),
+    counter: text("Count of the accepted ones."),
     wait: unnamed(text("The model's wait list, which tells the slot.")),
   },
   fields: {
     once: flag("Whether only those are accepted that are still among the failures."),
-    counterSeconds: number("How long the counter is kept; 0: there is none."),
+    counterSeconds: number("Time to keep the counter; 0 for none."),
     ...acceptFields,
   },
   each: { failed: text("The prediction that failed."), ...acceptEach },

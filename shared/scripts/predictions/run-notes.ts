@@ -27,13 +27,13 @@ export function decodeNote(text: string): RunNote {
 const noteScript = defineScript({
   name: "millraceNoteRun",
   file: "predictions/note-run",
-  keys: { running: text("Notes by prediction."), starts: text("Predictions whose start is awaited.") },
+  keys: { running: text("Run notes by prediction."), starts: text("Predictions whose start is awaited.") },
   fields: {
-    base: text("What the model's own keys begin with."),
-    noticeChannel: text("The channel of an API without its id."),
-    queue: text("What the keys of the model's queue begin with."),
+    base: text("Prefix of the model's own keys."),
+    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    queue: text("Prefix of the keys of the model's queue."),
   },
-  each: { id: text("Of the prediction."), token: text("Its job's lock token."), note: text("The note.") },
+  each: { id: text("The prediction's id."), token: text("Its job's lock token."), note: text("The note.") },
   whenFull: true,
 });
 
@@ -66,11 +66,11 @@ const historyScript = defineScript({
   name: "millraceHistory",
   file: "predictions/read-history",
   keys: {
-    running: text("Notes by prediction."),
-    deaths: text("How often each was running alone when slot and worker died together."),
+    running: text("Run notes by prediction."),
+    deaths: text("Deaths of slot and worker together while it ran alone, by prediction."),
     result: text("The prediction's result."),
   },
-  fields: { id: text("Of the prediction.") },
+  fields: { id: text("The prediction's id.") },
   whenFull: true,
 });
 

@@ -8,13 +8,13 @@ const script = defineScript({
   name: "millraceWatch",
   file: "predictions/watch",
   keys: {
-    interest: text("Who is to hear of the prediction."),
+    interest: text("Watchers and followers of the prediction."),
     starts: text("Predictions whose start is awaited."),
-    result: optional(text("Is there once the prediction has ended.")),
+    result: optional(text("The prediction's result, where it can be known.")),
   },
   fields: {
-    entry: text("The API, as the list has it."),
-    id: text("Of the prediction."),
+    entry: text("The watcher's entry."),
+    id: text("The prediction's id."),
     start: flag("Whether the start is to be told, too."),
   },
   whenFull: true,

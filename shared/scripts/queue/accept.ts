@@ -10,9 +10,9 @@ import { type Idempotency, idempotencyHashes } from "./idempotency.js";
 
 /** What holds for all that is accepted in one step: the fields that `accept-all.lua` reads. */
 export const acceptFields = {
-  queue: text("What the keys of the model's queue begin with."),
-  base: text("What the model's own keys begin with."),
-  nowMs: number("When they are accepted."),
+  queue: text("Prefix of the keys of the model's queue."),
+  base: text("Prefix of the model's own keys."),
+  nowMs: number("Time of acceptance."),
   resultTtlMs: number("The result time."),
   jobName: text("The name of each job."),
   jobsLimit: number("Jobs that may wait."),
@@ -23,18 +23,18 @@ export const acceptFields = {
 
 /** What `accept-all.lua` reads of each prediction. */
 export const acceptEach = {
-  id: text("Of the prediction, and of its job."),
+  id: text("Id of the prediction and of its job."),
   members: text("The job's data: a JSON object with at least one member, without the brace that it begins with."),
-  expiresAtMs: optional(number("When it expires unless it has begun, since the epoch.")),
-  delayMs: number("It is not to run before."),
+  expiresAtMs: optional(number("Time of expiry, unless it has begun.")),
+  delayMs: number("Delay before it may run."),
   priority: number("0 in order of arrival; 1 (first) to 1000 (last) behind those."),
   watcher: optional(text("The API to tell of the end.")),
   wantsStart: flag("Whether the follower wants to hear of the start."),
-  owner: text("Whose it is."),
+  owner: text("The owner."),
   dedup: optional(text("The deduplication hash.")),
   idempotency: optional(text("The end of the name of the owner's idempotency key.")),
-  bodyHashes: optional(text("Hashes of the body that was sent with it.")),
-  follower: optional(text("Whom to call, as JSON.")),
+  bodyHashes: optional(text("Hashes of the body sent with that key.")),
+  follower: optional(text("The follower to call, as JSON.")),
   pieces: number("Pieces of an input that is a blob: they must all be there, and are kept from now on. 0: it is none."),
   share: text("Its weight in the queue; see `fair-queue.lua`."),
 } satisfies Fields;

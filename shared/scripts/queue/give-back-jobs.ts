@@ -7,8 +7,8 @@ const script = defineScript({
   name: "millraceGiveBack",
   file: "queue/give-back",
   keys: { wait: unnamed(text("The queue's wait list, which tells the slot.")) },
-  fields: { queue: text("What the queue's keys begin with.") },
-  each: { id: text("Of the job."), token: text("Its lock token; a job under another lock is left alone.") },
+  fields: { queue: text("Prefix of the queue's keys.") },
+  each: { id: text("The job's id."), token: text("Its lock token; a job under another lock is left alone.") },
   whenFull: true,
 });
 

@@ -8,9 +8,9 @@ const script = defineScript({
   file: "queue/take",
   keys: { wait: unnamed(text("The queue's wait list, which tells the slot.")) },
   fields: {
-    queue: text("What the queue's keys begin with."),
-    nowMs: number("Delayed jobs are due by then."),
-    lockMs: number("The locks last so long."),
+    queue: text("Prefix of the queue's keys."),
+    nowMs: number("The present time."),
+    lockMs: number("Duration of the locks."),
     token: text("The lock token of all of them."),
     count: number("Jobs to take at the most."),
   },
