@@ -61,6 +61,12 @@ describe("Lua files", () => {
     expect(spelt).toEqual([]);
   });
 
+  test.each(luaFiles)("%s takes no JSON apart by patterns, and no bytes by places of its own", (path) => {
+    const lua = read(path);
+    expect(lua.match(/string\.(g?match|find|gsub)\(.*[{"]/g) ?? []).toEqual([]);
+    expect(lua.match(/string\.byte|struct\.\w+\('/g) ?? []).toEqual([]);
+  });
+
   test("no file, nor TypeScript, counts places of keys or arguments", () => {
     const counting = sources.filter((path) => /\b(ARGV|KEYS)\s*\[/.test(read(path)));
     expect(counting).toEqual([]);
@@ -106,6 +112,30 @@ describe("Lua files", () => {
     );
     const used = functions.filter((name) => luaFiles.some((path) => lintLua(read(path)).undeclared.has(name)));
     expect([...ofRedis, ...ofTables, ...used].filter((name) => !names.has(name))).toEqual([]);
+    const others = [...read(".luacheckrc").matchAll(/^files\["(.+)"\]/gm)].map(([, path]) => path);
+    expect(others).toEqual([...included].sort());
+  });
+});
+
+describe("the check of Lua files", () => {
+  test("finds names that are declared nowhere, also where they are assigned to or declared later", () => {
+    const lua = "local a = b\nc = a\nlocal function f(x) return x + y end\nlocal y = f(1)\nreturn z.field, y";
+    expect([...lintLua(lua).undeclared].sort()).toEqual(["b", "c", "y", "z"]);
+  });
+
+  test("finds locals that are never read, in any block, but not what stands for a place", () => {
+    const lua =
+      "local a, used = 1, 2\nlocal function f() local b = used end\nif used then local c = 1 end\n" +
+      "for i = 1, 2 do local d = 1 end\nfor _, e in ipairs({}) do end\nlocal n = 1\nwhile used do local g end";
+    expect([...lintLua(lua).unused].sort()).toEqual(["a", "b", "c", "d", "e", "f", "g"]);
+  });
+
+  test("finds the texts that are put together, and refuses what is no Lua", () => {
+    expect([...lintLua("return base .. '/result:' .. id .. \":lock\", 'other'").joinedTexts]).toEqual([
+      "/result:",
+      ":lock",
+    ]);
+    expect(() => lintLua("if x then")).toThrow("expected");
   });
 });
 
