@@ -1,4 +1,7 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { number, text, unnamed } from "@millrace/shared/scripts/lua/fields.js";
+import { luaPlaces } from "@millrace/shared/scripts/lua/lua-places.js";
+import { luaText } from "@millrace/shared/scripts/lua/lua-text.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Response } from "express";
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
@@ -17,32 +20,28 @@ export interface RateLimitSettings {
 const windowSeconds = 60;
 
 /**
- * A bucket that holds a minute's worth and is refilled all the time. What does not fit takes nothing. It answers what is
- * used up, and in how many ms there is room again (of what is refused) or all is free again. A refusal is told by adding
- * the limit and one.
+ * A bucket that holds a minute's worth and is refilled all the time. What does not fit takes nothing. It answers what
+ * is used up, and in how many ms there is room again (of what is refused) or all is free again. A refusal is told by
+ * adding the limit and one. Its arguments come from `RateLimiterRedis`, in its order.
  */
-const bucket = `
-local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[3]), 1000 * tonumber(ARGV[4])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local used = 0
-local kept = redis.call('GET', KEYS[1])
-if kept then
-  local before, at = string.match(kept, '^([^@]+)@(.+)$')
-  used = math.max(0, tonumber(before) - (now - tonumber(at)) * limit / window)
-end
-if used + cost > limit then
-  return {limit + 1 + math.ceil(used), math.ceil((used + cost - limit) * window / limit)}
-end
-used = used + cost
-local free = math.ceil(used * window / limit)
-if cost > 0 then redis.call('SET', KEYS[1], string.format('%.3f@%.0f', used, now), 'PX', free + 1000) end
-return {math.ceil(used), free}
-`;
+const bucket = luaText(
+  "token-bucket",
+  luaPlaces({
+    keys: { bucket: text("`<used>@<ms since the epoch>`, which the limiter names.") },
+    fields: {
+      cost: number("Requests or rows to take; 0 only asks."),
+      blockSeconds: unnamed(number("Set by the limiter, which has a default script with it.")),
+      limit: number("Capacity of the bucket."),
+      windowSeconds: number("Time in which an empty bucket fills."),
+    },
+    each: {},
+  }),
+  new URL("../../access/", import.meta.url),
+).lua;
 
 /**
- * Limits that all APIs share, in Redis. While it is away nothing passes that is limited, but for failed logins, which are
- * then counted by each API alone.
+ * Limits that all APIs share, in Redis. While it is away nothing passes that is limited, but for failed logins, which
+ * are then counted by each API alone.
  */
 export class RateLimits {
   readonly #requests: JoinedLimiter | null;

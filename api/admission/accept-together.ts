@@ -1,11 +1,7 @@
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
-import {
-  type Acceptance,
-  type AcceptOutcome,
-  type AcceptSettings,
-  acceptPredictions,
-} from "@millrace/shared/scripts/queue/accept.js";
+import { type Acceptance, type AcceptSettings, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
+import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
 
 const largestStep = 64;
 const largestStepBytes = 1_000_000;

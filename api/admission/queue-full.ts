@@ -1,4 +1,4 @@
-import type { FullQueue } from "@millrace/shared/scripts/queue/accept.js";
+import type { FullQueue } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 
 /** What part of what waits is to have begun before it is worth trying again. */

@@ -1,7 +1,7 @@
 import { type BatchRecord, batchJson } from "@millrace/shared/predictions/batch.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { tagOfId } from "@millrace/shared/redis/keys.js";
-import { readBatch } from "@millrace/shared/scripts/batches/batches.js";
+import { readBatch } from "@millrace/shared/scripts/batches/read-batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import { awaitEnd } from "../predictions/await-end.js";

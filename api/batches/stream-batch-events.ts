@@ -1,6 +1,6 @@
 import { type BatchRecord, batchJson } from "@millrace/shared/predictions/batch.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { readBatch } from "@millrace/shared/scripts/batches/batches.js";
+import { readBatch } from "@millrace/shared/scripts/batches/read-batch.js";
 import { oneLine } from "@millrace/shared/service/one-line.js";
 import type { Response } from "express";
 import type { KnownModel } from "../models/model-directory.js";

@@ -3,8 +3,9 @@ import { type BatchRecord, batchFrame } from "@millrace/shared/predictions/batch
 import { canonical } from "@millrace/shared/predictions/canonical-json.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { digestOf, newId, noticeChannel } from "@millrace/shared/redis/keys.js";
-import { commitBatch } from "@millrace/shared/scripts/batches/batches.js";
+import { digestOf } from "@millrace/shared/redis/digest.js";
+import { newId, noticeChannel } from "@millrace/shared/redis/keys.js";
+import { commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";

@@ -1,6 +1,7 @@
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import { retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
-import type { AcceptOutcome, AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
+import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
+import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import type { Accept } from "../admission/accept-together.js";
 

@@ -1,5 +1,5 @@
 import { versionByWeight } from "@millrace/shared/models/traffic.js";
-import { digestOf } from "@millrace/shared/redis/keys.js";
+import { digestOf } from "@millrace/shared/redis/digest.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import {
   breakerOfVersion,

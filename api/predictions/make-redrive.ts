@@ -2,7 +2,8 @@ import { canonicalJson } from "@millrace/shared/predictions/canonical-json.js";
 import { type RedrivePlan, redriveJson } from "@millrace/shared/predictions/redrive.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { digestOf, newId, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { digestOf } from "@millrace/shared/redis/digest.js";
+import { newId, redriveKeys } from "@millrace/shared/redis/keys.js";
 import { countFailures } from "@millrace/shared/scripts/predictions/failures.js";
 import {
   countRedriven,

@@ -1,8 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import { canonical } from "@millrace/shared/predictions/canonical-json.js";
+import { predictionEvents } from "@millrace/shared/predictions/delivery.js";
 import { compactJson } from "@millrace/shared/predictions/raw-member.js";
-import { digestOf } from "@millrace/shared/redis/keys.js";
-import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
+import { digestOf } from "@millrace/shared/redis/digest.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { invalidRequest, parseBody } from "../http/parse-body.js";

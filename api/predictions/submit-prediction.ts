@@ -7,9 +7,10 @@ import type { CacheOutcome, Counted } from "@millrace/shared/predictions/statist
 import type { StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
 import { dropBlob, largestInlineBytes } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { digestInTurns, digestOf, newId } from "@millrace/shared/redis/keys.js";
+import { digestInTurns, digestOf } from "@millrace/shared/redis/digest.js";
+import { newId } from "@millrace/shared/redis/keys.js";
 import { acceptCached } from "@millrace/shared/scripts/predictions/accept-cached.js";
-import { decodeReplayed } from "@millrace/shared/scripts/queue/accept.js";
+import { decodeReplayed } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
@@ -168,6 +169,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       owner,
       dataJson,
       delayMs,
+      expiresAtMs: expiresInMs === 0 ? null : nowMs + expiresInMs,
       priority,
       watcher: waiter === null ? null : deps.notices.apiId,
       dedup,

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { digestOf } from "../redis/keys.js";
+import { digestOf } from "../redis/digest.js";
 
 const spread = z
   .strictObject({

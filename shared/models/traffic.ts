@@ -14,7 +14,7 @@ export type Traffic = z.infer<typeof trafficSchema>;
 
 export const automaticTraffic: Traffic = { weights: null, shadow: [] };
 
-/** What is stored of the split; the weights come first, which `scripts/announce.ts` counts on. */
+/** The split as it is stored; `announce.lua` writes one, too. */
 export const encodeTraffic = ({ shadow, weights }: Traffic): string => JSON.stringify({ weights, shadow });
 
 /** The split of a stored text; automatic without one. */

@@ -10,7 +10,7 @@ const unjoinedSchema = z.object({ fingerprint: z.string(), reason: z.string() })
 
 export type Unjoined = ReadonlyMap<string, z.infer<typeof unjoinedSchema>>;
 
-/** Notes it for every worker, until the version is loaded anew (see `scripts/announce.ts`). */
+/** Notes it for every worker, until the version is loaded anew (see `scripts/models/announce.ts`). */
 export async function noteUnjoined(
   redis: RedisClient,
   keys: ModelKeys,

@@ -3,6 +3,15 @@ export const batchStatuses = ["queued", "running", "succeeded", "partial", "fail
 
 export type BatchStatus = (typeof batchStatuses)[number];
 
+/** The name of every chunk's job, as Bull Board shows it. */
+export const chunkJobName = "chunk";
+
+/** Bytes of a chunk's number of lines, an unsigned integer in little-endian order; those of all chunks stand in a row. */
+export const lineCountBytes = 4;
+
+/** Chunk jobs of a batch that are in the queue at once. */
+export const windowChunks = 64;
+
 /**
  * A batch in its Redis hash; times in ms since the epoch. Its constant parts are kept as JSON text, so that the step
  * that ends the batch can write its whole JSON.

@@ -33,7 +33,18 @@ export interface UnencodedChunk extends Omit<BulkChunk, "body"> {
 }
 
 const forms = ["table", "packs", "classes", "json"] as const;
-const headBytes = 20;
+
+/** Where the numbers of a chunk's head begin, in bytes, and the length of the head. Lua reads the lines, too. */
+export const chunkHead = {
+  layout: 0,
+  form: 1,
+  origins: 2,
+  lines: 4,
+  faults: 8,
+  width: 12,
+  start: 16,
+  bytes: 20,
+} as const;
 
 /**
  * Layout, little-endian: layout (u8, 1), form (u8), origins (u8, 0 or 1), 0 (u8), lines (u32), faults (u32), width
@@ -43,18 +54,18 @@ const headBytes = 20;
 export function encodeChunk({ body, faults, form, lines, origins, start, width }: UnencodedChunk): Buffer {
   const texts = faults.map(({ code, detail }) => [Buffer.from(code), Buffer.from(detail)] as const);
   const parts = body instanceof Uint8Array ? [body] : body;
-  let size = headBytes + (origins === null ? 0 : 4 * lines);
+  let size: number = chunkHead.bytes + (origins === null ? 0 : 4 * lines);
   for (const part of parts) size += part.length;
   for (const [code, detail] of texts) size += 7 + code.length + detail.length;
   const out = Buffer.allocUnsafe(size);
-  out.writeUInt8(1, 0);
-  out.writeUInt8(forms.indexOf(form), 1);
-  out.writeUInt8(origins === null ? 0 : 1, 2);
-  out.writeUInt8(0, 3);
-  out.writeUInt32LE(lines, 4);
-  out.writeUInt32LE(faults.length, 8);
-  out.writeUInt32LE(width, 12);
-  let at = out.writeUInt32LE(start, 16);
+  out.writeUInt8(1, chunkHead.layout);
+  out.writeUInt8(forms.indexOf(form), chunkHead.form);
+  out.writeUInt8(origins === null ? 0 : 1, chunkHead.origins);
+  out.writeUInt8(0, chunkHead.origins + 1);
+  out.writeUInt32LE(lines, chunkHead.lines);
+  out.writeUInt32LE(faults.length, chunkHead.faults);
+  out.writeUInt32LE(width, chunkHead.width);
+  let at = out.writeUInt32LE(start, chunkHead.start);
   for (const [i, [code, detail]] of texts.entries()) {
     at = out.writeUInt32LE((faults[i] as LineFault).offset, at);
     at = out.writeUInt8(code.length, at);
@@ -72,12 +83,13 @@ export function encodeChunk({ body, faults, form, lines, origins, start, width }
 
 /** The chunk, its body as a view of `buffer`. Throws a RangeError for a layout that it does not know. */
 export function decodeChunk(buffer: Buffer): BulkChunk {
-  const form = forms[buffer.readUInt8(1)];
-  if (buffer.readUInt8(0) !== 1 || form === undefined) throw new RangeError("chunk of an unknown layout");
-  const lines = buffer.readUInt32LE(4);
+  const form = forms[buffer.readUInt8(chunkHead.form)];
+  if (buffer.readUInt8(chunkHead.layout) !== 1 || form === undefined)
+    throw new RangeError("chunk of an unknown layout");
+  const lines = buffer.readUInt32LE(chunkHead.lines);
   const faults: LineFault[] = [];
-  let at = headBytes;
-  for (let left = buffer.readUInt32LE(8); left > 0; left--) {
+  let at: number = chunkHead.bytes;
+  for (let left = buffer.readUInt32LE(chunkHead.faults); left > 0; left--) {
     const codeEnd = at + 5 + buffer.readUInt8(at + 4);
     const end = codeEnd + 2 + buffer.readUInt16LE(codeEnd);
     faults.push({
@@ -88,11 +100,11 @@ export function decodeChunk(buffer: Buffer): BulkChunk {
     at = end;
   }
   let origins: Uint32Array | null = null;
-  if (buffer.readUInt8(2) === 1) {
+  if (buffer.readUInt8(chunkHead.origins) === 1) {
     origins = new Uint32Array(lines);
     for (let i = 0; i < lines; i++, at += 4) origins[i] = buffer.readUInt32LE(at);
   }
-  const [width, start] = [buffer.readUInt32LE(12), buffer.readUInt32LE(16)];
+  const [width, start] = [buffer.readUInt32LE(chunkHead.width), buffer.readUInt32LE(chunkHead.start)];
   return { start, lines, faults, origins, form, width, body: buffer.subarray(at) };
 }
 

@@ -53,3 +53,9 @@ export const keptJobs = 1000;
 
 /** Entries kept in BullMQ's event stream of a queue, roughly. */
 export const keptEvents = 1000;
+
+/**
+ * The place in BullMQ's `prioritized` from which on jobs wait by priority, behind those that have none; BullMQ's own
+ * are below.
+ */
+export const behindByPriority = 2 ** 40;

@@ -9,6 +9,9 @@ export type RedriveStatus = (typeof redriveStatuses)[number];
 /** The name of every redrive's job, as Bull Board shows it. */
 export const redriveJobName = "redrive";
 
+/** Most redrives of an owner in a list; the newest. */
+export const listedRedrives = 100;
+
 /** The plan of a redrive, constant from its beginning; it outlives deployments. Times in ms since the epoch. */
 export const redrivePlanSchema = z.object({
   v: z.literal(1),

@@ -1,9 +1,11 @@
 import { createHash, randomFillSync } from "node:crypto";
-import { setImmediate as nextTurn } from "node:timers/promises";
 import type { FailureCode } from "../service/failure-codes.js";
+import { digestOf } from "./digest.js";
+import { fairKeys, fairName, keyNames } from "./key-names.js";
 
 /**
- * The names of all Redis keys, and ids. Rules that hold for every key:
+ * All Redis keys, and ids; the parts of their names that Lua knows too are in `key-names.ts`. Rules that hold for every
+ * key:
  * - All keys of one model carry the same hash tag, `{tag}`, so that Redis Cluster keeps them in one slot and one Lua
  *   step can change them together; different models spread over the slots.
  * - An id begins with its model's tag, so that it leads to its slot without a look-up; the rest is 100 random bits.
@@ -18,7 +20,10 @@ export interface ModelKeys {
   queuePrefix: string;
   /** What the queue's own keys begin with, including the last colon; a job's hash is this and its id. */
   queue: string;
-  /** Sorted set: an owner's ids that wait, in order; and the owners who have any, by whose turn it is. See `scripts/fair-queue.ts`. */
+  /**
+   * Sorted set: an owner's ids that wait, in order; and the owners who have any, by whose turn it is. See
+   * `scripts/queue/fair-queue.lua`.
+   */
   waitingOf(owner: string): string;
   waitingOwners: string;
   /** Hash: rows, bytes and jobs that wait, of all and of each owner. */
@@ -124,30 +129,6 @@ const toBase32 = (bytes: Uint8Array, length: number, from = 0): string => {
   return text;
 };
 
-/** 128 bits of a SHA-256, in base64url: what a text of any length is compared by. */
-export const digestOf = (...parts: (string | Uint8Array)[]): string => {
-  const digest = createHash("sha256");
-  for (const part of parts) digest.update(part);
-  return digest.digest("base64url").slice(0, 22);
-};
-
-const hashedAtOnce = 1 << 20;
-
-/** As `digestOf`, but with a turn of the event loop after every MiB, so that a large text holds up nobody. */
-export async function digestInTurns(...parts: (string | Uint8Array)[]): Promise<string> {
-  const digest = createHash("sha256");
-  for (const part of parts) {
-    if (typeof part === "string") digest.update(part);
-    else {
-      for (let at = 0; at < part.length; at += hashedAtOnce) {
-        digest.update(part.subarray(at, at + hashedAtOnce));
-        if (at + hashedAtOnce < part.length) await nextTurn();
-      }
-    }
-  }
-  return digest.digest("base64url").slice(0, 22);
-}
-
 /** The hash tag of a model: 40 bits of its name's SHA-256. */
 export function modelTag(model: string): string {
   return toBase32(createHash("sha256").update(model).digest(), tagLength);
@@ -162,9 +143,9 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     base,
     queuePrefix: base,
     queue: `${base}:${model}:`,
-    waitingOf: (owner) => `${base}/fair:${model}:of:${owner}`,
-    waitingOwners: `${base}/fair:${model}:owners`,
-    waitingLoad: `${base}/fair:${model}:load`,
+    waitingOf: (owner) => `${base}${fairName}${model}:${fairKeys.of}${owner}`,
+    waitingOwners: `${base}${fairName}${model}:${fairKeys.owners}`,
+    waitingLoad: `${base}${fairName}${model}:${fairKeys.load}`,
     webhookQueueName: `${model}~webhooks`,
     webhookQueue: `${base}:${model}~webhooks:`,
     versions: `${base}/versions`,
@@ -179,36 +160,36 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     shadows: `${base}/shadows`,
     statistics: (hour) => `${base}/statistics:${hour}`,
     drift: (hour) => `${base}/drift:${hour}`,
-    running: `${base}/running`,
-    deaths: `${base}/deaths`,
-    result: (id) => `${base}/result:${id}`,
-    blob: (id) => `${base}/blob:${id}`,
+    running: `${base}${keyNames.running}`,
+    deaths: `${base}${keyNames.deaths}`,
+    result: (id) => `${base}${keyNames.result}${id}`,
+    blob: (id) => `${base}${keyNames.blob}${id}`,
     tally: (version) => `${base}/tally:${version}`,
-    interest: (id) => `${base}/interest:${id}`,
-    starts: `${base}/starts`,
-    dedup: (hash) => `${base}/dedup:${hash}`,
-    expiring: `${base}/expiring`,
+    interest: (id) => `${base}${keyNames.interest}${id}`,
+    starts: `${base}${keyNames.starts}`,
+    dedup: (hash) => `${base}${keyNames.dedup}${hash}`,
+    expiring: `${base}${keyNames.expiring}`,
     cache: `${base}/cache`,
-    idempotency: (owner, key) => `${base}/idempotency:${owner}:${digestOf(key)}`,
+    idempotency: (owner, key) => `${base}${keyNames.idempotency}${owner}:${digestOf(key)}`,
     idempotencyName: (owner, key) => `${owner}:${digestOf(key)}`,
-    delivery: (id) => `${base}/delivery:${id}`,
+    delivery: (id) => `${base}${keyNames.delivery}${id}`,
     attempts: (id) => `${base}/attempts:${id}`,
-    deliveries: (id) => `${base}/deliveries:${id}`,
-    webhookBody: (id, event) => `${base}/webhook-body:${id}:${event}`,
+    deliveries: (id) => `${base}${keyNames.deliveries}${id}`,
+    webhookBody: (id, event) => `${base}${keyNames.webhookBody}${id}${keyNames.beforeEvent}${event}`,
     trace: (id) => `${base}/trace:${id}`,
-    owned: (owner) => `${base}/owned:${owner}`,
+    owned: (owner) => `${base}${keyNames.owned}${owner}`,
     failures: (owner, code) => `${base}/failures:${owner}:${code}`,
     redriven: (id) => `${base}/redriven:${id}`,
     batchQueueName: `${model}~batches`,
     batchQueue: `${base}:${model}~batches:`,
-    bulkRows: `${base}/bulk-rows`,
-    bulkRowsOf: `${base}/bulk-rows-of`,
-    chunkLoad: `${base}/fair:${model}~batches:load`,
-    batch: (id) => `${base}/batch:${id}`,
-    batchChunks: (id) => `${base}/batch-chunks:${id}`,
-    batchLines: (id) => `${base}/batch-lines:${id}`,
-    batchResults: (id) => `${base}/batch-results:${id}`,
-    batchFailed: (id) => `${base}/batch-failed:${id}`,
+    bulkRows: `${base}${keyNames.bulkRows}`,
+    bulkRowsOf: `${base}${keyNames.bulkRowsOf}`,
+    chunkLoad: `${base}${fairName}${model}~batches:${fairKeys.load}`,
+    batch: (id) => `${base}${keyNames.batch}${id}`,
+    batchChunks: (id) => `${base}${keyNames.batchChunks}${id}`,
+    batchLines: (id) => `${base}${keyNames.batchLines}${id}`,
+    batchResults: (id) => `${base}${keyNames.batchResults}${id}`,
+    batchFailed: (id) => `${base}${keyNames.batchFailed}${id}`,
     ownedBatches: (owner) => `${base}/owned-batches:${owner}`,
   };
 }
@@ -219,7 +200,9 @@ export const registryKey = (prefix: string): string => `${prefix}:models`;
 /** The name of the queue of redrives, which is no model's. */
 export const redrivesName = "~redrives";
 
-/** The keys of redrives, all in one slot, named as those of a model are: their queue, whose they are, who waits for one. */
+/**
+ * The keys of redrives, all in one slot, named as those of a model are: their queue, whose they are, who waits for one.
+ */
 export function redriveKeys(prefix: string): RedriveKeys {
   const { base, idempotency, interest, owned, queue, queuePrefix, starts, tag } = modelKeys(prefix, redrivesName);
   return {

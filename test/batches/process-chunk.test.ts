@@ -6,7 +6,7 @@ import {
   joinParts,
   splitParts,
 } from "@millrace/shared/predictions/bulk-chunk.js";
-import type { ChunkFinish } from "@millrace/shared/scripts/batches/batches.js";
+import type { ChunkFinish } from "@millrace/shared/scripts/batches/finish-chunk.js";
 import { openLog } from "@millrace/shared/service/log.js";
 import { packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";

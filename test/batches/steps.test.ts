@@ -1,17 +1,13 @@
 import { openRedis } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
-import {
-  type BatchCommit,
-  beginBatch,
-  cancelBatch,
-  commitBatch,
-  finishChunk,
-  readBatch,
-  takeChunk,
-} from "@millrace/shared/scripts/batches/batches.js";
+import { cancelBatch } from "@millrace/shared/scripts/batches/cancel-batch.js";
+import { type BatchCommit, commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
+import { finishChunk } from "@millrace/shared/scripts/batches/finish-chunk.js";
+import { readBatch } from "@millrace/shared/scripts/batches/read-batch.js";
 import { dropStaged, type EarlyRun, stageChunk } from "@millrace/shared/scripts/batches/stage-chunks.js";
-import { takeJobs } from "@millrace/shared/scripts/queue/complete.js";
+import { beginBatch, takeChunk } from "@millrace/shared/scripts/batches/take-chunk.js";
+import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { afterAll, describe, expect, inject, test } from "vitest";
 import { random } from "../support/random.js";
 

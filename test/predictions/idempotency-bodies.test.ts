@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
 import { canonicalJson } from "@millrace/shared/predictions/canonical-json.js";
-import { digestOf, modelKeys } from "@millrace/shared/redis/keys.js";
+import { digestOf } from "@millrace/shared/redis/digest.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, resultsOf, types, upload } from "../support/batches.js";
 import { expectProblem } from "../support/http/problem.js";

@@ -3,12 +3,8 @@ import { keptEvents } from "@millrace/shared/predictions/job.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
-import {
-  type Acceptance,
-  type AcceptOutcome,
-  acceptPredictions,
-  type QueueLimits,
-} from "@millrace/shared/scripts/queue/accept.js";
+import { type Acceptance, acceptPredictions, type QueueLimits } from "@millrace/shared/scripts/queue/accept.js";
+import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
@@ -129,6 +125,23 @@ describe("accepting a prediction", () => {
     expect(await redis.get(idempotencyKey)).toBe(`body|${one.id}`);
     expect(await redis.pttl(idempotencyKey)).toBeGreaterThan(86_000_000);
     expect(await redis.pttl(idempotencyKey)).toBeLessThanOrEqual(86_400_000);
+  });
+
+  test.each([
+    ["this release", true],
+    ["an earlier one, which has its expiry in its data and in the index alone", false],
+  ])("one that has expired is not joined, whether it is a job of %s", async (_release, hasField) => {
+    const nowMs = Date.now();
+    const data = { x: "AA==", m: { e: 1 }, e: nowMs + 1000, ver: "1", o: "alice", v: 1 };
+    const expiring = acceptance({ dedup: "hash", dataJson: JSON.stringify(data), expiresAtMs: data.e });
+    expect(await acceptOne(expiring, { ...settings(), nowMs })).toMatchObject({ kind: "queued" });
+    expect(await redis.zscore(keys().expiring, expiring.id)).toBe(`${data.e}`);
+    if (!hasField) expect(await redis.hdel(`${keys().queue}${expiring.id}`, "expires")).toBe(1);
+    const joining = acceptance({ dedup: "hash" });
+    const joined = await acceptOne(joining, { ...settings(), nowMs: data.e - 1 });
+    expect(joined).toEqual({ kind: "joined", id: expiring.id });
+    const late = await acceptOne(acceptance({ dedup: "hash" }), { ...settings(), nowMs: data.e });
+    expect(late).toMatchObject({ kind: "queued" });
   });
 
   test.each(["one by one", "in one step"])(

@@ -2,13 +2,11 @@ import { randomBytes } from "node:crypto";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
-import {
-  type Acceptance,
-  type AcceptOutcome,
-  acceptPredictions,
-  type QueueLimits,
-} from "@millrace/shared/scripts/queue/accept.js";
-import { completeJobs, giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/complete.js";
+import { type Acceptance, acceptPredictions, type QueueLimits } from "@millrace/shared/scripts/queue/accept.js";
+import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
+import { completeJobs } from "@millrace/shared/scripts/queue/complete.js";
+import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
+import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";

@@ -1,5 +1,5 @@
 import { modelKeys } from "@millrace/shared/redis/keys.js";
-import { takeJobs } from "@millrace/shared/scripts/queue/complete.js";
+import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { busyWorker, childrenOf, runNotes, stillRunning, untilHeld, untilRunning } from "../support/stack/processes.js";

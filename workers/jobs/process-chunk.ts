@@ -1,6 +1,7 @@
 import { type BulkChunk, decodeChunk, encodeChunk } from "@millrace/shared/predictions/bulk-chunk.js";
 import { expectLargeBuffers } from "@millrace/shared/redis/large-buffers.js";
-import type { ChunkFinish, TakenChunk } from "@millrace/shared/scripts/batches/batches.js";
+import type { ChunkFinish } from "@millrace/shared/scripts/batches/finish-chunk.js";
+import type { TakenChunk } from "@millrace/shared/scripts/batches/take-chunk.js";
 import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { DelayedError, WaitingError } from "bullmq";

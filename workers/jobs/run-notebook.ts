@@ -1,6 +1,7 @@
+import { webhookBody } from "@millrace/shared/predictions/delivery.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
-import { deliverStarted, webhookBody } from "@millrace/shared/scripts/deliveries.js";
+import { deliverStarted } from "@millrace/shared/scripts/deliveries.js";
 import { forgetRun, noteRun, type RunNote } from "@millrace/shared/scripts/predictions/run-notes.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 

@@ -50,7 +50,7 @@ export interface TakenJob {
   id?: string | undefined;
   data: unknown;
   timestamp: number;
-  /** 0 in BullMQ; `fair-queue.ts` says why. */
+  /** 0 in BullMQ; `fair-queue.lua` says why. */
   opts?: { priority?: number | undefined };
   /** Attempts that failed before this one. */
   attemptsMade: number;

@@ -1,4 +1,4 @@
-import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
+import { predictionEvents } from "@millrace/shared/predictions/delivery.js";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];

@@ -1,6 +1,6 @@
+import { behindByPriority } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
-import { behindByPriority } from "@millrace/shared/scripts/queue/fair-queue.js";
 
 /**
  * Whether every waiting job of a model arrived after that time (ms since the epoch). Waiting jobs are in order of

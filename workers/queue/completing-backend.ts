@@ -1,5 +1,6 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type Completion, completeJobs, type TakenRaw } from "@millrace/shared/scripts/queue/complete.js";
+import { type Completion, completeJobs } from "@millrace/shared/scripts/queue/complete.js";
+import type { TakenRaw } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { createRedisBackend, raw2NextJobData } from "bullmq";
 import { MarkerWaiter } from "./marker-waiter.js";
 

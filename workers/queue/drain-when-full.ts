@@ -1,5 +1,5 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { evenWhenFull } from "@millrace/shared/scripts/queue/script.js";
+import { evenWhenFull } from "@millrace/shared/scripts/lua/even-when-full.js";
 
 type Definition = Parameters<RedisClient["defineCommand"]>[1];
 

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/complete.js";
+import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
+import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import {
   DelayedError,
   type Job,

@@ -1,7 +1,8 @@
 import type { Announcement } from "@millrace/shared/models/announcement.js";
 import { cacheTtlSeconds } from "@millrace/shared/models/manifest.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { digestOf, modelKeys } from "@millrace/shared/redis/keys.js";
+import { digestOf } from "@millrace/shared/redis/digest.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/models/announce.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ServedVersion } from "../jobs/taken-prediction.js";

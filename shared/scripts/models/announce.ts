@@ -1,67 +1,60 @@
 import { type Announcement, beatTtlMs } from "../../models/announcement.js";
 import { keptEvents } from "../../predictions/job.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
+import { bullKeys } from "../../redis/key-names.js";
 import { type ModelKeys, registryKey } from "../../redis/keys.js";
-import { runScript, type Script } from "../queue/script.js";
+import { defineScript } from "../lua/define-script.js";
+import { flag, number, text, unnamed } from "../lua/fields.js";
 import { keptChanges } from "./traffic.js";
 
 /**
- * KEYS: versions, beats, queue meta, traffic, traffic history, unjoined. ARGV: version, digest, announcement, worker, now (ms),
- * alive until (ms), events kept, changes kept. Other bytes under a version that a living worker serves are refused; the
- * first one there is right. Where nobody has said how traffic is split, a new highest version takes it, which is a change
- * like any other and can be rolled back. Where nobody else serves the version it is loaded anew, and what runs have shown
- * of it is forgotten.
+ * Other bytes under a version that a living worker serves are refused; the first one there is right. Where nobody has
+ * said how traffic is split, a new highest version takes it, which is a change like any other and can be rolled back.
+ * Where nobody else serves the version it is loaded anew, and what runs have shown of it is forgotten.
  */
-const announceLua = `
-local known = redis.call('HGET', KEYS[1], ARGV[1])
-local digest = known and cjson.decode(known).digest
-local highest, served
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[5], '+inf')) do
-  local worker, version = string.match(member, '^(.-)|(.*)$')
-  if version == ARGV[1] then
-    if digest and digest ~= ARGV[2] and worker ~= ARGV[4] then return {'conflict', digest} end
-    served = served or worker ~= ARGV[4]
-  elseif not highest or tonumber(version) > highest then
-    highest = tonumber(version)
-  end
-end
-if not known and highest and tonumber(ARGV[1]) > highest then
-  local split = redis.call('HGET', KEYS[4], 'current')
-  if not split or string.sub(split, 1, 15) == '{"weights":null' then
-    local before = string.gsub(split or '{"weights":null,"shadow":[]}', 'null', '{"' .. string.format('%d', highest) .. '":1}', 1)
-    redis.call('LPUSH', KEYS[5], before)
-    redis.call('LTRIM', KEYS[5], 0, ARGV[8] - 1)
-    redis.call('HINCRBY', KEYS[4], 'revision', 1)
-    redis.call('HSET', KEYS[4], 'changed', ARGV[5])
-  end
-end
-if not served then redis.call('HDEL', KEYS[6], ARGV[1]) end
-redis.call('HSETNX', KEYS[3], 'opts.maxLenEvents', ARGV[7])
-redis.call('ZADD', KEYS[2], ARGV[6], ARGV[4] .. '|' .. ARGV[1])
-if known == ARGV[3] then return {'same'} end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return {'new'}
-`;
-
-const announceScript: Script = { name: "millraceAnnounce", lua: announceLua, whenFull: true };
-
-/** KEYS: registry. ARGV: model, 1 where its announcements have changed. It is done when Redis is full, as `script.ts` has it. */
-const registerScript: Script = {
-  name: "millraceRegister",
-  lua: `
-redis.call('HDEL', KEYS[1], '')
-if ARGV[2] == '1' or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
-return 1`,
-};
-
-/** KEYS: beats or leaving. ARGV: long silent before (ms), then until when it lives (ms) and the member in turn. */
-const beatScript: Script = {
-  name: "millraceBeat",
+const announceScript = defineScript({
+  name: "millraceAnnounce",
+  file: "models/announce",
+  keys: {
+    versions: text("Announcements by version."),
+    beats: text("Beats: `worker|version` by the time until which it counts as alive."),
+    meta: text("BullMQ's settings of the model's queue."),
+    traffic: text("The split of submissions."),
+    trafficHistory: text("Earlier splits, newest first."),
+    unjoined: text("Versions that were seen to share no run, with the reason."),
+  },
+  fields: {
+    version: text("The version."),
+    digest: text("Digest of the version's files."),
+    announcement: text("The announcement as JSON."),
+    worker: text("The worker that serves it."),
+    nowMs: number("The present time; beats that ended before are dead."),
+    aliveUntilMs: number("Time until which the worker counts as alive."),
+    keptEvents: number("Entries kept in the queue's event stream."),
+    keptChanges: number("Changes of the split that can be rolled back."),
+  },
   whenFull: true,
-  lua: `
-if #ARGV > 1 then redis.call('ZADD', KEYS[1], unpack(ARGV, 2)) end
-return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])`,
-};
+});
+
+/** It is done when Redis is full: its first write takes no memory. */
+const registerScript = defineScript({
+  name: "millraceRegister",
+  file: "models/register",
+  keys: { registry: text("Each model's revision.") },
+  fields: { model: text("The model's name."), changed: flag("Whether its announcements have changed.") },
+});
+
+const beatScript = defineScript({
+  name: "millraceBeat",
+  file: "models/beat",
+  keys: { beats: text("Beats of served or of leaving versions.") },
+  fields: { silentBeforeMs: number("Beats that ended before are dropped.") },
+  each: {
+    aliveUntilMs: unnamed(number("Time until which the beat counts.")),
+    member: unnamed(text("`worker|version`.")),
+  },
+  whenFull: true,
+});
 
 /** Tells every API, for good, of a version that this worker serves; resolves to the digest that stands against it. */
 export async function announceVersion(
@@ -73,15 +66,24 @@ export async function announceVersion(
 ): Promise<{ announced: true } | { announced: false; servedDigest: string }> {
   const now = Date.now();
   const { digest, model, version } = announcement;
-  const [outcome, servedDigest] = (await runScript(
-    redis,
-    announceScript,
-    [keys.versions, keys.beats, `${keys.queue}meta`, keys.traffic, keys.trafficHistory, keys.unjoined],
-    [version, digest, JSON.stringify(announcement), worker, now, now + beatTtlMs, keptEvents, keptChanges],
-  )) as [string, string?];
+  const { beats, traffic, trafficHistory, unjoined, versions } = keys;
+  const [outcome, servedDigest] = (await announceScript.run(redis, {
+    keys: { versions, beats, meta: `${keys.queue}${bullKeys.meta}`, traffic, trafficHistory, unjoined },
+    fields: {
+      version,
+      digest,
+      announcement: JSON.stringify(announcement),
+      worker,
+      nowMs: now,
+      aliveUntilMs: now + beatTtlMs,
+      keptEvents,
+      keptChanges,
+    },
+  })) as [string, string?];
   if (outcome === "conflict") return { announced: false, servedDigest: servedDigest as string };
   // The registry is in a slot of its own, so it cannot be part of the step; a worker that dies here says it again.
-  await runScript(redis, registerScript, [registryKey(prefix)], [model, outcome === "new" ? 1 : 0]);
+  const fields = { model, changed: outcome === "new" };
+  await registerScript.run(redis, { keys: { registry: registryKey(prefix) }, fields });
   return { announced: true };
 }
 
@@ -102,20 +104,23 @@ export async function digestElsewhere(
   return known === null ? null : (JSON.parse(known) as Announcement).digest;
 }
 
-/** KEYS: versions, beats. ARGV: version, worker or "", now (ms). */
-const retireScript: Script = {
+const retireScript = defineScript({
   name: "millraceRetire",
-  lua: `
-redis.call('ZREM', KEYS[2], ARGV[2] .. '|' .. ARGV[1])
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[3], '+inf')) do
-  if string.match(member, '|(.*)$') == ARGV[1] then return 0 end
-end
-return redis.call('HDEL', KEYS[1], ARGV[1])`,
-};
+  file: "models/retire",
+  keys: {
+    versions: text("Announcements by version."),
+    beats: text("Beats: `worker|version` by the time until which it counts as alive."),
+  },
+  fields: {
+    version: text("The version."),
+    worker: text("The worker that served it; empty for none."),
+    nowMs: number("The present time; beats that ended before are dead."),
+  },
+});
 
 /**
- * Takes a version back unless another living worker serves it. From then on it is unknown to whoever submits, and what was
- * accepted for it runs on the workers that it is leaving, as long as there are any.
+ * Takes a version back unless another living worker serves it. From then on it is unknown to whoever submits, and what
+ * was accepted for it runs on the workers that it is leaving, as long as there are any.
  */
 export async function retireVersion(
   redis: RedisClient,
@@ -123,7 +128,10 @@ export async function retireVersion(
   keys: ModelKeys,
   { model, version, worker = "" }: { model: string; version: string; worker?: string },
 ): Promise<void> {
-  const gone = await runScript(redis, retireScript, [keys.versions, keys.beats], [version, worker, Date.now()]);
+  const gone = await retireScript.run(redis, {
+    keys: { versions: keys.versions, beats: keys.beats },
+    fields: { version, worker, nowMs: Date.now() },
+  });
   if (gone === 1) await bumpRevision(redis, prefix, model);
 }
 
@@ -149,8 +157,11 @@ export async function beat(
     [keys.beats, serving],
     [keys.leaving, leaving],
   ] as const) {
-    const members = versions.flatMap((version) => [now + beatTtlMs, `${worker}|${version}`]);
-    await runScript(redis, beatScript, [key], [now - 60_000, ...members]);
+    await beatScript.run(redis, {
+      keys: { beats: key },
+      fields: { silentBeforeMs: now - 60_000 },
+      each: versions.map((version) => ({ aliveUntilMs: now + beatTtlMs, member: `${worker}|${version}` })),
+    });
   }
 }
 

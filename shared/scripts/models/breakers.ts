@@ -2,25 +2,26 @@ import { beatTtlMs } from "../../models/announcement.js";
 import { breakerOf, breakerSchema, type WorkerBreaker } from "../../models/breaker.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
-import { runScript, type Script } from "../queue/script.js";
+import { defineScript } from "../lua/define-script.js";
+import { number, optional, text } from "../lua/fields.js";
 
-/** KEYS: breakers. ARGV: worker, version, now (ms), until when it holds (ms), breaker or "" for a closed one. */
-const script: Script = {
+const script = defineScript({
   name: "millraceBreaker",
+  file: "models/tell-breaker",
+  keys: { breakers: text("The model's breakers that are not closed.") },
+  fields: {
+    worker: text("The breaker's worker."),
+    version: text("The breaker's version."),
+    nowMs: number("The present time; entries that ended before are dropped."),
+    holdsUntilMs: number("Time until which the entry counts."),
+    breaker: optional(text("The breaker as JSON; none for a closed one.")),
+  },
   whenFull: true,
-  lua: `
-for _, text in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local said = cjson.decode(text)
-  if said.worker == ARGV[1] and said.version == ARGV[2] then redis.call('ZREM', KEYS[1], text) end
-end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
-if ARGV[5] ~= '' then redis.call('ZADD', KEYS[1], ARGV[4], ARGV[5]) end
-return 1`,
-};
+});
 
 /**
- * Tells every API of a worker's breaker; null: it is closed. To be told again with each beat: it holds until it was to be
- * tried, at least as long as a beat, so that a worker that dies leaves nothing open for longer.
+ * Tells every API of a worker's breaker; null: it is closed. To be told again with each beat: it holds until it was to
+ * be tried, at least as long as a beat, so that a worker that dies leaves nothing open for longer.
  */
 export async function tellBreaker(
   redis: RedisClient,
@@ -30,12 +31,16 @@ export async function tellBreaker(
 ): Promise<void> {
   const now = Date.now();
   const until = breaker === null ? 0 : Math.max(breaker.retryAt, now + beatTtlMs);
-  await runScript(
-    redis,
-    script,
-    [keys.breakers],
-    [worker, version, now, until, breaker ? JSON.stringify(breaker) : ""],
-  );
+  await script.run(redis, {
+    keys: { breakers: keys.breakers },
+    fields: {
+      worker,
+      version,
+      nowMs: now,
+      holdsUntilMs: until,
+      breaker: breaker === null ? null : JSON.stringify(breaker),
+    },
+  });
 }
 
 /** What workers say of their breakers that are not closed. */

@@ -1,7 +1,8 @@
 import { automaticTraffic, decodeTraffic, encodeTraffic, type Traffic } from "../../models/traffic.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
-import { runScript, type Script } from "../queue/script.js";
+import { defineScript } from "../lua/define-script.js";
+import { number, optional, text } from "../lua/fields.js";
 
 /** Changes of the split that can be rolled back, one after the other. */
 export const keptChanges = 20;
@@ -13,35 +14,44 @@ export interface StoredTraffic extends Traffic {
   previous: Traffic | null;
 }
 
-/**
- * KEYS: traffic, history. ARGV: new split, now (ms), changes kept, split of whom none was set. The hash holds `current`,
- * `revision` and `changed`.
- */
-const changeScript: Script = {
-  name: "millraceTraffic",
-  lua: `
-redis.call('LPUSH', KEYS[2], redis.call('HGET', KEYS[1], 'current') or ARGV[4])
-redis.call('LTRIM', KEYS[2], 0, ARGV[3] - 1)
-redis.call('HSET', KEYS[1], 'current', ARGV[1], 'changed', ARGV[2])
-return redis.call('HINCRBY', KEYS[1], 'revision', 1)`,
+const keyTable = {
+  traffic: text("Hash: `current`, the split as JSON; `revision`, how often it has changed; `changed`, when last (ms)."),
+  history: text("Earlier splits, newest first."),
 };
 
-/** KEYS: traffic, history. ARGV: now (ms), revision that is to be rolled back or "". */
-const rollbackScript: Script = {
+const changeScript = defineScript({
+  name: "millraceTraffic",
+  file: "models/change-traffic",
+  keys: keyTable,
+  fields: {
+    traffic: text("The new split."),
+    nowMs: number("Time of the change."),
+    keptChanges: number("Changes that can be rolled back."),
+    automatic: text("The split of a model that has none set."),
+  },
+});
+
+const rollbackScript = defineScript({
   name: "millraceRollback",
-  lua: `
-if ARGV[2] ~= '' and (redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2] then return 'moved' end
-local before = redis.call('LPOP', KEYS[2])
-if not before then return 'none' end
-redis.call('HSET', KEYS[1], 'current', before, 'changed', ARGV[1])
-redis.call('HINCRBY', KEYS[1], 'revision', 1)
-return 'done'`,
-};
+  file: "models/roll-back-traffic",
+  keys: keyTable,
+  fields: {
+    nowMs: number("Time of the change."),
+    revision: optional(number("The revision that is to be rolled back; none: the last.")),
+  },
+});
 
 /** Sets how a model's submissions are split; what it was before is kept for a rollback. */
 export async function changeTraffic(redis: RedisClient, keys: ModelKeys, traffic: Traffic): Promise<void> {
-  const args = [encodeTraffic(traffic), Date.now(), keptChanges, encodeTraffic(automaticTraffic)];
-  await runScript(redis, changeScript, [keys.traffic, keys.trafficHistory], args);
+  await changeScript.run(redis, {
+    keys: { traffic: keys.traffic, history: keys.trafficHistory },
+    fields: {
+      traffic: encodeTraffic(traffic),
+      nowMs: Date.now(),
+      keptChanges,
+      automatic: encodeTraffic(automaticTraffic),
+    },
+  });
 }
 
 /** Sets the split to what it was before its last change; `moved`: that is not the change that was meant. */
@@ -50,8 +60,11 @@ export async function rollBackTraffic(
   keys: ModelKeys,
   revision: number | null,
 ): Promise<"done" | "none" | "moved"> {
-  const args = [Date.now(), revision ?? ""];
-  return (await runScript(redis, rollbackScript, [keys.traffic, keys.trafficHistory], args)) as "done";
+  const outcome = await rollbackScript.run(redis, {
+    keys: { traffic: keys.traffic, history: keys.trafficHistory },
+    fields: { nowMs: Date.now(), revision },
+  });
+  return outcome as "done" | "none" | "moved";
 }
 
 /** Reads how a model's submissions are split. */

@@ -3,22 +3,13 @@ import type { ModelKeys } from "../../redis/keys.js";
 import type { FailureCode } from "../../service/failure-codes.js";
 
 /**
- * Failed predictions that nobody has tried again, which rest on these rules:
+ * Failures of one model and code: failed predictions that nobody has tried again, which rest on these rules:
  * - The step that makes a prediction fail puts it into the sorted set of its owner and code, by when that was (ms).
- * - The step that accepts it anew takes it out; so it is accepted anew once by whoever does so for many, however many do.
- * - An entry means nothing once the result time is over: whoever reads leaves older ones out, and each that is added takes
- *   up to 64 of those away, so that the set never outgrows what can be read.
+ * - The step that accepts it anew takes it out; so it is accepted anew once by whoever does so for many, however many
+ *   do.
+ * - An entry means nothing once the result time is over: whoever reads leaves older ones out, and each that is added
+ *   takes up to 64 of those away, so that the set never outgrows what can be read.
  */
-export const noteFailureLua = `
-local function noteFailure(failures, id, now, ttlSeconds)
-  redis.call('ZADD', failures, now, id)
-  redis.call('EXPIRE', failures, ttlSeconds)
-  local old = redis.call('ZRANGEBYSCORE', failures, '-inf', now - ttlSeconds * 1000, 'LIMIT', 0, 64)
-  if #old > 0 then redis.call('ZREM', failures, unpack(old)) end
-end
-`;
-
-/** Failures of one model and code. */
 export interface FailureGroup {
   code: FailureCode;
   count: number;
@@ -72,7 +63,10 @@ export interface Failure {
   failedAt: number;
 }
 
-/** Up to `count` failures until `to` (ms, included), oldest first and then by id, that come after one of them or after a time. */
+/**
+ * Up to `count` failures until `to` (ms, included), oldest first and then by id, that come after one of them or after a
+ * time.
+ */
 export async function failuresAfter(
   redis: RedisClient,
   failures: string,

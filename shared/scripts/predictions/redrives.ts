@@ -1,57 +1,44 @@
-import { keptEvents } from "../../predictions/job.js";
-import {
-  type Redrive,
-  type RedrivePlace,
-  redriveJobName,
-  redrivePlaceSchema,
-  redrivePlanSchema,
-} from "../../predictions/redrive.js";
+import { type Redrive, type RedrivePlace, redrivePlaceSchema, redrivePlanSchema } from "../../predictions/redrive.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
+import { bullKeys } from "../../redis/key-names.js";
 import { modelKeys, noticeChannel, type RedriveKeys } from "../../redis/keys.js";
-import { bullAddLua } from "../queue/bullmq-add.js";
-import { type Idempotency, idempotencyHashes, idempotencyLua } from "../queue/idempotency.js";
-import { runScript, type Script } from "../queue/script.js";
+import { defineScript } from "../lua/define-script.js";
+import { number, optional, text } from "../lua/fields.js";
+import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
 
 /**
  * Redrives, which rest on these rules:
- * - A redrive and its job come into being together. The job is done in slices, each of which sets it for the next, so that
- *   many redrives share few places and whoever dies loses a slice's time.
- * - What it does to failures, and how many that were, is written in the slot of their model (`retry-failures.ts`); what is
- *   written here, in the slot of redrives, is only how far it has looked. Looking twice is harmless.
+ * - A redrive and its job come into being together. The job is done in slices, each of which sets it for the next, so
+ *   that many redrives share few places and whoever dies loses a slice's time.
+ * - What it does to failures, and how many that were, is written in the slot of their model (`retry-failures.ts`); what
+ *   is written here, in the slot of redrives, is only how far it has looked. Looking twice is harmless.
  * - It ends once.
  */
-const listedAtMost = 100;
-const weekMs = 604_800_000;
-
-/**
- * KEYS: redrive, open, owned, idempotency. ARGV: id, now (ms), queue prefix, key base, result time (ms), owner, plan, most that
- * are open, data of the job, hashes of the body or "".
- */
-const makeScript: Script = {
+const makeScript = defineScript({
   name: "millraceMakeRedrive",
-  lua: `
-${bullAddLua}
-${idempotencyLua}
-local id, now, queue = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-if ARGV[10] ~= '' then
-  local same, target = sentBefore(KEYS[4], ARGV[10])
-  if same ~= nil then return same and {'replayed', target} or {'mismatch', ''} end
-end
-if redis.call('SCARD', KEYS[2]) >= tonumber(ARGV[8]) then return {'too many', ''} end
-if ARGV[10] ~= '' then keepSent(KEYS[4], ARGV[10], id) end
-redis.call('HSET', KEYS[1], 'owner', ARGV[6], 'created', ARGV[2], 'skipped', 0, 'plan', ARGV[7])
-redis.call('SADD', KEYS[2], id)
-redis.call('ZADD', KEYS[3], now, id)
-redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -${listedAtMost + 1})
-redis.call('PEXPIRE', KEYS[3], 2 * ARGV[5] + ${weekMs})
-redis.call('HSETNX', queue .. 'meta', 'opts.maxLenEvents', ${keptEvents})
-bullAdd(queue, id, '${redriveJobName}', ARGV[9], now, 0, 0)
-return {'made', id}`,
-};
+  file: "predictions/make-redrive",
+  keys: {
+    redrive: text("The redrive."),
+    open: text("The owner's redrives that have not ended."),
+    owned: text("The owner's redrives by creation time."),
+    idempotency: text("The owner's idempotency key: hash of the body, and outcome."),
+  },
+  fields: {
+    id: text("The redrive's id."),
+    nowMs: number("Time of creation."),
+    queue: text("Prefix of the keys of the queue of redrives."),
+    resultTtlMs: number("The result time."),
+    owner: text("The owner."),
+    plan: text("The plan as JSON."),
+    openAtMost: number("Redrives of an owner that may be open."),
+    jobData: text("The data of its job, as JSON."),
+    bodyHashes: optional(text("Hashes of the body, where there is an idempotency key.")),
+  },
+});
 
 /**
- * Makes a redrive. `too many`: its owner has `openAtMost` that have not ended; `replayed`: this key was used for the same body
- * before, `id` is that redrive; `mismatch`: for another body.
+ * Makes a redrive. `too many`: its owner has `openAtMost` that have not ended; `replayed`: this key was used for the
+ * same body before, `id` is that redrive; `mismatch`: for another body.
  */
 export async function makeRedrive(
   redis: RedisClient,
@@ -60,14 +47,27 @@ export async function makeRedrive(
   openAtMost: number,
   idempotency: Idempotency | null = null,
 ): Promise<{ kind: "made" | "too many" | "replayed" | "mismatch"; id: string }> {
-  const scriptKeys = [keys.redrive(id), keys.open(owner), keys.owned(owner)];
-  scriptKeys.push(keys.idempotency(owner, idempotency?.key ?? ""));
   const { filter, rate, total } = plan;
-  // For whoever looks at the queue page; what counts is the plan.
-  const dataJson = JSON.stringify({ v: 1, owner, filter, rate, total });
-  const args = [id, createdAt, keys.queue, keys.base, plan.accept.resultTtlMs, owner, JSON.stringify(plan), openAtMost];
-  args.push(dataJson, idempotency === null ? "" : idempotencyHashes(idempotency));
-  const [kind, made] = (await runScript(redis, makeScript, scriptKeys, args)) as ["made", string];
+  const [kind, made] = (await makeScript.run(redis, {
+    keys: {
+      redrive: keys.redrive(id),
+      open: keys.open(owner),
+      owned: keys.owned(owner),
+      idempotency: keys.idempotency(owner, idempotency?.key ?? ""),
+    },
+    fields: {
+      id,
+      nowMs: createdAt,
+      queue: keys.queue,
+      resultTtlMs: plan.accept.resultTtlMs,
+      owner,
+      plan: JSON.stringify(plan),
+      openAtMost,
+      // For whoever looks at the queue page; what counts is the plan.
+      jobData: JSON.stringify({ v: 1, owner, filter, rate, total }),
+      bodyHashes: idempotency === null ? null : idempotencyHashes(idempotency),
+    },
+  })) as ["made", string];
   return { kind, id: made };
 }
 
@@ -102,18 +102,19 @@ export async function countRedriven(redis: RedisClient, keyPrefix: string, { id,
   return counts.reduce((sum, count) => sum + Number(count ?? 0), 0);
 }
 
-/** KEYS: redrive. ARGV: key of the job's lock, its token, now (ms), place, skipped since the last time, paced until (ms). */
-const advanceScript: Script = {
+const advanceScript = defineScript({
   name: "millraceAdvanceRedrive",
+  file: "predictions/advance-redrive",
+  keys: { redrive: text("The redrive."), lock: text("The lock of its job.") },
+  fields: {
+    token: text("The lock's token."),
+    nowMs: number("Time of the start, if it has not started."),
+    place: optional(text("The place reached, as JSON.")),
+    skipped: number("Failures skipped since the last time."),
+    pacedUntilMs: number("Time of the next slice."),
+  },
   whenFull: true,
-  lua: `
-if redis.call('GET', ARGV[1]) ~= ARGV[2] or redis.call('HEXISTS', KEYS[1], 'end') == 1 then return 0 end
-redis.call('HSETNX', KEYS[1], 'started', ARGV[3])
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'place', ARGV[4]) end
-redis.call('HSET', KEYS[1], 'paced', ARGV[6])
-redis.call('HINCRBY', KEYS[1], 'skipped', ARGV[5])
-return 1`,
-};
+});
 
 /** Notes how far a redrive has looked; false where it has ended or its job is somebody else's by now. */
 export async function advanceRedrive(
@@ -123,25 +124,36 @@ export async function advanceRedrive(
   token: string,
   { pacedUntil, place, skipped }: { place: RedrivePlace | null; skipped: number; pacedUntil: number },
 ): Promise<boolean> {
-  const args = [`${keys.queue}${id}:lock`, token, Date.now(), place === null ? "" : JSON.stringify(place), skipped];
-  return (await runScript(redis, advanceScript, [keys.redrive(id)], [...args, pacedUntil])) === 1;
+  const advanced = await advanceScript.run(redis, {
+    keys: { redrive: keys.redrive(id), lock: `${keys.queue}${id}${bullKeys.lock}` },
+    fields: {
+      token,
+      nowMs: Date.now(),
+      place: place === null ? null : JSON.stringify(place),
+      skipped,
+      pacedUntilMs: pacedUntil,
+    },
+  });
+  return advanced === 1;
 }
 
-/** KEYS: redrive, open, interest. ARGV: id, now (ms), end, time to keep it (ms), channel prefix. */
-const endScript: Script = {
+const endScript = defineScript({
   name: "millraceEndRedrive",
+  file: "predictions/end-redrive",
+  keys: {
+    redrive: text("The redrive."),
+    open: text("The owner's redrives that have not ended."),
+    interest: text("Watchers of the redrive."),
+  },
+  fields: {
+    id: text("The redrive's id."),
+    nowMs: number("Time of the end."),
+    outcome: text("`succeeded` or `canceled`."),
+    resultTtlMs: number("The result time."),
+    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+  },
   whenFull: true,
-  lua: `
-if redis.call('HEXISTS', KEYS[1], 'owner') == 0 or redis.call('HEXISTS', KEYS[1], 'end') == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'end', ARGV[3], 'ended', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-redis.call('SREM', KEYS[2], ARGV[1])
-for _, entry in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
-  redis.call('PUBLISH', ARGV[5] .. string.sub(entry, 2), ARGV[1] .. '\\n')
-end
-redis.call('UNLINK', KEYS[3])
-return 1`,
-};
+});
 
 /** Ends a redrive and tells who waits for it; false where it had ended before. */
 export async function endRedrive(
@@ -151,6 +163,15 @@ export async function endRedrive(
   { id, owner, plan }: Redrive,
   end: "succeeded" | "canceled",
 ): Promise<boolean> {
-  const args = [id, Date.now(), end, plan.accept.resultTtlMs, noticeChannel(keyPrefix, "")];
-  return (await runScript(redis, endScript, [keys.redrive(id), keys.open(owner), keys.interest(id)], args)) === 1;
+  const ended = await endScript.run(redis, {
+    keys: { redrive: keys.redrive(id), open: keys.open(owner), interest: keys.interest(id) },
+    fields: {
+      id,
+      nowMs: Date.now(),
+      outcome: end,
+      resultTtlMs: plan.accept.resultTtlMs,
+      noticeChannel: noticeChannel(keyPrefix, ""),
+    },
+  });
+  return ended === 1;
 }

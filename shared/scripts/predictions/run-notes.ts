@@ -1,6 +1,7 @@
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
-import { runScript, type Script } from "../queue/script.js";
+import { defineScript } from "../lua/define-script.js";
+import { text } from "../lua/fields.js";
 
 /**
  * What a slot was given is noted in Redis before it runs, because whatever kills a slot may kill its worker too; the
@@ -23,42 +24,22 @@ export function decodeNote(text: string): RunNote {
   return { startedAt: Number(startedAt), attempt: Number(attempt), alone: alone === "1", worker };
 }
 
-/**
- * KEYS: running, starts. ARGV: key base, channel prefix, queue prefix, then id, lock token and note in turn. Returns the
- * ids whose start somebody wants to hear of.
- */
-const noteScript: Script = {
+const noteScript = defineScript({
   name: "millraceNoteRun",
+  file: "predictions/note-run",
+  keys: { running: text("Run notes by prediction."), starts: text("Predictions whose start is awaited.") },
+  fields: {
+    base: text("Prefix of the model's own keys."),
+    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    queue: text("Prefix of the keys of the model's queue."),
+  },
+  each: { id: text("The prediction's id."), token: text("Its job's lock token."), note: text("The note.") },
   whenFull: true,
-  lua: `
-local locks, held, notes, awaited = {}, {}, {}, {}
-for i = 4, #ARGV, 3 do locks[#locks + 1] = ARGV[3] .. ARGV[i] .. ':lock' end
-locks = redis.call('MGET', unpack(locks))
-for n, lock in ipairs(locks) do
-  local i = 1 + 3 * n
-  if lock == ARGV[i + 1] then
-    held[#held + 1] = ARGV[i]
-    notes[#notes + 1] = ARGV[i]
-    notes[#notes + 1] = ARGV[i + 2]
-  end
-end
-if #held == 0 then return awaited end
-redis.call('HSET', KEYS[1], unpack(notes))
-if redis.call('EXISTS', KEYS[2]) == 0 then return awaited end
-for _, id in ipairs(held) do
-  if redis.call('SISMEMBER', KEYS[2], id) == 1 then
-    awaited[#awaited + 1] = id
-    for _, entry in ipairs(redis.call('LRANGE', ARGV[1] .. '/interest:' .. id, 0, -1)) do
-      if string.sub(entry, 1, 1) == 'w' then redis.call('PUBLISH', ARGV[2] .. string.sub(entry, 2), id .. '\\n') end
-    end
-  end
-end
-return awaited`,
-};
+});
 
 /**
- * Notes that a run begins, tells the APIs that watch for it, and resolves to the ids whose start is awaited. One command,
- * so that the network stack holds it whole even if this process dies at once.
+ * Notes that a run begins, tells the APIs that watch for it, and resolves to the ids whose start is awaited. One
+ * command, so that the network stack holds it whole even if this process dies at once.
  */
 export async function noteRun(
   redis: RedisClient,
@@ -66,9 +47,13 @@ export async function noteRun(
   notes: ReadonlyMap<string, RunNote>,
   channelPrefix: string,
 ): Promise<string[]> {
-  const args: string[] = [keys.base, channelPrefix, keys.queue];
-  for (const [id, note] of notes) args.push(id, note.token ?? "", encodeNote(note));
-  return (await runScript(redis, noteScript, [keys.running, keys.starts], args)) as string[];
+  const { base, queue, running, starts } = keys;
+  const awaited = await noteScript.run(redis, {
+    keys: { running, starts },
+    fields: { base, noticeChannel: channelPrefix, queue },
+    each: [...notes].map(([id, note]) => ({ id, token: note.token ?? "", note: encodeNote(note) })),
+  });
+  return awaited as string[];
 }
 
 /** Takes back the notes of jobs that go back into the queue unharmed. */
@@ -76,18 +61,18 @@ export function forgetRun(redis: RedisClient, keys: ModelKeys, ids: readonly str
   return redis.hdel(keys.running, ...ids);
 }
 
-/** KEYS: running, deaths, result. ARGV: id. Counts a death once: the note is taken away with it. */
-const historyLua = `
-local note = redis.call('HGET', KEYS[1], ARGV[1])
-local final = redis.call('EXISTS', KEYS[3])
-if note and final == 0 then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  if string.match(note, '^%d+|%d+|1|') then redis.call('HINCRBY', KEYS[2], ARGV[1], 1) end
-end
-return {final, note, redis.call('HGET', KEYS[2], ARGV[1])}
-`;
-
-const historyScript: Script = { name: "millraceHistory", whenFull: true, lua: historyLua };
+/** Counts a death once: the note is taken away with it. */
+const historyScript = defineScript({
+  name: "millraceHistory",
+  file: "predictions/read-history",
+  keys: {
+    running: text("Run notes by prediction."),
+    deaths: text("Deaths of slot and worker together while it ran alone, by prediction."),
+    result: text("The prediction's result."),
+  },
+  fields: { id: text("The prediction's id.") },
+  whenFull: true,
+});
 
 /** What became of a job that was taken before. */
 export interface JobHistory {
@@ -101,11 +86,10 @@ export interface JobHistory {
 
 /** Reads the history of a job that BullMQ hands out again. */
 export async function readHistory(redis: RedisClient, keys: ModelKeys, id: string): Promise<JobHistory> {
-  const [final, note, deaths] = (await runScript(
-    redis,
-    historyScript,
-    [keys.running, keys.deaths, keys.result(id)],
-    [id],
-  )) as [number, string | null, string | null];
+  const { deaths: deathsKey, running } = keys;
+  const [final, note, deaths] = (await historyScript.run(redis, {
+    keys: { running, deaths: deathsKey, result: keys.result(id) },
+    fields: { id },
+  })) as [number, string | null, string | null];
   return { final: final === 1, diedRunning: note !== null, deaths: Number(deaths ?? 0) };
 }

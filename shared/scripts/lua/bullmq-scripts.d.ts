@@ -2,9 +2,6 @@
 declare module "bullmq/dist/cjs/scripts/addDelayedJob-6.js" {
   export const addDelayedJob: { name: string; content: string; keys: number };
 }
-declare module "bullmq/dist/cjs/scripts/addPrioritizedJob-9.js" {
-  export const addPrioritizedJob: { name: string; content: string; keys: number };
-}
 declare module "bullmq/dist/cjs/scripts/addStandardJob-9.js" {
   export const addStandardJob: { name: string; content: string; keys: number };
 }

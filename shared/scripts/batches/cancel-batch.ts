@@ -1,0 +1,53 @@
+import { webhookBodyStart } from "../../predictions/delivery.js";
+import type { RedisClient } from "../../redis/connect-redis.js";
+import type { ModelKeys } from "../../redis/keys.js";
+import { defineScript } from "../lua/define-script.js";
+import { number, text } from "../lua/fields.js";
+
+const script = defineScript({
+  name: "millraceCancelBatch",
+  file: "batches/cancel-batch",
+  keys: { batch: text("The batch.") },
+  fields: {
+    id: text("The batch's id."),
+    nowMs: number("Time of the end."),
+    base: text("Prefix of the model's own keys."),
+    resultTtlMs: number("The result time."),
+    webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
+    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    bodyStart: text("The body of the webhook up to its data."),
+  },
+  whenFull: true,
+});
+
+/** What the end of a batch leads to. */
+export interface BatchEndSettings {
+  resultTtlMs: number;
+  channelPrefix: string;
+}
+
+/**
+ * Ends a batch as canceled: what is done is kept, the rest is dropped. Resolves to its JSON, or null where it was
+ * final.
+ */
+export async function cancelBatch(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  { channelPrefix, resultTtlMs }: BatchEndSettings,
+): Promise<string | null> {
+  const nowMs = Date.now();
+  const json = await script.run(redis, {
+    keys: { batch: keys.batch(id) },
+    fields: {
+      id,
+      nowMs,
+      base: keys.base,
+      resultTtlMs,
+      webhookQueue: keys.webhookQueue,
+      noticeChannel: channelPrefix,
+      bodyStart: webhookBodyStart("batch.completed", nowMs),
+    },
+  });
+  return json as string | null;
+}

@@ -1,0 +1,32 @@
+-- include queue/bull-add
+-- include batches/add-chunk-job
+-- include deliver
+-- include batches/end-batch
+local id, n, now, base, queue = ARG.id, ARG.number, tonumber(ARG.nowMs), ARG.base, ARG.queue
+if redis.call('GET', queue .. id .. '-' .. n .. BULLKEY.lock) ~= ARG.token then return 'lost' end
+redis.call('HDEL', base .. KEYNAME.running, id .. '-' .. n)
+redis.call('HDEL', base .. KEYNAME.deaths, id .. '-' .. n)
+local batch = redis.call('HMGET', KEY.batch, 'version', 'json', 'chunks', 'next', 'priority', 'staged', 'started',
+  'owner', 'uploader', 'weight')
+if not batch[1] or batch[2] then return 'ended' end
+if not batch[7] then redis.call('HSET', KEY.batch, 'started', now, 'begun', now) end
+if redis.call('HSETNX', KEY.results, n, ARG.outputs) == 0 then return 'done' end
+redis.call('HDEL', KEY.chunks, n)
+if ARG.failedInputs ~= '' then redis.call('HSET', KEY.failed, n, ARG.failedInputs) end
+redis.call('HINCRBY', KEY.batch, 'succeeded', ARG.succeeded)
+redis.call('HINCRBY', KEY.batch, 'failed', ARG.failed)
+local next, chunks = tonumber(batch[4]), tonumber(batch[3])
+if next < (chunks or tonumber(batch[6])) then
+  redis.call('HINCRBY', KEY.batch, 'next', 1)
+  addChunkJob(base, queue, id, next, ARG.nowMs, batch[5], batch[8] or batch[9], batch[10] or 1)
+end
+local done = redis.call('HINCRBY', KEY.batch, 'done', 1)
+if not chunks then
+  local left = redis.call('PTTL', KEY.batch)
+  for _, key in ipairs({KEY.results, KEY.failed}) do redis.call('PEXPIRE', key, left) end
+  return 'written'
+end
+countRows(base, batch[8], 0 - ARG.succeeded - ARG.failed)
+if done < chunks then return 'written' end
+endBatch(base, id, false, now, ARG.resultTtlMs, ARG.webhookQueue, ARG.noticeChannel, ARG.bodyStart)
+return 'ended batch'

@@ -1,0 +1,85 @@
+import { webhookBodyStart } from "../../predictions/delivery.js";
+import type { RedisClient } from "../../redis/connect-redis.js";
+import type { ModelKeys } from "../../redis/keys.js";
+import { defineScript } from "../lua/define-script.js";
+import { bytes, number, text } from "../lua/fields.js";
+import type { BatchEndSettings } from "./cancel-batch.js";
+
+const script = defineScript({
+  name: "millraceFinishChunk",
+  file: "batches/finish-chunk",
+  keys: {
+    batch: text("The batch."),
+    chunks: text("Inputs by chunk."),
+    results: text("Outputs by chunk."),
+    failed: text("Inputs that failed by chunk."),
+  },
+  fields: {
+    id: text("The batch's id."),
+    number: number("The chunk's number."),
+    token: text("The lock token of the chunk's job."),
+    outputs: bytes("The chunk's outputs."),
+    succeeded: number("Lines that succeeded."),
+    failed: number("Lines that failed."),
+    failedInputs: bytes("Inputs of the lines that failed; empty where none did."),
+    nowMs: number("Time of the end."),
+    base: text("Prefix of the model's own keys."),
+    queue: text("Prefix of the keys of the model's queue of chunks."),
+    resultTtlMs: number("The result time."),
+    webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
+    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    bodyStart: text("The body of the webhook up to its data."),
+  },
+  whenFull: true,
+});
+
+export interface ChunkFinish {
+  id: string;
+  number: number;
+  token: string;
+  /** Outputs, and the inputs of lines that failed or null where none did: chunks of `bulk-chunk.ts`. */
+  outputs: Buffer;
+  failedInputs: Buffer | null;
+  succeeded: number;
+  failed: number;
+}
+
+/**
+ * Writes a chunk's outputs and, with the last chunk, ends the batch. `written`, `ended batch`: now; `done`: they were
+ * there before; `ended`: the batch was over; `lost`: the job is somebody else's by now. In the last three nothing was
+ * written.
+ */
+export async function finishChunk(
+  redis: RedisClient,
+  keys: ModelKeys,
+  finish: ChunkFinish,
+  { channelPrefix, resultTtlMs }: BatchEndSettings,
+): Promise<"written" | "ended batch" | "done" | "ended" | "lost"> {
+  const { failed, failedInputs, id, number, outputs, succeeded, token } = finish;
+  const nowMs = Date.now();
+  const outcome = await script.run(redis, {
+    keys: {
+      batch: keys.batch(id),
+      chunks: keys.batchChunks(id),
+      results: keys.batchResults(id),
+      failed: keys.batchFailed(id),
+    },
+    fields: {
+      id,
+      number,
+      token,
+      outputs,
+      succeeded,
+      failed,
+      failedInputs: failedInputs ?? "",
+      nowMs,
+      base: keys.base,
+      queue: keys.batchQueue,
+      resultTtlMs,
+      webhookQueue: keys.webhookQueue,
+      noticeChannel: channelPrefix,
+      bodyStart: webhookBodyStart("batch.completed", nowMs),
+    },
+  });
+  return outcome as "written" | "ended batch" | "done" | "ended" | "lost";
+}

@@ -1,0 +1,33 @@
+import type { RedisClient } from "../../redis/connect-redis.js";
+import type { ModelKeys } from "../../redis/keys.js";
+import { defineScript } from "../lua/define-script.js";
+import { number, text } from "../lua/fields.js";
+
+const script = defineScript({
+  name: "millraceStageFailed",
+  file: "batches/stage-failed",
+  keys: {
+    failed: text("Failed lines of the earlier batch, by chunk."),
+    chunks: text("Inputs by chunk."),
+    lines: text("Lines of each chunk."),
+  },
+  fields: { keepMs: number("Time to keep what is staged.") },
+  each: { number: text("Number of a chunk of the earlier batch.") },
+});
+
+/** Stages chunks of another batch's failed lines; resolves to how many lines that are. */
+export async function stageFailed(
+  redis: RedisClient,
+  keys: ModelKeys,
+  from: string,
+  to: string,
+  numbers: readonly string[],
+  keepMs: number,
+): Promise<number> {
+  const total = await script.run(redis, {
+    keys: { failed: keys.batchFailed(from), chunks: keys.batchChunks(to), lines: keys.batchLines(to) },
+    fields: { keepMs },
+    each: numbers.map((number) => ({ number })),
+  });
+  return total as number;
+}

@@ -1,0 +1,74 @@
+import type { RedisClient } from "../../redis/connect-redis.js";
+import { evenWhenFull } from "./even-when-full.js";
+import { type Argument, type Fields, pushValues, type ValuesOf } from "./fields.js";
+import { luaPlaces, namesToRead } from "./lua-places.js";
+import { luaText } from "./lua-text.js";
+
+/** The keys and arguments of a step by name. No other place knows their order, which both sides take from here. */
+export interface ScriptTable<K extends Fields, F extends Fields, I extends Fields> {
+  /** Of the command at the client; unique. */
+  name: string;
+  /** The Lua file: its path below `shared/scripts` without its ending. */
+  file: string;
+  keys: K;
+  fields?: F;
+  /** What is said of each item, of which there may be any number. */
+  each?: I;
+  /** A key that each item has besides. */
+  eachKey?: string;
+  /** Whether it is done although Redis has no memory left: what ends work and so makes room. */
+  whenFull?: true;
+}
+
+/** What a step is run with. */
+export type ScriptInput<K extends Fields, F extends Fields, I extends Fields> = {
+  keys: ValuesOf<K>;
+  eachKey?: readonly string[];
+} & (keyof F extends never ? { fields?: never } : { fields: ValuesOf<F> }) &
+  (keyof I extends never ? { each?: never } : { each: readonly ValuesOf<I>[] });
+
+/** A Lua step that Redis carries out as one. */
+export interface Script<K extends Fields, F extends Fields, I extends Fields> {
+  readonly name: string;
+  readonly lua: string;
+  /** Runs it on keys that are all of one slot; resolves to its answer. The text travels once a connection. */
+  run(redis: RedisClient, input: ScriptInput<K, F, I>): Promise<unknown>;
+}
+
+type Command = (keyCount: number, ...keysAndArguments: Argument[]) => Promise<unknown>;
+
+type NoFields = Record<never, never>;
+
+/** A step from its table. Throws where the table and the Lua file do not have the same names. */
+export function defineScript<K extends Fields, F extends Fields = NoFields, I extends Fields = NoFields>(
+  table: ScriptTable<K, F, I>,
+): Script<K, F, I> {
+  const { each = {}, eachKey, fields = {}, file, keys, name, whenFull } = table;
+  const placed = { keys, fields, each, ...(eachKey !== undefined && { eachKey }) };
+  const { lua: text, used } = luaText(file, luaPlaces(placed));
+  const idle = namesToRead(placed).filter((one) => !used.has(one));
+  if (idle.length > 0) throw new Error(`${file}.lua reads no ${idle.join(", ")}`);
+  const early = Object.keys(keys)
+    .slice(0, -1)
+    .find((one) => keys[one]?.optional);
+  if (early !== undefined) throw new Error(`${name}: only the last key can be optional, not ${early}`);
+
+  const lua = whenFull ? evenWhenFull(text) : text;
+  const [keyNames, fieldNames, itemNames] = [Object.keys(keys), Object.keys(fields), Object.keys(each)];
+  return {
+    name,
+    lua,
+    run(redis, input) {
+      const commands = redis as unknown as Record<string, Command | undefined>;
+      if (commands[name] === undefined) redis.defineCommand(name, { lua });
+      const given: Record<string, unknown> = input.keys;
+      const list: Argument[] = [];
+      for (const one of keyNames) if (given[one] !== null) list.push(given[one] as string);
+      if (input.eachKey !== undefined) list.push(...input.eachKey);
+      const keyCount = list.length;
+      if (input.fields !== undefined) pushValues(list, fieldNames, input.fields);
+      for (const item of input.each ?? []) pushValues(list, itemNames, item);
+      return (commands[name] as Command).call(redis, keyCount, ...list);
+    },
+  };
+}

@@ -1,0 +1,48 @@
+import type { Fields } from "./fields.js";
+
+/** The parts of a step's table that say where its keys and arguments stand. */
+export interface Placed {
+  keys: Fields;
+  /** The key that each item has besides; the first of them follows `keys`. */
+  eachKey?: string;
+  fields: Fields;
+  each: Fields;
+}
+
+/** Lua that stands for a name, by the group that the name belongs to: `{ ARG: { nowMs: … } }`. */
+export type LuaNames = Readonly<Record<string, Readonly<Record<string, string>>>>;
+
+/** One place of a list in Lua, from an expression that counts from 1. */
+export const place = (list: "KEYS" | "ARGV", at: number | string): string => `${list}[${at}]`;
+
+/**
+ * The names of a step's keys and arguments in Lua: `KEY` and `ARG`; of the item that begins at `i`, `ITEM`; of the item
+ * number `n`, `ITEMKEY`; and for loops over items `ITEMS.first` and `ITEMS.size`.
+ */
+export function luaPlaces({ each, eachKey, fields, keys }: Placed): LuaNames {
+  const [keyNames, fieldNames, itemNames] = [Object.keys(keys), Object.keys(fields), Object.keys(each)];
+  const first = fieldNames.length + 1;
+  const named = (names: readonly string[], lua: (at: number) => string) =>
+    Object.fromEntries(names.map((name, at) => [name, lua(at)]));
+  return {
+    KEY: named(keyNames, (at) => place("KEYS", at + 1)),
+    ITEMKEY: eachKey === undefined ? {} : { [eachKey]: place("KEYS", itemKeyAt(keyNames.length)) },
+    ARG: named(fieldNames, (at) => place("ARGV", at + 1)),
+    ITEM: named(itemNames, (at) => place("ARGV", at === 0 ? "i" : `i + ${at}`)),
+    ITEMS: itemNames.length === 0 ? {} : { first: String(first), size: String(itemNames.length) },
+  };
+}
+
+const itemKeyAt = (keyCount: number): string => (keyCount === 0 ? "n" : `n + ${keyCount}`);
+
+/** The names of what a step must read, so that a table has nothing that Lua does not know. */
+export function namesToRead({ each, fields, keys }: Placed): string[] {
+  const groups: [string, Fields][] = [
+    ["KEY", keys],
+    ["ARG", fields],
+    ["ITEM", each],
+  ];
+  return groups.flatMap(([group, table]) =>
+    Object.entries(table).flatMap(([name, { unnamed }]) => (unnamed ? [] : [`${group}.${name}`])),
+  );
+}

@@ -1,0 +1,45 @@
+import { readFileSync } from "node:fs";
+import { bullmqTexts } from "./bullmq-texts.js";
+import { luaConstants } from "./lua-constants.js";
+import type { LuaNames } from "./lua-places.js";
+
+/** The folder of the Lua files, which are read from where they are written, not from what is compiled. */
+const scriptsFolder = new URL("../../../scripts/", import.meta.url);
+
+const includeLine = /^[ \t]*-- include (\S+)[ \t]*$/gm;
+const nameInLua = /\b([A-Z]+)\.([A-Za-z]\w*)/g;
+
+export interface LuaText {
+  lua: string;
+  /** The names of the step's own table that it has, as `ARG.nowMs`. */
+  used: ReadonlySet<string>;
+}
+
+/**
+ * The text of a Lua file for Redis: each line `-- include <file>` becomes that file, once, and each name of `names` or
+ * of `luaConstants` becomes what it stands for. `file` is a path below `folder` without its ending. Throws where a file
+ * is not there, or a name of a known group is in none of the tables.
+ */
+export function luaText(file: string, names: LuaNames, folder: URL = scriptsFolder): LuaText {
+  const used = new Set<string>();
+  const included = new Set([file]);
+  const all: LuaNames = { ...luaConstants, ...names };
+
+  const read = (name: string, from: URL): string => {
+    const text = readFileSync(new URL(`${name}.lua`, from), "utf8").trimEnd();
+    const named = text.replaceAll(nameInLua, (whole, group: string, member: string) => {
+      const members = all[group];
+      if (members === undefined) return whole;
+      if (!Object.hasOwn(members, member)) throw new Error(`${name}.lua: ${whole} is in no table`);
+      if (names[group] !== undefined) used.add(whole);
+      return members[member] as string;
+    });
+    return named.replaceAll(includeLine, (_line, part: string) => include(part));
+  };
+  const include = (name: string): string => {
+    if (included.has(name)) return "";
+    included.add(name);
+    return bullmqTexts[name] ?? read(name, scriptsFolder);
+  };
+  return { lua: read(file, folder), used };
+}

@@ -1,0 +1,21 @@
+if redis.call('EXISTS', KEY.delivery) == 0 then return 0 end
+redis.call('RPUSH', KEY.attempts, ARG.attempt)
+redis.call('LTRIM', KEY.attempts, -50, -1)
+redis.call('HINCRBY', KEY.delivery, 'tries', 1)
+local before = redis.call('HGET', KEY.delivery, 'state')
+redis.call('HSET', KEY.delivery, 'state', ARG.state)
+if ARG.state == 'pending' then
+  redis.call('PEXPIRE', KEY.attempts, CONST.deliveryKeptMs)
+else
+  redis.call('PEXPIRE', KEY.delivery, ARG.resultTtlMs)
+  redis.call('PEXPIRE', KEY.attempts, ARG.resultTtlMs)
+  if before == 'pending' and redis.call('HINCRBY', KEY.body, 'open', -1) <= 0 then
+    redis.call('PEXPIRE', KEY.body, ARG.resultTtlMs)
+  end
+  -- The list of them all goes with the last.
+  for _, did in ipairs(redis.call('LRANGE', KEY.deliveries, 0, -1)) do
+    if redis.call('HGET', ARG.base .. KEYNAME.delivery .. did, 'state') == 'pending' then return 1 end
+  end
+  redis.call('PEXPIRE', KEY.deliveries, ARG.resultTtlMs)
+end
+return 1

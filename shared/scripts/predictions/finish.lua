@@ -1,0 +1,94 @@
+-- include queue/bull-add
+-- include deliver
+-- include predictions/note-failure
+local queue, base, channels, limit, now = ARG.queue, ARG.base, ARG.noticeChannel,
+  tonumber(ARG.largestNoticeBytes), tonumber(ARG.nowMs)
+local outcomes, ended, cached = {}, {}, {}
+local locks = {}
+for i = ITEMS.first, #ARGV, ITEMS.size do locks[#locks + 1] = queue .. ITEM.id .. BULLKEY.lock end
+locks = redis.call('MGET', unpack(locks))
+for i = ITEMS.first, #ARGV, ITEMS.size do
+  local id, token, text, dedup = ITEM.id, ITEM.token, ITEM.result, ITEM.dedup
+  local fenced = token ~= '' and token ~= '*'
+  local outcome
+  if fenced and locks[#outcomes + 1] ~= token then
+    outcome = 'lost'
+    -- The note of this run goes with it, unless the job's new owner has written its own.
+    local note = redis.call('HGET', KEY.running, id)
+    if note and string.match(note, '|([^|]*)$') == ARG.worker then redis.call('HDEL', KEY.running, id) end
+  elseif token == '' and redis.call('HEXISTS', KEY.running, id) == 1 then
+    outcome = 'running'
+  elseif not fenced and redis.call('EXISTS', queue .. id) == 0 then
+    outcome = 'final'
+  elseif redis.call('SET', base .. KEYNAME.result .. id, text, 'EX', ARG.resultTtlSeconds, 'NX') then
+    outcome = 'written'
+    ended[#ended + 1] = id
+    if ITEM.blob == 'drop' then
+      redis.call('UNLINK', base .. KEYNAME.blob .. id)
+    elseif ITEM.blob == 'keep' then
+      redis.call('EXPIRE', base .. KEYNAME.blob .. id, ARG.resultTtlSeconds)
+    end
+    if ITEM.failures ~= '' then noteFailure(ITEM.failures, id, now, tonumber(ARG.resultTtlSeconds)) end
+    if dedup ~= '' then
+      local key = base .. KEYNAME.dedup .. dedup
+      local before
+      if ITEM.cacheSeconds ~= '0' then
+        local from, length = tonumber(ITEM.outputFrom), tonumber(ITEM.outputBytes)
+        local output = MARK.cached .. string.sub(text, from + 1, from + length)
+        before = redis.call('SET', key, output, 'EX', ITEM.cacheSeconds, 'GET')
+        cached[#cached + 1] = now
+        cached[#cached + 1] = dedup
+      else
+        before = redis.call('GETDEL', key)
+      end
+      -- A key that was held by another by now stays theirs; it takes a week of waiting to get there.
+      if before and before ~= MARK.pending .. id then redis.call('SET', key, before, 'EX', 3600) end
+    end
+    local interest = redis.call('LRANGE', base .. KEYNAME.interest .. id, 0, -1)
+    if #interest > 0 then
+      redis.call('DEL', base .. KEYNAME.interest .. id)
+      redis.call('SREM', base .. KEYNAME.starts, id)
+      -- The prediction's JSON is the second line of what is stored.
+      local data = string.match(text, '\n(.*)$')
+      if ITEM.started == '1' then
+        deliver(base, ARG.webhookQueue, id, interest, 'prediction.started', ARG.startedStart .. data .. '}', now)
+      end
+      deliver(base, ARG.webhookQueue, id, interest, 'prediction.completed', ARG.completedStart .. data .. '}', now)
+      local notice = id .. '\n'
+      if #text <= limit then notice = notice .. text end
+      for _, entry in ipairs(interest) do
+        if string.sub(entry, 1, 1) == MARK.watcher then
+          redis.call('PUBLISH', channels .. string.sub(entry, 2), notice)
+        end
+      end
+    end
+    if not fenced then
+      -- Whoever takes the job drops it; its data is no longer needed for that.
+      redis.call('HSET', queue .. id, 'data', '{}')
+      -- And whoever runs it has lost it, so that it writes nothing even when this result is long gone.
+      redis.call('DEL', queue .. id .. BULLKEY.lock)
+      redis.call('PUBLISH', ARG.cancelChannel, id)
+    end
+  else
+    outcome = 'final'
+    ended[#ended + 1] = id
+  end
+  outcomes[#outcomes + 1] = outcome
+end
+if #ended > 0 then
+  redis.call('HDEL', KEY.running, unpack(ended))
+  redis.call('HDEL', KEY.deaths, unpack(ended))
+  redis.call('ZREM', base .. KEYNAME.expiring, unpack(ended))
+end
+if #cached > 0 then
+  redis.call('ZADD', KEY.cache, unpack(cached))
+  local over = redis.call('ZCARD', KEY.cache) - tonumber(ARG.cacheEntries)
+  if over > 0 then
+    local oldest = redis.call('ZPOPMIN', KEY.cache, over)
+    for i = 1, #oldest, 2 do
+      local key = base .. KEYNAME.dedup .. oldest[i]
+      if redis.call('GETRANGE', key, 0, 0) == MARK.cached then redis.call('DEL', key) end
+    end
+  end
+end
+return outcomes

@@ -1,0 +1,2 @@
+-- include queue/accept-all
+return acceptAll()

@@ -1,0 +1,264 @@
+import { randomBytes } from "node:crypto";
+import { keptEvents } from "@millrace/shared/predictions/job.js";
+import type { RedrivePlan } from "@millrace/shared/predictions/redrive.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { type ModelKeys, modelKeys, newId, redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
+import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { makeRedrive } from "@millrace/shared/scripts/predictions/redrives.js";
+import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
+import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
+import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
+import { Job, Queue, UnrecoverableError, Worker } from "bullmq";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { acceptanceOf } from "../support/acceptance.js";
+import { addByBullMq } from "../support/add-by-bullmq.js";
+import { plenty } from "../support/plenty.js";
+import { asOneQueue, contents } from "../support/queue-contents.js";
+
+const model = "echo";
+const lockMs = 30_000;
+const token = "token";
+
+/** A queue that we filled, or that BullMQ filled with the same jobs; BullMQ's own classes on either. */
+interface Side {
+  keys: ModelKeys;
+  worker: Worker;
+  queue: Queue;
+}
+
+describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ's:", () => {
+  let redis: RedisClient;
+  let prefix: string;
+  let ours: Side;
+  let theirs: Side;
+  let ids: string[];
+
+  beforeAll(() => {
+    redis = openRedis(parseRedisUrl(inject("redisUrl")), "patient", "test");
+  });
+  afterAll(() => redis.disconnect());
+  beforeEach(async () => {
+    prefix = `t-${randomBytes(5).toString("hex")}`;
+    [ours, theirs] = ["ours", "bullmq"].map((name): Side => {
+      const keys = modelKeys(`${prefix}-${name}`, model);
+      const options = { connection: redis as never, prefix: keys.queuePrefix };
+      const held = { autorun: false, lockDuration: lockMs, maxStalledCount: Number.MAX_SAFE_INTEGER };
+      const queue = new Queue(model, { ...options, skipMetasUpdate: true });
+      return { keys, worker: new Worker(model, null, { ...options, ...held }), queue };
+    }) as [Side, Side];
+    await redis.hset(`${ours.keys.queue}meta`, "opts.maxLenEvents", keptEvents);
+    ids = await fill([{}, {}, {}, {}]);
+  });
+  afterEach(async () => {
+    for (const { queue, worker } of [ours, theirs]) {
+      await worker.close();
+      await queue.close();
+    }
+    const left = await redis.keys(`${prefix}*`);
+    if (left.length > 0) await redis.unlink(...left);
+  });
+
+  async function fill(mix: readonly Partial<Acceptance>[]): Promise<string[]> {
+    const list = mix.map((overrides) => acceptanceOf(newId(ours.keys.tag), overrides));
+    const nowMs = Date.now();
+    await acceptPredictions(redis, ours.keys, list, { nowMs, limits: plenty, resultTtlMs: 60_000 });
+    await addByBullMq(redis, { name: model, prefix: theirs.keys.queuePrefix }, list, nowMs);
+    return list.map(({ id }) => id);
+  }
+
+  /** Takes the next jobs of either queue: ours by our step, BullMQ's by its own. */
+  async function take(count: number): Promise<void> {
+    const { jobs = [] } = (await takeJobs(redis, ours.keys.queue, token, count, lockMs)) ?? {};
+    const taken: unknown[] = [];
+    for (let i = 0; i < count; i++) taken.push((await theirs.worker.getNextJob(token, { block: false }))?.id);
+    expect(jobs.map(([, id]) => id)).toEqual(taken.filter((id) => id !== undefined));
+  }
+
+  const both = async (step: (side: Side) => Promise<unknown>): Promise<void> => {
+    for (const side of [ours, theirs]) await step(side);
+  };
+  const job = async ({ queue }: Side, id: string | undefined): Promise<Job> => {
+    const found = (await Job.fromId(queue, id as string)) as Job;
+    // Attempts are the worker's to say; see `model-consumer.ts`.
+    found.opts.attempts = 3;
+    return found;
+  };
+
+  /** What is in a queue, without what tells when, and without the events, which our steps do not tell. */
+  async function readable({ keys }: Side): Promise<Record<string, unknown>> {
+    const found = asOneQueue(await contents(redis, keys.queue));
+    const { events: _events, id: _id, marker: _marker, "stalled-check": _check, ...rest } = found;
+    for (const [name, value] of Object.entries(rest)) {
+      if (typeof value !== "object" || value === null || Array.isArray(value)) continue;
+      const job = value as Record<string, unknown>;
+      const { delay, finishedOn: _ended, processedOn: _begun, stacktrace: _stack, ...fields } = job;
+      rest[name] = { ...fields, isDelayed: delay !== "0" };
+    }
+    for (const set of ["delayed", "failed"]) {
+      const entries = rest[set] as string[] | undefined;
+      if (entries !== undefined) rest[set] = entries.filter((_, i) => i % 2 === 0).sort();
+    }
+    return rest;
+  }
+
+  async function expectSame(): Promise<Record<string, unknown>> {
+    const left = await readable(ours);
+    expect(left).toEqual(await readable(theirs));
+    return left;
+  }
+
+  /** The rest is taken in the same order, and nothing but what is active or ended is left. */
+  async function expectSameOrder(): Promise<void> {
+    await take(10);
+    expect(await expectSame()).toMatchObject({ waits: [] });
+  }
+
+  test("the stalled check gives back jobs whose lock has run out, and no others", async () => {
+    await take(3);
+    const check = ({ worker }: Side) =>
+      (worker as unknown as { moveStalledJobsToWait(): Promise<void> }).moveStalledJobsToWait();
+    // The first look only notes which are active.
+    await both(check);
+    await both(({ keys }) => redis.del(`${keys.queue}${ids[0]}:lock`, `${keys.queue}${ids[1]}:lock`));
+    await both(({ keys }) => redis.del(`${keys.queue}stalled-check`));
+    await both(check);
+    const { active, waits } = await expectSame();
+    expect(active).toEqual([ids[2]]);
+    expect((waits as string[]).toSorted()).toEqual([ids[0], ids[1], ids[3]].toSorted());
+    await expectSameOrder();
+  });
+
+  test("a lock is extended by its token alone", async () => {
+    await take(1);
+    await both(async (side) => {
+      const key = `${side.keys.queue}${ids[0]}:lock`;
+      await redis.pexpire(key, 10_000);
+      expect(await (await job(side, ids[0])).extendLock("another", lockMs)).toBe(0);
+      expect(await redis.pttl(key)).toBeLessThanOrEqual(10_000);
+      expect(await (await job(side, ids[0])).extendLock(token, lockMs)).toBe(1);
+      expect(await redis.pttl(key)).toBeGreaterThan(10_000);
+    });
+    await expectSame();
+  });
+
+  test("an attempt that failed is tried again, at once or later", async () => {
+    await take(3);
+    await both(async (side) => (await job(side, ids[1])).moveToFailed(new Error("again"), token));
+    await both(async (side) => {
+      const later = await job(side, ids[2]);
+      later.opts.backoff = { type: "fixed", delay: 60_000 };
+      await later.moveToFailed(new Error("later"), token);
+    });
+    const left = await expectSame();
+    expect(left).toMatchObject({ active: [ids[0]], delayed: [ids[2]] });
+    expect(left.waits).toContain(ids[1]);
+    await expectSameOrder();
+  });
+
+  test("a job that failed for good is kept as failed, and waits again when it is retried", async () => {
+    await take(2);
+    await both(async (side) => (await job(side, ids[0])).moveToFailed(new UnrecoverableError("reason"), token));
+    expect(await expectSame()).toMatchObject({ failed: [ids[0]], active: [ids[1]] });
+    await both(async (side) => (await job(side, ids[0])).retry("failed"));
+    expect((await expectSame()).waits).toContain(ids[0]);
+    await expectSameOrder();
+  });
+
+  test("a job is put off until later", async () => {
+    await take(2);
+    const later = Date.now() + 60_000;
+    await both(async (side) => (await job(side, ids[0])).moveToDelayed(later, token));
+    expect(await expectSame()).toMatchObject({ delayed: [ids[0]], active: [ids[1]] });
+    await expectSameOrder();
+  });
+
+  test("a delayed job is promoted", async () => {
+    const [delayed] = await fill([{ delayMs: 60_000 }]);
+    await both(async (side) => (await job(side, delayed)).promote());
+    expect((await expectSame()).waits).toContain(delayed);
+    await expectSameOrder();
+  });
+
+  test("jobs that wait, are delayed or have failed are removed, and the others taken in their order", async () => {
+    const [delayed] = await fill([{ delayMs: 60_000 }]);
+    await take(1);
+    await both(async (side) => (await job(side, ids[0])).moveToFailed(new UnrecoverableError("reason"), token));
+    for (const id of [ids[0], ids[2], delayed]) await both(async (side) => (await job(side, id)).remove());
+    const left = await expectSame();
+    expect(left.waits).toEqual([ids[1], ids[3]]);
+    expect(Object.keys(left)).not.toEqual(expect.arrayContaining([delayed]));
+    await expectSameOrder();
+  });
+
+  test("one that waits by priority, or among other owners', is removed, and those behind it are taken", async () => {
+    const [first, second, other] = await fill([{ priority: 2 }, { priority: 3 }, { owner: "bob" }]);
+    for (const id of [first, other]) {
+      await (await job(ours, id)).remove();
+      expect(await redis.exists(`${ours.keys.queue}${id}`)).toBe(0);
+    }
+    const { jobs = [] } = (await takeJobs(redis, ours.keys.queue, token, 10, lockMs)) ?? {};
+    expect(jobs.map(([, id]) => id)).toEqual([...ids, second]);
+    // Nothing waits any more, so nothing is counted that was removed.
+    expect(await redis.exists(ours.keys.waitingLoad)).toBe(0);
+  });
+
+  test("a queue is paused and resumed", async () => {
+    await both(({ queue }) => queue.pause());
+    expect(await takeJobs(redis, ours.keys.queue, token, 2, lockMs)).toBeNull();
+    await expectSame();
+    await both(({ queue }) => queue.resume());
+    await expectSameOrder();
+  });
+
+  test("a queue is counted", async () => {
+    await fill([{ delayMs: 60_000 }, { priority: 3 }]);
+    await take(1);
+    const counts = await ours.queue.getJobCounts("active", "delayed", "wait", "prioritized");
+    expect(counts).toEqual({ active: 1, delayed: 1, wait: 3, prioritized: 1 });
+    expect(counts).toEqual(await theirs.queue.getJobCounts("active", "delayed", "wait", "prioritized"));
+  });
+
+  test("the job of a redrive, as that of a delivery, is added as BullMQ's own is", async () => {
+    const accept = { limits: { ...plenty }, weight: 1, resultTtlMs: 60_000 };
+    const filter = { model, code: null, failed_after: null, failed_before: null };
+    const plan: RedrivePlan = {
+      v: 1,
+      filter,
+      from: 0,
+      to: 1,
+      lots: [],
+      total: 0,
+      rate: 1,
+      accept,
+      requestId: "request",
+    };
+    const keys = redriveKeys(`${prefix}-ours`);
+    const [id, createdAt] = [newId(keys.tag), Date.now()];
+    await makeRedrive(redis, keys, { id, owner: "alice", plan, createdAt }, 5);
+    const { name, data } = (await redis.hgetall(`${keys.queue}${id}`)) as { name: string; data: string };
+    const queue = new Queue(redrivesName, {
+      connection: redis as never,
+      prefix: redriveKeys(`${prefix}-bullmq`).queuePrefix,
+      skipMetasUpdate: true,
+    });
+    const theirs = redriveKeys(`${prefix}-bullmq`).queue;
+    await redis.hset(`${theirs}meta`, "opts.maxLenEvents", keptEvents);
+    await queue.add(name, JSON.parse(data), { jobId: id, timestamp: createdAt });
+    await queue.close();
+    expect(await contents(redis, keys.queue)).toEqual(await contents(redis, theirs));
+  });
+
+  test("what we give back is where BullMQ's own moveToWait puts it, but for the attempt, which did not begin", async () => {
+    await take(3);
+    const jobs = [ids[0], ids[1]].map((id) => ({ id: id as string, token }));
+    await giveBackJobs(redis, ours.keys.queue, jobs);
+    // The one that was taken first is to be the next again, so it goes last.
+    for (const { id } of jobs.toReversed()) await (await job(theirs, id)).moveToWait(token);
+    for (const { id } of jobs) {
+      expect(await redis.hget(`${ours.keys.queue}${id}`, "ats")).toBe("0");
+      await redis.hset(`${theirs.keys.queue}${id}`, "ats", 0);
+    }
+    expect((await expectSame()).waits).toEqual([ids[0], ids[1], ids[3]]);
+    await expectSameOrder();
+  });
+});

@@ -1,0 +1,9 @@
+// luaparse brings no types; these are of its tree.
+declare module "luaparse" {
+  export interface LuaNode {
+    type: string;
+    [part: string]: unknown;
+  }
+  const luaparse: { parse(text: string, options: { luaVersion: "5.1"; comments: boolean }): LuaNode };
+  export default luaparse;
+}
