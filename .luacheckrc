@@ -13,7 +13,8 @@ read_globals = {
   "LIST",
   -- Included functions
   "acceptAll", "addChunkJob", "bullAdd", "countRows", "deliver", "endBatch", "fairAdd", "fairClose", "fairKeys",
-  "fairLoad", "fairNumber", "fairOpen", "fairShare", "fairTake", "fairText", "keepSent", "noteFailure", "sentBefore", "takeJobs",
+  "fairLoad", "fairNumber", "fairOpen", "fairShare", "fairTake", "fairText", "keepSent",
+  "noteFailure", "sentBefore", "takeJobs",
 }
 
 -- The functions of these are called by files that include them.

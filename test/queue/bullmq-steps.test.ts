@@ -1,9 +1,12 @@
 import { randomBytes } from "node:crypto";
+import { chunkJobName } from "@millrace/shared/predictions/batch.js";
 import { keptEvents } from "@millrace/shared/predictions/job.js";
 import type { RedrivePlan } from "@millrace/shared/predictions/redrive.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, modelKeys, newId, redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
+import { stageChunk } from "@millrace/shared/scripts/batches/stage-chunks.js";
 import { makeRedrive } from "@millrace/shared/scripts/predictions/redrives.js";
 import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
@@ -246,6 +249,34 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     await queue.add(name, JSON.parse(data), { jobId: id, timestamp: createdAt });
     await queue.close();
     expect(await contents(redis, keys.queue)).toEqual(await contents(redis, theirs));
+  });
+
+  test("the jobs of a batch's chunks are added as BullMQ's own are, but for the events", async () => {
+    const nowMs = Date.now();
+    const id = newId(ours.keys.tag);
+    for (const number of [0, 1, 2]) {
+      await stageChunk(redis, ours.keys, id, { number, lines: 2, bytes: Buffer.from("in") }, 60_000);
+    }
+    const commit = { id, owner: "alice", nowMs, chunks: 3, lines: 6, priority: 0, resultTtlMs: 60_000, weight: 1 };
+    const rest = {
+      channelPrefix: "t",
+      idempotency: null,
+      followerJson: null,
+      version: "1",
+      fixed: { head: "{", tail: "}" },
+    };
+    expect((await commitBatch(redis, ours.keys, { ...commit, ...rest })).kind).toBe("accepted");
+    const name = theirs.keys.batchQueueName;
+    const options = { connection: redis as never, prefix: theirs.keys.queuePrefix, skipMetasUpdate: true };
+    const queue = new Queue(name, options);
+    for (const n of [0, 1, 2]) {
+      await queue.add(chunkJobName, { v: 1, b: id, n }, { jobId: `${id}-${n}`, timestamp: nowMs });
+    }
+    await queue.close();
+    const left = asOneQueue(await contents(redis, ours.keys.batchQueue));
+    const { events: _events, meta: _meta, ...bullmqs } = asOneQueue(await contents(redis, theirs.keys.batchQueue));
+    expect(left).toEqual(bullmqs);
+    expect(left.waits).toEqual([0, 1, 2].map((n) => `${id}-${n}`));
   });
 
   test("what we give back is where BullMQ's own moveToWait puts it, but for the attempt, which did not begin", async () => {
