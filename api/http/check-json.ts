@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 
@@ -140,13 +141,18 @@ function checkEveryKey(bytes: Buffer, { maxBodyKeys }: JsonLimits): void {
   }
 }
 
-/** Parses JSON that is UTF-8, within the limits. Throws `malformed_json` or `invalid_request`. */
-export function parseCheckedJson(bytes: Buffer, limits: JsonLimits): unknown {
+/** Parses JSON by `parse`, within the limits. Throws `malformed_json`, also for bytes that are not UTF-8, or `invalid_request`. */
+export function parseCheckedJson(
+  bytes: Buffer,
+  limits: JsonLimits,
+  parse: (text: string) => unknown = JSON.parse,
+): unknown {
+  if (!isUtf8(bytes)) throw new ServiceError("malformed_json", "the body is not UTF-8");
   checkJson(bytes, limits);
   try {
-    return JSON.parse(bytes.toString());
-  } catch {
-    throw new ServiceError("malformed_json", "the body is not JSON");
+    return parse(bytes.toString());
+  } catch (fault) {
+    throw new ServiceError("malformed_json", "the body is not JSON", { cause: fault });
   }
 }
 

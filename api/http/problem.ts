@@ -128,20 +128,10 @@ export function problemHandler(log: Logger, { shed }: Pick<ApiMetrics, "shed">):
   };
 }
 
-/** What a fault is to a client: ours, the body parser's, Redis's, or an internal error. */
+/** What a fault is to a client: ours, Express's, Redis's, or an internal error. */
 function asServiceError(fault: unknown): ServiceError {
   if (fault instanceof ServiceError) return fault;
-  const {
-    message = "",
-    name,
-    type,
-    status,
-  } = fault as { message?: string; name?: string; type?: string; status?: number };
-  if (type === "entity.too.large") return new ServiceError("body_too_large", "the body is larger than MAX_BODY_BYTES");
-  if (type === "entity.parse.failed") return new ServiceError("malformed_json", "the body is not JSON");
-  if (type === "encoding.unsupported" || type === "charset.unsupported") {
-    return new ServiceError("unsupported_media_type", "the body's encoding is not supported");
-  }
+  const { message = "", name, status } = fault as { message?: string; name?: string; status?: number };
   // What static files and the queue page refuse.
   if (status === 404) return new ServiceError("not_found", "there is nothing at this path");
   if (status !== undefined && status >= 400 && status < 500) {

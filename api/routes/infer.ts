@@ -1,7 +1,9 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import express, { type Request, type RequestHandler, type Response, Router } from "express";
+import { type Request, type RequestHandler, type Response, Router } from "express";
 import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
+import { bytesBody } from "../http/read-body.js";
+import { assertUtf8, type JsonBodyLimits } from "../http/read-json.js";
 import {
   onlyQuery,
   preferredWait,
@@ -27,8 +29,7 @@ import { type InferRequest, inferenceHeaderBytes, readInferRequest } from "../te
 import { packInferInputs } from "../tensors/input-tensors.js";
 import { sendInference } from "../tensors/send-answer.js";
 
-interface InferDependencies extends SubmitDependencies {
-  maxBodyBytes: number;
+interface InferDependencies extends SubmitDependencies, JsonBodyLimits {
   maxTensorBytes: number;
   syncTimeoutMs: number;
   limits: RateLimits | null;
@@ -55,21 +56,15 @@ export function inferRoutes(deps: InferDependencies): Router {
   return router;
 }
 
-/** The body as bytes whatever it says it is, unpacked; what holds binary data may be larger than what is only JSON. */
-function bodyReader({ maxBodyBytes, maxTensorBytes }: InferDependencies): RequestHandler {
-  const json = express.raw({ limit: maxBodyBytes, type: () => true });
-  const binary = express.raw({ limit: maxTensorBytes, type: () => true });
-  return (request, response, next) => {
-    if (inferenceHeaderBytes(request.headers["inference-header-content-length"]) === null)
-      json(request, response, next);
-    else {
-      binary(request, response, (fault?: unknown) => {
-        const tooLarge = (fault as { type?: string } | undefined)?.type === "entity.too.large";
-        next(tooLarge ? new ServiceError("body_too_large", "the body is larger than MAX_TENSOR_BYTES") : fault);
-      });
+/** The body as bytes whatever type it says it is; a body with binary data may be larger than one of JSON alone. */
+const bodyReader = ({ maxBodyBytes, maxTensorBytes }: InferDependencies): RequestHandler =>
+  bytesBody((request) => {
+    if (inferenceHeaderBytes(request.headers["inference-header-content-length"]) !== null) {
+      return { maxBytes: maxTensorBytes, limitName: "MAX_TENSOR_BYTES" };
     }
-  };
-}
+    assertUtf8(request);
+    return { maxBytes: maxBodyBytes, limitName: "MAX_BODY_BYTES" };
+  });
 
 async function infer(deps: InferDependencies, request: Request, response: Response): Promise<void> {
   onlyQuery(request);
@@ -79,8 +74,8 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
   const waitMs = later ? preferredMs : deps.syncTimeoutMs;
   const idempotencyKey = idempotencyKeyOf(request);
   const headerBytes = inferenceHeaderBytes(request.headers["inference-header-content-length"]);
-  const body: Buffer = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-  const asked = readInferRequest(body, headerBytes);
+  const body: Buffer = request.body;
+  const asked = readInferRequest(body, headerBytes, deps);
   const { model: name, version } = request.params as { model: string; version?: string };
   if (!later) await expectWorker(deps, name, version);
   const caller = response.locals.caller as Caller;

@@ -12,9 +12,10 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { z } from "zod";
-import { acceptsJson, isJson } from "../http/http-preferences.js";
+import type { JsonLimits } from "../http/check-json.js";
+import { acceptsJson } from "../http/http-preferences.js";
 import { parseBody } from "../http/parse-body.js";
-import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
+import { optionalJsonBody } from "../http/read-json.js";
 import { onlyQuery, sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 
@@ -41,14 +42,11 @@ export const rotationSchema = z.strictObject({ overlap_ms: z.int().min(0).max(ye
 
 /** `/admin/keys`: keys in Redis, made, listed, rotated and revoked. A key is shown by the answer that makes it, only. */
 export function keyRoutes(
-  deps: JsonBodyLimits & { redis: RedisClient; keyPrefix: string; log: Logger; mayAdmin: RequestHandler },
+  deps: JsonLimits & { redis: RedisClient; keyPrefix: string; log: Logger; mayAdmin: RequestHandler },
 ): Router {
   const router = Router();
   const { keyPrefix, log, redis } = deps;
-  const readBody = jsonBody(deps);
-  /** A body that may be left out. */
-  const optionalBody: RequestHandler = (request, response, next) =>
-    isJson(request) ? readBody(request, response, next) : next();
+  const readBody = optionalJsonBody(deps);
   const unknown = () => new ServiceError("not_found", "there is no such key");
   const told = ({ key, stored }: MadeKey) => JSON.stringify({ ...describeKey(stored), key });
 
@@ -65,7 +63,7 @@ export function keyRoutes(
     post: [
       deps.mayAdmin,
       acceptsJson,
-      optionalBody,
+      readBody,
       async (request, response) => {
         onlyQuery(request);
         const { expires_in_ms: expiresInMs, owner, scopes } = parseBody(newKeySchema, request.body ?? {});
@@ -80,7 +78,7 @@ export function keyRoutes(
     post: [
       deps.mayAdmin,
       acceptsJson,
-      optionalBody,
+      readBody,
       async (request, response) => {
         onlyQuery(request);
         const { overlap_ms: overlapMs } = parseBody(rotationSchema, request.body ?? {});

@@ -5,10 +5,12 @@ import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
 import { changeTraffic, rollBackTraffic } from "@millrace/shared/scripts/models/traffic.js";
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import express, { type Request, type RequestHandler, Router } from "express";
+import { type Request, type RequestHandler, Router } from "express";
 import { z } from "zod";
-import { acceptsJson, isJson } from "../http/http-preferences.js";
+import type { JsonLimits } from "../http/check-json.js";
+import { acceptsJson } from "../http/http-preferences.js";
 import { invalidRequest, parseBody } from "../http/parse-body.js";
+import { optionalJsonBody } from "../http/read-json.js";
 import { onlyQuery, sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
@@ -34,7 +36,7 @@ const unloadBody = z.strictObject({ version: versionName });
 /** How long an answer waits for workers that still load. */
 const orderDeadlineMs = 30_000;
 
-interface Dependencies {
+interface Dependencies extends JsonLimits {
   directory: ModelDirectory;
   redis: RedisClient;
   keyPrefix: string;
@@ -46,7 +48,7 @@ interface Dependencies {
 export function modelChangeRoutes(deps: Dependencies): Router {
   const router = Router();
   const { directory, keyPrefix, log, redis } = deps;
-  const before = [deps.mayAdmin, acceptsJson, jsonOrNothing, express.json({ strict: false, type: isJson })];
+  const before = [deps.mayAdmin, acceptsJson, optionalJsonBody(deps)];
   const logged = (request: Request, change: string, about: object) =>
     log.info(change, { request_id: request.res?.locals.requestId, model: request.params.model, ...about });
 
@@ -164,11 +166,3 @@ const describeOutcome = (model: string, outcome: OrderOutcome): object => ({
   workers: [...outcome.reports].map(([worker, versions]) => ({ worker, versions })),
   workers_unanswered: outcome.unanswered,
 });
-
-/** A body that is there must say that it is JSON; none at all stands for an empty one. */
-const jsonOrNothing: RequestHandler = (request, _response, next) => {
-  const { "content-length": length, "transfer-encoding": encoding } = request.headers;
-  const isThere = encoding !== undefined || (length !== undefined && length !== "0");
-  if (isThere && !isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
-  next();
-};

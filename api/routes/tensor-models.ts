@@ -2,7 +2,9 @@ import { readFileSync } from "node:fs";
 import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import express, { type Request, type RequestHandler, Router } from "express";
+import { type Request, type RequestHandler, Router } from "express";
+import type { JsonLimits } from "../http/check-json.js";
+import { optionalJsonBody } from "../http/read-json.js";
 import { onlyQuery, sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import {
@@ -24,7 +26,7 @@ const serverMetadata = {
   extensions: ["binary_tensor_data", "schedule_policy", "statistics", "model_repository"],
 };
 
-interface TensorModelDependencies {
+interface TensorModelDependencies extends JsonLimits {
   redis: RedisClient;
   directory: ModelDirectory;
   isWritable(): Promise<boolean>;
@@ -37,7 +39,8 @@ interface TensorModelDependencies {
 export function tensorModelRoutes(deps: TensorModelDependencies): Router {
   const router = Router();
   const { mayAdmin, mayRead } = deps;
-  const json = express.json({ limit: 65_536, strict: false, type: () => true });
+  // Clients of the protocol name no type.
+  const json = optionalJsonBody(deps, { anyType: true });
 
   resource(router, "/v2", {
     get: [mayRead, (_request, response) => sendJson(response, 200, JSON.stringify(serverMetadata))],
