@@ -101,6 +101,7 @@ export function createApp(deps: AppDependencies): Express {
   const mayRead = requireScope("read", door);
   const mayPredict = requireScope("predict", door);
   const mayAdmin = requireScope("admin", door);
+  const maySubmit = [shedWhenDrowning(deps.loop), mayPredict];
 
   app.use(requestContext(deps.metrics));
   app.use(answerHeaders);
@@ -117,23 +118,22 @@ export function createApp(deps: AppDependencies): Express {
     response.locals.openInference = true;
     next();
   });
-  app.use(shedWhenDrowning(deps.loop));
   const redisState = createWriteProbe(deps.confirmed, `${deps.keyPrefix}:{ready}`);
   const isWritable = async () => (await redisState()) === "writable";
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
-  app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
-  app.use(inferRoutes({ ...deps, logAccepted, mayPredict }));
-  app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
-  app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
+  app.use(submissionRoutes({ ...deps, logAccepted, maySubmit, mayRead }));
+  app.use(inferRoutes({ ...deps, logAccepted, maySubmit }));
+  app.use(predictionRoutes({ ...deps, logAccepted, maySubmit, mayPredict, mayRead }));
+  app.use(batchesRoutes({ ...deps, maySubmit, mayRead }));
+  app.use(batchRoutes({ ...deps, maySubmit, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, redisState }));
   app.use(pageRoutes({ version: deps.version }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(failureRoutes({ ...deps, mayPredict, mayRead }));
   app.use(redriveRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
-  app.use(dropInRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(dropInRoutes({ ...deps, logAccepted, maySubmit, mayRead }));
   app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
   app.use(modelChangeRoutes({ ...deps, mayAdmin }));
   app.use(monitoringRoutes({ ...deps, mayRead }));

@@ -7,18 +7,16 @@ import { passOver } from "./read-upload.js";
 
 const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
 
-const isUpload = /^\/v1\/models\/[^/]+\/batches$/;
-
 /**
- * Refuses a request whose body does not come within `deadlineMs`; uploads take as long as they take, while something
- * arrives. Whoever has its answer and goes on sending is read past for a moment only.
+ * Refuses a request whose body does not come within `deadlineMs`, unless its route has `noBodyDeadline`. After answering,
+ * the rest of the request body is drained briefly.
  */
 export function bodyDeadline(deadlineMs: number): RequestHandler {
   return (request, response, next) => {
-    const { headers, method } = request;
+    const { headers } = request;
     const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
-    if (hasBody) response.once("finish", () => passOver(request));
-    if (hasBody && !(method === "POST" && isUpload.test(request.path))) {
+    if (hasBody) {
+      response.once("finish", () => passOver(request));
       const timer = setTimeout(() => {
         response.once("close", () => request.destroy());
         if (response.headersSent) response.destroy();
@@ -28,12 +26,19 @@ export function bodyDeadline(deadlineMs: number): RequestHandler {
         }
       }, deadlineMs);
       const stop = () => clearTimeout(timer);
+      response.locals.stopBodyDeadline = stop;
       request.once("end", stop);
       response.once("close", stop);
     }
     next();
   };
 }
+
+/** For the chain of a route whose body may take as long as it takes, while bytes arrive. */
+export const noBodyDeadline: RequestHandler = (_request, response, next) => {
+  response.locals.stopBodyDeadline?.();
+  next();
+};
 
 /** Gives each request its id (the caller's, where it is usable) and times it by route template. */
 export function requestContext(metrics: ApiMetrics): RequestHandler {

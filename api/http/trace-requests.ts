@@ -1,7 +1,7 @@
 import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { RequestHandler } from "express";
 
-/** Paths that are asked all the time and tell nobody anything in a trace. */
+/** Routes that are asked all the time and tell nobody anything in a trace. */
 const quiet = new Set(["/health", "/ready", "/metrics", "/"]);
 
 /**
@@ -10,7 +10,6 @@ const quiet = new Set(["/health", "/ready", "/metrics", "/"]);
  */
 export function traceRequests(tracing: Tracing): RequestHandler {
   return (request, response, next) => {
-    if (quiet.has(request.path)) return next();
     const { traceparent } = request.headers;
     const span = tracing.start(request.method, {
       kind: "server",
@@ -20,6 +19,7 @@ export function traceRequests(tracing: Tracing): RequestHandler {
     request.headers.traceparent = span.traceparent;
     response.on("close", () => {
       const route = request.route === undefined ? "none" : `${request.baseUrl}${request.route.path}`;
+      if (quiet.has(route)) return;
       const { statusCode } = response;
       span.name(`${request.method} ${route}`);
       span.end({

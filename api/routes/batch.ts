@@ -31,6 +31,7 @@ interface BatchDependencies extends OwnBatchDependencies {
   acceptSettings: AcceptSettings;
   uploadKeepMs: number;
   limits: RateLimits | null;
+  maySubmit: readonly RequestHandler[];
   mayPredict: RequestHandler;
   mayRead: RequestHandler;
 }
@@ -96,7 +97,7 @@ export function batchRoutes(deps: BatchDependencies): Router {
 
   resource(router, "/v1/batches/:id/retry", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
       acceptsJson,
       async (request, response) => {
         const caller = response.locals.caller as Caller;

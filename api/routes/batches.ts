@@ -8,7 +8,7 @@ import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
 import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
 import { acceptsJson, isJson } from "../http/http-preferences.js";
 import { passOver } from "../http/read-upload.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { noBodyDeadline, onlyQuery, sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
@@ -16,13 +16,14 @@ import { idempotencyKeyOf } from "../predictions/submission.js";
 /** `POST /v1/models/{model}/batches` and `GET /v1/batches`. */
 export function batchesRoutes(
   deps: TakeBatchDependencies &
-    OwnBatchDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
+    OwnBatchDependencies & { limits: RateLimits | null; maySubmit: readonly RequestHandler[]; mayRead: RequestHandler },
 ): Router {
   const router = Router();
 
   resource(router, "/v1/models/:model/batches", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
+      noBodyDeadline,
       acceptsJson,
       async (request, response) => {
         const caller = response.locals.caller as Caller;

@@ -37,12 +37,12 @@ export function dropInRoutes(
     maxBodyKeys: number;
     maxFileBytes: number;
     limits: RateLimits | null;
-    mayPredict: RequestHandler;
+    maySubmit: readonly RequestHandler[];
     mayRead: RequestHandler;
   },
 ): Router {
   const router = Router();
-  const json = [deps.mayPredict, acceptsJson, wantsJson, jsonBody(deps)];
+  const json = [...deps.maySubmit, acceptsJson, wantsJson, jsonBody(deps)];
 
   /** Predicts and sends what `answer` makes of it, unless the caller has gone. */
   const answered = async (
@@ -161,7 +161,7 @@ export function dropInRoutes(
   const readFile = fileReader("file", deps.maxFileBytes);
   resource(router, "/infer", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
       acceptsJson,
       async (request, response) => {
         const asked = { model: "deepfake-image", input: await readFile(request, response), inputPointer: "/file" };

@@ -33,7 +33,7 @@ interface InferDependencies extends SubmitDependencies, JsonBodyLimits {
   maxTensorBytes: number;
   syncTimeoutMs: number;
   limits: RateLimits | null;
-  mayPredict: RequestHandler;
+  maySubmit: readonly RequestHandler[];
 }
 
 /** What a request counts as: its largest first dimension, since that is what its inputs are joined along. */
@@ -47,7 +47,7 @@ const rowsOf = ({ inputs }: InferRequest): number =>
 export function inferRoutes(deps: InferDependencies): Router {
   const router = Router();
   const post = [
-    deps.mayPredict,
+    ...deps.maySubmit,
     bodyReader(deps),
     (request: Request, response: Response) => infer(deps, request, response),
   ];

@@ -32,7 +32,12 @@ function acceptedType(request: Request): string {
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
 export function predictionRoutes(
   deps: SubmitDependencies &
-    RetryDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
+    RetryDependencies & {
+      limits: RateLimits | null;
+      maySubmit: readonly RequestHandler[];
+      mayPredict: RequestHandler;
+      mayRead: RequestHandler;
+    },
 ): Router {
   const router = Router();
 
@@ -88,7 +93,7 @@ export function predictionRoutes(
 
   resource(router, "/v1/predictions/:id/retry", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
       acceptsJson,
       async (request, response) => {
         const { owner } = response.locals.caller as Caller;

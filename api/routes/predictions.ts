@@ -22,7 +22,7 @@ import {
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
 export function submissionRoutes(
   deps: SubmitDependencies &
-    JsonBodyLimits & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
+    JsonBodyLimits & { limits: RateLimits | null; maySubmit: readonly RequestHandler[]; mayRead: RequestHandler },
 ): Router {
   const router = Router();
   const readBody = jsonBody(deps, (bytes, { body }, response) => {
@@ -31,7 +31,7 @@ export function submissionRoutes(
 
   resource(router, "/v1/models/:model/predictions", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
       acceptsJson,
       wantsJson,
       readBody,
