@@ -3,6 +3,7 @@ import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ErrorRequestHandler, Response } from "express";
 import { type ApiMetrics, shedCodes } from "../monitoring/metrics.js";
+import { bodyRemains, drainRemainingBody } from "./drain-body.js";
 
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
@@ -68,29 +69,11 @@ export function sendProblem(response: Response, error: ServiceError): void {
   response.setHeader("Content-Type", "application/problem+json; charset=utf-8");
   const body = problemJson(error, response.locals.requestId, { status, ...(protocol && { error: error.message }) });
   response.setHeader("Content-Length", Buffer.byteLength(body));
-  endPastBody(response, response.req.method === "HEAD" ? "" : body);
-}
-
-const lingerMs = 2000;
-
-/**
- * Ends an answer that came before the end of the request. A connection that is closed while the client still sends is
- * reset, and the answer is lost with it; so the client is read past for a moment first.
- */
-function endPastBody(response: Response, body: string): void {
-  const { req: request } = response;
-  const { headers } = request;
-  const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
-  if (!hasBody || request.complete || request.destroyed) {
-    response.end(body);
-    return;
-  }
-  response.write(body);
-  const end = () => response.end();
-  const timer = setTimeout(end, lingerMs);
-  request.once("end", end);
-  response.once("close", () => clearTimeout(timer));
-  request.resume();
+  const sent = response.req.method === "HEAD" ? "" : body;
+  if (bodyRemains(response.req)) {
+    response.write(sent);
+    drainRemainingBody(response.req, () => response.end());
+  } else response.end(sent);
 }
 
 /** The body of a problem. */

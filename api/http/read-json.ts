@@ -1,6 +1,7 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
 import { type JsonLimits, parseCheckedJson } from "./check-json.js";
+import { hasBody } from "./drain-body.js";
 import { isJson } from "./http-preferences.js";
 import { type BodyLimits, readBody } from "./read-body.js";
 
@@ -36,9 +37,7 @@ export function optionalJsonBody(limits: JsonLimits, { anyType = false } = {}): 
     request.body = bytes.length === 0 ? undefined : parseCheckedJson(bytes, limits);
   });
   return (request, response, next) => {
-    const { "content-length": length, "transfer-encoding": encoding } = request.headers;
-    const isThere = encoding !== undefined || (length !== undefined && length !== "0");
-    if (!isThere) return next();
+    if (!hasBody(request) || request.headers["content-length"] === "0") return next();
     if (!anyType && !isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
     return read(request, response, next);
   };

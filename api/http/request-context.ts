@@ -2,8 +2,8 @@ import { randomUUID } from "node:crypto";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
 import type { ApiMetrics } from "../monitoring/metrics.js";
+import { drainRemainingBody, hasBody } from "./drain-body.js";
 import { sendProblem } from "./problem.js";
-import { passOver } from "./read-upload.js";
 
 const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
 
@@ -13,10 +13,11 @@ const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
  */
 export function bodyDeadline(deadlineMs: number): RequestHandler {
   return (request, response, next) => {
-    const { headers } = request;
-    const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
-    if (hasBody) {
-      response.once("finish", () => passOver(request));
+    if (hasBody(request)) {
+      const cutOff = () => {
+        if (!request.complete) request.destroy();
+      };
+      response.once("finish", () => drainRemainingBody(request, cutOff));
       const timer = setTimeout(() => {
         response.once("close", () => request.destroy());
         if (response.headersSent) response.destroy();

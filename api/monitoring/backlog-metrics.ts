@@ -1,7 +1,8 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { mastersOf } from "@millrace/shared/redis/node-of-key.js";
 import { Gauge, type Registry } from "prom-client";
-import { mastersOf, memoryOf } from "../admission/master-memory.js";
 import { dueScore, jobsByState, queueDepths, waitingLoad } from "../admission/queue-depths.js";
+import { memoryOf } from "../admission/redis-memory.js";
 import type { ModelDirectory } from "../models/model-directory.js";
 
 /**

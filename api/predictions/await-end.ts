@@ -1,37 +1,64 @@
+import type { StoredResult } from "@millrace/shared/predictions/prediction.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import { watchPrediction } from "@millrace/shared/scripts/predictions/watch.js";
-import type { Notices } from "./notices.js";
+import type { Notices, Waiter } from "./notices.js";
 
-/** What `read` tells of something that ends, as soon as it has, else after `waitMs` or when nobody listens any more. */
-export async function awaitEnd<T extends { ended: boolean }>(
+/** Something that ends: a prediction, a batch, a redrive. */
+export interface Ending<T> {
+  id: string;
+  keys: Pick<ModelKeys, "interest" | "starts">;
+  /** The key that is there as soon as it has ended, where one is. */
+  resultKey?: string;
+  /** As it stands now. */
+  read(): Promise<T>;
+  isFinal(now: T): boolean;
+  /** When it ends by the clock, in ms since the epoch. */
+  expiresAt?(now: T): number | null;
+  /** As a notice tells it that carries the result; where missing, it is read. */
+  told?(result: StoredResult): T;
+}
+
+/**
+ * Waits for the end, for `waitMs` at the most or until `gone` says that nobody listens any more, and resolves to what there is
+ * then. A `waiter` that listens already is used and closed; else one is opened where there is something to wait for.
+ */
+export async function awaitEnd<T>(
   { notices, redis }: { redis: RedisClient; notices: Notices },
-  keys: Pick<ModelKeys, "interest" | "starts">,
-  id: string,
+  ending: Ending<T>,
   waitMs: number,
   gone: AbortSignal,
-  read: () => Promise<T>,
+  waiter: Waiter | null = null,
 ): Promise<T> {
-  let now = await read();
-  if (now.ended || waitMs === 0) return now;
-  const waiter = notices.wait(id, waitMs);
-  const stop = () => waiter.close();
-  gone.addEventListener("abort", stop);
+  const { id, isFinal, keys, read, resultKey } = ending;
+  let latest: T | null = null;
+  let listening = waiter;
   try {
-    await watchPrediction(redis, keys, id, notices.apiId, { start: false });
-    // It may have ended before the note was there, so it is read again before the first wait.
-    for (let waiting = true; waiting; ) {
-      now = await read();
-      if (now.ended) {
-        // The step that ended it took the notes away; one that came after it would stay for a day.
-        redis.unlink(keys.interest(id)).catch(() => undefined);
-        return now;
-      }
-      waiting = (await waiter.next()) !== null;
+    if (listening === null) {
+      latest = await read();
+      if (isFinal(latest) || waitMs === 0) return latest;
+      listening = notices.wait(id, waitMs, ending.expiresAt?.(latest) ?? null);
     }
-    return await read();
+    listening.closeWhen(gone);
+    if (waiter === null) {
+      const result = resultKey === undefined ? {} : { result: resultKey };
+      await watchPrediction(redis, keys, id, notices.apiId, { start: false, ...result });
+      // It may have ended before the note was there, and no notice would tell.
+      latest = await read();
+      if (isFinal(latest)) {
+        // The step that ended it took the notes away; one that came after it would stay for a day.
+        if (resultKey === undefined) redis.unlink(keys.interest(id)).catch(() => undefined);
+        return latest;
+      }
+    }
+    for (;;) {
+      const news = await listening.next();
+      if (news === null) return gone.aborted && latest !== null ? latest : await read();
+      if (news !== "look" && ending.told !== undefined) return ending.told(news);
+      latest = await read();
+      if (isFinal(latest)) return latest;
+    }
   } finally {
-    gone.removeEventListener("abort", stop);
-    waiter.close();
+    listening?.close();
   }
 }

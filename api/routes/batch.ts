@@ -64,10 +64,8 @@ export function batchRoutes(deps: BatchDependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const { batch, model } = await own(request, response);
-        const last = request.headers["last-event-id"];
         const id = request.params.id as string;
-        const lastId = typeof last === "string" ? last : undefined;
-        await streamBatchEvents({ ...deps, watch }, model, id, batch, lastId, response, whenGone(response));
+        await streamBatchEvents({ ...deps, watch }, model, id, batch, response, whenGone(response));
       },
     ],
   });

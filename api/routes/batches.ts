@@ -7,7 +7,6 @@ import { batchQuery, queryMetadata, readBatchQuery } from "../batches/batch-opti
 import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
 import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
 import { acceptsJson, isJson } from "../http/http-preferences.js";
-import { passOver } from "../http/read-upload.js";
 import { noBodyDeadline, onlyQuery, sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
@@ -28,30 +27,26 @@ export function batchesRoutes(
       async (request, response) => {
         const caller = response.locals.caller as Caller;
         const { owner } = caller;
-        try {
-          const form = formOf(request);
-          onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
-          const model = await deps.directory.find(request.params.model as string);
-          if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
-          const { id, batch, replayed } = await takeBatch(deps, {
-            request,
-            model,
-            owner,
-            form,
-            options: readBatchQuery(request.query),
-            metadata: queryMetadata(request.query),
-            requestId: response.locals.requestId,
-            idempotencyKey: idempotencyKeyOf(request),
-            mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
-            takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
-          });
-          const shown = batch ?? (await ownBatch(deps, owner, id)).batch;
-          response.setHeader("Location", `/v1/batches/${id}`);
-          if (replayed) response.setHeader("Idempotency-Replayed", "true");
-          sendJson(response, 202, batchJson(shown, Date.now()));
-        } finally {
-          passOver(request);
-        }
+        const form = formOf(request);
+        onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
+        const model = await deps.directory.find(request.params.model as string);
+        if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+        const { id, batch, replayed } = await takeBatch(deps, {
+          request,
+          model,
+          owner,
+          form,
+          options: readBatchQuery(request.query),
+          metadata: queryMetadata(request.query),
+          requestId: response.locals.requestId,
+          idempotencyKey: idempotencyKeyOf(request),
+          mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
+          takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
+        });
+        const shown = batch ?? (await ownBatch(deps, owner, id)).batch;
+        response.setHeader("Location", `/v1/batches/${id}`);
+        if (replayed) response.setHeader("Idempotency-Replayed", "true");
+        sendJson(response, 202, batchJson(shown, Date.now()));
       },
     ],
   });

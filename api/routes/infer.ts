@@ -15,15 +15,10 @@ import {
 } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel } from "../models/model-directory.js";
-import { awaitNotice, awaitPrediction } from "../predictions/await-prediction.js";
-import { type LookedUp, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
+import { awaitPrediction } from "../predictions/await-prediction.js";
+import { modelOfId } from "../predictions/look-up-prediction.js";
 import { idempotencyKeyOf, parseSubmission, type Submission } from "../predictions/submission.js";
-import {
-  markJoined,
-  type SubmitDependencies,
-  type Submitted,
-  submitPrediction,
-} from "../predictions/submit-prediction.js";
+import { markJoined, type SubmitDependencies, submitPrediction } from "../predictions/submit-prediction.js";
 import { keptForm, requestedForm } from "../tensors/infer-answer.js";
 import { type InferRequest, inferenceHeaderBytes, readInferRequest } from "../tensors/infer-request.js";
 import { packInferInputs } from "../tensors/input-tensors.js";
@@ -103,7 +98,8 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
   response.setHeader("Location", location);
   if (submitted.replayed) response.setHeader("Idempotency-Replayed", "true");
   const gone = whenGone(response);
-  const latest = await untilFinal(deps, owner, submitted, waitMs, gone);
+  const { final, id, waiter } = submitted;
+  const latest = final || waitMs === 0 ? submitted : await awaitPrediction(deps, owner, id, waitMs, gone, waiter);
   if (gone.aborted) return;
   if (later)
     response.setHeader("Preference-Applied", wait === undefined ? "respond-async" : `respond-async, wait=${wait}`);
@@ -143,16 +139,4 @@ async function expectWorker(deps: InferDependencies, name: string, version: stri
   await deps.directory.refresh();
   if (isServed(await deps.directory.find(name))) return;
   throw new ServiceError("no_worker", "no living worker serves this model", { retryAfterSeconds: 2 });
-}
-
-async function untilFinal(
-  deps: InferDependencies,
-  owner: string,
-  { final, id, json, result, waiter }: Submitted,
-  waitMs: number,
-  gone: AbortSignal,
-): Promise<LookedUp> {
-  if (final || waitMs === 0) return { json, final, result };
-  if (waiter === null) return awaitPrediction(deps, owner, id, waitMs, gone);
-  return (await awaitNotice(deps, owner, id, waiter, gone)) ?? lookUpPrediction(deps, owner, id);
 }

@@ -73,9 +73,8 @@ export function predictionRoutes(
       async (request, response) => {
         onlyQuery(request);
         const { owner } = response.locals.caller as Caller;
-        const last = request.headers["last-event-id"];
         const id = request.params.id as string;
-        await streamEvents(deps, owner, id, typeof last === "string" ? last : undefined, response, whenGone(response));
+        await streamEvents(deps, owner, id, response, whenGone(response));
       },
     ],
   });

@@ -8,7 +8,7 @@ import { acceptsJson, wantsJson } from "../http/http-preferences.js";
 import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
 import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
-import { awaitNotice, awaitPrediction } from "../predictions/await-prediction.js";
+import { awaitPrediction } from "../predictions/await-prediction.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
 import { lookUpPrediction } from "../predictions/look-up-prediction.js";
 import { compactMetadata, idempotencyKeyOf, parseSubmission } from "../predictions/submission.js";
@@ -112,12 +112,9 @@ async function answerSubmission(
     applied();
     return sendJson(response, 200, json);
   }
-  const end = await (waiter === null
-    ? awaitPrediction(deps, owner, id, waitMs, gone)
-    : awaitNotice(deps, owner, id, waiter, gone));
+  const latest = await awaitPrediction(deps, owner, id, waitMs, gone, waiter);
   if (gone.aborted) return;
   applied();
-  const latest = end ?? (await lookUpPrediction(deps, owner, id));
   const shown = joined ? markJoined(latest.json) : latest.json;
   sendJson(response, latest.final ? 200 : 202, shown);
 }

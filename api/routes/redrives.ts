@@ -63,10 +63,14 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
         const waitMs = waitMsOf(request.query.wait, "bad_query");
         const id = request.params.id as string;
         const gone = whenGone(response);
-        const { redrive } = await awaitEnd(deps, home, id, waitMs, gone, async () => {
-          const redrive = await read(response.locals.caller as Caller, id, "read");
-          return { redrive, ended: redrive.end !== null };
-        });
+        const caller = response.locals.caller as Caller;
+        const ending = {
+          id,
+          keys: home,
+          read: () => read(caller, id, "read"),
+          isFinal: ({ end }: Redrive) => end !== null,
+        };
+        const redrive = await awaitEnd(deps, ending, waitMs, gone);
         if (!gone.aborted) sendJson(response, 200, await jsonOf(redrive));
       },
     ],
