@@ -1,3 +1,4 @@
+import { parseArgs } from "node:util";
 import { readCommit, readMachine } from "./harness/machine.js";
 import { withReleasers } from "./harness/releasers.js";
 import { tableOf, writeResult } from "./harness/report.js";
@@ -43,13 +44,20 @@ const say = (line: string) => process.stderr.write(`  ${line}\n`);
 
 /** Runs the scenarios that are named, or all. Resolves to the exit code: a goal that is missed is told, not a failure. */
 async function main(args: readonly string[]): Promise<number> {
-  const quick = args.includes("--quick");
-  const named = args.filter((arg) => arg !== "--quick");
+  const usage = `usage: npm run bench -- [--quick] [${Object.keys(scenarios).join("] [")}]`;
+  const options = { quick: { type: "boolean", default: false } } as const;
+  let asked: { positionals: string[]; values: { quick: boolean } };
+  try {
+    asked = parseArgs({ args: [...args], options, allowPositionals: true });
+  } catch (fault) {
+    process.stderr.write(`${(fault as Error).message}\n${usage}\n`);
+    return 2;
+  }
+  const { positionals: named } = asked;
+  const { quick } = asked.values;
   const unknown = named.find((name) => !Object.hasOwn(scenarios, name));
   if (unknown !== undefined) {
-    process.stderr.write(
-      `unknown: ${unknown}\nusage: npm run bench -- [--quick] [${Object.keys(scenarios).join("] [")}]\n`,
-    );
+    process.stderr.write(`unknown: ${unknown}\n${usage}\n`);
     return 2;
   }
   const machine = readMachine();

@@ -69,7 +69,7 @@ async function passSlowly(
   request: Request,
   response: Response,
 ): Promise<void> {
-  const caller = response.locals.caller as Caller;
+  const caller = response.locals.caller;
   if (limits !== null) await limits.request(caller, response);
   if (globs !== undefined && !(await isWithin(globs, request, directory))) {
     audit.refused(request, response, `scope ${scope} is for other models`, caller.owner);
@@ -80,9 +80,9 @@ async function passSlowly(
 
 /** Whether the request is about a model that fits; a path that names none is for keys that are not bound. */
 async function isWithin(globs: readonly string[], request: Request, directory: ModelDirectory): Promise<boolean> {
-  const { id, model } = request.params as { id?: string; model?: string };
-  if (model !== undefined) return fitsGlob(model, globs);
-  if (id !== undefined) {
+  const { id, model } = request.params;
+  if (typeof model === "string") return fitsGlob(model, globs);
+  if (typeof id === "string") {
     const tag = tagOfId(id);
     const known = tag === null ? null : await directory.findByTag(tag);
     // What is no id of anything is told so further on.

@@ -124,7 +124,7 @@ async function take(
   const { points } = limiter;
   const tell = (left: number, ms: number) => {
     response.locals.rateLimits ??= new Map();
-    const told = response.locals.rateLimits as Map<string, { policy: string; state: string }>;
+    const told = response.locals.rateLimits;
     told.set(name, {
       policy: `"${name}";q=${points};w=${windowSeconds}`,
       state: `"${name}";r=${left};t=${Math.ceil(ms / 1000)}`,

@@ -8,7 +8,6 @@ import { dropStaged, stageFailed } from "@millrace/shared/scripts/batches/stage-
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
 import { expectQueueRoom } from "../admission/expect-queue-room.js";
 import { expectRoom } from "../admission/new-work.js";
@@ -40,9 +39,6 @@ interface BatchDependencies extends OwnBatchDependencies {
 export function batchRoutes(deps: BatchDependencies): Router {
   const router = Router();
   const watch = new BatchWatch(deps.redis);
-  const own = (request: Request, response: Response) =>
-    ownBatch(deps, (response.locals.caller as Caller).owner, request.params.id as string);
-
   resource(router, "/v1/batches/:id", {
     get: [
       deps.mayRead,
@@ -50,9 +46,9 @@ export function batchRoutes(deps: BatchDependencies): Router {
       async (request, response) => {
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
-        const { owner } = response.locals.caller as Caller;
+        const { owner } = response.locals.caller;
         const gone = whenGone(response);
-        const json = await awaitBatch(deps, owner, request.params.id as string, waitMs, gone);
+        const json = await awaitBatch(deps, owner, request.params.id, waitMs, gone);
         if (!gone.aborted) sendJson(response, 200, json);
       },
     ],
@@ -63,15 +59,15 @@ export function batchRoutes(deps: BatchDependencies): Router {
       deps.mayRead,
       async (request, response) => {
         onlyQuery(request);
-        const { batch, model } = await own(request, response);
-        const id = request.params.id as string;
+        const { batch, model } = await ownBatch(deps, response.locals.caller.owner, request.params.id);
+        const id = request.params.id;
         await streamBatchEvents({ ...deps, watch }, model, id, batch, response, whenGone(response));
       },
     ],
   });
 
   resource(router, "/v1/batches/:id/results", {
-    get: [deps.mayRead, (request, response) => sendResults(deps, request, response)],
+    get: [deps.mayRead, (request, response) => sendResults(deps, request.params.id, request, response)],
   });
 
   resource(router, "/v1/batches/:id/cancel", {
@@ -79,8 +75,8 @@ export function batchRoutes(deps: BatchDependencies): Router {
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const { batch, model } = await own(request, response);
-        const id = request.params.id as string;
+        const { batch, model } = await ownBatch(deps, response.locals.caller.owner, request.params.id);
+        const id = request.params.id;
         const settings = {
           resultTtlMs: deps.resultTtlSeconds * 1000,
           channelPrefix: noticeChannel(deps.keyPrefix, ""),
@@ -98,11 +94,11 @@ export function batchRoutes(deps: BatchDependencies): Router {
       ...deps.maySubmit,
       acceptsJson,
       async (request, response) => {
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const { owner } = caller;
         const takeRows = async (rows: number) => deps.limits?.rows(caller, rows, response);
         const idempotencyKey = idempotencyKeyOf(request);
-        const { id, replayed } = await retryBatch(deps, owner, request.params.id as string, idempotencyKey, takeRows);
+        const { id, replayed } = await retryBatch(deps, owner, request.params.id, idempotencyKey, takeRows);
         response.setHeader("Location", `/v1/batches/${id}`);
         if (replayed) response.setHeader("Idempotency-Replayed", "true");
         sendJson(response, 202, batchJson((await ownBatch(deps, owner, id)).batch, Date.now()));
@@ -174,10 +170,9 @@ const largestLimit = 10_000;
 const pageBytes = 8 * 1024 * 1024;
 
 /** Sends results as NDJSON or CSV streams, or as JSON pages, from the index that the query names. */
-async function sendResults(deps: BatchDependencies, request: Request, response: Response): Promise<void> {
+async function sendResults(deps: BatchDependencies, id: string, request: Request, response: Response): Promise<void> {
   onlyQuery(request, "from", "limit", "cursor");
-  const { owner } = response.locals.caller as Caller;
-  const id = request.params.id as string;
+  const { owner } = response.locals.caller;
   const { batch, model } = await ownBatch(deps, owner, id);
   const type = request.accepts("application/x-ndjson", "text/csv", "application/json");
   const { cursor, from, limit } = request.query;

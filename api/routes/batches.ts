@@ -1,7 +1,6 @@
 import { batchJson, batchStatuses } from "@millrace/shared/predictions/batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
 import { batchQuery, queryMetadata, readBatchQuery } from "../batches/batch-options.js";
 import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
@@ -25,11 +24,11 @@ export function batchesRoutes(
       noBodyDeadline,
       acceptsJson,
       async (request, response) => {
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const { owner } = caller;
         const form = formOf(request);
         onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
-        const model = await deps.directory.find(request.params.model as string);
+        const model = await deps.directory.find(request.params.model);
         if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
         const { id, batch, replayed } = await takeBatch(deps, {
           request,
@@ -69,7 +68,7 @@ export function batchesRoutes(
       async (request, response) => {
         onlyQuery(request, "model", "status", "limit", "cursor");
         const query = parseListQuery(request.query, batchStatuses);
-        sendJson(response, 200, await listOwned(deps, listed, response.locals.caller as Caller, query));
+        sendJson(response, 200, await listOwned(deps, listed, response.locals.caller, query));
       },
     ],
   });

@@ -3,7 +3,6 @@ import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
 import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import { ownBatch } from "../batches/own-batch.js";
 import { acceptsJson } from "../http/http-preferences.js";
 import { onlyQuery, sendJson } from "../http/request-context.js";
@@ -24,8 +23,8 @@ export function deliveryRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         await lookUpPrediction(deps, owner, id);
         const { keys } = await modelOfId(deps, id);
         sendJson(response, 200, await listDeliveries(deps.redis, keys, owner, id));
@@ -39,8 +38,8 @@ export function deliveryRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         const { model } = await ownBatch(deps, owner, id);
         sendJson(response, 200, await listDeliveries(deps.redis, model.keys, owner, id));
       },
@@ -52,8 +51,8 @@ export function deliveryRoutes(
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         const tag = tagOfId(id);
         const model = tag === null ? null : await deps.directory.findByTag(tag);
         if (model === null) throw unknownDelivery();

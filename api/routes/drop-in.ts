@@ -2,7 +2,6 @@ import { cleanText } from "@millrace/shared/packing/pack-text.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
 import { acceptsJson, wantsJson } from "../http/http-preferences.js";
 import { parseBody } from "../http/parse-body.js";
@@ -53,7 +52,7 @@ export function dropInRoutes(
   ) => {
     onlyQuery(request);
     const gone = whenGone(response);
-    const caller = response.locals.caller as Caller;
+    const caller = response.locals.caller;
     const { owner } = caller;
     await deps.limits?.rows(caller, 1, response);
     const idempotencyKey = idempotencyKeyOf(request);
@@ -95,11 +94,11 @@ export function dropInRoutes(
         onlyQuery(request);
         const { flows, model_name } = parseBody(batchBody, request.body);
         const gone = whenGone(response);
-        const { owner } = response.locals.caller as Caller;
+        const { owner } = response.locals.caller;
         const idempotencyKey = idempotencyKeyOf(request);
         const { requestId } = response.locals;
         const asked = { model: flowModels[model_name], owner, requestId, idempotencyKey, gone };
-        await deps.limits?.rows(response.locals.caller as Caller, flows.length, response);
+        await deps.limits?.rows(response.locals.caller, flows.length, response);
         const { inferenceMs, predictions } = await predictFlows(deps, flows, asked);
         if (gone.aborted) return;
         const failed = predictions.filter((row) => "error" in row).length;

@@ -1,6 +1,5 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
 import { bytesBody } from "../http/read-body.js";
 import { assertUtf8, type JsonBodyLimits } from "../http/read-json.js";
@@ -41,13 +40,13 @@ const rowsOf = ({ inputs }: InferRequest): number =>
  */
 export function inferRoutes(deps: InferDependencies): Router {
   const router = Router();
-  const post = [
-    ...deps.maySubmit,
-    bodyReader(deps),
-    (request: Request, response: Response) => infer(deps, request, response),
-  ];
-  resource(router, "/v2/models/:model/infer", { post });
-  resource(router, "/v2/models/:model/versions/:version/infer", { post });
+  const before = [...deps.maySubmit, bodyReader(deps)];
+  resource(router, "/v2/models/:model/infer", {
+    post: [...before, (request, response) => infer(deps, request.params, request, response)],
+  });
+  resource(router, "/v2/models/:model/versions/:version/infer", {
+    post: [...before, (request, response) => infer(deps, request.params, request, response)],
+  });
   return router;
 }
 
@@ -61,7 +60,12 @@ const bodyReader = ({ maxBodyBytes, maxTensorBytes }: InferDependencies): Reques
     return { maxBytes: maxBodyBytes, limitName: "MAX_BODY_BYTES" };
   });
 
-async function infer(deps: InferDependencies, request: Request, response: Response): Promise<void> {
+async function infer(
+  deps: InferDependencies,
+  { model: name, version }: { model: string; version?: string },
+  request: Request,
+  response: Response,
+): Promise<void> {
   onlyQuery(request);
   const later = prefersAsync(request);
   const wait = preferredWait(request);
@@ -71,9 +75,8 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
   const headerBytes = inferenceHeaderBytes(request.headers["inference-header-content-length"]);
   const body: Buffer = request.body;
   const asked = readInferRequest(body, headerBytes, deps);
-  const { model: name, version } = request.params as { model: string; version?: string };
   if (!later) await expectWorker(deps, name, version);
-  const caller = response.locals.caller as Caller;
+  const caller = response.locals.caller;
   const { owner } = caller;
   await deps.limits?.rows(caller, rowsOf(asked), response);
   const form = requestedForm(asked);

@@ -82,7 +82,7 @@ export function keyRoutes(
       async (request, response) => {
         onlyQuery(request);
         const { overlap_ms: overlapMs } = parseBody(rotationSchema, request.body ?? {});
-        const made = await rotateKey(redis, keyPrefix, request.params.key as string, overlapMs);
+        const made = await rotateKey(redis, keyPrefix, request.params.key, overlapMs);
         if (made === null) throw unknown();
         log.info("key rotated", { audit: true, key_id: request.params.key, new_key_id: made.stored.id });
         sendJson(response, 201, told(made));
@@ -95,7 +95,7 @@ export function keyRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const id = request.params.key as string;
+        const id = request.params.key;
         if (!(await revokeKey(redis, keyPrefix, id))) throw unknown();
         log.info("key revoked", { audit: true, key_id: id });
         sendJson(response, 200, JSON.stringify({ id, object: "key", revoked: true }));

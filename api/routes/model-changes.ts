@@ -5,7 +5,7 @@ import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
 import { changeTraffic, rollBackTraffic } from "@millrace/shared/scripts/models/traffic.js";
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { type Request, type RequestHandler, Router } from "express";
+import { type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
 import type { JsonLimits } from "../http/check-json.js";
 import { acceptsJson } from "../http/http-preferences.js";
@@ -49,8 +49,8 @@ export function modelChangeRoutes(deps: Dependencies): Router {
   const router = Router();
   const { directory, keyPrefix, log, redis } = deps;
   const before = [deps.mayAdmin, acceptsJson, optionalJsonBody(deps)];
-  const logged = (request: Request, change: string, about: object) =>
-    log.info(change, { request_id: request.res?.locals.requestId, model: request.params.model, ...about });
+  const logged = (response: Response, change: string, about: { model: string } & Record<string, unknown>) =>
+    log.info(change, { request_id: response.locals.requestId, ...about });
 
   resource(router, "/v1/models/:model/traffic", {
     put: [
@@ -58,7 +58,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const traffic = parseBody(trafficBody, request.body ?? {});
-        const model = await latest(directory, request);
+        const model = await latest(directory, request.params.model);
         const unknown = (version: string) => !model.versions.has(version);
         const complaints = [
           ...Object.keys(traffic.weights ?? {})
@@ -73,8 +73,8 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         ];
         if (complaints.length > 0) throw invalidRequest(complaints);
         await changeTraffic(redis, model.keys, traffic);
-        logged(request, "traffic changed", traffic);
-        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request))));
+        logged(response, "traffic changed", { model: model.name, ...traffic });
+        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request.params.model))));
       },
     ],
   });
@@ -85,14 +85,14 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const { revision } = parseBody(rollbackBody, request.body ?? {});
-        const model = await latest(directory, request);
+        const model = await latest(directory, request.params.model);
         const outcome = await rollBackTraffic(redis, model.keys, revision ?? null);
         if (outcome === "none") throw new ServiceError("state_conflict", "the traffic has not been changed");
         if (outcome === "moved") {
           throw new ServiceError("state_conflict", `revision ${revision} is not the last change of the traffic`);
         }
-        logged(request, "traffic rolled back", { revision });
-        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request))));
+        logged(response, "traffic rolled back", { model: model.name, revision });
+        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request.params.model))));
       },
     ],
   });
@@ -103,12 +103,12 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const { version } = parseBody(loadBody, request.body ?? {});
-        const name = request.params.model as string;
+        const name = request.params.model;
         if (!isModelName(name)) throw new ServiceError("model_not_found", "that is no model's name");
         const { unloaded } = modelKeys(keyPrefix, name);
         await (version === undefined ? redis.del(unloaded) : redis.srem(unloaded, version));
         const outcome = await orderLook(redis, keyPrefix, name, orderDeadlineMs);
-        logged(request, "load ordered", { version });
+        logged(response, "load ordered", { model: name, version });
         const states = statesOf(outcome).filter((state) => version === undefined || state.version === version);
         const ready = states.some(({ state }) => state === "ready");
         if (!ready && outcome.unanswered === 0) {
@@ -131,7 +131,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const { version } = parseBody(unloadBody, request.body ?? {});
-        const model = await latest(directory, request);
+        const model = await latest(directory, request.params.model);
         if (!model.versions.has(version)) throw new ServiceError("version_not_found", `there is no version ${version}`);
         const { shadow, weights } = model.traffic;
         if ((weights?.[version] ?? 0) > 0 || shadow.includes(version)) {
@@ -144,7 +144,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         if (!left && outcome.unanswered === 0) {
           await retireVersion(redis, keyPrefix, model.keys, { model: model.name, version });
         }
-        logged(request, "unload ordered", { version });
+        logged(response, "unload ordered", { model: model.name, version });
         await directory.look(model.name);
         sendJson(response, outcome.unanswered === 0 ? 200 : 202, JSON.stringify(describeOutcome(model.name, outcome)));
       },
@@ -153,8 +153,8 @@ export function modelChangeRoutes(deps: Dependencies): Router {
   return router;
 }
 
-async function latest(directory: ModelDirectory, request: Request): Promise<KnownModel> {
-  const model = await directory.look(request.params.model as string);
+async function latest(directory: ModelDirectory, name: string): Promise<KnownModel> {
+  const model = await directory.look(name);
   if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
   return model;
 }

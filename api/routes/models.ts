@@ -5,7 +5,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
-import { type Caller, modelsOf } from "../access/authenticate.js";
+import { modelsOf } from "../access/authenticate.js";
 import { queueDepths } from "../admission/queue-depths.js";
 import { acceptsJson } from "../http/http-preferences.js";
 import { onlyQuery, sendJson } from "../http/request-context.js";
@@ -21,7 +21,7 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const globs = modelsOf(response.locals.caller as Caller, "read");
+        const globs = modelsOf(response.locals.caller, "read");
         const models = deps.directory.all().filter(({ name }) => globs === null || fitsGlob(name, globs));
         const data = await Promise.all(models.map((model) => describeModel(deps.redis, model)));
         sendJson(response, 200, JSON.stringify({ data }));
@@ -34,7 +34,7 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const model = await deps.directory.find(request.params.model as string);
+        const model = await deps.directory.find(request.params.model);
         if (model === null || model.versions.size === 0) {
           throw new ServiceError("model_not_found", "no worker has announced this model, or its last version is gone");
         }

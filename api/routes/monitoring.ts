@@ -3,7 +3,6 @@ import { readDrift } from "@millrace/shared/models/read-drift.js";
 import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/predictions/statistics.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import { acceptsJson } from "../http/http-preferences.js";
 import { onlyQuery, sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
@@ -35,7 +34,7 @@ export function monitoringRoutes(deps: Dependencies): Router {
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner, scopes } = response.locals.caller as Caller;
+        const { owner, scopes } = response.locals.caller;
         const whose = scopes.has("admin") ? null : owner;
         const models = await Promise.all(
           deps.directory.all().map(async (model) => [model.name, await statisticsOf(deps, model, whose)]),

@@ -1,6 +1,5 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
 import { acceptsJson } from "../http/http-preferences.js";
 import { onlyQuery, sendJson, waitMsOf, whenGone } from "../http/request-context.js";
@@ -49,9 +48,9 @@ export function predictionRoutes(
         response.locals.openInference = type !== "application/json";
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
-        const { owner } = response.locals.caller as Caller;
+        const { owner } = response.locals.caller;
         const gone = whenGone(response);
-        const id = request.params.id as string;
+        const id = request.params.id;
         const { json, result } = await awaitPrediction(deps, owner, id, waitMs, gone);
         if (gone.aborted) return;
         response.vary("Accept");
@@ -72,8 +71,8 @@ export function predictionRoutes(
       deps.mayRead,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         await streamEvents(deps, owner, id, response, whenGone(response));
       },
     ],
@@ -84,8 +83,8 @@ export function predictionRoutes(
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const { owner } = response.locals.caller as Caller;
-        sendJson(response, 200, await cancelPrediction(deps, owner, request.params.id as string));
+        const { owner } = response.locals.caller;
+        sendJson(response, 200, await cancelPrediction(deps, owner, request.params.id));
       },
     ],
   });
@@ -95,11 +94,11 @@ export function predictionRoutes(
       ...deps.maySubmit,
       acceptsJson,
       async (request, response) => {
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         const { model, retryable } = await readRetryable(deps, owner, id);
         const { failure, metadata, version } = retryable;
-        await deps.limits?.rows(response.locals.caller as Caller, 1, response);
+        await deps.limits?.rows(response.locals.caller, 1, response);
         const accept = failure === null ? deps.accept : acceptRetry(deps, id, failure);
         const submitted = await submitPrediction(
           { ...deps, accept },

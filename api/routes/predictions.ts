@@ -2,7 +2,6 @@ import { predictionStatuses } from "@millrace/shared/predictions/prediction.js";
 import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
 import { acceptsJson, wantsJson } from "../http/http-preferences.js";
 import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
@@ -39,13 +38,13 @@ export function submissionRoutes(
         onlyQuery(request);
         const wait = preferredWait(request);
         const waitMs = waitMsOf(wait, "bad_header");
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const { owner } = caller;
         const idempotencyKey = idempotencyKeyOf(request);
         const submission = parseSubmission(request.body);
         if (deps.limits !== null) await deps.limits.rows(caller, 1, response);
         const submitted = await submitPrediction(deps, {
-          model: request.params.model as string,
+          model: request.params.model,
           owner,
           submission,
           metadata: compactMetadata(response.locals.rawMetadata),
@@ -81,12 +80,7 @@ export function submissionRoutes(
         sendJson(
           response,
           200,
-          await listOwned(
-            deps,
-            listed,
-            response.locals.caller as Caller,
-            parseListQuery(request.query, predictionStatuses),
-          ),
+          await listOwned(deps, listed, response.locals.caller, parseListQuery(request.query, predictionStatuses)),
         );
       },
     ],

@@ -3,7 +3,6 @@ import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { Queue } from "bullmq";
 import { type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import { sendProblem } from "../http/problem.js";
 import { pageHeaders } from "../http/security-headers.js";
 import type { ModelDirectory } from "../models/model-directory.js";
@@ -45,7 +44,6 @@ export function queueRoutes(deps: {
         board = null;
         throw fault;
       });
-      response.locals.owner = (response.locals.caller as Caller).owner;
       (await board)(request, response, next);
     },
   );

@@ -44,7 +44,7 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const ids = await redis.zrevrange(home.owned(caller.owner), 0, -1);
         const found = await Promise.all(ids.map((id) => readRedrive(redis, home, id)));
         const own = found.filter((redrive): redrive is Redrive => redrive !== null && isFor(caller, redrive, "read"));
@@ -61,9 +61,9 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
       async (request, response) => {
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
-        const id = request.params.id as string;
+        const id = request.params.id;
         const gone = whenGone(response);
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const ending = {
           id,
           keys: home,
@@ -81,8 +81,8 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const caller = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const caller = response.locals.caller;
+        const id = request.params.id;
         const redrive = await read(caller, id, "predict");
         const end = () => deps.confirmed(home, (writes) => endRedrive(writes, home, keyPrefix, redrive, "canceled"));
         if (redrive.end !== null || !(await end())) throw new ServiceError("state_conflict", "it is final already");

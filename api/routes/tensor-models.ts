@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { type Request, type RequestHandler, Router } from "express";
+import { type RequestHandler, Router } from "express";
 import type { JsonLimits } from "../http/check-json.js";
 import { optionalJsonBody } from "../http/read-json.js";
 import { onlyQuery, sendJson } from "../http/request-context.js";
@@ -66,13 +66,13 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
       },
     ],
   });
-  for (const path of ["/v2/models/:model", "/v2/models/:model/versions/:version"]) {
+  for (const path of ["/v2/models/:model", "/v2/models/:model/versions/:version"] as const) {
     resource(router, path, {
       get: [
         mayRead,
         async (request, response) => {
           onlyQuery(request);
-          const { known, model } = await askedVersion(deps.directory, request);
+          const { known, model } = await askedVersion(deps.directory, request.params);
           const body = {
             name: model.name,
             versions: [...model.versions.keys()],
@@ -89,8 +89,8 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
         mayRead,
         async (request, response) => {
           onlyQuery(request);
-          const { known, model } = await askedVersion(deps.directory, request);
-          const { version } = request.params;
+          const { known, model } = await askedVersion(deps.directory, request.params);
+          const version = versionIn(request.params);
           const workers = version === undefined ? model.workersAlive : model.workers.get(known.announcement.version);
           const ready = (workers ?? 0) > 0 && !breakerOfVersion(model, known.announcement.version).refuses;
           if (!ready) response.setHeader("Retry-After", "2");
@@ -103,8 +103,8 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
         mayRead,
         async (request, response) => {
           onlyQuery(request);
-          const { model } = await askedVersion(deps.directory, request);
-          const stats = await modelStatistics(deps.redis, model, request.params.version as string | undefined);
+          const { model } = await askedVersion(deps.directory, request.params);
+          const stats = await modelStatistics(deps.redis, model, versionIn(request.params));
           sendJson(response, 200, JSON.stringify({ model_stats: stats }));
         },
       ],
@@ -128,7 +128,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     post: [
       mayAdmin,
       async (request, response) => {
-        const { model } = await askedVersion(deps.directory, request);
+        const { model } = await askedVersion(deps.directory, request.params);
         // What is served is loaded; everything else is a matter of the workers' repositories.
         if (model.workersAlive > 0) return sendJson(response, 200, "{}");
         throw new ServiceError("not_supported", "a model is loaded by starting a worker that has it");
@@ -139,7 +139,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     post: [
       mayAdmin,
       async (request) => {
-        await askedVersion(deps.directory, request);
+        await askedVersion(deps.directory, request.params);
         throw new ServiceError("not_supported", "a model is unloaded by stopping the workers that have it");
       },
     ],
@@ -182,12 +182,18 @@ const indexEntry = (model: KnownModel) => (version: string) => {
   return { name: model.name, version, state: reason === "" ? "READY" : "UNAVAILABLE", reason };
 };
 
+/** The parameters of a path that may name a version. */
+type VersionPath = { model: string } | { model: string; version: string };
+
+const versionIn = (params: VersionPath): string | undefined => ("version" in params ? params.version : undefined);
+
 /** The model of a path and the version that it names, or the default. Throws `model_not_found` and `version_not_found`. */
 async function askedVersion(
   directory: ModelDirectory,
-  request: Request,
+  params: VersionPath,
 ): Promise<{ model: KnownModel; known: KnownVersion }> {
-  const { model: name, version } = request.params as { model: string; version?: string };
+  const { model: name } = params;
+  const version = versionIn(params);
   const model = await directory.find(name);
   if (model === null) throw new ServiceError("model_not_found", `no worker has ever announced the model "${name}"`);
   const known = model.versions.get(version ?? model.defaultVersion);
