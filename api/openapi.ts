@@ -4,7 +4,7 @@ import { redriveStatuses } from "@millrace/shared/predictions/redrive.js";
 import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { z } from "zod";
 import { batchOptionsSchema } from "./batches/batch-options.js";
-import { redriveRequestSchema } from "./predictions/redrive-request.js";
+import { redriveRequestSchema } from "./predictions/make-redrive.js";
 import { submissionSchema } from "./predictions/submission.js";
 import { newKeySchema, rotationSchema } from "./routes/keys.js";
 

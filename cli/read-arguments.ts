@@ -13,6 +13,7 @@ export function readArguments<O extends Options>(args: readonly string[], option
   try {
     return parseArgs({ args: [...args], options, allowPositionals: true });
   } catch (fault) {
-    throw new UsageError((fault as Error).message);
+    // Node goes on with advice about arguments that begin with a dash.
+    throw new UsageError((fault as Error).message.split(". ")[0]);
   }
 }

@@ -10,7 +10,7 @@ import type { RateLimits } from "./rate-limits.js";
 
 export type { Caller } from "./key-ring.js";
 
-export interface DoorDependencies {
+export interface AuthDependencies {
   keyRing: KeyRing;
   directory: ModelDirectory;
   audit: Audit;
@@ -32,7 +32,7 @@ const listPaths = new Set([
  * Lets callers with the scope pass, as `response.locals.caller`: a key by `Authorization: Bearer`, `X-API-Key` or, for
  * browsers, HTTP Basic with the key as password. Refused keys and admin acts are put on record.
  */
-export function requireScope(scope: Scope, deps: DoorDependencies): RequestHandler {
+export function requireScope(scope: Scope, deps: AuthDependencies): RequestHandler {
   const { audit, keyRing, limits } = deps;
   return (request, response, next) => {
     const presented = presentedKey(request);
@@ -63,7 +63,7 @@ export function requireScope(scope: Scope, deps: DoorDependencies): RequestHandl
 export const modelsOf = (caller: Caller, scope: Scope): readonly string[] | null => caller.models?.get(scope) ?? null;
 
 async function passSlowly(
-  { audit, directory, limits }: DoorDependencies,
+  { audit, directory, limits }: AuthDependencies,
   scope: Scope,
   globs: readonly string[] | undefined,
   request: Request,

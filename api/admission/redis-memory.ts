@@ -43,7 +43,7 @@ export class RedisMemory {
   }
 
   /** Throws `memory_pressure`, or `redis_full`, where the node that has these keys has no room for new work. */
-  expectRoom(keys: Pick<ModelKeys, "base">): void {
+  assertCapacity(keys: Pick<ModelKeys, "base">): void {
     const seen = this.#seen.get(addressOfKey(this.#redis, keys.base));
     const last = seen?.at(-1);
     if (seen === undefined || last === undefined || !this.#isTight(last)) return;

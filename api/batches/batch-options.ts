@@ -1,7 +1,7 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { parseCheckedJson } from "../http/check-json.js";
-import { parseBody } from "../http/parse-body.js";
+import { parseBody } from "../http/read-json.js";
 import { compactMetadata, metadataSchema } from "../predictions/submission.js";
 
 /** 4 KiB hold no more. */

@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import type { Feature } from "@millrace/shared/packing/pack-tabular.js";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type CsvField, splitFields } from "./csv-fields.js";
 import type { TableReader } from "./read-rows.js";
@@ -46,8 +47,7 @@ export function csvRecords(reader: TableReader): OnRecord {
   };
 }
 
-const comma = 0x2c;
-const space = 0x20;
+const { space, comma } = ascii;
 const numberPattern = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 
 /** Reads a record by way of the packer, whose numbers are as `JSON.parse` has them. */

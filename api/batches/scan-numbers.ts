@@ -1,3 +1,4 @@
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 /** What a row's numbers may be, by feature; null where there is no bound at all. */
 export interface Bounds {
   min: Float64Array;
@@ -6,8 +7,7 @@ export interface Bounds {
 
 /** Powers of ten that a double holds exactly; a mantissa below 2^53 times or by one of them is rounded once, so correctly. */
 const exactPowers = Float64Array.from({ length: 23 }, (_, i) => Number(`1e${i}`));
-const comma = 0x2c;
-const space = 0x20;
+const { space, comma } = ascii;
 const minus = 0x2d;
 const zero = 0x30;
 const dot = 0x2e;

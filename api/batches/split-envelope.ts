@@ -1,4 +1,5 @@
 import { isUtf8 } from "node:buffer";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { BytePieces } from "../http/byte-pieces.js";
@@ -23,15 +24,22 @@ export interface EnvelopeOptions {
 const mostOptionKeys = 1000;
 /** More than the digits that a reader takes before it looks where it is. */
 const bytesBehind = 16;
-const quote = 0x22;
-const backslash = 0x5c;
-const comma = 0x2c;
-const openBracket = 0x5b;
-const closeBracket = 0x5d;
-const openBrace = 0x7b;
-const closeBrace = 0x7d;
+const {
+  tab,
+  newline,
+  carriageReturn,
+  space,
+  quote,
+  comma,
+  colon,
+  openBracket,
+  backslash,
+  closeBracket,
+  openBrace,
+  closeBrace,
+} = ascii;
 
-const isSpace = (c: number): boolean => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09;
+const isSpace = (c: number): boolean => c === space || c === newline || c === carriageReturn || c === tab;
 
 /**
  * Reads `{ "inputs": [ … ], …options }` as it arrives: each element of `inputs` is handed on as soon as it is whole, and
@@ -120,7 +128,7 @@ export class EnvelopeSplitter {
       if (c === quote) {
         this.#inString = true;
         this.#string = [];
-      } else if (c === 0x3a && this.#depth === 1) this.#afterColon = true;
+      } else if (c === colon && this.#depth === 1) this.#afterColon = true;
       else if (c === comma && this.#depth === 1) this.#afterColon = false;
       else if (c === openBracket && this.#depth === 1 && this.#afterColon && this.#key === "inputs") {
         this.#inputsSeen += 1;

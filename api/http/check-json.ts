@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import { randomBytes } from "node:crypto";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 
 export interface JsonLimits {
@@ -11,13 +12,7 @@ const deepest = 64;
 /** Objects and arrays together; each takes 40 times the two bytes that it is written with. */
 const mostContainers = 1_000_000;
 
-const quote = 0x22;
-const colon = 0x3a;
-const openBracket = 0x5b;
-const backslash = 0x5c;
-const closeBracket = 0x5d;
-const openBrace = 0x7b;
-const closeBrace = 0x7d;
+const { quote, colon, openBracket, backslash, closeBracket, openBrace, closeBrace } = ascii;
 
 /**
  * Looks through JSON before it is parsed, and throws `invalid_request` for what is nested too deeply, has too many parts,

@@ -42,3 +42,23 @@ export function pageHeaders({ inlineStyles = false } = {}): RequestHandler {
     xFrameOptions: { action: "deny" },
   }) as RequestHandler;
 }
+
+/** Lets pages of these origins call the API with a key; cookies are never taken, so none are allowed. */
+export async function crossOrigin(origins: readonly string[]): Promise<RequestHandler> {
+  // Loaded only where it is asked for.
+  const { default: cors } = await import("cors");
+  return cors({
+    origin: [...origins],
+    methods: ["GET", "HEAD", "POST", "PUT"],
+    exposedHeaders: [
+      "Idempotency-Replayed",
+      "Location",
+      "Preference-Applied",
+      "RateLimit",
+      "RateLimit-Policy",
+      "Retry-After",
+      "X-Request-Id",
+    ],
+    maxAge: 600,
+  });
+}

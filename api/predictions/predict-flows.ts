@@ -1,6 +1,6 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
-import { parseBody } from "../http/parse-body.js";
+import { parseBody } from "../http/read-json.js";
 import {
   type Classified,
   type PredictNowDependencies,

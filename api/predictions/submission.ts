@@ -5,7 +5,7 @@ import { digestOf } from "@millrace/shared/redis/keys.js";
 import { predictionEvents } from "@millrace/shared/scripts/deliveries.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
-import { invalidRequest, parseBody } from "../http/parse-body.js";
+import { invalidRequest, parseBody } from "../http/read-json.js";
 
 const yearMs = 366 * 86_400_000;
 const largestMetadataBytes = 4096;

@@ -4,8 +4,8 @@ import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
 import { ownBatch } from "../batches/own-batch.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
 

@@ -4,14 +4,17 @@ import { type FailureCode, failureCodes } from "@millrace/shared/service/failure
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
 import { modelsOf } from "../access/authenticate.js";
-import { acceptsJson, wantsJson } from "../http/http-preferences.js";
-import { parseBody } from "../http/parse-body.js";
-import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery, wantsJson } from "../http/http-preferences.js";
+import { type JsonBodyLimits, jsonBody, parseBody } from "../http/read-json.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel } from "../models/model-directory.js";
-import { type MakeRedriveDependencies, makeRedrive, modelsNamed } from "../predictions/make-redrive.js";
-import { redriveRequestSchema } from "../predictions/redrive-request.js";
+import {
+  type MakeRedriveDependencies,
+  makeRedrive,
+  modelsNamed,
+  redriveRequestSchema,
+} from "../predictions/make-redrive.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
 
 interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {

@@ -1,17 +1,10 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import type { RateLimits } from "../access/rate-limits.js";
+import { onlyQuery, preferredWait, prefersAsync, waitMsOf } from "../http/http-preferences.js";
 import { bytesBody } from "../http/read-body.js";
 import { assertUtf8, type JsonBodyLimits } from "../http/read-json.js";
-import {
-  onlyQuery,
-  preferredWait,
-  prefersAsync,
-  sendJson,
-  traceparentOf,
-  waitMsOf,
-  whenGone,
-} from "../http/request-context.js";
+import { sendJson, traceparentOf, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel } from "../models/model-directory.js";
 import { awaitPrediction } from "../predictions/await-prediction.js";

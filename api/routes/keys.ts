@@ -13,10 +13,9 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { z } from "zod";
 import type { JsonLimits } from "../http/check-json.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { parseBody } from "../http/parse-body.js";
-import { optionalJsonBody } from "../http/read-json.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { optionalJsonBody, parseBody } from "../http/read-json.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 
 const yearMs = 366 * 86_400_000;

@@ -8,13 +8,12 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
 import type { JsonLimits } from "../http/check-json.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { invalidRequest, parseBody } from "../http/parse-body.js";
-import { optionalJsonBody } from "../http/read-json.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { invalidRequest, optionalJsonBody, parseBody } from "../http/read-json.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
-import { type OrderOutcome, orderLook } from "../models/order-models.js";
+import { type OrderOutcome, requestRescan } from "../models/order-models.js";
 import { describeTraffic } from "./models.js";
 
 const versionName = z.string().regex(/^[1-9]\d{0,8}$/, 'must be a version such as "1"');
@@ -107,7 +106,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         if (!isModelName(name)) throw new ServiceError("model_not_found", "that is no model's name");
         const { unloaded } = modelKeys(keyPrefix, name);
         await (version === undefined ? redis.del(unloaded) : redis.srem(unloaded, version));
-        const outcome = await orderLook(redis, keyPrefix, name, orderDeadlineMs);
+        const outcome = await requestRescan(redis, keyPrefix, name, orderDeadlineMs);
         logged(response, "load ordered", { model: name, version });
         const states = statesOf(outcome).filter((state) => version === undefined || state.version === version);
         const ready = states.some(({ state }) => state === "ready");
@@ -138,7 +137,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
           throw new ServiceError("state_conflict", `the traffic names version ${version}: change that first`);
         }
         await redis.sadd(model.keys.unloaded, version);
-        const outcome = await orderLook(redis, keyPrefix, model.name, orderDeadlineMs);
+        const outcome = await requestRescan(redis, keyPrefix, model.name, orderDeadlineMs);
         const left = statesOf(outcome).some((state) => state.version === version && state.state !== "refused");
         // Workers that have it let it drain and then take it back themselves.
         if (!left && outcome.unanswered === 0) {

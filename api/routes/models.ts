@@ -7,8 +7,8 @@ import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
 import { modelsOf } from "../access/authenticate.js";
 import { queueDepths } from "../admission/queue-depths.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { breakerOfVersion, joiningOf, type KnownModel, type ModelDirectory } from "../models/model-directory.js";
 

@@ -3,8 +3,8 @@ import { readDrift } from "@millrace/shared/models/read-drift.js";
 import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/predictions/statistics.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type RequestHandler, Router } from "express";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 

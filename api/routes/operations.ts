@@ -1,9 +1,9 @@
 import { manifestJsonSchema } from "@millrace/shared/models/manifest.js";
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
+import type { RedisState } from "@millrace/shared/redis/confirm-writes.js";
 import { Router } from "express";
 import type { LoopWatch } from "../admission/loop-watch.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
-import type { RedisState } from "../admission/write-probe.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { ModelDirectory } from "../models/model-directory.js";

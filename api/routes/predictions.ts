@@ -3,9 +3,9 @@ import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, type Response, Router } from "express";
 import type { RateLimits } from "../access/rate-limits.js";
-import { acceptsJson, wantsJson } from "../http/http-preferences.js";
+import { acceptsJson, onlyQuery, preferredWait, waitMsOf, wantsJson } from "../http/http-preferences.js";
 import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
-import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../http/request-context.js";
+import { sendJson, traceparentOf, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { awaitPrediction } from "../predictions/await-prediction.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
@@ -19,7 +19,7 @@ import {
 } from "../predictions/submit-prediction.js";
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
-export function submissionRoutes(
+export function predictionsRoutes(
   deps: SubmitDependencies &
     JsonBodyLimits & { limits: RateLimits | null; maySubmit: readonly RequestHandler[]; mayRead: RequestHandler },
 ): Router {

@@ -4,8 +4,9 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
 import type { JsonLimits } from "../http/check-json.js";
+import { onlyQuery } from "../http/http-preferences.js";
 import { optionalJsonBody } from "../http/read-json.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import {
   breakerOfVersion,

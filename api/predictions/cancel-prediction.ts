@@ -1,7 +1,5 @@
 import { predictionJson } from "@millrace/shared/predictions/prediction.js";
-import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import type { KnownModel } from "../models/model-directory.js";
 import { endPrediction, type LookUpDependencies, lookUpPrediction, readOwned, viewOf } from "./look-up-prediction.js";
 
 /** Ends a prediction as canceled, wherever it is. Throws `state_conflict` where it was final before. */
@@ -23,20 +21,6 @@ export async function cancelPrediction(deps: LookUpDependencies, owner: string, 
   if (outcome !== "written") throw finalAlready("final");
   deps.log.info("prediction canceled", { prediction_id: id, model: model.name, request_id: read.data.r });
   return json;
-}
-
-/** A failed, canceled or expired prediction of the owner's. Throws `state_conflict` for any other. */
-export async function readRetryable(
-  deps: LookUpDependencies,
-  owner: string,
-  id: string,
-): Promise<{ model: KnownModel; retryable: Retryable }> {
-  await lookUpPrediction(deps, owner, id);
-  const { model, read } = await readOwned(deps, owner, id);
-  if (!("final" in read)) throw new ServiceError("state_conflict", "it is not final yet");
-  const retryable = retryableOf(read.final);
-  if (retryable === null) throw new ServiceError("state_conflict", `it has ${read.final.status}`);
-  return { model, retryable };
 }
 
 const finalAlready = (status: string) => new ServiceError("state_conflict", `it is ${status} already`);

@@ -1,13 +1,13 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
 import type { RateLimits } from "../access/rate-limits.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson, waitMsOf, whenGone } from "../http/request-context.js";
+import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
+import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
-import { acceptRetry, type RetryDependencies } from "../predictions/accept-retry.js";
 import { awaitPrediction } from "../predictions/await-prediction.js";
-import { cancelPrediction, readRetryable } from "../predictions/end-prediction.js";
+import { cancelPrediction } from "../predictions/cancel-prediction.js";
 import { modelOfId } from "../predictions/look-up-prediction.js";
+import { acceptRetry, type RetryDependencies, readRetryable } from "../predictions/retry-prediction.js";
 import { streamEvents } from "../predictions/stream-events.js";
 import { idempotencyKeyOf, parseSubmission } from "../predictions/submission.js";
 import { type SubmitDependencies, submitPrediction } from "../predictions/submit-prediction.js";
@@ -29,7 +29,7 @@ function acceptedType(request: Request): string {
 }
 
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
-export function predictionRoutes(
+export function onePredictionRoutes(
   deps: SubmitDependencies &
     RetryDependencies & {
       limits: RateLimits | null;

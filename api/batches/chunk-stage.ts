@@ -20,7 +20,7 @@ export interface ChunkStage {
 /** Whoever submits a single prediction meanwhile waits for those that Redis has to sync before. */
 const writesAtOnce = 1;
 
-export function stageChunks(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
+export function openChunkStage(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
   expectLargeBuffers();
   const writes: Promise<void>[] = [];
   let lastAt = Date.now();
