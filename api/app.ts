@@ -24,6 +24,7 @@ import { answerHeaders } from "./http/security-headers.js";
 import { traceRequests } from "./http/trace-requests.js";
 import type { ModelDirectory } from "./models/model-directory.js";
 import type { ApiMetrics } from "./monitoring/metrics.js";
+import { openApiDocument } from "./openapi.js";
 import type { Notices } from "./predictions/notices.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
@@ -128,7 +129,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(batchesRoutes({ ...deps, maySubmit, mayRead }));
   app.use(oneBatchRoutes({ ...deps, maySubmit, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, redisState }));
-  app.use(pageRoutes({ version: deps.version }));
+  app.use(pageRoutes({ version: deps.version, openApi: () => openApiDocument(deps.version) }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(failureRoutes({ ...deps, mayPredict, mayRead }));
   app.use(redriveRoutes({ ...deps, mayPredict, mayRead }));

@@ -2,7 +2,6 @@ import { isUtf8 } from "node:buffer";
 import type { Feature } from "@millrace/shared/packing/pack-tabular.js";
 import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { type CsvField, splitFields } from "./csv-fields.js";
 import type { TableReader } from "./read-rows.js";
 import { keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
 import type { OnRecord } from "./split-records.js";
@@ -118,4 +117,37 @@ function placesOf(header: readonly CsvField[], features: readonly Feature[]): In
     });
   }
   return Int32Array.from(places as number[]);
+}
+
+/** A field of a record of CSV, as it was written but for its quotes. */
+interface CsvField {
+  text: string;
+  quoted: boolean;
+}
+
+/** The fields of a record, or what is wrong with its quotes. */
+function splitFields(record: string): CsvField[] | string {
+  const fields: CsvField[] = [];
+  for (let at = 0; ; ) {
+    if (record[at] !== '"') {
+      const end = record.indexOf(",", at);
+      fields.push({ text: record.slice(at, end < 0 ? record.length : end), quoted: false });
+      if (end < 0) return fields;
+      at = end + 1;
+      continue;
+    }
+    let text = "";
+    for (;;) {
+      const end = record.indexOf('"', at + 1);
+      if (end < 0) return "the quote that opens here is never closed";
+      text += record.slice(at + 1, end);
+      at = end + 1;
+      if (record[at] !== '"') break;
+      text += '"';
+    }
+    fields.push({ text, quoted: true });
+    if (at === record.length) return fields;
+    if (record[at] !== ",") return "a closing quote must be followed by a comma or the end of the line";
+    at += 1;
+  }
 }

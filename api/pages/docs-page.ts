@@ -11,7 +11,7 @@ interface Operation {
   description?: string;
   parameters?: { name: string; in: string; description?: string; schema: Json }[];
   requestBody?: { content: Record<string, { schema: Json }> };
-  responses: Record<string, { description?: string; content?: Record<string, unknown> }>;
+  responses: Record<string, { description?: string; content?: Record<string, { schema: Json }> }>;
 }
 
 /** The OpenAPI document as a page without scripts, which needs nothing from anywhere else. */
@@ -47,23 +47,26 @@ ${Object.entries(schemas)
 `;
 }
 
+/** Media types, each with a link to its schema. */
+function typesOf(content: Record<string, { schema: Json }> = {}): string[] {
+  return Object.entries(content).map(([type, { schema }]) => {
+    const name = String(schema.$ref ?? "")
+      .split("/")
+      .at(-1) as string;
+    return `<code>${html(type)}</code>${name === "" ? "" : ` <a href="#${html(name)}">${html(name)}</a>`}`;
+  });
+}
+
 function operationSection(method: string, path: string, operation: Operation): string {
   const { description, parameters = [], requestBody, responses, summary } = operation;
   const rows = parameters.map(
     (parameter) =>
       `<tr><td><code>${html(parameter.name)}</code></td><td>${html(parameter.in)}</td><td>${prose(parameter.description ?? "")}</td></tr>`,
   );
-  const bodies = Object.entries(requestBody?.content ?? {}).map(([type, { schema }]) => {
-    const name = String(schema.$ref ?? "")
-      .split("/")
-      .at(-1) as string;
-    return `<code>${html(type)}</code>${name === "" ? "" : ` <a href="#${html(name)}">${html(name)}</a>`}`;
-  });
+  const bodies = typesOf(requestBody?.content);
   const answers = Object.entries(responses).map(
     ([status, { content, description: what }]) =>
-      `<tr><td>${html(status)}</td><td>${prose(what ?? "A problem")}</td><td>${Object.keys(content ?? {})
-        .map((type) => `<code>${html(type)}</code>`)
-        .join(" ")}</td></tr>`,
+      `<tr><td>${html(status)}</td><td>${prose(what ?? "A problem")}</td><td>${typesOf(content).join(" ")}</td></tr>`,
   );
   return `<details>
 <summary><span class="method">${html(method.toUpperCase())}</span> <code>${html(path)}</code> <span class="quiet">${prose(summary)}</span></summary>

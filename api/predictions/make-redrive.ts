@@ -39,7 +39,8 @@ export const redriveRequestSchema = z
     if (after !== undefined && before !== undefined && Date.parse(after) >= Date.parse(before)) {
       context.addIssue({ code: "custom", path: ["failed_before"], message: "must be later than failed_after" });
     }
-  });
+  })
+  .meta({ id: "RedriveRequest" });
 
 export type RedriveRequest = z.infer<typeof redriveRequestSchema>;
 

@@ -43,7 +43,8 @@ export const submissionSchema = z
     if (body.expires_in_ms > 0 && body.expires_in_ms <= body.delay_ms) {
       context.addIssue({ code: "custom", path: ["expires_in_ms"], message: "must exceed delay_ms, or be 0" });
     }
-  });
+  })
+  .meta({ id: "Submission" });
 
 export type Submission = z.infer<typeof submissionSchema>;
 

@@ -3,13 +3,42 @@ import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
 import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
+import type { z } from "zod";
 import { ownBatch } from "../batches/own-batch.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { listOf, type Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
+import { deliverySchema } from "../predictions/prediction-schema.js";
 
 const unknownDelivery = () => new ServiceError("delivery_not_found", "there is no such delivery");
+
+const deliveryList = listOf(deliverySchema, "DeliveryList");
+
+export const deliveryOperations: Operations = {
+  "/v1/predictions/{id}/deliveries": {
+    get: {
+      summary: "See the webhooks of a prediction",
+      scope: "read",
+      answers: { 200: ["Every delivery and every try", deliveryList] },
+    },
+  },
+  "/v1/batches/{id}/deliveries": {
+    get: {
+      summary: "See the webhooks of a batch",
+      scope: "read",
+      answers: { 200: ["Every delivery and every try", deliveryList] },
+    },
+  },
+  "/v1/deliveries/{id}/redeliver": {
+    post: {
+      summary: "Deliver a webhook once more",
+      scope: "predict",
+      answers: { 202: ["On its way", deliverySchema] },
+    },
+  },
+};
 
 /** `GET /v1/predictions/{id}/deliveries`, the same of batches, and `POST /v1/deliveries/{id}/redeliver`. */
 export function deliveryRoutes(
@@ -77,7 +106,11 @@ async function listDeliveries(redis: RedisClient, keys: ModelKeys, owner: string
   return JSON.stringify({ data: await Promise.all(own.map((delivery) => describeDelivery(redis, keys, delivery))) });
 }
 
-async function describeDelivery(redis: RedisClient, keys: ModelKeys, delivery: Delivery): Promise<object> {
+async function describeDelivery(
+  redis: RedisClient,
+  keys: ModelKeys,
+  delivery: Delivery,
+): Promise<z.infer<typeof deliverySchema>> {
   const attempts = await redis.lrange(keys.attempts(delivery.id), 0, -1);
   return {
     id: delivery.id,

@@ -9,28 +9,32 @@ import { type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
 import type { JsonLimits } from "../http/check-json.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import type { Operations } from "../http/operation.js";
 import { invalidRequest, optionalJsonBody, parseBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
+import { orderOutcomeSchema, trafficAnswerSchema } from "../models/model-schema.js";
 import { type OrderOutcome, requestRescan } from "../models/order-models.js";
 import { describeTraffic } from "./models.js";
 
 const versionName = z.string().regex(/^[1-9]\d{0,8}$/, 'must be a version such as "1"');
-const trafficBody = z.strictObject({
-  weights: z
-    .record(versionName, z.number().min(0).max(1_000_000))
-    .refine((weights) => Object.values(weights).some((weight) => weight > 0), "must give a version more than 0")
-    .nullable(),
-  shadow: z
-    .array(versionName)
-    .max(8)
-    .refine((list) => new Set(list).size === list.length, "must name each version once")
-    .default([]),
-});
-const rollbackBody = z.strictObject({ revision: z.int().min(0).optional() });
-const loadBody = z.strictObject({ version: versionName.optional() });
-const unloadBody = z.strictObject({ version: versionName });
+const trafficBody = z
+  .strictObject({
+    weights: z
+      .record(versionName, z.number().min(0).max(1_000_000))
+      .refine((weights) => Object.values(weights).some((weight) => weight > 0), "must give a version more than 0")
+      .nullable(),
+    shadow: z
+      .array(versionName)
+      .max(8)
+      .refine((list) => new Set(list).size === list.length, "must name each version once")
+      .default([]),
+  })
+  .meta({ id: "TrafficChange" });
+const rollbackBody = z.strictObject({ revision: z.int().min(0).optional() }).meta({ id: "Rollback" });
+const loadBody = z.strictObject({ version: versionName.optional() }).meta({ id: "LoadOrder" });
+const unloadBody = z.strictObject({ version: versionName }).meta({ id: "UnloadOrder" });
 
 /** How long an answer waits for workers that still load. */
 const orderDeadlineMs = 30_000;
@@ -42,6 +46,49 @@ interface Dependencies extends JsonLimits {
   log: Logger;
   mayAdmin: RequestHandler;
 }
+
+export const modelChangeOperations: Operations = {
+  "/v1/models/{model}/traffic": {
+    put: {
+      summary: "Split the traffic between versions",
+      scope: "admin",
+      body: trafficBody,
+      answers: { 200: ["The split", trafficAnswerSchema] },
+    },
+  },
+  "/v1/models/{model}/rollback": {
+    post: {
+      summary: "Take back the last change of the traffic",
+      scope: "admin",
+      body: rollbackBody,
+      bodyOptional: true,
+      answers: { 200: ["The split", trafficAnswerSchema] },
+    },
+  },
+  "/v1/models/{model}/load": {
+    post: {
+      summary: "Have workers look at their models folders now",
+      scope: "admin",
+      body: loadBody,
+      bodyOptional: true,
+      answers: {
+        200: ["A worker serves it", orderOutcomeSchema],
+        202: ["Not every worker has answered yet", orderOutcomeSchema],
+      },
+    },
+  },
+  "/v1/models/{model}/unload": {
+    post: {
+      summary: "Take a version away from all workers",
+      scope: "admin",
+      body: unloadBody,
+      answers: {
+        200: ["All workers have answered", orderOutcomeSchema],
+        202: ["Not every worker has answered yet", orderOutcomeSchema],
+      },
+    },
+  },
+};
 
 /** What changes a model while it is served, for admins: traffic, rollback, load, unload. */
 export function modelChangeRoutes(deps: Dependencies): Router {
@@ -160,7 +207,7 @@ async function latest(directory: ModelDirectory, name: string): Promise<KnownMod
 
 const statesOf = ({ reports }: OrderOutcome) => [...reports.values()].flat();
 
-const describeOutcome = (model: string, outcome: OrderOutcome): object => ({
+const describeOutcome = (model: string, outcome: OrderOutcome): z.infer<typeof orderOutcomeSchema> => ({
   model,
   workers: [...outcome.reports].map(([worker, versions]) => ({ worker, versions })),
   workers_unanswered: outcome.unanswered,

@@ -1,12 +1,15 @@
 import { driftHours } from "@millrace/shared/models/drift.js";
 import { readDrift } from "@millrace/shared/models/read-drift.js";
-import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/predictions/statistics.js";
+import { readStatistics, type Statistics, windowHours } from "@millrace/shared/predictions/statistics.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type RequestHandler, Router } from "express";
+import type { z } from "zod";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import type { Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
+import { healthSchema, statisticsSchema } from "../monitoring/monitoring-schema.js";
 
 interface Dependencies {
   directory: ModelDirectory;
@@ -14,6 +17,23 @@ interface Dependencies {
   keyPrefix: string;
   mayRead: RequestHandler;
 }
+
+export const monitoringOperations: Operations = {
+  "/monitoring/health": {
+    get: {
+      summary: "See models, cache and breakers over all workers",
+      scope: "read",
+      answers: { 200: ["The state of everything", healthSchema] },
+    },
+  },
+  "/monitoring/statistics": {
+    get: {
+      summary: "See counts, latencies, confidence and drift of the last 24 hours",
+      scope: "read",
+      answers: { 200: ["By model and version; of your own, or of all for an admin", statisticsSchema] },
+    },
+  },
+};
 
 /** `GET /monitoring/health` and `/monitoring/statistics`, over all workers and the last 24 hours. */
 export function monitoringRoutes(deps: Dependencies): Router {
@@ -47,7 +67,11 @@ export function monitoringRoutes(deps: Dependencies): Router {
   return router;
 }
 
-async function health({ directory, keyPrefix, redis }: Dependencies): Promise<object> {
+type Health = z.infer<typeof healthSchema>;
+type StatisticsAnswer = z.infer<typeof statisticsSchema>;
+type VersionAnswer = StatisticsAnswer["models"][string]["versions"][string];
+
+async function health({ directory, keyPrefix, redis }: Dependencies): Promise<Health> {
   const cache = { size: 0, hits: 0, misses: 0 };
   const models = await Promise.all(
     directory.all().map(async (model) => {
@@ -84,7 +108,8 @@ async function health({ directory, keyPrefix, redis }: Dependencies): Promise<ob
  * `unavailable` without a worker; `degraded` where a version that gets traffic has none, one could not be loaded, or one dies
  * on some worker.
  */
-function statusOf({ breakers, defaultVersion, refusals, traffic, workers, workersAlive }: KnownModel): string {
+function statusOf(model: KnownModel): Health["models"][string]["status"] {
+  const { breakers, defaultVersion, refusals, traffic, workers, workersAlive } = model;
   if (workersAlive === 0) return "unavailable";
   if ([...breakers.values()].some((breaker) => breaker.workers > 0)) return "degraded";
   const weights = traffic.weights ?? { [defaultVersion]: 1 };
@@ -93,7 +118,7 @@ function statusOf({ breakers, defaultVersion, refusals, traffic, workers, worker
 }
 
 /** The breaker of each version; `workers`: on how many it is not closed. */
-function describeBreakers({ breakers }: KnownModel): object {
+function describeBreakers({ breakers }: KnownModel): Health["circuit_breakers"][string] {
   return Object.fromEntries(
     [...breakers].map(([version, { retryAt, state, workers }]) => [
       version,
@@ -102,7 +127,11 @@ function describeBreakers({ breakers }: KnownModel): object {
   );
 }
 
-async function statisticsOf(deps: Dependencies, model: KnownModel, owner: string | null): Promise<object> {
+async function statisticsOf(
+  deps: Dependencies,
+  model: KnownModel,
+  owner: string | null,
+): Promise<StatisticsAnswer["models"][string]> {
   const { versions } = await readStatistics(deps.redis, deps.keyPrefix, model.name, owner);
   const names = new Set([...model.versions.keys(), ...versions.keys()]);
   const entries = await Promise.all(
@@ -114,20 +143,20 @@ async function statisticsOf(deps: Dependencies, model: KnownModel, owner: string
   return { versions: Object.fromEntries(entries) };
 }
 
-async function driftOf(redis: RedisClient, model: KnownModel, version: string): Promise<object | null> {
+async function driftOf(redis: RedisClient, model: KnownModel, version: string): Promise<VersionAnswer["drift"]> {
   const baseline = model.versions.get(version)?.announcement.manifest.drift_baseline;
   if (baseline === undefined) return null;
   const { inputs, psi } = await readDrift(redis, model.keys, version, baseline);
   return { window_seconds: driftHours * 3600, inputs, psi };
 }
 
-function describe(statistics: Statistics | null): object {
+function describe(statistics: Statistics | null): Omit<VersionAnswer, "drift"> {
   const { cache, confidence, counts, errorRate, latencyMs } = statistics ?? nothing;
   const { hitRate, ...asked } = cache;
   return {
     counts,
     error_rate: errorRate,
-    latency_ms: latencyMs === null ? Object.fromEntries(stages.map((stage) => [stage, null])) : latencyMs,
+    latency_ms: latencyMs ?? { queue: null, inference: null, total: null },
     confidence,
     cache: asked,
     hit_rate: hitRate,

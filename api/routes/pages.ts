@@ -1,22 +1,78 @@
 import { readFileSync } from "node:fs";
 import { type RequestHandler, type Response, Router } from "express";
+import { z } from "zod";
+import type { Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { pageHeaders } from "../http/security-headers.js";
-import { openApiDocument } from "../openapi.js";
 import { docsPage } from "../pages/docs-page.js";
 import { style } from "../pages/style.js";
 import { tryPage } from "../pages/try-page.js";
 
+const serviceSchema = z
+  .object({
+    name: z.string(),
+    object: z.literal("service"),
+    version: z.string(),
+    api: z.string(),
+    urls: z.record(z.string(), z.string()),
+  })
+  .meta({ id: "Service" });
+
+export const pageOperations: Operations = {
+  "/": {
+    get: {
+      summary: "A page to try the models; service information as JSON",
+      scope: null,
+      answers: { 200: ["By `Accept`", { "application/json": serviceSchema, "text/html": z.string() }] },
+    },
+  },
+  "/docs": {
+    get: {
+      summary: "This document as a page",
+      scope: null,
+      answers: { 200: ["The page", { "text/html": z.string() }] },
+    },
+  },
+  "/docs/style.css": {
+    get: {
+      summary: "The style of the pages",
+      scope: null,
+      answers: { 200: ["The style", { "text/css": z.string() }] },
+    },
+  },
+  "/docs/try.js": {
+    get: {
+      summary: "The script of the page at `/`",
+      scope: null,
+      answers: { 200: ["The script", { "text/javascript": z.string() }] },
+    },
+  },
+  "/openapi.json": {
+    get: {
+      summary: "This document",
+      scope: null,
+      answers: { 200: ["OpenAPI 3.1", z.looseObject({ openapi: z.string() }).meta({ id: "OpenApi" })] },
+    },
+  },
+};
+
 /** `/`, `/docs` and `/openapi.json`: pages that need nothing but this API, and no key to be read. */
-export function pageRoutes({ version }: { version: string }): Router {
+export function pageRoutes({
+  openApi,
+  version,
+}: {
+  version: string;
+  /** Makes the OpenAPI document. */
+  openApi(): Record<string, unknown>;
+}): Router {
   const router = Router();
   const headers = pageHeaders();
   // Made when somebody first asks, so that no start waits for it.
   let made: { json: string; page: string } | null = null;
   const documents = () => {
     if (made === null) {
-      const document = openApiDocument(version);
+      const document = openApi();
       made = { json: JSON.stringify(document), page: docsPage(document) };
     }
     return made;
