@@ -79,11 +79,14 @@ interface Attack {
 }
 
 const chunksOf = (text: string) => [...text].map((byte) => `1\r\n${byte}\r\n`).join("");
-/** 400,000 chunks of one byte: what an object for each would take is 180 MB. */
+/** Twice as many chunks of one byte as are taken; and so many that an object for each would take 180 MB. */
+const manyChunks = 20_000;
+const mostChunks = 400_000;
 const tiny = {
-  json: chunksOf(`"${"a".repeat(399_999)}`),
-  lines: chunksOf("1\n".repeat(200_000)),
-  file: chunksOf(`${part("file", "").slice(0, -2)}${"a".repeat(399_900)}`),
+  json: chunksOf(`"${"a".repeat(manyChunks)}`),
+  most: chunksOf(`"${"a".repeat(mostChunks)}`),
+  lines: chunksOf("1\n".repeat(manyChunks / 2)),
+  file: chunksOf(`${part("file", "").slice(0, -2)}${"a".repeat(manyChunks)}`),
 };
 const gzip = ["Content-Encoding: gzip"];
 const bomb = gzipSync(Buffer.alloc(96 * 1024 * 1024, 0x20));
@@ -176,7 +179,11 @@ export const everyBodyRows: HostileRow[] = Object.entries(bodyRoutes).flatMap(([
     return [`${template}: ${name}`, wire(method, at, { as, body, type, headers }), statusOf(status)];
   });
   const [chunks, status] = tinyChunks(method, route);
-  rows.push([`${template}: 400,000 chunks of one byte`, chunks, status]);
+  rows.push([`${template}: ${manyChunks} chunks of one byte`, chunks, status]);
+  if (form === "tensors") {
+    const most = `${chunkedHead(method, route)}${tiny.most}0\r\n\r\n`;
+    rows.push([`${template}: ${mostChunks} chunks of one byte`, most, 400]);
+  }
   if (form === "none") return rows;
   const large = chunkedHead(method, route).replace("Transfer-Encoding: chunked", `Content-Length: ${2 ** 50}`);
   rows.push([`${template}: a body of 1 PB`, large, 413]);
