@@ -24,7 +24,6 @@ import { answerHeaders } from "./http/security-headers.js";
 import { traceRequests } from "./http/trace-requests.js";
 import type { ModelDirectory } from "./models/model-directory.js";
 import type { ApiMetrics } from "./monitoring/metrics.js";
-import { openApiDocument } from "./openapi.js";
 import type { Notices } from "./predictions/notices.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
@@ -129,7 +128,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(batchesRoutes({ ...deps, maySubmit, mayRead }));
   app.use(oneBatchRoutes({ ...deps, maySubmit, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, redisState }));
-  app.use(pageRoutes({ version: deps.version, openApi: () => openApiDocument(deps.version) }));
+  app.use(pageRoutes({ version: deps.version, openApi: () => openApiOf(deps.version) }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(failureRoutes({ ...deps, mayPredict, mayRead }));
   app.use(redriveRoutes({ ...deps, mayPredict, mayRead }));
@@ -145,4 +144,10 @@ export function createApp(deps: AppDependencies): Express {
   });
   app.use(problemHandler(deps.log, deps.metrics));
   return app;
+}
+
+/** Loaded when somebody first asks: the schemas of all answers take megabytes. */
+async function openApiOf(version: string): Promise<Record<string, unknown>> {
+  const { openApiDocument } = await import("./openapi/document.js");
+  return openApiDocument(version);
 }

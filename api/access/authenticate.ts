@@ -8,6 +8,15 @@ import type { Audit } from "./audit.js";
 import type { Caller, KeyRing } from "./key-ring.js";
 import type { RateLimits } from "./rate-limits.js";
 
+declare global {
+  namespace Express {
+    interface Locals {
+      /** Behind `requireScope` only. */
+      caller: Caller;
+    }
+  }
+}
+
 export type { Caller } from "./key-ring.js";
 
 export interface AuthDependencies {

@@ -5,6 +5,15 @@ import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limite
 import { JoinedLimiter } from "./joined-limiter.js";
 import type { Caller } from "./key-ring.js";
 
+declare global {
+  namespace Express {
+    interface Locals {
+      /** The limits that the answer tells of, by name. */
+      rateLimits?: Map<string, { policy: string; state: string }>;
+    }
+  }
+}
+
 export interface RateLimitSettings {
   /** Requests of a key a minute; null: any number. */
   requestsPerMinute: number | null;

@@ -5,6 +5,7 @@ import { batchOptionsSchema } from "./batch-options.js";
 
 const countSchema = z.int().min(0);
 
+/** A batch as it is told. */
 export const batchSchema = z
   .object({
     id: z.string(),
@@ -40,6 +41,7 @@ export const batchSchema = z
   })
   .meta({ id: "Batch" });
 
+/** A page of batches. */
 export const batchPageSchema = pageOf(batchSchema, "BatchPage");
 
 /** The JSON body of a batch; it is read as it arrives, so the inputs are checked one by one. */
@@ -47,6 +49,7 @@ export const batchSubmissionSchema = batchOptionsSchema
   .extend({ inputs: z.array(z.unknown()) })
   .meta({ id: "BatchSubmission" });
 
+/** The result of one row. */
 export const batchResultSchema = z
   .object({
     index: countSchema,
@@ -57,4 +60,5 @@ export const batchResultSchema = z
   })
   .meta({ id: "BatchResult" });
 
+/** A page of results. */
 export const batchResultPageSchema = pageOf(batchResultSchema, "BatchResultPage");

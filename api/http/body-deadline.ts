@@ -3,6 +3,15 @@ import type { RequestHandler } from "express";
 import { drainRemainingBody, hasBody } from "./drain-body.js";
 import { sendProblem } from "./problem.js";
 
+declare global {
+  namespace Express {
+    interface Locals {
+      /** Lets the body come later than the deadline. */
+      stopBodyDeadline?: () => void;
+    }
+  }
+}
+
 /**
  * Refuses a request whose body does not come within `deadlineMs`, unless its route has `noBodyDeadline`. After answering,
  * the rest of the request body is drained briefly.

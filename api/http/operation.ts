@@ -3,6 +3,7 @@ import { z } from "zod";
 /** Schemas by media type, or that of JSON. */
 export type Content = z.ZodType | Readonly<Record<string, z.ZodType>>;
 
+/** A parameter that is not part of the path. */
 export interface Parameter {
   name: string;
   in: "query" | "header";
@@ -26,12 +27,14 @@ export interface Operation {
 /** Operations by path and method; a path's parameters stand in braces. */
 export type Operations = Readonly<Record<string, Partial<Record<"get" | "post" | "put", Operation>>>>;
 
+/** A parameter of the query. */
 export const query = (name: string, schema: z.ZodType, description: string): Parameter => ({
   name,
   in: "query",
   schema,
   description,
 });
+/** A request header. */
 export const header = (name: string, description: string): Parameter => ({
   name,
   in: "header",
@@ -39,6 +42,7 @@ export const header = (name: string, description: string): Parameter => ({
   description,
 });
 
+/** RFC 3339, UTC, with milliseconds. */
 export const timeSchema = z.string().meta({ format: "date-time" });
 export const whole = (min: number, max?: number) => (max === undefined ? z.int().min(min) : z.int().min(min).max(max));
 
@@ -49,22 +53,26 @@ export const pageOf = <T extends z.ZodType>(item: T, id: string) =>
 /** A listing that is told at once. */
 export const listOf = <T extends z.ZodType>(item: T, id: string) => z.object({ data: z.array(item) }).meta({ id });
 
+/** Waits for the end. */
 export const waitParameter = query(
   "wait",
   whole(0, 60),
   "Answer as soon as it is final, at the latest after so many s",
 );
+/** The query of a listing. */
 export const listParameters = (statuses: readonly [string, ...string[]]) => [
   query("model", z.string(), "Only of this model"),
   query("status", z.enum(statuses), "Only in this state"),
   query("limit", whole(1, 100), "Entries of a page; 20 unless told"),
   query("cursor", z.string(), "`next_cursor` of the page before"),
 ];
+/** Makes repeating a submission safe. */
 export const idempotencyParameter = header(
   "Idempotency-Key",
   "The same key and body are answered as the first time, for a day and within a model; another body is refused. The " +
     "order of members in JSON does not matter; NDJSON and CSV are compared by their bytes",
 );
+/** Goes on with a stream of events. */
 export const lastEventParameter = header("Last-Event-ID", "The id of the last event that was seen");
 export const eventAnswers: Operation["answers"] = {
   200: ["Events `status` until it is final", { "text/event-stream": z.string() }],

@@ -2,8 +2,20 @@ import { refusalCode } from "@millrace/shared/redis/redis-faults.js";
 import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ErrorRequestHandler, Response } from "express";
-import { type ApiMetrics, shedCodes } from "../monitoring/metrics.js";
+import type { Counter } from "prom-client";
 import { bodyRemains, drainRemainingBody } from "./drain-body.js";
+
+declare global {
+  namespace Express {
+    interface Locals {
+      /** Problems are told in the form of the Open Inference Protocol. */
+      openInference?: boolean;
+    }
+  }
+}
+
+/** Why submissions are turned away although nothing is wrong with them, and Redis is there. */
+export const shedCodes = ["breaker_open", "memory_pressure", "overloaded"] as const satisfies readonly ErrorCode[];
 
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
@@ -92,7 +104,7 @@ export function problemJson(error: ServiceError, requestId: string, rest: object
 }
 
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
-export function problemHandler(log: Logger, { shed }: Pick<ApiMetrics, "shed">): ErrorRequestHandler {
+export function problemHandler(log: Logger, { shed }: { shed: Counter<"reason"> }): ErrorRequestHandler {
   return (fault: unknown, request, response, _next) => {
     // Whoever went away, or was told already, is owed no answer, and it is nobody's fault here.
     if (request.destroyed && !request.complete) {

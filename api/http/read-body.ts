@@ -3,6 +3,7 @@ import type { Request, RequestHandler } from "express";
 import { BytePieces } from "./byte-pieces.js";
 import { readUpload } from "./read-upload.js";
 
+/** How large a body may be. */
 export interface BodyLimits {
   /** Of the body, unpacked. */
   maxBytes: number;

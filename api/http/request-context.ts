@@ -1,24 +1,12 @@
 import { randomUUID } from "node:crypto";
 import type { RequestHandler, Response } from "express";
-import type { Caller } from "../access/key-ring.js";
-import type { ApiMetrics } from "../monitoring/metrics.js";
+import type { Histogram } from "prom-client";
 
 declare global {
   namespace Express {
-    /** All that the handlers of one request hand on to those after them. */
     interface Locals {
-      /** The caller's `X-Request-Id`, or one of our own; of every request. */
+      /** The caller's `X-Request-Id`, or one of our own. */
       requestId: string;
-      /** The caller, behind `requireScope` only. */
-      caller: Caller;
-      /** Problems are told in the form of the Open Inference Protocol. */
-      openInference?: boolean;
-      /** Lets the body come later than the deadline. */
-      stopBodyDeadline?: () => void;
-      /** The limits that the answer tells of, by name. */
-      rateLimits?: Map<string, { policy: string; state: string }>;
-      /** The `metadata` of a submission, as JSON text. */
-      rawMetadata?: string | undefined;
     }
   }
 }
@@ -26,7 +14,7 @@ declare global {
 const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
 
 /** Gives each request its id (the caller's, where it is usable) and times it by route template. */
-export function requestContext(metrics: ApiMetrics): RequestHandler {
+export function requestContext(metrics: { http: Histogram<"method" | "route" | "status"> }): RequestHandler {
   return (request, response, next) => {
     const asked = request.headers["x-request-id"];
     const requestId = typeof asked === "string" && requestIdPattern.test(asked) ? asked : randomUUID();

@@ -59,6 +59,7 @@ export const trafficAnswerSchema = z
   })
   .meta({ id: "Traffic" });
 
+/** A model as it is told. */
 export const modelSchema = z
   .object({
     name: z.string(),
@@ -100,6 +101,7 @@ export const modelSchema = z
   })
   .meta({ id: "Model" });
 
+/** All models. */
 export const modelListSchema = listOf(modelSchema, "ModelList");
 
 /** What living workers said to an order to load or unload. */

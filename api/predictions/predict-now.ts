@@ -1,5 +1,5 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { awaitPrediction } from "./await-prediction.js";
+import { awaitPrediction } from "./await-end.js";
 import { parseSubmission } from "./submission.js";
 import { type SubmitDependencies, submitPrediction } from "./submit-prediction.js";
 

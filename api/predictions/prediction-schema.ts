@@ -2,6 +2,7 @@ import { predictionStatuses } from "@millrace/shared/predictions/prediction.js";
 import { z } from "zod";
 import { pageOf, timeSchema } from "../http/operation.js";
 
+/** A prediction as it is told. */
 export const predictionSchema = z
   .object({
     id: z.string(),
@@ -30,8 +31,10 @@ export const predictionSchema = z
   })
   .meta({ id: "Prediction" });
 
+/** A page of predictions. */
 export const predictionPageSchema = pageOf(predictionSchema, "PredictionPage");
 
+/** A webhook on its way, with every try. */
 export const deliverySchema = z
   .object({
     id: z.string(),

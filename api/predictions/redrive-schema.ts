@@ -3,6 +3,7 @@ import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { z } from "zod";
 import { listOf, timeSchema } from "../http/operation.js";
 
+/** Failures of one model with one code. */
 export const failureGroupSchema = z
   .object({
     object: z.literal("failure_group"),
@@ -15,10 +16,12 @@ export const failureGroupSchema = z
   })
   .meta({ id: "FailureGroup" });
 
+/** All groups of failures. */
 export const failureListSchema = listOf(failureGroupSchema, "FailureList");
 
 const countSchema = z.int().min(0);
 
+/** A redrive as it is told. */
 export const redriveSchema = z
   .object({
     id: z.string(),
@@ -40,4 +43,5 @@ export const redriveSchema = z
   })
   .meta({ id: "Redrive" });
 
+/** All redrives. */
 export const redriveListSchema = listOf(redriveSchema, "RedriveList");

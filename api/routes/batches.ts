@@ -1,46 +1,16 @@
 import { batchJson, batchStatuses } from "@millrace/shared/predictions/batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
-import { z } from "zod";
 import type { RateLimits } from "../access/rate-limits.js";
 import { batchQuery, queryMetadata, readBatchQuery } from "../batches/batch-options.js";
-import { batchPageSchema, batchSchema, batchSubmissionSchema } from "../batches/batch-schema.js";
 import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
 import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
 import { noBodyDeadline } from "../http/body-deadline.js";
 import { acceptsJson, isJson, onlyQuery } from "../http/http-preferences.js";
-import { idempotencyParameter, listParameters, type Operations, query } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
-
-export const batchesOperations: Operations = {
-  "/v1/models/{model}/batches": {
-    post: {
-      summary: "Submit a batch in one streamed request",
-      scope: "predict",
-      parameters: [
-        idempotencyParameter,
-        ...batchQuery.map((name) => query(name, z.string(), "As in the JSON body, for NDJSON and CSV")),
-      ],
-      body: {
-        "application/json": batchSubmissionSchema,
-        "application/x-ndjson": z.string(),
-        "text/csv": z.string(),
-      },
-      answers: { 202: ["Accepted; `Location` leads to it", batchSchema] },
-    },
-  },
-  "/v1/batches": {
-    get: {
-      summary: "List your batches, newest first",
-      scope: "read",
-      parameters: listParameters(batchStatuses),
-      answers: { 200: ["A page", batchPageSchema] },
-    },
-  },
-};
 
 /** `POST /v1/models/{model}/batches` and `GET /v1/batches`. */
 export function batchesRoutes(

@@ -6,39 +6,12 @@ import { type RequestHandler, Router } from "express";
 import type { z } from "zod";
 import { ownBatch } from "../batches/own-batch.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
-import { listOf, type Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
-import { deliverySchema } from "../predictions/prediction-schema.js";
+import type { deliverySchema } from "../predictions/prediction-schema.js";
 
 const unknownDelivery = () => new ServiceError("delivery_not_found", "there is no such delivery");
-
-const deliveryList = listOf(deliverySchema, "DeliveryList");
-
-export const deliveryOperations: Operations = {
-  "/v1/predictions/{id}/deliveries": {
-    get: {
-      summary: "See the webhooks of a prediction",
-      scope: "read",
-      answers: { 200: ["Every delivery and every try", deliveryList] },
-    },
-  },
-  "/v1/batches/{id}/deliveries": {
-    get: {
-      summary: "See the webhooks of a batch",
-      scope: "read",
-      answers: { 200: ["Every delivery and every try", deliveryList] },
-    },
-  },
-  "/v1/deliveries/{id}/redeliver": {
-    post: {
-      summary: "Deliver a webhook once more",
-      scope: "predict",
-      answers: { 202: ["On its way", deliverySchema] },
-    },
-  },
-};
 
 /** `GET /v1/predictions/{id}/deliveries`, the same of batches, and `POST /v1/deliveries/{id}/redeliver`. */
 export function deliveryRoutes(

@@ -3,10 +3,8 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type FailureCode, failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
-import { z } from "zod";
 import { modelsOf } from "../access/authenticate.js";
 import { acceptsJson, onlyQuery, wantsJson } from "../http/http-preferences.js";
-import { idempotencyParameter, type Operations, query } from "../http/operation.js";
 import { type JsonBodyLimits, jsonBody, parseBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
@@ -17,36 +15,12 @@ import {
   modelsNamed,
   redriveRequestSchema,
 } from "../predictions/make-redrive.js";
-import { failureListSchema, redriveSchema } from "../predictions/redrive-schema.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
 
 interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {
   mayPredict: RequestHandler;
   mayRead: RequestHandler;
 }
-
-export const failureOperations: Operations = {
-  "/v1/failures": {
-    get: {
-      summary: "See your failed predictions that nobody has tried again, by model and code",
-      scope: "read",
-      parameters: [
-        query("model", z.string(), "Only of this model"),
-        query("code", z.enum(failureCodes), "Only with this code"),
-      ],
-      answers: { 200: ["The groups, newest first", failureListSchema] },
-    },
-  },
-  "/v1/failures/redrive": {
-    post: {
-      summary: "Try failed predictions again, each once, so many a second",
-      scope: "predict",
-      parameters: [idempotencyParameter],
-      body: redriveRequestSchema,
-      answers: { 202: ["Accepted; `Location` leads to it", redriveSchema] },
-    },
-  },
-};
 
 /** `GET /v1/failures` and `POST /v1/failures/redrive`: the caller's own failed predictions that nobody has tried again. */
 export function failureRoutes(deps: FailureDependencies): Router {

@@ -1,23 +1,19 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
-import { z } from "zod";
 import type { RateLimits } from "../access/rate-limits.js";
 import { onlyQuery, preferredWait, prefersAsync, waitMsOf } from "../http/http-preferences.js";
-import type { Operation, Operations } from "../http/operation.js";
 import { bytesBody } from "../http/read-body.js";
 import { assertUtf8, type JsonBodyLimits } from "../http/read-json.js";
 import { sendJson, traceparentOf, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel } from "../models/model-directory.js";
-import { awaitPrediction } from "../predictions/await-prediction.js";
+import { awaitPrediction } from "../predictions/await-end.js";
 import { modelOfId } from "../predictions/look-up-prediction.js";
-import { predictionSchema } from "../predictions/prediction-schema.js";
 import { idempotencyKeyOf, parseSubmission, type Submission } from "../predictions/submission.js";
 import { markJoined, type SubmitDependencies, submitPrediction } from "../predictions/submit-prediction.js";
 import { keptForm, requestedForm } from "../tensors/infer-answer.js";
 import { type InferRequest, inferenceHeaderBytes, readInferRequest } from "../tensors/infer-request.js";
 import { packInferInputs } from "../tensors/input-tensors.js";
-import { inferAnswerSchema, inferRequestSchema } from "../tensors/protocol-schema.js";
 import { sendInference } from "../tensors/send-answer.js";
 
 interface InferDependencies extends SubmitDependencies, JsonBodyLimits {
@@ -30,22 +26,6 @@ interface InferDependencies extends SubmitDependencies, JsonBodyLimits {
 /** What a request counts as: its largest first dimension, since that is what its inputs are joined along. */
 const rowsOf = ({ inputs }: InferRequest): number =>
   Math.max(1, ...inputs.map(({ shape }) => shape[0] ?? 1).filter((rows) => Number.isSafeInteger(rows)));
-
-const binary = z.string().meta({ format: "binary" });
-const inferOperation: Operation = {
-  summary: "Infer by the Open Inference Protocol, version 2",
-  scope: "predict",
-  body: { "application/json": inferRequestSchema, "application/octet-stream": binary },
-  answers: {
-    200: ["The result itself", { "application/json": inferAnswerSchema, "application/octet-stream": binary }],
-    202: ["The prediction, with `Prefer: respond-async`", predictionSchema],
-  },
-};
-
-export const inferOperations: Operations = {
-  "/v2/models/{model}/infer": { post: inferOperation },
-  "/v2/models/{model}/versions/{version}/infer": { post: inferOperation },
-};
 
 /**
  * `POST /v2/models/{model}[/versions/{version}]/infer`: through the same queue as any prediction. It answers with the

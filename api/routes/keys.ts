@@ -12,9 +12,9 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { z } from "zod";
+import type { keySchema } from "../access/key-schema.js";
 import type { JsonLimits } from "../http/check-json.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
-import { listOf, type Operations, timeSchema } from "../http/operation.js";
 import { optionalJsonBody, parseBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
@@ -23,7 +23,7 @@ const yearMs = 366 * 86_400_000;
 const dayMs = 86_400_000;
 
 /** What a new key is to be. */
-const newKeySchema = z
+export const newKeySchema = z
   .strictObject({
     owner: z.string().refine(isOwnerName, "must be 1 to 64 letters, digits, '_', '.', '@' or '-'"),
     scopes: z
@@ -40,55 +40,9 @@ const newKeySchema = z
   .meta({ id: "NewKey" });
 
 /** How long the old key stays good beside the new one. */
-const rotationSchema = z
+export const rotationSchema = z
   .strictObject({ overlap_ms: z.int().min(0).max(yearMs).default(dayMs) })
   .meta({ id: "Rotation" });
-
-const keySchema = z
-  .object({
-    id: z.string(),
-    object: z.literal("key"),
-    owner: z.string(),
-    scopes: z.array(z.string()),
-    created_at: timeSchema,
-    expires_at: timeSchema.nullable(),
-    last_used_at: timeSchema.nullable(),
-  })
-  .meta({ id: "Key" });
-const madeKeySchema = keySchema
-  .extend({ key: z.string().meta({ description: "Shown this once" }) })
-  .meta({ id: "MadeKey" });
-const revokedKeySchema = z
-  .object({ id: z.string(), object: z.literal("key"), revoked: z.literal(true) })
-  .meta({ id: "RevokedKey" });
-
-export const keyOperations: Operations = {
-  "/admin/keys": {
-    get: {
-      summary: "List the keys in Redis",
-      scope: "admin",
-      answers: { 200: ["All of them, never the keys themselves", listOf(keySchema, "KeyList")] },
-    },
-    post: {
-      summary: "Make a key",
-      scope: "admin",
-      body: newKeySchema,
-      answers: { 201: ["The key, shown this once", madeKeySchema] },
-    },
-  },
-  "/admin/keys/{key}/rotate": {
-    post: {
-      summary: "Make a key that may do the same; the old one ends after the overlap",
-      scope: "admin",
-      body: rotationSchema,
-      bodyOptional: true,
-      answers: { 201: ["The new key, shown this once", madeKeySchema] },
-    },
-  },
-  "/admin/keys/{key}/revoke": {
-    post: { summary: "End a key on all APIs at once", scope: "admin", answers: { 200: ["Ended", revokedKeySchema] } },
-  },
-};
 
 /** `/admin/keys`: keys in Redis, made, listed, rotated and revoked. A key is shown by the answer that makes it, only. */
 export function keyRoutes(

@@ -9,17 +9,17 @@ import { type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
 import type { JsonLimits } from "../http/check-json.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
-import type { Operations } from "../http/operation.js";
 import { invalidRequest, optionalJsonBody, parseBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
-import { orderOutcomeSchema, trafficAnswerSchema } from "../models/model-schema.js";
+import type { orderOutcomeSchema } from "../models/model-schema.js";
 import { type OrderOutcome, requestRescan } from "../models/order-models.js";
 import { describeTraffic } from "./models.js";
 
 const versionName = z.string().regex(/^[1-9]\d{0,8}$/, 'must be a version such as "1"');
-const trafficBody = z
+/** A new split of the traffic. */
+export const trafficBody = z
   .strictObject({
     weights: z
       .record(versionName, z.number().min(0).max(1_000_000))
@@ -32,9 +32,12 @@ const trafficBody = z
       .default([]),
   })
   .meta({ id: "TrafficChange" });
-const rollbackBody = z.strictObject({ revision: z.int().min(0).optional() }).meta({ id: "Rollback" });
-const loadBody = z.strictObject({ version: versionName.optional() }).meta({ id: "LoadOrder" });
-const unloadBody = z.strictObject({ version: versionName }).meta({ id: "UnloadOrder" });
+/** Which change is meant, where that is to be sure. */
+export const rollbackBody = z.strictObject({ revision: z.int().min(0).optional() }).meta({ id: "Rollback" });
+/** Which version, if one. */
+export const loadBody = z.strictObject({ version: versionName.optional() }).meta({ id: "LoadOrder" });
+/** Which version. */
+export const unloadBody = z.strictObject({ version: versionName }).meta({ id: "UnloadOrder" });
 
 /** How long an answer waits for workers that still load. */
 const orderDeadlineMs = 30_000;
@@ -46,49 +49,6 @@ interface Dependencies extends JsonLimits {
   log: Logger;
   mayAdmin: RequestHandler;
 }
-
-export const modelChangeOperations: Operations = {
-  "/v1/models/{model}/traffic": {
-    put: {
-      summary: "Split the traffic between versions",
-      scope: "admin",
-      body: trafficBody,
-      answers: { 200: ["The split", trafficAnswerSchema] },
-    },
-  },
-  "/v1/models/{model}/rollback": {
-    post: {
-      summary: "Take back the last change of the traffic",
-      scope: "admin",
-      body: rollbackBody,
-      bodyOptional: true,
-      answers: { 200: ["The split", trafficAnswerSchema] },
-    },
-  },
-  "/v1/models/{model}/load": {
-    post: {
-      summary: "Have workers look at their models folders now",
-      scope: "admin",
-      body: loadBody,
-      bodyOptional: true,
-      answers: {
-        200: ["A worker serves it", orderOutcomeSchema],
-        202: ["Not every worker has answered yet", orderOutcomeSchema],
-      },
-    },
-  },
-  "/v1/models/{model}/unload": {
-    post: {
-      summary: "Take a version away from all workers",
-      scope: "admin",
-      body: unloadBody,
-      answers: {
-        200: ["All workers have answered", orderOutcomeSchema],
-        202: ["Not every worker has answered yet", orderOutcomeSchema],
-      },
-    },
-  },
-};
 
 /** What changes a model while it is served, for admins: traffic, rollback, load, unload. */
 export function modelChangeRoutes(deps: Dependencies): Router {

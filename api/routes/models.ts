@@ -9,24 +9,10 @@ import type { z } from "zod";
 import { modelsOf } from "../access/authenticate.js";
 import { queueDepths } from "../admission/queue-depths.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
-import type { Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { breakerOfVersion, joiningOf, type KnownModel, type ModelDirectory } from "../models/model-directory.js";
-import { modelListSchema, modelSchema, type trafficAnswerSchema } from "../models/model-schema.js";
-
-export const modelOperations: Operations = {
-  "/v1/models": {
-    get: { summary: "See what is served", scope: "read", answers: { 200: ["All models", modelListSchema] } },
-  },
-  "/v1/models/{model}": {
-    get: {
-      summary: "See a model: versions, input, workers, queue, a sample",
-      scope: "read",
-      answers: { 200: ["The model", modelSchema] },
-    },
-  },
-};
+import type { modelSchema, trafficAnswerSchema } from "../models/model-schema.js";
 
 /** `GET /v1/models` and `GET /v1/models/{model}`. */
 export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClient; mayRead: RequestHandler }): Router {

@@ -5,11 +5,10 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type RequestHandler, Router } from "express";
 import type { z } from "zod";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
-import type { Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
-import { healthSchema, statisticsSchema } from "../monitoring/monitoring-schema.js";
+import type { healthSchema, statisticsSchema } from "../monitoring/monitoring-schema.js";
 
 interface Dependencies {
   directory: ModelDirectory;
@@ -17,23 +16,6 @@ interface Dependencies {
   keyPrefix: string;
   mayRead: RequestHandler;
 }
-
-export const monitoringOperations: Operations = {
-  "/monitoring/health": {
-    get: {
-      summary: "See models, cache and breakers over all workers",
-      scope: "read",
-      answers: { 200: ["The state of everything", healthSchema] },
-    },
-  },
-  "/monitoring/statistics": {
-    get: {
-      summary: "See counts, latencies, confidence and drift of the last 24 hours",
-      scope: "read",
-      answers: { 200: ["By model and version; of your own, or of all for an admin", statisticsSchema] },
-    },
-  },
-};
 
 /** `GET /monitoring/health` and `/monitoring/statistics`, over all workers and the last 24 hours. */
 export function monitoringRoutes(deps: Dependencies): Router {

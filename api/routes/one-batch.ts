@@ -3,23 +3,12 @@ import { noticeChannel } from "@millrace/shared/redis/keys.js";
 import { cancelBatch } from "@millrace/shared/scripts/batches/batches.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
-import { z } from "zod";
 import type { RateLimits } from "../access/rate-limits.js";
-import { batchResultPageSchema, batchSchema } from "../batches/batch-schema.js";
 import { awaitBatch, ownBatch } from "../batches/own-batch.js";
 import { type RetryBatchDependencies, retryBatch } from "../batches/retry-batch.js";
 import { sendResults } from "../batches/send-results.js";
 import { BatchWatch, streamBatchEvents } from "../batches/stream-batch-events.js";
 import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
-import {
-  eventAnswers,
-  idempotencyParameter,
-  lastEventParameter,
-  type Operations,
-  query,
-  waitParameter,
-  whole,
-} from "../http/operation.js";
 import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
@@ -30,53 +19,6 @@ interface BatchDependencies extends RetryBatchDependencies {
   mayPredict: RequestHandler;
   mayRead: RequestHandler;
 }
-
-export const oneBatchOperations: Operations = {
-  "/v1/batches/{id}": {
-    get: {
-      summary: "Read a batch",
-      scope: "read",
-      parameters: [waitParameter],
-      answers: { 200: ["As it stands", batchSchema] },
-    },
-  },
-  "/v1/batches/{id}/events": {
-    get: {
-      summary: "Follow a batch by server-sent events",
-      scope: "read",
-      parameters: [lastEventParameter],
-      answers: eventAnswers,
-    },
-  },
-  "/v1/batches/{id}/results": {
-    get: {
-      summary: "Read the results in input order, while it runs too",
-      scope: "read",
-      parameters: [
-        query("from", whole(0), "The first index"),
-        query("limit", whole(1, 10_000), "Entries of a JSON page"),
-        query("cursor", z.string(), "`next_cursor` of the page before"),
-      ],
-      answers: {
-        200: [
-          "A line for each input",
-          { "application/x-ndjson": z.string(), "text/csv": z.string(), "application/json": batchResultPageSchema },
-        ],
-      },
-    },
-  },
-  "/v1/batches/{id}/cancel": {
-    post: { summary: "Cancel a batch", scope: "predict", answers: { 200: ["Canceled", batchSchema] } },
-  },
-  "/v1/batches/{id}/retry": {
-    post: {
-      summary: "Run the rows that failed again",
-      scope: "predict",
-      parameters: [idempotencyParameter],
-      answers: { 202: ["A new batch", batchSchema] },
-    },
-  },
-};
 
 /** `/v1/batches/{id}`: read, events, results, cancel, retry. */
 export function oneBatchRoutes(deps: BatchDependencies): Router {

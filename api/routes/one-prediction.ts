@@ -1,27 +1,16 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
-import { z } from "zod";
 import type { RateLimits } from "../access/rate-limits.js";
 import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
-import {
-  eventAnswers,
-  idempotencyParameter,
-  lastEventParameter,
-  type Operations,
-  waitParameter,
-} from "../http/operation.js";
 import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
-import { awaitPrediction } from "../predictions/await-prediction.js";
-import { cancelPrediction } from "../predictions/cancel-prediction.js";
-import { modelOfId } from "../predictions/look-up-prediction.js";
-import { predictionSchema } from "../predictions/prediction-schema.js";
+import { awaitPrediction } from "../predictions/await-end.js";
+import { cancelPrediction, modelOfId } from "../predictions/look-up-prediction.js";
 import { acceptRetry, type RetryDependencies, readRetryable } from "../predictions/retry-prediction.js";
 import { streamEvents } from "../predictions/stream-events.js";
 import { idempotencyKeyOf, parseSubmission } from "../predictions/submission.js";
 import { type SubmitDependencies, submitPrediction } from "../predictions/submit-prediction.js";
 import { formOf } from "../tensors/infer-answer.js";
-import { inferAnswerSchema } from "../tensors/protocol-schema.js";
 import { inferenceType, sendInference, sendWithOutput } from "../tensors/send-answer.js";
 
 const readableTypes = ["application/json", inferenceType, "application/octet-stream"];
@@ -37,46 +26,6 @@ function acceptedType(request: Request): string {
   if (type === false) throw new ServiceError("not_acceptable", `this path answers with ${readableTypes.join(", ")}`);
   return type;
 }
-
-export const onePredictionOperations: Operations = {
-  "/v1/predictions/{id}": {
-    get: {
-      summary: "Read a prediction",
-      scope: "read",
-      parameters: [waitParameter],
-      answers: {
-        200: [
-          "As it stands; or its end in the form of the Open Inference Protocol",
-          {
-            "application/json": predictionSchema,
-            [inferenceType]: inferAnswerSchema,
-            "application/octet-stream": z.string().meta({ format: "binary" }),
-          },
-        ],
-        202: ["Not final yet, where the form of the Open Inference Protocol was asked for", predictionSchema],
-      },
-    },
-  },
-  "/v1/predictions/{id}/events": {
-    get: {
-      summary: "Follow a prediction by server-sent events",
-      scope: "read",
-      parameters: [lastEventParameter],
-      answers: eventAnswers,
-    },
-  },
-  "/v1/predictions/{id}/cancel": {
-    post: { summary: "Cancel a prediction", scope: "predict", answers: { 200: ["Canceled", predictionSchema] } },
-  },
-  "/v1/predictions/{id}/retry": {
-    post: {
-      summary: "Try a failed, canceled or expired prediction again",
-      scope: "predict",
-      parameters: [idempotencyParameter],
-      answers: { 202: ["A new prediction", predictionSchema] },
-    },
-  },
-};
 
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
 export function onePredictionRoutes(

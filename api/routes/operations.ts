@@ -2,10 +2,8 @@ import { manifestJsonSchema } from "@millrace/shared/models/manifest.js";
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
 import type { RedisState } from "@millrace/shared/redis/confirm-writes.js";
 import { Router } from "express";
-import { z } from "zod";
 import type { LoopWatch } from "../admission/loop-watch.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
-import type { Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { ModelDirectory } from "../models/model-directory.js";
@@ -20,47 +18,6 @@ const promises: Record<RedisFacts["durability"], string> = {
     "an accepted prediction is on disk within a second, or two when the disk is busy; a power cut loses what is not there yet",
   none: "nothing is kept on disk: when Redis dies, accepted predictions are lost",
   unknown: "Redis does not tell how it keeps data",
-};
-
-const healthSchema = z
-  .object({
-    status: z.literal("healthy"),
-    models_loaded: z.int(),
-    available_models: z.array(z.string()),
-    uptime_seconds: z.int(),
-  })
-  .meta({ id: "Liveness" });
-const readySchema = z
-  .object({
-    status: z.enum(["ready", "not_ready"]),
-    redis: z.enum(["writable", "full", "not_replicated", "unavailable"]),
-    stopping: z.boolean(),
-    turning_away: z.array(z.string()),
-    durability: z.enum(["replica", "fsync", "everysec", "none", "unknown"]),
-    promise: z.string(),
-    warnings: z.array(z.string()),
-  })
-  .meta({ id: "Readiness" });
-
-export const operationsOperations: Operations = {
-  "/health": { get: { summary: "The process is alive", scope: null, answers: { 200: ["Alive", healthSchema] } } },
-  "/ready": {
-    get: {
-      summary: "It can take work",
-      scope: null,
-      answers: { 200: ["It can", readySchema], 503: ["It cannot", readySchema] },
-    },
-  },
-  "/metrics": {
-    get: { summary: "Prometheus metrics", scope: null, answers: { 200: ["Text", { "text/plain": z.string() }] } },
-  },
-  "/schemas/model.json": {
-    get: {
-      summary: "The JSON Schema of model.json",
-      scope: null,
-      answers: { 200: ["The schema", z.looseObject({}).meta({ id: "JsonSchema" })] },
-    },
-  },
 };
 
 /** `/health`, `/ready`, `/metrics`, `/schemas/model.json`: all that needs no key. */

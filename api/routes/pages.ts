@@ -1,61 +1,11 @@
 import { readFileSync } from "node:fs";
 import { type RequestHandler, type Response, Router } from "express";
-import { z } from "zod";
-import type { Operations } from "../http/operation.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { pageHeaders } from "../http/security-headers.js";
 import { docsPage } from "../pages/docs-page.js";
 import { style } from "../pages/style.js";
 import { tryPage } from "../pages/try-page.js";
-
-const serviceSchema = z
-  .object({
-    name: z.string(),
-    object: z.literal("service"),
-    version: z.string(),
-    api: z.string(),
-    urls: z.record(z.string(), z.string()),
-  })
-  .meta({ id: "Service" });
-
-export const pageOperations: Operations = {
-  "/": {
-    get: {
-      summary: "A page to try the models; service information as JSON",
-      scope: null,
-      answers: { 200: ["By `Accept`", { "application/json": serviceSchema, "text/html": z.string() }] },
-    },
-  },
-  "/docs": {
-    get: {
-      summary: "This document as a page",
-      scope: null,
-      answers: { 200: ["The page", { "text/html": z.string() }] },
-    },
-  },
-  "/docs/style.css": {
-    get: {
-      summary: "The style of the pages",
-      scope: null,
-      answers: { 200: ["The style", { "text/css": z.string() }] },
-    },
-  },
-  "/docs/try.js": {
-    get: {
-      summary: "The script of the page at `/`",
-      scope: null,
-      answers: { 200: ["The script", { "text/javascript": z.string() }] },
-    },
-  },
-  "/openapi.json": {
-    get: {
-      summary: "This document",
-      scope: null,
-      answers: { 200: ["OpenAPI 3.1", z.looseObject({ openapi: z.string() }).meta({ id: "OpenApi" })] },
-    },
-  },
-};
 
 /** `/`, `/docs` and `/openapi.json`: pages that need nothing but this API, and no key to be read. */
 export function pageRoutes({
@@ -64,17 +14,14 @@ export function pageRoutes({
 }: {
   version: string;
   /** Makes the OpenAPI document. */
-  openApi(): Record<string, unknown>;
+  openApi(): Promise<Record<string, unknown>>;
 }): Router {
   const router = Router();
   const headers = pageHeaders();
   // Made when somebody first asks, so that no start waits for it.
-  let made: { json: string; page: string } | null = null;
+  let made: Promise<{ json: string; page: string }> | null = null;
   const documents = () => {
-    if (made === null) {
-      const document = openApi();
-      made = { json: JSON.stringify(document), page: docsPage(document) };
-    }
+    made ??= openApi().then((document) => ({ json: JSON.stringify(document), page: docsPage(document) }));
     return made;
   };
   const script = readFileSync(new URL("../pages/try.js", import.meta.url), "utf8");
@@ -89,9 +36,9 @@ export function pageRoutes({
     openapi: "/openapi.json",
   };
   const information = JSON.stringify({ name: "millrace", object: "service", version, api: "v1", urls });
-  const file = (type: string, text: () => string): RequestHandler[] => [
+  const file = (type: string, text: () => string | Promise<string>): RequestHandler[] => [
     headers,
-    (_request, response) => sendText(response, type, text()),
+    async (_request, response) => sendText(response, type, await text()),
   ];
 
   resource(router, "/", {
@@ -104,10 +51,12 @@ export function pageRoutes({
       ...file("text/html", () => tryPage),
     ],
   });
-  resource(router, "/docs", { get: file("text/html", () => documents().page) });
+  resource(router, "/docs", { get: file("text/html", async () => (await documents()).page) });
   resource(router, "/docs/style.css", { get: file("text/css", () => style) });
   resource(router, "/docs/try.js", { get: file("text/javascript", () => script) });
-  resource(router, "/openapi.json", { get: [(_request, response) => sendJson(response, 200, documents().json)] });
+  resource(router, "/openapi.json", {
+    get: [async (_request, response) => sendJson(response, 200, (await documents()).json)],
+  });
   return router;
 }
 

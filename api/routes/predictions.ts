@@ -4,15 +4,13 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, type Response, Router } from "express";
 import type { RateLimits } from "../access/rate-limits.js";
 import { acceptsJson, onlyQuery, preferredWait, waitMsOf, wantsJson } from "../http/http-preferences.js";
-import { header, idempotencyParameter, listParameters, type Operations } from "../http/operation.js";
 import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
 import { sendJson, traceparentOf, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
-import { awaitPrediction } from "../predictions/await-prediction.js";
+import { awaitPrediction } from "../predictions/await-end.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
 import { lookUpPrediction } from "../predictions/look-up-prediction.js";
-import { predictionPageSchema, predictionSchema } from "../predictions/prediction-schema.js";
-import { compactMetadata, idempotencyKeyOf, parseSubmission, submissionSchema } from "../predictions/submission.js";
+import { compactMetadata, idempotencyKeyOf, parseSubmission } from "../predictions/submission.js";
 import {
   markJoined,
   type SubmitDependencies,
@@ -20,31 +18,14 @@ import {
   submitPrediction,
 } from "../predictions/submit-prediction.js";
 
-export const predictionsOperations: Operations = {
-  "/v1/models/{model}/predictions": {
-    post: {
-      summary: "Submit a prediction",
-      scope: "predict",
-      parameters: [
-        idempotencyParameter,
-        header("Prefer", "`wait=N`: answer with the end if it comes within N ≤ 60 seconds"),
-      ],
-      body: submissionSchema,
-      answers: {
-        200: ["It is final: within `Prefer: wait`, or from the cache", predictionSchema],
-        202: ["Accepted; `Location` leads to it", predictionSchema],
-      },
-    },
-  },
-  "/v1/predictions": {
-    get: {
-      summary: "List your predictions, newest first",
-      scope: "read",
-      parameters: listParameters(predictionStatuses),
-      answers: { 200: ["A page", predictionPageSchema] },
-    },
-  },
-};
+declare global {
+  namespace Express {
+    interface Locals {
+      /** The `metadata` of a submission, as JSON text. */
+      rawMetadata?: string | undefined;
+    }
+  }
+}
 
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
 export function predictionsRoutes(

@@ -9,12 +9,10 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { type Caller, modelsOf } from "../access/authenticate.js";
 import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
-import { type Operations, waitParameter } from "../http/operation.js";
 import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { awaitEnd } from "../predictions/await-end.js";
 import type { Notices } from "../predictions/notices.js";
-import { redriveListSchema, redriveSchema } from "../predictions/redrive-schema.js";
 
 interface RedriveDependencies {
   redis: RedisClient;
@@ -25,27 +23,6 @@ interface RedriveDependencies {
   mayPredict: RequestHandler;
   mayRead: RequestHandler;
 }
-
-export const redriveOperations: Operations = {
-  "/v1/failures/redrives": {
-    get: {
-      summary: "List your redrives, the newest hundred, newest first",
-      scope: "read",
-      answers: { 200: ["The redrives", redriveListSchema] },
-    },
-  },
-  "/v1/failures/redrives/{id}": {
-    get: {
-      summary: "Read a redrive",
-      scope: "read",
-      parameters: [waitParameter],
-      answers: { 200: ["As it stands", redriveSchema] },
-    },
-  },
-  "/v1/failures/redrives/{id}/cancel": {
-    post: { summary: "Stop a redrive", scope: "predict", answers: { 200: ["Canceled", redriveSchema] } },
-  },
-};
 
 /** `/v1/failures/redrives`: the caller's redrives, listed, read, waited for, canceled. */
 export function redriveRoutes(deps: RedriveDependencies): Router {

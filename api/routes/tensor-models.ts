@@ -3,10 +3,8 @@ import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
-import { z } from "zod";
 import type { JsonLimits } from "../http/check-json.js";
 import { onlyQuery } from "../http/http-preferences.js";
-import type { Operation, Operations } from "../http/operation.js";
 import { optionalJsonBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
@@ -18,16 +16,6 @@ import {
 } from "../models/model-directory.js";
 import { tensorMetadata } from "../tensors/datatypes.js";
 import { inputSpecs } from "../tensors/input-tensors.js";
-import {
-  indexRequestSchema,
-  liveSchema,
-  modelMetadataSchema,
-  modelReadySchema,
-  modelStatisticsSchema,
-  readySchema,
-  repositoryIndexSchema,
-  serverMetadataSchema,
-} from "../tensors/protocol-schema.js";
 
 const { version: serverVersion } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   version: string;
@@ -47,52 +35,6 @@ interface TensorModelDependencies extends JsonLimits {
   mayRead: RequestHandler;
   mayAdmin: RequestHandler;
 }
-
-const emptySchema = z.object({}).meta({ id: "Empty" });
-const read = (summary: string, schema: z.ZodType, scope: "read" | null = "read"): { get: Operation } => ({
-  get: { summary, scope, answers: { 200: [summary, schema] } },
-});
-const ofModel = (path: string): Operations => ({
-  [path]: read("A model's metadata by the Open Inference Protocol", modelMetadataSchema),
-  [`${path}/ready`]: {
-    get: {
-      summary: "Whether a model is ready",
-      scope: "read",
-      answers: { 200: ["It is", modelReadySchema], 503: ["It is not", modelReadySchema] },
-    },
-  },
-  [`${path}/stats`]: read("A model's statistics since it was first served", modelStatisticsSchema),
-});
-
-export const tensorModelOperations: Operations = {
-  "/v2": read("The server's metadata by the Open Inference Protocol", serverMetadataSchema),
-  "/v2/health/live": read("Whether the server is alive", liveSchema, null),
-  "/v2/health/ready": {
-    get: {
-      summary: "Whether the server is ready",
-      scope: null,
-      answers: { 200: ["It is", readySchema], 503: ["It is not", readySchema] },
-    },
-  },
-  "/v2/models/stats": read("The statistics of all models", modelStatisticsSchema),
-  ...ofModel("/v2/models/{model}"),
-  ...ofModel("/v2/models/{model}/versions/{version}"),
-  "/v2/repository/index": {
-    post: {
-      summary: "The versions that are known, and whether they are ready",
-      scope: "read",
-      body: indexRequestSchema,
-      bodyOptional: true,
-      answers: { 200: ["The versions", repositoryIndexSchema] },
-    },
-  },
-  "/v2/repository/models/{model}/load": {
-    post: { summary: "Whether a model is loaded", scope: "admin", answers: { 200: ["It is", emptySchema] } },
-  },
-  "/v2/repository/models/{model}/unload": {
-    post: { summary: "Refused: workers unload models", scope: "admin", answers: {} },
-  },
-};
 
 /** What the Open Inference Protocol tells of server and models: health, metadata, readiness, repository. */
 export function tensorModelRoutes(deps: TensorModelDependencies): Router {

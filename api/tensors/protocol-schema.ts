@@ -13,6 +13,7 @@ export const inferRequestSchema = z
   })
   .meta({ id: "InferRequest" });
 
+/** The JSON of an answer; binary data follows it where a size is told. */
 export const inferAnswerSchema = z
   .object({
     id: z.string().optional(),
@@ -27,10 +28,12 @@ export const inferAnswerSchema = z
   })
   .meta({ id: "InferAnswer" });
 
+/** The server and its extensions. */
 export const serverMetadataSchema = z
   .object({ name: z.string(), version: z.string(), extensions: z.array(z.string()) })
   .meta({ id: "ServerMetadata" });
 
+/** The tensors of a model. */
 export const modelMetadataSchema = z
   .object({
     name: z.string(),
@@ -41,12 +44,16 @@ export const modelMetadataSchema = z
   })
   .meta({ id: "ModelMetadata" });
 
+/** Whether the server lives. */
 export const liveSchema = z.object({ live: z.boolean() }).meta({ id: "ServerLive" });
+/** Whether it takes requests. */
 export const readySchema = z.object({ ready: z.boolean() }).meta({ id: "ServerReady" });
+/** Whether it takes requests. */
 export const modelReadySchema = z.object({ name: z.string(), ready: z.boolean() }).meta({ id: "ModelReady" });
 
 const durationSchema = z.object({ count: z.number(), ns: z.number() });
 
+/** Counts and durations of versions since they were first served. */
 export const modelStatisticsSchema = z
   .object({
     model_stats: z.array(
@@ -70,10 +77,12 @@ export const modelStatisticsSchema = z
   })
   .meta({ id: "ModelStatistics" });
 
+/** Which versions are listed. */
 export const indexRequestSchema = z
   .looseObject({ ready: z.boolean().optional().meta({ description: "Only versions that are ready" }) })
   .meta({ id: "RepositoryIndexRequest" });
 
+/** Every known version. */
 export const repositoryIndexSchema = z
   .array(
     z.object({

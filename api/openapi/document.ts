@@ -1,21 +1,21 @@
 import { z } from "zod";
-import { type Content, type Operation, type Operations, type Parameter, problemSchema } from "./http/operation.js";
-import { batchesOperations } from "./routes/batches.js";
-import { deliveryOperations } from "./routes/deliveries.js";
-import { dropInOperations } from "./routes/drop-in.js";
-import { failureOperations } from "./routes/failures.js";
-import { inferOperations } from "./routes/infer.js";
-import { keyOperations } from "./routes/keys.js";
-import { modelChangeOperations } from "./routes/model-changes.js";
-import { modelOperations } from "./routes/models.js";
-import { monitoringOperations } from "./routes/monitoring.js";
-import { oneBatchOperations } from "./routes/one-batch.js";
-import { onePredictionOperations } from "./routes/one-prediction.js";
-import { operationsOperations } from "./routes/operations.js";
-import { pageOperations } from "./routes/pages.js";
-import { predictionsOperations } from "./routes/predictions.js";
-import { redriveOperations } from "./routes/redrives.js";
-import { tensorModelOperations } from "./routes/tensor-models.js";
+import { type Content, type Operation, type Operations, type Parameter, problemSchema } from "../http/operation.js";
+import { batchesOperations } from "./batches.js";
+import { deliveryOperations } from "./deliveries.js";
+import { dropInOperations } from "./drop-in.js";
+import { failureOperations } from "./failures.js";
+import { inferOperations } from "./infer.js";
+import { keyOperations } from "./keys.js";
+import { modelChangeOperations } from "./model-changes.js";
+import { modelOperations } from "./models.js";
+import { monitoringOperations } from "./monitoring.js";
+import { oneBatchOperations } from "./one-batch.js";
+import { onePredictionOperations } from "./one-prediction.js";
+import { operationsOperations } from "./operations.js";
+import { pageOperations } from "./pages.js";
+import { predictionsOperations } from "./predictions.js";
+import { redriveOperations } from "./redrives.js";
+import { tensorModelOperations } from "./tensor-models.js";
 
 type Json = Record<string, unknown>;
 
