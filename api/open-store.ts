@@ -25,8 +25,8 @@ export interface Store {
 }
 
 /**
- * Opens the connections and holds Redis against the durability that is promised. Each is handed to `onClose` when it is opened.
- * Rejects with a RedisUnusableError when Redis is not there or cannot keep what it is given.
+ * Opens the connections and holds Redis against the durability that is promised. Each is handed to `onClose` when it is
+ * opened. Rejects with a RedisUnusableError when Redis is not there or cannot keep what it is given.
  */
 export async function openStore(
   config: ApiConfig,

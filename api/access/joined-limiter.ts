@@ -10,8 +10,8 @@ interface Asked {
 type Taken = { left: RateLimiterRes } | { fault: unknown };
 
 /**
- * Takes from a limit, in one step for all that ask with the same key in the same turn of the event loop; where that is too
- * much, for each by itself. What is refused must take nothing.
+ * Takes from a limit, in one step for all that ask with the same key in the same turn of the event loop; where that is
+ * too much, for each by itself. What is refused must take nothing.
  */
 export class JoinedLimiter {
   readonly #limiter: RateLimiterRedis;

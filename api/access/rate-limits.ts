@@ -26,9 +26,9 @@ export interface RateLimitSettings {
 const windowSeconds = 60;
 
 /**
- * A bucket that holds a minute's worth and is refilled all the time. What does not fit takes nothing. It answers what is
- * used up, and in how many ms there is room again (of what is refused) or all is free again. A refusal is told by adding
- * the limit and one.
+ * A bucket that holds a minute's worth and is refilled all the time. What does not fit takes nothing. It answers what
+ * is used up, and in how many ms there is room again (of what is refused) or all is free again. A refusal is told by
+ * adding the limit and one.
  */
 const bucket = `
 local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[3]), 1000 * tonumber(ARGV[4])
@@ -50,8 +50,8 @@ return {math.ceil(used), free}
 `;
 
 /**
- * Limits that all APIs share, in Redis. While it is away nothing passes that is limited, but for failed logins, which are
- * then counted by each API alone.
+ * Limits that all APIs share, in Redis. While it is away nothing passes that is limited, but for failed logins, which
+ * are then counted by each API alone.
  */
 export class RateLimits {
   readonly #requests: JoinedLimiter | null;

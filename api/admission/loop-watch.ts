@@ -16,8 +16,8 @@ export interface LoopWatch {
 }
 
 /**
- * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer that is
- * overdue at this moment counts as well: after a long stall, requests are read before timers run.
+ * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer
+ * that is overdue at this moment counts as well: after a long stall, requests are read before timers run.
  */
 export function watchLoop(): LoopWatch {
   let dueAt = performance.now() + lookEveryMs;
@@ -39,8 +39,8 @@ export function watchLoop(): LoopWatch {
 }
 
 /**
- * Turns new work away while the process is drowning. It comes first in the chain of every route that makes work, before the
- * key is looked at or anything of the body is read; reads, cancels and results go on, because they end work.
+ * Turns new work away while the process is drowning. It comes first in the chain of every route that makes work, before
+ * the key is looked at or anything of the body is read; reads, cancels and results go on, because they end work.
  */
 export function shedWhenDrowning(loop: LoopWatch): RequestHandler {
   return (_request, _response, next) => {

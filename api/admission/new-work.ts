@@ -39,8 +39,8 @@ export function assertBreakerClosed(model: KnownModel, version: string): void {
 }
 
 /**
- * As `assertCapacity`, but lets pass what is no new work: what was accepted under the same key before and, where it is the breaker
- * that refuses, what can be joined to another one or answered from the cache.
+ * As `assertCapacity`, but lets pass what is no new work: what was accepted under the same key before and, where it is
+ * the breaker that refuses, what can be joined to another one or answered from the cache.
  */
 export async function assertCapacityFor(
   deps: NewWorkDependencies,

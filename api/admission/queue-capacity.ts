@@ -3,7 +3,10 @@ import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { AcceptSettings, FullQueue } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 
-/** Throws `queue_full` where so many rows of batches are not done yet, of a model or of the owner's own, that no more may come. */
+/**
+ * Throws `queue_full` where so many rows of batches are not done yet, of a model or of the owner's own, that no more
+ * may come.
+ */
 export async function assertQueueCapacity(
   { acceptSettings, redis }: { redis: RedisClient; acceptSettings: AcceptSettings },
   keys: ModelKeys,

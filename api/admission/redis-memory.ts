@@ -18,8 +18,8 @@ interface Seen {
 }
 
 /**
- * Watches over the memory of every Redis master, once a second and never in a request. From a part of `maxmemory` new work
- * is refused, so that what is left is for what drains; without a `maxmemory` nothing ever is.
+ * Watches over the memory of every Redis master, once a second and never in a request. From a part of `maxmemory` new
+ * work is refused, so that what is left is for what drains; without a `maxmemory` nothing ever is.
  */
 export class RedisMemory {
   readonly #redis: RedisClient;
@@ -92,7 +92,9 @@ export class RedisMemory {
   }
 }
 
-/** What a master uses and may use, in bytes, 0 for no limit; NaN for what it does not tell. Rejects while it is away. */
+/**
+ * What a master uses and may use, in bytes, 0 for no limit; NaN for what it does not tell. Rejects while it is away.
+ */
 export async function memoryOf(node: Redis): Promise<{ used: number; max: number }> {
   const text = await node.info("memory");
   const field = (key: string) => Number(new RegExp(`^${key}:(\\d+)`, "m").exec(text)?.[1] ?? Number.NaN);

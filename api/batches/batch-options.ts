@@ -23,7 +23,9 @@ export const batchOptionsSchema = z.strictObject({
 
 export type BatchOptions = z.infer<typeof batchOptionsSchema>;
 
-/** Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong. */
+/**
+ * Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong.
+ */
 export const parseBatchOptions = (options: Record<string, unknown>): BatchOptions =>
   parseBody(batchOptionsSchema, options);
 

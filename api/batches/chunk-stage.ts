@@ -9,7 +9,10 @@ export interface ChunkStage {
   /** How those that are added from now on are run before all are there; null: not at all. */
   early: EarlyRun | null;
   add(chunk: BuiltChunk): void;
-  /** Resolves when so few are on their way that more may be built; keeps what is there from expiring. Rejects as Redis does. */
+  /**
+   * Resolves when so few are on their way that more may be built; keeps what is there from expiring. Rejects as Redis
+   * does.
+   */
   ready(): Promise<void>;
   /** Resolves when all are there. */
   settled(): Promise<void>;

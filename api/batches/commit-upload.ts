@@ -46,8 +46,8 @@ export interface TakenBatch {
 }
 
 /**
- * Makes staged chunks a batch, in one step. Throws `idempotency_mismatch`, and `redis_unavailable` where the chunks have
- * expired.
+ * Makes staged chunks a batch, in one step. Throws `idempotency_mismatch`, and `redis_unavailable` where the chunks
+ * have expired.
  */
 export async function commitUpload(deps: CommitDependencies, upload: CompleteUpload): Promise<TakenBatch> {
   const { chunks, digest, followerJson, id, idempotencyKey, lines, metadata, model } = upload;

@@ -8,9 +8,9 @@ import type { OnRecord } from "./split-records.js";
 
 /**
  * Reads records of CSV (RFC 4180) into a table: first the header, whose names are the features in any order, then a row
- * each. An empty record is an empty field where there is one column, else it is passed over. Throws `invalid_request` for a
- * header that lacks a feature without a default, has one twice or one that is unknown, or whose quotes do not match, and
- * `malformed_body` for one that is not UTF-8.
+ * each. An empty record is an empty field where there is one column, else it is passed over. Throws `invalid_request`
+ * for a header that lacks a feature without a default, has one twice or one that is unknown, or whose quotes do not
+ * match, and `malformed_body` for one that is not UTF-8.
  */
 export function csvRecords(reader: TableReader): OnRecord {
   let places: Int32Array | null = null;
@@ -90,7 +90,9 @@ function headerOf(bytes: Buffer, from: number, to: number, line: number): CsvFie
 /** Of a header that has more columns than twice the features and these, not every one is complained of. */
 const spareColumns = 1000;
 
-/** For each column, its feature's position in the row: by the exact name, or by the one without the spaces around it. */
+/**
+ * For each column, its feature's position in the row: by the exact name, or by the one without the spaces around it.
+ */
 function placesOf(header: readonly CsvField[], features: readonly Feature[]): Int32Array {
   const most = 2 * features.length + spareColumns;
   if (header.length > most) {

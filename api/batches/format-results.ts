@@ -15,7 +15,10 @@ export interface ResultFormat {
   contentType: string;
   /** What stands before the first line. */
   header: string;
-  /** The text of lines [from, to) of a chunk whose first line has the index `start`, in pieces of about 64 KiB at the most. */
+  /**
+   * The text of lines [from, to) of a chunk whose first line has the index `start`, in pieces of about 64 KiB at the
+   * most.
+   */
   chunk(chunk: BulkChunk, start: number, from: number, to: number): Iterable<ResultPiece>;
   /** The text of a line that was never run. */
   canceled(index: number): string;
@@ -172,7 +175,9 @@ function formatWith(parts: LineParts): ResultFormat["chunk"] {
   }
 }
 
-/** Outputs that were formatted already, as long as they keep coming again; a decision tree has no more than its leaves. */
+/**
+ * Outputs that were formatted already, as long as they keep coming again; a decision tree has no more than its leaves.
+ */
 const memoEntries = 4096;
 const memoCharacters = 4 * 1024 * 1024;
 const memoTrial = 4096;

@@ -26,7 +26,10 @@ export async function ownBatch(
   return { model, batch };
 }
 
-/** The JSON of a batch of the owner's as soon as it is final, else as it stands after `waitMs` or when nobody listens any more. */
+/**
+ * The JSON of a batch of the owner's as soon as it is final, else as it stands after `waitMs` or when nobody listens
+ * any more.
+ */
 export async function awaitBatch(
   deps: OwnBatchDependencies,
   owner: string,

@@ -36,7 +36,10 @@ const mostRowKeys = 100_000;
 const tableChunkBytes = 640 * 1024;
 const packsChunkBytes = 1024 * 1024;
 
-/** The reader of a model version's inputs. `onMalformed` is called for what is not JSON or UTF-8, with the builder to tell. */
+/**
+ * The reader of a model version's inputs. `onMalformed` is called for what is not JSON or UTF-8, with the builder to
+ * tell.
+ */
 export function rowReader(
   { manifest, outputs = [], pack }: { manifest: Manifest; pack: Packer; outputs?: readonly TensorSpec[] },
   onChunk: (chunk: BuiltChunk) => void,
@@ -163,7 +166,10 @@ function orderOf(
   };
 }
 
-/** Reads an object whose members stand in that order into every place of the row, which still has the numbers of another. */
+/**
+ * Reads an object whose members stand in that order into every place of the row, which still has the numbers of
+ * another.
+ */
 function scanObject(
   bytes: Buffer,
   from: number,

@@ -24,8 +24,8 @@ export interface RetryBatchDependencies extends OwnBatchDependencies {
 const chunksAtOnce = 32;
 
 /**
- * Makes a new batch of the lines that failed, whose inputs were kept when they did; `replayed`: or leads to the one that the
- * same key made before. Throws `state_conflict`, and `idempotency_mismatch` for a key of another request.
+ * Makes a new batch of the lines that failed, whose inputs were kept when they did; `replayed`: or leads to the one
+ * that the same key made before. Throws `state_conflict`, and `idempotency_mismatch` for a key of another request.
  */
 export async function retryBatch(
   deps: RetryBatchDependencies,

@@ -12,8 +12,8 @@ export interface EnvelopeOptions {
   /** `inputs` begins; `before` is what stood before it. */
   onInputs(before: Record<string, unknown>): void;
   /**
-   * Asked at an element's beginning: where it ends, if that is before `to` and it could be read on the way, which spares
-   * looking for its end first; else -1, and it comes to `onElement`. A few more bytes are there behind `to`.
+   * Asked at an element's beginning: where it ends, if that is before `to` and it could be read on the way, which
+   * spares looking for its end first; else -1, and it comes to `onElement`. A few more bytes are there behind `to`.
    */
   readElement?(bytes: Buffer, from: number, to: number): number;
   /** An element of `inputs`, as bytes [from, to) of a buffer that is only good for the moment. */
@@ -42,8 +42,9 @@ const {
 const isSpace = (c: number): boolean => c === space || c === newline || c === carriageReturn || c === tab;
 
 /**
- * Reads `{ "inputs": [ … ], …options }` as it arrives: each element of `inputs` is handed on as soon as it is whole, and
- * what stands around them is kept, with an empty array in their place, until it can be parsed as the JSON that it is.
+ * Reads `{ "inputs": [ … ], …options }` as it arrives: each element of `inputs` is handed on as soon as it is whole,
+ * and what stands around them is kept, with an empty array in their place, until it can be parsed as the JSON that it
+ * is.
  */
 export class EnvelopeSplitter {
   readonly #options: EnvelopeOptions;
@@ -78,7 +79,10 @@ export class EnvelopeSplitter {
     }
   }
 
-  /** The options, once the whole has been read. Throws `malformed_json`, or `invalid_request` for an envelope without inputs. */
+  /**
+   * The options, once the whole has been read. Throws `malformed_json`, or `invalid_request` for an envelope without
+   * inputs.
+   */
   end(): Record<string, unknown> {
     if (this.#state !== "outside") throw malformed();
     const options = this.#parsed("");

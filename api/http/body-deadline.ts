@@ -13,8 +13,8 @@ declare global {
 }
 
 /**
- * Refuses a request whose body does not come within `deadlineMs`, unless its route has `noBodyDeadline`. After answering,
- * the rest of the request body is drained briefly.
+ * Refuses a request whose body does not come within `deadlineMs`, unless its route has `noBodyDeadline`. After
+ * answering, the rest of the request body is drained briefly.
  */
 export function bodyDeadline(deadlineMs: number): RequestHandler {
   return (request, response, next) => {

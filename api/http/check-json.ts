@@ -15,8 +15,9 @@ const mostContainers = 1_000_000;
 const { quote, colon, openBracket, backslash, closeBracket, openBrace, closeBrace } = ascii;
 
 /**
- * Looks through JSON before it is parsed, and throws `invalid_request` for what is nested too deeply, has too many parts,
- * or names a key of an object twice, of which parsers pick one in silence. What is no JSON at all is left to the parser.
+ * Looks through JSON before it is parsed, and throws `invalid_request` for what is nested too deeply, has too many
+ * parts, or names a key of an object twice, of which parsers pick one in silence. What is no JSON at all is left to the
+ * parser.
  */
 export function checkJson(bytes: Buffer, limits: JsonLimits): void {
   if (!isSurelyFine(bytes, limits)) checkEveryKey(bytes, limits);
@@ -136,7 +137,10 @@ function checkEveryKey(bytes: Buffer, { maxBodyKeys }: JsonLimits): void {
   }
 }
 
-/** Parses JSON by `parse`, within the limits. Throws `malformed_json`, also for bytes that are not UTF-8, or `invalid_request`. */
+/**
+ * Parses JSON by `parse`, within the limits. Throws `malformed_json`, also for bytes that are not UTF-8, or
+ * `invalid_request`.
+ */
 export function parseCheckedJson(
   bytes: Buffer,
   limits: JsonLimits,

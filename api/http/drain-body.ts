@@ -11,8 +11,8 @@ export const bodyRemains = (request: IncomingMessage): boolean =>
   hasBody(request) && !request.complete && !request.destroyed;
 
 /**
- * Reads past the rest of a request's body, for 2 s at the most, and then calls `whenOver`. A connection that is closed while
- * the client still sends is reset, and the answer is lost with it.
+ * Reads past the rest of a request's body, for 2 s at the most, and then calls `whenOver`. A connection that is closed
+ * while the client still sends is reset, and the answer is lost with it.
  */
 export function drainRemainingBody(request: IncomingMessage, whenOver: () => void): void {
   if (!bodyRemains(request)) {

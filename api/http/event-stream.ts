@@ -4,8 +4,8 @@ import type { Response } from "express";
 const heartbeatMs = 15_000;
 
 /**
- * Server-sent events `status`: the JSON of something that ends, each time that its state is another. An event's id names the
- * state, so that a client that reconnects with `Last-Event-ID` is sent only new ones.
+ * Server-sent events `status`: the JSON of something that ends, each time that its state is another. An event's id
+ * names the state, so that a client that reconnects with `Last-Event-ID` is sent only new ones.
  */
 export class StatusEvents {
   readonly #response: Response;
@@ -23,7 +23,10 @@ export class StatusEvents {
     this.#heartbeat = setInterval(() => response.write(": still here\n\n"), heartbeatMs);
   }
 
-  /** Begins a stream; null for a client that has seen the final state, which 204 tells to stop. To be ended by the caller. */
+  /**
+   * Begins a stream; null for a client that has seen the final state, which 204 tells to stop. To be ended by the
+   * caller.
+   */
   static open(response: Response, first: { id: string; final: boolean }): StatusEvents | null {
     const last = response.req.headers["last-event-id"];
     if (!first.final || first.id !== last)

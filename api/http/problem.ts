@@ -156,11 +156,11 @@ const redisFaultNames = new Set([
   "ClusterAllFailedError",
   "NotReplicatedError",
 ]);
-const redisFaultTexts =
-  /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE|Cluster isn't ready|Too many Cluster|Failed to refresh slots/;
+const connectionFaultTexts = /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE/;
+const clusterFaultTexts = /Cluster isn't ready|Too many Cluster|Failed to refresh slots/;
 
 function isRedisFault(name: string | undefined, message: string): boolean {
   // A script that fails by its own mistake is ours to mend, not the store's.
   if (name === "ReplyError") return refusalCode(message) !== null;
-  return redisFaultNames.has(name ?? "") || redisFaultTexts.test(message);
+  return redisFaultNames.has(name ?? "") || connectionFaultTexts.test(message) || clusterFaultTexts.test(message);
 }

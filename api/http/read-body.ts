@@ -14,9 +14,9 @@ export interface BodyLimits {
 const idleMs = 60_000;
 
 /**
- * Reads a body that is wanted as a whole, unpacked where it is packed, and calls `done` with its bytes. Calls `failed` with
- * `body_too_large` as soon as that is known, and with `malformed_request` for a body in tiny chunks. The usual middleware
- * refuses a body only when all of it has come, and keeps an object for every chunk until then.
+ * Reads a body that is wanted as a whole, unpacked where it is packed, and calls `done` with its bytes. Calls `failed`
+ * with `body_too_large` as soon as that is known, and with `malformed_request` for a body in tiny chunks. The usual
+ * middleware refuses a body only when all of it has come, and keeps an object for every chunk until then.
  */
 export function readBody(
   request: Request,
@@ -28,7 +28,10 @@ export function readBody(
   else readPacked(request, limits).then(done, failed);
 }
 
-/** Reads a body into `request.body` as a Buffer, whatever type it says it is; `limitsOf` chooses the limits by its headers. */
+/**
+ * Reads a body into `request.body` as a Buffer, whatever type it says it is; `limitsOf` chooses the limits by its
+ * headers.
+ */
 export function bytesBody(limitsOf: (request: Request) => BodyLimits): RequestHandler {
   return (request, _response, next) => {
     const done = (bytes: Buffer) => {

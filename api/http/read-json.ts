@@ -15,8 +15,9 @@ export interface JsonBodyLimits extends JsonLimits {
 }
 
 /**
- * Reads a JSON body into `request.body`, within the limits. `readExactly` is given the bytes of a body that is JSON. Throws
- * what `readBody` and `parseCheckedJson` throw, and `unsupported_media_type` for another character set than UTF-8.
+ * Reads a JSON body into `request.body`, within the limits. `readExactly` is given the bytes of a body that is JSON.
+ * Throws what `readBody` and `parseCheckedJson` throw, and `unsupported_media_type` for another character set than
+ * UTF-8.
  */
 export function jsonBody(limits: JsonBodyLimits, readExactly?: ReadExactly): RequestHandler {
   return reader({ maxBytes: limits.maxBodyBytes, limitName: "MAX_BODY_BYTES" }, (bytes, request, response) => {
@@ -29,8 +30,8 @@ export function jsonBody(limits: JsonBodyLimits, readExactly?: ReadExactly): Req
 const largestOptionsBytes = 102_400;
 
 /**
- * Reads a short JSON body that may be left out: `request.body` is undefined then. A body must say that it is JSON, unless
- * `anyType`.
+ * Reads a short JSON body that may be left out: `request.body` is undefined then. A body must say that it is JSON,
+ * unless `anyType`.
  */
 export function optionalJsonBody(limits: JsonLimits, { anyType = false } = {}): RequestHandler {
   const bodyLimits = { maxBytes: largestOptionsBytes, limitName: `${largestOptionsBytes} bytes` };
@@ -62,8 +63,8 @@ function reader(limits: BodyLimits, parse: ReadExactly): RequestHandler {
 const charset = /;\s*charset\s*=\s*"?([^";\s]*)/i;
 
 /**
- * Throws `unsupported_media_type` for JSON in another character set than UTF-8: JSON between systems is UTF-8 (RFC 8259), and
- * the same bytes would say something else.
+ * Throws `unsupported_media_type` for JSON in another character set than UTF-8: JSON between systems is UTF-8 (RFC
+ * 8259), and the same bytes would say something else.
  */
 export function assertUtf8(request: Request): void {
   const named = charset.exec(request.headers["content-type"] ?? "")?.[1]?.toLowerCase();
@@ -72,7 +73,9 @@ export function assertUtf8(request: Request): void {
   }
 }
 
-/** Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included. */
+/**
+ * Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included.
+ */
 export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infer<S> {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;

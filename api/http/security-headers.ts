@@ -13,8 +13,8 @@ export const answerHeaders: RequestHandler = (_request, response, next) => {
 };
 
 /**
- * Headers for pages, on which nothing runs but what this API serves. `inlineStyles` is for pages of others that cannot do
- * without; scripts never are inline.
+ * Headers for pages, on which nothing runs but what this API serves. `inlineStyles` is for pages of others that cannot
+ * do without; scripts never are inline.
  */
 export function pageHeaders({ inlineStyles = false } = {}): RequestHandler {
   const own = ["'self'"];

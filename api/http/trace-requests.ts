@@ -5,8 +5,8 @@ import type { RequestHandler } from "express";
 const quiet = new Set(["/health", "/ready", "/metrics", "/"]);
 
 /**
- * A span for each request. What the request submits becomes part of it: its traceparent takes the place of the caller's,
- * whose span it is part of.
+ * A span for each request. What the request submits becomes part of it: its traceparent takes the place of the
+ * caller's, whose span it is part of.
  */
 export function traceRequests(tracing: Tracing): RequestHandler {
   return (request, response, next) => {

@@ -6,8 +6,8 @@ import { memoryOf } from "../admission/redis-memory.js";
 import type { ModelDirectory } from "../models/model-directory.js";
 
 /**
- * What a scrape reads off Redis: depth and age of every queue, deliveries, living workers, memory. Some commands a model,
- * whatever the depths. While Redis is away the rest of the metrics is told all the same, and `ml_redis_up` is 0.
+ * What a scrape reads off Redis: depth and age of every queue, deliveries, living workers, memory. Some commands a
+ * model, whatever the depths. While Redis is away the rest of the metrics is told all the same, and `ml_redis_up` is 0.
  */
 export function registerBacklogMetrics(register: Registry, redis: RedisClient, directory: ModelDirectory): void {
   let reading: Promise<Backlog | null> | null = null;

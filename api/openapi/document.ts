@@ -3,19 +3,15 @@ import { type Content, type Operation, type Operations, type Parameter, problemS
 import { batchesOperations } from "./batches.js";
 import { deliveryOperations } from "./deliveries.js";
 import { dropInOperations } from "./drop-in.js";
-import { failureOperations } from "./failures.js";
-import { inferOperations } from "./infer.js";
+import { failureOperations, redriveOperations } from "./failures.js";
 import { keyOperations } from "./keys.js";
-import { modelChangeOperations } from "./model-changes.js";
-import { modelOperations } from "./models.js";
-import { monitoringOperations } from "./monitoring.js";
+import { modelChangeOperations, modelOperations } from "./models.js";
 import { oneBatchOperations } from "./one-batch.js";
 import { onePredictionOperations } from "./one-prediction.js";
-import { operationsOperations } from "./operations.js";
+import { monitoringOperations, operationsOperations } from "./operations.js";
 import { pageOperations } from "./pages.js";
 import { predictionsOperations } from "./predictions.js";
-import { redriveOperations } from "./redrives.js";
-import { tensorModelOperations } from "./tensor-models.js";
+import { inferOperations, tensorModelOperations } from "./tensor-models.js";
 
 type Json = Record<string, unknown>;
 

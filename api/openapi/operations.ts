@@ -1,7 +1,8 @@
 import { z } from "zod";
 import type { Operations } from "../http/operation.js";
+import { healthSchema, statisticsSchema } from "../monitoring/monitoring-schema.js";
 
-const healthSchema = z
+const livenessSchema = z
   .object({
     status: z.literal("healthy"),
     models_loaded: z.int(),
@@ -23,7 +24,7 @@ const readySchema = z
 
 /** The operations of `routes/operations.ts`. */
 export const operationsOperations: Operations = {
-  "/health": { get: { summary: "The process is alive", scope: null, answers: { 200: ["Alive", healthSchema] } } },
+  "/health": { get: { summary: "The process is alive", scope: null, answers: { 200: ["Alive", livenessSchema] } } },
   "/ready": {
     get: {
       summary: "It can take work",
@@ -39,6 +40,24 @@ export const operationsOperations: Operations = {
       summary: "The JSON Schema of model.json",
       scope: null,
       answers: { 200: ["The schema", z.looseObject({}).meta({ id: "JsonSchema" })] },
+    },
+  },
+};
+
+/** The operations of `routes/monitoring.ts`. */
+export const monitoringOperations: Operations = {
+  "/monitoring/health": {
+    get: {
+      summary: "See models, cache and breakers over all workers",
+      scope: "read",
+      answers: { 200: ["The state of everything", healthSchema] },
+    },
+  },
+  "/monitoring/statistics": {
+    get: {
+      summary: "See counts, latencies, confidence and drift of the last 24 hours",
+      scope: "read",
+      answers: { 200: ["By model and version; of your own, or of all for an admin", statisticsSchema] },
     },
   },
 };

@@ -34,7 +34,8 @@ export function docsPage(document: Json): string {
 <link rel="stylesheet" href="/docs/style.css">
 </head>
 <body>
-<header><h1>${html(title)} API <span class="quiet">${html(version)}</span></h1><a href="/">Try it</a><a href="/openapi.json">OpenAPI</a></header>
+<header><h1>${html(title)} API <span class="quiet">${html(version)}</span></h1>
+<a href="/">Try it</a><a href="/openapi.json">OpenAPI</a></header>
 <p>${prose(description)} Send a key as <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p>
 <h2>Paths</h2>
 ${operations.join("\n")}
@@ -61,7 +62,8 @@ function operationSection(method: string, path: string, operation: Operation): s
   const { description, parameters = [], requestBody, responses, summary } = operation;
   const rows = parameters.map(
     (parameter) =>
-      `<tr><td><code>${html(parameter.name)}</code></td><td>${html(parameter.in)}</td><td>${prose(parameter.description ?? "")}</td></tr>`,
+      `<tr><td><code>${html(parameter.name)}</code></td><td>${html(parameter.in)}</td>` +
+      `<td>${prose(parameter.description ?? "")}</td></tr>`,
   );
   const bodies = typesOf(requestBody?.content);
   const answers = Object.entries(responses).map(
@@ -69,7 +71,8 @@ function operationSection(method: string, path: string, operation: Operation): s
       `<tr><td>${html(status)}</td><td>${prose(what ?? "A problem")}</td><td>${typesOf(content).join(" ")}</td></tr>`,
   );
   return `<details>
-<summary><span class="method">${html(method.toUpperCase())}</span> <code>${html(path)}</code> <span class="quiet">${prose(summary)}</span></summary>
+<summary><span class="method">${html(method.toUpperCase())}</span> <code>${html(path)}</code>
+<span class="quiet">${prose(summary)}</span></summary>
 <p>${prose(description ?? "Without a key")}</p>
 ${rows.length > 0 ? `<table>${rows.join("")}</table>` : ""}
 ${bodies.length > 0 ? `<p>Body: ${bodies.join(", ")}</p>` : ""}

@@ -21,8 +21,9 @@ export interface Ending<T> {
 }
 
 /**
- * Waits for the end, for `waitMs` at the most or until `gone` says that nobody listens any more, and resolves to what there is
- * then. A `waiter` that listens already is used and closed; else one is opened where there is something to wait for.
+ * Waits for the end, for `waitMs` at the most or until `gone` says that nobody listens any more, and resolves to what
+ * there is then. A `waiter` that listens already is used and closed; else one is opened where there is something to
+ * wait for.
  */
 export async function awaitEnd<T>(
   { notices, redis }: { redis: RedisClient; notices: Notices },

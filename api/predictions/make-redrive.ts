@@ -58,7 +58,10 @@ export interface MakeRedriveDependencies {
 /** Redrives of an owner that have not ended: they share the workers' places with those of all others. */
 const mostOpen = 10;
 
-/** Makes a redrive of the caller's failures that fit, or leads to the one that the same key made before. What fails from now on is not among them, or it would never end. */
+/**
+ * Makes a redrive of the caller's failures that fit, or leads to the one that the same key made before. What fails from
+ * now on is not among them, or it would never end.
+ */
 export async function makeRedrive(
   deps: MakeRedriveDependencies,
   caller: Caller,

@@ -17,8 +17,8 @@ interface Open {
 }
 
 /**
- * Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often; each at a time of
- * its own, because thousands of them at once hold up everybody.
+ * Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often; each at a
+ * time of its own, because thousands of them at once hold up everybody.
  */
 const lookAgainMs = 15_000;
 const lookAgainSteps = 100;
@@ -58,8 +58,8 @@ export class Notices {
   }
 
   /**
-   * Begins to listen for a prediction, for `waitMs` at the most, and says to look at `lookAt` (ms since the epoch). To be
-   * closed by the caller.
+   * Begins to listen for a prediction, for `waitMs` at the most, and says to look at `lookAt` (ms since the epoch). To
+   * be closed by the caller.
    */
   wait(id: string, waitMs: number, lookAt: number | null = null): Waiter {
     let wake: ((news: StoredResult | "look" | null) => void) | null = null;

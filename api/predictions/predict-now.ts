@@ -40,8 +40,8 @@ export interface Finished {
 }
 
 /**
- * One prediction through the same queue as all others, waited for: the way of the paths that answer with the result itself.
- * Throws `no_worker`, `not_in_time` (with a Location), `inference_failed`, or `invalid_input`.
+ * One prediction through the same queue as all others, waited for: the way of the paths that answer with the result
+ * itself. Throws `no_worker`, `not_in_time` (with a Location), `inference_failed`, or `invalid_input`.
  */
 export async function predictNow(deps: PredictNowDependencies, request: PredictNowRequest): Promise<Finished> {
   const { gone, idempotencyKey, inputPointer, model, owner, requestId } = request;

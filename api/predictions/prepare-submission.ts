@@ -44,7 +44,10 @@ export interface SubmittedTensors {
   /** The input as a pack that wants its output as one. Throws `invalid_input` where the version does not take it. */
   pack(version: KnownVersion): Buffer;
   rows: number;
-  /** The request as it came, and what it says besides the elements of its tensors: what the idempotency key is held against. */
+  /**
+   * The request as it came, and what it says besides the elements of its tensors: what the idempotency key is held
+   * against.
+   */
   body: Uint8Array;
   said: unknown;
   /** How the answer is wanted, for one that is fetched later. */

@@ -90,8 +90,9 @@ export function submissionHashes(submission: Submission): { exact: string; sorte
 }
 
 /**
- * The key of the `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. Throws
- * `bad_header` for what is no key, and for two of them, which would be one by the time that Node has joined them.
+ * The key of the `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none.
+ * Throws `bad_header` for what is no key, and for two of them, which would be one by the time that Node has joined
+ * them.
  */
 export function idempotencyKeyOf({ headers, rawHeaders }: IncomingMessage): string | null {
   const header = headers["idempotency-key"];

@@ -31,8 +31,8 @@ export const batchBody = z
 export const queryBody = z.strictObject({ query: z.string() }).meta({ id: "IntentQuery" });
 
 /**
- * The paths that existing clients of the shipped services call: one request, one answer, through the same queue. Each is
- * the model's input in other words, and its output in the words that those clients know.
+ * The paths that existing clients of the shipped services call: one request, one answer, through the same queue. Each
+ * is the model's input in other words, and its output in the words that those clients know.
  */
 export function dropInRoutes(
   deps: PredictNowDependencies & {

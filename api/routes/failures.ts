@@ -22,7 +22,9 @@ interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {
   mayRead: RequestHandler;
 }
 
-/** `GET /v1/failures` and `POST /v1/failures/redrive`: the caller's own failed predictions that nobody has tried again. */
+/**
+ * `GET /v1/failures` and `POST /v1/failures/redrive`: the caller's own failed predictions that nobody has tried again.
+ */
 export function failureRoutes(deps: FailureDependencies): Router {
   const router = Router();
 

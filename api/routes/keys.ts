@@ -44,7 +44,9 @@ export const rotationSchema = z
   .strictObject({ overlap_ms: z.int().min(0).max(yearMs).default(dayMs) })
   .meta({ id: "Rotation" });
 
-/** `/admin/keys`: keys in Redis, made, listed, rotated and revoked. A key is shown by the answer that makes it, only. */
+/**
+ * `/admin/keys`: keys in Redis, made, listed, rotated and revoked. A key is shown by the answer that makes it, only.
+ */
 export function keyRoutes(
   deps: JsonLimits & { redis: RedisClient; keyPrefix: string; log: Logger; mayAdmin: RequestHandler },
 ): Router {

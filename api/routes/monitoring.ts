@@ -87,8 +87,8 @@ async function health({ directory, keyPrefix, redis }: Dependencies): Promise<He
 }
 
 /**
- * `unavailable` without a worker; `degraded` where a version that gets traffic has none, one could not be loaded, or one dies
- * on some worker.
+ * `unavailable` without a worker; `degraded` where a version that gets traffic has none, one could not be loaded, or
+ * one dies on some worker.
  */
 function statusOf(model: KnownModel): Health["models"][string]["status"] {
   const { breakers, defaultVersion, refusals, traffic, workers, workersAlive } = model;

@@ -16,8 +16,8 @@ import { inferenceType, sendInference, sendWithOutput } from "../tensors/send-an
 const readableTypes = ["application/json", inferenceType, "application/octet-stream"];
 
 /**
- * The type to answer a read with: JSON as `/v1` has it; the form of the Open Inference Protocol as the request asked for
- * it; or that form with all outputs as binary data. Throws `not_acceptable`.
+ * The type to answer a read with: JSON as `/v1` has it; the form of the Open Inference Protocol as the request asked
+ * for it; or that form with all outputs as binary data. Throws `not_acceptable`.
  */
 function acceptedType(request: Request): string {
   const { accept } = request.headers;

@@ -188,7 +188,9 @@ type VersionPath = { model: string } | { model: string; version: string };
 
 const versionIn = (params: VersionPath): string | undefined => ("version" in params ? params.version : undefined);
 
-/** The model of a path and the version that it names, or the default. Throws `model_not_found` and `version_not_found`. */
+/**
+ * The model of a path and the version that it names, or the default. Throws `model_not_found` and `version_not_found`.
+ */
 async function askedVersion(
   directory: ModelDirectory,
   params: VersionPath,

@@ -1,4 +1,7 @@
-/** Why a prediction can end as failed. A closed list, because failures are kept by it: no owner can make a code of their own. */
+/**
+ * Why a prediction can end as failed. A closed list, because failures are kept by it: no owner can make a code of their
+ * own.
+ */
 export const failureCodes = [
   "inference_failed",
   "invalid_input",

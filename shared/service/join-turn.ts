@@ -1,7 +1,9 @@
 /** When the collected entries are run: `setImmediate` after the turn, `queueMicrotask` before anything that follows. */
 export type Moment = (run: () => void) => unknown;
 
-/** Collects the entries of one turn of the event loop and runs them together, at the moment that the first one asks for. */
+/**
+ * Collects the entries of one turn of the event loop and runs them together, at the moment that the first one asks for.
+ */
 export class JoinTurn<T> {
   readonly #run: (all: T[]) => void;
   readonly #moment: Moment;
@@ -41,8 +43,8 @@ interface PendingCall<Q, A> {
 }
 
 /**
- * A function whose calls of one turn become one call of `step`, which answers them by position; in several steps where they
- * are too many. A step that rejects rejects its own calls only.
+ * A function whose calls of one turn become one call of `step`, which answers them by position; in several steps where
+ * they are too many. A step that rejects rejects its own calls only.
  */
 export function joinCalls<Q, A>(
   step: (asked: [Q, ...Q[]]) => Promise<readonly A[]>,

@@ -41,8 +41,8 @@ export interface Tracing {
 }
 
 /**
- * Starts tracing to a collector (OTLP over HTTP; the exporter and the sampler read their other `OTEL_` variables). This file
- * is loaded only where tracing is on, so that nothing of it costs anything where it is off.
+ * Starts tracing to a collector (OTLP over HTTP; the exporter and the sampler read their other `OTEL_` variables). This
+ * file is loaded only where tracing is on, so that nothing of it costs anything where it is off.
  */
 export function startTracing(service: string, endpoint: string, log: Logger): Tracing {
   const complain = (message: string) => {
