@@ -2,7 +2,7 @@ import type { WebhookAllowances } from "@millrace/shared/access/webhook-target.j
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import type { StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
-import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
+import { type ConfirmedWrite, createWriteProbe } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
@@ -16,16 +16,15 @@ import type { RateLimits } from "./access/rate-limits.js";
 import type { Accept } from "./admission/accept-together.js";
 import { type LoopWatch, shedWhenDrowning } from "./admission/loop-watch.js";
 import type { RedisMemory } from "./admission/redis-memory.js";
-import { createWriteProbe } from "./admission/write-probe.js";
+import { bodyDeadline } from "./http/body-deadline.js";
 import { strictRequest } from "./http/harden-server.js";
 import { problemHandler } from "./http/problem.js";
-import { bodyDeadline, requestContext } from "./http/request-context.js";
+import { requestContext } from "./http/request-context.js";
 import { answerHeaders } from "./http/security-headers.js";
 import { traceRequests } from "./http/trace-requests.js";
 import type { ModelDirectory } from "./models/model-directory.js";
 import type { ApiMetrics } from "./monitoring/metrics.js";
 import type { Notices } from "./predictions/notices.js";
-import { batchRoutes } from "./routes/batch.js";
 import { batchesRoutes } from "./routes/batches.js";
 import { deliveryRoutes } from "./routes/deliveries.js";
 import { dropInRoutes } from "./routes/drop-in.js";
@@ -35,10 +34,11 @@ import { keyRoutes } from "./routes/keys.js";
 import { modelChangeRoutes } from "./routes/model-changes.js";
 import { modelRoutes } from "./routes/models.js";
 import { monitoringRoutes } from "./routes/monitoring.js";
+import { oneBatchRoutes } from "./routes/one-batch.js";
+import { onePredictionRoutes } from "./routes/one-prediction.js";
 import { operationRoutes } from "./routes/operations.js";
 import { pageRoutes } from "./routes/pages.js";
-import { predictionRoutes } from "./routes/prediction.js";
-import { submissionRoutes } from "./routes/predictions.js";
+import { predictionsRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
 import { redriveRoutes } from "./routes/redrives.js";
 import { tensorModelRoutes } from "./routes/tensor-models.js";
@@ -97,10 +97,11 @@ export function createApp(deps: AppDependencies): Express {
   app.disable("etag");
   app.set("query parser", "simple");
   app.set("trust proxy", deps.trustProxy);
-  const door = { ...deps, audit: createAudit(deps.log) };
-  const mayRead = requireScope("read", door);
-  const mayPredict = requireScope("predict", door);
-  const mayAdmin = requireScope("admin", door);
+  const authDependencies = { ...deps, audit: createAudit(deps.log) };
+  const mayRead = requireScope("read", authDependencies);
+  const mayPredict = requireScope("predict", authDependencies);
+  const mayAdmin = requireScope("admin", authDependencies);
+  const maySubmit = [shedWhenDrowning(deps.loop), mayPredict];
 
   app.use(requestContext(deps.metrics));
   app.use(answerHeaders);
@@ -117,23 +118,22 @@ export function createApp(deps: AppDependencies): Express {
     response.locals.openInference = true;
     next();
   });
-  app.use(shedWhenDrowning(deps.loop));
   const redisState = createWriteProbe(deps.confirmed, `${deps.keyPrefix}:{ready}`);
   const isWritable = async () => (await redisState()) === "writable";
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
-  app.use(submissionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
-  app.use(inferRoutes({ ...deps, logAccepted, mayPredict }));
-  app.use(predictionRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
-  app.use(batchesRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(batchRoutes({ ...deps, mayPredict, mayRead }));
+  app.use(predictionsRoutes({ ...deps, logAccepted, maySubmit, mayRead }));
+  app.use(inferRoutes({ ...deps, logAccepted, maySubmit }));
+  app.use(onePredictionRoutes({ ...deps, logAccepted, maySubmit, mayPredict, mayRead }));
+  app.use(batchesRoutes({ ...deps, maySubmit, mayRead }));
+  app.use(oneBatchRoutes({ ...deps, maySubmit, mayPredict, mayRead }));
   app.use(operationRoutes({ ...deps, redisState }));
-  app.use(pageRoutes({ version: deps.version }));
+  app.use(pageRoutes({ version: deps.version, openApi: () => openApiOf(deps.version) }));
   app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
   app.use(failureRoutes({ ...deps, mayPredict, mayRead }));
   app.use(redriveRoutes({ ...deps, mayPredict, mayRead }));
   app.use(modelRoutes({ ...deps, mayRead }));
-  app.use(dropInRoutes({ ...deps, logAccepted, mayPredict, mayRead }));
+  app.use(dropInRoutes({ ...deps, logAccepted, maySubmit, mayRead }));
   app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
   app.use(modelChangeRoutes({ ...deps, mayAdmin }));
   app.use(monitoringRoutes({ ...deps, mayRead }));
@@ -144,4 +144,10 @@ export function createApp(deps: AppDependencies): Express {
   });
   app.use(problemHandler(deps.log, deps.metrics));
   return app;
+}
+
+/** Loaded when somebody first asks: the schemas of all answers take megabytes. */
+async function openApiOf(version: string): Promise<Record<string, unknown>> {
+  const { openApiDocument } = await import("./openapi/document.js");
+  return openApiDocument(version);
 }

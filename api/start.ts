@@ -1,32 +1,30 @@
 import { randomBytes } from "node:crypto";
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import type { AddressInfo, Socket } from "node:net";
 import type { ApiConfig } from "@millrace/shared/config/api-config.js";
 import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import { createStatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
-import { checkRedis, keepFacts } from "@millrace/shared/redis/check-redis.js";
-import { confirmedByRedis, confirmedByReplicas } from "@millrace/shared/redis/confirm-writes.js";
-import { closeRedis, openRedis, openSubscriber, watchRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
+import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { measureEventLoopLag } from "@millrace/shared/service/event-loop-lag.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { createReleasers } from "@millrace/shared/service/releasers.js";
+import { createReleasers, type Releasers } from "@millrace/shared/service/releasers.js";
+import type { Tracing } from "@millrace/shared/service/tracing.js";
 import { KeyRing } from "./access/key-ring.js";
+import type { RateLimits } from "./access/rate-limits.js";
 import { acceptTogether } from "./admission/accept-together.js";
 import { watchLoop } from "./admission/loop-watch.js";
 import { RedisMemory } from "./admission/redis-memory.js";
 import { createApp } from "./app.js";
-import { hardenedOptions, hardenServer } from "./http/harden-server.js";
+import { crossOrigin } from "./http/security-headers.js";
+import { serve } from "./http/serve.js";
 import { ModelDirectory } from "./models/model-directory.js";
 import { registerBacklogMetrics } from "./monitoring/backlog-metrics.js";
-import { registerBreakerMetrics } from "./monitoring/breaker-metrics.js";
-import { registerDriftMetrics } from "./monitoring/drift-metrics.js";
-import { createApiMetrics } from "./monitoring/metrics.js";
+import { type ApiMetrics, createApiMetrics } from "./monitoring/metrics.js";
+import { registerBreakerMetrics, registerDriftMetrics } from "./monitoring/model-metrics.js";
+import { openStore, type Store } from "./open-store.js";
 import { Notices } from "./predictions/notices.js";
 
 const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
-const redisDeadlineMs = 10_000;
 
 export interface RunningApi {
   port: number;
@@ -41,157 +39,103 @@ export interface RunningApi {
 export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
   const releasers = createReleasers();
   try {
-    const tracing =
-      config.tracesTo === undefined
-        ? null
-        : (await import("@millrace/shared/service/tracing.js")).startTracing("millrace-api", config.tracesTo, log);
-    if (tracing !== null) releasers.add(() => tracing.close());
     const apiId = randomBytes(6).toString("hex");
-    const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
-    releasers.add(() => closeRedis(redis));
-    const subscriber = openSubscriber(config.redis, `millrace-notices-${apiId}`);
-    releasers.add(() => closeRedis(subscriber));
-    watchRedis(redis, log);
-    subscriber.on("error", () => undefined);
-
-    const writer =
-      config.durability === "replica" ? openRedis(config.redis, "hasty", `millrace-writes-${apiId}`) : null;
-    if (writer !== null) {
-      releasers.add(() => closeRedis(writer));
-      writer.on("error", () => undefined);
-      await whenReady(writer, redisDeadlineMs).catch(() => undefined);
-    }
-    const confirmed = writer === null ? confirmedByRedis(redis) : confirmedByReplicas(writer);
-
-    const facts = await checkRedis(redis, redisDeadlineMs, config.durability);
-    for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
-    keepFacts(redis, facts, redisDeadlineMs, config.durability, log);
-    const directory = new ModelDirectory(redis, config.keyPrefix, log);
-    await directory.start();
-    releasers.add(() => directory.close());
-    const notices = new Notices(subscriber, config.keyPrefix, apiId);
-    await notices.start();
-    releasers.add(() => notices.close());
-
-    const keyRing = new KeyRing({
-      redis,
-      subscriber,
-      prefix: config.keyPrefix,
-      log,
-      fixed: config.apiKeys,
-      file: config.apiKeysFile,
-      inFile: config.apiKeysInFile,
-    });
-    releasers.add(() => keyRing.close());
-    await keyRing.start();
-    // What nobody asked for is not even loaded.
-    const limited = Object.values(config.rateLimits).some((limit) => limit !== null);
-    const limits = limited
-      ? new (await import("./access/rate-limits.js")).RateLimits(redis, config.keyPrefix, config.rateLimits)
-      : null;
-    const crossOrigin =
-      config.corsOrigins.length > 0 ? (await import("./http/cross-origin.js")).crossOrigin(config.corsOrigins) : null;
-
-    const memory = new RedisMemory(redis, config.maxRedisMemoryPart);
-    await memory.start();
-    releasers.add(() => memory.close());
-    const loop = watchLoop();
-    releasers.add(() => loop.close());
-
-    const metrics = createApiMetrics();
-    registerBreakerMetrics(metrics.register, directory);
-    registerBacklogMetrics(metrics.register, redis, directory);
-    registerDriftMetrics(metrics.register, redis, directory);
-    const statistics = new StatisticsCounter(redis, config.keyPrefix, log);
-    releasers.add(() => statistics.close());
-    const lag = measureEventLoopLag(metrics.register);
-    releasers.add(() => lag.close());
-
-    const tally = createStatisticsTally(redis);
-    releasers.add(() => tally.close());
-
-    const acceptSettings: AcceptSettings = {
-      limits: config.queueLimits,
-      weightOf: (owner) => config.ownerWeights.get(owner) ?? 1,
-      resultTtlMs: config.resultTtlSeconds * 1000,
-    };
+    const tracing = await openTracing(config, log, releasers);
+    const store = await openStore(config, apiId, log, releasers.add);
+    const parts = await startParts(config, apiId, store, log, releasers);
     const app = createApp({
-      redis,
-      facts,
-      directory,
-      notices,
-      metrics,
-      tally,
-      statistics,
-      log,
-      keyPrefix: config.keyPrefix,
-      version,
-      keyRing,
-      limits,
-      memory,
-      loop,
-      maxBodyBytes: config.maxBodyBytes,
-      maxBodyKeys: config.maxBodyKeys,
-      bodyTimeoutMs: config.bodyTimeoutMs,
-      crossOrigin,
-      trustProxy: config.trustProxy,
-      maxBatchRows: config.maxBatchRows,
-      maxBatchBytes: config.maxBatchBytes,
+      ...config,
       uploadKeepMs: config.batchUploadKeepMs,
-      maxFileBytes: config.maxFileBytes,
-      maxTensorBytes: config.maxTensorBytes,
-      syncTimeoutMs: config.syncTimeoutMs,
-      confirmed,
-      writes: writer ?? redis,
-      acceptSettings,
-      accept: acceptTogether(confirmed, acceptSettings),
-      resultTtlSeconds: config.resultTtlSeconds,
-      webhooksSigned: config.webhooksSigned,
-      webhookAllowances: config.webhookAllowances,
+      ...store,
+      ...parts,
+      log,
+      version,
       tracing,
+      crossOrigin: config.corsOrigins.length > 0 ? await crossOrigin(config.corsOrigins) : null,
       stopping: () => releasers.closing,
-      openRedis: () => {
-        const connection = openRedis(config.redis, "patient", `millrace-queues-${apiId}`);
-        connection.on("error", () => undefined);
-        return connection;
-      },
+      openRedis: () => openQueueConnection(config, apiId),
       onClose: releasers.add,
     });
-    const server = createServer(hardenedOptions, app);
-    hardenServer(server);
-    // Clients open connections ahead, which are not idle to Node until their first request.
-    const unused = new Set<Socket>();
-    server.on("connection", (socket: Socket) => {
-      unused.add(socket);
-      socket.once("close", () => unused.delete(socket));
-    });
-    server.on("request", ({ socket }) => unused.delete(socket));
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(config.port, config.host, () => {
-        server.off("error", reject);
-        resolve();
-      });
-    });
-    releasers.add(async () => {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      // Whoever waits for a result is answered with what it is now, instead of holding up the end.
-      notices.close();
-      // A client that keeps its connection would hold up the end, once it has its answer.
-      const idle = setInterval(() => {
-        server.closeIdleConnections();
-        for (const socket of unused) socket.destroy();
-      }, 50);
-      const grace = setTimeout(() => server.closeAllConnections(), config.shutdownGraceMs);
-      await closed;
-      clearTimeout(grace);
-      clearInterval(idle);
-    });
-    const { port } = server.address() as AddressInfo;
-    log.info("api ready", { host: config.host, port, durability: facts.durability, models: directory.all().length });
-    return { port, close: releasers.close };
+    // Waits are answered with the state of the moment, instead of holding up the end.
+    const onClosing = () => parts.notices.close();
+    const { host, port, shutdownGraceMs } = config;
+    const server = await serve(app, { host, port, shutdownGraceMs, onClosing });
+    releasers.add(() => server.close());
+    const { durability } = store.facts;
+    const models = parts.directory.all().length;
+    log.info("api ready", { host, port: server.port, durability, models });
+    return { port: server.port, close: releasers.close };
   } catch (fault) {
     await releasers.close();
     throw fault;
   }
+}
+
+async function openTracing({ tracesTo }: ApiConfig, log: Logger, releasers: Releasers): Promise<Tracing | null> {
+  if (tracesTo === undefined) return null;
+  const { startTracing } = await import("@millrace/shared/service/tracing.js");
+  const tracing = startTracing("millrace-api", tracesTo, log);
+  releasers.add(() => tracing.close());
+  return tracing;
+}
+
+/** What works over the store: each is started before the next, and closed in reverse order. */
+async function startParts(config: ApiConfig, apiId: string, store: Store, log: Logger, releasers: Releasers) {
+  const { confirmed, redis, subscriber } = store;
+  const prefix = config.keyPrefix;
+  const directory = new ModelDirectory(redis, prefix, log);
+  await directory.start();
+  releasers.add(() => directory.close());
+  const notices = new Notices(subscriber, prefix, apiId);
+  await notices.start();
+  releasers.add(() => notices.close());
+
+  const { apiKeys: fixed, apiKeysFile: file, apiKeysInFile: inFile } = config;
+  const keyRing = new KeyRing({ redis, subscriber, prefix, log, fixed, file, inFile });
+  releasers.add(() => keyRing.close());
+  await keyRing.start();
+  const limits = await openLimits(config, redis);
+
+  const memory = new RedisMemory(redis, config.maxRedisMemoryPart);
+  await memory.start();
+  releasers.add(() => memory.close());
+  const loop = watchLoop();
+  releasers.add(() => loop.close());
+
+  const metrics = openMetrics(redis, directory, releasers);
+  const statistics = new StatisticsCounter(redis, prefix, log);
+  releasers.add(() => statistics.close());
+  const tally = createStatisticsTally(redis);
+  releasers.add(() => tally.close());
+
+  const acceptSettings: AcceptSettings = {
+    limits: config.queueLimits,
+    weightOf: (owner) => config.ownerWeights.get(owner) ?? 1,
+    resultTtlMs: config.resultTtlSeconds * 1000,
+  };
+  const accept = acceptTogether(confirmed, acceptSettings);
+  return { directory, notices, keyRing, limits, memory, loop, metrics, statistics, tally, acceptSettings, accept };
+}
+
+async function openLimits({ keyPrefix, rateLimits }: ApiConfig, redis: RedisClient): Promise<RateLimits | null> {
+  if (Object.values(rateLimits).every((limit) => limit === null)) return null;
+  const { RateLimits } = await import("./access/rate-limits.js");
+  return new RateLimits(redis, keyPrefix, rateLimits);
+}
+
+function openMetrics(redis: RedisClient, directory: ModelDirectory, releasers: Releasers): ApiMetrics {
+  const metrics = createApiMetrics();
+  registerBreakerMetrics(metrics.register, directory);
+  registerBacklogMetrics(metrics.register, redis, directory);
+  registerDriftMetrics(metrics.register, redis, directory);
+  const lag = measureEventLoopLag(metrics.register);
+  releasers.add(() => lag.close());
+  return metrics;
+}
+
+/** The connection of the queue page, which waits for Redis. */
+function openQueueConnection(config: ApiConfig, apiId: string): RedisClient {
+  const connection = openRedis(config.redis, "patient", `millrace-queues-${apiId}`);
+  connection.on("error", () => undefined);
+  return connection;
 }

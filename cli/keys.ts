@@ -1,4 +1,3 @@
-import { parseArgs } from "node:util";
 import {
   listKeys,
   type MadeKey,
@@ -10,6 +9,7 @@ import {
 import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
 import { closeRedis, openRedis, type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { readArguments, UsageError } from "./read-arguments.js";
 
 export const keysUsage = `  keys list
   keys make <owner> [--scopes predict+read@model-*] [--expires-days N]
@@ -32,12 +32,11 @@ export async function runKeys(
   environment: Record<string, string | undefined>,
   say: (line: string) => void,
 ): Promise<number> {
-  const { positionals, values } = parseArgs({ args: [...args], options, allowPositionals: true });
+  const { positionals, values } = readArguments(args, options);
   const [action, subject, ...rest] = positionals;
   const wantsSubject = action !== "list";
   if (rest.length > 0 || !["list", "make", "rotate", "revoke"].includes(action ?? "") || wantsSubject !== !!subject) {
-    process.stderr.write(`usage: millrace keys …\n\n${keysUsage}`);
-    return 2;
+    throw new UsageError("keys wants list, make <owner>, rotate <id> or revoke <id>");
   }
   const { env, problems } = withSecretFiles(environment);
   if (problems.length > 0) throw new Error(problems.join("\n"));

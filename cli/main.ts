@@ -3,6 +3,7 @@ import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
 import { runDemo } from "./demo.js";
 import { keysUsage, runKeys } from "./keys.js";
 import { makeSigningKey, signModels } from "./models.js";
+import { readArguments, UsageError } from "./read-arguments.js";
 import { sampleOf, startStack } from "./start-stack.js";
 
 const usage = `usage: millrace <command>
@@ -20,12 +21,9 @@ ${keysUsage}`;
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
 async function start(args: readonly string[]): Promise<number> {
-  const unknown = args.filter((arg) => arg !== "--demo");
-  if (unknown.length > 0) {
-    process.stderr.write(`unknown option ${unknown[0]}\n\n${usage}`);
-    return 2;
-  }
-  const demo = args.includes("--demo");
+  const { positionals, values } = readArguments(args, { demo: { type: "boolean" } });
+  if (positionals.length > 0) throw new UsageError(`unexpected argument ${positionals[0]}`);
+  const { demo = false } = values;
   // The demo's own receiver listens on this machine.
   const allowed = [process.env.WEBHOOK_ALLOW_HOSTS, "127.0.0.1"].filter(Boolean).join(",");
   const stack = await startStack(demo ? { ...process.env, WEBHOOK_ALLOW_HOSTS: allowed } : process.env, say);
@@ -50,11 +48,10 @@ async function start(args: readonly string[]): Promise<number> {
 
 /** The demo on an API that somebody else started. */
 async function demo(args: readonly string[]): Promise<number> {
-  const [url, ...more] = args;
+  const [url, ...more] = readArguments(args, {}).positionals;
   const key = process.env.API_KEY;
   if (url === undefined || more.length > 0 || !URL.canParse(url) || !key) {
-    process.stderr.write(`demo wants the URL of an API, and its key in API_KEY\n\n${usage}`);
-    return 2;
+    throw new UsageError("demo wants the URL of an API, and its key in API_KEY");
   }
   const { DEMO_HOST: host, WEBHOOK_SECRET: secrets } = process.env;
   const called = host && secrets ? { host, secret: secrets.split(/\s+/)[0] as string } : null;
@@ -82,18 +79,13 @@ async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<voi
 }
 
 async function models(args: readonly string[]): Promise<number> {
-  const [action, path, ...rest] = args;
-  if (action === "key" && path !== undefined && rest.length === 0) {
-    await makeSigningKey(path, say);
-    return 0;
-  }
-  const [flag, keyFile] = rest;
-  if (action === "sign" && path !== undefined && flag === "--key" && keyFile !== undefined && rest.length === 2) {
-    await signModels(path, keyFile, say);
-    return 0;
-  }
-  process.stderr.write(usage);
-  return 2;
+  const { positionals, values } = readArguments(args, { key: { type: "string" } });
+  const [action, path, ...more] = positionals;
+  if (path === undefined || more.length > 0) throw new UsageError("models wants one file or folder");
+  if (action === "key" && values.key === undefined) await makeSigningKey(path, say);
+  else if (action === "sign" && values.key !== undefined) await signModels(path, values.key, say);
+  else throw new UsageError("models wants key <file>, or sign <folder> --key <file>");
+  return 0;
 }
 
 async function main(): Promise<number> {
@@ -102,14 +94,18 @@ async function main(): Promise<number> {
   if (command === "keys") return runKeys(args, process.env, say);
   if (command === "demo") return demo(args);
   if (command === "models") return models(args);
+  if (command !== undefined && command !== "help" && command !== "--help") {
+    throw new UsageError(`unknown command ${command}`);
+  }
   process.stderr.write(usage);
-  return command === undefined || command === "help" || command === "--help" ? 0 : 2;
+  return 0;
 }
 
 main().then(
   (code) => process.exit(code),
   (fault: Error) => {
-    process.stderr.write(`${fault.message}\n`);
-    process.exit(1);
+    const isUsage = fault instanceof UsageError;
+    process.stderr.write(`${fault.message}\n${isUsage ? `\n${usage}` : ""}`);
+    process.exit(isUsage ? 2 : 1);
   },
 );

@@ -25,7 +25,9 @@ export async function signModels(folder: string, keyFile: string, say: (line: st
   say(`MODEL_PUBLIC_KEYS=${publicKeyText(createPublicKey(key))}`);
 }
 
-/** Makes an Ed25519 key pair: the private key as a PEM file that nothing is to be at, the public one said for workers. */
+/**
+ * Makes an Ed25519 key pair: the private key as a PEM file that nothing is to be at, the public one said for workers.
+ */
 export async function makeSigningKey(file: string, say: (line: string) => void): Promise<void> {
   const { privateKey, publicKey } = generateKeyPairSync("ed25519");
   await writeFile(file, privateKey.export({ type: "pkcs8", format: "pem" }), { mode: 0o600, flag: "wx" });

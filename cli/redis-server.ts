@@ -27,7 +27,8 @@ export class NoRedisError extends Error {
     super(
       `There is no Redis to work with${tried}. Three ways to get one:\n` +
         "  - set REDIS_URL to a Redis or Valkey that runs, such as REDIS_URL=redis://127.0.0.1:6379\n" +
-        "  - install one so that redis-server or valkey-server is on PATH (apt install redis-server, brew install redis)\n" +
+        "  - install one so that redis-server or valkey-server is on PATH " +
+        "(apt install redis-server, brew install redis)\n" +
         "  - run one in a container: docker run -p 6379:6379 redis:7 and REDIS_URL=redis://127.0.0.1:6379",
     );
     this.name = "NoRedisError";

@@ -22,7 +22,9 @@ export interface ServiceProcess {
   stop(graceMs?: number): Promise<number | NodeJS.Signals>;
 }
 
-/** Starts an API or a worker from its compiled program, or another in its place, with that environment and nothing more. */
+/**
+ * Starts an API or a worker from its compiled program, or another in its place, with that environment and nothing more.
+ */
 export function spawnService(
   kind: keyof typeof programs,
   env: Record<string, string | undefined>,

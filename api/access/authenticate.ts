@@ -8,9 +8,18 @@ import type { Audit } from "./audit.js";
 import type { Caller, KeyRing } from "./key-ring.js";
 import type { RateLimits } from "./rate-limits.js";
 
+declare global {
+  namespace Express {
+    interface Locals {
+      /** Behind `requireScope` only. */
+      caller: Caller;
+    }
+  }
+}
+
 export type { Caller } from "./key-ring.js";
 
-export interface DoorDependencies {
+export interface AuthDependencies {
   keyRing: KeyRing;
   directory: ModelDirectory;
   audit: Audit;
@@ -32,7 +41,7 @@ const listPaths = new Set([
  * Lets callers with the scope pass, as `response.locals.caller`: a key by `Authorization: Bearer`, `X-API-Key` or, for
  * browsers, HTTP Basic with the key as password. Refused keys and admin acts are put on record.
  */
-export function requireScope(scope: Scope, deps: DoorDependencies): RequestHandler {
+export function requireScope(scope: Scope, deps: AuthDependencies): RequestHandler {
   const { audit, keyRing, limits } = deps;
   return (request, response, next) => {
     const presented = presentedKey(request);
@@ -63,13 +72,13 @@ export function requireScope(scope: Scope, deps: DoorDependencies): RequestHandl
 export const modelsOf = (caller: Caller, scope: Scope): readonly string[] | null => caller.models?.get(scope) ?? null;
 
 async function passSlowly(
-  { audit, directory, limits }: DoorDependencies,
+  { audit, directory, limits }: AuthDependencies,
   scope: Scope,
   globs: readonly string[] | undefined,
   request: Request,
   response: Response,
 ): Promise<void> {
-  const caller = response.locals.caller as Caller;
+  const caller = response.locals.caller;
   if (limits !== null) await limits.request(caller, response);
   if (globs !== undefined && !(await isWithin(globs, request, directory))) {
     audit.refused(request, response, `scope ${scope} is for other models`, caller.owner);
@@ -80,9 +89,9 @@ async function passSlowly(
 
 /** Whether the request is about a model that fits; a path that names none is for keys that are not bound. */
 async function isWithin(globs: readonly string[], request: Request, directory: ModelDirectory): Promise<boolean> {
-  const { id, model } = request.params as { id?: string; model?: string };
-  if (model !== undefined) return fitsGlob(model, globs);
-  if (id !== undefined) {
+  const { id, model } = request.params;
+  if (typeof model === "string") return fitsGlob(model, globs);
+  if (typeof id === "string") {
     const tag = tagOfId(id);
     const known = tag === null ? null : await directory.findByTag(tag);
     // What is no id of anything is told so further on.

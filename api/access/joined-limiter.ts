@@ -1,18 +1,21 @@
+import { joinCalls } from "@millrace/shared/service/join-turn.js";
 import { type RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
 
 interface Asked {
+  key: string;
   cost: number;
-  resolve(left: RateLimiterRes): void;
-  reject(fault: unknown): void;
 }
 
+/** What is left for all that asked, or why nothing was taken. */
+type Taken = { left: RateLimiterRes } | { fault: unknown };
+
 /**
- * Takes from a limit, in one step for all that ask with the same key in the same turn of the event loop; where that is too
- * much, for each by itself. What is refused must take nothing.
+ * Takes from a limit, in one step for all that ask with the same key in the same turn of the event loop; where that is
+ * too much, for each by itself. What is refused must take nothing.
  */
 export class JoinedLimiter {
   readonly #limiter: RateLimiterRedis;
-  #asked = new Map<string, Asked[]>();
+  readonly #take = joinCalls<Asked, Taken>((asked) => this.#takeStep(asked), { keyOf: ({ key }) => key });
 
   constructor(limiter: RateLimiterRedis) {
     this.#limiter = limiter;
@@ -23,33 +26,23 @@ export class JoinedLimiter {
   }
 
   /** Resolves to what is left for all that asked; rejects with a RateLimiterRes where there is not so much. */
-  consume(key: string, cost: number): Promise<RateLimiterRes> {
-    return new Promise((resolve, reject) => {
-      if (this.#asked.size === 0) setImmediate(() => this.#takeAll());
-      const asked = this.#asked.get(key);
-      if (asked === undefined) this.#asked.set(key, [{ cost, resolve, reject }]);
-      else asked.push({ cost, resolve, reject });
-    });
+  async consume(key: string, cost: number): Promise<RateLimiterRes> {
+    const taken = await this.#take({ key, cost });
+    if ("fault" in taken) throw taken.fault;
+    return taken.left;
   }
 
-  #takeAll(): void {
-    const all = this.#asked;
-    this.#asked = new Map();
-    for (const [key, asked] of all) void this.#take(key, asked);
-  }
-
-  async #take(key: string, asked: readonly Asked[]): Promise<void> {
+  async #takeStep(asked: readonly [Asked, ...Asked[]]): Promise<Taken[]> {
     const cost = asked.reduce((sum, one) => sum + one.cost, 0);
     try {
       // More than the limit holds is refused unasked, and never goes in.
       const together = asked.length === 1 || cost <= this.points;
       if (!together) throw new RateLimiterRes();
-      const left = await this.#limiter.consume(key, cost);
-      for (const { resolve } of asked) resolve(left);
+      const left = await this.#limiter.consume(asked[0].key, cost);
+      return asked.map(() => ({ left }));
     } catch (fault) {
-      if (asked.length > 1 && fault instanceof RateLimiterRes) {
-        await Promise.all(asked.map((one) => this.#take(key, [one])));
-      } else for (const { reject } of asked) reject(fault);
+      if (asked.length === 1 || !(fault instanceof RateLimiterRes)) return asked.map(() => ({ fault }));
+      return (await Promise.all(asked.map((one) => this.#takeStep([one])))).flat();
     }
   }
 }

@@ -40,8 +40,8 @@ const fileLookEveryMs = 1000;
 const noteEveryMs = 30_000;
 
 /**
- * The keys that this API knows: from the environment, from a file, and from Redis, whose changes it hears of at once and
- * looks for every 10 s, should it not have heard.
+ * The keys that this API knows: from the environment, from a file, and from Redis, whose changes it hears of at once
+ * and looks for every 10 s, should it not have heard.
  */
 export class KeyRing {
   readonly #options: KeyRingOptions;

@@ -8,6 +8,15 @@ import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limite
 import { JoinedLimiter } from "./joined-limiter.js";
 import type { Caller } from "./key-ring.js";
 
+declare global {
+  namespace Express {
+    interface Locals {
+      /** The limits that the answer tells of, by name. */
+      rateLimits?: Map<string, { policy: string; state: string }>;
+    }
+  }
+}
+
 export interface RateLimitSettings {
   /** Requests of a key a minute; null: any number. */
   requestsPerMinute: number | null;
@@ -22,7 +31,7 @@ const windowSeconds = 60;
 /**
  * A bucket that holds a minute's worth and is refilled all the time. What does not fit takes nothing. It answers what
  * is used up, and in how many ms there is room again (of what is refused) or all is free again. A refusal is told by
- * adding the limit and one. Its arguments come from `RateLimiterRedis`, in its order.
+ * adding the limit and one.
  */
 const bucket = luaText(
   "token-bucket",
@@ -123,7 +132,7 @@ async function take(
   const { points } = limiter;
   const tell = (left: number, ms: number) => {
     response.locals.rateLimits ??= new Map();
-    const told = response.locals.rateLimits as Map<string, { policy: string; state: string }>;
+    const told = response.locals.rateLimits;
     told.set(name, {
       policy: `"${name}";q=${points};w=${windowSeconds}`,
       state: `"${name}";r=${left};t=${Math.ceil(ms / 1000)}`,

@@ -16,8 +16,8 @@ export interface LoopWatch {
 }
 
 /**
- * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer that is
- * overdue at this moment counts as well: after a long stall, requests are read before timers run.
+ * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer
+ * that is overdue at this moment counts as well: after a long stall, requests are read before timers run.
  */
 export function watchLoop(): LoopWatch {
   let dueAt = performance.now() + lookEveryMs;
@@ -38,16 +38,13 @@ export function watchLoop(): LoopWatch {
   };
 }
 
-const submission =
-  /^\/(v1\/models\/[^/]+\/(predictions|batches)|v1\/(predictions|batches)\/[^/]+\/retry|v2\/models\/[^/]+(\/versions\/[^/]+)?\/infer|predict(\/[a-z]+)?|infer)\/?$/i;
-
 /**
- * Turns new work away while the process is drowning, before its key is looked at or anything of its body is read; reads,
- * cancels and results go on, because they end work.
+ * Turns new work away while the process is drowning. It comes first in the chain of every route that makes work, before
+ * the key is looked at or anything of the body is read; reads, cancels and results go on, because they end work.
  */
 export function shedWhenDrowning(loop: LoopWatch): RequestHandler {
-  return (request, _response, next) => {
-    if (request.method !== "POST" || !loop.isDrowning() || !submission.test(request.path)) return next();
+  return (_request, _response, next) => {
+    if (!loop.isDrowning()) return next();
     const detail = "this process lags behind and takes no new work for a moment";
     throw new ServiceError("overloaded", detail, { retryAfterSeconds: 1 });
   };

@@ -9,24 +9,28 @@ interface NewWorkDependencies {
 }
 
 /** Throws `memory_pressure`, `redis_full` or `breaker_open` where no new work is taken for a version. Asks nobody. */
-export function expectRoom({ memory }: Pick<NewWorkDependencies, "memory">, model: KnownModel, version: string): void {
-  memory.expectRoom(model.keys);
-  expectClosed(model, version);
+export function assertCapacity(
+  { memory }: Pick<NewWorkDependencies, "memory">,
+  model: KnownModel,
+  version: string,
+): void {
+  memory.assertCapacity(model.keys);
+  assertBreakerClosed(model, version);
 }
 
 /** The same for work of which the version is not known yet: where no version is left that it could be for. */
-export function expectRoomForAny({ memory }: Pick<NewWorkDependencies, "memory">, model: KnownModel): void {
-  memory.expectRoom(model.keys);
+export function assertAnyCapacity({ memory }: Pick<NewWorkDependencies, "memory">, model: KnownModel): void {
+  memory.assertCapacity(model.keys);
   const [first, ...others] = [...model.versions.keys()].sort((a, b) => retryAtOf(model, a) - retryAtOf(model, b));
   if (first !== undefined && [first, ...others].every((version) => breakerOfVersion(model, version).refuses)) {
-    expectClosed(model, first);
+    assertBreakerClosed(model, first);
   }
 }
 
 const retryAtOf = (model: KnownModel, version: string): number => breakerOfVersion(model, version).retryAt ?? 0;
 
 /** Throws `breaker_open` where a version dies on every worker that has it. */
-export function expectClosed(model: KnownModel, version: string): void {
+export function assertBreakerClosed(model: KnownModel, version: string): void {
   const { refuses, retryAt } = breakerOfVersion(model, version);
   if (!refuses) return;
   const detail = `version ${version} is out of order; it is tried again by itself, and what was accepted waits`;
@@ -35,17 +39,17 @@ export function expectClosed(model: KnownModel, version: string): void {
 }
 
 /**
- * As `expectRoom`, but lets pass what is no new work: what was accepted under the same key before and, where it is the breaker
- * that refuses, what can be joined to another one or answered from the cache.
+ * As `assertCapacity`, but lets pass what is no new work: what was accepted under the same key before and, where it is
+ * the breaker that refuses, what can be joined to another one or answered from the cache.
  */
-export async function expectRoomFor(
+export async function assertCapacityFor(
   deps: NewWorkDependencies,
   model: KnownModel,
   version: string,
   { dedup, idempotencyKey, owner }: { owner: string; idempotencyKey: string | null; dedup: string | null },
 ): Promise<void> {
   try {
-    expectRoom(deps, model, version);
+    assertCapacity(deps, model, version);
   } catch (fault) {
     const { keys } = model;
     const known: string[] = [];

@@ -1,8 +1,8 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import { addressOfKey, mastersOf } from "@millrace/shared/redis/node-of-key.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { Cluster, Command } from "ioredis";
-import { mastersOf, memoryOf } from "./master-memory.js";
+import type { Redis } from "ioredis";
 
 const lookEveryMs = 1000;
 /** What was seen longer ago than this says nothing any more. */
@@ -18,8 +18,8 @@ interface Seen {
 }
 
 /**
- * Watches over the memory of every Redis master, once a second and never in a request. From a part of `maxmemory` new work
- * is refused, so that what is left is for what drains; without a `maxmemory` nothing ever is.
+ * Watches over the memory of every Redis master, once a second and never in a request. From a part of `maxmemory` new
+ * work is refused, so that what is left is for what drains; without a `maxmemory` nothing ever is.
  */
 export class RedisMemory {
   readonly #redis: RedisClient;
@@ -43,8 +43,8 @@ export class RedisMemory {
   }
 
   /** Throws `memory_pressure`, or `redis_full`, where the node that has these keys has no room for new work. */
-  expectRoom(keys: Pick<ModelKeys, "base">): void {
-    const seen = this.#seen.get(this.#nodeOf(keys.base));
+  assertCapacity(keys: Pick<ModelKeys, "base">): void {
+    const seen = this.#seen.get(addressOfKey(this.#redis, keys.base));
     const last = seen?.at(-1);
     if (seen === undefined || last === undefined || !this.#isTight(last)) return;
     const retryAfterSeconds = this.#secondsUntilRoom(seen, last);
@@ -77,11 +77,6 @@ export class RedisMemory {
     return Math.min(longestWaitSeconds, Math.max(1, seconds));
   }
 
-  #nodeOf(key: string): string {
-    if (!(this.#redis instanceof Cluster)) return "";
-    return this.#redis.slots[new Command("get", [key]).getSlot() as number]?.[0] ?? "";
-  }
-
   async #look(): Promise<void> {
     await Promise.all(
       mastersOf(this.#redis).map(async ([name, node]) => {
@@ -95,6 +90,15 @@ export class RedisMemory {
       }),
     );
   }
+}
+
+/**
+ * What a master uses and may use, in bytes, 0 for no limit; NaN for what it does not tell. Rejects while it is away.
+ */
+export async function memoryOf(node: Redis): Promise<{ used: number; max: number }> {
+  const text = await node.info("memory");
+  const field = (key: string) => Number(new RegExp(`^${key}:(\\d+)`, "m").exec(text)?.[1] ?? Number.NaN);
+  return { used: field("used_memory"), max: field("maxmemory") };
 }
 
 const percent = ({ max, used }: Seen): string => `${Math.floor((100 * used) / max)} %`;

@@ -1,7 +1,7 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { parseCheckedJson } from "../http/check-json.js";
-import { parseBody } from "../http/parse-body.js";
+import { parseBody } from "../http/read-json.js";
 import { compactMetadata, metadataSchema } from "../predictions/submission.js";
 
 /** 4 KiB hold no more. */
@@ -23,7 +23,9 @@ export const batchOptionsSchema = z.strictObject({
 
 export type BatchOptions = z.infer<typeof batchOptionsSchema>;
 
-/** Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong. */
+/**
+ * Reads options that stood beside the inputs of a JSON body. Throws `invalid_request` with everything that is wrong.
+ */
 export const parseBatchOptions = (options: Record<string, unknown>): BatchOptions =>
   parseBody(batchOptionsSchema, options);
 

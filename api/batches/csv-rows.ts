@@ -1,16 +1,16 @@
 import { isUtf8 } from "node:buffer";
 import type { Feature } from "@millrace/shared/packing/pack-tabular.js";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { type CsvField, splitFields } from "./csv-fields.js";
 import type { TableReader } from "./read-rows.js";
 import { keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
 import type { OnRecord } from "./split-records.js";
 
 /**
  * Reads records of CSV (RFC 4180) into a table: first the header, whose names are the features in any order, then a row
- * each. An empty record is an empty field where there is one column, else it is passed over. Throws `invalid_request` for a
- * header that lacks a feature without a default, has one twice or one that is unknown, or whose quotes do not match, and
- * `malformed_body` for one that is not UTF-8.
+ * each. An empty record is an empty field where there is one column, else it is passed over. Throws `invalid_request`
+ * for a header that lacks a feature without a default, has one twice or one that is unknown, or whose quotes do not
+ * match, and `malformed_body` for one that is not UTF-8.
  */
 export function csvRecords(reader: TableReader): OnRecord {
   let places: Int32Array | null = null;
@@ -46,8 +46,7 @@ export function csvRecords(reader: TableReader): OnRecord {
   };
 }
 
-const comma = 0x2c;
-const space = 0x20;
+const { space, comma } = ascii;
 const numberPattern = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 
 /** Reads a record by way of the packer, whose numbers are as `JSON.parse` has them. */
@@ -91,7 +90,9 @@ function headerOf(bytes: Buffer, from: number, to: number, line: number): CsvFie
 /** Of a header that has more columns than twice the features and these, not every one is complained of. */
 const spareColumns = 1000;
 
-/** For each column, its feature's position in the row: by the exact name, or by the one without the spaces around it. */
+/**
+ * For each column, its feature's position in the row: by the exact name, or by the one without the spaces around it.
+ */
 function placesOf(header: readonly CsvField[], features: readonly Feature[]): Int32Array {
   const most = 2 * features.length + spareColumns;
   if (header.length > most) {
@@ -118,4 +119,37 @@ function placesOf(header: readonly CsvField[], features: readonly Feature[]): In
     });
   }
   return Int32Array.from(places as number[]);
+}
+
+/** A field of a record of CSV, as it was written but for its quotes. */
+interface CsvField {
+  text: string;
+  quoted: boolean;
+}
+
+/** The fields of a record, or what is wrong with its quotes. */
+function splitFields(record: string): CsvField[] | string {
+  const fields: CsvField[] = [];
+  for (let at = 0; ; ) {
+    if (record[at] !== '"') {
+      const end = record.indexOf(",", at);
+      fields.push({ text: record.slice(at, end < 0 ? record.length : end), quoted: false });
+      if (end < 0) return fields;
+      at = end + 1;
+      continue;
+    }
+    let text = "";
+    for (;;) {
+      const end = record.indexOf('"', at + 1);
+      if (end < 0) return "the quote that opens here is never closed";
+      text += record.slice(at + 1, end);
+      at = end + 1;
+      if (record[at] !== '"') break;
+      text += '"';
+    }
+    fields.push({ text, quoted: true });
+    if (at === record.length) return fields;
+    if (record[at] !== ",") return "a closing quote must be followed by a comma or the end of the line";
+    at += 1;
+  }
 }

@@ -1,6 +1,5 @@
 import { type BulkChunk, classIn, type LineFault, splitParts } from "@millrace/shared/predictions/bulk-chunk.js";
 import { oneLine } from "@millrace/shared/service/one-line.js";
-import { utf8Pieces } from "./utf8-pieces.js";
 
 /** Some lines of results as text, or a part of a long one. */
 export interface ResultPiece {
@@ -16,7 +15,10 @@ export interface ResultFormat {
   contentType: string;
   /** What stands before the first line. */
   header: string;
-  /** The text of lines [from, to) of a chunk whose first line has the index `start`, in pieces of about 64 KiB at the most. */
+  /**
+   * The text of lines [from, to) of a chunk whose first line has the index `start`, in pieces of about 64 KiB at the
+   * most.
+   */
   chunk(chunk: BulkChunk, start: number, from: number, to: number): Iterable<ResultPiece>;
   /** The text of a line that was never run. */
   canceled(index: number): string;
@@ -173,7 +175,9 @@ function formatWith(parts: LineParts): ResultFormat["chunk"] {
   }
 }
 
-/** Outputs that were formatted already, as long as they keep coming again; a decision tree has no more than its leaves. */
+/**
+ * Outputs that were formatted already, as long as they keep coming again; a decision tree has no more than its leaves.
+ */
 const memoEntries = 4096;
 const memoCharacters = 4 * 1024 * 1024;
 const memoTrial = 4096;
@@ -212,3 +216,14 @@ function memoized(outputOf: (output: ShortOutput) => string): (output: ShortOutp
 const csvField = (text: string): string =>
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are such characters
   /[",\r\n\v\f\x1c-\x1e\u0085\u2028\u2029]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+
+/** Text that is UTF-8, in pieces of so many bytes at the most, none of which ends within a character. */
+export function* utf8Pieces(bytes: Buffer, pieceBytes: number): Generator<string> {
+  for (let at = 0; at < bytes.length; ) {
+    let end = Math.min(bytes.length, at + pieceBytes);
+    // All bytes of a character but its first are of the form 10xxxxxx.
+    while (end < bytes.length && ((bytes[end] as number) & 0xc0) === 0x80) end -= 1;
+    yield bytes.toString("utf8", at, end);
+    at = end;
+  }
+}

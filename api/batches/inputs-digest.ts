@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { canonicalJson } from "@millrace/shared/predictions/canonical-json.js";
 
-const openObject = 0x7b;
+const { openBrace } = ascii;
 const comma = Buffer.from(",");
 /** A digest takes as long for a few bytes as for a thousand. */
 const gatheredBytes = 64 * 1024;
@@ -15,7 +16,7 @@ export class InputsDigest {
   /** Adds the input that is JSON text in bytes [from, to). */
   add(bytes: Buffer, from: number, to: number): void {
     const input = bytes.subarray(from, to);
-    this.#put(input.includes(openObject) ? Buffer.from(sortedText(input)) : input);
+    this.#put(input.includes(openBrace) ? Buffer.from(sortedText(input)) : input);
     this.#put(comma);
   }
 

@@ -26,7 +26,10 @@ export async function ownBatch(
   return { model, batch };
 }
 
-/** The JSON of a batch of the owner's as soon as it is final, else as it stands after `waitMs` or when nobody listens any more. */
+/**
+ * The JSON of a batch of the owner's as soon as it is final, else as it stands after `waitMs` or when nobody listens
+ * any more.
+ */
 export async function awaitBatch(
   deps: OwnBatchDependencies,
   owner: string,
@@ -36,9 +39,11 @@ export async function awaitBatch(
 ): Promise<string> {
   const { batch: first, model } = await ownBatch(deps, owner, id);
   if (first.json !== null || waitMs === 0) return batchJson(first, Date.now());
-  const { batch } = await awaitEnd(deps, model.keys, id, waitMs, gone, async () => {
-    const { batch } = await ownBatch(deps, owner, id);
-    return { batch, ended: batch.json !== null };
-  });
-  return batchJson(batch, Date.now());
+  const ending = {
+    id,
+    keys: model.keys,
+    read: async () => (await ownBatch(deps, owner, id)).batch,
+    isFinal: ({ json }: BatchRecord) => json !== null,
+  };
+  return batchJson(await awaitEnd(deps, ending, waitMs, gone), Date.now());
 }

@@ -9,9 +9,9 @@ import { linesAtOnce, type ResultFormat, type ResultPiece } from "./format-resul
 const readAhead = 1;
 
 /**
- * The results of a batch from line `from` on, `most` of them, as text in pieces, in input order: of a final batch all of them,
- * of a running one those that are done without a gap. Never holds more than a few chunks. Throws `batch_not_found` where
- * results expire while they are read.
+ * The results of a batch from line `from` on, `most` of them, as text in pieces, in input order: of a final batch all
+ * of them, of a running one those that are done without a gap. Never holds more than a few chunks. Throws
+ * `batch_not_found` where results expire while they are read.
  */
 export async function* resultPieces(
   redis: RedisClient,

@@ -3,11 +3,11 @@ import type { TensorSpec } from "@millrace/shared/models/announcement.js";
 import type { Manifest, TabularManifest } from "@millrace/shared/models/manifest.js";
 import { type Feature, featuresOf, packedDefaults } from "@millrace/shared/packing/pack-tabular.js";
 import type { Packer } from "@millrace/shared/packing/packer.js";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import type { ServiceError } from "@millrace/shared/service/errors.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { checkJson } from "../http/check-json.js";
-import { rowsOfOutputs } from "./bound-outputs.js";
-import { type BuiltChunk, type ChunkBuilder, Packs, Table } from "./chunk-builder.js";
+import { type BuiltChunk, type ChunkBuilder, Packs, rowsOfOutputs, Table } from "./chunk-builder.js";
 import { type Bounds, keepScanned, scanNumber, scanNumbers } from "./scan-numbers.js";
 
 /** Reads the inputs of a batch, one at a time and each as bytes of JSON, into chunks. */
@@ -36,7 +36,10 @@ const mostRowKeys = 100_000;
 const tableChunkBytes = 640 * 1024;
 const packsChunkBytes = 1024 * 1024;
 
-/** The reader of a model version's inputs. `onMalformed` is called for what is not JSON or UTF-8, with the builder to tell. */
+/**
+ * The reader of a model version's inputs. `onMalformed` is called for what is not JSON or UTF-8, with the builder to
+ * tell.
+ */
 export function rowReader(
   { manifest, outputs = [], pack }: { manifest: Manifest; pack: Packer; outputs?: readonly TensorSpec[] },
   onChunk: (chunk: BuiltChunk) => void,
@@ -104,30 +107,26 @@ function tableReader(
   const readJson = (bytes: Buffer, from: number, to: number) => {
     const first = bytes[from];
     let end = -1;
-    if (first === openArray) {
+    if (first === openBracket) {
       end = scanNumbers(bytes, from + 1, to, builder.row, builder.rowAt, width, bounds);
-      if (end >= 0) end = closes(bytes, end, to, closeArray);
-    } else if (first === openObject && order !== null) end = scanObject(bytes, from, to, order, builder, bounds);
+      if (end >= 0) end = closes(bytes, end, to, closeBracket);
+    } else if (first === openBrace && order !== null) end = scanObject(bytes, from, to, order, builder, bounds);
     if (end === to) return builder.addRow();
     const faults = builder.faults;
     slowly(bytes, from, to);
-    if (first === openObject && builder.faults === faults) order = orderOf(bytes, from, to, place, defaults);
+    if (first === openBrace && builder.faults === faults) order = orderOf(bytes, from, to, place, defaults);
   };
   const readOnTheWay = (bytes: Buffer, from: number, to: number): number => {
-    if (bytes[from] !== openArray) return -1;
+    if (bytes[from] !== openBracket) return -1;
     let end = scanNumbers(bytes, from + 1, to, builder.row, builder.rowAt, width, bounds);
-    if (end >= 0) end = closes(bytes, end, to, closeArray);
+    if (end >= 0) end = closes(bytes, end, to, closeBracket);
     if (end >= 0) builder.addRow();
     return end;
   };
   return { builder, features, bounds, readValue, readJson, readOnTheWay };
 }
 
-const openArray = 0x5b;
-const closeArray = 0x5d;
-const openObject = 0x7b;
-const closeObject = 0x7d;
-const space = 0x20;
+const { space, comma, openBracket, closeBracket, openBrace, closeBrace } = ascii;
 
 /** Where the row ends if nothing but `bracket` and spaces stand in [at, to), which is `to`; else -1. */
 function closes(bytes: Buffer, at: number, to: number, bracket: number): number {
@@ -167,7 +166,10 @@ function orderOf(
   };
 }
 
-/** Reads an object whose members stand in that order into every place of the row, which still has the numbers of another. */
+/**
+ * Reads an object whose members stand in that order into every place of the row, which still has the numbers of
+ * another.
+ */
 function scanObject(
   bytes: Buffer,
   from: number,
@@ -179,7 +181,7 @@ function scanObject(
   let p = from + 1;
   for (let i = 0; i < keys.length; i++) {
     if (i > 0) {
-      if (bytes[p] !== 0x2c) return -1;
+      if (bytes[p] !== comma) return -1;
       p += 1;
     }
     if (bytes[p] === space) p += 1;
@@ -193,7 +195,7 @@ function scanObject(
     const place = lacking[i] as number;
     row[rowAt + place] = defaults[place] as number;
   }
-  return closes(bytes, p, to, closeObject);
+  return closes(bytes, p, to, closeBrace);
 }
 
 function jsonReader(
@@ -211,7 +213,7 @@ function jsonReader(
       return onMalformed(builder, "JSON");
     }
     try {
-      if (row.includes(openObject)) checkJson(row, { maxBodyKeys: mostRowKeys });
+      if (row.includes(openBrace)) checkJson(row, { maxBodyKeys: mostRowKeys });
     } catch (fault) {
       return builder.addFault("invalid_input", (fault as ServiceError).message);
     }

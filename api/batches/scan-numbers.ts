@@ -1,13 +1,16 @@
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 /** What a row's numbers may be, by feature; null where there is no bound at all. */
 export interface Bounds {
   min: Float64Array;
   max: Float64Array;
 }
 
-/** Powers of ten that a double holds exactly; a mantissa below 2^53 times or by one of them is rounded once, so correctly. */
+/**
+ * Powers of ten that a double holds exactly; a mantissa below 2^53 times or by one of them is rounded once, so
+ * correctly.
+ */
 const exactPowers = Float64Array.from({ length: 23 }, (_, i) => Number(`1e${i}`));
-const comma = 0x2c;
-const space = 0x20;
+const { space, comma } = ascii;
 const minus = 0x2d;
 const zero = 0x30;
 const dot = 0x2e;
@@ -23,8 +26,9 @@ const lowWord = new Uint8Array(Float64Array.of(1).buffer)[7] === 0x3f ? 0 : 1;
 
 /**
  * Reads `count` numbers of JSON's grammar from `bytes` [from, to), separated by commas, into `row` from `at`, each as
- * `JSON.parse` and `Math.fround` would have it. Returns where the last one ends, or -1 where something else stands there, a
- * number is out of its bounds, or is beyond a 32-bit float; what that is, a slower reader tells. There must be a byte at `to`.
+ * `JSON.parse` and `Math.fround` would have it. Returns where the last one ends, or -1 where something else stands
+ * there, a number is out of its bounds, or is beyond a 32-bit float; what that is, a slower reader tells. There must be
+ * a byte at `to`.
  */
 export function scanNumbers(
   bytes: Buffer,
@@ -70,7 +74,9 @@ export function scanNumbers(
   return p <= to ? p : -1;
 }
 
-/** Puts the number that was read last into `row`; false where it is beyond a 32-bit float or the bounds of feature `i`. */
+/**
+ * Puts the number that was read last into `row`; false where it is beyond a 32-bit float or the bounds of feature `i`.
+ */
 export function keepScanned(row: Float32Array, at: number, bounds: Bounds | null, i: number): boolean {
   const value = scanned[0] as number;
   row[at] = value;

@@ -1,4 +1,5 @@
 import { isUtf8 } from "node:buffer";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { BytePieces } from "../http/byte-pieces.js";
@@ -11,8 +12,8 @@ export interface EnvelopeOptions {
   /** `inputs` begins; `before` is what stood before it. */
   onInputs(before: Record<string, unknown>): void;
   /**
-   * Asked at an element's beginning: where it ends, if that is before `to` and it could be read on the way, which spares
-   * looking for its end first; else -1, and it comes to `onElement`. A few more bytes are there behind `to`.
+   * Asked at an element's beginning: where it ends, if that is before `to` and it could be read on the way, which
+   * spares looking for its end first; else -1, and it comes to `onElement`. A few more bytes are there behind `to`.
    */
   readElement?(bytes: Buffer, from: number, to: number): number;
   /** An element of `inputs`, as bytes [from, to) of a buffer that is only good for the moment. */
@@ -23,19 +24,27 @@ export interface EnvelopeOptions {
 const mostOptionKeys = 1000;
 /** More than the digits that a reader takes before it looks where it is. */
 const bytesBehind = 16;
-const quote = 0x22;
-const backslash = 0x5c;
-const comma = 0x2c;
-const openBracket = 0x5b;
-const closeBracket = 0x5d;
-const openBrace = 0x7b;
-const closeBrace = 0x7d;
+const {
+  tab,
+  newline,
+  carriageReturn,
+  space,
+  quote,
+  comma,
+  colon,
+  openBracket,
+  backslash,
+  closeBracket,
+  openBrace,
+  closeBrace,
+} = ascii;
 
-const isSpace = (c: number): boolean => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09;
+const isSpace = (c: number): boolean => c === space || c === newline || c === carriageReturn || c === tab;
 
 /**
- * Reads `{ "inputs": [ … ], …options }` as it arrives: each element of `inputs` is handed on as soon as it is whole, and
- * what stands around them is kept, with an empty array in their place, until it can be parsed as the JSON that it is.
+ * Reads `{ "inputs": [ … ], …options }` as it arrives: each element of `inputs` is handed on as soon as it is whole,
+ * and what stands around them is kept, with an empty array in their place, until it can be parsed as the JSON that it
+ * is.
  */
 export class EnvelopeSplitter {
   readonly #options: EnvelopeOptions;
@@ -70,7 +79,10 @@ export class EnvelopeSplitter {
     }
   }
 
-  /** The options, once the whole has been read. Throws `malformed_json`, or `invalid_request` for an envelope without inputs. */
+  /**
+   * The options, once the whole has been read. Throws `malformed_json`, or `invalid_request` for an envelope without
+   * inputs.
+   */
   end(): Record<string, unknown> {
     if (this.#state !== "outside") throw malformed();
     const options = this.#parsed("");
@@ -120,7 +132,7 @@ export class EnvelopeSplitter {
       if (c === quote) {
         this.#inString = true;
         this.#string = [];
-      } else if (c === 0x3a && this.#depth === 1) this.#afterColon = true;
+      } else if (c === colon && this.#depth === 1) this.#afterColon = true;
       else if (c === comma && this.#depth === 1) this.#afterColon = false;
       else if (c === openBracket && this.#depth === 1 && this.#afterColon && this.#key === "inputs") {
         this.#inputsSeen += 1;

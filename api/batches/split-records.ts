@@ -1,5 +1,6 @@
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { BytePieces } from "../http/byte-pieces.js";
-import { TextStart } from "./text-start.js";
+import { TextStart } from "./split-lines.js";
 
 /**
  * A record of CSV, as bytes [from, to) of a buffer that is only good for the moment, without its end; `line` is the
@@ -13,10 +14,7 @@ export interface RecordSplitterOptions {
   onTooLong(line: number): void;
 }
 
-const newline = 0x0a;
-const carriageReturn = 0x0d;
-const quote = 0x22;
-const comma = 0x2c;
+const { newline, carriageReturn, quote, comma } = ascii;
 const lastEnd = Buffer.from("\n");
 /** Lines of a record that was given back are read again with pauses in between. */
 const rereadAtOnceBytes = 64 * 1024;

@@ -1,13 +1,12 @@
 import { type BatchRecord, batchJson } from "@millrace/shared/predictions/batch.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { readBatch } from "@millrace/shared/scripts/batches/read-batch.js";
-import { oneLine } from "@millrace/shared/service/one-line.js";
 import type { Response } from "express";
+import { StatusEvents } from "../http/event-stream.js";
 import type { KnownModel } from "../models/model-directory.js";
 import type { Notices } from "../predictions/notices.js";
 
 const lookEveryMs = 250;
-const heartbeatMs = 15_000;
 
 type OnLook = (batch: BatchRecord | null) => void;
 
@@ -46,44 +45,26 @@ export class BatchWatch {
   }
 }
 
-/**
- * Sends a batch's states as server-sent events `status`, at most four a second, until it is final. An event's id names how
- * far it was; a client that reconnects with the last one's is sent what is new, and 204 after the final one.
- */
+/** Sends a batch's states as events, at most four a second, until it is final. Its state is how far it is. */
 export async function streamBatchEvents(
   deps: { watch: BatchWatch; notices: Notices },
   model: KnownModel,
   id: string,
   first: BatchRecord,
-  lastEventId: string | undefined,
   response: Response,
   gone: AbortSignal,
 ): Promise<void> {
-  let seen = lastEventId;
-  if (first.json !== null && stateId(first) === seen) {
-    response.status(204).end();
-    return;
-  }
-  response.writeHead(200, {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-  });
-  const show = (batch: BatchRecord) => {
-    const state = stateId(batch);
-    if (state === seen) return;
-    seen = state;
-    response.write(`event: status\nid: ${state}\ndata: ${oneLine(batchJson(batch, Date.now()))}\n\n`);
-  };
+  const events = StatusEvents.open(response, { id: stateId(first), final: first.json !== null });
+  if (events === null) return;
+  const show = (batch: BatchRecord) => events.show(stateId(batch), () => batchJson(batch, Date.now()));
   const begunAt = performance.now();
   show(first);
   if (first.json === null && !gone.aborted) {
-    const heartbeat = setInterval(() => response.write(": still here\n\n"), heartbeatMs);
     await new Promise<void>((resolve) => {
       const stop = deps.watch.watch(model, id, (batch) => {
         if (batch === null || deps.notices.closed) return end();
         // Others may have set the pace of looking; and who does not read is not written to.
-        if (performance.now() - begunAt < lookEveryMs || response.writableNeedDrain) return;
+        if (performance.now() - begunAt < lookEveryMs || events.isBehind) return;
         show(batch);
         if (batch.json !== null) end();
       });
@@ -93,9 +74,8 @@ export async function streamBatchEvents(
       };
       gone.addEventListener("abort", end);
     });
-    clearInterval(heartbeat);
   }
-  response.end();
+  events.end();
 }
 
 const stateId = ({ canceled, failed, json, startedAt, succeeded }: BatchRecord): string =>

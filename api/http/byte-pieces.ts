@@ -1,8 +1,8 @@
 const smallestBlockBytes = 16 * 1024;
 
 /**
- * Bytes that come in pieces and are wanted as a whole. Small pieces are put together as they come: a million of one byte
- * each would take a hundred times their size as objects.
+ * Bytes that come in pieces and are wanted as a whole. Small pieces are put together as they come: a million of one
+ * byte each would take a hundred times their size as objects.
  */
 export class BytePieces {
   readonly #blockBytes: number;

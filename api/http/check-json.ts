@@ -1,4 +1,6 @@
+import { isUtf8 } from "node:buffer";
 import { randomBytes } from "node:crypto";
+import { ascii } from "@millrace/shared/predictions/ascii.js";
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 
 export interface JsonLimits {
@@ -10,17 +12,12 @@ const deepest = 64;
 /** Objects and arrays together; each takes 40 times the two bytes that it is written with. */
 const mostContainers = 1_000_000;
 
-const quote = 0x22;
-const colon = 0x3a;
-const openBracket = 0x5b;
-const backslash = 0x5c;
-const closeBracket = 0x5d;
-const openBrace = 0x7b;
-const closeBrace = 0x7d;
+const { quote, colon, openBracket, backslash, closeBracket, openBrace, closeBrace } = ascii;
 
 /**
- * Looks through JSON before it is parsed, and throws `invalid_request` for what is nested too deeply, has too many parts,
- * or names a key of an object twice, of which parsers pick one in silence. What is no JSON at all is left to the parser.
+ * Looks through JSON before it is parsed, and throws `invalid_request` for what is nested too deeply, has too many
+ * parts, or names a key of an object twice, of which parsers pick one in silence. What is no JSON at all is left to the
+ * parser.
  */
 export function checkJson(bytes: Buffer, limits: JsonLimits): void {
   if (!isSurelyFine(bytes, limits)) checkEveryKey(bytes, limits);
@@ -140,13 +137,21 @@ function checkEveryKey(bytes: Buffer, { maxBodyKeys }: JsonLimits): void {
   }
 }
 
-/** Parses JSON that is UTF-8, within the limits. Throws `malformed_json` or `invalid_request`. */
-export function parseCheckedJson(bytes: Buffer, limits: JsonLimits): unknown {
+/**
+ * Parses JSON by `parse`, within the limits. Throws `malformed_json`, also for bytes that are not UTF-8, or
+ * `invalid_request`.
+ */
+export function parseCheckedJson(
+  bytes: Buffer,
+  limits: JsonLimits,
+  parse: (text: string) => unknown = JSON.parse,
+): unknown {
+  if (!isUtf8(bytes)) throw new ServiceError("malformed_json", "the body is not UTF-8");
   checkJson(bytes, limits);
   try {
-    return JSON.parse(bytes.toString());
-  } catch {
-    throw new ServiceError("malformed_json", "the body is not JSON");
+    return parse(bytes.toString());
+  } catch (fault) {
+    throw new ServiceError("malformed_json", "the body is not JSON", { cause: fault });
   }
 }
 

@@ -2,7 +2,20 @@ import { refusalCode } from "@millrace/shared/redis/redis-faults.js";
 import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ErrorRequestHandler, Response } from "express";
-import { type ApiMetrics, shedCodes } from "../monitoring/metrics.js";
+import type { Counter } from "prom-client";
+import { bodyRemains, drainRemainingBody } from "./drain-body.js";
+
+declare global {
+  namespace Express {
+    interface Locals {
+      /** Problems are told in the form of the Open Inference Protocol. */
+      openInference?: boolean;
+    }
+  }
+}
+
+/** Why submissions are turned away although nothing is wrong with them, and Redis is there. */
+export const shedCodes = ["breaker_open", "memory_pressure", "overloaded"] as const satisfies readonly ErrorCode[];
 
 /** The one table from codes to statuses; a code without a row does not compile. */
 const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
@@ -68,29 +81,11 @@ export function sendProblem(response: Response, error: ServiceError): void {
   response.setHeader("Content-Type", "application/problem+json; charset=utf-8");
   const body = problemJson(error, response.locals.requestId, { status, ...(protocol && { error: error.message }) });
   response.setHeader("Content-Length", Buffer.byteLength(body));
-  endPastBody(response, response.req.method === "HEAD" ? "" : body);
-}
-
-const lingerMs = 2000;
-
-/**
- * Ends an answer that came before the end of the request. A connection that is closed while the client still sends is
- * reset, and the answer is lost with it; so the client is read past for a moment first.
- */
-function endPastBody(response: Response, body: string): void {
-  const { req: request } = response;
-  const { headers } = request;
-  const hasBody = headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined;
-  if (!hasBody || request.complete || request.destroyed) {
-    response.end(body);
-    return;
-  }
-  response.write(body);
-  const end = () => response.end();
-  const timer = setTimeout(end, lingerMs);
-  request.once("end", end);
-  response.once("close", () => clearTimeout(timer));
-  request.resume();
+  const sent = response.req.method === "HEAD" ? "" : body;
+  if (bodyRemains(response.req)) {
+    response.write(sent);
+    drainRemainingBody(response.req, () => response.end());
+  } else response.end(sent);
 }
 
 /** The body of a problem. */
@@ -109,7 +104,7 @@ export function problemJson(error: ServiceError, requestId: string, rest: object
 }
 
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
-export function problemHandler(log: Logger, { shed }: Pick<ApiMetrics, "shed">): ErrorRequestHandler {
+export function problemHandler(log: Logger, { shed }: { shed: Counter<"reason"> }): ErrorRequestHandler {
   return (fault: unknown, request, response, _next) => {
     // Whoever went away, or was told already, is owed no answer, and it is nobody's fault here.
     if (request.destroyed && !request.complete) {
@@ -128,20 +123,10 @@ export function problemHandler(log: Logger, { shed }: Pick<ApiMetrics, "shed">):
   };
 }
 
-/** What a fault is to a client: ours, the body parser's, Redis's, or an internal error. */
+/** What a fault is to a client: ours, Express's, Redis's, or an internal error. */
 function asServiceError(fault: unknown): ServiceError {
   if (fault instanceof ServiceError) return fault;
-  const {
-    message = "",
-    name,
-    type,
-    status,
-  } = fault as { message?: string; name?: string; type?: string; status?: number };
-  if (type === "entity.too.large") return new ServiceError("body_too_large", "the body is larger than MAX_BODY_BYTES");
-  if (type === "entity.parse.failed") return new ServiceError("malformed_json", "the body is not JSON");
-  if (type === "encoding.unsupported" || type === "charset.unsupported") {
-    return new ServiceError("unsupported_media_type", "the body's encoding is not supported");
-  }
+  const { message = "", name, status } = fault as { message?: string; name?: string; status?: number };
   // What static files and the queue page refuse.
   if (status === 404) return new ServiceError("not_found", "there is nothing at this path");
   if (status !== undefined && status >= 400 && status < 500) {
@@ -171,11 +156,11 @@ const redisFaultNames = new Set([
   "ClusterAllFailedError",
   "NotReplicatedError",
 ]);
-const redisFaultTexts =
-  /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE|Cluster isn't ready|Too many Cluster|Failed to refresh slots/;
+const connectionFaultTexts = /Command timed out|Stream isn't writeable|Connection is closed|ECONN|ETIMEDOUT|EPIPE/;
+const clusterFaultTexts = /Cluster isn't ready|Too many Cluster|Failed to refresh slots/;
 
 function isRedisFault(name: string | undefined, message: string): boolean {
   // A script that fails by its own mistake is ours to mend, not the store's.
   if (name === "ReplyError") return refusalCode(message) !== null;
-  return redisFaultNames.has(name ?? "") || redisFaultTexts.test(message);
+  return redisFaultNames.has(name ?? "") || connectionFaultTexts.test(message) || clusterFaultTexts.test(message);
 }

@@ -1,5 +1,6 @@
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
+import { ChunkGuard } from "./read-body.js";
 
 /** Reads the one file of a multipart body. Throws what a client is told where there is none, or more. */
 export function fileReader(
@@ -18,9 +19,20 @@ export function fileReader(
     if (!/^multipart\/form-data\s*;/i.test(request.headers["content-type"] ?? "")) {
       throw new ServiceError("unsupported_media_type", "send multipart/form-data");
     }
+    // A second file is refused by its name, so there is room for one.
+    if (Number(request.headers["content-length"] ?? 0) > 2 * largestBytes + largestOverheadBytes) throw tooLarge();
     opened ??= open();
     const read = await opened;
     await new Promise<void>((resolve, reject) => {
+      const guard = new ChunkGuard();
+      const onData = (chunk: Buffer) => {
+        const fault = guard.count(chunk);
+        if (fault === null) return;
+        request.off("data", onData);
+        request.unpipe();
+        reject(fault);
+      };
+      request.on("data", onData);
       read(request, response, (fault: unknown) => (fault ? reject(asServiceError(fault, field)) : resolve()));
     });
     const [other] = Object.keys(request.body ?? {});
@@ -30,6 +42,11 @@ export function fileReader(
   };
 }
 
+/** Of what is in the body beside files. */
+const largestOverheadBytes = 65_536;
+
+const tooLarge = () => new ServiceError("body_too_large", "the file is larger than MAX_FILE_BYTES");
+
 const invalid = (detail: string, field: string) =>
   new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: pointerSegment(field) }] });
 
@@ -38,7 +55,7 @@ function asServiceError(fault: unknown, field: string): unknown {
   // What cannot be read at all is the sender's, and no limit of ours.
   if (name !== "MulterError")
     return new ServiceError("malformed_body", "the body is no multipart/form-data", { cause: fault });
-  if (code === "LIMIT_FILE_SIZE") return new ServiceError("body_too_large", "the file is larger than MAX_FILE_BYTES");
+  if (code === "LIMIT_FILE_SIZE") return tooLarge();
   const where = named ?? field;
   if (code === "LIMIT_UNEXPECTED_FILE" && where !== field) return invalid(`unknown field "${where}"`, where);
   return invalid(`send one file, "${field}", and no other field`, where);

@@ -1,9 +1,10 @@
-import { isUtf8 } from "node:buffer";
-import { ServiceError } from "@millrace/shared/service/errors.js";
+import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
-import { BytePieces } from "./byte-pieces.js";
+import type { z } from "zod";
 import { type JsonLimits, parseCheckedJson } from "./check-json.js";
-import { readUpload } from "./read-upload.js";
+import { hasBody } from "./drain-body.js";
+import { isJson } from "./http-preferences.js";
+import { type BodyLimits, readBody } from "./read-body.js";
 
 /** Takes from the bytes of a body what its value, which is in `request.body`, has lost. */
 export type ReadExactly = (bytes: Buffer, request: Request, response: Response) => void;
@@ -13,97 +14,82 @@ export interface JsonBodyLimits extends JsonLimits {
   maxBodyBytes: number;
 }
 
-const idleMs = 60_000;
-/** Each chunk costs as much as hundreds of bytes, so chunks of a few bytes are taken only as long as they are few. */
-const manyPieces = 10_000;
-const smallestPieceBytes = 16;
-
 /**
- * Reads a JSON body into `request.body`. What is too large is refused as soon as that is known, not when all of it has
- * come, which is why this is not the usual middleware. `readExactly` is given the bytes of what is JSON.
+ * Reads a JSON body into `request.body`, within the limits. `readExactly` is given the bytes of a body that is JSON.
+ * Throws what `readBody` and `parseCheckedJson` throw, and `unsupported_media_type` for another character set than
+ * UTF-8.
  */
 export function jsonBody(limits: JsonBodyLimits, readExactly?: ReadExactly): RequestHandler {
+  return reader({ maxBytes: limits.maxBodyBytes, limitName: "MAX_BODY_BYTES" }, (bytes, request, response) => {
+    request.body = parseCheckedJson(bytes, limits);
+    readExactly?.(bytes, request, response);
+  });
+}
+
+/** Of a body that is a few options. */
+const largestOptionsBytes = 102_400;
+
+/**
+ * Reads a short JSON body that may be left out: `request.body` is undefined then. A body must say that it is JSON,
+ * unless `anyType`.
+ */
+export function optionalJsonBody(limits: JsonLimits, { anyType = false } = {}): RequestHandler {
+  const bodyLimits = { maxBytes: largestOptionsBytes, limitName: `${largestOptionsBytes} bytes` };
+  const read = reader(bodyLimits, (bytes, request) => {
+    request.body = bytes.length === 0 ? undefined : parseCheckedJson(bytes, limits);
+  });
   return (request, response, next) => {
-    expectUtf8(request);
+    if (!hasBody(request) || request.headers["content-length"] === "0") return next();
+    if (!anyType && !isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
+    return read(request, response, next);
+  };
+}
+
+function reader(limits: BodyLimits, parse: ReadExactly): RequestHandler {
+  return (request, response, next) => {
+    assertUtf8(request);
     const done = (bytes: Buffer) => {
       try {
-        if (!isUtf8(bytes)) throw new ServiceError("malformed_json", "the body is not UTF-8");
-        request.body = parseCheckedJson(bytes, limits);
-        readExactly?.(bytes, request, response);
+        parse(bytes, request, response);
       } catch (fault) {
         return next(fault);
       }
       next();
     };
-    if (request.headers["content-encoding"] !== undefined) {
-      readPacked(request, limits.maxBodyBytes).then(done, next);
-    } else readPlain(request, limits.maxBodyBytes, done, next);
+    readBody(request, limits, done, next);
   };
 }
-
-function readPlain(
-  request: Request,
-  maxBytes: number,
-  done: (bytes: Buffer) => void,
-  failed: (fault: unknown) => void,
-): void {
-  const announcedBytes = Number(request.headers["content-length"] ?? 0);
-  if (announcedBytes > maxBytes) {
-    failed(tooLarge());
-    return;
-  }
-  // Mostly all of it comes at once.
-  let first: Buffer | null = null;
-  const pieces = new BytePieces(announcedBytes);
-  let count = 0;
-  const refuse = (fault: ServiceError) => {
-    pieces.clear();
-    request.off("data", onData);
-    request.off("end", onEnd);
-    failed(fault);
-  };
-  const onData = (piece: Buffer) => {
-    count += 1;
-    if (first === null && piece.length <= maxBytes) {
-      first = piece;
-      return;
-    }
-    if (pieces.length === 0 && first !== null) pieces.push(first);
-    if (pieces.length + piece.length > maxBytes) return refuse(tooLarge());
-    pieces.push(piece);
-    if (count > manyPieces && pieces.length < smallestPieceBytes * count) {
-      refuse(new ServiceError("malformed_request", "the chunks of the body are too small"));
-    }
-  };
-  const onEnd = () => done(pieces.length === 0 && first !== null ? first : pieces.take());
-  request.on("data", onData);
-  request.on("end", onEnd);
-  // A caller who goes away in the middle is owed no answer.
-  request.on("error", () => undefined);
-}
-
-async function readPacked(request: Request, maxBytes: number): Promise<Buffer> {
-  const pieces = new BytePieces();
-  await readUpload(request, {
-    maxBytes,
-    limitName: "MAX_BODY_BYTES",
-    digest: false,
-    idleMs,
-    async onBytes(bytes) {
-      pieces.push(bytes);
-    },
-  });
-  return pieces.take();
-}
-
-const tooLarge = () => new ServiceError("body_too_large", "the body is larger than MAX_BODY_BYTES");
 
 const charset = /;\s*charset\s*=\s*"?([^";\s]*)/i;
 
-/** JSON between systems is UTF-8 (RFC 8259); in another alphabet the same bytes would say something else. */
-function expectUtf8(request: Request): void {
+/**
+ * Throws `unsupported_media_type` for JSON in another character set than UTF-8: JSON between systems is UTF-8 (RFC
+ * 8259), and the same bytes would say something else.
+ */
+export function assertUtf8(request: Request): void {
   const named = charset.exec(request.headers["content-type"] ?? "")?.[1]?.toLowerCase();
   if (named !== undefined && named !== "utf-8" && named !== "utf8" && named !== "us-ascii") {
     throw new ServiceError("unsupported_media_type", "JSON is UTF-8");
   }
+}
+
+/**
+ * Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included.
+ */
+export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infer<S> {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const complaints = parsed.error.issues.flatMap((issue) => {
+    const pointer = issue.path.map((segment) => pointerSegment(String(segment))).join("");
+    if (issue.code !== "unrecognized_keys") return [{ detail: issue.message, pointer }];
+    return issue.keys.map((key) => ({ detail: `unknown field "${key}"`, pointer: pointer + pointerSegment(key) }));
+  });
+  throw invalidRequest(complaints);
+}
+
+/** `invalid_request` with these complaints. */
+export function invalidRequest(complaints: { detail: string; pointer: string }[]): ServiceError {
+  const [first] = complaints;
+  const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
+  return new ServiceError("invalid_request", `${first?.pointer || "body"}: ${first?.detail}${more}`, { complaints });
 }

@@ -86,14 +86,3 @@ function unpacked(request: IncomingMessage, encoding: string): Readable {
   request.pipe(stream);
   return stream;
 }
-
-/** Lets a client that is still sending read the answer: what it sends is passed over for a moment. */
-export function passOver(request: IncomingMessage): void {
-  if (request.complete || request.destroyed) return;
-  request.resume();
-  setTimeout(() => {
-    if (!request.complete) request.destroy();
-  }, lingerMs).unref();
-}
-
-const lingerMs = 2000;

@@ -13,8 +13,8 @@ export const answerHeaders: RequestHandler = (_request, response, next) => {
 };
 
 /**
- * Headers for pages, on which nothing runs but what this API serves. `inlineStyles` is for pages of others that cannot do
- * without; scripts never are inline.
+ * Headers for pages, on which nothing runs but what this API serves. `inlineStyles` is for pages of others that cannot
+ * do without; scripts never are inline.
  */
 export function pageHeaders({ inlineStyles = false } = {}): RequestHandler {
   const own = ["'self'"];
@@ -41,4 +41,24 @@ export function pageHeaders({ inlineStyles = false } = {}): RequestHandler {
     strictTransportSecurity: false,
     xFrameOptions: { action: "deny" },
   }) as RequestHandler;
+}
+
+/** Lets pages of these origins call the API with a key; cookies are never taken, so none are allowed. */
+export async function crossOrigin(origins: readonly string[]): Promise<RequestHandler> {
+  // Loaded only where it is asked for.
+  const { default: cors } = await import("cors");
+  return cors({
+    origin: [...origins],
+    methods: ["GET", "HEAD", "POST", "PUT"],
+    exposedHeaders: [
+      "Idempotency-Replayed",
+      "Location",
+      "Preference-Applied",
+      "RateLimit",
+      "RateLimit-Policy",
+      "Retry-After",
+      "X-Request-Id",
+    ],
+    maxAge: 600,
+  });
 }

@@ -13,10 +13,10 @@ export interface OrderOutcome {
 const lookEveryMs = 50;
 
 /**
- * Has every living worker look at its models folder now, and resolves when all have brought what they serve in step with
- * it, at the latest after `deadlineMs`.
+ * Has every living worker look at its models folder now, and resolves when all have brought what they serve in step
+ * with it, at the latest after `deadlineMs`.
  */
-export async function orderLook(
+export async function requestRescan(
   redis: RedisClient,
   keyPrefix: string,
   model: string,

@@ -1,12 +1,13 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { mastersOf } from "@millrace/shared/redis/node-of-key.js";
 import { Gauge, type Registry } from "prom-client";
-import { mastersOf, memoryOf } from "../admission/master-memory.js";
 import { dueScore, jobsByState, queueDepths, waitingLoad } from "../admission/queue-depths.js";
+import { memoryOf } from "../admission/redis-memory.js";
 import type { ModelDirectory } from "../models/model-directory.js";
 
 /**
- * What a scrape reads off Redis: depth and age of every queue, deliveries, living workers, memory. Some commands a model,
- * whatever the depths. While Redis is away the rest of the metrics is told all the same, and `ml_redis_up` is 0.
+ * What a scrape reads off Redis: depth and age of every queue, deliveries, living workers, memory. Some commands a
+ * model, whatever the depths. While Redis is away the rest of the metrics is told all the same, and `ml_redis_up` is 0.
  */
 export function registerBacklogMetrics(register: Registry, redis: RedisClient, directory: ModelDirectory): void {
   let reading: Promise<Backlog | null> | null = null;

@@ -1,8 +1,5 @@
-import type { ErrorCode } from "@millrace/shared/service/errors.js";
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client";
-
-/** Why submissions are turned away although nothing is wrong with them, and Redis is there. */
-export const shedCodes = ["breaker_open", "memory_pressure", "overloaded"] as const satisfies readonly ErrorCode[];
+import { shedCodes } from "../http/problem.js";
 
 /** What an API tells Prometheus; no label holds an owner or an id. */
 export function createApiMetrics() {

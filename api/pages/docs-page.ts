@@ -11,7 +11,7 @@ interface Operation {
   description?: string;
   parameters?: { name: string; in: string; description?: string; schema: Json }[];
   requestBody?: { content: Record<string, { schema: Json }> };
-  responses: Record<string, { description?: string; content?: Record<string, unknown> }>;
+  responses: Record<string, { description?: string; content?: Record<string, { schema: Json }> }>;
 }
 
 /** The OpenAPI document as a page without scripts, which needs nothing from anywhere else. */
@@ -34,7 +34,8 @@ export function docsPage(document: Json): string {
 <link rel="stylesheet" href="/docs/style.css">
 </head>
 <body>
-<header><h1>${html(title)} API <span class="quiet">${html(version)}</span></h1><a href="/">Try it</a><a href="/openapi.json">OpenAPI</a></header>
+<header><h1>${html(title)} API <span class="quiet">${html(version)}</span></h1>
+<a href="/">Try it</a><a href="/openapi.json">OpenAPI</a></header>
 <p>${prose(description)} Send a key as <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p>
 <h2>Paths</h2>
 ${operations.join("\n")}
@@ -47,26 +48,31 @@ ${Object.entries(schemas)
 `;
 }
 
-function operationSection(method: string, path: string, operation: Operation): string {
-  const { description, parameters = [], requestBody, responses, summary } = operation;
-  const rows = parameters.map(
-    (parameter) =>
-      `<tr><td><code>${html(parameter.name)}</code></td><td>${html(parameter.in)}</td><td>${prose(parameter.description ?? "")}</td></tr>`,
-  );
-  const bodies = Object.entries(requestBody?.content ?? {}).map(([type, { schema }]) => {
+/** Media types, each with a link to its schema. */
+function typesOf(content: Record<string, { schema: Json }> = {}): string[] {
+  return Object.entries(content).map(([type, { schema }]) => {
     const name = String(schema.$ref ?? "")
       .split("/")
       .at(-1) as string;
     return `<code>${html(type)}</code>${name === "" ? "" : ` <a href="#${html(name)}">${html(name)}</a>`}`;
   });
+}
+
+function operationSection(method: string, path: string, operation: Operation): string {
+  const { description, parameters = [], requestBody, responses, summary } = operation;
+  const rows = parameters.map(
+    (parameter) =>
+      `<tr><td><code>${html(parameter.name)}</code></td><td>${html(parameter.in)}</td>` +
+      `<td>${prose(parameter.description ?? "")}</td></tr>`,
+  );
+  const bodies = typesOf(requestBody?.content);
   const answers = Object.entries(responses).map(
     ([status, { content, description: what }]) =>
-      `<tr><td>${html(status)}</td><td>${prose(what ?? "A problem")}</td><td>${Object.keys(content ?? {})
-        .map((type) => `<code>${html(type)}</code>`)
-        .join(" ")}</td></tr>`,
+      `<tr><td>${html(status)}</td><td>${prose(what ?? "A problem")}</td><td>${typesOf(content).join(" ")}</td></tr>`,
   );
   return `<details>
-<summary><span class="method">${html(method.toUpperCase())}</span> <code>${html(path)}</code> <span class="quiet">${prose(summary)}</span></summary>
+<summary><span class="method">${html(method.toUpperCase())}</span> <code>${html(path)}</code>
+<span class="quiet">${prose(summary)}</span></summary>
 <p>${prose(description ?? "Without a key")}</p>
 ${rows.length > 0 ? `<table>${rows.join("")}</table>` : ""}
 ${bodies.length > 0 ? `<p>Body: ${bodies.join(", ")}</p>` : ""}

@@ -9,7 +9,9 @@ h1 { font-size: 1.4rem; margin: 0 auto .6rem 0; }
 h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
 a { color: var(--accent); }
 label { display: block; font-size: .9rem; margin: 1rem 0 .25rem; }
-input, select, textarea, button { border: 1px solid var(--line); border-radius: .4rem; font: inherit; padding: .5rem .7rem; width: 100%; }
+input, select, textarea, button {
+  border: 1px solid var(--line); border-radius: .4rem; font: inherit; padding: .5rem .7rem; width: 100%;
+}
 textarea, code, pre { font-family: ui-monospace, monospace; font-size: .85rem; }
 textarea { height: 14rem; resize: vertical; }
 button { background: var(--accent); border: 0; color: #fff; cursor: pointer; margin-top: 1rem; width: auto; }

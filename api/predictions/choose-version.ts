@@ -10,8 +10,9 @@ import {
 
 /**
  * The version that a submission gets: the one it names, else by the model's traffic split. The same key gets the same
- * version while the split and the living versions stay; a weighted version that no living worker serves, or that dies on
- * all of them, is left aside as long as there is another. Throws `version_not_found`, for a named version after another look.
+ * version while the split and the living versions stay; a weighted version that no living worker serves, or that dies
+ * on all of them, is left aside as long as there is another. Throws `version_not_found`, for a named version after
+ * another look.
  */
 export async function versionFor(
   directory: ModelDirectory,

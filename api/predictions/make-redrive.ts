@@ -15,12 +15,35 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Logger } from "@millrace/shared/service/log.js";
+import { z } from "zod";
 import { type Caller, modelsOf } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
-import { invalidRequest } from "../http/parse-body.js";
+import { invalidRequest } from "../http/read-json.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
-import { type RedriveRequest, usualRate } from "./redrive-request.js";
 import { usedForAnother } from "./submission.js";
+
+/** Where none is asked for. */
+export const usualRate = 10;
+
+const time = () => z.iso.datetime({ offset: true, error: "must be an RFC 3339 time" });
+
+/** The body of `POST /v1/failures/redrive`: which failures, and how many of them a second. */
+export const redriveRequestSchema = z
+  .strictObject({
+    model: z.string().max(256).optional(),
+    code: z.enum(failureCodes).optional(),
+    failed_after: time().optional(),
+    failed_before: time().optional(),
+    rate: z.number().min(0.01).max(1000).optional(),
+  })
+  .superRefine(({ failed_after: after, failed_before: before }, context) => {
+    if (after !== undefined && before !== undefined && Date.parse(after) >= Date.parse(before)) {
+      context.addIssue({ code: "custom", path: ["failed_before"], message: "must be later than failed_after" });
+    }
+  })
+  .meta({ id: "RedriveRequest" });
+
+export type RedriveRequest = z.infer<typeof redriveRequestSchema>;
 
 export interface MakeRedriveDependencies {
   redis: RedisClient;
@@ -36,7 +59,10 @@ export interface MakeRedriveDependencies {
 /** Redrives of an owner that have not ended: they share the workers' places with those of all others. */
 const mostOpen = 10;
 
-/** Makes a redrive of the caller's failures that fit, or leads to the one that the same key made before. What fails from now on is not among them, or it would never end. */
+/**
+ * Makes a redrive of the caller's failures that fit, or leads to the one that the same key made before. What fails from
+ * now on is not among them, or it would never end.
+ */
 export async function makeRedrive(
   deps: MakeRedriveDependencies,
   caller: Caller,

@@ -7,6 +7,8 @@ import { noticeChannel } from "@millrace/shared/redis/keys.js";
 export interface Waiter {
   /** Resolves to the result, to `"look"` when it is worth reading again, or to null when the wait is over. */
   next(): Promise<StoredResult | "look" | null>;
+  /** Ends the wait when `signal` aborts. */
+  closeWhen(signal: AbortSignal): void;
   close(): void;
 }
 
@@ -15,8 +17,8 @@ interface Open {
 }
 
 /**
- * Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often; each at a time of
- * its own, because thousands of them at once hold up everybody.
+ * Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often; each at a
+ * time of its own, because thousands of them at once hold up everybody.
  */
 const lookAgainMs = 15_000;
 const lookAgainSteps = 100;
@@ -56,8 +58,8 @@ export class Notices {
   }
 
   /**
-   * Begins to listen for a prediction, for `waitMs` at the most, and says to look at `lookAt` (ms since the epoch). To be
-   * closed by the caller.
+   * Begins to listen for a prediction, for `waitMs` at the most, and says to look at `lookAt` (ms since the epoch). To
+   * be closed by the caller.
    */
   wait(id: string, waitMs: number, lookAt: number | null = null): Waiter {
     let wake: ((news: StoredResult | "look" | null) => void) | null = null;
@@ -81,6 +83,16 @@ export class Notices {
         : setTimeout(() => entry.deliver("look"), Math.max(0, lookAt - Date.now()) + 1);
     const set = this.#waiting.get(id) ?? new Set();
     this.#waiting.set(id, set.add(entry));
+    let until: AbortSignal | null = null;
+    const close = () => {
+      until?.removeEventListener("abort", close);
+      clearTimeout(timer);
+      clearTimeout(lookTimer);
+      clearInterval(againTimer);
+      entry.deliver(null);
+      set.delete(entry);
+      if (set.size === 0 && this.#waiting.get(id) === set) this.#waiting.delete(id);
+    };
     return {
       next() {
         if (missed !== undefined) {
@@ -92,14 +104,12 @@ export class Notices {
           wake = resolve;
         });
       },
-      close: () => {
-        clearTimeout(timer);
-        clearTimeout(lookTimer);
-        clearInterval(againTimer);
-        entry.deliver(null);
-        set.delete(entry);
-        if (set.size === 0 && this.#waiting.get(id) === set) this.#waiting.delete(id);
+      closeWhen(signal) {
+        until = signal;
+        if (signal.aborted) close();
+        else signal.addEventListener("abort", close);
       },
+      close,
     };
   }
 

@@ -1,6 +1,6 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
-import { parseBody } from "../http/parse-body.js";
+import { parseBody } from "../http/read-json.js";
 import {
   type Classified,
   type PredictNowDependencies,
@@ -18,8 +18,8 @@ const flowSchema = z.strictObject({ features: z.unknown() });
 const ofOneFlow = new Set(["invalid_request", "invalid_input", "inference_failed", "state_conflict"]);
 
 /**
- * Predicts flows as so many single predictions, accepted together and joined by the worker as any others. A flow that is
- * not valid, or fails, fails alone. `inferenceMs` is what all of them cost in runs of the model.
+ * Predicts flows as so many single predictions, accepted together and joined by the worker as any others. A flow that
+ * is not valid, or fails, fails alone. `inferenceMs` is what all of them cost in runs of the model.
  */
 export async function predictFlows(
   deps: PredictNowDependencies,

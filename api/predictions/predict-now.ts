@@ -1,5 +1,5 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { awaitNotice, awaitPrediction } from "./await-prediction.js";
+import { awaitPrediction } from "./await-end.js";
 import { parseSubmission } from "./submission.js";
 import { type SubmitDependencies, submitPrediction } from "./submit-prediction.js";
 
@@ -40,8 +40,8 @@ export interface Finished {
 }
 
 /**
- * One prediction through the same queue as all others, waited for: the way of the paths that answer with the result itself.
- * Throws `no_worker`, `not_in_time` (with a Location), `inference_failed`, or `invalid_input`.
+ * One prediction through the same queue as all others, waited for: the way of the paths that answer with the result
+ * itself. Throws `no_worker`, `not_in_time` (with a Location), `inference_failed`, or `invalid_input`.
  */
 export async function predictNow(deps: PredictNowDependencies, request: PredictNowRequest): Promise<Finished> {
   const { gone, idempotencyKey, inputPointer, model, owner, requestId } = request;
@@ -60,12 +60,9 @@ export async function predictNow(deps: PredictNowDependencies, request: PredictN
     inputPointer,
   });
   const { final, id, waiter } = submitted;
-  const end = final
-    ? submitted
-    : waiter === null
-      ? await awaitPrediction(deps, owner, id, Math.max(1, deadline - Date.now()), gone)
-      : await awaitNotice(deps, owner, id, waiter, gone);
-  if (!end?.final) {
+  const leftMs = Math.max(1, deadline - Date.now());
+  const end = final ? submitted : await awaitPrediction(deps, owner, id, leftMs, gone, waiter);
+  if (!end.final) {
     throw new ServiceError("not_in_time", "the prediction is not done yet; it goes on, and Location leads to it", {
       headers: { Location: `/v1/predictions/${id}` },
     });

@@ -5,7 +5,7 @@ import { compactJson } from "@millrace/shared/predictions/raw-member.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
-import { invalidRequest, parseBody } from "../http/parse-body.js";
+import { invalidRequest, parseBody } from "../http/read-json.js";
 
 const yearMs = 366 * 86_400_000;
 const largestMetadataBytes = 4096;
@@ -43,7 +43,8 @@ export const submissionSchema = z
     if (body.expires_in_ms > 0 && body.expires_in_ms <= body.delay_ms) {
       context.addIssue({ code: "custom", path: ["expires_in_ms"], message: "must exceed delay_ms, or be 0" });
     }
-  });
+  })
+  .meta({ id: "Submission" });
 
 export type Submission = z.infer<typeof submissionSchema>;
 
@@ -89,8 +90,9 @@ export function submissionHashes(submission: Submission): { exact: string; sorte
 }
 
 /**
- * The key of the `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none. Throws
- * `bad_header` for what is no key, and for two of them, which would be one by the time that Node has joined them.
+ * The key of the `Idempotency-Key` header, quoted as a structured-field string or bare; null where there is none.
+ * Throws `bad_header` for what is no key, and for two of them, which would be one by the time that Node has joined
+ * them.
  */
 export function idempotencyKeyOf({ headers, rawHeaders }: IncomingMessage): string | null {
   const header = headers["idempotency-key"];

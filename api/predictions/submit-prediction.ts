@@ -1,74 +1,29 @@
-import { cacheTtlSeconds } from "@millrace/shared/models/manifest.js";
-import { canonicalJson } from "@millrace/shared/predictions/canonical-json.js";
 import { metadataFields } from "@millrace/shared/predictions/metadata.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/predictions/prediction.js";
-import type { ResponseForm } from "@millrace/shared/predictions/response-form.js";
 import type { CacheOutcome, Counted } from "@millrace/shared/predictions/statistics.js";
 import type { StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
-import { dropBlob, largestInlineBytes } from "@millrace/shared/redis/blob.js";
+import { dropBlob } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { digestInTurns, digestOf } from "@millrace/shared/redis/digest.js";
 import { newId } from "@millrace/shared/redis/keys.js";
 import { acceptCached } from "@millrace/shared/scripts/predictions/accept-cached.js";
 import { decodeReplayed } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import type { Logger } from "@millrace/shared/service/log.js";
 import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Accept } from "../admission/accept-together.js";
-import { expectRoomFor } from "../admission/new-work.js";
-import { queueFull } from "../admission/queue-full.js";
-import type { RedisMemory } from "../admission/redis-memory.js";
-import type { KnownModel, KnownVersion } from "../models/model-directory.js";
-import type { ApiMetrics } from "../monitoring/metrics.js";
-import { stickyKeyOf, versionFor } from "./choose-version.js";
+import { queueFull } from "../admission/queue-capacity.js";
 import { keepInput } from "./keep-input.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { Waiter } from "./notices.js";
-import { type Submission, submissionHashes, usedForAnother } from "./submission.js";
-import { type FollowerDependencies, followerOf } from "./webhook-follower.js";
+import { type PrepareDependencies, prepareSubmission, type SubmitRequest } from "./prepare-submission.js";
+import { usedForAnother } from "./submission.js";
 
-export interface SubmitDependencies extends LookUpDependencies, FollowerDependencies {
-  redis: RedisClient;
-  metrics: ApiMetrics;
+export interface SubmitDependencies extends LookUpDependencies, PrepareDependencies {
   tally: StatisticsTally;
-  log: Logger;
-  memory: RedisMemory;
   accept: Accept;
   /** The connection that acceptances go over: a large input must go over the same. */
   writes: RedisClient;
   logAccepted(fields: Record<string, unknown>): void;
-}
-
-export interface SubmitRequest {
-  model: string;
-  owner: string;
-  submission: Submission;
-  /** The submission's metadata as JSON text, as the caller wrote it. */
-  metadata?: string | undefined;
-  /** How long the caller will wait for the end, in ms; 0: not at all. */
-  waitMs: number;
-  requestId: string;
-  traceparent: string | undefined;
-  idempotencyKey: string | null;
-  /** Where the input is in the body that complaints point into; `/input` unless told. */
-  inputPointer?: string;
-  /** The input packed already, of a prediction that this one is a retry of; `bytes` where it is a blob. */
-  retry?: { of: string; input: string; bytes?: number | undefined; form?: ResponseForm | undefined };
-  /** Tensors, in place of the submission's input. */
-  tensors?: SubmittedTensors;
-}
-
-/** An input that came as tensors. */
-export interface SubmittedTensors {
-  /** The input as a pack that wants its output as one. Throws `invalid_input` where the version does not take it. */
-  pack(version: KnownVersion): Buffer;
-  rows: number;
-  /** The request as it came, and what it says besides the elements of its tensors: what the idempotency key is held against. */
-  body: Uint8Array;
-  said: unknown;
-  /** How the answer is wanted, for one that is fetched later. */
-  form?: ResponseForm | undefined;
 }
 
 export interface Submitted {
@@ -88,44 +43,14 @@ export interface Submitted {
 
 /** Checks, packs and accepts one prediction, joins it to an identical one or answers it from the cache. */
 export async function submitPrediction(deps: SubmitDependencies, request: SubmitRequest): Promise<Submitted> {
+  const prepared = await prepareSubmission(deps, request);
+  const { dedup, followerJson, form, idempotency, model, pack, rows, versionName } = prepared;
   const { owner, requestId, retry, submission } = request;
-  const model = await deps.directory.find(request.model);
-  if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
-  const stickyKey = () =>
-    stickyKeyOf(owner, request.idempotencyKey, request.tensors === undefined ? submission.input : request.tensors.body);
-  const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
-  const packed = retry === undefined ? packInput(deps.metrics, model, version, request) : null;
-  const pack = packed?.pack ?? null;
-  const followerJson = await followerOf(deps, model, owner, submission.webhook);
-
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
   const { delay_ms: delayMs, expires_in_ms: expiresInMs, priority } = submission;
   const { metadata } = request;
-  const { announcement, fingerprint } = version;
-  const { digest } = announcement;
-  const form = request.tensors?.form ?? retry?.form;
-  const kind = [
-    answersOf,
-    owner,
-    versionName,
-    fingerprint,
-    delayMs,
-    expiresInMs,
-    priority,
-    ...(form ? [JSON.stringify(form)] : []),
-  ];
-  const hash = pack !== null && pack.length > largestInlineBytes ? digestInTurns : digestOf;
-  // Where each run draws its own numbers, no answer stands for another, unless the author has said for how long.
-  const { drawsNumbers = false, manifest } = announcement;
-  const mayShare = !drawsNumbers || cacheTtlSeconds(manifest, drawsNumbers) > 0;
-  const dedup = submission.cache && mayShare && pack !== null ? await hash(kind.join("|"), pack) : null;
-  const idempotency =
-    request.idempotencyKey === null
-      ? null
-      : { key: request.idempotencyKey, ...(await bodyHashes(request, pack ?? Buffer.alloc(0))) };
   const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
-  await expectRoomFor(deps, model, versionName, { owner, idempotencyKey: request.idempotencyKey, dedup });
   const kept = await keepInput(deps.writes, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
   const dataJson = JSON.stringify({
     v: 1,
@@ -157,7 +82,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     metadata,
     retryOf: retry?.of,
     queuePosition: null,
-    modelDigest: digest,
+    modelDigest: prepared.modelDigest,
     timings: null,
   };
   const waiter =
@@ -177,7 +102,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       follower: followerJson === null ? null : { json: followerJson, wantsStart },
       pieces: kept.blob?.pieces ?? 0,
       blobBytes: kept.fields.b ?? 0,
-      rows: packed?.rows ?? 1,
+      rows,
     });
     // Where it is not known whether it was accepted, the blob goes by itself.
     if (kept.blob !== undefined && outcome.kind !== "queued") {
@@ -238,9 +163,6 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   }
 }
 
-/** Changes with a release that answers otherwise, so that what an earlier one has kept is not given again. */
-const answersOf = "answers-2";
-
 /** A prediction that exists already, as the answer to a submission that led to it. */
 async function standing(
   deps: LookUpDependencies,
@@ -265,44 +187,5 @@ function countCache({ metrics, statistics }: SubmitDependencies, of: Counted, ou
   statistics.cache(of, outcome);
 }
 
-function packInput(
-  metrics: ApiMetrics,
-  model: KnownModel,
-  version: KnownVersion,
-  { inputPointer = "/input", submission, tensors }: SubmitRequest,
-): { pack: Buffer; rows: number } {
-  const invalid = () => metrics.invalidInput.inc({ model: model.name, code: "invalid_input" });
-  if (tensors !== undefined) {
-    try {
-      return { pack: tensors.pack(version), rows: tensors.rows };
-    } catch (fault) {
-      if (fault instanceof ServiceError && fault.code === "invalid_input") invalid();
-      throw fault;
-    }
-  }
-  const packed = version.pack(submission.input);
-  if ("pack" in packed) return packed;
-  invalid();
-  const complaints = packed.complaints.map(({ detail, pointer }) => ({ detail, pointer: `${inputPointer}${pointer}` }));
-  const [first] = complaints;
-  const more = complaints.length > 1 ? ` (and ${complaints.length - 1} more)` : "";
-  throw new ServiceError("invalid_input", `${first?.detail}${more}`, { complaints });
-}
-
 const packedOutputJson = (base64: string): string =>
   [...tensorsText(unpackTensors(Buffer.from(base64, "base64")))].join("");
-
-/** What the idempotency key is held against. */
-async function bodyHashes(
-  { retry, submission, tensors }: SubmitRequest,
-  pack: Buffer,
-): Promise<{ bodyHash: string; sortedHash?: string }> {
-  if (retry !== undefined) return { bodyHash: digestOf("retry", retry.of) };
-  const { exact, sorted } = submissionHashes(submission);
-  if (tensors === undefined) return { bodyHash: exact, sortedHash: sorted };
-  const [bodyHash, sortedHash] = await Promise.all([
-    digestInTurns(exact, tensors.body),
-    digestInTurns(sorted, canonicalJson(tensors.said), "|", pack),
-  ]);
-  return { bodyHash, sortedHash };
-}

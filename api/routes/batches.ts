@@ -1,14 +1,13 @@
 import { batchJson, batchStatuses } from "@millrace/shared/predictions/batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
 import { batchQuery, queryMetadata, readBatchQuery } from "../batches/batch-options.js";
 import { type OwnBatchDependencies, ownBatch } from "../batches/own-batch.js";
 import { type TakeBatchDependencies, takeBatch } from "../batches/take-batch.js";
-import { acceptsJson, isJson } from "../http/http-preferences.js";
-import { passOver } from "../http/read-upload.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { noBodyDeadline } from "../http/body-deadline.js";
+import { acceptsJson, isJson, onlyQuery } from "../http/http-preferences.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
@@ -16,41 +15,38 @@ import { idempotencyKeyOf } from "../predictions/submission.js";
 /** `POST /v1/models/{model}/batches` and `GET /v1/batches`. */
 export function batchesRoutes(
   deps: TakeBatchDependencies &
-    OwnBatchDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
+    OwnBatchDependencies & { limits: RateLimits | null; maySubmit: readonly RequestHandler[]; mayRead: RequestHandler },
 ): Router {
   const router = Router();
 
   resource(router, "/v1/models/:model/batches", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
+      noBodyDeadline,
       acceptsJson,
       async (request, response) => {
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const { owner } = caller;
-        try {
-          const form = formOf(request);
-          onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
-          const model = await deps.directory.find(request.params.model as string);
-          if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
-          const { id, batch, replayed } = await takeBatch(deps, {
-            request,
-            model,
-            owner,
-            form,
-            options: readBatchQuery(request.query),
-            metadata: queryMetadata(request.query),
-            requestId: response.locals.requestId,
-            idempotencyKey: idempotencyKeyOf(request),
-            mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
-            takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
-          });
-          const shown = batch ?? (await ownBatch(deps, owner, id)).batch;
-          response.setHeader("Location", `/v1/batches/${id}`);
-          if (replayed) response.setHeader("Idempotency-Replayed", "true");
-          sendJson(response, 202, batchJson(shown, Date.now()));
-        } finally {
-          passOver(request);
-        }
+        const form = formOf(request);
+        onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
+        const model = await deps.directory.find(request.params.model);
+        if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+        const { id, batch, replayed } = await takeBatch(deps, {
+          request,
+          model,
+          owner,
+          form,
+          options: readBatchQuery(request.query),
+          metadata: queryMetadata(request.query),
+          requestId: response.locals.requestId,
+          idempotencyKey: idempotencyKeyOf(request),
+          mostRows: deps.limits?.mostRows ?? Number.POSITIVE_INFINITY,
+          takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
+        });
+        const shown = batch ?? (await ownBatch(deps, owner, id)).batch;
+        response.setHeader("Location", `/v1/batches/${id}`);
+        if (replayed) response.setHeader("Idempotency-Replayed", "true");
+        sendJson(response, 202, batchJson(shown, Date.now()));
       },
     ],
   });
@@ -73,7 +69,7 @@ export function batchesRoutes(
       async (request, response) => {
         onlyQuery(request, "model", "status", "limit", "cursor");
         const query = parseListQuery(request.query, batchStatuses);
-        sendJson(response, 200, await listOwned(deps, listed, response.locals.caller as Caller, query));
+        sendJson(response, 200, await listOwned(deps, listed, response.locals.caller, query));
       },
     ],
   });

@@ -3,12 +3,13 @@ import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
 import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
+import type { z } from "zod";
 import { ownBatch } from "../batches/own-batch.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
+import type { deliverySchema } from "../predictions/prediction-schema.js";
 
 const unknownDelivery = () => new ServiceError("delivery_not_found", "there is no such delivery");
 
@@ -24,8 +25,8 @@ export function deliveryRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         await lookUpPrediction(deps, owner, id);
         const { keys } = await modelOfId(deps, id);
         sendJson(response, 200, await listDeliveries(deps.redis, keys, owner, id));
@@ -39,8 +40,8 @@ export function deliveryRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         const { model } = await ownBatch(deps, owner, id);
         sendJson(response, 200, await listDeliveries(deps.redis, model.keys, owner, id));
       },
@@ -52,8 +53,8 @@ export function deliveryRoutes(
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         const tag = tagOfId(id);
         const model = tag === null ? null : await deps.directory.findByTag(tag);
         if (model === null) throw unknownDelivery();
@@ -78,7 +79,11 @@ async function listDeliveries(redis: RedisClient, keys: ModelKeys, owner: string
   return JSON.stringify({ data: await Promise.all(own.map((delivery) => describeDelivery(redis, keys, delivery))) });
 }
 
-async function describeDelivery(redis: RedisClient, keys: ModelKeys, delivery: Delivery): Promise<object> {
+async function describeDelivery(
+  redis: RedisClient,
+  keys: ModelKeys,
+  delivery: Delivery,
+): Promise<z.infer<typeof deliverySchema>> {
   const attempts = await redis.lrange(keys.attempts(delivery.id), 0, -1);
   return {
     id: delivery.id,

@@ -2,13 +2,11 @@ import { cleanText } from "@millrace/shared/packing/pack-text.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
-import { acceptsJson, wantsJson } from "../http/http-preferences.js";
-import { parseBody } from "../http/parse-body.js";
+import { acceptsJson, onlyQuery, wantsJson } from "../http/http-preferences.js";
 import { fileReader } from "../http/read-file.js";
-import { jsonBody } from "../http/read-json.js";
-import { onlyQuery, sendJson, whenGone } from "../http/request-context.js";
+import { jsonBody, parseBody } from "../http/read-json.js";
+import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { predictFlows } from "../predictions/predict-flows.js";
 import { type Classified, type Finished, type PredictNowDependencies, predictNow } from "../predictions/predict-now.js";
@@ -23,13 +21,18 @@ const flowModel = z.enum(["random_forest", "xgboost", "decision_tree"]).default(
 
 const largestBatch = 1000;
 const alternatives = 5;
-const flowBody = z.strictObject({ features: z.unknown(), model_name: flowModel });
-const batchBody = z.strictObject({ flows: z.array(z.unknown()).min(1).max(largestBatch), model_name: flowModel });
-const queryBody = z.strictObject({ query: z.string() });
+/** One network flow. */
+export const flowBody = z.strictObject({ features: z.unknown(), model_name: flowModel }).meta({ id: "Flow" });
+/** Up to 1,000 network flows. */
+export const batchBody = z
+  .strictObject({ flows: z.array(z.unknown()).min(1).max(largestBatch), model_name: flowModel })
+  .meta({ id: "Flows" });
+/** A text. */
+export const queryBody = z.strictObject({ query: z.string() }).meta({ id: "IntentQuery" });
 
 /**
- * The paths that existing clients of the shipped services call: one request, one answer, through the same queue. Each is
- * the model's input in other words, and its output in the words that those clients know.
+ * The paths that existing clients of the shipped services call: one request, one answer, through the same queue. Each
+ * is the model's input in other words, and its output in the words that those clients know.
  */
 export function dropInRoutes(
   deps: PredictNowDependencies & {
@@ -37,12 +40,12 @@ export function dropInRoutes(
     maxBodyKeys: number;
     maxFileBytes: number;
     limits: RateLimits | null;
-    mayPredict: RequestHandler;
+    maySubmit: readonly RequestHandler[];
     mayRead: RequestHandler;
   },
 ): Router {
   const router = Router();
-  const json = [deps.mayPredict, acceptsJson, wantsJson, jsonBody(deps)];
+  const json = [...deps.maySubmit, acceptsJson, wantsJson, jsonBody(deps)];
 
   /** Predicts and sends what `answer` makes of it, unless the caller has gone. */
   const answered = async (
@@ -53,7 +56,7 @@ export function dropInRoutes(
   ) => {
     onlyQuery(request);
     const gone = whenGone(response);
-    const caller = response.locals.caller as Caller;
+    const caller = response.locals.caller;
     const { owner } = caller;
     await deps.limits?.rows(caller, 1, response);
     const idempotencyKey = idempotencyKeyOf(request);
@@ -95,11 +98,11 @@ export function dropInRoutes(
         onlyQuery(request);
         const { flows, model_name } = parseBody(batchBody, request.body);
         const gone = whenGone(response);
-        const { owner } = response.locals.caller as Caller;
+        const { owner } = response.locals.caller;
         const idempotencyKey = idempotencyKeyOf(request);
         const { requestId } = response.locals;
         const asked = { model: flowModels[model_name], owner, requestId, idempotencyKey, gone };
-        await deps.limits?.rows(response.locals.caller as Caller, flows.length, response);
+        await deps.limits?.rows(response.locals.caller, flows.length, response);
         const { inferenceMs, predictions } = await predictFlows(deps, flows, asked);
         if (gone.aborted) return;
         const failed = predictions.filter((row) => "error" in row).length;
@@ -161,7 +164,7 @@ export function dropInRoutes(
   const readFile = fileReader("file", deps.maxFileBytes);
   resource(router, "/infer", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
       acceptsJson,
       async (request, response) => {
         const asked = { model: "deepfake-image", input: await readFile(request, response), inputPointer: "/file" };

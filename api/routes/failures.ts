@@ -3,15 +3,18 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type FailureCode, failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
-import { type Caller, modelsOf } from "../access/authenticate.js";
-import { acceptsJson, wantsJson } from "../http/http-preferences.js";
-import { parseBody } from "../http/parse-body.js";
-import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { modelsOf } from "../access/authenticate.js";
+import { acceptsJson, onlyQuery, wantsJson } from "../http/http-preferences.js";
+import { type JsonBodyLimits, jsonBody, parseBody } from "../http/read-json.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel } from "../models/model-directory.js";
-import { type MakeRedriveDependencies, makeRedrive, modelsNamed } from "../predictions/make-redrive.js";
-import { redriveRequestSchema } from "../predictions/redrive-request.js";
+import {
+  type MakeRedriveDependencies,
+  makeRedrive,
+  modelsNamed,
+  redriveRequestSchema,
+} from "../predictions/make-redrive.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
 
 interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {
@@ -19,7 +22,9 @@ interface FailureDependencies extends JsonBodyLimits, MakeRedriveDependencies {
   mayRead: RequestHandler;
 }
 
-/** `GET /v1/failures` and `POST /v1/failures/redrive`: the caller's own failed predictions that nobody has tried again. */
+/**
+ * `GET /v1/failures` and `POST /v1/failures/redrive`: the caller's own failed predictions that nobody has tried again.
+ */
 export function failureRoutes(deps: FailureDependencies): Router {
   const router = Router();
 
@@ -34,7 +39,7 @@ export function failureRoutes(deps: FailureDependencies): Router {
         if (code !== undefined && known === undefined) {
           throw new ServiceError("bad_query", `code must be one of ${failureCodes.join(", ")}`);
         }
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const models = await modelsNamed(deps.directory, model === undefined ? null : String(model));
         const globs = modelsOf(caller, "read");
         const seen = globs === null ? models : models.filter(({ name }) => fitsGlob(name, globs));
@@ -56,7 +61,7 @@ export function failureRoutes(deps: FailureDependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const asked = parseBody(redriveRequestSchema, request.body);
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const key = idempotencyKeyOf(request);
         const { id, json, replayed } = await makeRedrive(deps, caller, asked, response.locals.requestId, key);
         response.setHeader("Location", `/v1/failures/redrives/${id}`);

@@ -1,38 +1,26 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import express, { type Request, type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
+import { type Request, type RequestHandler, type Response, Router } from "express";
 import type { RateLimits } from "../access/rate-limits.js";
-import {
-  onlyQuery,
-  preferredWait,
-  prefersAsync,
-  sendJson,
-  traceparentOf,
-  waitMsOf,
-  whenGone,
-} from "../http/request-context.js";
+import { onlyQuery, preferredWait, prefersAsync, waitMsOf } from "../http/http-preferences.js";
+import { bytesBody } from "../http/read-body.js";
+import { assertUtf8, type JsonBodyLimits } from "../http/read-json.js";
+import { sendJson, traceparentOf, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel } from "../models/model-directory.js";
-import { awaitNotice, awaitPrediction } from "../predictions/await-prediction.js";
-import { type LookedUp, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
+import { awaitPrediction } from "../predictions/await-end.js";
+import { modelOfId } from "../predictions/look-up-prediction.js";
 import { idempotencyKeyOf, parseSubmission, type Submission } from "../predictions/submission.js";
-import {
-  markJoined,
-  type SubmitDependencies,
-  type Submitted,
-  submitPrediction,
-} from "../predictions/submit-prediction.js";
+import { markJoined, type SubmitDependencies, submitPrediction } from "../predictions/submit-prediction.js";
 import { keptForm, requestedForm } from "../tensors/infer-answer.js";
 import { type InferRequest, inferenceHeaderBytes, readInferRequest } from "../tensors/infer-request.js";
 import { packInferInputs } from "../tensors/input-tensors.js";
 import { sendInference } from "../tensors/send-answer.js";
 
-interface InferDependencies extends SubmitDependencies {
-  maxBodyBytes: number;
+interface InferDependencies extends SubmitDependencies, JsonBodyLimits {
   maxTensorBytes: number;
   syncTimeoutMs: number;
   limits: RateLimits | null;
-  mayPredict: RequestHandler;
+  maySubmit: readonly RequestHandler[];
 }
 
 /** What a request counts as: its largest first dimension, since that is what its inputs are joined along. */
@@ -45,33 +33,32 @@ const rowsOf = ({ inputs }: InferRequest): number =>
  */
 export function inferRoutes(deps: InferDependencies): Router {
   const router = Router();
-  const post = [
-    deps.mayPredict,
-    bodyReader(deps),
-    (request: Request, response: Response) => infer(deps, request, response),
-  ];
-  resource(router, "/v2/models/:model/infer", { post });
-  resource(router, "/v2/models/:model/versions/:version/infer", { post });
+  const before = [...deps.maySubmit, bodyReader(deps)];
+  resource(router, "/v2/models/:model/infer", {
+    post: [...before, (request, response) => infer(deps, request.params, request, response)],
+  });
+  resource(router, "/v2/models/:model/versions/:version/infer", {
+    post: [...before, (request, response) => infer(deps, request.params, request, response)],
+  });
   return router;
 }
 
-/** The body as bytes whatever it says it is, unpacked; what holds binary data may be larger than what is only JSON. */
-function bodyReader({ maxBodyBytes, maxTensorBytes }: InferDependencies): RequestHandler {
-  const json = express.raw({ limit: maxBodyBytes, type: () => true });
-  const binary = express.raw({ limit: maxTensorBytes, type: () => true });
-  return (request, response, next) => {
-    if (inferenceHeaderBytes(request.headers["inference-header-content-length"]) === null)
-      json(request, response, next);
-    else {
-      binary(request, response, (fault?: unknown) => {
-        const tooLarge = (fault as { type?: string } | undefined)?.type === "entity.too.large";
-        next(tooLarge ? new ServiceError("body_too_large", "the body is larger than MAX_TENSOR_BYTES") : fault);
-      });
+/** The body as bytes whatever type it says it is; a body with binary data may be larger than one of JSON alone. */
+const bodyReader = ({ maxBodyBytes, maxTensorBytes }: InferDependencies): RequestHandler =>
+  bytesBody((request) => {
+    if (inferenceHeaderBytes(request.headers["inference-header-content-length"]) !== null) {
+      return { maxBytes: maxTensorBytes, limitName: "MAX_TENSOR_BYTES" };
     }
-  };
-}
+    assertUtf8(request);
+    return { maxBytes: maxBodyBytes, limitName: "MAX_BODY_BYTES" };
+  });
 
-async function infer(deps: InferDependencies, request: Request, response: Response): Promise<void> {
+async function infer(
+  deps: InferDependencies,
+  { model: name, version }: { model: string; version?: string },
+  request: Request,
+  response: Response,
+): Promise<void> {
   onlyQuery(request);
   const later = prefersAsync(request);
   const wait = preferredWait(request);
@@ -79,11 +66,10 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
   const waitMs = later ? preferredMs : deps.syncTimeoutMs;
   const idempotencyKey = idempotencyKeyOf(request);
   const headerBytes = inferenceHeaderBytes(request.headers["inference-header-content-length"]);
-  const body: Buffer = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-  const asked = readInferRequest(body, headerBytes);
-  const { model: name, version } = request.params as { model: string; version?: string };
+  const body: Buffer = request.body;
+  const asked = readInferRequest(body, headerBytes, deps);
   if (!later) await expectWorker(deps, name, version);
-  const caller = response.locals.caller as Caller;
+  const caller = response.locals.caller;
   const { owner } = caller;
   await deps.limits?.rows(caller, rowsOf(asked), response);
   const form = requestedForm(asked);
@@ -108,7 +94,8 @@ async function infer(deps: InferDependencies, request: Request, response: Respon
   response.setHeader("Location", location);
   if (submitted.replayed) response.setHeader("Idempotency-Replayed", "true");
   const gone = whenGone(response);
-  const latest = await untilFinal(deps, owner, submitted, waitMs, gone);
+  const { final, id, waiter } = submitted;
+  const latest = final || waitMs === 0 ? submitted : await awaitPrediction(deps, owner, id, waitMs, gone, waiter);
   if (gone.aborted) return;
   if (later)
     response.setHeader("Preference-Applied", wait === undefined ? "respond-async" : `respond-async, wait=${wait}`);
@@ -148,16 +135,4 @@ async function expectWorker(deps: InferDependencies, name: string, version: stri
   await deps.directory.refresh();
   if (isServed(await deps.directory.find(name))) return;
   throw new ServiceError("no_worker", "no living worker serves this model", { retryAfterSeconds: 2 });
-}
-
-async function untilFinal(
-  deps: InferDependencies,
-  owner: string,
-  { final, id, json, result, waiter }: Submitted,
-  waitMs: number,
-  gone: AbortSignal,
-): Promise<LookedUp> {
-  if (final || waitMs === 0) return { json, final, result };
-  if (waiter === null) return awaitPrediction(deps, owner, id, waitMs, gone);
-  return (await awaitNotice(deps, owner, id, waiter, gone)) ?? lookUpPrediction(deps, owner, id);
 }

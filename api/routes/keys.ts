@@ -12,43 +12,47 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { z } from "zod";
-import { acceptsJson, isJson } from "../http/http-preferences.js";
-import { parseBody } from "../http/parse-body.js";
-import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import type { keySchema } from "../access/key-schema.js";
+import type { JsonLimits } from "../http/check-json.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { optionalJsonBody, parseBody } from "../http/read-json.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 
 const yearMs = 366 * 86_400_000;
 const dayMs = 86_400_000;
 
 /** What a new key is to be. */
-export const newKeySchema = z.strictObject({
-  owner: z.string().refine(isOwnerName, "must be 1 to 64 letters, digits, '_', '.', '@' or '-'"),
-  scopes: z
-    .array(z.string())
-    .max(100)
-    .refine((texts) => readGrants(texts) !== null, "are read, predict and admin, each alone or as scope@model")
-    .default(["predict"]),
-  expires_in_ms: z
-    .int()
-    .min(1)
-    .max(10 * yearMs)
-    .optional(),
-});
+export const newKeySchema = z
+  .strictObject({
+    owner: z.string().refine(isOwnerName, "must be 1 to 64 letters, digits, '_', '.', '@' or '-'"),
+    scopes: z
+      .array(z.string())
+      .max(100)
+      .refine((texts) => readGrants(texts) !== null, "are read, predict and admin, each alone or as scope@model")
+      .default(["predict"]),
+    expires_in_ms: z
+      .int()
+      .min(1)
+      .max(10 * yearMs)
+      .optional(),
+  })
+  .meta({ id: "NewKey" });
 
 /** How long the old key stays good beside the new one. */
-export const rotationSchema = z.strictObject({ overlap_ms: z.int().min(0).max(yearMs).default(dayMs) });
+export const rotationSchema = z
+  .strictObject({ overlap_ms: z.int().min(0).max(yearMs).default(dayMs) })
+  .meta({ id: "Rotation" });
 
-/** `/admin/keys`: keys in Redis, made, listed, rotated and revoked. A key is shown by the answer that makes it, only. */
+/**
+ * `/admin/keys`: keys in Redis, made, listed, rotated and revoked. A key is shown by the answer that makes it, only.
+ */
 export function keyRoutes(
-  deps: JsonBodyLimits & { redis: RedisClient; keyPrefix: string; log: Logger; mayAdmin: RequestHandler },
+  deps: JsonLimits & { redis: RedisClient; keyPrefix: string; log: Logger; mayAdmin: RequestHandler },
 ): Router {
   const router = Router();
   const { keyPrefix, log, redis } = deps;
-  const readBody = jsonBody(deps);
-  /** A body that may be left out. */
-  const optionalBody: RequestHandler = (request, response, next) =>
-    isJson(request) ? readBody(request, response, next) : next();
+  const readBody = optionalJsonBody(deps);
   const unknown = () => new ServiceError("not_found", "there is no such key");
   const told = ({ key, stored }: MadeKey) => JSON.stringify({ ...describeKey(stored), key });
 
@@ -65,7 +69,7 @@ export function keyRoutes(
     post: [
       deps.mayAdmin,
       acceptsJson,
-      optionalBody,
+      readBody,
       async (request, response) => {
         onlyQuery(request);
         const { expires_in_ms: expiresInMs, owner, scopes } = parseBody(newKeySchema, request.body ?? {});
@@ -80,11 +84,11 @@ export function keyRoutes(
     post: [
       deps.mayAdmin,
       acceptsJson,
-      optionalBody,
+      readBody,
       async (request, response) => {
         onlyQuery(request);
         const { overlap_ms: overlapMs } = parseBody(rotationSchema, request.body ?? {});
-        const made = await rotateKey(redis, keyPrefix, request.params.key as string, overlapMs);
+        const made = await rotateKey(redis, keyPrefix, request.params.key, overlapMs);
         if (made === null) throw unknown();
         log.info("key rotated", { audit: true, key_id: request.params.key, new_key_id: made.stored.id });
         sendJson(response, 201, told(made));
@@ -97,7 +101,7 @@ export function keyRoutes(
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const id = request.params.key as string;
+        const id = request.params.key;
         if (!(await revokeKey(redis, keyPrefix, id))) throw unknown();
         log.info("key revoked", { audit: true, key_id: id });
         sendJson(response, 200, JSON.stringify({ id, object: "key", revoked: true }));
@@ -109,13 +113,13 @@ export function keyRoutes(
 
 const time = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
 
-function describeKey(key: StoredKey): object {
+function describeKey(key: StoredKey): z.infer<typeof keySchema> {
   return {
     id: key.id,
     object: "key",
     owner: key.owner,
-    scopes: key.grants,
-    created_at: time(key.createdAt),
+    scopes: [...key.grants],
+    created_at: new Date(key.createdAt).toISOString(),
     expires_at: time(key.expiresAt),
     last_used_at: time(key.lastUsedAt),
   };

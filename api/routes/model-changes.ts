@@ -5,36 +5,44 @@ import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
 import { changeTraffic, rollBackTraffic } from "@millrace/shared/scripts/models/traffic.js";
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import express, { type Request, type RequestHandler, Router } from "express";
+import { type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
-import { acceptsJson, isJson } from "../http/http-preferences.js";
-import { invalidRequest, parseBody } from "../http/parse-body.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import type { JsonLimits } from "../http/check-json.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { invalidRequest, optionalJsonBody, parseBody } from "../http/read-json.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
-import { type OrderOutcome, orderLook } from "../models/order-models.js";
+import type { orderOutcomeSchema } from "../models/model-schema.js";
+import { type OrderOutcome, requestRescan } from "../models/order-models.js";
 import { describeTraffic } from "./models.js";
 
 const versionName = z.string().regex(/^[1-9]\d{0,8}$/, 'must be a version such as "1"');
-const trafficBody = z.strictObject({
-  weights: z
-    .record(versionName, z.number().min(0).max(1_000_000))
-    .refine((weights) => Object.values(weights).some((weight) => weight > 0), "must give a version more than 0")
-    .nullable(),
-  shadow: z
-    .array(versionName)
-    .max(8)
-    .refine((list) => new Set(list).size === list.length, "must name each version once")
-    .default([]),
-});
-const rollbackBody = z.strictObject({ revision: z.int().min(0).optional() });
-const loadBody = z.strictObject({ version: versionName.optional() });
-const unloadBody = z.strictObject({ version: versionName });
+/** A new split of the traffic. */
+export const trafficBody = z
+  .strictObject({
+    weights: z
+      .record(versionName, z.number().min(0).max(1_000_000))
+      .refine((weights) => Object.values(weights).some((weight) => weight > 0), "must give a version more than 0")
+      .nullable(),
+    shadow: z
+      .array(versionName)
+      .max(8)
+      .refine((list) => new Set(list).size === list.length, "must name each version once")
+      .default([]),
+  })
+  .meta({ id: "TrafficChange" });
+/** Which change is meant, where that is to be sure. */
+export const rollbackBody = z.strictObject({ revision: z.int().min(0).optional() }).meta({ id: "Rollback" });
+/** Which version, if one. */
+export const loadBody = z.strictObject({ version: versionName.optional() }).meta({ id: "LoadOrder" });
+/** Which version. */
+export const unloadBody = z.strictObject({ version: versionName }).meta({ id: "UnloadOrder" });
 
 /** How long an answer waits for workers that still load. */
 const orderDeadlineMs = 30_000;
 
-interface Dependencies {
+interface Dependencies extends JsonLimits {
   directory: ModelDirectory;
   redis: RedisClient;
   keyPrefix: string;
@@ -46,9 +54,9 @@ interface Dependencies {
 export function modelChangeRoutes(deps: Dependencies): Router {
   const router = Router();
   const { directory, keyPrefix, log, redis } = deps;
-  const before = [deps.mayAdmin, acceptsJson, jsonOrNothing, express.json({ strict: false, type: isJson })];
-  const logged = (request: Request, change: string, about: object) =>
-    log.info(change, { request_id: request.res?.locals.requestId, model: request.params.model, ...about });
+  const before = [deps.mayAdmin, acceptsJson, optionalJsonBody(deps)];
+  const logged = (response: Response, change: string, about: { model: string } & Record<string, unknown>) =>
+    log.info(change, { request_id: response.locals.requestId, ...about });
 
   resource(router, "/v1/models/:model/traffic", {
     put: [
@@ -56,7 +64,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const traffic = parseBody(trafficBody, request.body ?? {});
-        const model = await latest(directory, request);
+        const model = await latest(directory, request.params.model);
         const unknown = (version: string) => !model.versions.has(version);
         const complaints = [
           ...Object.keys(traffic.weights ?? {})
@@ -71,8 +79,8 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         ];
         if (complaints.length > 0) throw invalidRequest(complaints);
         await changeTraffic(redis, model.keys, traffic);
-        logged(request, "traffic changed", traffic);
-        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request))));
+        logged(response, "traffic changed", { model: model.name, ...traffic });
+        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request.params.model))));
       },
     ],
   });
@@ -83,14 +91,14 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const { revision } = parseBody(rollbackBody, request.body ?? {});
-        const model = await latest(directory, request);
+        const model = await latest(directory, request.params.model);
         const outcome = await rollBackTraffic(redis, model.keys, revision ?? null);
         if (outcome === "none") throw new ServiceError("state_conflict", "the traffic has not been changed");
         if (outcome === "moved") {
           throw new ServiceError("state_conflict", `revision ${revision} is not the last change of the traffic`);
         }
-        logged(request, "traffic rolled back", { revision });
-        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request))));
+        logged(response, "traffic rolled back", { model: model.name, revision });
+        sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request.params.model))));
       },
     ],
   });
@@ -101,12 +109,12 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const { version } = parseBody(loadBody, request.body ?? {});
-        const name = request.params.model as string;
+        const name = request.params.model;
         if (!isModelName(name)) throw new ServiceError("model_not_found", "that is no model's name");
         const { unloaded } = modelKeys(keyPrefix, name);
         await (version === undefined ? redis.del(unloaded) : redis.srem(unloaded, version));
-        const outcome = await orderLook(redis, keyPrefix, name, orderDeadlineMs);
-        logged(request, "load ordered", { version });
+        const outcome = await requestRescan(redis, keyPrefix, name, orderDeadlineMs);
+        logged(response, "load ordered", { model: name, version });
         const states = statesOf(outcome).filter((state) => version === undefined || state.version === version);
         const ready = states.some(({ state }) => state === "ready");
         if (!ready && outcome.unanswered === 0) {
@@ -129,20 +137,20 @@ export function modelChangeRoutes(deps: Dependencies): Router {
       async (request, response) => {
         onlyQuery(request);
         const { version } = parseBody(unloadBody, request.body ?? {});
-        const model = await latest(directory, request);
+        const model = await latest(directory, request.params.model);
         if (!model.versions.has(version)) throw new ServiceError("version_not_found", `there is no version ${version}`);
         const { shadow, weights } = model.traffic;
         if ((weights?.[version] ?? 0) > 0 || shadow.includes(version)) {
           throw new ServiceError("state_conflict", `the traffic names version ${version}: change that first`);
         }
         await redis.sadd(model.keys.unloaded, version);
-        const outcome = await orderLook(redis, keyPrefix, model.name, orderDeadlineMs);
+        const outcome = await requestRescan(redis, keyPrefix, model.name, orderDeadlineMs);
         const left = statesOf(outcome).some((state) => state.version === version && state.state !== "refused");
         // Workers that have it let it drain and then take it back themselves.
         if (!left && outcome.unanswered === 0) {
           await retireVersion(redis, keyPrefix, model.keys, { model: model.name, version });
         }
-        logged(request, "unload ordered", { version });
+        logged(response, "unload ordered", { model: model.name, version });
         await directory.look(model.name);
         sendJson(response, outcome.unanswered === 0 ? 200 : 202, JSON.stringify(describeOutcome(model.name, outcome)));
       },
@@ -151,24 +159,16 @@ export function modelChangeRoutes(deps: Dependencies): Router {
   return router;
 }
 
-async function latest(directory: ModelDirectory, request: Request): Promise<KnownModel> {
-  const model = await directory.look(request.params.model as string);
+async function latest(directory: ModelDirectory, name: string): Promise<KnownModel> {
+  const model = await directory.look(name);
   if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
   return model;
 }
 
 const statesOf = ({ reports }: OrderOutcome) => [...reports.values()].flat();
 
-const describeOutcome = (model: string, outcome: OrderOutcome): object => ({
+const describeOutcome = (model: string, outcome: OrderOutcome): z.infer<typeof orderOutcomeSchema> => ({
   model,
   workers: [...outcome.reports].map(([worker, versions]) => ({ worker, versions })),
   workers_unanswered: outcome.unanswered,
 });
-
-/** A body that is there must say that it is JSON; none at all stands for an empty one. */
-const jsonOrNothing: RequestHandler = (request, _response, next) => {
-  const { "content-length": length, "transfer-encoding": encoding } = request.headers;
-  const isThere = encoding !== undefined || (length !== undefined && length !== "0");
-  if (isThere && !isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
-  next();
-};

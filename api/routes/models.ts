@@ -5,12 +5,14 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
-import { type Caller, modelsOf } from "../access/authenticate.js";
+import type { z } from "zod";
+import { modelsOf } from "../access/authenticate.js";
 import { queueDepths } from "../admission/queue-depths.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { breakerOfVersion, joiningOf, type KnownModel, type ModelDirectory } from "../models/model-directory.js";
+import type { modelSchema, trafficAnswerSchema } from "../models/model-schema.js";
 
 /** `GET /v1/models` and `GET /v1/models/{model}`. */
 export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClient; mayRead: RequestHandler }): Router {
@@ -21,7 +23,7 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const globs = modelsOf(response.locals.caller as Caller, "read");
+        const globs = modelsOf(response.locals.caller, "read");
         const models = deps.directory.all().filter(({ name }) => globs === null || fitsGlob(name, globs));
         const data = await Promise.all(models.map((model) => describeModel(deps.redis, model)));
         sendJson(response, 200, JSON.stringify({ data }));
@@ -34,7 +36,7 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const model = await deps.directory.find(request.params.model as string);
+        const model = await deps.directory.find(request.params.model);
         if (model === null || model.versions.size === 0) {
           throw new ServiceError("model_not_found", "no worker has announced this model, or its last version is gone");
         }
@@ -45,7 +47,7 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
   return router;
 }
 
-async function describeModel(redis: RedisClient, model: KnownModel): Promise<object> {
+async function describeModel(redis: RedisClient, model: KnownModel): Promise<z.infer<typeof modelSchema>> {
   const depth = await queueDepths(redis, model.keys);
   const current = model.versions.get(model.defaultVersion)?.announcement;
   if (current === undefined) throw new Error("a model without versions is not listed");
@@ -86,7 +88,7 @@ async function describeModel(redis: RedisClient, model: KnownModel): Promise<obj
   };
 }
 
-function inputSchema({ inputs, manifest }: Announcement): object {
+function inputSchema({ inputs, manifest }: Announcement): z.infer<typeof modelSchema>["input"] {
   switch (manifest.kind) {
     case "tensor":
       return { kind: "tensor", tensors: inputs };
@@ -109,7 +111,7 @@ function inputSchema({ inputs, manifest }: Announcement): object {
   }
 }
 
-function describeOutput({ manifest: { output }, outputs }: Announcement): object {
+function describeOutput({ manifest: { output }, outputs }: Announcement): z.infer<typeof modelSchema>["output"] {
   switch (output.head) {
     case "classifier":
     case "multi_label":
@@ -129,7 +131,11 @@ function describeOutput({ manifest: { output }, outputs }: Announcement): object
 }
 
 /** How submissions that name no version are split; weights as shares of 1. */
-export function describeTraffic({ highestVersion, traffic, versions }: KnownModel): object {
+export function describeTraffic({
+  highestVersion,
+  traffic,
+  versions,
+}: KnownModel): z.infer<typeof trafficAnswerSchema> {
   const { changedAt, previous, revision, shadow, weights } = traffic;
   const known = Object.entries(weights ?? { [highestVersion]: 1 }).filter(([version]) => versions.has(version));
   const sum = known.reduce((total, [, weight]) => total + weight, 0);

@@ -1,13 +1,14 @@
 import { driftHours } from "@millrace/shared/models/drift.js";
 import { readDrift } from "@millrace/shared/models/read-drift.js";
-import { readStatistics, type Statistics, stages, windowHours } from "@millrace/shared/predictions/statistics.js";
+import { readStatistics, type Statistics, windowHours } from "@millrace/shared/predictions/statistics.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import type { z } from "zod";
+import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
+import type { healthSchema, statisticsSchema } from "../monitoring/monitoring-schema.js";
 
 interface Dependencies {
   directory: ModelDirectory;
@@ -35,7 +36,7 @@ export function monitoringRoutes(deps: Dependencies): Router {
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner, scopes } = response.locals.caller as Caller;
+        const { owner, scopes } = response.locals.caller;
         const whose = scopes.has("admin") ? null : owner;
         const models = await Promise.all(
           deps.directory.all().map(async (model) => [model.name, await statisticsOf(deps, model, whose)]),
@@ -48,7 +49,11 @@ export function monitoringRoutes(deps: Dependencies): Router {
   return router;
 }
 
-async function health({ directory, keyPrefix, redis }: Dependencies): Promise<object> {
+type Health = z.infer<typeof healthSchema>;
+type StatisticsAnswer = z.infer<typeof statisticsSchema>;
+type VersionAnswer = StatisticsAnswer["models"][string]["versions"][string];
+
+async function health({ directory, keyPrefix, redis }: Dependencies): Promise<Health> {
   const cache = { size: 0, hits: 0, misses: 0 };
   const models = await Promise.all(
     directory.all().map(async (model) => {
@@ -82,10 +87,11 @@ async function health({ directory, keyPrefix, redis }: Dependencies): Promise<ob
 }
 
 /**
- * `unavailable` without a worker; `degraded` where a version that gets traffic has none, one could not be loaded, or one dies
- * on some worker.
+ * `unavailable` without a worker; `degraded` where a version that gets traffic has none, one could not be loaded, or
+ * one dies on some worker.
  */
-function statusOf({ breakers, defaultVersion, refusals, traffic, workers, workersAlive }: KnownModel): string {
+function statusOf(model: KnownModel): Health["models"][string]["status"] {
+  const { breakers, defaultVersion, refusals, traffic, workers, workersAlive } = model;
   if (workersAlive === 0) return "unavailable";
   if ([...breakers.values()].some((breaker) => breaker.workers > 0)) return "degraded";
   const weights = traffic.weights ?? { [defaultVersion]: 1 };
@@ -94,7 +100,7 @@ function statusOf({ breakers, defaultVersion, refusals, traffic, workers, worker
 }
 
 /** The breaker of each version; `workers`: on how many it is not closed. */
-function describeBreakers({ breakers }: KnownModel): object {
+function describeBreakers({ breakers }: KnownModel): Health["circuit_breakers"][string] {
   return Object.fromEntries(
     [...breakers].map(([version, { retryAt, state, workers }]) => [
       version,
@@ -103,7 +109,11 @@ function describeBreakers({ breakers }: KnownModel): object {
   );
 }
 
-async function statisticsOf(deps: Dependencies, model: KnownModel, owner: string | null): Promise<object> {
+async function statisticsOf(
+  deps: Dependencies,
+  model: KnownModel,
+  owner: string | null,
+): Promise<StatisticsAnswer["models"][string]> {
   const { versions } = await readStatistics(deps.redis, deps.keyPrefix, model.name, owner);
   const names = new Set([...model.versions.keys(), ...versions.keys()]);
   const entries = await Promise.all(
@@ -115,20 +125,20 @@ async function statisticsOf(deps: Dependencies, model: KnownModel, owner: string
   return { versions: Object.fromEntries(entries) };
 }
 
-async function driftOf(redis: RedisClient, model: KnownModel, version: string): Promise<object | null> {
+async function driftOf(redis: RedisClient, model: KnownModel, version: string): Promise<VersionAnswer["drift"]> {
   const baseline = model.versions.get(version)?.announcement.manifest.drift_baseline;
   if (baseline === undefined) return null;
   const { inputs, psi } = await readDrift(redis, model.keys, version, baseline);
   return { window_seconds: driftHours * 3600, inputs, psi };
 }
 
-function describe(statistics: Statistics | null): object {
+function describe(statistics: Statistics | null): Omit<VersionAnswer, "drift"> {
   const { cache, confidence, counts, errorRate, latencyMs } = statistics ?? nothing;
   const { hitRate, ...asked } = cache;
   return {
     counts,
     error_rate: errorRate,
-    latency_ms: latencyMs === null ? Object.fromEntries(stages.map((stage) => [stage, null])) : latencyMs,
+    latency_ms: latencyMs ?? { queue: null, inference: null, total: null },
     confidence,
     cache: asked,
     hit_rate: hitRate,

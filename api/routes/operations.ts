@@ -1,9 +1,9 @@
 import { manifestJsonSchema } from "@millrace/shared/models/manifest.js";
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
+import type { RedisState } from "@millrace/shared/redis/confirm-writes.js";
 import { Router } from "express";
 import type { LoopWatch } from "../admission/loop-watch.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
-import type { RedisState } from "../admission/write-probe.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import type { ModelDirectory } from "../models/model-directory.js";
@@ -11,11 +11,12 @@ import type { ApiMetrics } from "../monitoring/metrics.js";
 
 const promises: Record<RedisFacts["durability"], string> = {
   replica:
-    "an accepted prediction is in the memory of the master and of a replica before it is acknowledged; it survives the " +
-    "loss of either, and a fail-over to a replica that has it; this is no consensus",
+    "an accepted prediction is in the memory of the master and of a replica before it is acknowledged; it survives " +
+    "the loss of either, and a fail-over to a replica that has it; this is no consensus",
   fsync: "an accepted prediction is on disk before it is acknowledged; it survives the death of Redis and a power cut",
   everysec:
-    "an accepted prediction is on disk within a second, or two when the disk is busy; a power cut loses what is not there yet",
+    "an accepted prediction is on disk within a second, or two when the disk is busy; a power cut loses what is not " +
+    "there yet",
   none: "nothing is kept on disk: when Redis dies, accepted predictions are lost",
   unknown: "Redis does not tell how it keeps data",
 };

@@ -3,22 +3,25 @@ import { type RequestHandler, type Response, Router } from "express";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { pageHeaders } from "../http/security-headers.js";
-import { openApiDocument } from "../openapi.js";
 import { docsPage } from "../pages/docs-page.js";
 import { style } from "../pages/style.js";
 import { tryPage } from "../pages/try-page.js";
 
 /** `/`, `/docs` and `/openapi.json`: pages that need nothing but this API, and no key to be read. */
-export function pageRoutes({ version }: { version: string }): Router {
+export function pageRoutes({
+  openApi,
+  version,
+}: {
+  version: string;
+  /** Makes the OpenAPI document. */
+  openApi(): Promise<Record<string, unknown>>;
+}): Router {
   const router = Router();
   const headers = pageHeaders();
   // Made when somebody first asks, so that no start waits for it.
-  let made: { json: string; page: string } | null = null;
+  let made: Promise<{ json: string; page: string }> | null = null;
   const documents = () => {
-    if (made === null) {
-      const document = openApiDocument(version);
-      made = { json: JSON.stringify(document), page: docsPage(document) };
-    }
+    made ??= openApi().then((document) => ({ json: JSON.stringify(document), page: docsPage(document) }));
     return made;
   };
   const script = readFileSync(new URL("../pages/try.js", import.meta.url), "utf8");
@@ -33,9 +36,9 @@ export function pageRoutes({ version }: { version: string }): Router {
     openapi: "/openapi.json",
   };
   const information = JSON.stringify({ name: "millrace", object: "service", version, api: "v1", urls });
-  const file = (type: string, text: () => string): RequestHandler[] => [
+  const file = (type: string, text: () => string | Promise<string>): RequestHandler[] => [
     headers,
-    (_request, response) => sendText(response, type, text()),
+    async (_request, response) => sendText(response, type, await text()),
   ];
 
   resource(router, "/", {
@@ -48,10 +51,12 @@ export function pageRoutes({ version }: { version: string }): Router {
       ...file("text/html", () => tryPage),
     ],
   });
-  resource(router, "/docs", { get: file("text/html", () => documents().page) });
+  resource(router, "/docs", { get: file("text/html", async () => (await documents()).page) });
   resource(router, "/docs/style.css", { get: file("text/css", () => style) });
   resource(router, "/docs/try.js", { get: file("text/javascript", () => script) });
-  resource(router, "/openapi.json", { get: [(_request, response) => sendJson(response, 200, documents().json)] });
+  resource(router, "/openapi.json", {
+    get: [async (_request, response) => sendJson(response, 200, (await documents()).json)],
+  });
   return router;
 }
 

@@ -2,13 +2,12 @@ import { predictionStatuses } from "@millrace/shared/predictions/prediction.js";
 import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
-import { acceptsJson, wantsJson } from "../http/http-preferences.js";
+import { acceptsJson, onlyQuery, preferredWait, waitMsOf, wantsJson } from "../http/http-preferences.js";
 import { type JsonBodyLimits, jsonBody } from "../http/read-json.js";
-import { onlyQuery, preferredWait, sendJson, traceparentOf, waitMsOf, whenGone } from "../http/request-context.js";
+import { sendJson, traceparentOf, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
-import { awaitNotice, awaitPrediction } from "../predictions/await-prediction.js";
+import { awaitPrediction } from "../predictions/await-end.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
 import { lookUpPrediction } from "../predictions/look-up-prediction.js";
 import { compactMetadata, idempotencyKeyOf, parseSubmission } from "../predictions/submission.js";
@@ -19,10 +18,19 @@ import {
   submitPrediction,
 } from "../predictions/submit-prediction.js";
 
+declare global {
+  namespace Express {
+    interface Locals {
+      /** The `metadata` of a submission, as JSON text. */
+      rawMetadata?: string | undefined;
+    }
+  }
+}
+
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
-export function submissionRoutes(
+export function predictionsRoutes(
   deps: SubmitDependencies &
-    JsonBodyLimits & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
+    JsonBodyLimits & { limits: RateLimits | null; maySubmit: readonly RequestHandler[]; mayRead: RequestHandler },
 ): Router {
   const router = Router();
   const readBody = jsonBody(deps, (bytes, { body }, response) => {
@@ -31,7 +39,7 @@ export function submissionRoutes(
 
   resource(router, "/v1/models/:model/predictions", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
       acceptsJson,
       wantsJson,
       readBody,
@@ -39,13 +47,13 @@ export function submissionRoutes(
         onlyQuery(request);
         const wait = preferredWait(request);
         const waitMs = waitMsOf(wait, "bad_header");
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const { owner } = caller;
         const idempotencyKey = idempotencyKeyOf(request);
         const submission = parseSubmission(request.body);
         if (deps.limits !== null) await deps.limits.rows(caller, 1, response);
         const submitted = await submitPrediction(deps, {
-          model: request.params.model as string,
+          model: request.params.model,
           owner,
           submission,
           metadata: compactMetadata(response.locals.rawMetadata),
@@ -81,12 +89,7 @@ export function submissionRoutes(
         sendJson(
           response,
           200,
-          await listOwned(
-            deps,
-            listed,
-            response.locals.caller as Caller,
-            parseListQuery(request.query, predictionStatuses),
-          ),
+          await listOwned(deps, listed, response.locals.caller, parseListQuery(request.query, predictionStatuses)),
         );
       },
     ],
@@ -112,12 +115,9 @@ async function answerSubmission(
     applied();
     return sendJson(response, 200, json);
   }
-  const end = await (waiter === null
-    ? awaitPrediction(deps, owner, id, waitMs, gone)
-    : awaitNotice(deps, owner, id, waiter, gone));
+  const latest = await awaitPrediction(deps, owner, id, waitMs, gone, waiter);
   if (gone.aborted) return;
   applied();
-  const latest = end ?? (await lookUpPrediction(deps, owner, id));
   const shown = joined ? markJoined(latest.json) : latest.json;
   sendJson(response, latest.final ? 200 : 202, shown);
 }

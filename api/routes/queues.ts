@@ -3,7 +3,6 @@ import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { Queue } from "bullmq";
 import { type RequestHandler, type Response, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import { sendProblem } from "../http/problem.js";
 import { pageHeaders } from "../http/security-headers.js";
 import type { ModelDirectory } from "../models/model-directory.js";
@@ -39,17 +38,23 @@ export function queueRoutes(deps: {
         throw fault;
       }
     },
+    readOnly,
     async (request, response, next) => {
       board ??= openBoard(deps).catch((fault) => {
         board = null;
         throw fault;
       });
-      response.locals.owner = (response.locals.caller as Caller).owner;
       (await board)(request, response, next);
     },
   );
   return router;
 }
+
+/** Answers 405 to any other method than a read, before the page's own parser of bodies sees it. */
+const readOnly: RequestHandler = ({ method }, _response, next) => {
+  if (method === "GET" || method === "HEAD") return next();
+  throw new ServiceError("method_not_allowed", "the queue page is read-only", { headers: { Allow: "GET, HEAD" } });
+};
 
 async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<RequestHandler> {
   const { createBullBoard } = await import("@bull-board/api");
@@ -102,8 +107,7 @@ function tellProblems(response: Response): void {
     const { statusCode } = response;
     if (statusCode < 400) return json(body);
     response.json = json;
-    if (statusCode === 405) sendProblem(response, new ServiceError("method_not_allowed", "the queue page only shows"));
-    else if (statusCode === 404) sendProblem(response, new ServiceError("not_found", "there is no such queue or job"));
+    if (statusCode === 404) sendProblem(response, new ServiceError("not_found", "there is no such queue or job"));
     else if (statusCode < 500)
       sendProblem(response, new ServiceError("malformed_request", "the queue page cannot do that"));
     else sendProblem(response, new ServiceError("internal_error", "the queue page failed"));

@@ -8,8 +8,8 @@ import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { type Caller, modelsOf } from "../access/authenticate.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson, waitMsOf, whenGone } from "../http/request-context.js";
+import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
+import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { awaitEnd } from "../predictions/await-end.js";
 import type { Notices } from "../predictions/notices.js";
@@ -44,7 +44,7 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const caller = response.locals.caller as Caller;
+        const caller = response.locals.caller;
         const ids = await redis.zrevrange(home.owned(caller.owner), 0, -1);
         const found = await Promise.all(ids.map((id) => readRedrive(redis, home, id)));
         const own = found.filter((redrive): redrive is Redrive => redrive !== null && isFor(caller, redrive, "read"));
@@ -61,12 +61,16 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
       async (request, response) => {
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
-        const id = request.params.id as string;
+        const id = request.params.id;
         const gone = whenGone(response);
-        const { redrive } = await awaitEnd(deps, home, id, waitMs, gone, async () => {
-          const redrive = await read(response.locals.caller as Caller, id, "read");
-          return { redrive, ended: redrive.end !== null };
-        });
+        const caller = response.locals.caller;
+        const ending = {
+          id,
+          keys: home,
+          read: () => read(caller, id, "read"),
+          isFinal: ({ end }: Redrive) => end !== null,
+        };
+        const redrive = await awaitEnd(deps, ending, waitMs, gone);
         if (!gone.aborted) sendJson(response, 200, await jsonOf(redrive));
       },
     ],
@@ -77,8 +81,8 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const caller = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const caller = response.locals.caller;
+        const id = request.params.id;
         const redrive = await read(caller, id, "predict");
         const end = () => deps.confirmed(home, (writes) => endRedrive(writes, home, keyPrefix, redrive, "canceled"));
         if (redrive.end !== null || !(await end())) throw new ServiceError("state_conflict", "it is final already");

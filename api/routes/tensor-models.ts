@@ -2,8 +2,11 @@ import { readFileSync } from "node:fs";
 import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import express, { type Request, type RequestHandler, Router } from "express";
-import { onlyQuery, sendJson } from "../http/request-context.js";
+import { type RequestHandler, Router } from "express";
+import type { JsonLimits } from "../http/check-json.js";
+import { onlyQuery } from "../http/http-preferences.js";
+import { optionalJsonBody } from "../http/read-json.js";
+import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import {
   breakerOfVersion,
@@ -24,7 +27,7 @@ const serverMetadata = {
   extensions: ["binary_tensor_data", "schedule_policy", "statistics", "model_repository"],
 };
 
-interface TensorModelDependencies {
+interface TensorModelDependencies extends JsonLimits {
   redis: RedisClient;
   directory: ModelDirectory;
   isWritable(): Promise<boolean>;
@@ -37,7 +40,8 @@ interface TensorModelDependencies {
 export function tensorModelRoutes(deps: TensorModelDependencies): Router {
   const router = Router();
   const { mayAdmin, mayRead } = deps;
-  const json = express.json({ limit: 65_536, strict: false, type: () => true });
+  // Clients of the protocol name no type.
+  const json = optionalJsonBody(deps, { anyType: true });
 
   resource(router, "/v2", {
     get: [mayRead, (_request, response) => sendJson(response, 200, JSON.stringify(serverMetadata))],
@@ -63,13 +67,13 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
       },
     ],
   });
-  for (const path of ["/v2/models/:model", "/v2/models/:model/versions/:version"]) {
+  for (const path of ["/v2/models/:model", "/v2/models/:model/versions/:version"] as const) {
     resource(router, path, {
       get: [
         mayRead,
         async (request, response) => {
           onlyQuery(request);
-          const { known, model } = await askedVersion(deps.directory, request);
+          const { known, model } = await askedVersion(deps.directory, request.params);
           const body = {
             name: model.name,
             versions: [...model.versions.keys()],
@@ -86,8 +90,8 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
         mayRead,
         async (request, response) => {
           onlyQuery(request);
-          const { known, model } = await askedVersion(deps.directory, request);
-          const { version } = request.params;
+          const { known, model } = await askedVersion(deps.directory, request.params);
+          const version = versionIn(request.params);
           const workers = version === undefined ? model.workersAlive : model.workers.get(known.announcement.version);
           const ready = (workers ?? 0) > 0 && !breakerOfVersion(model, known.announcement.version).refuses;
           if (!ready) response.setHeader("Retry-After", "2");
@@ -100,8 +104,8 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
         mayRead,
         async (request, response) => {
           onlyQuery(request);
-          const { model } = await askedVersion(deps.directory, request);
-          const stats = await modelStatistics(deps.redis, model, request.params.version as string | undefined);
+          const { model } = await askedVersion(deps.directory, request.params);
+          const stats = await modelStatistics(deps.redis, model, versionIn(request.params));
           sendJson(response, 200, JSON.stringify({ model_stats: stats }));
         },
       ],
@@ -125,7 +129,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     post: [
       mayAdmin,
       async (request, response) => {
-        const { model } = await askedVersion(deps.directory, request);
+        const { model } = await askedVersion(deps.directory, request.params);
         // What is served is loaded; everything else is a matter of the workers' repositories.
         if (model.workersAlive > 0) return sendJson(response, 200, "{}");
         throw new ServiceError("not_supported", "a model is loaded by starting a worker that has it");
@@ -136,7 +140,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     post: [
       mayAdmin,
       async (request) => {
-        await askedVersion(deps.directory, request);
+        await askedVersion(deps.directory, request.params);
         throw new ServiceError("not_supported", "a model is unloaded by stopping the workers that have it");
       },
     ],
@@ -179,12 +183,20 @@ const indexEntry = (model: KnownModel) => (version: string) => {
   return { name: model.name, version, state: reason === "" ? "READY" : "UNAVAILABLE", reason };
 };
 
-/** The model of a path and the version that it names, or the default. Throws `model_not_found` and `version_not_found`. */
+/** The parameters of a path that may name a version. */
+type VersionPath = { model: string } | { model: string; version: string };
+
+const versionIn = (params: VersionPath): string | undefined => ("version" in params ? params.version : undefined);
+
+/**
+ * The model of a path and the version that it names, or the default. Throws `model_not_found` and `version_not_found`.
+ */
 async function askedVersion(
   directory: ModelDirectory,
-  request: Request,
+  params: VersionPath,
 ): Promise<{ model: KnownModel; known: KnownVersion }> {
-  const { model: name, version } = request.params as { model: string; version?: string };
+  const { model: name } = params;
+  const version = versionIn(params);
   const model = await directory.find(name);
   if (model === null) throw new ServiceError("model_not_found", `no worker has ever announced the model "${name}"`);
   const known = model.versions.get(version ?? model.defaultVersion);

@@ -1,4 +1,6 @@
-/** What `JSON.parse` would change or refuse: integers of 16 digits and more, and the floats that JSON has no number for. */
+/**
+ * What `JSON.parse` would change or refuse: integers of 16 digits and more, and the floats that JSON has no number for.
+ */
 const suspicious = /[[,:\s]-?\d{16,}[\s,\]}]|NaN|Infinity/;
 const tokens = /-?\d[\d.eE+-]*|-?Infinity|NaN/g;
 const notFinite = /^(?:-?Infinity|NaN)$/;
@@ -10,7 +12,8 @@ const isInexact = (token: string): boolean =>
 
 /**
  * Parses JSON so that no integer loses a digit: those beyond 2^53 become decimal strings, and NaN, Infinity and
- * -Infinity, which clients write although JSON has none of them, their names. Throws a SyntaxError as `JSON.parse` does.
+ * -Infinity, which clients write although JSON has none of them, their names. Throws a SyntaxError as `JSON.parse`
+ * does.
  */
 export function parseExactJson(text: string): unknown {
   return JSON.parse(suspicious.test(text) ? quoteNumbers(text) : text);

@@ -1,6 +1,7 @@
-import { isUtf8 } from "node:buffer";
 import { type Complaint, pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
+import { parseCheckedJson } from "../http/check-json.js";
+import type { JsonBodyLimits } from "../http/read-json.js";
 import { parseExactJson } from "./exact-json.js";
 
 /** An input tensor as the request has it: as JSON, or as bytes after the JSON. */
@@ -77,22 +78,20 @@ const requestSchema = z.object({
 
 /**
  * Reads a request: JSON, of which `headerBytes` is the length where binary data follows; 0 for the raw form, null where
- * the whole body is JSON. Throws `malformed_json`, `bad_header` and `invalid_request`, the latter with the tensor's name.
+ * the whole body is JSON. The JSON is held to the limits of every JSON body. Throws `malformed_json`, `bad_header`,
+ * `body_too_large` and `invalid_request`, the latter with the tensor's name.
  */
-export function readInferRequest(body: Buffer, headerBytes: number | null): InferRequest {
+export function readInferRequest(body: Buffer, headerBytes: number | null, limits: JsonBodyLimits): InferRequest {
   if (headerBytes === 0) return { ...parse({ inputs: [] }), id: undefined, raw: body, inputs: [], binaryOutput: true };
   if (headerBytes !== null && headerBytes > body.length) {
     const detail = `Inference-Header-Content-Length is ${headerBytes}, but the body has ${body.length} bytes`;
     throw new ServiceError("bad_header", detail);
   }
   const header = body.subarray(0, headerBytes ?? body.length);
-  if (!isUtf8(header)) throw new ServiceError("malformed_json", "the request is not UTF-8");
-  let json: unknown;
-  try {
-    json = parseExactJson(header.toString());
-  } catch (fault) {
-    throw new ServiceError("malformed_json", "the request is not JSON", { cause: fault });
+  if (header.length > limits.maxBodyBytes) {
+    throw new ServiceError("body_too_large", "the JSON before the binary data is larger than MAX_BODY_BYTES");
   }
+  const json = parseCheckedJson(header, limits, parseExactJson);
   return parse(json, headerBytes === null ? null : body.subarray(headerBytes));
 }
 

@@ -57,7 +57,9 @@ export function packInferInputs(request: InferRequest, announcement: Announcemen
   return packTensors(tensors, { wantsTensors: true });
 }
 
-/** What the inputs must be; those of a tabular model are its features, whatever its file leaves open and a slot derives. */
+/**
+ * What the inputs must be; those of a tabular model are its features, whatever its file leaves open and a slot derives.
+ */
 export function inputSpecs({ inputs, manifest }: Announcement): TensorSpec[] {
   if (manifest.kind !== "tabular") return inputs;
   return inputs.map((spec) => ({ ...spec, shape: [spec.shape[0] ?? "", featuresOf(manifest).length] }));

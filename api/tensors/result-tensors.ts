@@ -63,7 +63,9 @@ const own = <T>(record: Readonly<Record<string, T>>, name: string): T | undefine
 const specOf = ({ outputs }: Announcement, name: string): TensorSpec =>
   outputs.find((spec) => spec.name === name) ?? unavailable();
 
-/** Nested arrays as the tensor that they were written from; what lies below an empty dimension is as declared, or empty. */
+/**
+ * Nested arrays as the tensor that they were written from; what lies below an empty dimension is as declared, or empty.
+ */
 function tensorOf({ dtype, name, shape: declared }: TensorSpec, nested: unknown): PackedTensor {
   const shape: number[] = [];
   let values = [nested];

@@ -15,8 +15,8 @@ export const inferenceType = "application/vnd.open-inference+json";
 const largestGatheredBytes = 1_000_000;
 
 /**
- * Sends what a final prediction came to in the form of the Open Inference Protocol. Throws `inference_failed`, `not_in_time`
- * or `state_conflict` for one that did not succeed.
+ * Sends what a final prediction came to in the form of the Open Inference Protocol. Throws `inference_failed`,
+ * `not_in_time` or `state_conflict` for one that did not succeed.
  */
 export async function sendInference(
   redis: RedisClient,

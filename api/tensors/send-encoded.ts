@@ -32,7 +32,9 @@ export async function sendEncoded(request: Request, response: Response, parts: r
   response.uncork();
 }
 
-/** Sends text while it is being made, with turns of the event loop in between, for bodies that are too large to hold. */
+/**
+ * Sends text while it is being made, with turns of the event loop in between, for bodies that are too large to hold.
+ */
 export async function streamEncoded(request: Request, response: Response, pieces: Iterable<string>): Promise<void> {
   const encoding = encodingOf(request);
   response.vary("Accept-Encoding");

@@ -1,11 +1,6 @@
-const quote = 0x22;
-const comma = 0x2c;
-const colon = 0x3a;
-const openBracket = 0x5b;
-const backslash = 0x5c;
-const closeBracket = 0x5d;
-const openBrace = 0x7b;
-const closeBrace = 0x7d;
+import { ascii } from "./ascii.js";
+
+const { quote, comma, colon, openBracket, backslash, closeBracket, openBrace, closeBrace } = ascii;
 
 /** The original text of a member of a JSON object; undefined where there is none. The JSON must be valid. */
 export function rawMember(json: Buffer, name: string): string | undefined {

@@ -2,6 +2,7 @@ import type { Redis } from "ioredis";
 import type { RedisClient } from "./connect-redis.js";
 import type { ModelKeys } from "./keys.js";
 import { nodeOfKey } from "./node-of-key.js";
+import { refusalCode } from "./redis-faults.js";
 
 /** Carries out a write of one model on a connection, and resolves once the write is as durable as promised. */
 export type ConfirmedWrite = <T>(
@@ -89,5 +90,29 @@ function createLine(node: Redis): Line {
       if (asked !== breaksBefore) throw new NotReplicatedError("the connection broke in between");
       if (replicas < replicasAsked) throw new NotReplicatedError("no replica has it yet");
     },
+  };
+}
+
+const probeEveryMs = 500;
+
+/** Whether Redis takes writes as durably as is promised, and why not. */
+export type RedisState = "writable" | "full" | "not_replicated" | "unavailable";
+
+/** What tells whether Redis takes writes; it is asked twice a second at the most, however often readiness is. */
+export function createWriteProbe(confirmed: ConfirmedWrite, base: string): () => Promise<RedisState> {
+  let probed: { at: number; state: Promise<RedisState> } | null = null;
+  return () => {
+    if (probed === null || Date.now() - probed.at > probeEveryMs) {
+      const write = confirmed({ base }, (redis) => redis.set(`${base}/probe`, "1", "PX", 1000));
+      const state = write.then(
+        () => "writable" as const,
+        (fault: Error) => {
+          if (fault.name === "NotReplicatedError") return "not_replicated";
+          return refusalCode(fault.message) === "OOM" ? "full" : "unavailable";
+        },
+      );
+      probed = { at: Date.now(), state };
+    }
+    return probed.state;
   };
 }

@@ -1,4 +1,5 @@
 import { createLogger, format, type Logger, transports } from "winston";
+import { JoinTurn } from "./join-turn.js";
 import { oneLine } from "./one-line.js";
 
 export type { Logger } from "winston";
@@ -23,17 +24,12 @@ export function openLog(service: string, level: string): Logger {
  * with `predictions` instead of the fields of one. A line costs as much as an eighth of its prediction.
  */
 export function logTogether(log: Logger, message: string): (fields: Record<string, unknown>) => void {
-  let pending: Record<string, unknown>[] = [];
-  const flush = () => {
-    const lines = pending;
-    pending = [];
-    if (lines.length === 1) log.info(message, lines[0]);
-    else log.info(message, { predictions: lines });
-  };
+  const lines = new JoinTurn<Record<string, unknown>>(
+    (all) => log.info(message, all.length === 1 ? all[0] : { predictions: all }),
+    (run) => setTimeout(run, togetherMs),
+  );
   return (fields) => {
-    if (!log.isInfoEnabled()) return;
-    if (pending.length === 0) setTimeout(flush, togetherMs);
-    pending.push(fields);
+    if (log.isInfoEnabled()) lines.add(fields);
   };
 }
 

@@ -1,6 +1,5 @@
-import { csvFormat, ndjsonFormat, type ResultFormat } from "@millrace/api/batches/format-results.js";
+import { csvFormat, ndjsonFormat, type ResultFormat, utf8Pieces } from "@millrace/api/batches/format-results.js";
 import { rowReader } from "@millrace/api/batches/read-rows.js";
-import { utf8Pieces } from "@millrace/api/batches/utf8-pieces.js";
 import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
 import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
 import { type BulkChunk, decodeChunk, joinParts } from "@millrace/shared/predictions/bulk-chunk.js";

@@ -58,7 +58,9 @@ describe("whatever JSON is sent wherever", () => {
   });
   afterAll(() => stack.close());
 
-  /** Sends and holds the answer against what every answer is: in time, no 5xx, and a problem where it is none of 2xx. */
+  /**
+   * Sends and holds the answer against what every answer is: in time, no 5xx, and a problem where it is none of 2xx.
+   */
   const hold = async (method: string, target: string, body: string | Buffer, type = "application/json") => {
     const answer = await sendRaw(stack.url, wire(method, target, { body, type }), { deadlineMs: 20_000 });
     expect(answer.status, answer.body).toBeGreaterThanOrEqual(200);

@@ -2,10 +2,12 @@ import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type RawAnswer, sendRaw } from "../support/http/raw-http.js";
+import { servedRoutes } from "../support/http/served-routes.js";
 import { flow } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
 import { batchRows } from "./batches.js";
 import { bodyRows } from "./bodies.js";
+import { bodyRoutes, everyBodyRows } from "./every-body.js";
 import { headerRows, keyRows } from "./headers.js";
 import { protocolRows, slowRows } from "./protocol.js";
 import { batchPath, type HostileRow, lines, tree } from "./request.js";
@@ -66,12 +68,28 @@ describe("400 hostile requests", () => {
     return faults;
   };
 
-  const all = [targetRows, methodRows, keyRows, headerRows, bodyRows, batchRows, protocolRows, slowRows].flat();
+  const tables = [
+    targetRows,
+    methodRows,
+    keyRows,
+    headerRows,
+    bodyRows,
+    batchRows,
+    everyBodyRows,
+    protocolRows,
+    slowRows,
+  ];
+  const all = tables.flat();
   test(`there are ${all.length} of them, each with a name of its own in its table`, () => {
     expect(all.length).toBeGreaterThanOrEqual(400);
-    for (const table of [targetRows, methodRows, keyRows, headerRows, bodyRows, batchRows, protocolRows, slowRows]) {
+    for (const table of tables) {
       expect(new Set(table.map(([name]) => name)).size).toBe(table.length);
     }
+  });
+
+  test("every route that takes a body is among them", () => {
+    const taking = servedRoutes().filter(({ method }) => method !== "GET" && method !== "HEAD");
+    expect(Object.keys(bodyRoutes).sort()).toEqual(taking.map(({ method, path }) => `${method} ${path}`).sort());
   });
 
   test.each<[string, readonly HostileRow[]]>([
@@ -81,6 +99,7 @@ describe("400 hostile requests", () => {
     ["headers", headerRows],
     ["bodies", bodyRows],
     ["batches", batchRows],
+    ["bodies of every route", everyBodyRows],
     ["bytes that are no HTTP", protocolRows],
   ])(
     "%s are answered as they should be, and the API stays alive and small",

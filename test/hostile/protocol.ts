@@ -18,6 +18,13 @@ const upload = (...headers: string[]) => [
 ];
 const chunked = (body: string, ...headers: string[]) =>
   `${lines(...post("Transfer-Encoding: chunked", ...headers))}${body}`;
+/** Lines that take longer than any other body may. */
+const slowUpload = (path: string): HostileRow => {
+  const head = upload("Transfer-Encoding: chunked");
+  const pieces = [...Array(11).fill("2\r\n1\n\r\n"), "0\r\n\r\n"];
+  const first = lines(`POST ${path} HTTP/1.1`, ...head.slice(1));
+  return [`lines of a second each, to ${path}`, first, 202, { drip: { pieces, everyMs: 1000 } }];
+};
 const smuggled = lines("GET /admin/queues HTTP/1.1", "Host: a");
 
 /** Bytes that are not HTTP, or that two readers of HTTP understand in two ways. */
@@ -150,5 +157,7 @@ export const slowRows: HostileRow[] = [
     408,
     { drip: { pieces: Array(40).fill("1\r\n[\r\n"), everyMs: 1000 } },
   ],
+  slowUpload(batchPath),
+  slowUpload(`${batchPath}/`),
   ["gzip that never comes", lines(...post("Content-Encoding: gzip", "Content-Length: 100")), 408],
 ];

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { ModelDirectory } from "@millrace/api/models/model-directory.js";
-import { awaitPrediction } from "@millrace/api/predictions/await-prediction.js";
+import { awaitPrediction } from "@millrace/api/predictions/await-end.js";
 import { Notices } from "@millrace/api/predictions/notices.js";
 import { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import { confirmedByRedis } from "@millrace/shared/redis/confirm-writes.js";

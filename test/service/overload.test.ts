@@ -36,9 +36,9 @@ describe("an API whose event loop stood still for over a second", () => {
   afterAll(() => stack.close());
 
   /** Sends the head of a large upload and a part of its body, and no more, and resolves to the answer. */
-  function halfAnUpload(): Promise<{ status: number; code: string; retryAfter: string }> {
+  function halfAnUpload(to = `${path}/batches`): Promise<{ status: number; code: string; retryAfter: string }> {
     return new Promise((resolve, reject) => {
-      const sending = httpRequest(`${stack.url}${path}/batches`, {
+      const sending = httpRequest(`${stack.url}${to}`, {
         method: "POST",
         headers: {
           authorization: `Bearer ${keys.alice}`,
@@ -69,7 +69,7 @@ describe("an API whose event loop stood still for over a second", () => {
     api.child.kill("SIGSTOP");
     let refused: Promise<Answer>[];
     let goesOn: Promise<Answer>[];
-    let upload: ReturnType<typeof halfAnUpload>;
+    let uploads: ReturnType<typeof halfAnUpload>[];
     try {
       refused = [
         stack.post(`${path}/predictions`, input),
@@ -79,8 +79,10 @@ describe("an API whose event loop stood still for over a second", () => {
         }),
         stack.post("/predict", { features: [] }),
         stack.post(`/v1/predictions/${done}/retry`, {}),
+        stack.post(`${path}/predictions/`, input),
+        stack.post(`/v1/batches/${done}/retry/`, {}),
       ];
-      upload = halfAnUpload();
+      uploads = [halfAnUpload(), halfAnUpload(`${path}/batches/`)];
       goesOn = [
         stack.get("/health", { as: null }),
         stack.get("/ready", { as: null }),
@@ -97,13 +99,15 @@ describe("an API whose event loop stood still for over a second", () => {
       expect(answer.headers.get("retry-after")).toBe("1");
     }
     expect((await refused[2])?.body.error).toContain("lags behind");
-    expect(await upload).toEqual({ status: 503, code: "overloaded", retryAfter: "1" });
+    for (const upload of await Promise.all(uploads)) {
+      expect(upload).toEqual({ status: 503, code: "overloaded", retryAfter: "1" });
+    }
     const answers = await Promise.all(goesOn);
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
     expect(answers[1]?.body.turning_away).toEqual([expect.stringContaining("event loop")]);
     expect(answers[2]?.body.status).toBe("succeeded");
     expect(answers[4]?.body.status).toBe("canceled");
-    expect(await scrape(stack.url, "ml_requests_shed_total", { reason: "overloaded" })).toBe(6);
+    expect(await scrape(stack.url, "ml_requests_shed_total", { reason: "overloaded" })).toBe(9);
     await eventually(async () => expect((await stack.predict(model, input.input)).status).toBe(200));
     expect((await stack.get("/ready", { as: null })).body.turning_away).toEqual([]);
   });

@@ -91,7 +91,8 @@ describe("a declared dimension", () => {
       const data = new Array(shape.reduce((size, length) => size * length, 1)).fill(1);
       return { name: `x${i}`, datatype: "FP32", shape, data };
     });
-    return packInferInputs(readInferRequest(Buffer.from(JSON.stringify({ inputs })), null), announcement);
+    const limits = { maxBodyBytes: 1_000_000, maxBodyKeys: 1000 };
+    return packInferInputs(readInferRequest(Buffer.from(JSON.stringify({ inputs })), null, limits), announcement);
   };
   const nested = ([rows = 1, width = 1]: number[]) => Array.from({ length: rows }, () => new Array(width).fill(1));
 

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { cancelChannel, type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
 import { type Finish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
+import { joinCalls } from "@millrace/shared/service/join-turn.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 const longestCallBytes = 1_000_000;
@@ -10,11 +11,6 @@ const retryDelayMs = 250;
 export interface ResultWriter {
   /** Makes a prediction final. Resolves once Redis has the result, however long that takes. */
   write(finish: Finish): Promise<FinishOutcome>;
-}
-
-interface Pending {
-  finish: Finish;
-  resolve(outcome: FinishOutcome): void;
 }
 
 /**
@@ -27,7 +23,6 @@ export function createResultWriter(
   keys: ModelKeys,
   settings: { keyPrefix: string; resultTtlSeconds: number; workerId: string; log: Logger },
 ): ResultWriter {
-  let pending: Pending[] = [];
   const finishSettings = {
     resultTtlSeconds: settings.resultTtlSeconds,
     channelPrefix: noticeChannel(settings.keyPrefix, ""),
@@ -35,47 +30,21 @@ export function createResultWriter(
     workerId: settings.workerId,
   };
 
-  const flush = async (batch: readonly Pending[]) => {
+  const write = async (finishes: readonly Finish[]) => {
     for (;;) {
       try {
-        const outcomes = await finishPredictions(
-          redis,
-          keys,
-          batch.map((entry) => entry.finish),
-          finishSettings,
-        );
-        for (const [i, entry] of batch.entries()) entry.resolve(outcomes[i] as FinishOutcome);
-        return;
+        return await finishPredictions(redis, keys, finishes, finishSettings);
       } catch (error) {
-        settings.log.error("results not written, trying again", { error, results: batch.length });
+        settings.log.error("results not written, trying again", { error, results: finishes.length });
         await delay(retryDelayMs);
       }
     }
   };
-
-  const flushAll = () => {
-    let batch: Pending[] = [];
-    let bytes = 0;
-    for (const entry of pending) {
-      batch.push(entry);
-      bytes += entry.finish.result.json.length;
-      if (bytes >= longestCallBytes) {
-        void flush(batch);
-        batch = [];
-        bytes = 0;
-      }
-    }
-    if (batch.length > 0) void flush(batch);
-    pending = [];
-  };
-
-  return {
-    write(finish) {
-      return new Promise((resolve) => {
-        // The results of one run arrive one after the other, before any of their consequences.
-        if (pending.length === 0) queueMicrotask(flushAll);
-        pending.push({ finish, resolve });
-      });
-    },
-  };
+  // The results of one run arrive one after the other, before any of their consequences.
+  const joined = joinCalls<Finish, FinishOutcome>(write, {
+    moment: queueMicrotask,
+    maxBytes: longestCallBytes,
+    bytesOf: ({ result }) => result.json.length,
+  });
+  return { write: joined };
 }

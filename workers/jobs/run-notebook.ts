@@ -3,6 +3,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
 import { deliverStarted } from "@millrace/shared/scripts/deliveries.js";
 import { forgetRun, noteRun, type RunNote } from "@millrace/shared/scripts/predictions/run-notes.js";
+import { joinCalls } from "@millrace/shared/service/join-turn.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /**
@@ -32,8 +33,6 @@ interface Entry {
 const laterMs = 5;
 
 export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix: string, log: Logger): RunNotebook {
-  let now = new Map<string, Entry>();
-  let flushed: Promise<void> = Promise.resolve();
   const later = new Map<string, Entry & { dueAt: number }>();
   let scheduled = false;
 
@@ -49,6 +48,13 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
       log.warn("run not noted", { error });
     }
   };
+  const noteNow = joinCalls<{ id: string } & Entry, void>(
+    async (asked) => {
+      await write(new Map(asked.map((entry) => [entry.id, entry])));
+      return asked.map(() => undefined);
+    },
+    { moment: queueMicrotask },
+  );
   const writeDue = () => {
     scheduled = false;
     const at = performance.now();
@@ -69,17 +75,7 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
   };
 
   return {
-    note(id, note, predictionJson) {
-      if (now.size === 0) {
-        flushed = Promise.resolve().then(() => {
-          const batch = now;
-          now = new Map();
-          return write(batch);
-        });
-      }
-      now.set(id, { note, predictionJson });
-      return flushed;
-    },
+    note: (id, note, predictionJson) => noteNow({ id, note, predictionJson }),
     noteLater(id, note, predictionJson) {
       later.set(id, { note, predictionJson, dueAt: performance.now() + laterMs });
       schedule();

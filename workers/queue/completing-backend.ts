@@ -1,12 +1,12 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type Completion, completeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import type { TakenRaw } from "@millrace/shared/scripts/queue/take-jobs.js";
+import { joinCalls } from "@millrace/shared/service/join-turn.js";
 import { createRedisBackend, raw2NextJobData } from "bullmq";
 import { MarkerWaiter } from "./marker-waiter.js";
 
 type BackendFactory = typeof createRedisBackend;
 type Backend = ReturnType<BackendFactory>;
-type NextJob = ReturnType<typeof raw2NextJobData>;
 
 /** The key that proves the end of a job, by its return value or failure; null where there is nothing to prove. */
 export type ProofOf = (job: { id?: string }, outcome: string) => string | null;
@@ -25,31 +25,10 @@ export function completingBackend(
   lockMs: number,
   { mayTake = () => true, proofOf }: { mayTake?: () => boolean; proofOf?: ProofOf | undefined } = {},
 ): BackendFactory {
-  let pending: { completion: Completion; resolve(next: NextJob | undefined): void; reject(fault: Error): void }[] = [];
-
-  const flush = async (batch: typeof pending) => {
-    try {
-      const answers = await completeJobs(
-        redis,
-        queue,
-        batch.map(({ completion }) => completion),
-        lockMs,
-      );
-      for (const [i, { completion, reject, resolve }] of batch.entries()) {
-        const answer = answers[i] as number | TakenRaw;
-        if (Array.isArray(answer)) resolve(raw2NextJobData(answer));
-        else if (answer < 0) reject(new Error(`This worker no longer holds job ${completion.id} (${answer}).`));
-        else resolve(undefined);
-      }
-    } catch (fault) {
-      for (const { reject } of batch) reject(fault as Error);
-    }
-  };
-  const flushAll = () => {
-    const all = pending;
-    pending = [];
-    for (let i = 0; i < all.length; i += largestStep) void flush(all.slice(i, i + largestStep));
-  };
+  const complete = joinCalls<Completion, number | TakenRaw>(
+    (completions) => completeJobs(redis, queue, completions, lockMs),
+    { maxCalls: largestStep },
+  );
 
   return (name, opts, extra) => {
     const backend = createRedisBackend(name, opts, { ...extra, withBlockingConnection: false }) as Backend;
@@ -65,11 +44,10 @@ export function completingBackend(
     };
     const end = async (completion: Completion) => {
       const finishedOn = Date.now();
-      const result = await new Promise<NextJob | undefined>((resolve, reject) => {
-        if (pending.length === 0) setImmediate(flushAll);
-        pending.push({ completion, resolve, reject });
-      });
-      return { result, finishedOn };
+      const answer = await complete(completion);
+      if (Array.isArray(answer)) return { result: raw2NextJobData(answer), finishedOn };
+      if (answer < 0) throw new Error(`This worker no longer holds job ${completion.id} (${answer}).`);
+      return { result: undefined, finishedOn };
     };
     backend.moveToCompleted = ((
       job: { id?: string },

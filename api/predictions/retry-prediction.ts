@@ -1,9 +1,13 @@
+import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import { retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import type { Accept } from "../admission/accept-together.js";
+import type { KnownModel } from "../models/model-directory.js";
+import { type LookUpDependencies, lookUpPrediction, readOwned } from "./look-up-prediction.js";
 
 export interface RetryDependencies {
   confirmed: ConfirmedWrite;
@@ -25,4 +29,18 @@ export function acceptRetry(
     // Whoever asks for this very one gets it, however often it was tried again.
     return outcome as AcceptOutcome;
   };
+}
+
+/** A failed, canceled or expired prediction of the owner's. Throws `state_conflict` for any other. */
+export async function readRetryable(
+  deps: LookUpDependencies,
+  owner: string,
+  id: string,
+): Promise<{ model: KnownModel; retryable: Retryable }> {
+  await lookUpPrediction(deps, owner, id);
+  const { model, read } = await readOwned(deps, owner, id);
+  if (!("final" in read)) throw new ServiceError("state_conflict", "it is not final yet");
+  const retryable = retryableOf(read.final);
+  if (retryable === null) throw new ServiceError("state_conflict", `it has ${read.final.status}`);
+  return { model, retryable };
 }

@@ -9,7 +9,10 @@ export interface ChunkStage {
   /** How those that are added from now on are run before all are there; null: not at all. */
   early: EarlyRun | null;
   add(chunk: BuiltChunk): void;
-  /** Resolves when so few are on their way that more may be built; keeps what is there from expiring. Rejects as Redis does. */
+  /**
+   * Resolves when so few are on their way that more may be built; keeps what is there from expiring. Rejects as Redis
+   * does.
+   */
   ready(): Promise<void>;
   /** Resolves when all are there. */
   settled(): Promise<void>;
@@ -20,7 +23,7 @@ export interface ChunkStage {
 /** Whoever submits a single prediction meanwhile waits for those that Redis has to sync before. */
 const writesAtOnce = 1;
 
-export function stageChunks(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
+export function openChunkStage(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
   expectLargeBuffers();
   const writes: Promise<void>[] = [];
   let lastAt = Date.now();

@@ -1,14 +1,12 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
-import type { Caller } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
-import { acceptsJson } from "../http/http-preferences.js";
-import { onlyQuery, sendJson, waitMsOf, whenGone } from "../http/request-context.js";
+import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
+import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
-import { acceptRetry, type RetryDependencies } from "../predictions/accept-retry.js";
-import { awaitPrediction } from "../predictions/await-prediction.js";
-import { cancelPrediction, readRetryable } from "../predictions/end-prediction.js";
-import { modelOfId } from "../predictions/look-up-prediction.js";
+import { awaitPrediction } from "../predictions/await-end.js";
+import { cancelPrediction, modelOfId } from "../predictions/look-up-prediction.js";
+import { acceptRetry, type RetryDependencies, readRetryable } from "../predictions/retry-prediction.js";
 import { streamEvents } from "../predictions/stream-events.js";
 import { idempotencyKeyOf, parseSubmission } from "../predictions/submission.js";
 import { type SubmitDependencies, submitPrediction } from "../predictions/submit-prediction.js";
@@ -18,8 +16,8 @@ import { inferenceType, sendInference, sendWithOutput } from "../tensors/send-an
 const readableTypes = ["application/json", inferenceType, "application/octet-stream"];
 
 /**
- * The type to answer a read with: JSON as `/v1` has it; the form of the Open Inference Protocol as the request asked for
- * it; or that form with all outputs as binary data. Throws `not_acceptable`.
+ * The type to answer a read with: JSON as `/v1` has it; the form of the Open Inference Protocol as the request asked
+ * for it; or that form with all outputs as binary data. Throws `not_acceptable`.
  */
 function acceptedType(request: Request): string {
   const { accept } = request.headers;
@@ -30,9 +28,14 @@ function acceptedType(request: Request): string {
 }
 
 /** `/v1/predictions/{id}`: read, events, cancel, retry. */
-export function predictionRoutes(
+export function onePredictionRoutes(
   deps: SubmitDependencies &
-    RetryDependencies & { limits: RateLimits | null; mayPredict: RequestHandler; mayRead: RequestHandler },
+    RetryDependencies & {
+      limits: RateLimits | null;
+      maySubmit: readonly RequestHandler[];
+      mayPredict: RequestHandler;
+      mayRead: RequestHandler;
+    },
 ): Router {
   const router = Router();
 
@@ -44,9 +47,9 @@ export function predictionRoutes(
         response.locals.openInference = type !== "application/json";
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
-        const { owner } = response.locals.caller as Caller;
+        const { owner } = response.locals.caller;
         const gone = whenGone(response);
-        const id = request.params.id as string;
+        const id = request.params.id;
         const { json, result } = await awaitPrediction(deps, owner, id, waitMs, gone);
         if (gone.aborted) return;
         response.vary("Accept");
@@ -67,10 +70,9 @@ export function predictionRoutes(
       deps.mayRead,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller as Caller;
-        const last = request.headers["last-event-id"];
-        const id = request.params.id as string;
-        await streamEvents(deps, owner, id, typeof last === "string" ? last : undefined, response, whenGone(response));
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
+        await streamEvents(deps, owner, id, response, whenGone(response));
       },
     ],
   });
@@ -80,22 +82,22 @@ export function predictionRoutes(
       deps.mayPredict,
       acceptsJson,
       async (request, response) => {
-        const { owner } = response.locals.caller as Caller;
-        sendJson(response, 200, await cancelPrediction(deps, owner, request.params.id as string));
+        const { owner } = response.locals.caller;
+        sendJson(response, 200, await cancelPrediction(deps, owner, request.params.id));
       },
     ],
   });
 
   resource(router, "/v1/predictions/:id/retry", {
     post: [
-      deps.mayPredict,
+      ...deps.maySubmit,
       acceptsJson,
       async (request, response) => {
-        const { owner } = response.locals.caller as Caller;
-        const id = request.params.id as string;
+        const { owner } = response.locals.caller;
+        const id = request.params.id;
         const { model, retryable } = await readRetryable(deps, owner, id);
         const { failure, metadata, version } = retryable;
-        await deps.limits?.rows(response.locals.caller as Caller, 1, response);
+        await deps.limits?.rows(response.locals.caller, 1, response);
         const accept = failure === null ? deps.accept : acceptRetry(deps, id, failure);
         const submitted = await submitPrediction(
           { ...deps, accept },

@@ -1,0 +1,51 @@
+import { failureCodes } from "@millrace/shared/service/failure-codes.js";
+import { z } from "zod";
+import { idempotencyParameter, type Operations, query, waitParameter } from "../http/operation.js";
+import { redriveRequestSchema } from "../predictions/make-redrive.js";
+import { failureListSchema, redriveListSchema, redriveSchema } from "../predictions/redrive-schema.js";
+
+/** The operations of `routes/failures.ts`. */
+export const failureOperations: Operations = {
+  "/v1/failures": {
+    get: {
+      summary: "See your failed predictions that nobody has tried again, by model and code",
+      scope: "read",
+      parameters: [
+        query("model", z.string(), "Only of this model"),
+        query("code", z.enum(failureCodes), "Only with this code"),
+      ],
+      answers: { 200: ["The groups, newest first", failureListSchema] },
+    },
+  },
+  "/v1/failures/redrive": {
+    post: {
+      summary: "Try failed predictions again, each once, so many a second",
+      scope: "predict",
+      parameters: [idempotencyParameter],
+      body: redriveRequestSchema,
+      answers: { 202: ["Accepted; `Location` leads to it", redriveSchema] },
+    },
+  },
+};
+
+/** The operations of `routes/redrives.ts`. */
+export const redriveOperations: Operations = {
+  "/v1/failures/redrives": {
+    get: {
+      summary: "List your redrives, the newest hundred, newest first",
+      scope: "read",
+      answers: { 200: ["The redrives", redriveListSchema] },
+    },
+  },
+  "/v1/failures/redrives/{id}": {
+    get: {
+      summary: "Read a redrive",
+      scope: "read",
+      parameters: [waitParameter],
+      answers: { 200: ["As it stands", redriveSchema] },
+    },
+  },
+  "/v1/failures/redrives/{id}/cancel": {
+    post: { summary: "Stop a redrive", scope: "predict", answers: { 200: ["Canceled", redriveSchema] } },
+  },
+};
