@@ -24,7 +24,7 @@ const tabular = (input: object, output: object = { head: "raw" }) => ({
 describe("model.json", () => {
   test("the schema beside the models is the one that checks them (vitest -u writes it)", async () => {
     const text = `${JSON.stringify(manifestJsonSchema(), null, 2)}\n`;
-    await expect(text).toMatchFileSnapshot("../models/model.schema.json");
+    await expect(text).toMatchFileSnapshot("../../models/model.schema.json");
   });
 
   test("every shipped manifest is valid and names the schema that an editor can follow", () => {
