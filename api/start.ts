@@ -26,7 +26,6 @@ import { createApiMetrics } from "./monitoring/metrics.js";
 import { Notices } from "./predictions/notices.js";
 
 const { version } = createRequire(import.meta.url)("../package.json") as { version: string };
-const redisDeadlineMs = 10_000;
 
 export interface RunningApi {
   port: number;
@@ -40,6 +39,7 @@ export interface RunningApi {
  */
 export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
   const releasers = createReleasers();
+  const { noticesRereadMs, redisDeadlineMs } = config.timing;
   try {
     const tracing =
       config.tracesTo === undefined
@@ -69,7 +69,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const directory = new ModelDirectory(redis, config.keyPrefix, log);
     await directory.start();
     releasers.add(() => directory.close());
-    const notices = new Notices(subscriber, config.keyPrefix, apiId);
+    const notices = new Notices(subscriber, config.keyPrefix, apiId, noticesRereadMs);
     await notices.start();
     releasers.add(() => notices.close());
 

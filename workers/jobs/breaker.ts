@@ -27,12 +27,11 @@ export interface BreakerOptions {
   onChange(state: BreakerState): void;
   log: Logger;
   /** How long it stays open at first, in ms. */
-  openMs?: number;
+  openMs: number;
 }
 
 /** Deaths in a row after which the model itself is asked, or whose owners are counted. */
 const deathsToAsk = 3;
-const firstOpenMs = 5000;
 const longestOpenMs = 60_000;
 /** Jobs that are put off go behind others, and may be for another worker, too. */
 const shortestWaitMs = 1000;
@@ -61,7 +60,7 @@ export class Breaker {
 
   constructor(options: BreakerOptions) {
     this.#options = options;
-    this.#openMs = options.openMs ?? firstOpenMs;
+    this.#openMs = options.openMs;
   }
 
   get state(): BreakerState {
@@ -182,7 +181,7 @@ export class Breaker {
   #close(): void {
     this.close();
     this.#probe = null;
-    this.#openMs = this.#options.openMs ?? firstOpenMs;
+    this.#openMs = this.#options.openMs;
     this.#options.log.info("breaker closes", {});
     this.#options.onChange(this.state);
   }

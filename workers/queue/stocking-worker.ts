@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/predictions/job.js";
+import { type WorkerTiming, workerTiming } from "@millrace/shared/config/timing.js";
+import { keptJobs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import {
@@ -35,6 +36,8 @@ interface StockingOptions extends Partial<WorkerOptions> {
   mayTake?: () => number;
   /** Where it is, what a job led to. */
   proofOf?: ProofOf;
+  /** The product's times unless told otherwise. */
+  timing?: WorkerTiming;
 }
 
 /** What BullMQ's worker keeps to itself; its version is pinned. */
@@ -45,8 +48,6 @@ interface Internals {
 
 /** How all our consumers hold, get back and show jobs, unless told otherwise. */
 const howJobsAreHeld = {
-  lockDuration: lockDurationMs,
-  stalledInterval: stalledIntervalMs,
   // A job goes back as often as its worker dies; who is to blame is found out by what ran, not by counting this.
   maxStalledCount: Number.MAX_SAFE_INTEGER,
   runRetryDelay: 500,
@@ -87,9 +88,10 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     queue: string,
     process: Process<R>,
     redis: RedisClient,
-    { isOver, mayTake = () => Number.POSITIVE_INFINITY, proofOf, ...options }: StockingOptions,
+    { isOver, mayTake = () => Number.POSITIVE_INFINITY, proofOf, timing = workerTiming, ...options }: StockingOptions,
   ) {
-    const held = { connection: redis as never, ...howJobsAreHeld, ...options };
+    const { lockMs: lockDuration, stalledCheckMs: stalledInterval } = timing;
+    const held = { connection: redis as never, ...howJobsAreHeld, lockDuration, stalledInterval, ...options };
     const heldJobs = new HeldJobs();
     super(
       name,

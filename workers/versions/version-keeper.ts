@@ -21,13 +21,9 @@ export interface VersionState {
   reason: string | null;
 }
 
-/** APIs look at who serves what every 2 s; this much later all of them must have. */
-const noticedMs = 3500;
 /** What has waited for longer than this behind others when its version goes ends as failed. */
 const longestDrainMs = 600_000;
 const lookEveryMs = 1000;
-const conflictRetryMs = 5000;
-const firstDeathRetryMs = 5000;
 const longestDeathRetryMs = 600_000;
 
 interface Refusal extends BadModel {
@@ -274,13 +270,14 @@ export class VersionKeeper {
     stamp: string | null,
     passing: Passing | null = null,
   ): void {
-    const { log, metrics } = this.#options;
+    const { config, log, metrics } = this.#options;
     const { model, version } = bad;
+    const { versionRetryMs } = config.timing;
     const name = nameOf(bad);
     const before = this.#refused.get(name);
     const deaths = passing === "death" ? 1 + (before?.stamp === stamp ? before.deaths : 0) : 0;
-    const deathRetryMs = Math.min(longestDeathRetryMs, firstDeathRetryMs * 2 ** (deaths - 1));
-    const retryMs = { conflict: conflictRetryMs, death: deathRetryMs };
+    const deathRetryMs = Math.min(longestDeathRetryMs, versionRetryMs * 2 ** (deaths - 1));
+    const retryMs = { conflict: versionRetryMs, death: deathRetryMs };
     const retryAt = passing === null ? Number.POSITIVE_INFINITY : Date.now() + retryMs[passing];
     this.#refused.set(name, { model, version, reason, stamp, retryAt, deaths });
     if (before?.reason !== reason) log.error("model cannot be served", { model, version, reason });
@@ -315,6 +312,7 @@ export class VersionKeeper {
   /** Takes drains a step on: first the version is taken back, then let go of. */
   async #endDrains(redis: RedisClient): Promise<void> {
     const { config, dispatcher, log, pool, serving } = this.#options;
+    const { versionNoticedMs: noticedMs } = config.timing;
     for (const [loaded, drain] of this.#draining) {
       const { model, version } = loaded;
       const now = Date.now();

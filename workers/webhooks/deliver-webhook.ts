@@ -28,15 +28,19 @@ export interface WebhookMessage {
   body: string;
 }
 
-const deadlineMs = 10_000;
 const largestResponseBytes = 4096;
 const longestRetryAfterMs = 86_400_000;
 
 /**
- * Posts signed webhooks: no redirects, an answer's body read to 4 KiB and never unpacked, 10 s for everything. The
+ * Posts signed webhooks: no redirects, an answer's body read to 4 KiB and never unpacked, `deadlineMs` for everything. The
  * address is checked in the look-up whose result is connected to, so that nothing can change in between.
  */
-export function createWebhookSender(options: { secrets: readonly string[]; allow: WebhookAllowances }) {
+export function createWebhookSender(options: {
+  secrets: readonly string[];
+  allow: WebhookAllowances;
+  deadlineMs: number;
+}) {
+  const { deadlineMs } = options;
   const signers = options.secrets.map((secret) => new Webhook(secret));
   const agentOptions = { keepAlive: true, keepAliveMsecs: 5000, maxFreeSockets: 64, timeout: deadlineMs };
   // A pinned look-up belongs to a target, and so do its idle sockets: an opened name must not lend them to another.

@@ -5,11 +5,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type LogLine, type ServiceProcess, spawnService } from "@millrace/cli/service-process.js";
+import type { ApiTiming, WorkerTiming } from "@millrace/shared/config/timing.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { expect, inject } from "vitest";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
+/** The services with times of the test's own, which no setting of the product's reaches. */
+const programs = {
+  api: fileURLToPath(new URL("./api-main.js", import.meta.url)),
+  worker: fileURLToPath(new URL("./worker-main.js", import.meta.url)),
+};
 
 /** Keys by the scopes they have; alice and bob are two owners. */
 export const keys = { alice: "alice-key", bob: "bob-key", reader: "reader-key", admin: "admin-key" } as const;
@@ -36,8 +42,10 @@ export interface StackOptions {
   env?: Record<string, string>;
   workerEnv?: Record<string, string>;
   redisUrl?: string;
-  /** Another program than the product's for the workers. */
-  workerProgram?: string;
+  /** Other times than the product's. */
+  timing?: { api?: Partial<ApiTiming>; worker?: Partial<WorkerTiming> };
+  /** Another program than the product's in the slots. */
+  slotProgram?: string;
 }
 
 export interface Answer {
@@ -104,12 +112,8 @@ export class TestStack {
   }
 
   async startWorker(env: Record<string, string> = {}): Promise<ServiceProcess & { port: number }> {
-    const service = spawnService(
-      "worker",
-      this.environment({ ...this.#options.workerEnv, ...env }),
-      (line) => this.log.push(line),
-      this.#options.workerProgram,
-    );
+    const { slotProgram, timing, workerEnv } = this.#options;
+    const service = this.#spawn("worker", { ...workerEnv, ...env }, { times: timing?.worker, slotProgram });
     const entry = Object.assign(service, { port: 0 });
     this.workers.push(entry);
     entry.port = await service.ready;
@@ -117,11 +121,25 @@ export class TestStack {
   }
 
   async startApi(env: Record<string, string> = {}): Promise<ServiceProcess & { url: string }> {
-    const service = spawnService("api", this.environment(env), (line) => this.log.push(line));
+    const service = this.#spawn("api", env, { times: this.#options.timing?.api });
     const entry = Object.assign(service, { url: "" });
     this.apis.push(entry);
     entry.url = `http://127.0.0.1:${await service.ready}`;
     return entry;
+  }
+
+  /** The product's own program, unless the test has something to hand in. */
+  #spawn(
+    kind: "api" | "worker",
+    env: Record<string, string>,
+    own: { times?: object | undefined; slotProgram?: string | undefined },
+  ) {
+    const given = {
+      ...(own.times !== undefined && { MILLRACE_TEST_TIMING: JSON.stringify(own.times) }),
+      ...(own.slotProgram !== undefined && { MILLRACE_TEST_SLOT_PROGRAM: own.slotProgram }),
+    };
+    const program = Object.keys(given).length === 0 ? undefined : programs[kind];
+    return spawnService(kind, this.environment({ ...env, ...given }), (line) => this.log.push(line), program);
   }
 
   /** Sends a request as an owner (alice unless told), with a JSON body where there is one. */
