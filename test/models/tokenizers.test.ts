@@ -8,6 +8,7 @@ import { openTokenizer, type Tokens } from "@millrace/workers/preparation/tokeni
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { volume } from "../support/run/volume.js";
 import { runBatch } from "../support/run-batch.js";
 import { childrenOf, readiness } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -177,7 +178,7 @@ describe("no text ends a process or throws anything but a refusal", () => {
           else expect(outcome.ids.every((id: number) => Number.isInteger(id) && id >= 0)).toBe(true);
         }
       }),
-      { numRuns: 80 },
+      { numRuns: volume(25, 80) },
     );
     for (const bad of [5, null, undefined, {}, Symbol("x")]) {
       await expect((all[0] as (typeof all)[0]).encode(bad as string, null)).rejects.toThrow(InputRefusedError);

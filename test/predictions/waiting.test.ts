@@ -10,6 +10,7 @@ import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { openLog } from "@millrace/shared/service/log.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
+import { volume } from "../support/run/volume.js";
 import { untilRunning } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -27,9 +28,11 @@ describe("waiting and polling", () => {
   });
   afterAll(() => stack.close());
 
-  test("ten thousand polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
-    const polls = 10_000;
-    const accepted = await Promise.all(Array.from({ length: 200 }, (_, i) => stack.submit("slow", { x: [[150 + i]] })));
+  test("thousands of polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
+    const polls = volume(2000, 10_000);
+    const accepted = await Promise.all(
+      Array.from({ length: volume(50, 200) }, (_, i) => stack.submit("slow", { x: [[150 + i]] })),
+    );
     const ids = accepted.map(({ id }) => id as string);
     const seen = new Map<string, string[]>();
     let sent = 0;

@@ -17,6 +17,9 @@ const programs = {
   worker: fileURLToPath(new URL("./worker-main.js", import.meta.url)),
 };
 
+/** Slots in which the fixture `slow` takes its time without a core. */
+const sleepingSlot = fileURLToPath(new URL("../models/sleeping-slot.js", import.meta.url));
+
 /** Keys by the scopes they have; alice and bob are two owners. */
 export const keys = { alice: "alice-key", bob: "bob-key", reader: "reader-key", admin: "admin-key" } as const;
 const scopes = { alice: "predict", bob: "predict", reader: "read", admin: "predict+admin" };
@@ -112,7 +115,8 @@ export class TestStack {
   }
 
   async startWorker(env: Record<string, string> = {}): Promise<ServiceProcess & { port: number }> {
-    const { slotProgram, timing, workerEnv } = this.#options;
+    const { models, timing, workerEnv } = this.#options;
+    const slotProgram = this.#options.slotProgram ?? (models.includes("slow") ? sleepingSlot : undefined);
     const service = this.#spawn("worker", { ...workerEnv, ...env }, { times: timing?.worker, slotProgram });
     const entry = Object.assign(service, { port: 0 });
     this.workers.push(entry);
