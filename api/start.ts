@@ -66,7 +66,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const facts = await checkRedis(redis, redisDeadlineMs, config.durability);
     for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
     keepFacts(redis, facts, redisDeadlineMs, config.durability, log);
-    const directory = new ModelDirectory(redis, config.keyPrefix, log);
+    const directory = new ModelDirectory(redis, config.keyPrefix, log, config.timing.modelsRereadMs);
     await directory.start();
     releasers.add(() => directory.close());
     const notices = new Notices(subscriber, config.keyPrefix, apiId, noticesRereadMs);
@@ -95,7 +95,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     const memory = new RedisMemory(redis, config.maxRedisMemoryPart);
     await memory.start();
     releasers.add(() => memory.close());
-    const loop = watchLoop();
+    const loop = watchLoop(config.timing.overloadLagMs);
     releasers.add(() => loop.close());
 
     const metrics = createApiMetrics();

@@ -12,7 +12,7 @@ export interface WorkerTiming {
   deliveryDeadlineMs: number;
   /** The first pause of a receiver that fails in a row, in ms. It doubles up to five minutes. */
   hostPauseMs: number;
-  /** When all APIs know of a version that leaves, in ms. They read the versions every 2 s, so it is more than that. */
+  /** When all APIs know of a version that leaves, in ms. More than an API's `modelsRereadMs`. */
   versionNoticedMs: number;
   /** How long a version is refused that killed its loader or disagrees with another worker's, in ms. */
   versionRetryMs: number;
@@ -24,6 +24,10 @@ export interface ApiTiming {
   redisDeadlineMs: number;
   /** How often a waiting request reads its prediction, in case the notice was lost, in ms. Up to 10 s of jitter come on top. */
   noticesRereadMs: number;
+  /** How often what workers announced of models is read, in ms. A worker's `versionNoticedMs` must be more than that. */
+  modelsRereadMs: number;
+  /** How late a timer must be for new work to be refused, in ms. */
+  overloadLagMs: number;
 }
 
 /** The product's worker. */
@@ -42,4 +46,6 @@ export const workerTiming: WorkerTiming = {
 export const apiTiming: ApiTiming = {
   redisDeadlineMs: 10_000,
   noticesRereadMs: 15_000,
+  modelsRereadMs: 2000,
+  overloadLagMs: 1000,
 };

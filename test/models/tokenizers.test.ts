@@ -25,6 +25,13 @@ interface Expected {
 
 const packed = await readFile(fileURLToPath(new URL("../fixtures/tokenizers/expected.json.gz", import.meta.url)));
 const expected: Expected = JSON.parse(gunzipSync(packed).toString());
+/** In the suite each tokenizer has one of its settings, the next one the next: to open one takes longer than to use it. */
+const settingsEach = volume(1, 3);
+const cases = expected.cases.filter(({ tokenizer }, i) => {
+  const of = Object.keys(expected.tokenizers).indexOf(tokenizer);
+  const setting = i - expected.cases.findIndex((one) => one.tokenizer === tokenizer);
+  return (setting + of) % 3 < settingsEach;
+});
 const fileOf = (name: string) => expected.tokenizers[name] as Record<string, unknown>;
 
 let folder: string;
@@ -59,6 +66,7 @@ describe("ids are those of the Rust library", () => {
     expect(Object.keys(expected.tokenizers).length).toBeGreaterThanOrEqual(20);
     expect(new Set(expected.texts).size).toBeGreaterThanOrEqual(600);
     // The file may not be mostly refusals.
+    expect(new Set(cases.map(({ tokenizer }) => tokenizer)).size).toBe(Object.keys(expected.tokenizers).length);
     for (const { tokenizer, texts } of expected.cases)
       expect(
         texts.filter((row) => row !== null),
@@ -66,7 +74,7 @@ describe("ids are those of the Rust library", () => {
       ).not.toEqual([]);
   });
 
-  test.each(expected.cases.map((one) => [one.tokenizer, one.max_tokens, one.special_tokens, one] as const))(
+  test.each(cases.map((one) => [one.tokenizer, one.max_tokens, one.special_tokens, one] as const))(
     "%s, at most %i tokens, special tokens: %s",
     async (name, max_tokens, special_tokens, { pairs, texts }) => {
       const tokenizer = await open(fileOf(name), { max_tokens, special_tokens });

@@ -127,7 +127,7 @@ describe("waiting and polling", () => {
     const target = parseRedisUrl(stack.redisUrl);
     const redis = openRedis(target, "patient", "test-api");
     const subscriber = openRedis(target, "patient", "test-notices");
-    const directory = new ModelDirectory(redis, stack.prefix, openLog("api", "error"));
+    const directory = new ModelDirectory(redis, stack.prefix, openLog("api", "error"), 2000);
     const notices = new Notices(subscriber, stack.prefix, randomBytes(6).toString("hex"), 15_000);
     try {
       await directory.start();

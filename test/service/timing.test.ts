@@ -3,7 +3,7 @@ import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { expect, test } from "vitest";
 
 // Tests hand in shorter ones (test/support/stack); these are the times that users get.
-const api = { redisDeadlineMs: 10_000, noticesRereadMs: 15_000 };
+const api = { redisDeadlineMs: 10_000, noticesRereadMs: 15_000, modelsRereadMs: 2000, overloadLagMs: 1000 };
 const worker = {
   lockMs: 5000,
   stalledCheckMs: 1000,
@@ -23,4 +23,9 @@ test("the product's times are these, whatever the environment says", () => {
   };
   expect(readApiConfig(env).timing).toEqual(api);
   expect(readWorkerConfig(env).timing).toEqual(worker);
+});
+
+test("a killed worker's jobs start again within 7 s, and a version goes when every API has read that it leaves", () => {
+  expect(worker.lockMs + worker.stalledCheckMs + 1000).toBeLessThanOrEqual(7000);
+  expect(worker.versionNoticedMs).toBeGreaterThan(api.modelsRereadMs);
 });

@@ -12,10 +12,16 @@ import { expect, inject } from "vitest";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 /** The services with times of the test's own, which no setting of the product's reaches. */
-const programs = {
+export const programs = {
   api: fileURLToPath(new URL("./api-main.js", import.meta.url)),
   worker: fileURLToPath(new URL("./worker-main.js", import.meta.url)),
 };
+
+/** Tests of other things are not to be told 503 because the machine does something else. */
+const onBusyMachine = { overloadLagMs: 60_000 };
+
+/** Locks that end soon after the worker that held them. */
+export const shortLocks = { worker: { lockMs: 2000, stalledCheckMs: 400 } } as const;
 
 /** Slots in which the fixture `slow` takes its time without a core. */
 const sleepingSlot = fileURLToPath(new URL("../models/sleeping-slot.js", import.meta.url));
@@ -45,7 +51,7 @@ export interface StackOptions {
   env?: Record<string, string>;
   workerEnv?: Record<string, string>;
   redisUrl?: string;
-  /** Other times than the product's. */
+  /** Other times than the product's, and than those that a busy machine needs. */
   timing?: { api?: Partial<ApiTiming>; worker?: Partial<WorkerTiming> };
   /** Another program than the product's in the slots. */
   slotProgram?: string;
@@ -125,7 +131,7 @@ export class TestStack {
   }
 
   async startApi(env: Record<string, string> = {}): Promise<ServiceProcess & { url: string }> {
-    const service = this.#spawn("api", env, { times: this.#options.timing?.api });
+    const service = this.#spawn("api", env, { times: { ...onBusyMachine, ...this.#options.timing?.api } });
     const entry = Object.assign(service, { url: "" });
     this.apis.push(entry);
     entry.url = `http://127.0.0.1:${await service.ready}`;
