@@ -39,7 +39,7 @@ export interface RunningApi {
  */
 export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
   const releasers = createReleasers();
-  const { noticesRereadMs, redisDeadlineMs } = config.timing;
+  const { noticesRereadMs, redisCommandMs, redisDeadlineMs } = config.timing;
   try {
     const tracing =
       config.tracesTo === undefined
@@ -47,7 +47,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
         : (await import("@millrace/shared/service/tracing.js")).startTracing("millrace-api", config.tracesTo, log);
     if (tracing !== null) releasers.add(() => tracing.close());
     const apiId = randomBytes(6).toString("hex");
-    const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
+    const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`, redisCommandMs);
     releasers.add(() => closeRedis(redis));
     const subscriber = openSubscriber(config.redis, `millrace-notices-${apiId}`);
     releasers.add(() => closeRedis(subscriber));
@@ -55,7 +55,9 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
     subscriber.on("error", () => undefined);
 
     const writer =
-      config.durability === "replica" ? openRedis(config.redis, "hasty", `millrace-writes-${apiId}`) : null;
+      config.durability === "replica"
+        ? openRedis(config.redis, "hasty", `millrace-writes-${apiId}`, redisCommandMs)
+        : null;
     if (writer !== null) {
       releasers.add(() => closeRedis(writer));
       writer.on("error", () => undefined);

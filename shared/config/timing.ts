@@ -22,6 +22,8 @@ export interface WorkerTiming {
 export interface ApiTiming {
   /** How long a start waits for Redis, in ms. */
   redisDeadlineMs: number;
+  /** How long a command to Redis may take, in ms. */
+  redisCommandMs: number;
   /** How often a waiting request reads its prediction, in case the notice was lost, in ms. Up to 10 s of jitter come on top. */
   noticesRereadMs: number;
   /** How often what workers announced of models is read, in ms. A worker's `versionNoticedMs` must be more than that. */
@@ -45,6 +47,7 @@ export const workerTiming: WorkerTiming = {
 /** The product's API. */
 export const apiTiming: ApiTiming = {
   redisDeadlineMs: 10_000,
+  redisCommandMs: 1500,
   noticesRereadMs: 15_000,
   modelsRereadMs: 2000,
   overloadLagMs: 1000,

@@ -4,7 +4,7 @@ import { eventsIn, openRequest } from "../support/http/open-request.js";
 import { scrape } from "../support/http/scrape.js";
 import { startOwnRedis } from "../support/redis/private-redis.js";
 import { volume } from "../support/run/volume.js";
-import { TestStack } from "../support/stack/stack.js";
+import { TestStack, toldOnly } from "../support/stack/stack.js";
 
 const ms = (x: number) => ({ x: [[x]] });
 
@@ -34,7 +34,7 @@ describe("waits and event streams", () => {
 
   beforeAll(async () => {
     redis = await startOwnRedis();
-    stack = await TestStack.start({ models: ["slow"], redisUrl: redis.url });
+    stack = await TestStack.start({ models: ["slow"], redisUrl: redis.url, timing: toldOnly });
   });
   afterAll(async () => {
     await stack.close();
@@ -122,10 +122,9 @@ describe("waits and event streams", () => {
       cuts += (await stack.redis.call("CLIENT", "KILL", "TYPE", "pubsub")) as number;
       expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("succeeded");
     });
-    const begun = performance.now();
+    // Before its wait is over, which is as long as this test may take.
     expect(JSON.parse(await waiting.body)).toMatchObject({ id, status: "succeeded" });
     expect(eventsIn(await stream.body).at(-1)?.data.status).toBe("succeeded");
-    expect(performance.now() - begun).toBeLessThan(3000);
     expect(cuts).toBeGreaterThan(1);
   });
 
