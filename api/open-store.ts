@@ -11,8 +11,6 @@ import {
 } from "@millrace/shared/redis/connect-redis.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
-const redisDeadlineMs = 10_000;
-
 /** The connections of an API to Redis. */
 export interface Store {
   redis: RedisClient;
@@ -34,14 +32,18 @@ export async function openStore(
   log: Logger,
   onClose: (release: () => void) => void,
 ): Promise<Store> {
-  const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`);
+  const { redisCommandMs, redisDeadlineMs } = config.timing;
+  const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`, redisCommandMs);
   onClose(() => closeRedis(redis));
   const subscriber = openSubscriber(config.redis, `millrace-notices-${apiId}`);
   onClose(() => closeRedis(subscriber));
   watchRedis(redis, log);
   subscriber.on("error", () => undefined);
 
-  const writer = config.durability === "replica" ? openRedis(config.redis, "hasty", `millrace-writes-${apiId}`) : null;
+  const writer =
+    config.durability === "replica"
+      ? openRedis(config.redis, "hasty", `millrace-writes-${apiId}`, redisCommandMs)
+      : null;
   if (writer !== null) {
     onClose(() => closeRedis(writer));
     writer.on("error", () => undefined);

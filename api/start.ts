@@ -83,10 +83,10 @@ async function openTracing({ tracesTo }: ApiConfig, log: Logger, releasers: Rele
 async function startParts(config: ApiConfig, apiId: string, store: Store, log: Logger, releasers: Releasers) {
   const { confirmed, redis, subscriber } = store;
   const prefix = config.keyPrefix;
-  const directory = new ModelDirectory(redis, prefix, log);
+  const directory = new ModelDirectory(redis, prefix, log, config.timing.modelsRereadMs);
   await directory.start();
   releasers.add(() => directory.close());
-  const notices = new Notices(subscriber, prefix, apiId);
+  const notices = new Notices(subscriber, prefix, apiId, config.timing.noticesRereadMs);
   await notices.start();
   releasers.add(() => notices.close());
 
@@ -99,7 +99,7 @@ async function startParts(config: ApiConfig, apiId: string, store: Store, log: L
   const memory = new RedisMemory(redis, config.maxRedisMemoryPart);
   await memory.start();
   releasers.add(() => memory.close());
-  const loop = watchLoop();
+  const loop = watchLoop(config.timing.overloadLagMs);
   releasers.add(() => loop.close());
 
   const metrics = openMetrics(redis, directory, releasers);

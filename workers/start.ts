@@ -14,8 +14,6 @@ import { drainWhenFull } from "./queue/drain-when-full.js";
 import { startInference } from "./start-inference.js";
 import { startDeliveries } from "./webhooks/serve-deliveries.js";
 
-const redisDeadlineMs = 30_000;
-
 export interface RunningWorker {
   /** Port of its own endpoints; null when they are off. */
   port: number | null;
@@ -48,7 +46,7 @@ export async function startWorker(
     releasers.add(() => closeRedis(redis));
     drainWhenFull(redis);
     const connection = watchRedis(redis, log);
-    const redisChecked = checkRedis(redis, redisDeadlineMs, config.durability).then(({ warnings }) => {
+    const redisChecked = checkRedis(redis, config.timing.redisDeadlineMs, config.durability).then(({ warnings }) => {
       for (const warning of warnings) log.warn(`redis: ${warning}`);
     });
     // Awaited below; until then a failure of another part must not make this an unhandled rejection.
@@ -64,7 +62,7 @@ export async function startWorker(
     const { keyPrefix, resultTtlSeconds } = config;
     const expiring = expireOverdue({ redis, workerId, keyPrefix, resultTtlSeconds, statistics, log });
     releasers.add(() => expiring.close());
-    const redrives = serveRedrives({ redis, keyPrefix, metrics, log });
+    const redrives = serveRedrives({ redis, keyPrefix, metrics, timing: config.timing, log });
     releasers.add(() => redrives.close());
     const delivers = config.roles.has("webhooks") && config.webhookSecrets.length > 0;
     if (delivers) {

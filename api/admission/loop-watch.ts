@@ -3,8 +3,7 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { RequestHandler } from "express";
 
 const lookEveryMs = 100;
-/** Lateness from which the process counts as drowning, and below which it has recovered. */
-const drowningMs = 1000;
+/** Lateness below which the process has recovered. */
 const recoveredMs = 250;
 /** Looks in a row that must be in time before it counts as recovered: a busy process has good moments, too. */
 const goodLooks = 5;
@@ -17,9 +16,10 @@ export interface LoopWatch {
 
 /**
  * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer
- * that is overdue at this moment counts as well: after a long stall, requests are read before timers run.
+ * that is overdue at this moment counts as well: after a long stall, requests are read before timers run. From a lateness of
+ * `drowningMs` on the process counts as overloaded.
  */
-export function watchLoop(): LoopWatch {
+export function watchLoop(drowningMs: number): LoopWatch {
   let dueAt = performance.now() + lookEveryMs;
   let drowning = false;
   let good = 0;

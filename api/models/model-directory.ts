@@ -57,33 +57,33 @@ interface Entry {
   unjoined: Unjoined;
 }
 
-const refreshEveryMs = 2000;
-
 /**
- * What the API knows of models, which is only what workers announced in Redis. Refreshed every 2 s; an unknown name
+ * What the API knows of models, which is only what workers announced in Redis. Refreshed every `refreshMs`; an unknown name
  * makes it look again before it is called unknown.
  */
 export class ModelDirectory {
   readonly #redis: RedisClient;
   readonly #prefix: string;
   readonly #log: Logger;
+  readonly #refreshMs: number;
   readonly #entries = new Map<string, Entry>();
   readonly #byTag = new Map<string, string>();
   #refreshing: Promise<void> | null = null;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(redis: RedisClient, prefix: string, log: Logger) {
+  constructor(redis: RedisClient, prefix: string, log: Logger, refreshMs: number) {
     this.#redis = redis;
     this.#prefix = prefix;
     this.#log = log;
+    this.#refreshMs = refreshMs;
   }
 
-  /** Reads the registry once and then every 2 s until closed. */
+  /** Reads the registry once and then again and again until closed. */
   async start(): Promise<void> {
     await this.refresh();
     this.#timer = setInterval(() => {
       this.refresh().catch((error) => this.#log.debug("models could not be read", { error }));
-    }, refreshEveryMs);
+    }, this.#refreshMs);
   }
 
   close(): void {

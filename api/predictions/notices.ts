@@ -16,30 +16,28 @@ interface Open {
   deliver(news: StoredResult | "look" | null): void;
 }
 
-/**
- * Notices are hints: one may be lost when a connection breaks, so every wait looks for itself this often; each at a
- * time of its own, because thousands of them at once hold up everybody.
- */
-const lookAgainMs = 15_000;
-const lookAgainSteps = 100;
-const lookAgainStepMs = 100;
+/** Each wait reads again at a time of its own, up to this part later, because thousands at once hold up everybody. */
+const rereadSpread = 2 / 3;
+const rereadSteps = 100;
 /** When all have to look, so many do at once. */
 const looksAtOnce = 200;
 const betweenLooksMs = 50;
 
 /**
  * What this API hears of ends: one subscription for all callers who wait here, on a channel of its own, so that it
- * hears only of what they wait for.
+ * hears only of what they wait for. A notice may be lost with a connection, so every wait also reads again after `rereadMs`.
  */
 export class Notices {
   readonly apiId: string;
   readonly #subscriber: RedisClient;
   readonly #channel: string;
+  readonly #rereadMs: number;
   readonly #waiting = new Map<string, Set<Open>>();
   closed = false;
 
-  constructor(subscriber: RedisClient, prefix: string, apiId: string) {
+  constructor(subscriber: RedisClient, prefix: string, apiId: string, rereadMs: number) {
     this.apiId = apiId;
+    this.#rereadMs = rereadMs;
     this.#subscriber = subscriber;
     this.#channel = noticeChannel(prefix, apiId);
     // What was told while the connection was broken is lost, so everybody looks for themselves when it is back.
@@ -74,7 +72,8 @@ export class Notices {
       },
     };
     const timer = setTimeout(() => entry.deliver(null), this.closed ? 0 : waitMs);
-    const againMs = lookAgainMs + lookAgainStepMs * Math.floor(Math.random() * lookAgainSteps);
+    const step = Math.floor(Math.random() * rereadSteps);
+    const againMs = this.#rereadMs * (1 + (rereadSpread * step) / rereadSteps);
     const againTimer = waitMs > againMs ? setInterval(() => entry.deliver("look"), againMs) : undefined;
     // What expires does so by the clock; nobody tells.
     const lookTimer =

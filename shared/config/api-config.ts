@@ -16,6 +16,7 @@ import {
   whole,
 } from "./common-config.js";
 import { type Environment, withSecretFiles } from "./secret-files.js";
+import { type ApiTiming, apiTiming } from "./timing.js";
 
 export interface ApiConfig extends CommonConfig {
   port: number;
@@ -56,6 +57,7 @@ export interface ApiConfig extends CommonConfig {
   /** Whether webhooks can be signed; otherwise none is accepted. */
   webhooksSigned: boolean;
   webhookAllowances: WebhookAllowances;
+  timing: ApiTiming;
 }
 
 const part = (preset: number) =>
@@ -176,6 +178,7 @@ export function readApiConfig(environment: Environment): ApiConfig {
     maxFileBytes: settings.MAX_FILE_BYTES,
     webhooksSigned: (settings.WEBHOOK_SECRET ?? []).length > 0,
     webhookAllowances: settings.WEBHOOK_ALLOW_HOSTS,
+    timing: apiTiming,
   };
 }
 

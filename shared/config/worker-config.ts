@@ -16,6 +16,7 @@ import {
   whole,
 } from "./common-config.js";
 import { type Environment, withSecretFiles } from "./secret-files.js";
+import { type WorkerTiming, workerTiming } from "./timing.js";
 
 export interface WorkerConfig extends CommonConfig {
   roles: ReadonlySet<"inference" | "webhooks">;
@@ -36,6 +37,7 @@ export interface WorkerConfig extends CommonConfig {
   port: number | "off" | undefined;
   /** The environment of inference processes: no address and no secret. */
   slotEnvironment: Environment;
+  timing: WorkerTiming;
 }
 
 const publicKeys = z
@@ -118,5 +120,6 @@ export function readWorkerConfig(environment: Environment): WorkerConfig {
       // ONNX Runtime reports its sessions to its maker otherwise; a model is its owner's business.
       ORT_DISABLE_TELEMETRY: "1",
     },
+    timing: workerTiming,
   };
 }

@@ -42,12 +42,6 @@ export type PredictionJob = z.infer<typeof predictionJobSchema>;
 /** The name of every prediction's job, as Bull Board shows it. */
 export const predictionJobName = "prediction";
 
-/**
- * Lock and stalled check of BullMQ's workers, in ms: a killed worker's jobs start again within their sum and a second.
- */
-export const lockDurationMs = 5000;
-export const stalledIntervalMs = 1000;
-
 /** Finished jobs that stay visible in the queue page, per queue and state; results live in keys of their own. */
 export const keptJobs = 1000;
 

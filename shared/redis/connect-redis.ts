@@ -17,7 +17,7 @@ export type Temper = "hasty" | "patient";
 
 const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
 
-const commandTimeoutMs = 1500;
+const hastyTimeoutMs = 1500;
 /** Deadline of a patient command after an outage of a cluster's node, in ms; longer than any command blocks. */
 const lostAfterMs = 15_000;
 const stallMs = 50;
@@ -27,20 +27,21 @@ const graceMs = 200;
  * A connection whose commands fail when Redis does not answer in time, but not when this process was too busy to read
  * the answer: a plain timer cannot tell the two apart after the process stood still.
  */
-class HastyRedis extends Redis {
-  override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
-    const [command] = args;
-    const dueAt = performance.now() + commandTimeoutMs;
-    const fail = () => command.reject(new Error("Command timed out"));
-    let timer = setTimeout(() => {
-      if (performance.now() - dueAt < stallMs) fail();
-      else timer = setTimeout(fail, graceMs);
-    }, commandTimeoutMs);
-    const settled = () => clearTimeout(timer);
-    command.promise.then(settled, settled);
-    return super.sendCommand(...args);
-  }
-}
+const hastyRedis = (timeoutMs: number) =>
+  class HastyRedis extends Redis {
+    override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
+      const [command] = args;
+      const dueAt = performance.now() + timeoutMs;
+      const fail = () => command.reject(new Error("Command timed out"));
+      let timer = setTimeout(() => {
+        if (performance.now() - dueAt < stallMs) fail();
+        else timer = setTimeout(fail, graceMs);
+      }, timeoutMs);
+      const settled = () => clearTimeout(timer);
+      command.promise.then(settled, settled);
+      return super.sendCommand(...args);
+    }
+  };
 
 const sharedOptions = (target: RedisTarget, temper: Temper, name: string): RedisOptions => ({
   connectionName: name,
@@ -52,12 +53,20 @@ const sharedOptions = (target: RedisTarget, temper: Temper, name: string): Redis
   ...(temper === "hasty" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
 });
 
-/** Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. */
-export function openRedis(target: RedisTarget, temper: Temper, name: string): RedisClient {
+/**
+ * Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. A hasty
+ * one fails a command after `timeoutMs`.
+ */
+export function openRedis(
+  target: RedisTarget,
+  temper: Temper,
+  name: string,
+  timeoutMs: number = hastyTimeoutMs,
+): RedisClient {
   const shared = sharedOptions(target, temper, name);
   if (target.kind === "cluster") {
     const cluster = new Cluster(target.hosts, {
-      redisOptions: { ...shared, commandTimeout: temper === "hasty" ? commandTimeoutMs : lostAfterMs },
+      redisOptions: { ...shared, commandTimeout: temper === "hasty" ? timeoutMs : lostAfterMs },
       clusterRetryStrategy: reconnectDelayMs,
       enableOfflineQueue: temper === "patient",
       // A command in flight when a node went away may have been done; a redirected one was not.
@@ -70,7 +79,7 @@ export function openRedis(target: RedisTarget, temper: Temper, name: string): Re
     });
     return cluster;
   }
-  const Connection = temper === "hasty" ? HastyRedis : Redis;
+  const Connection = temper === "hasty" ? hastyRedis(timeoutMs) : Redis;
   const options: RedisOptions = {
     ...shared,
     db: target.database,

@@ -15,7 +15,7 @@ import { eventually } from "../support/eventually.js";
 import { expectProblem } from "../support/http/problem.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { peakBytes, readiness, runNotes } from "../support/stack/processes.js";
-import { TestStack } from "../support/stack/stack.js";
+import { shortLocks, TestStack } from "../support/stack/stack.js";
 
 const echo = "echo-float32";
 const table = { kind: "tabular", input: { tensor: "x", features: ["a", "b", "c"] }, batching: { bulk_rows: 4 } };
@@ -36,6 +36,7 @@ describe("a batch and sudden death", () => {
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4 } } },
       workers: 2,
+      timing: shortLocks,
     });
     const inputs = Array.from({ length: 600 }, (_, i) => ({ x: [[10 + (i % 17)], [i % 10]] }));
     const { id } = await submitBatch(stack, "slow", ndjson(inputs));
@@ -78,7 +79,7 @@ describe("a batch and sudden death", () => {
 
   test("an API killed in mid-upload leaves no batch, and no key when what came has expired", async () => {
     stack = await TestStack.start({ models: [echo], manifests: { [echo]: table } });
-    const doomed = await stack.startApi({ BATCH_UPLOAD_KEEP_SECONDS: "8" });
+    const doomed = await stack.startApi({ BATCH_UPLOAD_KEEP_SECONDS: "5" });
     const open = openUpload(stack, echo, { url: doomed.url });
     await open.write(ndjson(rowsOf(50)));
     // Chunks of it run as they come, and their outputs are to go like all else.
@@ -121,7 +122,7 @@ describe("a batch and sudden death", () => {
   });
 
   test("a chunk that comes back after its batch was canceled leaves no note of its run", async () => {
-    stack = await TestStack.start({ models: ["slow"] });
+    stack = await TestStack.start({ models: ["slow"], timing: shortLocks });
     const { id } = await submitBatch(stack, "slow", ndjson([{ x: [[20_000]] }]));
     await eventually(async () => expect([...(await runNotes(stack, "slow")).keys()]).toEqual([`${id}-0`]));
     const [worker] = stack.workers as [TestStack["workers"][number]];

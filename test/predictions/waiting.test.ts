@@ -10,9 +10,12 @@ import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { openLog } from "@millrace/shared/service/log.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
+import { volume } from "../support/run/volume.js";
 import { untilRunning } from "../support/stack/processes.js";
-import { TestStack } from "../support/stack/stack.js";
+import { TestStack, toldOnly } from "../support/stack/stack.js";
 
+/** Waits are of 20 s or more; who is answered within half of that was told, and did not wait to the end. */
+const halfOfWaitMs = 10_000;
 const lifeOf = ["queued", "running", "succeeded"];
 
 describe("waiting and polling", () => {
@@ -23,13 +26,16 @@ describe("waiting and polling", () => {
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4, join: "always" } } },
       slots: 2,
+      timing: toldOnly,
     });
   });
   afterAll(() => stack.close());
 
-  test("ten thousand polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
-    const polls = 10_000;
-    const accepted = await Promise.all(Array.from({ length: 200 }, (_, i) => stack.submit("slow", { x: [[150 + i]] })));
+  test("thousands of polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
+    const polls = volume(2000, 10_000);
+    const accepted = await Promise.all(
+      Array.from({ length: volume(50, 200) }, (_, i) => stack.submit("slow", { x: [[150 + i]] })),
+    );
     const ids = accepted.map(({ id }) => id as string);
     const seen = new Map<string, string[]>();
     let sent = 0;
@@ -62,7 +68,7 @@ describe("waiting and polling", () => {
       { headers: { prefer: "wait=20" } },
     );
     expect(status).toBe(200);
-    expect(Date.now() - Date.parse(body.finished_at)).toBeLessThan(1000);
+    expect(Date.now() - Date.parse(body.finished_at)).toBeLessThan(halfOfWaitMs);
     expect(body).toMatchObject({ status: "succeeded", output: { y: [[300]] } });
     expect(headers.get("preference-applied")).toBe("wait=20");
     expect(headers.get("location")).toBe(`/v1/predictions/${body.id}`);
@@ -70,14 +76,14 @@ describe("waiting and polling", () => {
 
   test("Prefer: wait answers 202 with the prediction as it stands when it is not done in time", async () => {
     const begun = performance.now();
-    const answer = await stack.predict("slow", { x: [[2200]] }, {}, { headers: { prefer: "wait=1" } });
+    const answer = await stack.predict("slow", { x: [[3000]] }, {}, { headers: { prefer: "wait=1" } });
     expect(performance.now() - begun).toBeGreaterThan(950);
-    expect(performance.now() - begun).toBeLessThan(2000);
+    // So it was answered before the run had ended.
     expect([answer.status, answer.body.status, answer.body.output]).toEqual([202, "running", null]);
 
     const waited = await stack.get(`/v1/predictions/${answer.body.id}?wait=20`);
     expect(waited.body.status).toBe("succeeded");
-    expect(Date.now() - Date.parse(waited.body.finished_at)).toBeLessThan(1000);
+    expect(Date.now() - Date.parse(waited.body.finished_at)).toBeLessThan(halfOfWaitMs);
     const done = await stack.get(`/v1/predictions/${answer.body.id}?wait=20`);
     expect(done.body).toEqual(waited.body);
   });
@@ -88,7 +94,7 @@ describe("waiting and polling", () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, i) => stack.get(`/v1/predictions/${id}?wait=20`, i % 2 === 0 ? {} : { url })),
     );
-    expect(Date.now() - Date.parse(answers[0]?.body.finished_at)).toBeLessThan(1000);
+    expect(Date.now() - Date.parse(answers[0]?.body.finished_at)).toBeLessThan(halfOfWaitMs);
     expect(answers.map(({ body }) => body)).toEqual(answers.map(() => answers[0]?.body));
     expect(answers[0]?.body).toMatchObject({ id, status: "succeeded" });
   });
@@ -117,15 +123,15 @@ describe("waiting and polling", () => {
     expect([status, body.status, body.output]).toEqual([200, "succeeded", { y: [[1500]] }]);
     // And the next one is heard of again.
     const next = await stack.predict("slow", { x: [[50]] });
-    expect(Date.now() - Date.parse(next.body.finished_at)).toBeLessThan(1000);
+    expect(Date.now() - Date.parse(next.body.finished_at)).toBeLessThan(halfOfWaitMs);
   });
 
   test("a wait whose client has gone is given up at once and keeps nothing", async () => {
     const target = parseRedisUrl(stack.redisUrl);
     const redis = openRedis(target, "patient", "test-api");
     const subscriber = openRedis(target, "patient", "test-notices");
-    const directory = new ModelDirectory(redis, stack.prefix, openLog("api", "error"));
-    const notices = new Notices(subscriber, stack.prefix, randomBytes(6).toString("hex"));
+    const directory = new ModelDirectory(redis, stack.prefix, openLog("api", "error"), 2000);
+    const notices = new Notices(subscriber, stack.prefix, randomBytes(6).toString("hex"), 15_000);
     try {
       await directory.start();
       await notices.start();

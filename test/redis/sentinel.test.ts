@@ -28,6 +28,13 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     await stack?.close().finally(() => sentinels.close());
   });
 
+  /** How long an answer takes that needs no Redis: what a busy machine adds to any other. */
+  const healthTakesMs = async () => {
+    const begun = performance.now();
+    expect((await stack.get("/health", { as: null })).status).toBe(200);
+    return performance.now() - begun;
+  };
+
   test("says in words what an acknowledgement is worth", async () => {
     const { body, status } = await stack.get("/ready", { as: null });
     expect([status, body.redis, body.durability]).toEqual([200, "writable", "replica"]);
@@ -114,7 +121,8 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
       const refused = await stack.post(path, { input: { x: [[9, 9, 9]] } }, { headers });
       expect([refused.status, refused.body.code]).toEqual([503, "redis_unavailable"]);
       expect(refused.headers.get("retry-after")).not.toBeNull();
-      expect(performance.now() - begun).toBeLessThan(2500);
+      const tookMs = performance.now() - begun;
+      expect(tookMs).toBeLessThan(2500 + 4 * (await healthTakesMs()));
       expect((await stack.get(`/v1/predictions/${id}`)).status).toBe(200);
       const ready = await stack.get("/ready", { as: null });
       expect([ready.status, ready.body.redis]).toEqual([503, "not_replicated"]);

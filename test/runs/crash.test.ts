@@ -3,7 +3,7 @@ import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { busyWorker, childrenOf, runNotes, stillRunning, untilHeld, untilRunning } from "../support/stack/processes.js";
-import { TestStack } from "../support/stack/stack.js";
+import { shortLocks, TestStack } from "../support/stack/stack.js";
 
 const ms = (time: string): number => Date.parse(time);
 
@@ -14,6 +14,7 @@ describe("sudden death", () => {
 
   test("a prediction that ran on a worker at its SIGKILL is started by another within 7 s and succeeds", async () => {
     stack = await TestStack.start({
+      timing: shortLocks,
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
       workers: 2,
@@ -40,6 +41,7 @@ describe("sudden death", () => {
 
   test("a backlog left by the SIGKILL of the only worker is finished by a new one, each with its own result", async () => {
     stack = await TestStack.start({
+      timing: shortLocks,
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 8 } } },
     });
@@ -57,6 +59,7 @@ describe("sudden death", () => {
 
   test("slots end with their worker, whether idle or within a run that never returns", async () => {
     stack = await TestStack.start({
+      timing: shortLocks,
       models: ["endless-on-one"],
       manifests: { "endless-on-one": { kind: "tensor", timeout_ms: 60_000 } },
       workers: 1,
@@ -75,6 +78,7 @@ describe("sudden death", () => {
 
   test("predictions joined in a run whose slot is killed from outside succeed, each alone, and pay no attempt", async () => {
     stack = await TestStack.start({
+      timing: shortLocks,
       models: ["slow"],
       manifests: { slow: { kind: "tensor", attempts: 1, batching: { max_batch_rows: 8, join: "always" } } },
     });
@@ -97,7 +101,11 @@ describe("sudden death", () => {
   });
 
   test("a prediction pays no attempt for what Redis refuses, and is run once it does not", async () => {
-    stack = await TestStack.start({ models: ["slow"], manifests: { slow: { kind: "tensor", attempts: 1 } } });
+    stack = await TestStack.start({
+      timing: shortLocks,
+      models: ["slow"],
+      manifests: { slow: { kind: "tensor", attempts: 1 } },
+    });
     const [worker] = stack.workers;
     expect(await worker?.stop()).toBe(0);
     const { id } = await stack.submit("slow", { x: [[7]] });

@@ -3,7 +3,7 @@ import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { readiness, untilHeld, untilRunning } from "../support/stack/processes.js";
-import { TestStack } from "../support/stack/stack.js";
+import { shortLocks, TestStack } from "../support/stack/stack.js";
 
 const frozenMs = 10_000;
 
@@ -12,6 +12,7 @@ describe("a worker that freezes for longer than its locks last", () => {
 
   beforeAll(async () => {
     stack = await TestStack.start({
+      timing: shortLocks,
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
     });
@@ -58,7 +59,7 @@ describe("a worker that freezes for longer than its locks last", () => {
   test("no job of it stays active or goes back into the queue", async () => {
     const { queue } = modelKeys(stack.prefix, "slow");
     // Longer than a lock lasts, after which a job that is stuck would be found and moved.
-    await delay(7000);
+    await delay(shortLocks.worker.lockMs + shortLocks.worker.stalledCheckMs + 1000);
     expect(await stack.redis.llen(`${queue}active`)).toBe(0);
     expect(await stack.redis.llen(`${queue}wait`)).toBe(0);
     expect(await stack.redis.zcard(`${queue}delayed`)).toBe(0);

@@ -9,7 +9,7 @@ import { type Answer, keys, TestStack } from "../support/stack/stack.js";
 
 describe("the watch over an event loop", () => {
   test("tells of a stall at once, before any timer has run, and until the loop was in time for a while", async () => {
-    const loop = watchLoop();
+    const loop = watchLoop(1000);
     try {
       expect(loop.isDrowning()).toBe(false);
       const until = performance.now() + 1300;
@@ -31,7 +31,7 @@ describe("an API whose event loop stood still for over a second", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
-    stack = await TestStack.start({ models: [model] });
+    stack = await TestStack.start({ models: [model], timing: { api: { overloadLagMs: 1000 } } });
   });
   afterAll(() => stack.close());
 

@@ -7,6 +7,7 @@ import { readApiConfig } from "@millrace/shared/config/api-config.js";
 import { ConfigError } from "@millrace/shared/config/common-config.js";
 import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { programs } from "../support/stack/stack.js";
 
 const redis = { REDIS_URL: "redis://127.0.0.1:6379" };
 const hash = "a".repeat(64);
@@ -185,14 +186,19 @@ describe("processes that cannot start", () => {
   afterAll(() => rm(empty, { recursive: true }));
 
   /** Starts a process that is expected to end by itself; resolves to its end, what it said, and where it listened. */
-  const endOf = async (kind: "api" | "worker", env: Record<string, string>) => {
+  const endOf = async (kind: "api" | "worker", env: Record<string, string>, program?: string) => {
     const lines: string[] = [];
     const ports: unknown[] = [];
     const own = { PATH: process.env.PATH, NODE_V8_COVERAGE: process.env.NODE_V8_COVERAGE, WORKER_PORT: "0", PORT: "0" };
-    const service = spawnService(kind, { ...own, ...env }, (line) => {
-      if (line.port !== undefined) ports.push(line.port);
-      if (line.service === undefined) lines.push(line.message ?? "");
-    });
+    const service = spawnService(
+      kind,
+      { ...own, ...env },
+      (line) => {
+        if (line.port !== undefined) ports.push(line.port);
+        if (line.service === undefined) lines.push(line.message ?? "");
+      },
+      program,
+    );
     const code = await service.exited;
     // What it said last may still be in the pipe.
     await Promise.all(
@@ -233,11 +239,12 @@ describe("processes that cannot start", () => {
     const mute = createServer(() => undefined);
     await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
     const { port } = mute.address() as { port: number };
+    const times = { MILLRACE_TEST_TIMING: JSON.stringify({ redisDeadlineMs: 2000 }) };
     const away = "redis://:hidden@127.0.0.1:1";
     const ends = await Promise.all([
-      endOf("api", { ...complete, REDIS_URL: away }),
-      endOf("api", { ...complete, REDIS_URL: `redis://127.0.0.1:${port}` }),
-      endOf("worker", { REDIS_URL: away, MODELS_DIR: empty, WORKER_SLOTS: "1" }),
+      endOf("api", { ...complete, ...times, REDIS_URL: away }, programs.api),
+      endOf("api", { ...complete, ...times, REDIS_URL: `redis://127.0.0.1:${port}` }, programs.api),
+      endOf("worker", { ...times, REDIS_URL: away, MODELS_DIR: empty, WORKER_SLOTS: "1" }, programs.worker),
     ]);
     mute.close();
     for (const { code, ports, said } of ends) {

@@ -6,6 +6,9 @@ import { eventually } from "../support/eventually.js";
 import { runNotes, untilHeld, untilRunning } from "../support/stack/processes.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
+/** Longer than a test may take: a service that ends did not wait for its grace. */
+const longGrace = { SHUTDOWN_GRACE_SECONDS: "600" };
+
 const ms = (time: string): number => Date.parse(time);
 
 describe("stopping", () => {
@@ -50,9 +53,9 @@ describe("stopping", () => {
     const { id } = await stack.submit("endless-on-one", { x: [[1]] });
     await untilRunning(stack, "endless-on-one", [id]);
     const begun = performance.now();
+    // Ten seconds after the grace it would end itself with 1.
     expect(await worker.stop()).toBe(0);
     expect(performance.now() - begun).toBeGreaterThan(900);
-    expect(performance.now() - begun).toBeLessThan(5000);
     const { queue } = modelKeys(stack.prefix, "endless-on-one");
     expect(await stack.redis.lrange(`${queue}wait`, 0, -1)).toEqual([id]);
     expect(await stack.redis.llen(`${queue}active`)).toBe(0);
@@ -61,25 +64,22 @@ describe("stopping", () => {
   });
 
   test("an API at SIGTERM, sent twice, answers who waits with what it is by now, and exits 0 without delay", async () => {
-    stack = await TestStack.start({ models: ["slow"] });
+    stack = await TestStack.start({ models: ["slow"], env: longGrace });
     const [api] = stack.apis as [TestStack["apis"][number]];
     const waiting = stack.predict("slow", { x: [[3000]] });
     const polled = await stack.submit("slow", { x: [[3001]] });
     const poll = stack.get(`/v1/predictions/${polled.id}?wait=30`);
     await untilHeld(stack, "slow", 2);
 
-    const begun = performance.now();
     api.child.kill("SIGTERM");
     api.child.kill("SIGTERM");
     const [first, second] = await Promise.all([waiting, poll]);
-    expect(performance.now() - begun).toBeLessThan(2000);
     expect(first.status).toBe(202);
     expect(["queued", "running"]).toContain(first.body.status);
     expect(first.headers.get("location")).toBe(`/v1/predictions/${first.body.id}`);
     expect([second.status, second.body.id]).toEqual([200, polled.id]);
-    expect(await api.exited).toBe(0);
     // Nothing has begun any more, so there is no grace to wait for, though clients would keep their connections.
-    expect(performance.now() - begun).toBeLessThan(5000);
+    expect(await api.exited).toBe(0);
 
     // What it had accepted is another's to tell.
     const { url } = await stack.startApi();
@@ -89,7 +89,7 @@ describe("stopping", () => {
   });
 
   test("an API at SIGTERM takes no new connection, but answers a request of which only the half has come", async () => {
-    stack = await TestStack.start({ models: ["slow"] });
+    stack = await TestStack.start({ models: ["slow"], env: longGrace });
     const [api] = stack.apis as [TestStack["apis"][number]];
     const port = Number(new URL(api.url).port);
     const body = JSON.stringify({ input: { x: [[5]] } });
@@ -117,9 +117,7 @@ describe("stopping", () => {
     expect(api.child.exitCode).toBeNull();
     half.write(body.slice(5));
     await eventually(() => expect(answered).toContain("HTTP/1.1 202 Accepted"));
-    const answeredAt = performance.now();
     expect(await api.exited).toBe(0);
-    expect(performance.now() - answeredAt).toBeLessThan(5000);
 
     const { url } = await stack.startApi();
     const { id } = JSON.parse(answered.slice(answered.indexOf("{")));

@@ -7,7 +7,8 @@ import { eventually } from "../support/eventually.js";
 import { Receiver, secretOf, verified } from "../support/http/receiver.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { writeChaosResult } from "../support/run/chaos-result.js";
-import { type Answer, TestStack } from "../support/stack/stack.js";
+import { volume } from "../support/run/volume.js";
+import { type Answer, shortLocks, TestStack } from "../support/stack/stack.js";
 
 const secret = secretOf(7);
 /** Tries that one kill may catch between the receiver's answer and its note, on a slow machine. */
@@ -16,8 +17,9 @@ const repeatsPerKill = 8;
 const takesTime = (row: number): boolean => row % 10 === 0;
 const inputOf = (row: number): number[][] => (takesTime(row) ? [[20]] : [[row, 0, 1]]);
 const events = ["prediction.started", "prediction.completed"];
-const perRound = 320;
-const rowsPerBatch = 2500;
+const perRound = volume(120, 320);
+const rowsPerBatch = volume(800, 2500);
+const rounds = volume(2, 5);
 /** The long form, by `npm run chaos`: a kill of a random process every 3 s for that long, under load without a pause. */
 const chaosMs = Number(process.env.CHAOS_SECONDS ?? 0) * 1000;
 const killEveryMs = 3000;
@@ -46,6 +48,8 @@ describe("webhooks and sudden death", () => {
       models: ["echo-int64", "slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
       workers: 0,
+      // The long form has the times that users get.
+      ...(chaosMs === 0 && { timing: shortLocks }),
       redisUrl: redis.url,
       env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.1" },
       workerEnv: { WEBHOOK_RETRY_SCHEDULE: "1,1,1,1,1" },
@@ -224,7 +228,8 @@ describe("webhooks and sudden death", () => {
       };
       if (chaosMs > 0) await rage();
       else {
-        for (let i = 0; i < 5; i++) for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
+        for (let i = 0; i < rounds; i++)
+          for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
         await round("redis");
       }
       expect(accepted.size, "each under an id of its own").toBe(next);

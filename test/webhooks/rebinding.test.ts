@@ -9,6 +9,7 @@ import { Receiver, secretOf, verified } from "../support/http/receiver.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const secret = secretOf(6);
+const deadlineMs = 10_000;
 /** Names that lead to loopback on this machine. */
 const inwardNames: string[] = [];
 for (const name of ["localhost", hostname()]) {
@@ -35,7 +36,11 @@ describe("a name that turns inward after it was checked", () => {
   afterAll(() => new Promise((resolve) => inner.close(resolve)));
 
   test.each(inwardNames)("is not connected to: %s", async (name) => {
-    const sender = createWebhookSender({ secrets: [secret], allow: parseAllowances("127.0.0.0/8 ::1 example.com") });
+    const sender = createWebhookSender({
+      secrets: [secret],
+      allow: parseAllowances("127.0.0.0/8 ::1 example.com"),
+      deadlineMs,
+    });
     try {
       const answer = await sender.send({ id: "a", url: `https://${name}:${port}/`, body: "{}" });
       expect(answer).toMatchObject({ status: null, error: refusal, response: null });
@@ -50,7 +55,7 @@ describe("a name that turns inward after it was checked", () => {
     ["https://0x7f.1:PORT/", "an address must be written as four decimal numbers"],
     ["https://[::ffff:127.0.0.1]:PORT/", "the host of a webhook URL leads to a private"],
   ])("a URL that is no longer allowed, %s, is not connected to either", async (url, error) => {
-    const sender = createWebhookSender({ secrets: [secret], allow: parseAllowances("") });
+    const sender = createWebhookSender({ secrets: [secret], allow: parseAllowances(""), deadlineMs });
     const answer = await sender.send({ id: "a", url: url.replace("PORT", `${port}`), body: "{}" });
     sender.close();
     expect(answer.status).toBeNull();

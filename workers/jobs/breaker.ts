@@ -27,12 +27,11 @@ export interface BreakerOptions {
   onChange(state: BreakerState): void;
   log: Logger;
   /** First period of being open, in ms. */
-  openMs?: number;
+  openMs: number;
 }
 
 /** Deaths in a row after which the sample is run, or the owners are counted. */
 const deathsToAsk = 3;
-const firstOpenMs = 5000;
 const longestOpenMs = 60_000;
 /** Postponed jobs go behind others, and another worker may take them. */
 const shortestWaitMs = 1000;
@@ -63,7 +62,7 @@ export class Breaker {
 
   constructor(options: BreakerOptions) {
     this.#options = options;
-    this.#openMs = options.openMs ?? firstOpenMs;
+    this.#openMs = options.openMs;
   }
 
   get state(): BreakerState {
@@ -184,7 +183,7 @@ export class Breaker {
   #close(): void {
     this.close();
     this.#probe = null;
-    this.#openMs = this.#options.openMs ?? firstOpenMs;
+    this.#openMs = this.#options.openMs;
     this.#options.log.info("breaker closes", {});
     this.#options.onChange(this.state);
   }

@@ -1,3 +1,4 @@
+import type { WorkerTiming } from "@millrace/shared/config/timing.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
@@ -15,6 +16,7 @@ export function createChunkConsumer(options: {
   process: ReturnType<typeof processChunk>;
   /** How many jobs may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
+  timing: WorkerTiming;
   log: Logger;
 }): Worker<unknown, string> {
   const { keys, log, redis } = options;
@@ -39,6 +41,7 @@ export function createChunkConsumer(options: {
       autorun: false,
       concurrency: options.concurrency,
       mayTake: options.mayTake,
+      timing: options.timing,
       proofOf: ({ id }, words) => (hasOutputs(words) ? keys.batchResults((id as string).replace(/-\d+$/, "")) : null),
     },
   );

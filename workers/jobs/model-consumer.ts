@@ -1,3 +1,4 @@
+import type { WorkerTiming } from "@millrace/shared/config/timing.js";
 import type { Manifest } from "@millrace/shared/models/manifest.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
@@ -20,6 +21,7 @@ export interface ModelConsumerOptions {
   process: ReturnType<typeof processPrediction>;
   /** How many jobs may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
+  timing: WorkerTiming;
   log: Logger;
 }
 
@@ -62,6 +64,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
       autorun: false,
       concurrency: options.concurrency,
       mayTake: options.mayTake,
+      timing: options.timing,
       isOver: (job) => (job as PredictionBullJob).endedEarly,
       proofOf: ({ id }, words) => (hasResult(words) ? options.keys.result(id as string) : null),
       settings: {

@@ -1,3 +1,4 @@
+import type { WorkerTiming } from "@millrace/shared/config/timing.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
@@ -14,6 +15,7 @@ export function serveRedrives(options: {
   redis: RedisClient;
   keyPrefix: string;
   metrics: WorkerMetrics;
+  timing: WorkerTiming;
   log: Logger;
 }): { close(): Promise<void> } {
   const { keyPrefix, log, redis } = options;
@@ -36,7 +38,7 @@ export function serveRedrives(options: {
     keys.queue,
     (job, token, lock) => process(job as RedriveJob, token, lock),
     redis,
-    { prefix: keys.queuePrefix, concurrency: slicesAtOnce },
+    { prefix: keys.queuePrefix, concurrency: slicesAtOnce, timing: options.timing },
   );
   worker.on("error", (error) => log.warn("redrive queue error", { error }));
   return { close: () => worker.close() };

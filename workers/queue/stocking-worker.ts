@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { keptJobs, lockDurationMs, stalledIntervalMs } from "@millrace/shared/predictions/job.js";
+import { type WorkerTiming, workerTiming } from "@millrace/shared/config/timing.js";
+import { keptJobs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
 import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
@@ -36,6 +37,8 @@ interface StockingOptions extends Partial<WorkerOptions> {
   mayTake?: () => number;
   /** The key that proves the end of a job. */
   proofOf?: ProofOf;
+  /** The product's times unless told otherwise. */
+  timing?: WorkerTiming;
 }
 
 /** Private members of BullMQ's worker; its version is pinned. */
@@ -46,8 +49,6 @@ interface Internals {
 
 /** Locks, recovery and retention of every consumer, unless it says otherwise. */
 const lockSettings = {
-  lockDuration: lockDurationMs,
-  stalledInterval: stalledIntervalMs,
   // A job goes back as often as its worker dies; blame follows from the run notes, not from this count.
   maxStalledCount: Number.MAX_SAFE_INTEGER,
   runRetryDelay: 500,
@@ -88,9 +89,10 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
     queue: string,
     process: Process<R>,
     redis: RedisClient,
-    { isOver, mayTake = () => Number.POSITIVE_INFINITY, proofOf, ...options }: StockingOptions,
+    { isOver, mayTake = () => Number.POSITIVE_INFINITY, proofOf, timing = workerTiming, ...options }: StockingOptions,
   ) {
-    const held = { connection: redis as never, ...lockSettings, ...options };
+    const { lockMs: lockDuration, stalledCheckMs: stalledInterval } = timing;
+    const held = { connection: redis as never, ...lockSettings, lockDuration, stalledInterval, ...options };
     const heldJobs = new HeldJobs();
     super(
       name,

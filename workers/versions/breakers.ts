@@ -14,6 +14,8 @@ export interface BreakersOptions {
   keys: ModelKeys;
   workerId: string;
   dispatcher: Pick<Dispatcher, "submit" | "release">;
+  /** How long a breaker stays open at first, in ms. */
+  openMs: number;
   log: Logger;
 }
 
@@ -33,7 +35,7 @@ export class Breakers {
     const { modelKey } = loaded.runQueue;
     if (this.#held.has(modelKey)) return;
     for (const { loaded: other } of this.#held.values()) if (other.version === loaded.version) this.remove(other);
-    const { dispatcher, log } = this.#options;
+    const { dispatcher, log, openMs } = this.#options;
     const { model, version } = loaded;
     const breaker = new Breaker({
       trySample: sampleRun(dispatcher, loaded),
@@ -42,6 +44,7 @@ export class Breakers {
         if (state.state === "open") dispatcher.release(modelKey);
         this.#tell(version, state);
       },
+      openMs,
       log: log.child({ model, version }),
     });
     this.#held.set(modelKey, { loaded, breaker });

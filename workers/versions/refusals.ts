@@ -3,8 +3,6 @@ import type { WorkerMetrics } from "../monitoring/metrics.js";
 import type { Passing } from "./load-versions.js";
 import type { BadModel } from "./model-repository.js";
 
-const conflictRetryMs = 5000;
-const firstDeathRetryMs = 5000;
 const longestDeathRetryMs = 600_000;
 
 interface Refusal extends BadModel {
@@ -26,6 +24,8 @@ interface RefusalsOptions {
   isHeld(name: string): boolean;
   metrics: WorkerMetrics;
   log: Logger;
+  /** First delay of another try, in ms. */
+  versionRetryMs: number;
 }
 
 /** Versions that this worker refuses to serve, each with the reason and the time of the next try. */
@@ -61,13 +61,13 @@ export class Refusals {
     stamp: string | null,
     passing: Passing | null = null,
   ): void {
-    const { log, metrics } = this.#options;
+    const { log, metrics, versionRetryMs } = this.#options;
     const { model, version } = bad;
     const name = nameOf(bad);
     const before = this.#refused.get(name);
     const deaths = passing === "death" ? 1 + (before?.stamp === stamp ? before.deaths : 0) : 0;
-    const deathRetryMs = Math.min(longestDeathRetryMs, firstDeathRetryMs * 2 ** (deaths - 1));
-    const retryMs = { conflict: conflictRetryMs, death: deathRetryMs };
+    const deathRetryMs = Math.min(longestDeathRetryMs, versionRetryMs * 2 ** (deaths - 1));
+    const retryMs = { conflict: versionRetryMs, death: deathRetryMs };
     const retryAt = passing === null ? Number.POSITIVE_INFINITY : Date.now() + retryMs[passing];
     this.#refused.set(name, { model, version, reason, stamp, retryAt, deaths });
     if (before?.reason !== reason) log.error("model cannot be served", { model, version, reason });

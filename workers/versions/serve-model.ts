@@ -95,7 +95,14 @@ export function startServing(options: ServingOptions): Serving {
   const open = (name: string): ServedModel => {
     const keys = modelKeys(options.config.keyPrefix, name);
     const versions = new Map<string, LoadedVersion>();
-    const breakers = new Breakers({ redis, keys, workerId, dispatcher, log });
+    const breakers = new Breakers({
+      redis,
+      keys,
+      workerId,
+      dispatcher,
+      openMs: options.config.timing.breakerOpenMs,
+      log,
+    });
     const predictions = servePredictions(options, tally, name, keys, versions, breakers);
     const batches = serveBatches(options, name, keys, versions, breakers);
     const model: ServedModel = { keys, versions, leaving: new Set(), breakers, predictions, batches };
@@ -197,6 +204,7 @@ function servePredictions(
     concurrency: concurrencyOf([]),
     manifestOf: (version) => (versions.get(version) ?? [...versions.values()].at(-1))?.announcement.manifest,
     mayTake: breakers.room,
+    timing: config.timing,
     log,
     process: traced?.process(process) ?? process,
   });
@@ -218,6 +226,7 @@ function serveBatches(
     redis,
     concurrency: 4 * config.slots,
     mayTake: breakers.room,
+    timing: config.timing,
     log,
     process: processChunk({
       model,

@@ -23,8 +23,6 @@ export interface VersionState {
   reason: string | null;
 }
 
-/** APIs read heartbeats every 2 s; after so many ms all of them have. */
-const noticedMs = 3500;
 /** Jobs that still wait so long after their version began to drain end as failed. */
 const longestDrainMs = 600_000;
 const scanEveryMs = 1000;
@@ -59,7 +57,10 @@ export class VersionKeeper {
     const { config, log, metrics, redis } = options;
     this.#options = options;
     this.#misfits = new Misfits({ keyPrefix: config.keyPrefix, held: () => this.held(), redis, metrics, log });
-    this.#refusals = new Refusals({ isHeld: (name) => this.#held.has(name), metrics, log });
+    this.#refusals = new Refusals({
+      ...{ isHeld: (name) => this.#held.has(name), metrics, log },
+      versionRetryMs: config.timing.versionRetryMs,
+    });
   }
 
   /** Notes a misfit for every worker; see `Misfits.note`. */
@@ -225,6 +226,7 @@ export class VersionKeeper {
   /** Advances drains: the version is first retired, then unloaded. */
   async #endDrains(redis: RedisClient): Promise<void> {
     const { config, dispatcher, log, pool, serving } = this.#options;
+    const { versionNoticedMs: noticedMs } = config.timing;
     for (const [loaded, drain] of this.#draining) {
       const { model, version } = loaded;
       const now = Date.now();

@@ -28,15 +28,19 @@ export interface WebhookMessage {
   body: string;
 }
 
-const deadlineMs = 10_000;
 const largestResponseBytes = 4096;
 const longestRetryAfterMs = 86_400_000;
 
 /**
- * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, 10 s in all. The address is
+ * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, `deadlineMs` in all. The address is
  * checked within the look-up of the connection, so that it cannot change in between.
  */
-export function createWebhookSender(options: { secrets: readonly string[]; allow: WebhookAllowances }) {
+export function createWebhookSender(options: {
+  secrets: readonly string[];
+  allow: WebhookAllowances;
+  deadlineMs: number;
+}) {
+  const { deadlineMs } = options;
   const signers = options.secrets.map((secret) => new Webhook(secret));
   const agentOptions = { keepAlive: true, keepAliveMsecs: 5000, maxFreeSockets: 64, timeout: deadlineMs };
   // Idle sockets belong to a target as its look-up does: an allowed name must not lend them to another.

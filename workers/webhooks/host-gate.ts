@@ -19,7 +19,6 @@ export interface Place {
 }
 
 const failuresToPause = 5;
-const shortestPauseMs = 5000;
 const longestPauseMs = 300_000;
 const knownHosts = 20_000;
 /** Most tries of one host that wait for a place here; further ones wait in Redis. */
@@ -43,14 +42,17 @@ const answerMsGrowth = 1.1;
 export class HostGate {
   readonly #limits: { proven: number; stranger: number; failing: number };
   readonly #perHost: number;
+  /** The first pause of a host, in ms. */
+  readonly #pauseMs: number;
   readonly #hosts = new Map<string, HostState>();
   #nextTurnAt = 0;
   readonly #inFlight = { proven: 0, stranger: 0, failing: 0 };
 
-  constructor(options: { strangersAtOnce: number; failingAtOnce: number; perHost: number }) {
-    const { failingAtOnce, perHost, strangersAtOnce } = options;
+  constructor(options: { strangersAtOnce: number; failingAtOnce: number; perHost: number; pauseMs: number }) {
+    const { failingAtOnce, pauseMs, perHost, strangersAtOnce } = options;
     this.#limits = { proven: Number.POSITIVE_INFINITY, stranger: strangersAtOnce, failing: failingAtOnce };
     this.#perHost = perHost;
+    this.#pauseMs = pauseMs;
   }
 
   /** Resolves to a place for a try once the host has one, or to the ms after which to ask again. */
@@ -94,7 +96,7 @@ export class HostGate {
     }
     if (state.failures >= failuresToPause) {
       state.proven = false;
-      const pauseMs = Math.min(longestPauseMs, shortestPauseMs * 2 ** Math.min(10, state.failures - failuresToPause));
+      const pauseMs = Math.min(longestPauseMs, this.#pauseMs * 2 ** Math.min(10, state.failures - failuresToPause));
       state.pausedUntil = now + pauseMs * (0.75 + Math.random() / 2);
       for (const wake of state.waiting.splice(0)) wake();
     } else {

@@ -36,8 +36,9 @@ export async function startDeliveries(options: {
   tracing: Tracing | null;
 }): Promise<ServingDeliveries> {
   const { config, log, metrics, redis, tracing } = options;
-  const sender = createWebhookSender({ secrets: config.webhookSecrets, allow: config.webhookAllowances });
-  const gate = new HostGate({ strangersAtOnce, failingAtOnce, perHost: triesPerHost });
+  const { deliveryDeadlineMs: deadlineMs, hostPauseMs: pauseMs } = config.timing;
+  const sender = createWebhookSender({ secrets: config.webhookSecrets, allow: config.webhookAllowances, deadlineMs });
+  const gate = new HostGate({ strangersAtOnce, failingAtOnce, perHost: triesPerHost, pauseMs });
   const workers = new Map<string, Worker<unknown, string>>();
   const delays = config.webhookRetryDelaysMs;
 
@@ -69,6 +70,7 @@ export async function startDeliveries(options: {
       {
         prefix: keys.queuePrefix,
         concurrency: triesAtOnce,
+        timing: config.timing,
         settings: {
           backoffStrategy: (attemptsMade, _type, fault) => {
             const planned = (delays[attemptsMade - 1] ?? 0) * (1 + jitter * (Math.random() * 2 - 1));

@@ -5,11 +5,29 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type LogLine, type ServiceProcess, spawnService } from "@millrace/cli/service-process.js";
+import type { ApiTiming, WorkerTiming } from "@millrace/shared/config/timing.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { expect, inject } from "vitest";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
+/** The services with times of the test's own, which no setting of the product's reaches. */
+export const programs = {
+  api: fileURLToPath(new URL("./api-main.js", import.meta.url)),
+  worker: fileURLToPath(new URL("./worker-main.js", import.meta.url)),
+};
+
+/** Tests of other things are not to be told 503 because the machine does something else. */
+const onBusyMachine = { overloadLagMs: 60_000, redisCommandMs: 15_000 };
+
+/** No wait reads again by itself: what it answers before its own end it was told. */
+export const toldOnly = { api: { ...onBusyMachine, noticesRereadMs: 3_600_000 } } as const;
+
+/** Locks that end soon after the worker that held them. */
+export const shortLocks = { worker: { lockMs: 2000, stalledCheckMs: 400 } } as const;
+
+/** Slots in which the fixture `slow` takes its time without a core. */
+const sleepingSlot = fileURLToPath(new URL("../models/sleeping-slot.js", import.meta.url));
 
 /** Keys by the scopes they have; alice and bob are two owners. */
 export const keys = { alice: "alice-key", bob: "bob-key", reader: "reader-key", admin: "admin-key" } as const;
@@ -36,8 +54,10 @@ export interface StackOptions {
   env?: Record<string, string>;
   workerEnv?: Record<string, string>;
   redisUrl?: string;
-  /** Another program than the product's for the workers. */
-  workerProgram?: string;
+  /** Other times than the product's, and than those that a busy machine needs. */
+  timing?: { api?: Partial<ApiTiming>; worker?: Partial<WorkerTiming> };
+  /** Another program than the product's in the slots. */
+  slotProgram?: string;
 }
 
 export interface Answer {
@@ -104,12 +124,9 @@ export class TestStack {
   }
 
   async startWorker(env: Record<string, string> = {}): Promise<ServiceProcess & { port: number }> {
-    const service = spawnService(
-      "worker",
-      this.environment({ ...this.#options.workerEnv, ...env }),
-      (line) => this.log.push(line),
-      this.#options.workerProgram,
-    );
+    const { models, timing, workerEnv } = this.#options;
+    const slotProgram = this.#options.slotProgram ?? (models.includes("slow") ? sleepingSlot : undefined);
+    const service = this.#spawn("worker", { ...workerEnv, ...env }, { times: timing?.worker, slotProgram });
     const entry = Object.assign(service, { port: 0 });
     this.workers.push(entry);
     entry.port = await service.ready;
@@ -117,11 +134,31 @@ export class TestStack {
   }
 
   async startApi(env: Record<string, string> = {}): Promise<ServiceProcess & { url: string }> {
-    const service = spawnService("api", this.environment(env), (line) => this.log.push(line));
+    const service = this.#spawn("api", env, { times: { ...this.#patience(), ...this.#options.timing?.api } });
     const entry = Object.assign(service, { url: "" });
     this.apis.push(entry);
     entry.url = `http://127.0.0.1:${await service.ready}`;
     return entry;
+  }
+
+  /** A Redis of the test's own is one that fails, mostly; then it matters how soon an API says so. */
+  #patience(): Partial<ApiTiming> {
+    const { overloadLagMs } = onBusyMachine;
+    return this.#options.redisUrl === undefined ? onBusyMachine : { overloadLagMs };
+  }
+
+  /** The product's own program, unless the test has something to hand in. */
+  #spawn(
+    kind: "api" | "worker",
+    env: Record<string, string>,
+    own: { times?: object | undefined; slotProgram?: string | undefined },
+  ) {
+    const given = {
+      ...(own.times !== undefined && { MILLRACE_TEST_TIMING: JSON.stringify(own.times) }),
+      ...(own.slotProgram !== undefined && { MILLRACE_TEST_SLOT_PROGRAM: own.slotProgram }),
+    };
+    const program = Object.keys(given).length === 0 ? undefined : programs[kind];
+    return spawnService(kind, this.environment({ ...env, ...given }), (line) => this.log.push(line), program);
   }
 
   /** Sends a request as an owner (alice unless told), with a JSON body where there is one. */

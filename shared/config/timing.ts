@@ -1,0 +1,54 @@
+/** Times of a worker that no setting changes; only tests hand in others. */
+export interface WorkerTiming {
+  /** How long a job belongs to a worker that does not renew its lock, in ms. Renewed at half of it. */
+  lockMs: number;
+  /** How often a worker looks for jobs whose lock has run out, in ms. */
+  stalledCheckMs: number;
+  /** How long a start waits for Redis, in ms. */
+  redisDeadlineMs: number;
+  /** How long a circuit breaker stays open at first, in ms. It doubles up to a minute. */
+  breakerOpenMs: number;
+  /** The most that one try of a webhook takes, in ms. */
+  deliveryDeadlineMs: number;
+  /** The first pause of a receiver that fails in a row, in ms. It doubles up to five minutes. */
+  hostPauseMs: number;
+  /** When all APIs know of a version that leaves, in ms. More than an API's `modelsRereadMs`. */
+  versionNoticedMs: number;
+  /** How long a version is refused that killed its loader or disagrees with another worker's, in ms. */
+  versionRetryMs: number;
+}
+
+/** Times of an API that no setting changes; only tests hand in others. */
+export interface ApiTiming {
+  /** How long a start waits for Redis, in ms. */
+  redisDeadlineMs: number;
+  /** How long a command to Redis may take, in ms. */
+  redisCommandMs: number;
+  /** How often a waiting request reads its prediction, in case the notice was lost, in ms. Up to 10 s of jitter come on top. */
+  noticesRereadMs: number;
+  /** How often what workers announced of models is read, in ms. A worker's `versionNoticedMs` must be more than that. */
+  modelsRereadMs: number;
+  /** How late a timer must be for new work to be refused, in ms. */
+  overloadLagMs: number;
+}
+
+/** The product's worker. */
+export const workerTiming: WorkerTiming = {
+  lockMs: 5000,
+  stalledCheckMs: 1000,
+  redisDeadlineMs: 30_000,
+  breakerOpenMs: 5000,
+  deliveryDeadlineMs: 10_000,
+  hostPauseMs: 5000,
+  versionNoticedMs: 3500,
+  versionRetryMs: 5000,
+};
+
+/** The product's API. */
+export const apiTiming: ApiTiming = {
+  redisDeadlineMs: 10_000,
+  redisCommandMs: 1500,
+  noticesRereadMs: 15_000,
+  modelsRereadMs: 2000,
+  overloadLagMs: 1000,
+};

@@ -1,0 +1,14 @@
+// The product's worker, but for the times and the program in its slots that a test hands in.
+import { runService } from "../../../shared/dist/config/run-service.js";
+import { readWorkerConfig } from "../../../shared/dist/config/worker-config.js";
+import { startWorker } from "../../../workers/dist/start.js";
+
+const times = JSON.parse(process.env.MILLRACE_TEST_TIMING ?? "{}");
+const slotProgram = process.env.MILLRACE_TEST_SLOT_PROGRAM;
+const readConfig = (env) => {
+  const config = readWorkerConfig(env);
+  return { ...config, timing: { ...config.timing, ...times } };
+};
+await runService("worker", process.env, readConfig, (config, log) =>
+  startWorker(config, log, slotProgram === undefined ? {} : { slotProgram }),
+);
