@@ -1,5 +1,6 @@
-// npm run release -- patch | minor | major | X.Y.Z: gives every package, the chart and the images the next version, closes
-// the changelog's section, commits and tags. Pushes nothing. Fails where the tree is not clean or nothing is unreleased.
+// npm run release -- patch | minor | major | X.Y.Z: gives every package, the chart and the images the next version,
+// closes the changelog's section, commits and tags. Pushes nothing. Fails where the tree is not clean or nothing is
+// unreleased.
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -16,8 +16,8 @@ export interface LoopWatch {
 
 /**
  * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer
- * that is overdue at this moment counts as well: after a long stall, requests are read before timers run. From a lateness of
- * `drowningMs` on the process counts as overloaded.
+ * that is overdue at this moment counts as well: after a long stall, requests are read before timers run. From a
+ * lateness of `drowningMs` on the process counts as overloaded.
  */
 export function watchLoop(drowningMs: number): LoopWatch {
   let dueAt = performance.now() + lookEveryMs;

@@ -58,8 +58,8 @@ interface Entry {
 }
 
 /**
- * What the API knows of models, which is only what workers announced in Redis. Refreshed every `refreshMs`; an unknown name
- * makes it look again before it is called unknown.
+ * What the API knows of models, which is only what workers announced in Redis. Refreshed every `refreshMs`; an unknown
+ * name makes it look again before it is called unknown.
  */
 export class ModelDirectory {
   readonly #redis: RedisClient;

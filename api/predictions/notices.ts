@@ -25,7 +25,8 @@ const betweenLooksMs = 50;
 
 /**
  * What this API hears of ends: one subscription for all callers who wait here, on a channel of its own, so that it
- * hears only of what they wait for. A notice may be lost with a connection, so every wait also reads again after `rereadMs`.
+ * hears only of what they wait for. A notice may be lost with a connection, so every wait also reads again after
+ * `rereadMs`.
  */
 export class Notices {
   readonly apiId: string;

@@ -1,7 +1,9 @@
 import { type AddressInfo, createServer } from "node:net";
 import { endOnSigterm } from "./settings.js";
 
-/** The least that one can do with lines of JSON that come over a connection: parse each, and answer how many there were. */
+/**
+ * The least that one can do with lines of JSON that come over a connection: parse each, and answer how many there were.
+ */
 const server = createServer({ allowHalfOpen: true }, (socket) => {
   let rest = "";
   let lines = 0;

@@ -53,7 +53,9 @@ export async function uploadBatch(
   return { id, answeredAt, firstSentAt, acceptedPerSecond: (rows * 1000) / (answeredAt - firstSentAt) };
 }
 
-/** Waits for the end of a batch, which must be that all its rows succeeded; resolves to its time, in ms since the epoch. */
+/**
+ * Waits for the end of a batch, which must be that all its rows succeeded; resolves to its time, in ms since the epoch.
+ */
 export async function batchFinished(on: Millrace, id: string, rows: number): Promise<number> {
   for (;;) {
     const response = await fetch(`http://127.0.0.1:${on.port}/v1/batches/${id}?wait=60`, { headers: on.headers });

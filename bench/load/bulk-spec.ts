@@ -1,7 +1,10 @@
 /** A body that is sent over one connection: `before`, then the bytes of a file over and over, then its beginning. */
 export interface SendSpec {
   port: number;
-  /** Request line and headers, and what the body begins with; a server that speaks no HTTP is sent just the body, and closes. */
+  /**
+   * Request line and headers, and what the body begins with; a server that speaks no HTTP is sent just the body, and
+   * closes.
+   */
   before: string;
   http: boolean;
   file: string;

@@ -2,7 +2,10 @@ import { readFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
 import type { ExchangeReport, ExchangeSpec } from "./bulk-spec.js";
 
-/** Submits a batch, waits for its end and reads its results, `times` times on one connection. Rejects unless all succeed. */
+/**
+ * Submits a batch, waits for its end and reads its results, `times` times on one connection. Rejects unless all
+ * succeed.
+ */
 export async function exchangeBatch(spec: ExchangeSpec): Promise<ExchangeReport> {
   const body = await readFile(spec.file);
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });

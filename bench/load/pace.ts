@@ -14,8 +14,8 @@ interface Client {
 }
 
 /**
- * Sends single predictions when they are due, whether or not those before were answered, and times each from when it was
- * due. `stop` ends the sending; the report comes when all are answered. Rejects when one is not answered by a 200.
+ * Sends single predictions when they are due, whether or not those before were answered, and times each from when it
+ * was due. `stop` ends the sending; the report comes when all are answered. Rejects when one is not answered by a 200.
  */
 export function pace(spec: PaceSpec): { stop(): void; report: Promise<PaceReport> } {
   let stopAt = Number.POSITIVE_INFINITY;

@@ -10,7 +10,9 @@ import { median } from "../load/statistics.js";
 
 const limits = { jobs: 2 ** 40, rows: 2 ** 40, bytes: 2 ** 50, ownerPart: 1 };
 
-/** Single predictions accepted and finished a second beside a million of another owner's that wait, against a thousand. */
+/**
+ * Single predictions accepted and finished a second beside a million of another owner's that wait, against a thousand.
+ */
 export const depth: Scenario = async ({ onClose, quick, say }) => {
   const load = startLoad(onClose);
   const body = await flowBody();

@@ -10,8 +10,8 @@ const model = "deepfake-image";
 const side = 256;
 
 /**
- * What an image of one megapixel takes one caller, as a file and in base64, beyond decoding it with bare `sharp` and running
- * the model bare; rounds of all three take turns.
+ * What an image of one megapixel takes one caller, as a file and in base64, beyond decoding it with bare `sharp` and
+ * running the model bare; rounds of all three take turns.
  */
 export const imagePath: Scenario = async ({ onClose, quick, say }) => {
   const file = await megapixel();

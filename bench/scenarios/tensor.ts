@@ -16,7 +16,9 @@ const MiB = 1 << 20;
 const sums = "row-sums";
 const echo = "dynamic-inner";
 
-/** What the tensor API costs: one row against `/v1`, a MiB against the bare run and JSON, 32 MiB against other callers. */
+/**
+ * What the tensor API costs: one row against `/v1`, a MiB against the bare run and JSON, 32 MiB against other callers.
+ */
 export const tensor: Scenario = async (context) => {
   const { onClose } = context;
   const modelsDir = await mkdtemp(join(tmpdir(), "millrace-bench-models-"));

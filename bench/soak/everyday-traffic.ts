@@ -18,9 +18,9 @@ export interface EverydayTraffic {
 }
 
 /**
- * Sends single predictions at that pace, each waited for, some with a webhook; and every two seconds one of everything else that
- * leaves something behind: a batch that is read back, an event stream, an idempotency key, a cached and a joined answer, one that is
- * delayed, canceled, expired or invalid.
+ * Sends single predictions at that pace, each waited for, some with a webhook; and every two seconds one of everything
+ * else that leaves something behind: a batch that is read back, an event stream, an idempotency key, a cached and a
+ * joined answer, one that is delayed, canceled, expired or invalid.
  */
 export async function startTraffic(
   stack: Millrace,

@@ -13,8 +13,8 @@ export interface StoreCourse {
 const lookEveryMs = 5000;
 
 /**
- * Looks at Redis every few seconds until it is stopped. Keys whose time is over stay until Redis comes across them, so their
- * number is told apart from what each takes.
+ * Looks at Redis every few seconds until it is stopped. Keys whose time is over stay until Redis comes across them, so
+ * their number is told apart from what each takes.
  */
 export function watchStore(redis: BenchRedis): { stop(): Promise<StoreCourse> } {
   const keys: number[] = [];

@@ -24,9 +24,14 @@ export interface ApiTiming {
   redisDeadlineMs: number;
   /** How long a command to Redis may take, in ms. */
   redisCommandMs: number;
-  /** How often a waiting request reads its prediction, in case the notice was lost, in ms. Up to 10 s of jitter come on top. */
+  /**
+   * How often a waiting request reads its prediction, in case the notice was lost, in ms. Up to 10 s of jitter come on
+   * top.
+   */
   noticesRereadMs: number;
-  /** How often what workers announced of models is read, in ms. A worker's `versionNoticedMs` must be more than that. */
+  /**
+   * How often what workers announced of models is read, in ms. A worker's `versionNoticedMs` must be more than that.
+   */
   modelsRereadMs: number;
   /** How late a timer must be for new work to be refused, in ms. */
   overloadLagMs: number;

@@ -6,7 +6,9 @@ export type BatchStatus = (typeof batchStatuses)[number];
 /** The name of every chunk's job, as Bull Board shows it. */
 export const chunkJobName = "chunk";
 
-/** Bytes of a chunk's number of lines, an unsigned integer in little-endian order; those of all chunks stand in a row. */
+/**
+ * Bytes of a chunk's number of lines, an unsigned integer in little-endian order; those of all chunks stand in a row.
+ */
 export const lineCountBytes = 4;
 
 /** Chunk jobs of a batch that are in the queue at once. */

@@ -54,8 +54,8 @@ const sharedOptions = (target: RedisTarget, temper: Temper, name: string): Redis
 });
 
 /**
- * Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. A hasty
- * one fails a command after `timeoutMs`.
+ * Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. A
+ * hasty one fails a command after `timeoutMs`.
  */
 export function openRedis(
   target: RedisTarget,

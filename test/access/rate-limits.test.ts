@@ -95,7 +95,7 @@ describe("rate limits", () => {
     expect(await redrive({})).toMatchObject({ status: 202, body: { rate: 1.666 } });
   });
 
-  test("an address that guesses keys is refused whatever it guesses next, but a key that was good from there goes on", async () => {
+  test("an address that guesses keys is refused for every later guess, but a good key from there goes on", async () => {
     const guess = (key: string, options: CallOptions = {}) =>
       stack.get("/v1/models", { as: null, headers: { "x-api-key": key }, ...options });
     expect((await guess("admin-key")).status).toBe(200);
@@ -111,7 +111,7 @@ describe("rate limits", () => {
     expect((await stack.get("/health", { as: null })).status).toBe(200);
   });
 
-  test("behind a proxy that is trusted, the address that counts is the caller's, and not what the caller says before it", async () => {
+  test("behind a trusted proxy the caller's address counts, and not what the caller claims before it", async () => {
     const from = (forwarded: string, key: string) =>
       stack.get("/v1/models", { as: null, headers: { "x-api-key": key, "x-forwarded-for": forwarded } });
     const statuses: number[] = [];

@@ -23,7 +23,9 @@ const datatypes: Partial<Record<GivenTensor["dtype"], string>> = {
   ...{ float32: "FP32", float64: "FP64", float16: "FP16", int64: "INT64" },
 };
 
-describe(`generated models answer on every way in what ONNX Runtime answers for each input alone (seed ${seed})`, () => {
+const guarantee = "generated models answer on every way in what ONNX Runtime answers for each input alone";
+
+describe(`${guarantee} (seed ${seed})`, () => {
   let stack: TestStack;
   const models = new Map<string, GeneratedModel>();
   const alone = new Map<string, Feeds[]>();

@@ -45,7 +45,10 @@ const hidden = (graph: ModelFile): ModelFile => ({
 const refused: Record<string, [MadeModel, RegExp]> = {
   "three-declared-as-one": [
     { graph: hidden(linear(three, "float32", ["n", 1])), manifest: tabular({ head: "regressor", value: "y" }) },
-    /head "regressor" does not fit: output "y" has the shape \[1, 3\], expected \[1\] or \[1, 1\]: name what its columns are/,
+    RegExp(
+      'head "regressor" does not fit: output "y" has the shape \\[1, 3\\], ' +
+        "expected \\[1\\] or \\[1, 1\\]: name what its columns are",
+    ),
   ],
   "three-left-open": [
     { graph: hidden(linear(three, "float32", ["n", "k"])), manifest: tabular({ head: "regressor", value: "y" }) },

@@ -184,7 +184,8 @@ describe("a batch and a Redis that is full, or away", () => {
     // Nothing is run early where nobody is there to run it.
     await eventually(async () => expect((await stack.get(`/v1/models/${echo}`)).body.workers_alive).toBe(1));
 
-    // Full when all of it is there: 8 rows are two chunks, which have run by then, so that nothing but the last step is left to be done.
+    // Full when all of it is there: 8 rows are two chunks, which have run by then, so that nothing but the last step is
+    // left to be done.
     const complete = openUpload(stack, echo, { headers: { "idempotency-key": "once" } });
     await complete.write(ndjson(rowsOf(8)));
     await eventually(async () => expect(await ranChunks()).toBe(2));

@@ -169,7 +169,7 @@ describe("a quote that is never closed", () => {
     expect(rows).toEqual([[1, 2], fault(3), ...Array.from({ length: 100 }, () => [5, 6])]);
   });
 
-  test("is found where a later quote seems to close it, and that line is read anew with the lines that it spans", () => {
+  test("is found where a later quote seems to close it, and the lines that it spans are read anew", () => {
     const manifest = tabular("u", category("c", ["x\ny", "k"]));
     expect(rowsOf(manifest, 'u,c\n1,"k\n2,k\n3,"x\ny"\n4,k\n')).toEqual([fault(2), [2, 1], [3, 0], [4, 1]]);
   });

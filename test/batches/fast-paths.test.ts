@@ -134,7 +134,7 @@ test("a member that an object has twice is a fault of its row in bulk, whatever 
   expect(rows).toEqual([[1, 2], [3, 4], null, null, [9, 5], [10, 5], null]);
 });
 
-test("rows of CSV are those of single predictions, whatever the columns and their order, 4,000 models at random", () => {
+test("rows of CSV are those of single predictions, with columns in any order, 4,000 models at random", () => {
   const r = random(32);
   const quoted = (text: string) => `"${text.replaceAll('"', '""')}"`;
   for (let round = 0; round < 4000; round++) {

@@ -28,7 +28,10 @@ describe("a hostile or a slow upload", () => {
   });
   afterAll(() => stack?.close());
 
-  /** Expects of whatever is done that the API needs no more memory for it than that, and that it answers others meanwhile. */
+  /**
+   * Expects of whatever is done that the API needs no more memory for it than that, and that it answers others
+   * meanwhile.
+   */
   async function expectGrowthBelow(bytes: number, act: () => Promise<void>): Promise<void> {
     const { pid } = stack.apis[0] as TestStack["apis"][number];
     const before = peakBytes(pid);

@@ -94,8 +94,10 @@ function numberText(r: Random): string {
       return `${sign}${r.below(1000)}.${digits(1 + r.below(20))}`;
     case 4:
       return `${sign}0.${"0".repeat(r.below(30))}${digits(1 + r.below(18))}`;
-    case 5:
-      return `${sign}${r.below(10)}${r.below(2) ? `.${digits(1 + r.below(17))}` : ""}${r.pick(["e", "E"])}${r.pick(["", "+", "-"])}${r.below(50)}`;
+    case 5: {
+      const whole = `${sign}${r.below(10)}${r.below(2) ? `.${digits(1 + r.below(17))}` : ""}`;
+      return `${whole}${r.pick(["e", "E"])}${r.pick(["", "+", "-"])}${r.below(50)}`;
+    }
     case 6: {
       // Halfway between two floats, or next to it, where rounding twice would show.
       const float = Math.fround(r.unit() * 2 ** (r.below(60) - 30));

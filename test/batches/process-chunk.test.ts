@@ -227,7 +227,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     expect(said.slice(-2)).toEqual(["forget", "wait"]);
   });
 
-  test("that is the probe of a version goes on to the row that is to blame, although the breaker opens again", async () => {
+  test("that is the probe of a version goes on to the row to blame, although the breaker opens again", async () => {
     const owners: string[] = [];
     const breaker: JobBreaker = {
       ...closed,
@@ -308,7 +308,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     expect(inputsOf(decodeChunk(ten.finish?.failedInputs as Buffer))).toEqual([1, null, 2]);
   });
 
-  test("goes back when its worker ends, waits for one that has its version, and ends where nobody wants it", async () => {
+  test("goes back when its worker ends, waits for one with its version, and ends where nobody wants it", async () => {
     const released = await run(form, chunkOf(form, eight), { released: true });
     expect(released.answer).toBeInstanceOf(WaitingError);
     expect(released.said).toEqual(["note later", "ended", "forget", "wait"]);
@@ -330,7 +330,7 @@ describe("a table for several slots", () => {
   const rows = (count: number) => Array.from({ length: count }, (_, i) => i);
   const sizes = (runs: readonly number[][]) => runs.map(({ length }) => length);
 
-  test("runs in parts that keep every slot busy, are no longer than singles may wait for, and come back in order", async () => {
+  test("runs in parts that keep every slot busy, delay singles only briefly, and come back in order", async () => {
     for (const [count, slots, parts] of [
       [255, 2, [255]],
       [256, 2, [128, 128]],

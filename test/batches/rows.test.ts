@@ -62,7 +62,7 @@ describe("rows of a batch", () => {
   });
   afterAll(() => stack?.close());
 
-  test("100,000 of which every hundredth is broken in a different way: those fail alone, each with its reason", async () => {
+  test("100,000 rows, every hundredth broken in a different way: those fail alone, each with its reason", async () => {
     const total = 100_000;
     const lines: string[] = [];
     const codes = new Map<number, string>();
@@ -173,7 +173,7 @@ describe("rows of a batch", () => {
     expectProblem(await stack.call("POST", `/v1/batches/${good}/retry`), 409, "state_conflict");
   });
 
-  test("those that failed succeed in the new batch when what ailed them is mended, each with its own output", async () => {
+  test("failed rows succeed in the new batch once their fault is mended, each with its own output", async () => {
     const values = Array.from({ length: 6 }, (_, i) => (i === 2 || i === 5 ? 1800 + i : i));
     const { batch, id } = await runBatch(stack, "slow", ndjson(values.map((value) => ({ x: [[value]] }))));
     expect(batch).toMatchObject({ status: "partial", counts: counts(4, 2) });

@@ -105,7 +105,7 @@ describe("the steps of a batch in Redis", () => {
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
   });
 
-  test("no more than a window of a batch's chunks is in the queue, and each that ends lets one in, in order", async () => {
+  test("no more than a window of a batch's chunks is queued, and each that ends lets one in, in order", async () => {
     await redis.del(`${keys.batchQueue}wait`);
     const id = await committed(new Array(70).fill(1));
     const waiting = () => redis.lrange(`${keys.batchQueue}wait`, 0, -1);
@@ -119,7 +119,7 @@ describe("the steps of a batch in Redis", () => {
     await cancelBatch(redis, keys, id, settings);
   });
 
-  test("owners' chunks take turns, by their rows, whatever each has uploaded, and what is not done is counted", async () => {
+  test("owners' chunks take turns by rows, whatever each has uploaded, and pending rows are counted", async () => {
     const counts = () => redis.hgetall(keys.bulkRowsOf);
     // What other batches have left in the queue, where nobody takes anything.
     const emptyQueue = async () => {
@@ -164,7 +164,7 @@ describe("the steps of a batch in Redis", () => {
   ];
   const early = { uploader: "o", weight: 1, version: "1", priority: 0 };
 
-  test("chunks that run while others arrive count once the batch is accepted, and nothing leads to them before", async () => {
+  test("chunks that run early count once the batch is accepted, and nothing leads to them before", async () => {
     await redis.del(`${keys.batchQueue}wait`);
     const id = await staged([3, 2, 1], early);
     expect(await redis.lrange(`${keys.batchQueue}wait`, 0, -1)).toEqual([`${id}-2`, `${id}-1`, `${id}-0`]);
@@ -191,7 +191,7 @@ describe("the steps of a batch in Redis", () => {
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
   });
 
-  test("a batch that is done by the time that it is accepted ends there, and starts no sooner than it is there", async () => {
+  test("a batch that is done when it is accepted ends there, and starts no sooner than it exists", async () => {
     const id = await staged([3, 2], early);
     for (const number of [1, 0]) {
       expect((await takeChunk(redis, keys, id, number))?.begun).toBe(number === 0);

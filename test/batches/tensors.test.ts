@@ -14,7 +14,7 @@ describe("batches for models that are only an ONNX file", () => {
   });
   afterAll(() => stack?.close());
 
-  test("inputs of different inner size have each its own output, also where their numbers would fit one tensor", async () => {
+  test("inputs of different inner size each have their own output, even if they would fit one tensor", async () => {
     const widths = [2, 1, 3, 2, 2, 1, 1, 3, 3];
     const inputs = Array.from({ length: 126 }, (_, i) => ({
       x: Array.from({ length: i < 63 ? 1 : 1 + (i % 2) }, (_, r) =>

@@ -157,7 +157,7 @@ describe("an upload", () => {
     }
   });
 
-  test("a version before the inputs is the one that they are read for, one behind them must take the same", async () => {
+  test("a version before the inputs is the one they are read for; one behind them must take the same", async () => {
     const words = [["größe", "", "x"]];
     const send = (body: string) => upload(stack, "mixed", body, { type: types.json });
     const first = await send(JSON.stringify({ version: "2", inputs: [{ x: words }] }));
@@ -344,7 +344,7 @@ describe("an upload", () => {
     expect(read.map(({ output }) => Object.values(output.probabilities))).toEqual(many);
   });
 
-  test("its Idempotency-Key replays it, on any API; another body or option is refused; other owners have their own", async () => {
+  test("its Idempotency-Key replays it on any API, refuses another body, and is the owner's own", async () => {
     const send = (body: string, options: UploadOptions = {}) =>
       upload(stack, model, body, { ...options, headers: { "idempotency-key": "table-1" } });
     const body = ndjson(rows);

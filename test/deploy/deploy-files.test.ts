@@ -51,7 +51,7 @@ describe("dashboards and alerts", () => {
     expect(told).not.toMatch(/owner="/);
   });
 
-  test("cover what an operator looks for, each panel with a question and each alert with a section of the runbook", () => {
+  test("cover what operators need, each panel with a question and each alert with a runbook section", () => {
     const panels = dashboards.flatMap(({ name, text }) => {
       const dashboard = JSON.parse(text);
       expect([name, dashboard.uid]).toEqual([name, `millrace-${name.replace(".json", "")}`]);
@@ -95,7 +95,8 @@ describe("compose", () => {
     const example = readFileSync(join(root, ".env.example"), "utf8");
     const named = [...example.matchAll(/^#?([A-Z_]+)=/gm)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
-    // What docker-compose.yml itself makes out of others, what only the file beside it reads, and files of processes of one's own.
+    // What docker-compose.yml itself makes out of others, what only the file beside it reads, and files of processes of
+    // one's own.
     const others = ["REDIS_URL", "PORT", "HOST", "MODELS_DIR", "WORKER_PORT", "MODELS_FOLDER"];
     others.push("REDIS_URL_FILE", "WEBHOOK_SECRET_FILE");
     expect(named.filter((name) => !compose.includes(`\${${name}:`) && !others.includes(name))).toEqual([]);

@@ -24,7 +24,7 @@ describe("a release", () => {
   });
   afterEach(() => rmSync(clone, { recursive: true, force: true }));
 
-  test("gives every package, the chart and the images one version, closes the changelog's section, and is a tag", () => {
+  test("gives packages, chart and images one version, closes the changelog's section, and is a tag", () => {
     const { status, stderr } = release("7.8.9");
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     expect(git("describe", "--exact-match")).toBe("v7.8.9");

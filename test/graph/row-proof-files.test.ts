@@ -153,7 +153,7 @@ test("no name of a dimension stands for a length that an operator makes", () => 
   }
 });
 
-test("a statement that cannot be followed is none: subgraphs, other domains, inputs of one row, outputs that are fixed", () => {
+test("nothing is proven of subgraphs, other domains, inputs of one row and fixed outputs", () => {
   const inner = { nodes: [node("Relu", ["x"], ["b"])], inputs: {}, outputs: { b: ["float32", null] } } as const;
   const branch = node("If", ["c"], ["y"], { then_branch: { graph: inner }, else_branch: { graph: inner } });
   const constants = { c: { dtype: "bool", dims: [], data: [1] } } as const;

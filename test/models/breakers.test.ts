@@ -81,7 +81,7 @@ describe("a breaker", () => {
     breaker.close();
   });
 
-  test("without a sample lets one job through as the probe, which pays when it dies, and another when it never ran", async () => {
+  test("without a sample lets one job through as the probe, which pays if it dies, or else another", async () => {
     const { breaker, death, said } = opened(null);
     for (const owner of ["alice", "alice", "alice", "bob", "bob", "bob"]) await death(owner);
     expect(breaker.state).toMatchObject({ state: "open", refuses: true });
@@ -99,7 +99,7 @@ describe("a breaker", () => {
     expect(breaker.room).toBe(Number.POSITIVE_INFINITY);
   });
 
-  test("counts over all workers: one that is well keeps a version in service, one that died is believed only alone", () => {
+  test("counts over all workers: a closed one keeps a version in service, a dead worker's counts only alone", () => {
     const said = (worker: string, rest: Partial<WorkerBreaker> = {}): WorkerBreaker => ({
       ...{ worker, version: "1", state: "open", refuses: true, retryAt: 1000 },
       ...rest,

@@ -150,7 +150,7 @@ describe("the paths of intrusion detection", () => {
     expect(health.body).toMatchObject({ status: "healthy", models_loaded: 3, available_models: [...models].sort() });
   });
 
-  test("without a model it is a 404; without a worker a 503; not in time a 504 that leads to the prediction", async () => {
+  test("without a model it is a 404, without a worker a 503, and late a 504 that leads to the prediction", async () => {
     expectProblem(await stack.post("/predict/intent", { query: "hi" }), 404, "model_not_found");
     const [worker] = stack.workers as [(typeof stack.workers)[0]];
     const { url } = await stack.startApi({ SYNC_TIMEOUT_SECONDS: "1" });

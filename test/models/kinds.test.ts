@@ -243,7 +243,7 @@ describe("kinds and heads", () => {
     ]);
   });
 
-  test("a tokenizer makes ids of a text, cut off at its longest, and what it pads a run with counts for nobody", async () => {
+  test("a tokenizer makes ids of a text, cut at its longest, and the padding of a run counts for nobody", async () => {
     const texts = ["My cards", "lost", "", "my unknown CARD!", "my my my my my my my my"];
     const expected = [
       { sum: 1 + 80 + 10 + 20 + 2, tokens: 5 },

@@ -25,7 +25,9 @@ interface Expected {
 
 const packed = await readFile(fileURLToPath(new URL("../fixtures/tokenizers/expected.json.gz", import.meta.url)));
 const expected: Expected = JSON.parse(gunzipSync(packed).toString());
-/** In the suite each tokenizer has one of its settings, the next one the next: to open one takes longer than to use it. */
+/**
+ * In the suite each tokenizer has one of its settings, the next one the next: to open one takes longer than to use it.
+ */
 const settingsEach = volume(1, 3);
 const cases = expected.cases.filter(({ tokenizer }, i) => {
   const of = Object.keys(expected.tokenizers).indexOf(tokenizer);

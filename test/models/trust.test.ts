@@ -60,7 +60,7 @@ describe("a worker with MODEL_PUBLIC_KEYS", () => {
     await rm(dir, { recursive: true, force: true });
   });
 
-  test("loads what one of them has signed, and nothing that was changed, added to, taken from or never signed", async () => {
+  test("loads versions that one of them has signed, and none that was changed, extended, cut or unsigned", async () => {
     expect(await served()).toEqual(["echo-float32/1"]);
     expect((await stack.predict("echo-float32", { x: [[1, 2, 3]] })).body.output).toEqual({ y: [[1, 2, 3]] });
     expect(await refusalsOf(stack)).toEqual({
@@ -132,7 +132,7 @@ describe("what a version's folder may hold", () => {
   });
   afterAll(() => stack.close());
 
-  test("links, paths and data that lead out of it are refused, as is what is too large, and the rest is served", async () => {
+  test("links, paths and data that lead outside and files too large are refused, and the rest is served", async () => {
     const { models } = await readiness(stack.workers[0] as TestStack["workers"][number]);
     expect(models.map(({ model }: { model: string }) => model)).toEqual(["echo-float32", "own-data"]);
     const refusals = await refusalsOf(stack);

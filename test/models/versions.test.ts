@@ -50,7 +50,7 @@ describe("versions that change under load", () => {
   });
   afterAll(() => stack.close());
 
-  test("a version that is put into the folder is served beside the old without a restart, and no request fails", async () => {
+  test("a version put into the folder is served beside the old without a restart, and no request fails", async () => {
     const [slotBefore] = await childrenOf(worker().pid);
     const traffic = startSteadyTraffic(stack, model, input);
     await eventually(() => expect(traffic.answers.length).toBeGreaterThan(10));

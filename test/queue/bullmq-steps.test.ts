@@ -279,7 +279,7 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     expect(left.waits).toEqual([0, 1, 2].map((n) => `${id}-${n}`));
   });
 
-  test("what we give back is where BullMQ's own moveToWait puts it, but for the attempt, which did not begin", async () => {
+  test("a job given back is where BullMQ's moveToWait puts it, but for the attempt, which did not begin", async () => {
     await take(3);
     const jobs = [ids[0], ids[1]].map((id) => ({ id: id as string, token }));
     await giveBackJobs(redis, ours.keys.queue, jobs);

@@ -275,7 +275,7 @@ describe("ending jobs in one step", () => {
     expect(Object.keys(left).filter((name) => name.startsWith("old-"))).toHaveLength(keptJobs - 3);
   });
 
-  test("fails jobs as BullMQ does but for their stacks, keeps the newest of them only, and takes others in their place", async () => {
+  test("fails jobs as BullMQ does but for stacks, keeps the newest only, and takes others in their place", async () => {
     const old = Array.from({ length: keptJobs - 1 }, (_, i) => `old-${i}`);
     for (const side of sides) {
       await redis.zadd(`${queueOf(side)}failed`, ...old.flatMap((id, i) => [1000 + i, id]));
@@ -289,7 +289,7 @@ describe("ending jobs in one step", () => {
     expect(left.failed).toEqual([...old.slice(2), ...ids].sort());
   });
 
-  test("gives back a job whose result is not there, as with a master that took over without it, and ends the others", async () => {
+  test("gives back a job without a result, as after a fail-over that lost it, and ends the others", async () => {
     await fill(plain(3));
     const [lost, kept, failed] = (await take(3)) as [string, string, string];
     const { queue, result } = keysOf("ours");
@@ -358,7 +358,7 @@ describe("ending jobs in one step", () => {
     expect(await readable(redis, queueOf("ours"))).toEqual(left);
   });
 
-  test("takes first what waits, first in first out, and then what is prioritized, the lowest number first", async () => {
+  test("takes waiting jobs first in first out, and then prioritized ones, the lowest number first", async () => {
     await fill(plain(6));
     const ids = await take(6);
     const [nine, first, one, nineToo, second] = await fill([

@@ -77,7 +77,7 @@ describe("owners who share a queue", () => {
       30_000,
     );
 
-  test("one with tens of thousands waiting does not keep another's single job from being the next but one", async () => {
+  test("one with tens of thousands waiting does not keep another's single job from being second next", async () => {
     await accept("alice", plain(volume(20_000, 100_000)));
     await take(10);
     const [outcome] = await accept("bob", plain(1));

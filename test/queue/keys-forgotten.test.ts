@@ -45,7 +45,7 @@ describe("once the result time is over", () => {
       .sort();
   }
 
-  test("nothing is left of predictions, batches and deliveries, however they ended, but what the queue page shows", async () => {
+  test("nothing is left of predictions, batches and deliveries with any end, except on the queue page", async () => {
     const hook = (path: string) => ({ webhook: { url: receiver.url(path), events } });
     const echo = { x: [[1, 2, 3]] };
     const large = { x: Array.from({ length: 6000 }, (_, i) => [i, 1, 2]) };

@@ -10,7 +10,7 @@ import { TestStack } from "../support/stack/stack.js";
 const model = "slow";
 const secret = `whsec_${Buffer.alloc(32, "lease").toString("base64")}`;
 
-test("one worker looks for what has expired, for all, and another when it was killed; each prediction is ended once", async () => {
+test("one worker ends expired predictions for all, another after its SIGKILL, each prediction once", async () => {
   const stack = await TestStack.start({ models: [model], workerEnv: { WEBHOOK_SECRET: secret } });
   const holder = () => stack.redis.get(sweeperKey(stack.prefix));
   /** No worker is there for the model, so that only who looks can end it. */

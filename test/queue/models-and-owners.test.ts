@@ -143,7 +143,7 @@ describe("models and owners", () => {
     expectProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, { as: "reader" }), 403, "forbidden");
   });
 
-  test("a worker with other bytes under a version that is served refuses them, says so, and serves the rest", async () => {
+  test("a worker with other bytes under a served version refuses them, says so, and serves the rest", async () => {
     await mkdir(join(otherDir, "linked/1"), { recursive: true });
     await symlink(join(fixture("scalars"), "model.onnx"), join(otherDir, "linked/1/model.onnx"));
     const second = await stack.startWorker({ MODELS_DIR: otherDir });
@@ -168,7 +168,7 @@ describe("models and owners", () => {
     expect(await second.stop()).toBe(0);
   });
 
-  test("without a worker a model stays known, also to an API that starts then, and its work waits for one", async () => {
+  test("without a worker a model stays known, even to an API that starts then, and its work waits", async () => {
     expect(await worker().stop()).toBe(0);
     const { url } = await stack.startApi();
     for (const api of [stack.url, url]) {

@@ -105,8 +105,8 @@ describe("what is too large for a job", () => {
 });
 
 /**
- * A line to Redis that breaks once: before it lets the first command of that name through, or when the first answer after
- * such a command comes back.
+ * A line to Redis that breaks once: before it lets the first command of that name through, or when the first answer
+ * after such a command comes back.
  */
 async function breakingLine(at: { before: string } | { answerTo: string }) {
   const target = parseRedisUrl(inject("redisUrl")).hosts[0] as { host: string; port: number };

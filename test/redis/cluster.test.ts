@@ -63,7 +63,7 @@ describe("six models on a cluster of three nodes", () => {
     for (const base of places.keys()) expect(found).toContain(base);
   });
 
-  test("each model's predictions are submitted on one API, and read, waited for and found again on the other", async () => {
+  test("each model's predictions are submitted on one API, and read, awaited and listed on the other", async () => {
     const other = { url: stack.apis[1]?.url as string };
     for (const model of models) {
       const answer = await stack.predict(model, inputs[model]);
@@ -80,7 +80,7 @@ describe("six models on a cluster of three nodes", () => {
     expect(times).toEqual([...times].sort().reverse());
   });
 
-  test("who waits for a slow run is told by a notice, whichever nodes the model and the subscription are on", async () => {
+  test("a notice tells who waits for a slow run, on whichever nodes model and subscription are", async () => {
     for (const { url } of stack.apis) {
       const answer = await stack.predict("slow", { x: [[700]] }, {}, { url });
       expect(answer.body.output).toEqual({ y: [[700]] });
@@ -234,7 +234,7 @@ describe("six models on a cluster of three nodes", () => {
     expect((await stack.get("/ready", { as: null })).status).toBe(200);
   });
 
-  test("with one node killed and started again nothing accepted is lost, and the same worker does all of it", async () => {
+  test("with one node killed and started again nothing accepted is lost, and the same worker does it", async () => {
     const slowPlace = await placeOf("slow");
     const running = await stack.submit("slow", { x: [[2500]] });
     const accepted = await Promise.all(models.map((model) => stack.submit(model, inputs[model])));

@@ -126,7 +126,7 @@ describe("a Redis that is found or started", () => {
     expect(existsSync(dataDir)).toBe(false);
   });
 
-  test("the program on PATH is started on 127.0.0.1 only, durable, and keeps its data from start to start", async () => {
+  test("the program on PATH is started on 127.0.0.1 only, durable, and keeps its data over starts", async () => {
     const options = { redisUrl: undefined, path: `${bin}:/usr/bin:/bin`, dataDir: join(dir, "data"), say };
     const first = await findRedis(options);
     expect(existsSync(join(dir, "started"))).toBe(true);

@@ -32,8 +32,8 @@ describe("Redis away", () => {
   const untilReady = () => eventually(async () => expect((await stack.get("/v1/models")).status).toBe(200));
 
   /**
-   * Sends one request of each kind at once and holds every answer to what is promised while Redis is away: each within 2 s of
-   * one that needs no Redis, sent at the same time, which takes as long as the machine is busy.
+   * Sends one request of each kind at once and holds every answer to what is promised while Redis is away: each within
+   * 2 s of one that needs no Redis, sent at the same time, which takes as long as the machine is busy.
    */
   async function expectQuickRefusals(): Promise<void> {
     const timed = async (answer: Promise<Answer>) => {
@@ -95,7 +95,7 @@ describe("Redis away", () => {
     return { accepted, refusals, stop };
   }
 
-  test("every prediction accepted around a SIGKILL and restart under load still finishes with its own result", async () => {
+  test("each prediction accepted around a SIGKILL and restart under load finishes with its own result", async () => {
     const [worker] = stack.workers as [TestStack["workers"][number]];
     const { accepted, refusals, stop } = load(12);
     await eventually(() => expect(accepted.size).toBeGreaterThan(amid));
@@ -162,7 +162,7 @@ describe("Redis away", () => {
     }
   }
 
-  test("connections that are killed under load, those of subscriptions too, cost nothing that was accepted", async () => {
+  test("connections killed under load, those of subscriptions too, cost no accepted prediction", async () => {
     await untilReady();
     const admin = stack.redis as Redis;
     const { accepted, refusals, stop } = load(12);
@@ -197,7 +197,7 @@ describe("Redis away", () => {
     }
   });
 
-  test("a pause longer than any lock is refused through and recovered from, and costs nothing that was accepted", async () => {
+  test("a pause longer than any lock means refusals, then recovery, and costs no accepted prediction", async () => {
     await untilReady();
     const { accepted, refusals, stop } = load(12);
     await eventually(() => expect(accepted.size).toBeGreaterThan(100));
@@ -214,7 +214,7 @@ describe("Redis away", () => {
     await expectAllSucceeded(accepted);
   }, 90_000);
 
-  test("with its memory used up Redis takes nothing new, keeps nothing by halves, and workers go on draining", async () => {
+  test("with its memory used up Redis takes no work, keeps none by halves, and workers go on draining", async () => {
     await untilReady();
     const admin = stack.redis as Redis;
     // What came before is over, so that no key of it goes or comes meanwhile.

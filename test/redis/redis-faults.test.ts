@@ -6,7 +6,8 @@ describe("why Redis refuses a command", () => {
     ["OOM command not allowed when used memory > 'maxmemory'.", "OOM"],
     ["OOM command not allowed when used memory > 'maxmemory'. script: 0e7f, on @user_script:27.", "OOM"],
     [
-      "ERR Error running script (call to f_0e7f): @user_script:27: @user_script: 27: -OOM command not allowed when used memory > 'maxmemory'.",
+      "ERR Error running script (call to f_0e7f): @user_script:27: @user_script: 27: -OOM command not allowed when " +
+        "used memory > 'maxmemory'.",
       "OOM",
     ],
     ["READONLY You can't write against a read only replica. script: 0e7f, on @user_script:3.", "READONLY"],

@@ -39,7 +39,7 @@ describe("sudden death", () => {
     expect(stack.workers.filter(({ child }) => child.signalCode === null)).toHaveLength(1);
   });
 
-  test("a backlog left by the SIGKILL of the only worker is finished by a new one, each with its own result", async () => {
+  test("a backlog left by the SIGKILL of the only worker is finished by a new one, each with its result", async () => {
     stack = await TestStack.start({
       timing: shortLocks,
       models: ["slow"],
@@ -76,7 +76,7 @@ describe("sudden death", () => {
     await eventually(async () => expect(await stillRunning(slots)).toEqual([]), 5000);
   });
 
-  test("predictions joined in a run whose slot is killed from outside succeed, each alone, and pay no attempt", async () => {
+  test("predictions joined in a run whose slot is killed succeed, each alone, and pay no attempt", async () => {
     stack = await TestStack.start({
       timing: shortLocks,
       models: ["slow"],
@@ -110,7 +110,8 @@ describe("sudden death", () => {
     expect(await worker?.stop()).toBe(0);
     const { id } = await stack.submit("slow", { x: [[7]] });
     const keys = modelKeys(stack.prefix, "slow");
-    // Taken by one who died at once, so that its history is read; which Redis refuses while that key holds something else.
+    // Taken by one who died at once, so that its history is read; which Redis refuses while that key holds something
+    // else.
     await takeJobs(stack.redis, keys.queue, "dead", 1, 1);
     await stack.redis.set(keys.deaths, "not a hash");
     await stack.startWorker();

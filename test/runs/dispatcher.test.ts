@@ -61,7 +61,7 @@ describe("the dispatcher", () => {
     expect(await Promise.all(all)).toEqual(["a", "b", "c"].map(done));
   });
 
-  test("joins what comes in one turn of the event loop also on an idle slot, but takes nothing that comes later", async () => {
+  test("joins works of one turn of the event loop on an idle slot too, but takes none that come later", async () => {
     const { begun, runner, submit } = setUp({}, 2);
     const all = ["a", "b", "c"].map((id) => submit(id));
     expect(runner.ids).toEqual([]);
@@ -80,7 +80,7 @@ describe("the dispatcher", () => {
     expect(await Promise.all(all)).toEqual(["a", "b", "c", "d"].map(done));
   });
 
-  test("never joins more rows than the model allows, in order of arrival, and runs a larger input by itself", async () => {
+  test("never joins more rows than the model allows, keeps the order, and runs a larger input by itself", async () => {
     const { runner, submit } = setUp();
     submit("a");
     await turn();
@@ -188,7 +188,7 @@ describe("the dispatcher", () => {
     },
   );
 
-  test("runs the most urgent first, and those of one urgency as they came, within a model and between two", async () => {
+  test("runs the most urgent first, and equals in order of arrival, within a model and between two", async () => {
     const { runQueue, runner, submit } = setUp({ maxBatchRows: 1 });
     const other = { ...runQueue, modelKey: 1 };
     submit("busy");
@@ -206,7 +206,7 @@ describe("the dispatcher", () => {
     expect(runner.ids.flat()).toEqual(["busy", "b0", "a0", "a1", "a1too", "b5", "a9"]);
   });
 
-  test("lets go of what is canceled: it never begins, or is ended where it runs alone, and the others never suffer", async () => {
+  test("lets canceled works never begin, ends them where they run alone, and leaves the others unharmed", async () => {
     const { dispatcher, runner, submit } = setUp();
     const alone = submit("alone");
     await turn();

@@ -74,7 +74,9 @@ describe("a poisonous input beside innocent ones", () => {
     return read(`ml_batch_rows_count{model="${model}"}`) - read(`ml_batch_rows_bucket{le="1",model="${model}"}`);
   }
 
-  /** Submits inputs while the only slot is busy with something else, so that they share a run, and awaits their ends. */
+  /**
+   * Submits inputs while the only slot is busy with something else, so that they share a run, and awaits their ends.
+   */
   async function inOneRun(model: string, values: readonly number[]) {
     busyMs += 1;
     const company = await stack.submit("slow", { x: [[busyMs]] });
@@ -105,7 +107,8 @@ describe("a poisonous input beside innocent ones", () => {
   test.skipIf(process.arch !== "x64")(
     "an input that crashes its process costs only itself its attempts, and ends as poisoned",
     async () => {
-      // A zero is among what workers make to try a model with; it has cost a process, and the version is served all the same.
+      // A zero is among what workers make to try a model with; it has cost a process, and the version is served all the
+      // same.
       const { joining } = (await stack.get("/v1/models/crashes-on-zero")).body;
       expect(joining).toEqual({ mode: "proven", reason: expect.stringMatching(/not tried, because an input/) });
       const { byValue, finals } = await inOneRun("crashes-on-zero", [1, 2, 0, 4, 5]);

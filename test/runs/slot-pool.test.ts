@@ -60,7 +60,7 @@ describe("the slot pool", () => {
     expect([pool.hasIdle(1), pool.hasIdle(2), deaths]).toEqual([false, true, 0]);
   });
 
-  test("refuses a version that kills whoever loads it, or says that it cannot, and no slot in service is harmed", async () => {
+  test("refuses a version that kills its loader, or cannot be loaded, and harms no slot in service", async () => {
     open(2);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;

@@ -127,7 +127,7 @@ describe("monitoring", () => {
     expect(body.models[tree].avg_latency).toBeLessThan(30);
   });
 
-  test("tells inputs that have moved from those that have not, over all workers, as metric and in the statistics", async () => {
+  test("tells drifted inputs from others, over all workers, as a metric and in the statistics", async () => {
     const inputs = Array.from({ length: 240 }, (_, i) => [[0, 1.5, 1.5, 3][i % 4] as number, 3, i]);
     const [few, rest] = [inputs.slice(0, 100), inputs.slice(100)];
     const send = (some: number[][]) => Promise.all(some.map((input, i) => stack.predict(table, input, {}, api(i))));

@@ -91,7 +91,7 @@ describe("settings", () => {
     expect(variablesIn(problemsOf(() => readWorkerConfig(env)))).toEqual(Object.keys(env).sort());
   });
 
-  test("keys are read from a list and from a file, and a bad entry is named by its place, not by what it holds", async () => {
+  test("keys are read from a list and a file, and a bad entry is named by its place, not its content", async () => {
     const dir = await mkdtemp(join(tmpdir(), "millrace-keys-"));
     const file = join(dir, "keys");
     await writeFile(file, `# who may do what\nbob:${"B".repeat(64)}:read+admin\n\ncarol:${hash}\n`);
@@ -114,7 +114,7 @@ describe("settings", () => {
 });
 
 describe("secrets and the outside", () => {
-  test("secrets may be in files, for both services; one that is in both places or cannot be read is named", async () => {
+  test("secrets may be in files, for both services; one in both places or unreadable is named", async () => {
     const dir = await mkdtemp(join(tmpdir(), "millrace-secrets-"));
     const file = async (name: string, text: string) => {
       await writeFile(join(dir, name), text);
@@ -235,7 +235,7 @@ describe("processes that cannot start", () => {
     for (const name of ["MODELS_DIR", "WORKER_SLOTS"]) expect(said).toContain(`- ${name} `);
   });
 
-  test("a Redis that is away, or that never answers, ends a start with 1 and one message without its address", async () => {
+  test("a Redis that is away or silent ends a start with 1 and one message without its address", async () => {
     const mute = createServer(() => undefined);
     await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
     const { port } = mute.address() as { port: number };

@@ -43,7 +43,7 @@ describe("stopping", () => {
     for (const other of others) expect(ms(other.finished_at)).toBeLessThan(ms(final.finished_at));
   });
 
-  test("a worker whose run outlasts the grace ends all the same, with 0, and gives the prediction back unharmed", async () => {
+  test("a worker whose run outlasts the grace ends with 0 and gives the prediction back unharmed", async () => {
     stack = await TestStack.start({
       models: ["endless-on-one"],
       manifests: { "endless-on-one": { kind: "tensor", timeout_ms: 600_000 } },
@@ -63,7 +63,7 @@ describe("stopping", () => {
     expect((await stack.get(`/v1/predictions/${id}`)).body).toMatchObject({ status: "queued", attempts: 0 });
   });
 
-  test("an API at SIGTERM, sent twice, answers who waits with what it is by now, and exits 0 without delay", async () => {
+  test("an API at SIGTERM, sent twice, answers waits with the state of the moment, and exits 0 at once", async () => {
     stack = await TestStack.start({ models: ["slow"], env: longGrace });
     const [api] = stack.apis as [TestStack["apis"][number]];
     const waiting = stack.predict("slow", { x: [[3000]] });

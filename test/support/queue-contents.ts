@@ -1,6 +1,8 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 
-/** All keys under a prefix with their contents, by what follows it. A stream's own ids, which are times, are left out. */
+/**
+ * All keys under a prefix with their contents, by what follows it. A stream's own ids, which are times, are left out.
+ */
 export async function contents(redis: RedisClient, prefix: string): Promise<Record<string, unknown>> {
   const found: Record<string, unknown> = {};
   for (const key of (await redis.keys(`${prefix}*`)).sort()) {
@@ -18,8 +20,8 @@ export async function contents(redis: RedisClient, prefix: string): Promise<Reco
 }
 
 /**
- * The same, whichever way its jobs wait: BullMQ has a list for those without a priority, we have one for those of one owner.
- * `waits` are the ids in the order in which they will be taken.
+ * The same, whichever way its jobs wait: BullMQ has a list for those without a priority, we have one for those of one
+ * owner. `waits` are the ids in the order in which they will be taken.
  */
 export function asOneQueue(found: Record<string, unknown>): Record<string, unknown> {
   const { pc: _pc, prioritized, wait, ...rest } = found;

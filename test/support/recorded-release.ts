@@ -43,7 +43,9 @@ export function recordedReleases(): RecordedRelease[] {
   return names.map((name) => JSON.parse(readFileSync(join(folder, name), "utf8")));
 }
 
-/** Puts what a release left under another prefix, with webhooks to another receiver, as if that had been two hours ago. */
+/**
+ * Puts what a release left under another prefix, with webhooks to another receiver, as if that had been two hours ago.
+ */
 export async function restore(redis: RedisClient, recorded: RecordedRelease, prefix: string, receiver: string) {
   const offset = Date.now() - agoMs - recorded.recordedAt;
   const moved = (text: string): string =>

@@ -176,7 +176,8 @@ describe("what is wrong with a request of the tensor API", () => {
     ]) {
       expect((await send("echo-float32", JSON.stringify({ inputs, parameters }))).status).toBe(400);
     }
-    const deep = `{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"data":${"[".repeat(9000)}${"]".repeat(9000)}}]}`;
+    const nested = "[".repeat(9000) + "]".repeat(9000);
+    const deep = `{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"data":${nested}}]}`;
     expect((await send("echo-float32", deep)).status).toBe(400);
     expect((await send("echo-float32", " ".repeat(50_001))).status).toBe(413);
     const header = { "inference-header-content-length": "2" };

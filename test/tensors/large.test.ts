@@ -39,7 +39,7 @@ describe("large tensors", () => {
     inputs: [{ name: "x", datatype: "FP32", shape, bytes }],
   });
 
-  test("come and go as bytes in keys of their own: the input until the end, the output for the result time", async () => {
+  test("are bytes in keys of their own: the input until the end, the output for the result time", async () => {
     const large = rows(3);
     const answer = await infer(stack, "echo-float32", { ...inputOf(large), ...binaryOut });
     expect(answer.status, answer.text.slice(0, 500)).toBe(200);

@@ -238,7 +238,7 @@ describe("the tensor API", () => {
     expect(refused.status).toBe(400);
   });
 
-  test("with respond-async the prediction comes at once, and its result later in the form that was asked for", async () => {
+  test("with respond-async the prediction comes at once, and its result later in the requested form", async () => {
     const inputs = [{ name: "x", datatype: "FP32", shape: [1, 3], data: [1, 2, 3.25] }];
     const outputs = [{ name: "y", parameters: { binary_data: true } }];
     const later = { headers: { prefer: "respond-async" } };

@@ -20,7 +20,9 @@ const events = ["prediction.started", "prediction.completed"];
 const perRound = volume(120, 320);
 const rowsPerBatch = volume(800, 2500);
 const rounds = volume(2, 5);
-/** The long form, by `npm run chaos`: a kill of a random process every 3 s for that long, under load without a pause. */
+/**
+ * The long form, by `npm run chaos`: a kill of a random process every 3 s for that long, under load without a pause.
+ */
 const chaosMs = Number(process.env.CHAOS_SECONDS ?? 0) * 1000;
 const killEveryMs = 3000;
 const chaosCallers = 12;
@@ -65,7 +67,9 @@ describe("webhooks and sudden death", () => {
 
   const api = (): string => (stack.apis.findLast(({ url }) => url !== "") as { url: string }).url;
 
-  /** Submits until it is accepted, under one key, as a client is told to. Every fourth wants to hear of the start too. */
+  /**
+   * Submits until it is accepted, under one key, as a client is told to. Every fourth wants to hear of the start too.
+   */
   async function accept(row: number): Promise<string> {
     const headers = { "idempotency-key": randomUUID() };
     const path = `/v1/models/${takesTime(row) ? "slow" : "echo-int64"}/predictions`;
@@ -177,7 +181,7 @@ describe("webhooks and sudden death", () => {
   }
 
   test(
-    "every prediction and batch accepted through SIGKILLs of API, workers and Redis becomes final and is told, hardly any twice",
+    "each prediction and batch accepted through SIGKILLs of API, workers and Redis ends and is told, hardly any twice",
     async () => {
       const accepted = new Map<string, number>();
       const batches = new Map<string, number>();

@@ -35,7 +35,10 @@ describe("many dead receivers", () => {
   const submit = async (url: string): Promise<string> =>
     (await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { webhook: { url } })).id;
 
-  /** Within 40 s, while a try that hangs holds its place for longer than the test: to be held up would be never to be told. */
+  /**
+   * Within 40 s, while a try that hangs holds its place for longer than the test: to be held up would be never to be
+   * told.
+   */
   async function expectTold(receiver: Receiver, path: string): Promise<void> {
     const id = await submit(receiver.url(path));
     const [request] = await receiver.received(path, 1, 40_000);
@@ -46,7 +49,7 @@ describe("many dead receivers", () => {
   const untilTheyHang = () =>
     eventually(() => expect(hanging.filter(({ sockets }) => sockets.size > 0).length).toBeGreaterThan(150));
 
-  test("hundreds that hang or are closed, tried again and again, hold up no receiver that has answered before", async () => {
+  test("hundreds that hang or are closed, tried again and again, delay no receiver that answered before", async () => {
     await expectTold(healthy, "/known");
     await Promise.all([...hanging, ...closed].map(({ url }) => submit(url)));
     await untilTheyHang();

@@ -77,7 +77,9 @@ describe("hostile receivers", () => {
     return (request as NonNullable<typeof request>).at;
   }
 
-  /** Sends to a receiver and expects a failed attempt that tells nothing of this side, while a healthy one is served. */
+  /**
+   * Sends to a receiver and expects a failed attempt that tells nothing of this side, while a healthy one is served.
+   */
   async function expectFailure(url: string, error: RegExp, withinMs = 5000) {
     const id = await submit(url);
     const healthyAt = await expectHealthyDelivery();

@@ -15,7 +15,8 @@ describe("addresses", () => {
 
   test.each(
     words(
-      "1.1.1.1 8.8.8.8 93.184.216.34 100.63.255.255 100.128.0.0 172.15.0.1 172.32.0.1 198.20.0.1 223.255.255.255 2606:4700::1111 2a00:1450:4001::1 2001:4860:4860::8888",
+      "1.1.1.1 8.8.8.8 93.184.216.34 100.63.255.255 100.128.0.0 172.15.0.1 172.32.0.1 198.20.0.1 223.255.255.255 " +
+        "2606:4700::1111 2a00:1450:4001::1 2001:4860:4860::8888",
     ),
   )("%s is public", (address) => expect(isPublic(address)).toBe(true));
 
@@ -29,7 +30,8 @@ describe("addresses", () => {
     ["multicast", "224.0.0.1 239.255.255.255 ff02::1"],
     [
       "reserved",
-      "240.0.0.1 255.255.255.255 192.0.0.8 192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.1 192.88.99.1 2001:db8::1 3fff::1 100::1 5f00::1",
+      "240.0.0.1 255.255.255.255 192.0.0.8 192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.1 192.88.99.1 " +
+        "2001:db8::1 3fff::1 100::1 5f00::1",
     ],
     ["IPv4-mapped", "::ffff:127.0.0.1 ::ffff:7f00:1 ::ffff:8.8.8.8 ::ffff:a9fe:a9fe"],
     ["IPv4-compatible", "::7f00:1 ::127.0.0.1 ::a00:1"],
@@ -46,7 +48,8 @@ describe("addresses", () => {
 describe("URLs", () => {
   const refusedWhateverIsAllowed = [
     "https://0x7f.1/", "https://0x7f000001/", "https://0X7F.0.0.1/", "https://2130706433/", "https://0177.0.0.1/",
-    "https://127.1/", "https://127.0.1/", "https://127.0.0.01/", "https://00.0.0.0/", "https://0/", "https://1.2.3.256/",
+    "https://127.1/", "https://127.0.1/", "https://127.0.0.01/", "https://00.0.0.0/", "https://0/",
+    "https://1.2.3.256/",
     "https://127.0.0.1./", "https://127.1./", "https://0x7f.1./", "https://%31%32%37.0.0.1/", "https://127.0.0.%31/",
     "https://127.0.0.1%2f@example.com/", "https://①②⑦.⓪.⓪.①/", "https://１２７.0.0.1/", "https://127。0。0。1/",
     "https://[::1/", "https://::1/", "https://[::1%25eth0]/", "https://[127.0.0.1]/", "https://[::ffff:127.1]/",
@@ -78,9 +81,12 @@ describe("URLs", () => {
   }); // biome-ignore format: a list
 
   test.each([
-    "https://example.com", "https://example.com/", "https://example.com?a=1", "https://example.com:443/", "https://example.com:80/",
-    "https://example.com:1024/", "https://EXAMPLE.com:8443/a/b?c=%20d#e", "https://8.8.8.8/", "https://[2606:4700::1111]/",
-    "https://xn--bcher-kva.example/", "https://a_b.example.com/", "https://example.com./", "https://127.0.0.1.example.com/",
+    "https://example.com", "https://example.com/", "https://example.com?a=1",
+    "https://example.com:443/", "https://example.com:80/",
+    "https://example.com:1024/", "https://EXAMPLE.com:8443/a/b?c=%20d#e", "https://8.8.8.8/",
+    "https://[2606:4700::1111]/",
+    "https://xn--bcher-kva.example/", "https://a_b.example.com/", "https://example.com./",
+    "https://127.0.0.1.example.com/",
   ])("%s passes with nothing allowed", (url) => {
     expect(checkSpelling(url, nothing)).toMatchObject({ allowed: false });
   }); // biome-ignore format: a list

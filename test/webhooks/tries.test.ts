@@ -56,7 +56,7 @@ describe("tries of a webhook", () => {
   const idsOf = (requests: Received[]) => new Set(requests.map(({ headers }) => headers["webhook-id"]));
   const seconds = ({ headers }: Received) => Number(headers["webhook-timestamp"]);
 
-  test("a receiver that answers 500 is tried again with the same id and body, a new timestamp and signature", async () => {
+  test("a receiver that answers 500 is tried again with the same id and body, and a new signature", async () => {
     const { id, receiver } = await send(500, 200);
     const [first, second] = (await receiver.received("/", 2)) as [Received, Received];
     expect(idsOf([first, second]).size).toBe(1);
@@ -73,7 +73,7 @@ describe("tries of a webhook", () => {
     expect(receiver.to("/")).toHaveLength(2);
   });
 
-  test("while two secrets are in rotation, each of the two signatures passes by its own secret, newest first", async () => {
+  test("during a rotation each of the two signatures passes by its own secret, newest first", async () => {
     const { receiver } = await send(200);
     const [request] = (await receiver.received("/")) as [Received];
     const signatures = (request.headers["webhook-signature"] as string).split(" ");
@@ -146,9 +146,7 @@ describe("tries of a webhook", () => {
     const after = await ended(id, "delivered");
     expect(
       after.attempts.map(({ error, status }: { error: string | null; status: number }) => [status, error]),
-    ).toEqual(
-      [[500, "answered 500"], [500, "answered 500"], [500, "answered 500"], [200, null]], // biome-ignore format: a table
-    );
+    ).toEqual([...Array.from({ length: 3 }, () => [500, "answered 500"]), [200, null]]);
   });
 
   test("what was delivered can be sent again as well, and what is on its way cannot", async () => {

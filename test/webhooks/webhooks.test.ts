@@ -33,7 +33,9 @@ describe("webhooks", () => {
   const untilRunning = (id: string) =>
     eventually(async () => expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("running"));
 
-  /** Waits for the one webhook of a path and expects it to be a signed `prediction.completed` that tells the prediction. */
+  /**
+   * Waits for the one webhook of a path and expects it to be a signed `prediction.completed` that tells the prediction.
+   */
   async function expectCompleted(path: string, id: string, status: string) {
     const [request] = await receiver.received(path);
     const body = verified(secret, request as NonNullable<typeof request>);
@@ -52,7 +54,7 @@ describe("webhooks", () => {
     return prediction;
   }
 
-  test("a worker of the inference role leaves webhooks to one of the webhooks role, which needs no models", async () => {
+  test("a worker of the inference role leaves webhooks to one of the webhooks role without models", async () => {
     const { id } = await stack.submit("echo-int64", { x: [[1, 2, 3]] }, hook("/roles"));
     expect(await stack.final(id)).toMatchObject({ status: "succeeded" });
     expect(await deliveriesOf(id)).toMatchObject([{ status: "pending", event: "prediction.completed", attempts: [] }]);
@@ -98,7 +100,7 @@ describe("webhooks", () => {
     expect((await stack.post(`/v1/predictions/${before.id}/cancel`, undefined)).status).toBe(200);
   });
 
-  test("every caller that is joined is told under the one id, and one that is answered from the cache under its own", async () => {
+  test("every joined caller is told under the one id, and one answered from the cache under its own", async () => {
     const input = { x: [[400]] };
     const first = await stack.submit("slow", input, { cache: true, metadata: { first: 1 }, ...hook("/first") });
     const joined = await stack.submit("slow", input, { cache: true, ...hook("/joined") });

@@ -45,8 +45,8 @@ const longestWaitMs = 5000;
  * - Without a sample, deaths count by owner and prediction. The breaker opens when three predictions have died alone,
  *   not counting those of the owner with the most deaths, and no run has succeeded in between.
  *
- * While it is open nothing of the version is begun. Then the sample, or else one waiting job, is the probe, which closes
- * it or opens it for twice as long, at most a minute. Any successful run closes it.
+ * While it is open nothing of the version is begun. Then the sample, or else one waiting job, is the probe, which
+ * closes it or opens it for twice as long, at most a minute. Any successful run closes it.
  */
 export class Breaker {
   readonly #options: BreakerOptions;

@@ -32,8 +32,8 @@ const largestResponseBytes = 4096;
 const longestRetryAfterMs = 86_400_000;
 
 /**
- * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, `deadlineMs` in all. The address is
- * checked within the look-up of the connection, so that it cannot change in between.
+ * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, `deadlineMs` in all. The
+ * address is checked within the look-up of the connection, so that it cannot change in between.
  */
 export function createWebhookSender(options: {
   secrets: readonly string[];

@@ -30,7 +30,10 @@ export const jsonBatch = ({ quick, say }: ScenarioContext, load: Load, flows: Fl
     const exchange = (times: number) =>
       load.exchange({ port: stack.port, path: batchesPath(stack), headers: stack.headers, file, rows, times });
     const kept = [Buffer.alloc(rows * 4 * flows.features, 1), Buffer.from("taken"), Buffer.alloc(rows * 66, 1)];
-    /** Inputs, that somebody has them, and outputs: what Redis must have on its disk, one after the other, before results are told. */
+    /**
+     * Inputs, that somebody has them, and outputs: what Redis must have on its disk, one after the other, before
+     * results are told.
+     */
     const keep = async (): Promise<number> => {
       const begun = performance.now();
       for (const [i, bytes] of kept.entries()) await redis.client.set(`bench-kept-${i}`, bytes);

@@ -109,7 +109,8 @@ export const millionRows = ({ quick, say }: ScenarioContext, load: Load, flows: 
       rounds.push(one);
       const { accepted, csv, inferred: bare, parsed: floor, ran, read } = one;
       say(
-        `round ${i}, thousand rows/s: parsed bare ${kilo(floor.perSecond)}, NDJSON ${kilo(accepted)}, CSV ${kilo(csv)}, ` +
+        `round ${i}, thousand rows/s: parsed bare ${kilo(floor.perSecond)}, NDJSON ${kilo(accepted)}, ` +
+          `CSV ${kilo(csv)}, ` +
           `run ${kilo(ran)}, bare ${kilo(bare.perSecond)}, read back ${kilo(read)}`,
       );
     }

@@ -22,7 +22,10 @@ export interface Reply {
   body?: string | Buffer;
 }
 
-/** Says what to answer; null where it deals with the response itself, or never answers. `before`: earlier requests of the path. */
+/**
+ * Says what to answer; null where it deals with the response itself, or never answers. `before`: earlier requests of
+ * the path.
+ */
 export type Answering = (received: Received, response: ServerResponse, before: number) => Reply | null;
 
 /** A server on 127.0.0.1 that webhooks are sent to. It keeps what came and answers as it is told, 204 by itself. */

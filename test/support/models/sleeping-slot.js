@@ -1,5 +1,5 @@
-// The product's slot, but that the fixture `slow` sleeps where it would keep a core busy: one run takes as many ms as its
-// largest row says on any machine, blocks the slot's thread all the while, and costs the tests beside it nothing.
+// The product's slot, but that the fixture `slow` sleeps where it would keep a core busy: one run takes as many ms as
+// its largest row says on any machine, blocks the slot's thread all the while, and costs the tests beside it nothing.
 import { readFileSync } from "node:fs";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 

@@ -11,7 +11,9 @@ export interface Certificate {
   cert: string;
 }
 
-/** Certificates for 127.0.0.1, made by openssl; the first two are of an authority that a worker can be told to trust. */
+/**
+ * Certificates for 127.0.0.1, made by openssl; the first two are of an authority that a worker can be told to trust.
+ */
 export interface Certificates {
   valid: Certificate;
   expired: Certificate;
@@ -44,7 +46,8 @@ export async function makeCertificates(): Promise<Certificates | null> {
   ] as const) {
     await openssl(`req ${newKey} -keyout ${name}.key -out ${name}.csr -subj /CN=${name} ${named}`);
     await openssl(
-      `x509 -req -in ${name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out ${name}.crt -days ${days} -copy_extensions copy`,
+      `x509 -req -in ${name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out ${name}.crt -days ` +
+        `${days} -copy_extensions copy`,
     );
   }
   return {

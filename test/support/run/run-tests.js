@@ -1,5 +1,5 @@
-// Runs the suite, or the test files that the arguments name, and closes with one plain line. Fails on a failed test, on no
-// test, and on a skipped test that is not listed in test/skips.json with its reason. With `--coverage` as the first
+// Runs the suite, or the test files that the arguments name, and closes with one plain line. Fails on a failed test, on
+// no test, and on a skipped test that is not listed in test/skips.json with its reason. With `--coverage` as the first
 // argument, the lines that every process ran are counted too, and line coverage of 80 % or less fails.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -14,7 +14,13 @@ const report = join(folder, "report.json");
 
 const vitest = [bin("vitest"), "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
 const withCoverage = process.argv[2] === "--coverage";
-const counted = [bin("c8"), "--reporter=text", "--check-coverage", "--lines=80.01"];
+const counted = [
+  bin("c8"),
+  "--reporter=text",
+  "--config=test/support/run/c8.json",
+  "--check-coverage",
+  "--lines=80.01",
+];
 const [program, ...args] = [...(withCoverage ? counted : []), ...vitest, ...process.argv.slice(withCoverage ? 3 : 2)];
 const { status } = spawnSync(program, args, { cwd: root, stdio: "inherit" });
 

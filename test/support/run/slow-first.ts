@@ -6,7 +6,10 @@ const file = new URL("../../durations.json", import.meta.url);
 /** Seconds of a test file whose duration is not recorded yet. */
 const usualSeconds = 10;
 
-/** Begins with the test files that took longest when `npm run durations` was last run, so that no worker is left with one. */
+/**
+ * Begins with the test files that took longest when `npm run durations` was last run, so that no worker is left with
+ * one.
+ */
 export class SlowFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const seconds = JSON.parse(readFileSync(file, "utf8")) as Record<string, number>;

@@ -204,7 +204,9 @@ export class TestStack {
     return this.post(`/v1/models/${model}/predictions`, { input, cache: false, ...rest }, { ...options, headers });
   }
 
-  /** Submits without waiting, computed anew unless `rest` says `cache: true`; expects 202 and returns the prediction. */
+  /**
+   * Submits without waiting, computed anew unless `rest` says `cache: true`; expects 202 and returns the prediction.
+   */
   async submit(
     model: string,
     input: unknown,

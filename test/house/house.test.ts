@@ -1,0 +1,71 @@
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+import { describe, expect, test } from "vitest";
+import { root } from "../support/run/tools.js";
+
+const packages = ["shared", "api", "workers", "cli", "bench"];
+const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: root })
+  .toString()
+  .split("\n")
+  .filter((path) => path !== "" && existsSync(join(root, path)));
+const read = (path: string): string => readFileSync(join(root, path), "utf8");
+/** Code of this release; that of earlier ones, which fixtures keep, stays as it was. */
+const isCode = (path: string): boolean => /\.(ts|js|lua)$/.test(path) && !path.startsWith("test/fixtures/releases/");
+
+describe("the house", () => {
+  test("has at most 20 files in a folder", () => {
+    const counts = new Map<string, number>();
+    for (const path of files) counts.set(dirname(path), (counts.get(dirname(path)) ?? 0) + 1);
+    expect([...counts].filter(([, count]) => count > 20)).toEqual([]);
+  });
+
+  test("has no folder more than two below a package", () => {
+    const code = files.filter((path) => isCode(path) && packages.includes(path.split("/")[0] as string));
+    expect(code.filter((path) => dirname(path).split("/").length > 3)).toEqual([]);
+  });
+
+  test("has no file of code with over 300 lines, tests aside", () => {
+    const code = files.filter((path) => isCode(path) && !path.startsWith("test/"));
+    expect(code.filter((path) => read(path).split("\n").length > 301)).toEqual([]);
+  });
+
+  test("has no line of code over 120 columns", () => {
+    const wide = files.filter(isCode).flatMap((path) =>
+      read(path)
+        .split("\n")
+        .flatMap((line, i) => (line.length > 120 ? [`${path}:${i + 1}`] : [])),
+    );
+    expect(wide).toEqual([]);
+  });
+
+  test("has no two folders that import each other, whatever is in between", () => {
+    const imports = new Map<string, Set<string>>();
+    for (const path of files.filter(
+      (path) => path.endsWith(".ts") && packages.includes(path.split("/")[0] as string),
+    )) {
+      const targets = imports.get(dirname(path)) ?? new Set();
+      for (const [, from] of read(path).matchAll(/from "((?:\.|@millrace\/)[^"]+)"/g)) {
+        const target = (from as string).startsWith("@millrace/")
+          ? (from as string).slice("@millrace/".length)
+          : normalize(join(dirname(path), from as string));
+        if (dirname(target) !== dirname(path)) targets.add(dirname(target));
+      }
+      imports.set(dirname(path), targets);
+    }
+    const reachedFrom = (folder: string): Set<string> => {
+      const reached = new Set<string>();
+      const open = [folder];
+      for (let next = open.pop(); next !== undefined; next = open.pop()) {
+        for (const target of imports.get(next) ?? []) {
+          if (reached.has(target)) continue;
+          reached.add(target);
+          open.push(target);
+        }
+      }
+      return reached;
+    };
+    expect(imports.size).toBeGreaterThan(20);
+    expect([...imports.keys()].filter((folder) => reachedFrom(folder).has(folder))).toEqual([]);
+  });
+});
