@@ -20,7 +20,7 @@ const { quote, colon, openBracket, backslash, closeBracket, openBrace, closeBrac
  * parser.
  */
 export function checkJson(bytes: Buffer, limits: JsonLimits): void {
-  if (!isSurelyFine(bytes, limits)) checkEveryKey(bytes, limits);
+  if (!passesQuickCheck(bytes, limits)) checkEveryKey(bytes, limits);
 }
 
 const slots = 1 << 15;
@@ -36,7 +36,7 @@ let epoch = 0;
  * The quick look: keys are told apart by hashes, in a table that is emptied by counting on. False where only a look at
  * every key can tell, which is hardly ever; throws for what is too deep or too much.
  */
-function isSurelyFine(bytes: Buffer, { maxBodyKeys }: JsonLimits): boolean {
+function passesQuickCheck(bytes: Buffer, { maxBodyKeys }: JsonLimits): boolean {
   epoch = (epoch + 1) | 0;
   const open = openHashes;
   let depth = 0;

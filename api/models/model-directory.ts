@@ -93,11 +93,11 @@ export class ModelDirectory {
 
   /** The models that have a version. */
   all(): KnownModel[] {
-    return this.ever().filter(({ versions }) => versions.size > 0);
+    return this.allIncludingRetired().filter(({ versions }) => versions.size > 0);
   }
 
   /** All models that were ever announced: what was accepted for one that has no version any more is still there. */
-  ever(): KnownModel[] {
+  allIncludingRetired(): KnownModel[] {
     return [...this.#entries.keys()].sort().map((name) => this.#known(name) as KnownModel);
   }
 

@@ -143,7 +143,7 @@ export async function makeRedrive(
 
 /** The model of that name, or all that were ever announced. Throws `model_not_found`. */
 export async function modelsNamed(directory: ModelDirectory, name: string | null): Promise<KnownModel[]> {
-  if (name === null) return directory.ever();
+  if (name === null) return directory.allIncludingRetired();
   const model = await directory.find(name);
   if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
   return [model];

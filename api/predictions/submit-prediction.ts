@@ -140,7 +140,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
         const acceptance = { id, result, nowMs, resultTtlSeconds, idempotency, followerJson };
         const kept = await deps.confirmed(model.keys, (redis) => acceptCached(redis, model.keys, acceptance));
         if (kept.kind === "mismatch") throw usedForAnother();
-        if (kept.kind === "replayed") return await standing(deps, owner, decodeReplayed(kept.id), true);
+        if (kept.kind === "replayed") return await existingPrediction(deps, owner, decodeReplayed(kept.id), true);
         deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);
         deps.tally.count(model.keys, versionName, "cache_hit", Date.now() - nowMs);
         deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
@@ -148,9 +148,9 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       }
       case "joined":
         deps.log.info("prediction joined", { ...line, prediction_id: outcome.id });
-        return await standing(deps, owner, { id: outcome.id, joined: true }, false);
+        return await existingPrediction(deps, owner, { id: outcome.id, joined: true }, false);
       case "replayed":
-        return await standing(deps, owner, outcome, true);
+        return await existingPrediction(deps, owner, outcome, true);
       case "mismatch":
         throw usedForAnother();
       case "gone":
@@ -164,7 +164,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
 }
 
 /** A prediction that exists already, as the answer to a submission that led to it. */
-async function standing(
+async function existingPrediction(
   deps: LookUpDependencies,
   owner: string,
   { id, joined }: { id: string; joined: boolean },

@@ -110,7 +110,11 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         onlyQuery(request);
         const { version } = parseBody(loadBody, request.body ?? {});
         const name = request.params.model;
-        if (!isModelName(name)) throw new ServiceError("model_not_found", "that is no model's name");
+        if (!isModelName(name))
+          throw new ServiceError(
+            "model_not_found",
+            "Not a valid model name: 1 to 64 lower-case letters, digits, '.', '_' and '-'.",
+          );
         const { unloaded } = modelKeys(keyPrefix, name);
         await (version === undefined ? redis.del(unloaded) : redis.srem(unloaded, version));
         const outcome = await requestRescan(redis, keyPrefix, name, orderDeadlineMs);
