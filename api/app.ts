@@ -140,7 +140,7 @@ export function createApp(deps: AppDependencies): Express {
   app.use(keyRoutes({ ...deps, mayAdmin }));
   app.use(queueRoutes({ ...deps, mayAdmin }));
   app.use(mayRead, () => {
-    throw new ServiceError("not_found", "there is nothing at this path");
+    throw new ServiceError("not_found", "There is nothing at this path.");
   });
   app.use(problemHandler(deps.log, deps.metrics));
   return app;

@@ -48,7 +48,7 @@ export function requireScope(scope: Scope, deps: AuthDependencies): RequestHandl
     const caller = presented === null ? null : keyRing.find(presented);
     if (limits !== null && presented !== null) limits.admit(addressOf(request), caller);
     if (caller === null) {
-      const fault = new ServiceError("unauthenticated", "send a key as Authorization: Bearer KEY or X-API-Key: KEY");
+      const fault = new ServiceError("unauthenticated", "Send a key as Authorization: Bearer KEY or X-API-Key: KEY.");
       if (presented === null) throw fault;
       audit.refused(request, response, "unknown key");
       if (limits === null) throw fault;
@@ -57,7 +57,7 @@ export function requireScope(scope: Scope, deps: AuthDependencies): RequestHandl
     }
     if (!caller.scopes.has(scope)) {
       audit.refused(request, response, `no scope ${scope}`, caller.owner);
-      throw new ServiceError("forbidden", `the key lacks the scope ${scope}`);
+      throw new ServiceError("forbidden", `The key lacks the scope ${scope}.`);
     }
     response.locals.caller = caller;
     const globs = caller.models?.get(scope);
@@ -82,7 +82,7 @@ async function passSlowly(
   if (limits !== null) await limits.request(caller, response);
   if (globs !== undefined && !(await isWithin(globs, request, directory))) {
     audit.refused(request, response, `scope ${scope} is for other models`, caller.owner);
-    throw new ServiceError("forbidden", `the key has the scope ${scope} for some models only`);
+    throw new ServiceError("forbidden", `The key has the scope ${scope} for some models only.`);
   }
   if (scope === "admin") audit.admin(request, response, caller.owner);
 }

@@ -157,11 +157,11 @@ async function take(
 }
 
 const tooMany = (name: string, limit: number, ms: number) =>
-  new ServiceError("rate_limited", `this key may have ${limit} ${name} a minute`, {
+  new ServiceError("rate_limited", `This key is limited to ${limit} ${name} a minute.`, {
     retryAfterSeconds: Math.max(1, Math.ceil(ms / 1000)),
   });
 
 const tooManyFailures = (ms: number) =>
-  new ServiceError("rate_limited", "too many keys from this address were refused", {
+  new ServiceError("rate_limited", "Too many keys from this address were refused.", {
     retryAfterSeconds: Math.max(1, Math.ceil(ms / 1000)),
   });

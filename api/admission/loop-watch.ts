@@ -45,7 +45,7 @@ export function watchLoop(drowningMs: number): LoopWatch {
 export function shedWhenDrowning(loop: LoopWatch): RequestHandler {
   return (_request, _response, next) => {
     if (!loop.isDrowning()) return next();
-    const detail = "this process lags behind and takes no new work for a moment";
+    const detail = "This process is overloaded and takes no new work for a moment. Try again.";
     throw new ServiceError("overloaded", detail, { retryAfterSeconds: 1 });
   };
 }

@@ -33,7 +33,7 @@ const retryAtOf = (model: KnownModel, version: string): number => breakerOfVersi
 export function assertBreakerClosed(model: KnownModel, version: string): void {
   const { refuses, retryAt } = breakerOfVersion(model, version);
   if (!refuses) return;
-  const detail = `version ${version} is out of order; it is tried again by itself, and what was accepted waits`;
+  const detail = `Version ${version} is out of service. It is tried again by itself; accepted work waits.`;
   const retryAfterSeconds = Math.max(1, Math.ceil(((retryAt ?? 0) - Date.now()) / 1000));
   throw new ServiceError("breaker_open", detail, { retryAfterSeconds });
 }

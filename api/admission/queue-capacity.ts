@@ -38,9 +38,9 @@ const units = { jobs: "predictions", rows: "rows", bytes: "bytes of input" };
 
 /** There is no room for more predictions of this model; when to try again is told by how fast the queue drains. */
 export function queueFull({ held, jobs, perSecond, unit, whose }: FullQueue): ServiceError {
-  const of = whose === "own" ? "of yours" : "of this model";
+  const of = whose === "own" ? " of yours" : "";
   const seconds = perSecond > 0 ? Math.ceil(Math.max(1, jobs * roomPart) / perSecond) : unknownSeconds;
-  return new ServiceError("queue_full", `${held} ${units[unit]} ${of} wait already`, {
+  return new ServiceError("queue_full", `The queue is full: ${held} ${units[unit]}${of} are waiting for this model.`, {
     retryAfterSeconds: Math.min(longestSeconds, seconds),
   });
 }

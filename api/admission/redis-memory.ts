@@ -49,9 +49,11 @@ export class RedisMemory {
     if (seen === undefined || last === undefined || !this.#isTight(last)) return;
     const retryAfterSeconds = this.#secondsUntilRoom(seen, last);
     if (last.used >= last.max) {
-      throw new ServiceError("redis_full", "there is no room for more work right now", { retryAfterSeconds });
+      throw new ServiceError("redis_full", "Redis has no memory for more work right now. Try again later.", {
+        retryAfterSeconds,
+      });
     }
-    const detail = `the store has used ${percent(last)} of its memory; until there is room, no new work is taken`;
+    const detail = `Redis has used ${percent(last)} of its memory. New work is refused until there is room.`;
     throw new ServiceError("memory_pressure", detail, { retryAfterSeconds });
   }
 

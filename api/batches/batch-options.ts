@@ -56,6 +56,6 @@ function parsedMetadata(text: string): unknown {
   try {
     return parseCheckedJson(Buffer.from(text), { maxBodyKeys: mostMetadataKeys });
   } catch {
-    throw new ServiceError("bad_query", "metadata must be a JSON object, no key of which is there twice");
+    throw new ServiceError("bad_query", "metadata must be a JSON object without duplicate keys.");
   }
 }

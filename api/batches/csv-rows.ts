@@ -96,7 +96,7 @@ const spareColumns = 1000;
 function placesOf(header: readonly CsvField[], features: readonly Feature[]): Int32Array {
   const most = 2 * features.length + spareColumns;
   if (header.length > most) {
-    throw new ServiceError("invalid_request", `the header has ${header.length} columns, the model ${features.length}`);
+    throw new ServiceError("invalid_request", `The header has ${header.length} columns, the model ${features.length}.`);
   }
   const place = new Map(features.map(({ name }, i) => [name, i]));
   const places = header.map(({ quoted, text }) => place.get(text) ?? (quoted ? undefined : place.get(text.trim())));
@@ -110,11 +110,11 @@ function placesOf(header: readonly CsvField[], features: readonly Feature[]): In
     ...header
       .filter((_, i) => places[i] === undefined)
       .map(({ quoted, text }) => `column "${(quoted ? text : text.trim()).slice(0, 100)}" is unknown`),
-    ...twice.map((at) => `column "${features[at as number]?.name}" is there twice`),
+    ...twice.map((at) => `duplicate column "${features[at as number]?.name}"`),
   ];
   if (problems.length > 0) {
     const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
-    throw new ServiceError("invalid_request", `the header: ${problems[0]}${more}`, {
+    throw new ServiceError("invalid_request", `The header: ${problems[0]}${more}`, {
       complaints: problems.slice(0, 1000).map((detail) => ({ detail, pointer: "" })),
     });
   }

@@ -22,7 +22,7 @@ export async function ownBatch(
   const tag = tagOfId(id);
   const model = tag === null ? null : await deps.directory.findByTag(tag);
   const batch = model === null ? null : await readBatch(deps.redis, model.keys, id);
-  if (model === null || batch?.owner !== owner) throw new ServiceError("batch_not_found", "there is no such batch");
+  if (model === null || batch?.owner !== owner) throw new ServiceError("batch_not_found", "There is no such batch.");
   return { model, batch };
 }
 

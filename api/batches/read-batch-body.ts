@@ -47,7 +47,7 @@ export function readBatchBody(body: BatchBody, version: KnownVersion, stage: Chu
   const reader = rowReader(inputOf(version), stage.add);
   const base = { reader, version, options: () => options, metadata: () => body.metadata, inputsDigest: () => null };
   if (form === "csv") {
-    if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models");
+    if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models only.");
     const splitter = new RecordSplitter({
       longestRecordBytes: longest,
       onRecord: csvRecords(reader),
@@ -96,7 +96,7 @@ function readEnvelope(
 ): Reading {
   const readerOf = (version: KnownVersion) =>
     rowReader(inputOf(version), stage.add, (_builder, what) => {
-      throw new ServiceError("malformed_json", `the body is not ${what}`);
+      throw new ServiceError("malformed_json", `The body is not ${what}.`);
     });
   let version = preset;
   let reader = readerOf(version);
@@ -151,6 +151,6 @@ const tooLong = (reader: RowReader, bytes: number) =>
 /** A version of the model. Throws `version_not_found`. */
 export function versionOf(model: KnownModel, name: string): KnownVersion {
   const version = model.versions.get(name);
-  if (version === undefined) throw new ServiceError("version_not_found", `the model has no version ${name}`);
+  if (version === undefined) throw new ServiceError("version_not_found", `The model has no version ${name}.`);
   return version;
 }

@@ -63,4 +63,4 @@ export async function* resultPieces(
   }
 }
 
-const expired = () => new ServiceError("batch_not_found", "its results are not kept any more");
+const expired = () => new ServiceError("batch_not_found", "The batch's results have expired.");

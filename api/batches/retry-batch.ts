@@ -38,8 +38,8 @@ export async function retryBatch(
   takeRows: (rows: number) => Promise<void>,
 ): Promise<{ id: string; replayed: boolean }> {
   const { batch, model } = await ownBatch(deps, owner, id);
-  if (batch.json === null) throw new ServiceError("state_conflict", "it is not final yet");
-  if (batch.failed === 0) throw new ServiceError("state_conflict", "none of its rows failed");
+  if (batch.json === null) throw new ServiceError("state_conflict", "The batch is not final yet.");
+  if (batch.failed === 0) throw new ServiceError("state_conflict", "The batch has no failed rows.");
   assertCapacity(deps, model, batch.version);
   await assertQueueCapacity(deps, model.keys, owner);
   await takeRows(batch.failed);
@@ -77,5 +77,5 @@ export async function retryBatch(
   await dropStaged(deps.redis, keys, next);
   if (kind === "replayed") return { id: made, replayed: true };
   if (kind === "mismatch") throw usedForAnother();
-  throw new ServiceError("batch_not_found", "its inputs are not kept any more");
+  throw new ServiceError("batch_not_found", "The batch's inputs have expired.");
 }

@@ -51,10 +51,10 @@ export async function sendResults(
     return sendJson(response, 200, Buffer.concat([Buffer.from('{"data":['), data, Buffer.from(ending)]));
   }
   if (limit !== undefined || cursor !== undefined) {
-    throw new ServiceError("bad_query", "limit and cursor are for application/json pages");
+    throw new ServiceError("bad_query", "limit and cursor are for application/json pages only.");
   }
   if (type === false) {
-    throw new ServiceError("not_acceptable", "results are application/x-ndjson, text/csv or application/json");
+    throw new ServiceError("not_acceptable", "Results are application/x-ndjson, text/csv or application/json.");
   }
   const labels = await readLabels(deps.redis, model.keys, id);
   const format = type === "text/csv" ? csvFormat(labels) : ndjsonFormat(labels);
@@ -79,7 +79,7 @@ function wholeNumber(name: string, text: unknown, preset: number, min: number, m
   if (text === undefined) return preset;
   const value = Number(text);
   if (!/^\d{1,10}$/.test(String(text)) || value < min || value > max) {
-    throw new ServiceError("bad_query", `${name} must be a whole number from ${min} to ${max}`);
+    throw new ServiceError("bad_query", `${name} must be a whole number from ${min} to ${max}.`);
   }
   return value;
 }

@@ -86,7 +86,7 @@ export class EnvelopeSplitter {
   end(): Record<string, unknown> {
     if (this.#state !== "outside") throw malformed();
     const options = this.#parsed("");
-    if (this.#inputsSeen > 1) throw invalid("inputs is there twice", "/inputs");
+    if (this.#inputsSeen > 1) throw invalid('duplicate key "inputs"', "/inputs");
     return options;
   }
 
@@ -151,7 +151,7 @@ export class EnvelopeSplitter {
 
   #keepOutside(bytes: Buffer, from: number, to: number): void {
     if (this.#outside.length + to - from > this.#options.longestOptionsBytes) {
-      throw new ServiceError("body_too_large", "what stands beside inputs is too large");
+      throw new ServiceError("body_too_large", "The members beside inputs are too large.");
     }
     this.#outside.push(bytes.subarray(from, to));
   }
@@ -249,7 +249,7 @@ function trimmed(bytes: Buffer, from: number, to: number): number {
   return end;
 }
 
-const malformed = (what: "JSON" | "UTF-8" = "JSON") => new ServiceError("malformed_json", `the body is not ${what}`);
+const malformed = (what: "JSON" | "UTF-8" = "JSON") => new ServiceError("malformed_json", `The body is not ${what}.`);
 
 const invalid = (detail: string, pointer: string) =>
   new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer }] });

@@ -72,7 +72,7 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     const expectFewRows = async () => {
       const { lines } = reading.reader.builder;
       if (lines > deps.maxBatchRows) {
-        throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+        throw new ServiceError("body_too_large", `The batch has more than ${deps.maxBatchRows} rows (MAX_BATCH_ROWS).`);
       }
       if (lines > upload.mostRows) await upload.takeRows(lines);
       await stage.ready();
@@ -96,9 +96,9 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     const { builder } = reading.reader;
     builder.end();
     if (builder.lines > deps.maxBatchRows) {
-      throw new ServiceError("body_too_large", `a batch may have ${deps.maxBatchRows} rows (MAX_BATCH_ROWS)`);
+      throw new ServiceError("body_too_large", `The batch has more than ${deps.maxBatchRows} rows (MAX_BATCH_ROWS).`);
     }
-    if (builder.lines === 0) throw new ServiceError("invalid_request", "there is no input in the body");
+    if (builder.lines === 0) throw new ServiceError("invalid_request", "The body has no input.");
     await stage.settled();
     await upload.takeRows(builder.lines);
     if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);

@@ -28,7 +28,7 @@ export function bodyDeadline(deadlineMs: number): RequestHandler {
         if (response.headersSent) response.destroy();
         else {
           response.setHeader("Connection", "close");
-          sendProblem(response, new ServiceError("request_timeout", "the body did not come in time"));
+          sendProblem(response, new ServiceError("request_timeout", "The body did not arrive in time."));
         }
       }, deadlineMs);
       const stop = () => clearTimeout(timer);

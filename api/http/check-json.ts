@@ -146,12 +146,12 @@ export function parseCheckedJson(
   limits: JsonLimits,
   parse: (text: string) => unknown = JSON.parse,
 ): unknown {
-  if (!isUtf8(bytes)) throw new ServiceError("malformed_json", "the body is not UTF-8");
+  if (!isUtf8(bytes)) throw new ServiceError("malformed_json", "The body is not UTF-8.");
   checkJson(bytes, limits);
   try {
     return parse(bytes.toString());
   } catch (fault) {
-    throw new ServiceError("malformed_json", "the body is not JSON", { cause: fault });
+    throw new ServiceError("malformed_json", "The body is not JSON.", { cause: fault });
   }
 }
 
@@ -179,12 +179,12 @@ function keyText(bytes: Buffer, from: number, to: number): string | null {
 
 function twice(bytes: Buffer, from: number, to: number, depth: number): ServiceError {
   const key = JSON.parse(`"${bytes.toString("utf8", from, to)}"`) as string;
-  return refused(`the key "${key.slice(0, 64)}" is there twice`, depth === 1 ? pointerSegment(key) : "");
+  return refused(`Duplicate key "${key.slice(0, 64)}".`, depth === 1 ? pointerSegment(key) : "");
 }
 
-const tooDeep = () => refused(`nothing may be nested deeper than ${deepest}`);
-const tooMany = () => refused(`there may be ${mostContainers} objects and arrays at the most`);
-const tooManyKeys = (most: number) => refused(`there may be ${most} object members at the most (MAX_BODY_KEYS)`);
+const tooDeep = () => refused(`The body is nested more than ${deepest} levels deep.`);
+const tooMany = () => refused(`The body has more than ${mostContainers} objects and arrays.`);
+const tooManyKeys = (most: number) => refused(`The body has more than ${most} object members (MAX_BODY_KEYS).`);
 
 const refused = (detail: string, pointer = "") =>
   new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer }] });

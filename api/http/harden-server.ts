@@ -43,11 +43,11 @@ export function hardenServer(server: Server): void {
 /** Refuses what the parser lets pass although two readers could understand it in two ways, or none wants to read it. */
 export const strictRequest: RequestHandler = (request, _response, next) => {
   if (request.url.length > longestUrl) {
-    throw new ServiceError("uri_too_long", `the URL may have ${longestUrl} characters at the most`);
+    throw new ServiceError("uri_too_long", `The URL is longer than ${longestUrl} characters.`);
   }
   const { rawHeaders } = request;
   if (rawHeaders.length > 2 * mostHeaders) {
-    throw new ServiceError("headers_too_large", `there may be ${mostHeaders} headers at the most`);
+    throw new ServiceError("headers_too_large", `There are more than ${mostHeaders} headers.`);
   }
   let hosts = 0;
   let authorizations = 0;
@@ -57,9 +57,9 @@ export const strictRequest: RequestHandler = (request, _response, next) => {
     else if (name.length === 13 && name.toLowerCase() === "authorization") authorizations += 1;
   }
   if (hosts > 1 || (hosts === 0 && request.httpVersionMinor > 0)) {
-    throw new ServiceError("bad_header", "there must be one Host header");
+    throw new ServiceError("bad_header", "There must be exactly one Host header.");
   }
-  if (authorizations > 1) throw new ServiceError("bad_header", "there may be one Authorization header");
+  if (authorizations > 1) throw new ServiceError("bad_header", "There must be at most one Authorization header.");
   next();
 };
 

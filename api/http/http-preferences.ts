@@ -7,7 +7,7 @@ export const isJson = (request: IncomingMessage): boolean =>
 
 /** 415 for a body that does not say that it is JSON. */
 export const wantsJson: RequestHandler = (request, _response, next) => {
-  if (!isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
+  if (!isJson(request)) throw new ServiceError("unsupported_media_type", "Send application/json.");
   next();
 };
 
@@ -15,7 +15,7 @@ export const wantsJson: RequestHandler = (request, _response, next) => {
 export const acceptsJson: RequestHandler = (request, _response, next) => {
   const { accept } = request.headers;
   if (accept !== undefined && accept !== "*/*" && !request.accepts("application/json")) {
-    throw new ServiceError("not_acceptable", "this path answers with application/json");
+    throw new ServiceError("not_acceptable", "This path answers with application/json.");
   }
   next();
 };
@@ -24,7 +24,7 @@ export const acceptsJson: RequestHandler = (request, _response, next) => {
 export function waitMsOf(text: unknown, code: "bad_query" | "bad_header"): number {
   if (text === undefined) return 0;
   if (typeof text !== "string" || !/^\d{1,2}$/.test(text) || Number(text) > 60) {
-    throw new ServiceError(code, "wait must be a whole number of seconds from 0 to 60");
+    throw new ServiceError(code, "wait must be a whole number of seconds from 0 to 60.");
   }
   return Number(text) * 1000;
 }
@@ -48,9 +48,9 @@ export const prefersAsync = (request: Request): boolean =>
 
 /** Refuses a query parameter that the path does not know, and a query that is not percent-encoded UTF-8. */
 export function onlyQuery(request: Request, ...known: string[]): void {
-  if (!isEncoded(request.url)) throw new ServiceError("bad_query", "the query must be UTF-8, percent-encoded");
+  if (!isEncoded(request.url)) throw new ServiceError("bad_query", "The query must be UTF-8, percent-encoded.");
   for (const name of Object.keys(request.query)) {
-    if (!known.includes(name)) throw new ServiceError("bad_query", `unknown query parameter "${name.slice(0, 64)}"`);
+    if (!known.includes(name)) throw new ServiceError("bad_query", `Unknown query parameter "${name.slice(0, 64)}".`);
   }
 }
 

@@ -128,13 +128,13 @@ function asServiceError(fault: unknown): ServiceError {
   if (fault instanceof ServiceError) return fault;
   const { message = "", name, status } = fault as { message?: string; name?: string; status?: number };
   // What static files and the queue page refuse.
-  if (status === 404) return new ServiceError("not_found", "there is nothing at this path");
+  if (status === 404) return new ServiceError("not_found", "There is nothing at this path.");
   if (status !== undefined && status >= 400 && status < 500) {
-    return new ServiceError("malformed_request", "the request cannot be read");
+    return new ServiceError("malformed_request", "The request cannot be read.");
   }
   if (isRedisFault(name, message)) {
     return refusalCode(message) === "OOM"
-      ? new ServiceError("redis_full", "there is no room for more work right now", {
+      ? new ServiceError("redis_full", "Redis has no memory for more work right now. Try again later.", {
           retryAfterSeconds: 5,
           cause: fault,
         })
@@ -147,7 +147,7 @@ function asServiceError(fault: unknown): ServiceError {
           },
         );
   }
-  return new ServiceError("internal_error", "something went wrong here", { cause: fault });
+  return new ServiceError("internal_error", "An internal error occurred.", { cause: fault });
 }
 
 const redisFaultNames = new Set([

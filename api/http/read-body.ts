@@ -52,7 +52,7 @@ export class ChunkGuard {
     this.#chunks += 1;
     this.#bytes += chunk.length;
     if (this.#chunks <= manyChunks || this.#bytes >= smallestChunkBytes * this.#chunks) return null;
-    return new ServiceError("malformed_request", "the chunks of the body are too small");
+    return new ServiceError("malformed_request", "The chunks of the body are too small.");
   }
 }
 
@@ -65,7 +65,7 @@ function readPlain(
   done: (bytes: Buffer) => void,
   failed: (fault: unknown) => void,
 ): void {
-  const tooLarge = () => new ServiceError("body_too_large", `the body is larger than ${limitName}`);
+  const tooLarge = () => new ServiceError("body_too_large", `The body is larger than ${limitName}.`);
   const announcedBytes = Number(request.headers["content-length"] ?? 0);
   if (announcedBytes > maxBytes) {
     failed(tooLarge());

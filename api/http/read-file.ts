@@ -17,7 +17,7 @@ export function fileReader(
   };
   return async (request, response) => {
     if (!/^multipart\/form-data\s*;/i.test(request.headers["content-type"] ?? "")) {
-      throw new ServiceError("unsupported_media_type", "send multipart/form-data");
+      throw new ServiceError("unsupported_media_type", "Send multipart/form-data.");
     }
     // A second file is refused by its name, so there is room for one.
     if (Number(request.headers["content-length"] ?? 0) > 2 * largestBytes + largestOverheadBytes) throw tooLarge();
@@ -45,7 +45,7 @@ export function fileReader(
 /** Of what is in the body beside files. */
 const largestOverheadBytes = 65_536;
 
-const tooLarge = () => new ServiceError("body_too_large", "the file is larger than MAX_FILE_BYTES");
+const tooLarge = () => new ServiceError("body_too_large", "The file is larger than MAX_FILE_BYTES.");
 
 const invalid = (detail: string, field: string) =>
   new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: pointerSegment(field) }] });
@@ -54,7 +54,7 @@ function asServiceError(fault: unknown, field: string): unknown {
   const { code, field: named, name } = fault as { name?: string; code?: string; field?: string };
   // What cannot be read at all is the sender's, and no limit of ours.
   if (name !== "MulterError")
-    return new ServiceError("malformed_body", "the body is no multipart/form-data", { cause: fault });
+    return new ServiceError("malformed_body", "The body is not multipart/form-data.", { cause: fault });
   if (code === "LIMIT_FILE_SIZE") return tooLarge();
   const where = named ?? field;
   if (code === "LIMIT_UNEXPECTED_FILE" && where !== field) return invalid(`unknown field "${where}"`, where);

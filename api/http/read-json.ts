@@ -40,7 +40,7 @@ export function optionalJsonBody(limits: JsonLimits, { anyType = false } = {}): 
   });
   return (request, response, next) => {
     if (!hasBody(request) || request.headers["content-length"] === "0") return next();
-    if (!anyType && !isJson(request)) throw new ServiceError("unsupported_media_type", "send application/json");
+    if (!anyType && !isJson(request)) throw new ServiceError("unsupported_media_type", "Send application/json.");
     return read(request, response, next);
   };
 }
@@ -69,7 +69,7 @@ const charset = /;\s*charset\s*=\s*"?([^";\s]*)/i;
 export function assertUtf8(request: Request): void {
   const named = charset.exec(request.headers["content-type"] ?? "")?.[1]?.toLowerCase();
   if (named !== undefined && named !== "utf-8" && named !== "utf8" && named !== "us-ascii") {
-    throw new ServiceError("unsupported_media_type", "JSON is UTF-8");
+    throw new ServiceError("unsupported_media_type", "JSON must be UTF-8.");
   }
 }
 

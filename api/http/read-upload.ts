@@ -26,7 +26,7 @@ const freeBytes = 64 * 1024 * 1024;
  */
 export async function readUpload(request: IncomingMessage, options: UploadOptions): Promise<string> {
   const { limitName, maxBytes, onBytes } = options;
-  const tooLarge = () => new ServiceError("body_too_large", `the body is larger than ${limitName}`);
+  const tooLarge = () => new ServiceError("body_too_large", `The body is larger than ${limitName}.`);
   const encoding = String(request.headers["content-encoding"] ?? "identity").toLowerCase();
   const packed = encoding !== "identity";
   if (!packed && Number(request.headers["content-length"] ?? 0) > maxBytes) throw tooLarge();
@@ -44,7 +44,7 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
       total += bytes.length;
       if (total > maxBytes) throw tooLarge();
       if (packed && total > freeBytes && total > likelyRatio * arrived) {
-        throw new ServiceError("body_too_large", `the body unpacks to over ${likelyRatio} times its size`);
+        throw new ServiceError("body_too_large", `The body unpacks to over ${likelyRatio} times its size.`);
       }
       digest?.update(bytes);
       reading = false;
@@ -55,7 +55,7 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
     if (packed) request.unpipe();
     if (!reading || fault instanceof ServiceError) throw fault;
     const unpacking = /^(Z_|ERR__)/.test((fault as NodeJS.ErrnoException).code ?? "");
-    throw new ServiceError("malformed_body", unpacking ? "the body cannot be unpacked" : "the upload broke off");
+    throw new ServiceError("malformed_body", unpacking ? "The body cannot be unpacked." : "The upload broke off.");
   } finally {
     clearTimeout(idle);
     if (source !== request) source.destroy();
@@ -73,7 +73,7 @@ const openers: Record<string, (() => Duplex) | undefined> = Object.assign(Object
 function unpacked(request: IncomingMessage, encoding: string): Readable {
   const opened = openers[encoding];
   if (opened === undefined) {
-    throw new ServiceError("unsupported_media_type", "Content-Encoding must be gzip, deflate, br or identity", {
+    throw new ServiceError("unsupported_media_type", "Content-Encoding must be gzip, deflate, br or identity.", {
       headers: { "Accept-Encoding": "gzip, deflate, br" },
     });
   }

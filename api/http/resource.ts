@@ -21,7 +21,7 @@ export function resource<Path extends string>(
   const route = router.route<string>(path);
   for (const [method, chain] of Object.entries(handlers) as [Method, RequestHandler[]][]) route[method](...chain);
   route.all((request) => {
-    const detail = `${request.method} is not allowed here`;
+    const detail = `${request.method} is not allowed here.`;
     throw new ServiceError("method_not_allowed", detail, { headers: { Allow: allowed.join(", ") } });
   });
 }

@@ -25,7 +25,7 @@ export async function versionFor(
   if (version !== undefined) return { name, version };
   throw new ServiceError(
     "version_not_found",
-    named === undefined ? "no version is left" : `there is no version ${name}`,
+    named === undefined ? "The model has no version left." : `The model has no version ${name}.`,
   );
 }
 

@@ -29,6 +29,6 @@ export async function keepInput(
   }
   if (input.bytes === undefined) return { fields: { x: input.input } };
   const pieces = await copyBlob(redis, keys, input.of, id, unclaimedTtlMs);
-  if (pieces === 0) throw new ServiceError("prediction_not_found", "the input of the prediction is no longer kept");
+  if (pieces === 0) throw new ServiceError("prediction_not_found", "The prediction's input has expired.");
   return { fields: { x: "", b: input.bytes }, blob: { pieces, written: Promise.resolve() } };
 }

@@ -85,7 +85,7 @@ const statusOf = (json: string): string => (JSON.parse(json) as { status: string
 
 async function oneModel(deps: Pick<LookUpDependencies, "directory">, name: string): Promise<KnownModel[]> {
   const model = await deps.directory.find(name);
-  if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
   return [model];
 }
 
@@ -140,7 +140,7 @@ const encodeCursor = ({ createdAt, id }: Entry): string => Buffer.from(`${create
 function decodeCursor(text: string): Entry {
   const [createdAt = "", id = ""] = Buffer.from(text, "base64url").toString().split(".");
   if (!/^\d{1,16}$/.test(createdAt) || tagOfId(id) === null) {
-    throw new ServiceError("bad_query", "cursor must be a next_cursor of this list");
+    throw new ServiceError("bad_query", "cursor must be a next_cursor of this list.");
   }
   return { createdAt: Number(createdAt), id };
 }

@@ -31,7 +31,7 @@ export interface LookedUp {
   expiresAt?: number | undefined;
 }
 
-const unknownId = () => new ServiceError("prediction_not_found", "there is no such prediction");
+const unknownId = () => new ServiceError("prediction_not_found", "There is no such prediction.");
 
 /**
  * A prediction of the owner's, as it stands now. Another owner's id is unknown too, after the same steps. What has
@@ -135,4 +135,4 @@ export async function cancelPrediction(deps: LookUpDependencies, owner: string, 
   return json;
 }
 
-const finalAlready = (status: string) => new ServiceError("state_conflict", `it is ${status} already`);
+const finalAlready = (status: string) => new ServiceError("state_conflict", `The prediction is already ${status}.`);

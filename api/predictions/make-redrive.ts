@@ -75,7 +75,7 @@ export async function makeRedrive(
   const named = await modelsNamed(deps.directory, asked.model ?? null);
   const models = globs === null ? named : named.filter(({ name }) => fitsGlob(name, globs));
   if (asked.model !== undefined && models.length === 0) {
-    throw new ServiceError("forbidden", "the key has the scope predict for some models only");
+    throw new ServiceError("forbidden", "The key has the scope predict for some models only.");
   }
   // A second's share of what the key may have in a minute.
   const mostRate = Math.floor(((deps.limits?.mostRows ?? Number.POSITIVE_INFINITY) / 60) * 1000) / 1000;
@@ -132,7 +132,8 @@ export async function makeRedrive(
   }
   if (outcome.kind === "replayed") {
     const before = await readRedrive(deps.redis, home, outcome.id);
-    if (before === null) throw new ServiceError("redrive_not_found", "the redrive of this key is not kept any more");
+    if (before === null)
+      throw new ServiceError("redrive_not_found", "The redrive of this Idempotency-Key has expired.");
     const json = redriveJson(before, await countRedriven(deps.redis, deps.keyPrefix, before));
     return { id: outcome.id, json, replayed: true };
   }
@@ -145,6 +146,6 @@ export async function makeRedrive(
 export async function modelsNamed(directory: ModelDirectory, name: string | null): Promise<KnownModel[]> {
   if (name === null) return directory.allIncludingRetired();
   const model = await directory.find(name);
-  if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
   return [model];
 }

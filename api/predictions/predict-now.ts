@@ -63,7 +63,7 @@ export async function predictNow(deps: PredictNowDependencies, request: PredictN
   const leftMs = Math.max(1, deadline - Date.now());
   const end = final ? submitted : await awaitPrediction(deps, owner, id, leftMs, gone, waiter);
   if (!end.final) {
-    throw new ServiceError("not_in_time", "the prediction is not done yet; it goes on, and Location leads to it", {
+    throw new ServiceError("not_in_time", "The prediction is not done yet. It goes on; Location leads to it.", {
       headers: { Location: `/v1/predictions/${id}` },
     });
   }
@@ -74,14 +74,14 @@ export async function predictNow(deps: PredictNowDependencies, request: PredictN
 export async function requireWorker(deps: SubmitDependencies, name: string): Promise<void> {
   const isServed = async () => {
     const model = await deps.directory.find(name);
-    if (model === null) throw new ServiceError("model_not_found", `no worker has ever announced the model ${name}`);
+    if (model === null) throw new ServiceError("model_not_found", `No worker has ever announced the model ${name}.`);
     return (model.workers.get(model.defaultVersion) ?? 0) > 0;
   };
   if (await isServed()) return;
   // What is known may be two seconds old.
   await deps.directory.refresh();
   if (await isServed()) return;
-  throw new ServiceError("no_worker", "no worker that serves this model is alive", { retryAfterSeconds: 2 });
+  throw new ServiceError("no_worker", "No living worker serves this model.", { retryAfterSeconds: 2 });
 }
 
 interface PredictionBody {
@@ -96,7 +96,7 @@ interface PredictionBody {
 
 function finishedOf(id: string, json: string, inputPointer: string): Finished {
   const { cached, error, finished_at, output, status, timings, version } = JSON.parse(json) as PredictionBody;
-  if (status === "canceled") throw new ServiceError("state_conflict", "the prediction was canceled");
+  if (status === "canceled") throw new ServiceError("state_conflict", "The prediction was canceled.");
   if (status !== "succeeded") {
     const detail = error?.detail ?? status;
     if (error?.code !== "invalid_input") throw new ServiceError("inference_failed", detail);

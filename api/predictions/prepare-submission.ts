@@ -80,7 +80,7 @@ export async function prepareSubmission(
 ): Promise<PreparedSubmission> {
   const { idempotencyKey, owner, retry, submission, tensors } = request;
   const model = await deps.directory.find(request.model);
-  if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
   const stickyKey = () => stickyKeyOf(owner, idempotencyKey, tensors === undefined ? submission.input : tensors.body);
   const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
   const packed = retry === undefined ? packInput(deps.metrics, model, version, request) : null;

@@ -39,8 +39,9 @@ export async function readRetryable(
 ): Promise<{ model: KnownModel; retryable: Retryable }> {
   await lookUpPrediction(deps, owner, id);
   const { model, read } = await readOwned(deps, owner, id);
-  if (!("final" in read)) throw new ServiceError("state_conflict", "it is not final yet");
+  if (!("final" in read)) throw new ServiceError("state_conflict", "The prediction is not final yet.");
   const retryable = retryableOf(read.final);
-  if (retryable === null) throw new ServiceError("state_conflict", `it has ${read.final.status}`);
+  if (retryable === null)
+    throw new ServiceError("state_conflict", `The prediction has ${read.final.status}, so it cannot be retried.`);
   return { model, retryable };
 }

@@ -99,15 +99,15 @@ export function idempotencyKeyOf({ headers, rawHeaders }: IncomingMessage): stri
   if (header === undefined) return null;
   // Names and values in turn.
   const sent = rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === "idempotency-key").length;
-  if (sent > 1) throw new ServiceError("bad_header", "there may be one Idempotency-Key header at the most");
+  if (sent > 1) throw new ServiceError("bad_header", "There must be at most one Idempotency-Key header.");
   const text = String(header).trim();
   const key = /^"((?:[^"\\]|\\["\\])*)"$/.exec(text)?.[1]?.replaceAll(/\\(["\\])/g, "$1") ?? text;
   if (!/^[ -~]{1,255}$/.test(key) || (text.startsWith('"') && key === text)) {
-    throw new ServiceError("bad_header", "Idempotency-Key must have 1 to 255 printable ASCII characters");
+    throw new ServiceError("bad_header", "Idempotency-Key must have 1 to 255 printable ASCII characters.");
   }
   return key;
 }
 
 /** The fault of a key that came with another body before. */
 export const usedForAnother = (): ServiceError =>
-  new ServiceError("idempotency_mismatch", "this Idempotency-Key was used for another body");
+  new ServiceError("idempotency_mismatch", "This Idempotency-Key was used with another body.");

@@ -154,7 +154,9 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       case "mismatch":
         throw usedForAnother();
       case "gone":
-        throw new ServiceError("redis_unavailable", "the store was too slow for this input", { retryAfterSeconds: 5 });
+        throw new ServiceError("redis_unavailable", "Redis was too slow for this input. Try again.", {
+          retryAfterSeconds: 5,
+        });
       default:
         throw queueFull(outcome);
     }

@@ -21,7 +21,7 @@ export async function followerOf(
 ): Promise<string | null> {
   if (webhook === undefined) return null;
   if (!deps.webhooksSigned)
-    throw new ServiceError("not_supported", "webhooks cannot be signed here: WEBHOOK_SECRET is not set");
+    throw new ServiceError("not_supported", "Webhooks cannot be signed: WEBHOOK_SECRET is not set.");
   try {
     await checkWebhookUrl(webhook.url, deps.webhookAllowances);
   } catch (fault) {

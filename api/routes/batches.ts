@@ -30,7 +30,7 @@ export function batchesRoutes(
         const form = formOf(request);
         onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
         const model = await deps.directory.find(request.params.model);
-        if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+        if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
         const { id, batch, replayed } = await takeBatch(deps, {
           request,
           model,
@@ -81,5 +81,5 @@ function formOf(request: Request): "json" | "ndjson" | "csv" {
   if (type === "application/x-ndjson" || type === "application/ndjson" || type === "application/jsonl") return "ndjson";
   if (type === "text/csv") return "csv";
   if (isJson(request)) return "json";
-  throw new ServiceError("unsupported_media_type", "send application/json, application/x-ndjson or text/csv");
+  throw new ServiceError("unsupported_media_type", "Send application/json, application/x-ndjson or text/csv.");
 }

@@ -11,7 +11,7 @@ import { resource } from "../http/resource.js";
 import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
 import type { deliverySchema } from "../predictions/prediction-schema.js";
 
-const unknownDelivery = () => new ServiceError("delivery_not_found", "there is no such delivery");
+const unknownDelivery = () => new ServiceError("delivery_not_found", "There is no such delivery.");
 
 /** `GET /v1/predictions/{id}/deliveries`, the same of batches, and `POST /v1/deliveries/{id}/redeliver`. */
 export function deliveryRoutes(
@@ -62,7 +62,7 @@ export function deliveryRoutes(
         if (delivery?.owner !== owner) throw unknownDelivery();
         const outcome = await deps.confirmed(model.keys, (redis) => redeliver(redis, model.keys, delivery, owner));
         if (outcome === "unknown") throw unknownDelivery();
-        if (outcome === "pending") throw new ServiceError("state_conflict", "it is still on its way");
+        if (outcome === "pending") throw new ServiceError("state_conflict", "The delivery is still pending.");
         const now = (await readDelivery(deps.redis, model.keys, id)) ?? delivery;
         sendJson(response, 202, JSON.stringify(await describeDelivery(deps.redis, model.keys, now)));
       },

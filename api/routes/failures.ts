@@ -37,7 +37,7 @@ export function failureRoutes(deps: FailureDependencies): Router {
         const { code, model } = request.query;
         const known = failureCodes.find((each) => each === code);
         if (code !== undefined && known === undefined) {
-          throw new ServiceError("bad_query", `code must be one of ${failureCodes.join(", ")}`);
+          throw new ServiceError("bad_query", `code must be one of ${failureCodes.join(", ")}.`);
         }
         const caller = response.locals.caller;
         const models = await modelsNamed(deps.directory, model === undefined ? null : String(model));

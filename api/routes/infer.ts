@@ -134,5 +134,5 @@ async function expectWorker(deps: InferDependencies, name: string, version: stri
   // One may have come since the last look.
   await deps.directory.refresh();
   if (isServed(await deps.directory.find(name))) return;
-  throw new ServiceError("no_worker", "no living worker serves this model", { retryAfterSeconds: 2 });
+  throw new ServiceError("no_worker", "No living worker serves this model.", { retryAfterSeconds: 2 });
 }

@@ -53,7 +53,7 @@ export function keyRoutes(
   const router = Router();
   const { keyPrefix, log, redis } = deps;
   const readBody = optionalJsonBody(deps);
-  const unknown = () => new ServiceError("not_found", "there is no such key");
+  const unknown = () => new ServiceError("not_found", "There is no such key.");
   const told = ({ key, stored }: MadeKey) => JSON.stringify({ ...describeKey(stored), key });
 
   resource(router, "/admin/keys", {

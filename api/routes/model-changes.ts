@@ -93,9 +93,9 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         const { revision } = parseBody(rollbackBody, request.body ?? {});
         const model = await latest(directory, request.params.model);
         const outcome = await rollBackTraffic(redis, model.keys, revision ?? null);
-        if (outcome === "none") throw new ServiceError("state_conflict", "the traffic has not been changed");
+        if (outcome === "none") throw new ServiceError("state_conflict", "The traffic has not been changed.");
         if (outcome === "moved") {
-          throw new ServiceError("state_conflict", `revision ${revision} is not the last change of the traffic`);
+          throw new ServiceError("state_conflict", `Revision ${revision} is not the last change of the traffic.`);
         }
         logged(response, "traffic rolled back", { model: model.name, revision });
         sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request.params.model))));
@@ -124,10 +124,10 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         if (!ready && outcome.unanswered === 0) {
           const reasons = [...new Set(states.map(({ reason }) => reason ?? "it is on its way out"))];
           if (reasons.length > 0)
-            throw new ServiceError("state_conflict", `no worker can load it: ${reasons.join("; ")}`);
+            throw new ServiceError("state_conflict", `No worker can load the version: ${reasons.join("; ")}`);
           throw version === undefined
-            ? new ServiceError("model_not_found", "no living worker has a folder of this model")
-            : new ServiceError("version_not_found", "no living worker has a folder of this version");
+            ? new ServiceError("model_not_found", "No living worker has a folder of this model.")
+            : new ServiceError("version_not_found", "No living worker has a folder of this version.");
         }
         await directory.look(name);
         sendJson(response, ready ? 200 : 202, JSON.stringify(describeOutcome(name, outcome)));
@@ -142,10 +142,11 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         onlyQuery(request);
         const { version } = parseBody(unloadBody, request.body ?? {});
         const model = await latest(directory, request.params.model);
-        if (!model.versions.has(version)) throw new ServiceError("version_not_found", `there is no version ${version}`);
+        if (!model.versions.has(version))
+          throw new ServiceError("version_not_found", `The model has no version ${version}.`);
         const { shadow, weights } = model.traffic;
         if ((weights?.[version] ?? 0) > 0 || shadow.includes(version)) {
-          throw new ServiceError("state_conflict", `the traffic names version ${version}: change that first`);
+          throw new ServiceError("state_conflict", `The traffic names version ${version}. Change the traffic first.`);
         }
         await redis.sadd(model.keys.unloaded, version);
         const outcome = await requestRescan(redis, keyPrefix, model.name, orderDeadlineMs);
@@ -165,7 +166,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
 
 async function latest(directory: ModelDirectory, name: string): Promise<KnownModel> {
   const model = await directory.look(name);
-  if (model === null) throw new ServiceError("model_not_found", "no worker has ever announced this model");
+  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
   return model;
 }
 

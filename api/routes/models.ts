@@ -38,7 +38,7 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
         onlyQuery(request);
         const model = await deps.directory.find(request.params.model);
         if (model === null || model.versions.size === 0) {
-          throw new ServiceError("model_not_found", "no worker has announced this model, or its last version is gone");
+          throw new ServiceError("model_not_found", "No worker has announced this model, or its last version is gone.");
         }
         sendJson(response, 200, JSON.stringify(await describeModel(deps.redis, model)));
       },

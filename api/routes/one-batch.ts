@@ -68,7 +68,7 @@ export function oneBatchRoutes(deps: BatchDependencies): Router {
         };
         const cancel = () => deps.confirmed(model.keys, (redis) => cancelBatch(redis, model.keys, id, settings));
         const json = batch.json === null ? await cancel() : null;
-        if (json === null) throw new ServiceError("state_conflict", "it is final already");
+        if (json === null) throw new ServiceError("state_conflict", "The batch is already final.");
         sendJson(response, 200, json);
       },
     ],

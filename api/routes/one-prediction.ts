@@ -23,7 +23,7 @@ function acceptedType(request: Request): string {
   const { accept } = request.headers;
   if (accept === undefined || accept === "*/*") return "application/json";
   const type = request.accepts(readableTypes);
-  if (type === false) throw new ServiceError("not_acceptable", `this path answers with ${readableTypes.join(", ")}`);
+  if (type === false) throw new ServiceError("not_acceptable", `This path answers with ${readableTypes.join(", ")}.`);
   return type;
 }
 

@@ -53,7 +53,7 @@ export function queueRoutes(deps: {
 /** Answers 405 to any other method than a read, before the page's own parser of bodies sees it. */
 const readOnly: RequestHandler = ({ method }, _response, next) => {
   if (method === "GET" || method === "HEAD") return next();
-  throw new ServiceError("method_not_allowed", "the queue page is read-only", { headers: { Allow: "GET, HEAD" } });
+  throw new ServiceError("method_not_allowed", "The queue page is read-only.", { headers: { Allow: "GET, HEAD" } });
 };
 
 async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<RequestHandler> {
@@ -86,7 +86,7 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
   add(redrivesName, redriveKeys(deps.keyPrefix).queuePrefix);
   return async (request, response, next) => {
     await whenReady(connection, readyMs).catch((cause) => {
-      throw new ServiceError("redis_unavailable", "the store does not answer", { retryAfterSeconds: 1, cause });
+      throw new ServiceError("redis_unavailable", "Redis does not answer.", { retryAfterSeconds: 1, cause });
     });
     headers(request, response, () => undefined);
     tellProblems(response);
@@ -107,10 +107,10 @@ function tellProblems(response: Response): void {
     const { statusCode } = response;
     if (statusCode < 400) return json(body);
     response.json = json;
-    if (statusCode === 404) sendProblem(response, new ServiceError("not_found", "there is no such queue or job"));
+    if (statusCode === 404) sendProblem(response, new ServiceError("not_found", "There is no such queue or job."));
     else if (statusCode < 500)
-      sendProblem(response, new ServiceError("malformed_request", "the queue page cannot do that"));
-    else sendProblem(response, new ServiceError("internal_error", "the queue page failed"));
+      sendProblem(response, new ServiceError("malformed_request", "The queue page cannot do that."));
+    else sendProblem(response, new ServiceError("internal_error", "The queue page failed."));
     return response;
   };
 }

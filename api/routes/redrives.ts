@@ -33,7 +33,7 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
   const read = async (caller: Caller, id: string, scope: "read" | "predict"): Promise<Redrive> => {
     const redrive = tagOfId(id) === home.tag ? await readRedrive(redis, home, id) : null;
     if (redrive === null || !isFor(caller, redrive, scope)) {
-      throw new ServiceError("redrive_not_found", "there is no such redrive");
+      throw new ServiceError("redrive_not_found", "There is no such redrive.");
     }
     return redrive;
   };
@@ -85,7 +85,8 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
         const id = request.params.id;
         const redrive = await read(caller, id, "predict");
         const end = () => deps.confirmed(home, (writes) => endRedrive(writes, home, keyPrefix, redrive, "canceled"));
-        if (redrive.end !== null || !(await end())) throw new ServiceError("state_conflict", "it is final already");
+        if (redrive.end !== null || !(await end()))
+          throw new ServiceError("state_conflict", "The redrive is already final.");
         deps.log.info("redrive canceled", { redrive_id: id, request_id: response.locals.requestId });
         sendJson(response, 200, await jsonOf(await read(caller, id, "predict")));
       },

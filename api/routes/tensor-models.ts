@@ -132,7 +132,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
         const { model } = await askedVersion(deps.directory, request.params);
         // What is served is loaded; everything else is a matter of the workers' repositories.
         if (model.workersAlive > 0) return sendJson(response, 200, "{}");
-        throw new ServiceError("not_supported", "a model is loaded by starting a worker that has it");
+        throw new ServiceError("not_supported", "To load a model, start a worker that has it.");
       },
     ],
   });
@@ -141,7 +141,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
       mayAdmin,
       async (request) => {
         await askedVersion(deps.directory, request.params);
-        throw new ServiceError("not_supported", "a model is unloaded by stopping the workers that have it");
+        throw new ServiceError("not_supported", "To unload a model, stop the workers that have it.");
       },
     ],
   });
@@ -198,8 +198,8 @@ async function askedVersion(
   const { model: name } = params;
   const version = versionIn(params);
   const model = await directory.find(name);
-  if (model === null) throw new ServiceError("model_not_found", `no worker has ever announced the model "${name}"`);
+  if (model === null) throw new ServiceError("model_not_found", `No worker has ever announced the model "${name}".`);
   const known = model.versions.get(version ?? model.defaultVersion);
-  if (known === undefined) throw new ServiceError("version_not_found", `the model has no version ${version}`);
+  if (known === undefined) throw new ServiceError("version_not_found", `The model has no version ${version}.`);
   return { model, known };
 }

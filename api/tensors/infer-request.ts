@@ -89,7 +89,7 @@ export function readInferRequest(body: Buffer, headerBytes: number | null, limit
   }
   const header = body.subarray(0, headerBytes ?? body.length);
   if (header.length > limits.maxBodyBytes) {
-    throw new ServiceError("body_too_large", "the JSON before the binary data is larger than MAX_BODY_BYTES");
+    throw new ServiceError("body_too_large", "The JSON before the binary data is larger than MAX_BODY_BYTES.");
   }
   const json = parseCheckedJson(header, limits, parseExactJson);
   return parse(json, headerBytes === null ? null : body.subarray(headerBytes));
@@ -99,7 +99,7 @@ export function readInferRequest(body: Buffer, headerBytes: number | null, limit
 export function inferenceHeaderBytes(header: string | string[] | undefined): number | null {
   if (header === undefined) return null;
   if (!/^\d{1,10}$/.test(String(header))) {
-    throw new ServiceError("bad_header", "Inference-Header-Content-Length must be a number of bytes");
+    throw new ServiceError("bad_header", "Inference-Header-Content-Length must be a number of bytes.");
   }
   return Number(header);
 }

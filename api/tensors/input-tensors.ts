@@ -26,7 +26,7 @@ export function packInferInputs(request: InferRequest, announcement: Announcemen
   const places = new Map<string, number>();
   for (const [i, { name }] of given.entries()) {
     const pointer = `/inputs/${i}`;
-    if (places.has(name)) complaints.push({ detail: `input tensor "${name}" is there twice`, pointer });
+    if (places.has(name)) complaints.push({ detail: `duplicate input tensor "${name}"`, pointer });
     else if (!specs.some((spec) => spec.name === name)) {
       complaints.push({ detail: `input tensor "${name}" is unknown, the model takes ${namesOf(specs)}`, pointer });
     }

@@ -29,7 +29,7 @@ async function readOutput(
   { blob, bytes }: { blob: string; bytes: number },
 ): Promise<Buffer> {
   const pack = await readBlob(redis, keys, blob, bytes);
-  if (pack === null) throw new ServiceError("prediction_not_found", "the output of the prediction is no longer kept");
+  if (pack === null) throw new ServiceError("prediction_not_found", "The prediction's output has expired.");
   return pack;
 }
 
@@ -90,7 +90,7 @@ function tensorOf({ dtype, name, shape: declared }: TensorSpec, nested: unknown)
   return whole ? { name, dtype, shape, bytes } : unavailable();
 }
 
-const noTensors = () => new ServiceError("not_acceptable", "this prediction has no tensors to show");
+const noTensors = () => new ServiceError("not_acceptable", "This prediction has no tensors.");
 
 function unavailable(): never {
   throw noTensors();

@@ -182,7 +182,7 @@ describe("a quote that is never closed", () => {
   test("a header of very many columns is refused at once", () => {
     const header = `${"x,".repeat(200_000)}${"u,".repeat(200_000)}u`;
     expect(() => rowsOf(tabular("u", "v"), `${header}\n1,2\n`, 10_000_000)).toThrow(
-      /the header has 400001 columns, the model 2/,
+      /The header has 400001 columns, the model 2/,
     );
   });
 

@@ -485,7 +485,7 @@ describe("rows of CSV", () => {
 
   test.each([
     ["lacks a feature", 'a,"b, c",e', ['column "d"é" is missing']],
-    ["has one twice", 'a,"b, c","d""é",e,a', ['column "a" is there twice']],
+    ["has one twice", 'a,"b, c","d""é",e,a', ['duplicate column "a"']],
     ["has another", 'a,"b, c","d""é",e,Label', ['column "Label" is unknown']],
     ["is no header", "1,2,3,4", ['"a"', '"b, c"', '"d"é"', '"e"', '"1"', '"2"', '"3"', '"4"']],
   ])("a header that %s is refused, each column named", (_what, text, named) => {

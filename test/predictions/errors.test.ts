@@ -165,7 +165,7 @@ describe("errors", () => {
   ])("a key that is there twice is refused: one %s", async (_what, text, pointer) => {
     const problem = expectProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
     expect(pointersOf(problem)).toEqual([pointer]);
-    expect(problem.detail).toMatch(/twice/);
+    expect(problem.detail).toMatch(/Duplicate key/);
   });
 
   test("metadata of just 4 KiB is taken", async () => {

@@ -49,11 +49,14 @@ describe("owners who share a model", () => {
     await submitMany(5, "alice");
     const refused = await stack.post(`/v1/models/${model}/predictions`, { input: { x: [[1]] } });
     expect([refused.status, refused.body.code]).toEqual([429, "queue_full"]);
-    expect(refused.body.detail).toBe("5 predictions of yours wait already");
+    expect(refused.body.detail).toBe("The queue is full: 5 predictions of yours are waiting for this model.");
     expect(Number(refused.headers.get("retry-after"))).toBe(30);
     await submitMany(1, "bob", Array(14).fill([1]));
     const rows = await stack.post(`/v1/models/${model}/predictions`, { input: { x: [[1]] } }, { as: "bob" });
-    expect([rows.status, rows.body.detail]).toEqual([429, "14 rows of yours wait already"]);
+    expect([rows.status, rows.body.detail]).toEqual([
+      429,
+      "The queue is full: 14 rows of yours are waiting for this model.",
+    ]);
     await stack.startWorker();
     await eventually(async () => expect(await waiting()).toBe(0));
     await submitMany(1, "alice");
@@ -72,10 +75,10 @@ describe("owners who share a model", () => {
     expect((await send("alice")).status).toBe(202);
     const refused = await send("alice");
     expect([refused.status, refused.body.code]).toEqual([429, "queue_full"]);
-    expect(refused.body.detail).toBe("60 rows of yours wait already");
+    expect(refused.body.detail).toBe("The queue is full: 60 rows of yours are waiting for this model.");
     expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
     expect((await send("bob")).status).toBe(202);
-    expect((await send("bob")).body.detail).toBe("120 rows of this model wait already");
+    expect((await send("bob")).body.detail).toBe("The queue is full: 120 rows are waiting for this model.");
     await stack.startWorker();
     await eventually(async () => expect((await send("alice")).status).toBe(202));
   });

@@ -23,7 +23,7 @@ const wrongInputs: [what: string, model: string, inputs: unknown[], says: string
       { ...x, data: three },
       { ...x, data: three },
     ],
-    '"x" is there twice',
+    'duplicate input tensor "x"',
   ],
   ["another datatype", "echo-float32", [{ ...x, datatype: "FP64", data: three }], '"x" has datatype FP64'],
   ["no datatype of any model", "echo-float32", [{ ...x, datatype: "BF16", data: three }], '"x" has datatype BF16'],
