@@ -77,7 +77,7 @@ describe("traffic between versions", () => {
   beforeAll(async () => {
     stack = await TestStack.start({
       models: [model],
-      manifests: { [model]: { kind: "tensor", timeout_ms: 4000 } },
+      manifests: { [model]: { kind: "tensor", timeout_ms: 8000 } },
       workers: 0,
       apis: 2,
     });
@@ -187,7 +187,7 @@ describe("traffic between versions", () => {
       const { body } = await predict(x);
       expect(body).toMatchObject({ status: "succeeded", version: "1", output: { y: [[x]] }, attempts: 1 });
     }
-    // All of them were answered while the shadow still hung, for it is given up only after 4 s.
+    // All of them were answered while the shadow still hung, for it is given up only after 8 s.
     const counted = (shadows: { shadow: string; failed: number }[], shadow: string) =>
       shadows.find((entry) => entry.shadow === shadow) as never as Record<string, number>;
     const meanwhile = (await describeModel()).shadows;
@@ -199,7 +199,7 @@ describe("traffic between versions", () => {
       // One of those before may have been on its way when they were counted.
       expect(runs[0]).toBeGreaterThanOrEqual(before + inputs.length);
       return shadows;
-    }, 30_000);
+    }, 60_000);
     expect(counted(shadows, "2")).toMatchObject({
       version: "1",
       failed: 1,
@@ -215,7 +215,7 @@ describe("traffic between versions", () => {
     expect(await scrape(url, "ml_shadow_score_difference_count", { model, shadow: "3" })).toBeGreaterThan(5);
     expect(await scrape(url, "ml_slot_death_total")).toBe(0);
     expect(await childrenOf(worker.pid)).toEqual(expect.arrayContaining(slots));
-  });
+  }, 120_000);
 
   test("without shadows their process ends, and its memory is given back", async () => {
     const worker = stack.workers[0] as TestStack["workers"][number];

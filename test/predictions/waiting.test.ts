@@ -34,7 +34,7 @@ describe("waiting and polling", () => {
   test("thousands of polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
     const polls = volume(2000, 10_000);
     const accepted = await Promise.all(
-      Array.from({ length: volume(50, 200) }, (_, i) => stack.submit("slow", { x: [[150 + i]] })),
+      Array.from({ length: volume(80, 200) }, (_, i) => stack.submit("slow", { x: [[500 + i]] })),
     );
     const ids = accepted.map(({ id }) => id as string);
     const seen = new Map<string, string[]>();
@@ -42,7 +42,8 @@ describe("waiting and polling", () => {
     let wrong = 0;
     // Each caller has ids of its own, so that the answers about one come in the order in which it was asked.
     const poll = async (own: readonly string[]) => {
-      for (let i = 0; sent < polls; i++) {
+      // And until each of them has been seen to be done, as a quick machine is sooner through with the polls.
+      for (let i = 0; sent < polls || own.some((id) => seen.get(id)?.at(-1) !== "succeeded"); i++) {
         sent += 1;
         const id = own[i % own.length] as string;
         const { body, status } = await stack.get(`/v1/predictions/${id}`);
@@ -52,12 +53,13 @@ describe("waiting and polling", () => {
       }
     };
     await Promise.all(Array.from({ length: 25 }, (_, c) => poll(ids.filter((_, i) => i % 25 === c))));
-    expect({ sent, wrong }).toEqual({ sent: polls, wrong: 0 });
+    expect(sent).toBeGreaterThanOrEqual(polls);
+    expect(wrong).toBe(0);
     const goesBack = [...seen.values()].filter((statuses) => statuses.join() !== inOrder(statuses).join());
     expect(goesBack).toEqual([]);
     expect(new Set([...seen.values()].flat())).toEqual(new Set(lifeOf));
     const finals = await Promise.all(ids.map((id) => stack.final(id)));
-    expect(finals.map(({ output }) => output.y[0][0])).toEqual(ids.map((_, i) => 150 + i));
+    expect(finals.map(({ output }) => output.y[0][0])).toEqual(ids.map((_, i) => 500 + i));
   });
 
   test("Prefer: wait answers 200 with the result as soon as there is one, and says that it waited", async () => {

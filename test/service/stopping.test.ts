@@ -1,5 +1,7 @@
 import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
 import { connect } from "node:net";
+import { join } from "node:path";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
@@ -19,10 +21,11 @@ describe("stopping", () => {
   test("a worker at SIGTERM, sent twice, finishes what runs and gives back what it has not begun", async () => {
     stack = await TestStack.start({
       models: ["slow"],
-      manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
+      manifests: { slow: { kind: "tensor", timeout_ms: 600_000, batching: { max_batch_rows: 1 } } },
+      env: longGrace,
     });
     const [worker] = stack.workers as [TestStack["workers"][number]];
-    const running = await stack.submit("slow", { x: [[5000]] });
+    const running = await stack.submit("slow", { x: [[300_000]] });
     await untilRunning(stack, "slow", [running.id]);
     const held = await Promise.all([10, 11, 12].map((x) => stack.submit("slow", { x: [[x]] })));
     const urgent = await stack.submit("slow", { x: [[13]] }, { priority: 3 });
@@ -33,9 +36,10 @@ describe("stopping", () => {
 
     await stack.startWorker();
     const others = await Promise.all([...held, urgent].map(({ id }) => stack.final(id)));
+    await writeFile(join(stack.modelsDir, "slow", "release"), "");
     expect(await worker.exited).toBe(0);
     const final = await stack.final(running.id);
-    expect(final).toMatchObject({ status: "succeeded", output: { y: [[5000]] }, attempts: 1 });
+    expect(final).toMatchObject({ status: "succeeded", output: { y: [[300_000]] }, attempts: 1 });
     expect(others.map(({ attempts, output, status }) => [status, output.y, attempts])).toEqual(
       [10, 11, 12, 13].map((x) => ["succeeded", [[x]], 1]),
     );
