@@ -42,7 +42,7 @@ describe("the slot pool", () => {
     manifest: defaultManifest(),
   });
   const load = async (...keys: number[]) => (await pool.load(keys.map(request))).map(({ ok }) => ok);
-  const run = (key: number) => pool.run(key, [pack], { joins: true, timeoutMs: 10_000 });
+  const run = (key: number) => pool.use(key, (slot) => slot.run(key, [pack], { joins: true, timeoutMs: 10_000 }));
 
   test("makes what is new ready in processes beside the slots, which keep their runs until then", async () => {
     open(2);

@@ -42,8 +42,8 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
 
   const shown = createShownJobs();
 
-  class PredictionWorker extends StockingWorker<string> {
-    protected override createJob(raw: RawJob, id: string): Job<unknown, string> {
+  class PredictionWorker extends StockingWorker<string, PredictionBullJob> {
+    protected override createJob(raw: RawJob, id: string): PredictionBullJob {
       const job = super.createJob(raw, id) as PredictionBullJob;
       // An end from outside empties the job.
       job.endedEarly = raw.data === "{}";
@@ -54,25 +54,19 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
     }
   }
 
-  const worker = new PredictionWorker(
-    model,
-    options.keys.queue,
-    (job, token, lock) => options.process(job as PredictionBullJob, token, lock),
-    options.redis,
-    {
-      prefix: options.keys.queuePrefix,
-      autorun: false,
-      concurrency: options.concurrency,
-      mayTake: options.mayTake,
-      timing: options.timing,
-      isOver: (job) => (job as PredictionBullJob).endedEarly,
-      proofOf: ({ id }, words) => (hasResult(words) ? options.keys.result(id as string) : null),
-      settings: {
-        backoffStrategy: (attemptsMade, _type, _error, job) =>
-          (manifestOf(job as PredictionBullJob)?.backoff_ms ?? 1000) * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),
-      },
+  const worker = new PredictionWorker(model, options.keys.queue, options.process, options.redis, {
+    prefix: options.keys.queuePrefix,
+    autorun: false,
+    concurrency: options.concurrency,
+    mayTake: options.mayTake,
+    timing: options.timing,
+    isOver: (job) => job.endedEarly,
+    proofOf: ({ id }, words) => (hasResult(words) ? options.keys.result(id as string) : null),
+    settings: {
+      backoffStrategy: (attemptsMade, _type, _error, job) =>
+        (manifestOf(job as PredictionBullJob)?.backoff_ms ?? 1000) * 2 ** (attemptsMade - 1) * (0.5 + Math.random()),
     },
-  );
+  });
   worker.on("error", (error) => log.warn("queue error", { model, error }));
   return worker;
 }

@@ -1,8 +1,8 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
+import type { ResultWriter } from "./finish-prediction.js";
 import type { processPrediction } from "./process-prediction.js";
-import type { ResultWriter } from "./result-writer.js";
 import type { TakenJob } from "./taken-prediction.js";
 
 type Process = ReturnType<typeof processPrediction>;

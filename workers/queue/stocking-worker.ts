@@ -28,11 +28,11 @@ interface Stocked {
 export class AttemptFailedError extends Error {}
 
 /** Processes a job that was taken under `token`; `lock` returns the token that counts by then. */
-type Process<R> = (job: Job<unknown, R>, token: string, lock: () => string) => Promise<R>;
+type Process<R, J> = (job: J, token: string, lock: () => string) => Promise<R>;
 
-interface StockingOptions extends Partial<WorkerOptions> {
+interface StockingOptions<J> extends Partial<WorkerOptions> {
   /** Whether a job has ended, so that a run of it does not go on under its lock either. */
-  isOver?(job: Job): boolean;
+  isOver?(job: J): boolean;
   /** How many jobs may be taken now, apart from the limit of concurrency. */
   mayTake?: () => number;
   /** The key that proves the end of a job. */
@@ -73,7 +73,7 @@ const largestTake = 64;
  * BullMQ's own takes one a round trip and starts none until it is full or the queue is empty. Where a round trip costs
  * an fsync and jobs come faster than that, the first of them waits until there are `concurrency` of them.
  */
-export abstract class StockingWorker<R> extends Worker<unknown, R> {
+export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown, R>> extends Worker<unknown, R> {
   readonly #redis: RedisClient;
   readonly #queue: string;
   readonly #lockMs: number;
@@ -87,21 +87,30 @@ export abstract class StockingWorker<R> extends Worker<unknown, R> {
   constructor(
     name: string,
     queue: string,
-    process: Process<R>,
+    process: Process<R, J>,
     redis: RedisClient,
-    { isOver, mayTake = () => Number.POSITIVE_INFINITY, proofOf, timing = workerTiming, ...options }: StockingOptions,
+    {
+      isOver,
+      mayTake = () => Number.POSITIVE_INFINITY,
+      proofOf,
+      timing = workerTiming,
+      ...options
+    }: StockingOptions<J>,
   ) {
     const { lockMs: lockDuration, stalledCheckMs: stalledInterval } = timing;
     const held = { connection: redis as never, ...lockSettings, lockDuration, stalledInterval, ...options };
     const heldJobs = new HeldJobs();
     super(
       name,
-      (job, token = "") =>
-        isOver?.(job)
+      (taken, token = "") => {
+        // As `createJob` makes it.
+        const job = taken as J;
+        return isOver?.(job)
           ? process(job, token, () => token)
           : heldJobs.take(job.id as string, token, (lock) =>
               process(job, token, lock).catch((fault) => this.#requeueWithoutPenalty(fault, job, lock)),
-            ),
+            );
+      },
       held,
       completingBackend(redis, queue, held.lockDuration, { mayTake: () => mayTake() > 0, proofOf }),
     );

@@ -1,17 +1,14 @@
 import type { RunItem } from "./frames.js";
-import type { RunReply, RunTerms, SlotDiedError, TableReply } from "./slot-handle.js";
+import type { RunTerms, SlotDiedError, SlotHandle } from "./slot-handle.js";
 import { type BulkWork, isBefore, type Outcome, type RunQueue, rowsOfWorks, type Waiting, type Work } from "./work.js";
 
+/** The part of a slot that the dispatcher uses. */
+export type RunningSlot = Pick<SlotHandle, "run" | "runTable">;
+
 /** The part of a slot pool that the dispatcher uses. */
-export interface Runner {
+export interface Slots {
   hasIdle(modelKey: number): boolean;
-  run(modelKey: number, packs: readonly Buffer[], terms: RunTerms, stop?: AbortSignal): Promise<RunReply>;
-  runTable(
-    modelKey: number,
-    pack: readonly [Buffer, Uint8Array],
-    terms: RunTerms,
-    stop?: AbortSignal,
-  ): Promise<TableReply>;
+  use<T>(modelKey: number, call: (slot: RunningSlot) => Promise<T>): Promise<T>;
 }
 
 export interface DispatcherHooks {
@@ -27,7 +24,7 @@ export interface DispatcherHooks {
  * more than one work in it blames none: each runs again alone, and only the one that dies alone is blamed.
  */
 export class Dispatcher {
-  readonly #runner: Runner;
+  readonly #slots: Slots;
   readonly #queues = new Map<string, Waiting[]>();
   readonly #hooks: DispatcherHooks;
   #begun = new Set<Waiting>();
@@ -35,8 +32,8 @@ export class Dispatcher {
   #timer: NodeJS.Timeout | null = null;
   #pumping = false;
 
-  constructor(runner: Runner, hooks: Partial<DispatcherHooks> = {}) {
-    this.#runner = runner;
+  constructor(slots: Slots, hooks: Partial<DispatcherHooks> = {}) {
+    this.#slots = slots;
     this.#hooks = { onRun: () => undefined, onMisfit: () => undefined, ...hooks };
   }
 
@@ -160,7 +157,7 @@ export class Dispatcher {
     const now = performance.now();
     for (const [key, queue] of this.#queues) {
       const head = queue[0] as Waiting;
-      if ((bestHead !== null && !isBefore(head, bestHead, now)) || !this.#runner.hasIdle(head.runQueue.modelKey))
+      if ((bestHead !== null && !isBefore(head, bestHead, now)) || !this.#slots.hasIdle(head.runQueue.modelKey))
         continue;
       const dueAt =
         head.since + (head.alone || head.bulk !== undefined || !head.runQueue.joinable ? 0 : head.runQueue.maxDelayMs);
@@ -214,7 +211,9 @@ export class Dispatcher {
       const { bulk } = run[0] as Waiting;
       if (bulk === undefined) {
         const packs = run.map((work) => work.pack);
-        const reply = await this.#runner.run(runQueue.modelKey, packs, termsOf(runQueue), stop?.signal);
+        const { modelKey } = runQueue;
+        const terms = termsOf(runQueue);
+        const reply = await this.#slots.use(modelKey, (slot) => slot.run(modelKey, packs, terms, stop?.signal));
         this.#noteMisfit(runQueue, reply.misfit);
         for (const [i, work] of run.entries()) this.#settle(work, { kind: "done", item: reply.items[i] as RunItem });
       } else this.#settle(run[0] as Waiting, await this.#runBulk(run[0] as Waiting, bulk, stop?.signal));
@@ -230,11 +229,13 @@ export class Dispatcher {
     const { modelKey } = runQueue;
     const terms = termsOf(runQueue);
     if ("table" in bulk) {
-      const { misfit, table } = await this.#runner.runTable(modelKey, bulk.table, terms, stop);
+      const { misfit, table } = await this.#slots.use(modelKey, (slot) =>
+        slot.runTable(modelKey, bulk.table, terms, stop),
+      );
       this.#noteMisfit(runQueue, misfit);
       return { kind: "done in bulk", items: [], table };
     }
-    const { items, misfit } = await this.#runner.run(modelKey, bulk.packs, terms, stop);
+    const { items, misfit } = await this.#slots.use(modelKey, (slot) => slot.run(modelKey, bulk.packs, terms, stop));
     this.#noteMisfit(runQueue, misfit);
     return { kind: "done in bulk", items, table: null };
   }

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
 import { isFree, residentBytes, type Slot } from "./slot.js";
-import { type RunReply, type RunTerms, SlotDiedError, SlotHandle, type TableReply } from "./slot-handle.js";
+import { SlotDiedError, SlotHandle } from "./slot-handle.js";
 import { VersionLoads } from "./version-loads.js";
 
 const shortestRestartMs = 100;
@@ -111,27 +111,13 @@ export class SlotPool {
     return this.#places.flatMap((slot) => slot.handle.pid ?? []);
   }
 
-  /** Runs on an idle slot; call it only after `hasIdle`. Rejects with a SlotDiedError. */
-  run(modelKey: number, packs: readonly Buffer[], terms: RunTerms, stop?: AbortSignal): Promise<RunReply> {
-    return this.#on(modelKey, (handle) => handle.run(modelKey, packs, terms, stop));
-  }
-
-  /** The same for one pack with many rows of a tabular model. */
-  runTable(
-    modelKey: number,
-    pack: readonly [Buffer, Uint8Array],
-    terms: RunTerms,
-    stop?: AbortSignal,
-  ): Promise<TableReply> {
-    return this.#on(modelKey, (handle) => handle.runTable(modelKey, pack, terms, stop));
-  }
-
-  async #on<T>(modelKey: number, act: (handle: SlotHandle) => Promise<T>): Promise<T> {
+  /** Makes a call on an idle slot that holds this version; only after `hasIdle`. Rejects as the call does. */
+  async use<T>(modelKey: number, call: (slot: SlotHandle) => Promise<T>): Promise<T> {
     const slot = this.#places.find((candidate) => isFree(candidate) && candidate.loaded.has(modelKey));
     if (slot === undefined) throw new Error("No slot is idle.");
     slot.state = "busy";
     try {
-      const reply = await act(slot.handle);
+      const reply = await call(slot.handle);
       slot.state = "idle";
       if (slot.leaving) void slot.handle.close();
       slot.ran = true;

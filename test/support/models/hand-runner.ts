@@ -1,9 +1,9 @@
-import type { Runner } from "@millrace/workers/runs/dispatcher.js";
+import type { RunningSlot, Slots } from "@millrace/workers/runs/dispatcher.js";
 import type { RunItem } from "@millrace/workers/runs/frames.js";
 import { type RunReply, type RunTerms, SlotDiedError, type TableReply } from "@millrace/workers/runs/slot-handle.js";
 
 /** Slots whose runs end when the test says so; a pack holds the id of its work. */
-export class HandRunner implements Runner {
+export class HandRunner implements Slots, RunningSlot {
   readonly runs: { ids: string[]; end(misfit?: string): void; die(reason: SlotDiedError["reason"]): void }[] = [];
   idle: number;
 
@@ -13,6 +13,10 @@ export class HandRunner implements Runner {
 
   hasIdle(): boolean {
     return this.idle > 0;
+  }
+
+  use<T>(_modelKey: number, call: (slot: RunningSlot) => Promise<T>): Promise<T> {
+    return call(this);
   }
 
   run(_modelKey: number, packs: readonly Buffer[], _terms: RunTerms, stop?: AbortSignal): Promise<RunReply> {
