@@ -1,7 +1,7 @@
 import { type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
 import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { Queue } from "bullmq";
+import type { Queue } from "bullmq";
 import { type RequestHandler, type Response, Router } from "express";
 import { sendProblem } from "../http/problem.js";
 import { pageHeaders } from "../http/security-headers.js";
@@ -57,6 +57,7 @@ const readOnly: RequestHandler = ({ method }, _response, next) => {
 };
 
 async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<RequestHandler> {
+  const bullmq = await import("bullmq");
   const { createBullBoard } = await import("@bull-board/api");
   const { BullMQAdapter } = await import("@bull-board/api/bullMQAdapter");
   const { ExpressAdapter } = await import("@bull-board/express");
@@ -76,7 +77,7 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
   const handle = server.getRouter() as RequestHandler;
   const headers = pageHeaders({ inlineStyles: true });
   const add = (queueName: string, prefix: string, format: (data: unknown) => unknown = (data) => data) => {
-    const queue = new Queue(queueName, { connection: connection as never, prefix, skipMetasUpdate: true });
+    const queue = new bullmq.Queue(queueName, { connection: connection as never, prefix, skipMetasUpdate: true });
     queue.on("error", () => undefined);
     queues.set(queueName, queue);
     const adapter = new BullMQAdapter(queue, { readOnlyMode: true });
