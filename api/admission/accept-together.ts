@@ -17,8 +17,10 @@ export function acceptTogether(confirmed: ConfirmedWrite, settings: AcceptSettin
   const accept = joinCalls<{ keys: ModelKeys; acceptance: Acceptance }, AcceptOutcome>(
     ([first, ...others]) => {
       const acceptances = [first, ...others].map(({ acceptance }) => acceptance);
+      // No later than any of them was submitted, or one could expire before its time.
+      const nowMs = Math.min(Date.now(), ...acceptances.map(({ submittedMs = Infinity }) => submittedMs));
       return confirmed(first.keys, (redis) =>
-        acceptPredictions(redis, first.keys, acceptances, { nowMs: Date.now(), ...settings }),
+        acceptPredictions(redis, first.keys, acceptances, { nowMs, ...settings }),
       );
     },
     {

@@ -94,6 +94,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       owner,
       dataJson,
       delayMs,
+      submittedMs: nowMs,
       expiresAtMs: expiresInMs === 0 ? null : nowMs + expiresInMs,
       priority,
       watcher: waiter === null ? null : deps.notices.apiId,

@@ -58,6 +58,8 @@ const script = defineScript({
 
 export interface Acceptance {
   id: string;
+  /** Time of submission, in ms since the epoch, from which its expiry counts. */
+  submittedMs?: number;
   owner: string;
   /** A JSON object with at least one field; `q` is added to it. */
   dataJson: string;
