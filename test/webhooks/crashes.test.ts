@@ -8,7 +8,7 @@ import { Receiver, secretOf, verified } from "../support/http/receiver.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { writeChaosResult } from "../support/run/chaos-result.js";
 import { volume } from "../support/run/volume.js";
-import { type Answer, shortLocks, TestStack } from "../support/stack/stack.js";
+import { type Answer, TestStack } from "../support/stack/stack.js";
 
 const secret = secretOf(7);
 /** Tries that one kill may catch between the receiver's answer and its note, on a slow machine. */
@@ -50,8 +50,6 @@ describe("webhooks and sudden death", () => {
       models: ["echo-int64", "slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
       workers: 0,
-      // The long form has the times that users get.
-      ...(chaosMs === 0 && { timing: shortLocks }),
       redisUrl: redis.url,
       env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.1" },
       workerEnv: { WEBHOOK_RETRY_SCHEDULE: "1,1,1,1,1" },

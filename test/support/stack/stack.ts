@@ -24,7 +24,7 @@ const onBusyMachine = { overloadLagMs: 60_000, redisCommandMs: 15_000 };
 export const toldOnly = { api: { ...onBusyMachine, noticesRereadMs: 3_600_000 } } as const;
 
 /** Locks that end soon after the worker that held them. */
-export const shortLocks = { worker: { lockMs: 2000, stalledCheckMs: 400 } } as const;
+export const shortLocks = { worker: { lockMs: 3000, stalledCheckMs: 400 } } as const;
 
 /** Slots in which the fixture `slow` takes its time without a core. */
 const sleepingSlot = fileURLToPath(new URL("../models/sleeping-slot.js", import.meta.url));
