@@ -49,6 +49,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
   const { delay_ms: delayMs, expires_in_ms: expiresInMs, priority } = submission;
+  const expiresAtMs = expiresInMs === 0 ? null : nowMs + expiresInMs;
   const { metadata } = request;
   const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
   const kept = await keepInput(deps.writes, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
@@ -56,7 +57,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     v: 1,
     o: owner,
     ver: versionName,
-    e: expiresInMs === 0 ? undefined : nowMs + expiresInMs,
+    e: expiresAtMs ?? undefined,
     ...metadataFields(metadata),
     d: dedup ?? undefined,
     s: wantsStart ? 1 : undefined,
@@ -85,8 +86,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
     modelDigest: prepared.modelDigest,
     timings: null,
   };
-  const waiter =
-    request.waitMs > 0 ? deps.notices.wait(id, request.waitMs, expiresInMs === 0 ? null : nowMs + expiresInMs) : null;
+  const waiter = request.waitMs > 0 ? deps.notices.wait(id, request.waitMs, expiresAtMs) : null;
   let keepWaiter = false;
   try {
     const outcome = await deps.accept(model.keys, {
@@ -95,7 +95,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       dataJson,
       delayMs,
       submittedMs: nowMs,
-      expiresAtMs: expiresInMs === 0 ? null : nowMs + expiresInMs,
+      expiresAtMs,
       priority,
       watcher: waiter === null ? null : deps.notices.apiId,
       dedup,
