@@ -12,8 +12,8 @@ import { type Finish, type FinishOutcome, finishPredictions } from "@millrace/sh
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import { joinCalls } from "@millrace/shared/service/join-turn.js";
 import { type Logger, logTogether } from "@millrace/shared/service/log.js";
-import { UnrecoverableError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { UnrecoverableError } from "../queue/bullmq.js";
 import type { Work } from "../runs/work.js";
 import type { BlobKeeper } from "./blob-keeper.js";
 import type { Ended, EndedVersion, Ending } from "./taken-prediction.js";

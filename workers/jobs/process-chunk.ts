@@ -4,9 +4,9 @@ import type { ChunkFinish } from "@millrace/shared/scripts/batches/finish-chunk.
 import type { TakenChunk } from "@millrace/shared/scripts/batches/take-chunk.js";
 import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { DelayedError, WaitingError } from "bullmq";
 import { z } from "zod";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { DelayedError, WaitingError } from "../queue/bullmq.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
 import type { Outcome } from "../runs/work.js";
 import type { JobBreaker } from "./breaker.js";

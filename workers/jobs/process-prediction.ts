@@ -2,7 +2,7 @@ import { rowsOf } from "@millrace/shared/packing/pack-tensors.js";
 import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
 import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
 import { unpackTensors, wantsTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
+import { DelayedError, UnrecoverableError, WaitingError } from "../queue/bullmq.js";
 import { AttemptFailedError } from "../queue/stocking-worker.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
 import type { Outcome } from "../runs/work.js";

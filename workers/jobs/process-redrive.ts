@@ -18,8 +18,8 @@ import {
 import { type FailureRetry, retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { DelayedError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { DelayedError } from "../queue/bullmq.js";
 
 /** The part of a BullMQ job that is used here. */
 export interface RedriveJob {

@@ -2,7 +2,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type Completion, completeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import type { TakenRaw } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { joinCalls } from "@millrace/shared/service/join-turn.js";
-import { createRedisBackend, raw2NextJobData } from "bullmq";
+import { createRedisBackend, raw2NextJobData } from "./bullmq.js";
 import { MarkerWaiter } from "./marker-waiter.js";
 
 type BackendFactory = typeof createRedisBackend;

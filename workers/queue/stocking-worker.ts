@@ -4,19 +4,12 @@ import { keptJobs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
 import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
-import {
-  DelayedError,
-  type Job,
-  raw2NextJobData,
-  UnrecoverableError,
-  WaitingError,
-  Worker,
-  type WorkerOptions,
-} from "bullmq";
+import type { Worker as BullWorker, Job, WorkerOptions } from "bullmq";
+import { DelayedError, raw2NextJobData, UnrecoverableError, WaitingError, Worker } from "./bullmq.js";
 import { completingBackend, type ProofOf } from "./completing-backend.js";
 import { HeldJobs } from "./held-jobs.js";
 
-type JobJson = Parameters<Worker["createJob"]>[0];
+type JobJson = Parameters<BullWorker["createJob"]>[0];
 
 interface Stocked {
   json: JobJson;

@@ -8,8 +8,8 @@ import {
   readDelivery,
 } from "@millrace/shared/scripts/deliveries.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { DelayedError, UnrecoverableError } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
+import { DelayedError, UnrecoverableError } from "../queue/bullmq.js";
 import { AttemptFailedError } from "../queue/stocking-worker.js";
 import type { DeliveryAnswer, WebhookSender } from "./deliver-webhook.js";
 import type { HostGate } from "./host-gate.js";

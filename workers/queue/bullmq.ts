@@ -1,0 +1,22 @@
+import { createRequire } from "node:module";
+import type * as BullMQ from "bullmq";
+
+const load = createRequire(import.meta.url);
+
+/**
+ * The parts of BullMQ that a worker runs on. The package's own entry also loads its flows, schedulers of queues, other
+ * databases and relays, which is half of the processor time that its import takes. Files of the pinned version; see
+ * docs/bullmq.md.
+ */
+export const { Worker } = load("bullmq/dist/cjs/classes/worker.js") as Pick<typeof BullMQ, "Worker">;
+export const { createRedisBackend } = load("bullmq/dist/cjs/utils/create-backend.js") as Pick<
+  typeof BullMQ,
+  "createRedisBackend"
+>;
+export const { raw2NextJobData } = load("bullmq/dist/cjs/classes/redis-queue-backend.js") as Pick<
+  typeof BullMQ,
+  "raw2NextJobData"
+>;
+export const { DelayedError, UnrecoverableError, WaitingError } = load(
+  "bullmq/dist/cjs/classes/errors/index.js",
+) as Pick<typeof BullMQ, "DelayedError" | "UnrecoverableError" | "WaitingError">;
