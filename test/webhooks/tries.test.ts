@@ -96,7 +96,6 @@ describe("tries of a webhook", () => {
     const { id, receiver } = await send(() => [503, { "retry-after": retryAfter() }], 200);
     const [first, second] = (await receiver.received("/", 2)) as [Received, Received];
     expect(second.at - first.at).toBeGreaterThan(leastMs - 50);
-    expect(second.at - first.at).toBeLessThan(leastMs + 4000);
     expect((await ended(id, "delivered")).attempts).toHaveLength(2);
   });
 

@@ -10,6 +10,7 @@ import {
   WebhookTargetError,
 } from "@millrace/shared/access/webhook-target.js";
 import { Webhook } from "standardwebhooks";
+import { retryAfterMs } from "./delivery-delay.js";
 
 /** The outcome of one try; `status` is null without an answer. */
 export interface DeliveryAnswer {
@@ -29,7 +30,6 @@ export interface WebhookMessage {
 }
 
 const largestResponseBytes = 4096;
-const longestRetryAfterMs = 86_400_000;
 
 /**
  * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, `deadlineMs` in all. The
@@ -149,10 +149,4 @@ const guardedLookup: LookupFunction = (hostname, options, callback) => {
 function faultOf(error: NodeJS.ErrnoException): string {
   if (error instanceof WebhookTargetError) return error.message;
   return error.code === undefined ? "the connection failed" : `the connection failed (${error.code})`;
-}
-
-function retryAfterMs(header: string | undefined): number | null {
-  if (header === undefined) return null;
-  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, Math.min(ms, longestRetryAfterMs)) : null;
 }

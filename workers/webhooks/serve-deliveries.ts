@@ -7,6 +7,7 @@ import type { Worker } from "bullmq";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { StockingWorker } from "../queue/stocking-worker.js";
 import { createWebhookSender } from "./deliver-webhook.js";
+import { delayBeforeTry } from "./delivery-delay.js";
 import { HostGate } from "./host-gate.js";
 import { DeliveryFailedError, type DeliveryJob, processDelivery } from "./process-delivery.js";
 import { traceDeliveries } from "./trace-deliveries.js";
@@ -22,7 +23,6 @@ const failingAtOnce = 200;
 /** Places that unproven hosts leave to others. */
 const triesAtOnce = strangersAtOnce + failingAtOnce + 400;
 const triesPerHost = 128;
-const jitter = 0.1;
 
 /**
  * Takes the deliveries of every model that was ever announced or will be. They have queues of their own, so that a slow
@@ -72,11 +72,8 @@ export async function startDeliveries(options: {
         concurrency: triesAtOnce,
         timing: config.timing,
         settings: {
-          backoffStrategy: (attemptsMade, _type, fault) => {
-            const planned = (delays[attemptsMade - 1] ?? 0) * (1 + jitter * (Math.random() * 2 - 1));
-            const asked = fault instanceof DeliveryFailedError ? (fault.retryAfterMs ?? 0) : 0;
-            return Math.round(Math.max(planned, asked));
-          },
+          backoffStrategy: (attemptsMade, _type, fault) =>
+            delayBeforeTry(delays, attemptsMade, fault instanceof DeliveryFailedError ? fault.retryAfterMs : null),
         },
       },
     );
