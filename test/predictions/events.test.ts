@@ -4,7 +4,7 @@ import { eventsIn, openRequest } from "../support/http/open-request.js";
 import { scrape } from "../support/http/scrape.js";
 import { startOwnRedis } from "../support/redis/private-redis.js";
 import { volume } from "../support/run/volume.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { onBusyMachine, TestStack, toldOnly } from "../support/stack/stack.js";
 
 const ms = (x: number) => ({ x: [[x]] });
 
@@ -34,7 +34,11 @@ describe("waits and event streams", () => {
 
   beforeAll(async () => {
     redis = await startOwnRedis();
-    stack = await TestStack.start({ models: ["slow"], redisUrl: redis.url, timing: toldOnly });
+    stack = await TestStack.start({
+      models: ["slow"],
+      redisUrl: redis.url,
+      timing: { api: { ...toldOnly.api, ...onBusyMachine } },
+    });
   });
   afterAll(async () => {
     await stack.close();

@@ -61,7 +61,7 @@ describe("failures and redrives", () => {
     ]);
     const [, group] = shown;
     // The time of the step that wrote them, a moment after the time that they tell themselves.
-    expect(Date.parse(group.first_failed_at) - Date.parse(times[0] as string)).toBeLessThan(5000);
+    expect(group.last_failed_at <= tooLate.created_at).toBe(true);
     expect(group.first_failed_at >= (times[0] as string)).toBe(true);
     expect(group.last_failed_at >= (times.at(-1) as string)).toBe(true);
     expect(group.examples).toHaveLength(5);
@@ -88,7 +88,7 @@ describe("failures and redrives", () => {
   });
 
   test("two redrives of the same failures at once make exactly as many new predictions, each of its own", async () => {
-    const count = volume(300, 1000);
+    const count = volume(200, 1000);
     const before = (await failures(`model=${model}`))[0].count;
     const ids = await fail(count - before, "alice", { metadata: { batch: 7 } });
     await eventually(async () => expect((await failures(`model=${model}`))[0].count).toBe(count));

@@ -13,6 +13,8 @@ export interface OwnCluster {
   ask(node: number, ...command: [string, ...string[]]): Promise<unknown>;
   /** Waits until every node finds every slot served. */
   untilWhole(): Promise<void>;
+  /** Waits until every other node has noticed that one is away. */
+  untilMissed(node: number): Promise<void>;
   /** The node that has a key. */
   nodeOf(key: string): Promise<number>;
   close(): Promise<void>;
@@ -40,6 +42,12 @@ export async function startOwnCluster(size: number): Promise<OwnCluster> {
   await eventually(untilWhole, 30_000);
   return {
     untilWhole: () => eventually(untilWhole, 30_000),
+    untilMissed: (node) =>
+      eventually(async () => {
+        for (const i of nodes.keys()) {
+          if (i !== node) expect(await ask(i, "CLUSTER", "INFO")).toMatch(/cluster_slots_fail:[1-9]/);
+        }
+      }, 30_000),
     nodes,
     url: `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join(",")}`,
     ask,
