@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { asJson, differenceFrom, type Feeds, Reference, startWithModels } from "../support/models/made-models.js";
+import { volume } from "../support/run/volume.js";
 import type { TestStack } from "../support/stack/stack.js";
 import { dependentGraphs } from "./dependent-graphs.js";
 
 const { graph, inputs } = dependentGraphs.detector as (typeof dependentGraphs)[string];
-const rounds = 1000;
+const rounds = volume(400, 1000);
 /** Rounds under way at a time. */
 const atOnce = 25;
 

@@ -15,7 +15,7 @@ import type { TestStack } from "../support/stack/stack.js";
 import { type GeneratedModel, type GeneratedRow, tabularModel, tensorModel } from "./generated-models.js";
 
 /** The long form, by `ANSWERS_MODELS=600 npm test -- test/answers/every-way-in.test.ts`; a seed repeats a run. */
-const modelCount = Number(process.env.ANSWERS_MODELS ?? volume(24, 64));
+const modelCount = Number(process.env.ANSWERS_MODELS ?? volume(16, 64));
 const seed = Number(process.env.ANSWERS_SEED ?? Date.now() % 1_000_000);
 const rowsEach = 33;
 

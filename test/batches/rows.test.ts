@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { counts, finalBatch, ndjson, resultsOf, runBatch, submitBatch, types } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
 import { expectProblem } from "../support/http/problem.js";
+import { volume } from "../support/run/volume.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -54,6 +55,8 @@ const broken: ((i: number) => [line: string, code: "malformed_json" | "invalid_i
   (i) => [`[${i},1,2] [${i},1,2]`, "malformed_json"],
 ];
 
+const total = volume(20_000, 100_000);
+
 describe("rows of a batch", () => {
   let stack: TestStack;
 
@@ -62,8 +65,7 @@ describe("rows of a batch", () => {
   });
   afterAll(() => stack?.close());
 
-  test("100,000 rows, every hundredth broken in a different way: those fail alone, each with its reason", async () => {
-    const total = 100_000;
+  test(`${total} rows, every hundredth broken in a different way: those fail alone, each with its reason`, async () => {
     const lines: string[] = [];
     const codes = new Map<number, string>();
     for (let i = 0; i < total; i++) {
@@ -75,7 +77,7 @@ describe("rows of a batch", () => {
       }
     }
     const { batch, results } = await runBatch(stack, echo, lines.join("\n"));
-    expect(batch).toMatchObject({ status: "partial", counts: counts(total - 1000, 1000), progress: 1 });
+    expect(batch).toMatchObject({ status: "partial", counts: counts(total - total / 100, total / 100), progress: 1 });
     expect(results).toHaveLength(total);
     let told = 0;
     for (const [i, { error, index, output, status }] of results.entries()) {
@@ -90,7 +92,7 @@ describe("rows of a batch", () => {
       }
       expect.fail(`line ${i}, ${lines[i]}: ${JSON.stringify(results[i])}`);
     }
-    expect(told).toBe(1000);
+    expect(told).toBe(total / 100);
   });
 
   test("all of them bad: the batch has failed, without a run", async () => {

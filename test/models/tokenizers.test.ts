@@ -188,7 +188,7 @@ describe("no text ends a process or throws anything but a refusal", () => {
           else expect(outcome.ids.every((id: number) => Number.isInteger(id) && id >= 0)).toBe(true);
         }
       }),
-      { numRuns: volume(25, 80) },
+      { numRuns: volume(15, 80) },
     );
     for (const bad of [5, null, undefined, {}, Symbol("x")]) {
       await expect((all[0] as (typeof all)[0]).encode(bad as string, null)).rejects.toThrow(InputRefusedError);

@@ -84,7 +84,7 @@ describe("cancel and retry", () => {
   });
 
   test("cancel against completion: what it was told is what it stays, hundreds of times", async () => {
-    const times = volume(300, 1000);
+    const times = volume(200, 1000);
     const told: { id: string; canceled: boolean }[] = [];
     // All lanes seek the moment of the end together, by the pause before the cancel or, where that alone comes too
     // late, by the length of the run; so that about as many cancels come too late as in time.

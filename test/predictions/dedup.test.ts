@@ -15,7 +15,7 @@ describe("identical submissions", () => {
   afterAll(() => close());
 
   test("hundreds at once over two APIs are one inference, and each one's webhook is delivered once", async () => {
-    const callers = volume(400, 1000);
+    const callers = volume(250, 1000);
     const told = callers / 5;
     // The models stay known without a worker, so that nothing ends before all are accepted.
     await stack.workers[0]?.stop();
@@ -179,7 +179,7 @@ describe("identical submissions", () => {
 
   test("one that races with the end is joined and told, or answered from the cache, every time", async () => {
     let joins = 0;
-    const races = volume(60, 200);
+    const races = volume(40, 200);
     const rounds = Array.from({ length: races }, (_, round) => `/race/${round}`);
     const lane = async () => {
       for (let path = rounds.pop(); path !== undefined; path = rounds.pop()) {
