@@ -9,6 +9,8 @@ export default defineConfig({
     pool: "forks",
     // No file leaves anything in its process, so that those that follow need not load the modules again.
     isolate: false,
+    // Compiled code is loaded by Node itself, as in the services.
+    server: { deps: { external: [/\/dist\//] } },
     maxWorkers: 3,
     sequence: { sequencer: SlowFirst },
     testTimeout: 60_000,

@@ -19,9 +19,11 @@ const hasClient = await installClient();
 async function installClient(): Promise<boolean> {
   // Nothing of this machine's own Python is touched, and nothing is compiled that is not used.
   const options = ["--target", folder, "--no-compile", "--only-binary", ":all:", "--retries", "1", "--timeout", "10"];
-  const packages = ["tritonclient[http]==2.73.0"];
+  // By name, because finding out takes as long as all else, and its client for asyncio needs as much again.
+  const packages = "geventhttpclient gevent greenlet zope.event zope.interface brotli certifi urllib3 numpy ml_dtypes";
+  const all = ["tritonclient==2.73.0", "python-rapidjson", ...packages.split(" ")];
   try {
-    await run("python3", ["-m", "pip", "install", "--quiet", ...options, ...packages], { timeout: 120_000 });
+    await run("python3", ["-m", "pip", "install", "--quiet", "--no-deps", ...options, ...all], { timeout: 120_000 });
     return true;
   } catch {
     return false;

@@ -72,7 +72,7 @@ describe("many dead receivers", () => {
     const everywhere = await socketServer(() => undefined, "0.0.0.0");
     try {
       await expectTold(healthy, "/before");
-      const hosts = volume(900, 10_000);
+      const hosts = volume(700, 10_000);
       let next = 0;
       const caller = async () => {
         for (let i = next++; i < hosts; i = next++) {
