@@ -15,7 +15,7 @@ export interface StoredTraffic extends Traffic {
 }
 
 const keyTable = {
-  traffic: text("Hash: `current`, the split as JSON; `revision`, the number of changes; `changed`, the last time (ms)."),
+  traffic: text("Hash: `current`, the split as JSON; `revision`, number of changes; `changed`, the last time (ms)."),
   history: text("Earlier splits, newest first."),
 };
 
