@@ -155,7 +155,7 @@ describe("a tokenizer that cannot be used is refused with what is wrong with it,
     expect(await reasonFor({ ...gpt2, model: { ...gpt2.model, dropout: 0.1 } })).toMatch(/"dropout": 0.1 draws/);
     await open({ ...gpt2, model: { ...gpt2.model, dropout: 0 } });
     expect(await reasonFor(fileOf("wordpiece-bert"), { max_tokens: 2 })).toMatch(
-      /2 tokens leave no room for text beside 2 special/,
+      /2 tokens leaves no room beside 2 special/,
     );
     await open(fileOf("wordpiece-bert"), { max_tokens: 2, special_tokens: false });
     const truncation = { max_length: 0, strategy: "LongestFirst", stride: 0, direction: "Right" };

@@ -6,7 +6,7 @@ import { type Dtype, elementBytes, integerRange } from "@millrace/shared/tensors
 import { toFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import { type PackedTensor, packStrings } from "@millrace/shared/tensors/tensor-pack.js";
 
-/** An input for the trial. Inputs of one `kind` are of the same magnitude; an outlier serves as company for others. */
+/** An input for the trial. Inputs of one `kind` are of the same magnitude; an outlier mainly accompanies others. */
 export interface TriedInput {
   kind: string;
   readonly tensors: PackedTensor[];

@@ -13,6 +13,6 @@ export interface Preparation {
   readonly atOnce?: boolean;
   /** The tensors fed to the ONNX file. Rejects with an InputRefusedError. */
   prepare(packed: PackedTensor[]): PackedTensor[] | Promise<PackedTensor[]>;
-  /** Padding of inputs of different lengths; null where the model cannot be shielded from it. */
+  /** Padding of inputs of different lengths; null where the model would see the padding. */
   padding: Padding | null;
 }

@@ -61,7 +61,7 @@ async function tokenizerOf(
     added.pair = specialTokens(await library.encode("", "", options));
   }
   if (cut.maxLength <= added.single) {
-    throw new Error(`${cut.maxLength} tokens leave no room for text beside ${added.single} special tokens`);
+    throw new Error(`a length of ${cut.maxLength} tokens leaves no room beside ${added.single} special tokens`);
   }
   const { maxLength, ...how } = cut;
   library.setTruncation(maxLength, { ...how, stride: 0 } as unknown as TruncationOptions);
