@@ -2,10 +2,10 @@
 -- Cheng, 1996): a job costs its rows divided by its owner's weight, and an owner that was idle starts at the present
 -- position of the others. No step costs more with more owners.
 --
--- Jobs wait where BullMQ looks for them, so that its counts and lists are right. Jobs without a priority of one owner,
--- mostly the only one, are in the list `wait`. All others are in the sorted set `prioritized`, and beside it in a
--- sorted set of their owner, which defines their order. A job that is only in its owner's set is skipped, and a job
--- that is only in `prioritized` comes last; so no job is lost or run twice because of these sets.
+-- Jobs wait where BullMQ looks for them, so that its counts and lists are right. The jobs without a priority of one
+-- owner (mostly there is only one) are in the list `wait`. All others are in the sorted set `prioritized`, and beside
+-- it in a sorted set of their owner, which defines their order. A job that is only in its owner's set is skipped, and a
+-- job that is only in `prioritized` comes last; so no job is lost or run twice because of these sets.
 --
 -- A job has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`, and `lane`, its number in the list. Its priority
 -- in BullMQ is 0, so that a job returned by BullMQ (after its worker died) goes to the list's head.
