@@ -147,7 +147,8 @@ export function axesOf(operation: Operation, i: number, rank: number): number[] 
 /** An axis counted from the first one. Throws for one outside the rank. */
 export function fromStart(axis: number, rank: number): number {
   const counted = axis < 0 ? axis + rank : axis;
-  if (!Number.isInteger(counted) || counted < 0 || counted >= rank) throw new UnprovenError(`its input has no axis ${axis}`);
+  if (!Number.isInteger(counted) || counted < 0 || counted >= rank)
+    throw new UnprovenError(`its input has no axis ${axis}`);
   return counted;
 }
 
@@ -205,7 +206,8 @@ export function broadcast(operation: Operation, values: readonly (Fixed | Rows)[
 
 /** The length after broadcasting: one of the two is stretched, or both are equal without a proof. */
 function joined(operation: Operation, a: Size, b: Size): Size {
-  if (dependsOnRows(a) || dependsOnRows(b)) throw new UnprovenError("it pairs rows with a dimension that is not one entry a row");
+  if (dependsOnRows(a) || dependsOnRows(b))
+    throw new UnprovenError("it pairs rows with a dimension that is not one entry a row");
   if (isPartOf(a, b)) return b;
   if (isPartOf(b, a)) return a;
   if (numberIn(a) !== null) return a;

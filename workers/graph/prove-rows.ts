@@ -73,7 +73,8 @@ export function proveRows(model: OnnxModel, shared: SharedLength | null = null):
     if (value.kind === "unknown") return { proven: false, reason: value.reason };
     if (value.kind === "fixed") return { proven: false, reason: `${said} does not depend on the rows` };
     if (value.axis !== 0 || !sameSize(value.dims[0] as Size, rowCount)) {
-      const where = value.axis === 0 ? "does not have exactly one entry a row" : `has its rows along dimension ${value.axis}`;
+      const where =
+        value.axis === 0 ? "does not have exactly one entry a row" : `has its rows along dimension ${value.axis}`;
       return { proven: false, reason: `${said} ${where}` };
     }
     lengths.set(name, value.dims);
@@ -140,8 +141,7 @@ function outputsOf(
 
 /** Why an operator cannot be analysed, whatever its inputs; null for an operator that can. */
 function opaqueBecause(model: OnnxModel, node: OnnxNode): string | null {
-  if (model.functions.has(`${node.domain}:${node.type}`))
-    return "it is a function of the file, which is not analysed";
+  if (model.functions.has(`${node.domain}:${node.type}`)) return "it is a function of the file, which is not analysed";
   if (rulesByDomain[node.domain] === undefined) {
     return `operators of the domain "${node.domain}" are not known to keep rows apart`;
   }

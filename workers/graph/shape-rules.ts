@@ -157,8 +157,7 @@ function reshaped(operation: Operation, data: Shaped, wanted: readonly Size[]): 
 
 /** The remaining length, where the division is not certain to be exact: any length, unless rows are part of it. */
 function leftOver(operation: Operation, total: Size, rest: Size): Size {
-  if (dependsOnRows(total) !== dependsOnRows(rest))
-    throw new UnprovenError("it may merge or split rows");
+  if (dependsOnRows(total) !== dependsOnRows(rest)) throw new UnprovenError("it may merge or split rows");
   return operation.newLength();
 }
 
