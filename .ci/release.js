@@ -14,7 +14,7 @@ function run(command, ...args) {
   return stdout.trim();
 }
 
-/** Replaces what `pattern` finds; throws where there is nothing, so that no file keeps the old version unseen. */
+/** Replaces the match of `pattern`; throws without one, so that no file silently keeps the old version. */
 function edit(path, pattern, replacement) {
   const text = readFileSync(root + path, "utf8");
   if (!pattern.test(text)) throw new Error(`${path} has no ${pattern}`);
@@ -32,13 +32,15 @@ function nextVersion(current, bump) {
 function release(bump) {
   const { version: current } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
   const version = nextVersion(current, bump);
-  if (run("git", "status", "--porcelain") !== "") throw new Error("The tree has changes that are not committed.");
+  if (run("git", "status", "--porcelain") !== "") {
+    throw new Error("The tree has uncommitted changes: commit or stash them.");
+  }
   if (run("git", "tag", "--list", `v${version}`) !== "") throw new Error(`The tag v${version} exists.`);
   const changelog = readFileSync(`${root}CHANGELOG.md`, "utf8");
   const unreleased = /^## \[Unreleased\]\n([\s\S]*?)(?=^## \[|(?![\s\S]))/m.exec(changelog)?.[1] ?? "";
   if (unreleased.trim() === "") throw new Error("CHANGELOG.md has nothing under [Unreleased].");
 
-  // Each by itself: `npm version` of a workspace alone would leave the versions that the others ask of it.
+  // Edited here, because `npm version` of a workspace leaves the other packages' dependencies on it unchanged.
   for (const path of ["package.json", "package-lock.json", ...packages.map((name) => `${name}/package.json`)]) {
     const json = JSON.parse(readFileSync(root + path, "utf8"));
     for (const entry of json.packages === undefined ? [json] : Object.values(ownEntries(json.packages))) {
@@ -61,7 +63,7 @@ function release(bump) {
   process.stdout.write(`v${version} is committed and tagged. Publish it: git push --follow-tags\n`);
 }
 
-/** The entries of a lock file that are packages of this repository. */
+/** A lock file's entries for the packages of this repository. */
 function ownEntries(entries) {
   return Object.fromEntries(["", ...packages].map((path) => [path, entries[path]]));
 }

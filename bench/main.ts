@@ -42,10 +42,10 @@ const scenarios: Record<string, Scenario> = {
 const print = (line: string) => process.stdout.write(`${line}\n`);
 const say = (line: string) => process.stderr.write(`  ${line}\n`);
 
-/** Scenarios of a quick run at a time: none of them is measured, so that they may share the machine. */
+/** Concurrent scenarios of a quick run; without measurements they may share the machine. */
 const quickAtOnce = 2;
 
-/** Runs the named scenarios, or all of them. Resolves to the exit code; a missed goal is reported, but no failure. */
+/** Runs the named scenarios, or all. Resolves to the exit code; a missed goal is reported, but is not a failure. */
 async function main(args: readonly string[]): Promise<number> {
   const { quick, scenarios: named } = readArguments(args);
   const unknown = named.find((name) => !Object.hasOwn(scenarios, name));
@@ -54,7 +54,7 @@ async function main(args: readonly string[]): Promise<number> {
   return (quick ? await tryAll(names) : await measureAll(names)) ? 0 : 1;
 }
 
-/** Measures one scenario after the other, prints its figures and writes them. Resolves to whether every one ran. */
+/** Measures one scenario after the other, prints its figures and writes them. Resolves to whether all ran. */
 async function measureAll(names: readonly string[]): Promise<boolean> {
   const machine = readMachine();
   const commit = readCommit();
@@ -78,7 +78,7 @@ async function measureAll(names: readonly string[]): Promise<boolean> {
   return ran;
 }
 
-/** Runs each scenario shortly, without its figures, which would mean nothing. Resolves to whether every one ran. */
+/** Runs each scenario briefly, without reporting its meaningless figures. Resolves to whether all ran. */
 async function tryAll(names: readonly string[]): Promise<boolean> {
   const waiting = [...names];
   let ran = true;
@@ -86,7 +86,7 @@ async function tryAll(names: readonly string[]): Promise<boolean> {
     for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
       try {
         const figures = await run(name, true, () => undefined);
-        if (figures.length === 0) throw new Error("it gave no figure");
+        if (figures.length === 0) throw new Error("the scenario returned no figures");
         print(`${name} runs: ${figures.length} figures`);
       } catch (fault) {
         ran = false;
@@ -116,7 +116,7 @@ function readArguments(args: readonly string[]): { quick: boolean; scenarios: st
   }
 }
 
-// A private Redis is no reason for this process to live on, but its end is awaited.
+// A private Redis does not keep this process alive, but its end must be awaited.
 setInterval(() => undefined, 60_000);
 process.on("SIGINT", () => process.exit(130));
 process.on("SIGTERM", () => process.exit(143));

@@ -22,15 +22,15 @@ interface Row {
   verdict: string;
 }
 
-/** What webhooks are signed with, and this machine's address as the deliverers see it. */
+/** The secret of webhooks, and this machine's address for the deliverers. */
 export interface DemoReceiver {
   secret: string;
   host: string;
 }
 
 /**
- * Runs predictions on the shipped samples, single, in bulk and, where it can be called, with a webhook, and prints what
- * came back. Resolves to whether every one succeeded and came out as the sample expects.
+ * Runs predictions on the shipped samples, single, in bulk and, with a receiver, with a webhook, and prints the
+ * results. Resolves to whether all succeeded with the expected outputs.
  */
 export async function runDemo(
   apiUrl: string,
@@ -63,7 +63,7 @@ async function predict({ apiKey, apiUrl }: Caller, model: string, index: number)
   return rowOf(model, "single", sample, body, begun);
 }
 
-/** All samples of a model as one batch; the time is that of the whole. */
+/** All samples of a model as one batch; each row has the time of the whole. */
 async function bulk({ apiKey, apiUrl }: Caller, model: string): Promise<Row[]> {
   const samples = await Promise.all(Array.from({ length: samplesEach }, (_, i) => sampleOf(model, i)));
   const authorization = `Bearer ${apiKey}`;
@@ -81,7 +81,7 @@ async function bulk({ apiKey, apiUrl }: Caller, model: string): Promise<Row[]> {
   return samples.map((sample, i) => rowOf(model, "bulk", sample, JSON.parse(lines[i] ?? "{}") as Result, begun));
 }
 
-/** One prediction whose result is called for: its webhook is received here, and its signature checked. */
+/** One prediction with a webhook, which is received here and whose signature is checked. */
 async function webhook({ apiKey, apiUrl }: Caller, model: string, called: DemoReceiver): Promise<Row> {
   const sample = await sampleOf(model, 0);
   const receiver = createServer();

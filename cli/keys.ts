@@ -13,9 +13,9 @@ import { readArguments, UsageError } from "./read-arguments.js";
 
 export const keysUsage = `  keys list
   keys make <owner> [--scopes predict+read@model-*] [--expires-days N]
-  keys rotate <id> [--overlap-hours N]     a new key that may do the same; the old one ends after N hours (24)
-  keys revoke <id>                         ends a key on all APIs at once
-                   keys that are kept in Redis (REDIS_URL, REDIS_KEY_PREFIX), only as hashes
+  keys rotate <id> [--overlap-hours N]     a new key with the same grants; the old one ends after N hours (24)
+  keys revoke <id>                         end a key on all APIs at once
+                   keys are kept in Redis (REDIS_URL, REDIS_KEY_PREFIX), only as hashes
 `;
 
 const connectMs = 5000;
@@ -26,7 +26,7 @@ const options = {
   "overlap-hours": { type: "string" },
 } as const;
 
-/** Makes, lists, rotates or revokes keys in the Redis that the environment names. Resolves to the exit code. */
+/** Makes, lists, rotates or revokes keys in the Redis named by the environment. Resolves to the exit code. */
 export async function runKeys(
   args: readonly string[],
   environment: Record<string, string | undefined>,
@@ -36,11 +36,11 @@ export async function runKeys(
   const [action, subject, ...rest] = positionals;
   const wantsSubject = action !== "list";
   if (rest.length > 0 || !["list", "make", "rotate", "revoke"].includes(action ?? "") || wantsSubject !== !!subject) {
-    throw new UsageError("keys wants list, make <owner>, rotate <id> or revoke <id>");
+    throw new UsageError("keys needs list, make <owner>, rotate <id> or revoke <id>");
   }
   const { env, problems } = withSecretFiles(environment);
   if (problems.length > 0) throw new Error(problems.join("\n"));
-  if (!env.REDIS_URL) throw new Error("REDIS_URL is missing: say where the Redis of the APIs is");
+  if (!env.REDIS_URL) throw new Error("REDIS_URL is missing: set it to the Redis of the APIs");
   const redis = openRedis(parseRedisUrl(env.REDIS_URL), "hasty", "millrace-keys");
   redis.on("error", () => undefined);
   try {
@@ -72,18 +72,18 @@ async function act(
   if (action === "rotate") {
     const hours = positive("--overlap-hours", values["overlap-hours"] ?? "24");
     const made = await rotateKey(redis, prefix, subject, hours * hourMs);
-    if (made === null) throw new Error(`there is no key ${subject}`);
+    if (made === null) throw new Error(`no key ${subject}: see keys list`);
     tell(made);
     return 0;
   }
-  if (!(await revokeKey(redis, prefix, subject))) throw new Error(`there is no key ${subject}`);
-  say(`${subject} is revoked`);
+  if (!(await revokeKey(redis, prefix, subject))) throw new Error(`no key ${subject}: see keys list`);
+  say(`${subject} is revoked.`);
   return 0;
 
   function tell({ key, stored }: MadeKey): void {
     say(lineOf(stored));
     say(key);
-    say("This is the only time that the key is shown.");
+    say("The key is shown only this once.");
   }
 }
 
@@ -93,6 +93,6 @@ function lineOf({ expiresAt, grants, id, lastUsedAt, owner }: StoredKey): string
 }
 
 function positive(name: string, text: string): number {
-  if (!/^\d{1,6}(\.\d+)?$/.test(text)) throw new Error(`${name} must be a number`);
+  if (!/^\d{1,6}(\.\d+)?$/.test(text)) throw new Error(`${name} must be a number from 0 to 999999`);
   return Number(text);
 }

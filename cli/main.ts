@@ -9,13 +9,13 @@ import { sampleOf, startStack } from "./start-stack.js";
 const usage = `usage: millrace <command>
 
   start [--demo]   find or start Redis, then run one API and one worker with every model in models/
-                   --demo: run predictions on the shipped samples, print what came back, and end
-  demo <url>       the same on an API that runs already; its key comes from API_KEY; a webhook too where WEBHOOK_SECRET
-                   and DEMO_HOST are set, the address of this machine that its workers can call
+                   --demo: run predictions on the shipped samples, print the results, and end
+  demo <url>       the same on a running API, with the key in API_KEY; with a webhook if WEBHOOK_SECRET is set, and
+                   DEMO_HOST to the address of this machine for the workers
   models key <file>
                    make an Ed25519 key to sign models with, and print its public key for MODEL_PUBLIC_KEYS
   models sign <folder> --key <file>
-                   sign a version, or every version of a model, so that workers can tell it from any other
+                   sign a version, or every version of a model, so that workers can verify it
 ${keysUsage}`;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -35,7 +35,7 @@ async function start(args: readonly string[]): Promise<number> {
     if (demo) {
       const secret = stack.webhookSecret ?? (withSecretFiles(process.env).env.WEBHOOK_SECRET as string).split(/\s+/)[0];
       const called = { secret: secret as string, host: "127.0.0.1" };
-      if (stack.apiKey === null) throw new Error("the demo makes a key of its own: unset API_KEYS and API_KEYS_FILE");
+      if (stack.apiKey === null) throw new Error("the demo makes its own key: unset API_KEYS and API_KEYS_FILE");
       return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, called, say), stack.broken])) ? 0 : 1;
     }
     await greet(stack);
@@ -46,16 +46,16 @@ async function start(args: readonly string[]): Promise<number> {
   }
 }
 
-/** The demo on an API that somebody else started. */
+/** The demo on a running API. */
 async function demo(args: readonly string[]): Promise<number> {
   const [url, ...more] = readArguments(args, {}).positionals;
   const key = process.env.API_KEY;
   if (url === undefined || more.length > 0 || !URL.canParse(url) || !key) {
-    throw new UsageError("demo wants the URL of an API, and its key in API_KEY");
+    throw new UsageError("demo needs the URL of an API, and its key in API_KEY");
   }
   const { DEMO_HOST: host, WEBHOOK_SECRET: secrets } = process.env;
   const called = host && secrets ? { host, secret: secrets.split(/\s+/)[0] as string } : null;
-  if (called === null) say("Without a webhook: WEBHOOK_SECRET and DEMO_HOST are not set.");
+  if (called === null) say("Skipping the webhook: WEBHOOK_SECRET and DEMO_HOST are not set.");
   return (await runDemo(url.replace(/\/$/, ""), key, called, say)) ? 0 : 1;
 }
 
@@ -66,7 +66,7 @@ async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<voi
   say(`  API       ${stack.apiUrl}`);
   say(`  queues    ${stack.apiUrl}/admin/queues  (any user name, the key as password)`);
   say(`  metrics   ${stack.apiUrl}/metrics and http://127.0.0.1:${stack.workerPort}/metrics`);
-  say(`  API key   ${stack.apiKey ?? "as you configured it"}`);
+  say(`  API key   ${stack.apiKey ?? "as configured"}`);
   say(`  webhooks  signed with ${stack.webhookSecret ?? "your WEBHOOK_SECRET"}`);
   say("");
   say("Try it:");
@@ -81,10 +81,10 @@ async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<voi
 async function models(args: readonly string[]): Promise<number> {
   const { positionals, values } = readArguments(args, { key: { type: "string" } });
   const [action, path, ...more] = positionals;
-  if (path === undefined || more.length > 0) throw new UsageError("models wants one file or folder");
+  if (path === undefined || more.length > 0) throw new UsageError("models needs one file or folder");
   if (action === "key" && values.key === undefined) await makeSigningKey(path, say);
   else if (action === "sign" && values.key !== undefined) await signModels(path, values.key, say);
-  else throw new UsageError("models wants key <file>, or sign <folder> --key <file>");
+  else throw new UsageError("models needs key <file>, or sign <folder> --key <file>");
   return 0;
 }
 

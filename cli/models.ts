@@ -9,8 +9,8 @@ import { listVersionFiles } from "@millrace/shared/models/version-files.js";
 const versionPattern = /^[1-9]\d{0,8}$/;
 
 /**
- * Signs a version's folder, or every version in a model's folder, with the Ed25519 private key in a PEM file. What is
- * signed is said line by line. Rejects for a folder that is neither, and for a key of another kind.
+ * Signs a version's folder, or every version in a model's folder, with the Ed25519 private key in a PEM file. `say`
+ * gets a line for each version. Rejects for any other folder, and for a key of another kind.
  */
 export async function signModels(folder: string, keyFile: string, say: (line: string) => void): Promise<void> {
   const key = readPrivateKey(await readFile(keyFile, "utf8"));
@@ -19,14 +19,15 @@ export async function signModels(folder: string, keyFile: string, say: (line: st
   const names = isVersion ? [] : (await readdir(path)).filter((name) => versionPattern.test(name));
   const folders = isVersion ? [path] : names.map((name) => join(path, name));
   if (folders.length === 0 || !isModelName(basename(dirname(folders[0] as string)))) {
-    throw new Error(`${folder} is neither a model's folder nor a version's`);
+    throw new Error(`${folder} is neither a model's folder nor a version's: expected <model> or <model>/<version>`);
   }
   for (const version of folders) say(await signOne(version, key));
   say(`MODEL_PUBLIC_KEYS=${publicKeyText(createPublicKey(key))}`);
 }
 
 /**
- * Makes an Ed25519 key pair: the private key as a PEM file that nothing is to be at, the public one said for workers.
+ * Makes an Ed25519 key pair: writes the private key to a new PEM file and says the public key for workers. Rejects if
+ * the file exists.
  */
 export async function makeSigningKey(file: string, say: (line: string) => void): Promise<void> {
   const { privateKey, publicKey } = generateKeyPairSync("ed25519");
@@ -47,7 +48,7 @@ async function signOne(folder: string, key: KeyObject): Promise<string> {
 async function hashOutside(file: string): Promise<string | null> {
   const stat = await lstat(file).catch(() => null);
   if (stat === null) return null;
-  if (!stat.isFile()) throw new Error(`${file} is no plain file`);
+  if (!stat.isFile()) throw new Error(`${file} is not a regular file`);
   return createHash("sha256")
     .update(await readFile(file))
     .digest("hex");

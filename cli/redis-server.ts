@@ -13,20 +13,20 @@ const configFile = fileURLToPath(new URL("../../deploy/redis.conf", import.meta.
 const startDeadlineMs = 30_000;
 const closeDeadlineMs = 10_000;
 
-/** A Redis to use: the one that `REDIS_URL` names, or a private child that goes when it is closed. */
+/** A Redis to use: the one of `REDIS_URL`, or a private child that ends on `close`. */
 export interface FoundRedis {
   url: string;
-  /** The child's process id; null for a Redis that is not ours. */
+  /** The child's process id; null for the Redis of `REDIS_URL`. */
   pid: number | null;
   close(): Promise<void>;
 }
 
-/** There is no Redis here and none could be got; the message names the three ways to get one. */
+/** No Redis was found or installed; the message names the three ways to get one. */
 export class NoRedisError extends Error {
   constructor(tried: string) {
     super(
-      `There is no Redis to work with${tried}. Three ways to get one:\n` +
-        "  - set REDIS_URL to a Redis or Valkey that runs, such as REDIS_URL=redis://127.0.0.1:6379\n" +
+      `No Redis found${tried}. Three ways to get one:\n` +
+        "  - set REDIS_URL to a running Redis or Valkey, such as REDIS_URL=redis://127.0.0.1:6379\n" +
         "  - install one so that redis-server or valkey-server is on PATH " +
         "(apt install redis-server, brew install redis)\n" +
         "  - run one in a container: docker run -p 6379:6379 redis:7 and REDIS_URL=redis://127.0.0.1:6379",
@@ -36,9 +36,9 @@ export class NoRedisError extends Error {
 }
 
 /**
- * Finds Redis in the order that is promised: `REDIS_URL`; a server program on `PATH`; the platform's package manager,
- * where that works without a prompt. A program is started as a private child with its data in `dataDir`. Throws a
- * NoRedisError otherwise.
+ * Finds Redis in the documented order: `REDIS_URL`; a server program on `PATH`; the platform's package manager, where
+ * it works without a prompt. A program is started as a private child with its data in `dataDir`. Throws a NoRedisError
+ * otherwise.
  */
 export async function findRedis(options: {
   redisUrl: string | undefined;
@@ -59,7 +59,7 @@ export async function findRedis(options: {
 /** Starts a server as a private child on a free port of 127.0.0.1, durable, with its data in `dataDir`. */
 export async function startRedis(program: string, dataDir: string, extraArgs: string[] = []): Promise<FoundRedis> {
   await mkdir(dataDir, { recursive: true });
-  // A port that was free may be taken a moment later, so a start that fails is tried again on another.
+  // A free port may be taken a moment later, so a failed start is repeated on another.
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();
     try {
@@ -73,8 +73,8 @@ export async function startRedis(program: string, dataDir: string, extraArgs: st
 async function startOn(port: number, program: string, dataDir: string, extraArgs: string[]): Promise<FoundRedis> {
   const args = [configFile, "--port", `${port}`, "--bind", "127.0.0.1", "--dir", dataDir, "--daemonize", "no"];
   const logFile = join(dataDir, "redis.log");
-  // The shell between keeps watch on standard input: when this process dies, however it dies, Redis is ended too. Its
-  // own process group keeps Ctrl-C from ending Redis before those who use it.
+  // The shell in between watches its input: when this process ends, in whatever way, Redis is ended too. Its own
+  // process group keeps Ctrl-C from ending Redis before its users.
   const child = spawn(
     "sh",
     ["-c", '"$@" & pid=$!; echo $pid; { cat >/dev/null; kill $pid; } <&3 & wait $pid', "sh", program, ...args]
@@ -88,10 +88,10 @@ async function startOn(port: number, program: string, dataDir: string, extraArgs
   const pid = Number(await firstLine(child));
   const url = `redis://127.0.0.1:${port}`;
   const close = async () => {
-    // It was let go of when it was ready, and Node does not wait for what it was told to let go of.
+    // The child was unreferenced when ready, and Node does not wait for an unreferenced child.
     child.ref();
     (child.stdio[3] as NodeJS.WritableStream).end();
-    // A server that is just writing its first append-only file ignores the polite way.
+    // A server that is writing its first append-only file ignores SIGTERM.
     const timer = setTimeout(() => process.kill(pid, "SIGKILL"), closeDeadlineMs);
     await exited;
     clearTimeout(timer);
@@ -102,7 +102,7 @@ async function startOn(port: number, program: string, dataDir: string, extraArgs
     await Promise.race([
       whenReady(probe, startDeadlineMs),
       exited.then(() => {
-        throw new Error(`${program} ended at once; see ${logFile}`);
+        throw new Error(`${program} ended during its start; see ${logFile}`);
       }),
     ]);
   } catch (fault) {
@@ -137,7 +137,7 @@ function freePort(): Promise<number> {
   });
 }
 
-/** The first of the server programs that is on `PATH`, or in the places where package managers put them. */
+/** The first of the server programs on `PATH`, or in the usual folders of package managers. */
 async function findProgram(path: string | undefined): Promise<string | null> {
   const folders = [...(path ?? "").split(delimiter), "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"].filter(Boolean);
   for (const program of programs) {
@@ -155,7 +155,7 @@ async function findProgram(path: string | undefined): Promise<string | null> {
   return null;
 }
 
-/** Installs Redis where that works without a prompt. Resolves to what was tried, in words for the error. */
+/** Installs Redis where it works without a prompt. Resolves to the failed attempt, in words for the error. */
 async function installRedis(say: (line: string) => void): Promise<string> {
   const asRoot = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
   const recipes: string[][][] = [
@@ -190,7 +190,7 @@ async function installRedis(say: (line: string) => void): Promise<string> {
       for (const [command, ...args] of recipe) await run(command as string, args, { timeout: 300_000 });
       return "";
     } catch (fault) {
-      return `, and ${manager} could not install one (${(fault as Error).message.split("\n")[0]})`;
+      return `, and ${manager} could not install it (${(fault as Error).message.split("\n")[0]})`;
     }
   }
   return "";

@@ -10,11 +10,11 @@ const programs = {
 /** A line of a service's log. */
 export type LogLine = Record<string, unknown> & { message?: string; level?: string };
 
-/** An API or a worker as a process of its own. */
+/** An API or a worker as a separate process. */
 export interface ServiceProcess {
   readonly pid: number;
   readonly child: ChildProcess;
-  /** Resolves to the port it listens on when it is ready; rejects with what it said when it ends before. */
+  /** Resolves to the listening port when the service is ready; rejects with its output if it ends before. */
   readonly ready: Promise<number>;
   /** Resolves to exit code or signal. */
   readonly exited: Promise<number | NodeJS.Signals>;
@@ -22,9 +22,7 @@ export interface ServiceProcess {
   stop(graceMs?: number): Promise<number | NodeJS.Signals>;
 }
 
-/**
- * Starts an API or a worker from its compiled program, or another in its place, with that environment and nothing more.
- */
+/** Starts an API or a worker from its compiled program, or from another, with exactly that environment. */
 export function spawnService(
   kind: keyof typeof programs,
   env: Record<string, string | undefined>,
@@ -50,7 +48,7 @@ export function spawnService(
     });
     void exited.then((how) => reject(new Error(`${kind} ended (${how}) before it was ready\n${complaint}`)));
   });
-  // Who does not ask for readiness learns of the end by `exited`.
+  // Callers that do not wait for readiness learn of the end by `exited`.
   ready.catch(() => undefined);
   return {
     pid: child.pid as number,

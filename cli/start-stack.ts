@@ -12,25 +12,25 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 export interface Stack {
   apiUrl: string;
   workerPort: number;
-  /** A key with the scopes predict and admin; null where API_KEYS or API_KEYS_FILE brought their own. */
+  /** A key with the scopes predict and admin; null where API_KEYS or API_KEYS_FILE is set. */
   apiKey: string | null;
   redisUrl: string;
-  /** What webhooks are signed with; null where WEBHOOK_SECRET brought its own. */
+  /** The secret of webhooks; null where WEBHOOK_SECRET is set. */
   webhookSecret: string | null;
-  /** Rejects when a process ends that nobody asked to. */
+  /** Rejects when a process ends unexpectedly. */
   broken: Promise<never>;
   /** Ends API, worker and a private Redis, in that order. May be called twice. */
   close(): Promise<void>;
 }
 
-/** Finds or starts Redis, then one API and one worker with every model; what was started is ended when a part fails. */
+/** Finds or starts Redis, then one API and one worker with every model; if a part fails, ends the started ones. */
 export async function startStack(
   environment: Record<string, string | undefined>,
   say: (line: string) => void,
 ): Promise<Stack> {
   const { env, problems } = withSecretFiles(environment);
   if (problems.length > 0) throw new Error(problems.join("\n"));
-  // What was read from a file is handed on as such.
+  // The contents of these files are passed on as variables.
   delete env.REDIS_URL_FILE;
   delete env.WEBHOOK_SECRET_FILE;
   const dataDir = resolve(".data");
@@ -78,7 +78,7 @@ export async function startStack(
   }
 }
 
-/** The webhook secret of this installation, made at its first start; receivers know it, so it stays the same. */
+/** The webhook secret of this installation. Made at the first start and kept, since receivers know it. */
 async function keepSecret(file: string): Promise<string> {
   await mkdir(resolve(file, ".."), { recursive: true });
   const secret = `whsec_${randomBytes(24).toString("base64")}`;
@@ -88,7 +88,7 @@ async function keepSecret(file: string): Promise<string> {
   return readFile(file, "utf8");
 }
 
-/** A new random key; only its hash is kept, so that it can be shown once. */
+/** A new random key; only its hash is kept, so it can be shown only once. */
 async function makeKey(file: string): Promise<{ key: string; file: string }> {
   const key = `mr_${randomBytes(24).toString("base64url")}`;
   const hash = createHash("sha256").update(key).digest("hex");
@@ -97,7 +97,7 @@ async function makeKey(file: string): Promise<{ key: string; file: string }> {
   return { key, file };
 }
 
-/** A made sample of a shipped model, as its manifest has it. */
+/** A sample of a shipped model, from its manifest. */
 export async function sampleOf(
   model: string,
   index: number,

@@ -2,7 +2,7 @@ import type { AddressInfo } from "node:net";
 import express from "express";
 import { endOnSigterm } from "./settings.js";
 
-/** The least that an API can do: parse the body and answer with JSON text of a given length. */
+/** The floor of an API: parses the body and answers with JSON text of a given length. */
 const answer = JSON.stringify("x".repeat(Math.max(0, Number(process.env.ANSWER_BYTES) - 2)));
 const app = express();
 app.disable("x-powered-by");

@@ -4,7 +4,7 @@ import express from "express";
 import { Redis } from "ioredis";
 import { endOnSigterm, floorSettings } from "./settings.js";
 
-/** The least that an API in front of BullMQ can do: parse the body and add it, as it is, as a job. */
+/** The floor of an API in front of BullMQ: parses the body and adds it unchanged as a job. */
 const { prefix, queue: name, redisUrl, waiting } = floorSettings();
 const connection = new Redis(redisUrl, { maxRetriesPerRequest: null });
 const queue = new Queue(name, { connection, prefix, streams: { events: { maxLen: 1000 } } });

@@ -1,13 +1,11 @@
 import { type AddressInfo, createServer } from "node:net";
 import { endOnSigterm } from "./settings.js";
 
-/**
- * The least that one can do with lines of JSON that come over a connection: parse each, and answer how many there were.
- */
+/** The floor of reading lines of JSON from a connection: parses each, and answers with their number. */
 const server = createServer({ allowHalfOpen: true }, (socket) => {
   let rest = "";
   let lines = 0;
-  // Of the ways to split, this is the fastest: one decoding of a whole piece, and lines that are slices of it.
+  // The fastest way to split: each piece is decoded at once, and lines are slices of it.
   socket.setEncoding("utf8");
   socket.on("data", (text: string) => {
     const parts = (rest + text).split("\n");

@@ -1,4 +1,4 @@
-/** Rows that are to be run as they are, over and over until there were `rows` of them. */
+/** Rows to run repeatedly, until `rows` of them have run. */
 export interface RunRowsOrder {
   /** The ONNX file. */
   model: string;
@@ -6,11 +6,11 @@ export interface RunRowsOrder {
   packedFile: string;
   features: number;
   rows: number;
-  /** Rows of one run. */
+  /** Rows in each run. */
   chunkRows: number;
-  /** A body that is parsed once before, or null. */
+  /** A body to parse once before the runs, or null. */
   jsonFile: string | null;
 }
 
-/** How long it took, and CPU time of the runs; reading of files and opening of the model not counted. */
+/** Wall time, and CPU time of the runs, without reading files and opening the model. */
 export type RunRowsReply = { parseMs: number; runMs: number; runCpuSeconds: number } | { fault: string };

@@ -2,9 +2,7 @@ import { readFileSync } from "node:fs";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { RunRowsOrder, RunRowsReply } from "./run-rows-spec.js";
 
-/**
- * The least that one can do to infer: parse a body, and run rows that are packed already, on one thread as a slot does.
- */
+/** The floor of inference: parses a body, and runs packed rows on one thread, as a slot does. */
 const sessions = new Map<string, Promise<InferenceSession>>();
 
 function sessionOf(model: string): Promise<InferenceSession> {

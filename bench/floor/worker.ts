@@ -2,7 +2,7 @@ import { Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { endOnSigterm, floorSettings } from "./settings.js";
 
-/** The least that a worker can do: take a job and say that it is done. */
+/** The floor of a worker: takes a job and completes it. */
 const { prefix, queue, redisUrl } = floorSettings();
 const worker = new Worker(queue, async () => "succeeded", {
   connection: new Redis(redisUrl, { maxRetriesPerRequest: null }),

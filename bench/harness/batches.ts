@@ -3,14 +3,14 @@ import type { FlowFiles, FlowForm } from "./flows.js";
 import type { Load } from "./start-load.js";
 import type { Millrace } from "./start-millrace.js";
 
-/** The model that whole tables are measured with: one that takes next to no time itself. */
+/** The model for whole tables; its own run time is negligible. */
 export const tree = "intrusion-decision-tree";
 
 export const batchesPath = (on: Millrace): string => on.path.replace(/predictions$/, "batches");
 
 const contentTypes = { ndjson: "application/x-ndjson", objects: "application/x-ndjson", csv: "text/csv" };
 
-/** What of a file has to be sent so that `rows` flows are. */
+/** The parts of a file to send for `rows` flows. */
 export function repeated(
   flows: FlowFiles,
   form: FlowForm,
@@ -21,7 +21,7 @@ export function repeated(
   return { file, repeats: Math.floor(rows / flows.count), restBytes: rest === 0 ? 0 : (ends[rest - 1] as number) };
 }
 
-/** An upload that was answered with 202. */
+/** An upload answered with 202. */
 export interface Upload extends Pick<SendReport, "firstSentAt" | "answeredAt"> {
   id: string;
   acceptedPerSecond: number;
@@ -53,13 +53,11 @@ export async function uploadBatch(
   return { id, answeredAt, firstSentAt, acceptedPerSecond: (rows * 1000) / (answeredAt - firstSentAt) };
 }
 
-/**
- * Waits for the end of a batch, which must be that all its rows succeeded; resolves to its time, in ms since the epoch.
- */
+/** Waits for the end of a batch, all of whose rows must succeed; resolves to its time, in ms since the epoch. */
 export async function batchFinished(on: Millrace, id: string, rows: number): Promise<number> {
   for (;;) {
     const response = await fetch(`http://127.0.0.1:${on.port}/v1/batches/${id}?wait=60`, { headers: on.headers });
-    // A Redis that is late for once is no end of the batch.
+    // A single late answer of Redis does not end the batch.
     if (response.status === 503) continue;
     const batch = (await response.json()) as {
       counts: { succeeded: number };

@@ -4,13 +4,13 @@ import { type LoadShape, measure, type Round } from "./measure.js";
 import { type Figure, figure } from "./scenario.js";
 import type { Load } from "./start-load.js";
 
-/** Rounds of floor and ours in turn, so that what else the machine does meets both alike. */
+/** Alternating rounds of floor and ours, so that other load on the machine affects both alike. */
 export interface Comparison {
   floor: Round[];
   ours: Round[];
 }
 
-/** Warms both up and then measures them in turn, `rounds` times each. */
+/** Warms both up and then measures them alternately, `rounds` times each. */
 export async function compare(
   load: Load,
   floor: Deployment,
@@ -34,7 +34,7 @@ export async function compare(
   return result;
 }
 
-/** The median of what `read` says of each pair of rounds. */
+/** The median of `read` over the pairs of rounds. */
 export function pairwise({ floor, ours }: Comparison, read: (ours: Round, floor: Round) => number): number {
   return median(ours.map((round, i) => read(round, floor[i] as Round)));
 }

@@ -2,22 +2,22 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Watched } from "./process-usage.js";
 import type { BenchRedis } from "./start-redis.js";
 
-/** Something that takes predictions over HTTP and works them off: Millrace, or the floor that it is held against. */
+/** A system that takes predictions over HTTP and works them off: Millrace, or the floor for comparison. */
 export interface Deployment {
   name: "floor" | "ours";
   port: number;
   path: string;
   headers: Record<string, string>;
   redis: BenchRedis;
-  /** What the keys of its BullMQ queue begin with, including the last colon. */
+  /** Prefix of the keys of its BullMQ queue, including the last colon. */
   queue: string;
-  /** Every process of it but the generator. */
+  /** All its processes except the generator. */
   processes(): Watched[];
 }
 
 const lookEveryMs = 5;
 
-/** Jobs that wait or run. */
+/** Number of waiting and running jobs. */
 export async function depthOf({ queue, redis }: Pick<Deployment, "queue" | "redis">): Promise<number> {
   const counts = await Promise.all([
     redis.client.llen(`${queue}wait`),
@@ -37,7 +37,7 @@ export async function untilDrained(of: Pick<Deployment, "queue" | "redis">, dead
   }
 }
 
-/** Resolves when Redis does nothing in the background that could be counted as somebody else's. */
+/** Resolves when Redis does no background work that would be attributed to a measurement. */
 export async function untilQuiet({ redis }: Pick<Deployment, "redis">): Promise<void> {
   while ((await redis.info("aof_rewrite_in_progress")) > 0) await delay(50);
 }

@@ -10,24 +10,26 @@ import type { OnClose } from "./releasers.js";
 
 export type FlowForm = "ndjson" | "objects" | "csv" | "packed";
 
-/** Flows in files, each of which holds every flow once; whoever wants more sends it over and over. */
+/** Flows in files, each of which holds every flow once; larger bodies repeat a file. */
 export interface FlowFiles {
-  /** Flows of which none is another one's copy made here. */
+  /** Number of distinct flows. */
   count: number;
   real: boolean;
   features: number;
-  /** A file without a header, and where in it each flow ends. */
+  /** A file without a header, and the end offset of each flow in it. */
   form(form: FlowForm): { file: string; ends: number[] };
-  /** What stands before the flows of a CSV. */
+  /** The header of a CSV. */
   csvHeader: string;
-  /** A JSON body of `rows` flows from all over the data, and the same ones packed as float32. */
+  /** A JSON body of `rows` flows from all over the data, and the same flows packed as float32. */
   jsonBatch(rows: number): Promise<{ file: string; packedFile: string }>;
 }
 
 const data = inRoot("../shared/data/cicids2017/");
 const madeCount = 25_000;
 
-/** Writes the flows of CIC-IDS2017 that lie beside the repository to a temporary folder; where none do, made ones. */
+/**
+ * Writes the flows of CIC-IDS2017 from beside the repository to a temporary folder, or made flows if there are none.
+ */
 export async function writeFlows(onClose: OnClose): Promise<FlowFiles> {
   const dir = await mkdtemp(join(tmpdir(), "millrace-bench-flows-"));
   onClose(() => rm(dir, { recursive: true, force: true }));
@@ -70,12 +72,12 @@ export async function writeFlows(onClose: OnClose): Promise<FlowFiles> {
   };
 }
 
-/** To the disk at once, so that no fsync of Redis waits for these bytes. */
+/** Flushed at once, so that no fsync of Redis waits for these bytes. */
 const writeThrough = (file: string, bytes: Buffer | string) => writeFile(file, bytes, { flush: true });
 
 const packed = (flow: string[]): Buffer => Buffer.from(Float32Array.from(flow, Number).buffer);
 
-/** The numbers of each flow as the data spells them. */
+/** The numbers of each flow, spelled as in the data. */
 async function readFlows(names: readonly string[]): Promise<string[][]> {
   const flows: string[][] = [];
   for (const file of (await readdir(data)).sort()) {
@@ -89,7 +91,7 @@ async function readFlows(names: readonly string[]): Promise<string[][]> {
   return flows;
 }
 
-/** Flows around the shipped samples, numbers with as many digits as real ones have. */
+/** Flows around the shipped samples, with as many digits as real ones. */
 async function makeFlows(): Promise<string[][]> {
   const samples: number[][] = [];
   for (let i = 0; i < 8; i++) samples.push((await sampleOf(forest, i)).input as number[]);

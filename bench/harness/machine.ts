@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { cpus, release, totalmem } from "node:os";
 import { inRoot } from "./paths.js";
 
-/** What a figure was measured on. */
+/** The machine of a measurement. */
 export interface Machine {
   cpu: string;
   cores: number;
@@ -12,7 +12,7 @@ export interface Machine {
   redis: string;
 }
 
-/** This machine, and the Redis that a private one would be. */
+/** This machine, and the version of a private Redis on it. */
 export function readMachine(): Machine {
   return {
     cpu: cpus()[0]?.model.trim() ?? "unknown",
@@ -24,7 +24,7 @@ export function readMachine(): Machine {
   };
 }
 
-/** The commit that is checked out, with `-dirty` where files differ from it. */
+/** The checked-out commit, with `-dirty` if files differ from it. */
 export function readCommit(): string {
   const git = (...args: string[]) => execFileSync("git", ["-C", inRoot(""), ...args], { encoding: "utf8" }).trim();
   try {
@@ -41,7 +41,7 @@ function redisVersion(): string {
       const text = execFileSync(program, ["--version"], { encoding: "utf8" });
       return /v=([\d.]+)/.exec(text)?.[1] ?? text.trim();
     } catch {
-      // Not this one.
+      // Try the next program.
     }
   }
   return "unknown";

@@ -7,24 +7,24 @@ export interface LoadShape {
   body: string;
   connections: number;
   requests: number;
-  /** Whether callers wait for the end of what they submit. */
+  /** Whether callers wait for the end of their submissions. */
   waiting: boolean;
-  /** What else must have come of them; resolves when it has. */
+  /** A further condition for the end of the round. */
   until?: Promise<unknown>;
 }
 
 /** One round of load on one deployment. */
 export interface Round {
-  /** Predictions a second from the first byte sent until every one of them is final, and `until` is over. */
+  /** Predictions a second, from the first byte sent until all are final and `until` has resolved. */
   finishedPerSecond: number;
   /** Answers a second. */
   answeredPerSecond: number;
   latency: Latency;
-  /** CPU time that each process took, and its largest resident set so far; processes of one name together. */
+  /** CPU time of each process in the round, and its peak resident set so far; processes of one name together. */
   usage: Map<string, Usage>;
 }
 
-/** Sends one round of load and waits until everything that was accepted is final. */
+/** Sends one round of load and waits until all accepted predictions are final. */
 export async function measure(load: Load, on: Deployment, shape: LoadShape): Promise<Round> {
   await untilQuiet(on);
   const before = usagesOf(load, on);
@@ -51,7 +51,7 @@ export async function measure(load: Load, on: Deployment, shape: LoadShape): Pro
   };
 }
 
-/** What every process of a deployment and the generator have used so far; processes of one name together. */
+/** Usage so far of each process of a deployment and of the generator; processes of one name together. */
 export function usagesOf(load: Load, on: Pick<Deployment, "processes">): Map<string, Usage> {
   const together = new Map<string, Usage>();
   for (const { name, pid } of [...on.processes(), { name: "generator", pid: load.pid }]) {

@@ -1,7 +1,7 @@
-/** Notes what is to be let go of at the end. */
+/** Registers a release for the end. */
 export type OnClose = (release: () => Promise<unknown> | unknown) => void;
 
-/** Runs `use` and then lets go of all that it noted, in reverse order, however it ended. */
+/** Runs `use` and then all registered releases, in reverse order, even after a failure. */
 export async function withReleasers<T>(use: (onClose: OnClose) => Promise<T>): Promise<T> {
   const releasers: (() => Promise<unknown> | unknown)[] = [];
   try {

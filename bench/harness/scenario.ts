@@ -1,12 +1,12 @@
 import type { OnClose } from "./releasers.js";
 
-/** What a figure has to keep to. */
+/** The bound of a figure. */
 export interface Goal {
   bound: "at most" | "at least" | "below";
   value: number;
 }
 
-/** One measured figure; `goal` is null where none is set. */
+/** One measured figure; `goal` is null without a bound. */
 export interface Figure {
   name: string;
   value: number;
@@ -16,19 +16,19 @@ export interface Figure {
 }
 
 export interface ScenarioContext {
-  /** A short run that only shows that the scenario still works; its figures mean nothing. */
+  /** A short run that only checks that the scenario still works; its figures are meaningless. */
   quick: boolean;
   onClose: OnClose;
-  /** Tells what is going on, to standard error. */
+  /** Reports progress to standard error. */
   say(line: string): void;
 }
 
-/** Measures something on real processes; whatever it starts is let go of by `onClose`. */
+/** Measures real processes; everything that it starts is released by `onClose`. */
 export type Scenario = (context: ScenarioContext) => Promise<Figure[]>;
 
 const signs = { "at most": "<=", "at least": ">=", below: "<" } as const;
 
-/** A figure, held against its goal where it has one. */
+/** A figure, compared with its goal if it has one. */
 export function figure(name: string, value: number, unit: string, goal: Goal | null = null): Figure {
   const rounded = Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(4));
   if (goal === null) return { name, value: rounded, unit, goal: null, met: null };

@@ -7,7 +7,7 @@ import type { BenchRedis } from "./start-redis.js";
 const keyPrefix = "bench-floor";
 const queueName = "predictions";
 
-/** Starts the floor: bare Express and BullMQ in an API process, a no-op worker in another. */
+/** Starts the floor: bare Express and BullMQ in an API process, and a no-op worker in another. */
 export async function startFloor(
   redis: BenchRedis,
   { waiting }: { waiting: boolean },

@@ -16,9 +16,9 @@ import type { OnClose } from "./releasers.js";
 /** The load generator. */
 export interface Load {
   pid: number;
-  /** Carries out one run; rejects when an answer is not as expected. */
+  /** Performs one run; rejects when an answer is not as expected. */
   run(spec: LoadSpec): Promise<LoadReport>;
-  /** Waits on many connections at once; rejects when one is not answered as expected. */
+  /** Waits on many connections at once; rejects when an answer is not as expected. */
   hold(spec: HoldSpec): Promise<HoldReport>;
   /** Sends one large body. */
   send(spec: SendSpec): Promise<SendReport>;
@@ -26,11 +26,11 @@ export interface Load {
   fetch(spec: FetchSpec): Promise<FetchReport>;
   /** Submits JSON batches and reads their results. */
   exchange(spec: ExchangeSpec): Promise<ExchangeReport>;
-  /** Sends single predictions at a steady pace until it is stopped, and reports then. */
+  /** Sends single predictions at a steady pace until `stop`, which resolves to the report. */
   pace(spec: PaceSpec): { stop(): Promise<PaceReport> };
 }
 
-/** Starts the generator as a process of its own. */
+/** Starts the generator as a separate process. */
 export function startLoad(onClose: OnClose): Load {
   const child = fork(inRoot("bench/dist/load/main.js"));
   onClose(() => child.disconnect());
@@ -54,7 +54,7 @@ export function startLoad(onClose: OnClose): Load {
     exchange: async (spec) => ((await ask({ exchange: spec })) as { exchanged: ExchangeReport }).exchanged,
     pace(spec) {
       const paced = ask({ pace: spec });
-      // Should it fail before it is stopped, it is told then.
+      // A failure before `stop` is reported by `stop`.
       paced.catch(() => undefined);
       return {
         async stop() {

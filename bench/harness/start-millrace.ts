@@ -26,11 +26,11 @@ export interface MillraceOptions {
   slots?: number;
   /** Another worker program than the product's. */
   workerProgram?: string;
-  /** Settings that differ from what they are by themselves. */
+  /** Settings that differ from the defaults. */
   settings?: Record<string, string>;
 }
 
-/** Starts workers and API as `millrace start` would, each on the settings that it has by itself. */
+/** Starts workers and API as `millrace start` does, with default settings. */
 export async function startMillrace(
   redis: BenchRedis,
   {
@@ -48,7 +48,7 @@ export async function startMillrace(
     REDIS_URL: redis.url,
     REDIS_KEY_PREFIX: keyPrefix,
     MODELS_DIR: modelsDir,
-    // Figures of intrusion detection are not those of whatever else ships.
+    // Figures of intrusion detection must not depend on other shipped models.
     ...(modelsDir === shippedModels && { WORKER_MODELS: "intrusion-*" }),
     WORKER_SLOTS: String(slots),
     WORKER_PORT: "0",
@@ -91,10 +91,12 @@ export async function startMillrace(
   };
 }
 
-/** The keys of one model of Millrace as this bench starts it. */
+/** The keys of one model in a Millrace started by this bench. */
 export const benchKeys = (model: string) => modelKeys(keyPrefix, model);
 
-/** A sum over workers of a metric's samples whose labels hold all of `labels`; the scrape resets what resets. */
+/**
+ * The sum over workers of a metric's samples with all of `labels`. The scrape resets metrics that reset on a scrape.
+ */
 export async function workerMetric(
   workers: readonly { port: number }[],
   name: string,

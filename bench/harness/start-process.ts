@@ -11,22 +11,21 @@ process.once("exit", () => {
   for (const kill of alive) kill();
 });
 
-/** A service as a process of its own. */
+/** A service as a separate process. */
 export interface BenchProcess {
   readonly pid: number;
-  /** Where it listens, as its log told; 0 where it does not. */
+  /** The port in its log; 0 for none. */
   readonly port: number;
-  /** From before it was spawned until it logged that it is ready. */
+  /** Time from before the spawn to the log line for readiness. */
   readonly readyAfterMs: number;
   kill(signal: NodeJS.Signals): void;
-  /** SIGTERM, and waits for the end; SIGKILL where that takes too long. May be called when it has ended. */
+  /** Sends SIGTERM and waits for the end; sends SIGKILL after a time limit. May be called after the end. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts a program and waits for the line of its log whose message is `<kind> ready`. Its log goes to a file, so that
- * no other process is busy with reading it while something is measured. `BENCH_<NAME>_NODE_ARGS` is handed to node, to
- * profile with.
+ * Starts a program and waits for the log line with the message `<kind> ready`. Its log goes to a file, so that no
+ * process is busy reading it during a measurement. `BENCH_<NAME>_NODE_ARGS` is passed to node, for profiling.
  */
 export async function startProcess(
   name: string,
@@ -76,7 +75,7 @@ async function untilReady(logFile: string, message: string, ended: () => unknown
       }
     }
     if (ended() !== null) throw new Error(`a process ended before it logged "${message}":\n${text}`);
-    if (Date.now() > deadline) throw new Error(`nothing logged "${message}" within ${readyDeadlineMs} ms:\n${text}`);
+    if (Date.now() > deadline) throw new Error(`no log line "${message}" within ${readyDeadlineMs} ms:\n${text}`);
     await delay(lookEveryMs);
   }
 }

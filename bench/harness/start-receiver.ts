@@ -4,17 +4,17 @@ import type { Arrivals, Expectation, ReceiverNote } from "../load/receiver-spec.
 import { inRoot } from "./paths.js";
 import type { OnClose } from "./releasers.js";
 
-/** Where webhooks go. */
+/** The receiver of webhooks. */
 export interface Receiver {
   pid: number;
   url: string;
-  /** Begins to count anew; `arrived` resolves when all have come, and rejects when they do not within a minute. */
+  /** Restarts the count; `arrived` resolves when all have come, and rejects if they do not within a minute. */
   expect(expectation: Expectation): Promise<{ arrived: Promise<Arrivals> }>;
 }
 
 const deadlineMs = 60_000;
 
-/** Starts the receiver as a process of its own. */
+/** Starts the receiver as a separate process. */
 export async function startReceiver(onClose: OnClose): Promise<Receiver> {
   const child = fork(inRoot("bench/dist/load/receiver.js"));
   onClose(() => child.disconnect());
@@ -35,7 +35,7 @@ export async function startReceiver(onClose: OnClose): Promise<Receiver> {
           throw new Error(`${expectation.webhooks} webhooks did not arrive within ${deadlineMs} ms`);
         },
       );
-      // Whoever fails before awaiting it has a reason of their own.
+      // A caller that fails before awaiting it reports its own reason.
       arrived.catch(() => undefined);
       return { arrived };
     },

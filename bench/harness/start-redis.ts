@@ -6,7 +6,7 @@ import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redi
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import type { OnClose } from "./releasers.js";
 
-/** A private Redis with a connection to look into it with. */
+/** A private Redis, with a connection to inspect it. */
 export interface BenchRedis {
   url: string;
   pid: number;
@@ -35,7 +35,7 @@ export async function startRedis(onClose: OnClose): Promise<BenchRedis> {
     client,
     async info(field) {
       const match = new RegExp(`^${field}:([\\d.]+)`, "m").exec(await client.info());
-      if (match === null) throw new Error(`Redis does not tell ${field}`);
+      if (match === null) throw new Error(`Redis INFO has no ${field}`);
       return Number(match[1]);
     },
   };

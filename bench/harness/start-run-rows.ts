@@ -4,7 +4,7 @@ import type { RunRowsOrder, RunRowsReply } from "../floor/run-rows-spec.js";
 import { inRoot } from "./paths.js";
 import type { OnClose } from "./releasers.js";
 
-/** Starts the bare runner as a process of its own; what it gives runs rows there. */
+/** Starts the bare runner as a separate process; returns a function that runs rows in it. */
 export function startRunRows(
   onClose: OnClose,
 ): (order: RunRowsOrder) => Promise<Exclude<RunRowsReply, { fault: string }>> {

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { inRoot } from "./paths.js";
 
-/** Writes a multilayer perceptron of made weights; see test/fixtures/write-mlp.js. */
+/** Writes a multilayer perceptron with made weights; see test/fixtures/write-mlp.js. */
 export async function writeMlp(
   file: string,
   sizes: { inputs: number; layers: number; width: number; outputs: number },

@@ -1,28 +1,25 @@
-/** A body that is sent over one connection: `before`, then the bytes of a file over and over, then its beginning. */
+/** A body for one connection: `before`, then the bytes of a file repeatedly, then its beginning. */
 export interface SendSpec {
   port: number;
-  /**
-   * Request line and headers, and what the body begins with; a server that speaks no HTTP is sent just the body, and
-   * closes.
-   */
+  /** Request line and headers, and the beginning of the body. A server without HTTP gets only the body, and closes. */
   before: string;
   http: boolean;
   file: string;
   repeats: number;
-  /** Bytes of the file that are sent once more, from its beginning. */
+  /** Bytes of the file to send once more, from its beginning. */
   restBytes: number;
 }
 
-/** What came of it; times are ms since the epoch. */
+/** Report of a sent body; times are ms since the epoch. */
 export interface SendReport {
   firstSentAt: number;
   answeredAt: number;
-  /** Of HTTP; else 0. */
+  /** HTTP status; 0 without HTTP. */
   status: number;
   body: string;
 }
 
-/** A body that is read to its end, as fast as it comes. */
+/** A body to read to its end, without a pause. */
 export interface FetchSpec {
   port: number;
   path: string;
@@ -34,11 +31,11 @@ export interface FetchReport {
   endedAt: number;
   status: number;
   bytes: number;
-  /** What follows the last line end but one. */
+  /** The last line, without its line end. */
   lastLine: string;
 }
 
-/** A batch as JSON, submitted, waited for and read back on one connection, one time after the other. */
+/** A JSON batch, submitted, waited for and read back on one connection, repeatedly. */
 export interface ExchangeSpec {
   port: number;
   path: string;
@@ -51,12 +48,12 @@ export interface ExchangeSpec {
 export interface ExchangeReport {
   /** From the first byte sent to the last result byte received. */
   wholeMs: number[];
-  /** Of it, to the 202; and from there to the finished batch. */
+  /** The part until the 202, and from there until the finished batch. */
   acceptedMs: number[];
   finishedMs: number[];
 }
 
-/** Single predictions at a steady pace, however long the answers take, until a `stop`. */
+/** Single predictions at a steady pace, independent of the answers, until a `stop`. */
 export interface PaceSpec {
   port: number;
   path: string;
@@ -67,7 +64,7 @@ export interface PaceSpec {
 }
 
 export interface PaceReport {
-  /** When each was due, in ms since the epoch, and how long after that it was answered. */
+  /** Due time of each, in ms since the epoch, and its latency from there. */
   dueAt: number[];
   latencyMs: number[];
 }

@@ -1,8 +1,8 @@
 import { connect, type Socket } from "node:net";
 
-/** One keep-alive HTTP connection that carries one request at a time. */
+/** One keep-alive HTTP connection with one request at a time. */
 export interface Connection {
-  /** Sends a whole request; resolves to nothing, for the answer comes to `onAnswer`. */
+  /** Sends a whole request; the answer goes to `onAnswer`. */
   send(request: Buffer): void;
   close(): void;
 }
@@ -10,8 +10,8 @@ export interface Connection {
 const headEnd = Buffer.from("\r\n\r\n");
 
 /**
- * Opens a connection to 127.0.0.1 that reads as little as can be of each answer: its status, and its length, which must
- * be told by Content-Length. `onEnd` is called when the connection breaks.
+ * Opens a connection to 127.0.0.1 that reads the minimum of each answer: its status and its Content-Length, which is
+ * required. Calls `onEnd` when the connection breaks.
  */
 export function openConnection(
   port: number,
@@ -26,7 +26,7 @@ export function openConnection(
   const receive = (chunk: Buffer) => {
     kept.push(chunk);
     have += chunk.length;
-    // Joined once, when it can be whole, for a large answer comes in hundreds of chunks.
+    // Joined only once complete, since a large answer comes in hundreds of chunks.
     if (have < need) return;
     const buffer = kept.length === 1 ? chunk : Buffer.concat(kept, have);
     kept = [buffer];

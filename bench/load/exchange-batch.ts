@@ -3,7 +3,7 @@ import { Agent, request } from "node:http";
 import type { ExchangeReport, ExchangeSpec } from "./bulk-spec.js";
 
 /**
- * Submits a batch, waits for its end and reads its results, `times` times on one connection. Rejects unless all
+ * Submits a batch, waits for its end and reads its results, `times` times on one connection. Rejects unless all rows
  * succeed.
  */
 export async function exchangeBatch(spec: ExchangeSpec): Promise<ExchangeReport> {

@@ -1,10 +1,10 @@
 import { get, type IncomingMessage } from "node:http";
 import type { FetchReport, FetchSpec } from "./bulk-spec.js";
 
-/** Longer than any line of results is. */
+/** More than any line of results. */
 const keptBytes = 64 * 1024;
 
-/** Reads a body as fast as it comes and keeps nothing of it but its last line. */
+/** Reads a body without a pause and keeps only its last line. */
 export async function fetchBody({ headers, path, port }: FetchSpec): Promise<FetchReport> {
   const sentAt = performance.timeOrigin + performance.now();
   const response = await new Promise<IncomingMessage>((resolve, reject) => {

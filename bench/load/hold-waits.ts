@@ -2,10 +2,10 @@ import { type Connection, openConnection } from "./connection.js";
 import { changing, type HoldReport, type HoldSpec } from "./load-spec.js";
 import { latencyOf } from "./statistics.js";
 
-/** Below 2^24, so that float32 tells them apart and none is joined to another. */
+/** Below 2^24, so that float32 tells the numbers apart and no prediction is joined to another. */
 const firstNumber = 10_000_000;
 const submitters = 64;
-/** Waits that are being connected and sent at once. */
+/** Number of waits opened concurrently. */
 const openers = 100;
 
 interface Answer {
@@ -14,7 +14,7 @@ interface Answer {
   arrivedAt: number;
 }
 
-/** Submits predictions that become due one after the other, waits for all of them at once and times the answers. */
+/** Submits predictions with successive due times, waits for all of them at once and times the answers. */
 export async function holdWaits(spec: HoldSpec): Promise<HoldReport> {
   const ids = await submitAll(spec);
   const clients: Connection[] = [];
@@ -24,12 +24,12 @@ export async function holdWaits(spec: HoldSpec): Promise<HoldReport> {
       const ask = await openClient(spec, clients);
       answers[i] = ask(requestText(spec, "GET", `/v1/predictions/${ids[i]}?wait=60`, ""));
     });
-    if (Date.now() > spec.firstDueAt) throw new Error("results came before everybody waited");
+    if (Date.now() > spec.firstDueAt) throw new Error("results came before all waits were open");
     const finishedAts: number[] = [];
     const delaysMs = new Float64Array(spec.waits);
     for (const [i, { arrivedAt, body }] of (await Promise.all(answers)).entries()) {
       const { finished_at: finishedAt, status } = JSON.parse(body.toString()) as Record<string, string>;
-      if (status !== "succeeded") throw new Error(`a prediction that was waited for is ${status}`);
+      if (status !== "succeeded") throw new Error(`an awaited prediction ended as ${status}`);
       finishedAts.push(Date.parse(finishedAt as string));
       delaysMs[i] = arrivedAt - Date.parse(finishedAt as string);
     }
@@ -48,7 +48,7 @@ async function submitAll(spec: HoldSpec): Promise<string[]> {
   await shared(submitters, spec.waits, async (i, lane) => {
     const dueAt = spec.firstDueAt + (i * 1000) / spec.duePerSecond;
     const delayMs = Math.round(dueAt - Date.now());
-    if (delayMs <= 0) throw new Error("the predictions were submitted too slowly to become due at the pace asked for");
+    if (delayMs <= 0) throw new Error("the submissions were too slow for the pace of the due times");
     const text = spec.body.replace(changing, String(firstNumber + i));
     const body = `${text.slice(0, -1)},"delay_ms":${delayMs}}`;
     const answer = await (asks[lane] as Ask)(requestText(spec, "POST", spec.path, body));
@@ -79,7 +79,7 @@ async function openClient(spec: HoldSpec, clients: Connection[]): Promise<Ask> {
   };
 }
 
-/** Does `count` tasks, `lanes` of them at a time. */
+/** Runs `count` tasks, `lanes` at a time. */
 async function shared(lanes: number, count: number, act: (i: number, lane: number) => Promise<void>): Promise<void> {
   let next = 0;
   const work = async (_: unknown, lane: number) => {

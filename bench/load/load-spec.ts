@@ -10,46 +10,49 @@ import type {
 } from "./bulk-spec.js";
 import type { Latency } from "./statistics.js";
 
-/** What in a body is replaced by a number that differs with each request, of as many digits. */
+/** Placeholder in a body, replaced by a different number of as many digits in each request. */
 export const changing = "########";
 
-/** One run of the generator: so many requests over so many connections, each sending its next when it was answered. */
+/**
+ * One run of the generator: a number of requests over a number of connections, each of which sends its next request
+ * after an answer.
+ */
 export interface LoadSpec {
   port: number;
   path: string;
   headers: Record<string, string>;
-  /** JSON text, with `changing` in it where requests shall differ. */
+  /** JSON text, with `changing` where requests are to differ. */
   body: string;
-  /** Bytes of float32 numbers to send after the JSON, as the tensor API's binary data; none by itself. */
+  /** Bytes of float32 numbers to send after the JSON, as the tensor API's binary data; none by default. */
   binaryBytes?: number;
   connections: number;
   requests: number;
-  /** Status that each answer must have. */
+  /** Expected status of each answer. */
   expectStatus: number;
 }
 
-/** What came of a run; times are ms since the epoch. */
+/** Report of a run; times are ms since the epoch. */
 export interface LoadReport {
   firstSentAt: number;
   lastAnsweredAt: number;
   latency: Latency;
 }
 
-/** Many callers who each wait for a prediction of their own, whose results then come at a steady pace. */
+/** Many callers, each of which waits for its own prediction; the results come at a steady pace. */
 export interface HoldSpec {
   port: number;
-  /** Where predictions are submitted. */
+  /** Path of the submissions. */
   path: string;
   headers: Record<string, string>;
   /** A submission without `delay_ms`, with `changing` in it. */
   body: string;
   waits: number;
-  /** When the first of them may start, in ms since the epoch; all must wait by then. */
+  /** Start time of the first prediction, in ms since the epoch; all must wait by then. */
   firstDueAt: number;
   duePerSecond: number;
 }
 
-/** What came of it. */
+/** Report of the waits. */
 export interface HoldReport {
   /** From `finished_at` in the answer to its arrival, in ms. */
   latency: Latency;
@@ -57,7 +60,7 @@ export interface HoldReport {
   finishedPerSecond: number;
 }
 
-/** What the generator process is asked, and what it answers with; `stop` ends a `pace` and has no answer of its own. */
+/** Orders to the generator process, and its replies; `stop` ends a `pace` and has no reply of its own. */
 export type LoadOrder =
   | { run: LoadSpec }
   | { hold: HoldSpec }

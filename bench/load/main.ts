@@ -19,7 +19,7 @@ function carryOut(order: Exclude<LoadOrder, { stop: true }>): Promise<LoadReply>
   return paced.report.then((report) => ({ paced: report }));
 }
 
-/** The generator: a process of its own, so that its CPU time is told apart. It takes one run after the other. */
+/** The generator: a separate process, so that its CPU time is counted separately. Runs one order at a time. */
 process.on("message", (order: LoadOrder) => {
   if ("stop" in order) return stop();
   carryOut(order)

@@ -3,7 +3,7 @@ import { type Connection, openConnection } from "./connection.js";
 import { changing } from "./load-spec.js";
 
 const lookEveryMs = 1;
-/** Opened before the first is due; where more are under way, more are opened. */
+/** Opened in advance; more are opened when all are busy. */
 const connections = 64;
 const firstNumber = 10_000_000;
 let sent = 0;
@@ -14,8 +14,8 @@ interface Client {
 }
 
 /**
- * Sends single predictions when they are due, whether or not those before were answered, and times each from when it
- * was due. `stop` ends the sending; the report comes when all are answered. Rejects when one is not answered by a 200.
+ * Sends single predictions at their due times, whether or not earlier ones are answered, and times each from its due
+ * time. `stop` ends the sending; the report follows when all are answered. Rejects on any status other than 200.
  */
 export function pace(spec: PaceSpec): { stop(): void; report: Promise<PaceReport> } {
   let stopAt = Number.POSITIVE_INFINITY;

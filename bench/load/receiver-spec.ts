@@ -1,17 +1,17 @@
-/** What the receiver is to wait for: so many different webhooks. */
+/** The number of distinct webhooks that the receiver waits for. */
 export interface Expectation {
   webhooks: number;
-  /** Whether to read of each how long after `finished_at` it arrived; a busy receiver would rather not. */
+  /** Whether to read the delay from `finished_at` of each; costs a busy receiver time. */
   timed: boolean;
 }
 
-/** Sent when they have arrived. */
+/** Sent when all have arrived. */
 export interface Arrivals {
-  /** Webhooks whose id had come before. */
+  /** Webhooks with a repeated id. */
   repeats: number;
-  /** From `finished_at` to the arrival, in whole ms, in order of arrival; empty where that was not asked for. */
+  /** From `finished_at` to the arrival, in whole ms, in order of arrival; empty unless `timed`. */
   delaysMs: number[];
 }
 
-/** What the receiver process says: where it listens, that it listens for what was asked, and what came of it. */
+/** Messages of the receiver process: its port, that it is ready for an expectation, and its report. */
 export type ReceiverNote = { port: number } | { listening: true } | { arrivals: Arrivals };

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Arrivals, Expectation, ReceiverNote } from "./receiver-spec.js";
 
-/** A webhook receiver that does the least one can do: a bare server in a process of its own that answers 204. */
+/** The floor of a webhook receiver: a bare server in a separate process that answers 204. */
 let expected: Expectation = { webhooks: 0, timed: false };
 let seen = new Set<string>();
 let arrivals: Arrivals = { repeats: 0, delaysMs: [] };

@@ -5,7 +5,7 @@ import { latencyOf } from "./statistics.js";
 const firstNumber = 10_000_000;
 let sent = 0;
 
-/** Carries out one run. Rejects when an answer has another status than expected or a connection breaks. */
+/** Performs one run. Rejects on an unexpected status or a broken connection. */
 export async function runLoad(spec: LoadSpec): Promise<LoadReport> {
   const latenciesMs = new Float64Array(spec.requests);
   let begun = 0;
@@ -53,7 +53,7 @@ export async function runLoad(spec: LoadSpec): Promise<LoadReport> {
   }
 }
 
-/** The request as bytes, and where in them the changing number is; -1 where nothing changes. */
+/** The request as bytes, and the position of the changing number in it; -1 without one. */
 function requestOf(spec: LoadSpec): { request: Buffer; at: number } {
   const jsonBytes = Buffer.byteLength(spec.body);
   const binary = floats(spec.binaryBytes ?? 0);

@@ -3,16 +3,16 @@ import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import type { SendReport, SendSpec } from "./bulk-spec.js";
 
-/** Large enough that the sender costs next to nothing, small enough that it does not send in fits. */
+/** Large enough to cost the sender next to nothing, small enough for a steady flow. */
 const pieceBytes = 256 * 1024;
 const headEnd = "\r\n\r\n";
 
-/** Sends a body at the pace of whoever reads it, and resolves to the answer. */
+/** Sends a body at the pace of its reader, and resolves to the answer. */
 export async function sendBody(spec: SendSpec): Promise<SendReport> {
   const bytes = await readFile(spec.file);
   const socket = connect({ port: spec.port, host: "127.0.0.1", noDelay: true, allowHalfOpen: true });
   let over = false;
-  // Whoever breaks off has answered nothing, which is told as status 0.
+  // A broken connection counts as no answer, reported as status 0.
   socket.once("error", () => undefined);
   const answer = answerOf(socket, spec.http).finally(() => {
     over = true;
@@ -37,7 +37,7 @@ export async function sendBody(spec: SendSpec): Promise<SendReport> {
   return { firstSentAt, answeredAt, status: Number(text.slice(9, 12)), body: text.slice(end + headEnd.length) };
 }
 
-/** All that is answered, to the length that it tells or until the connection ends. */
+/** The whole answer, up to its Content-Length or the end of the connection. */
 function answerOf(socket: ReturnType<typeof connect>, http: boolean): Promise<{ text: string; answeredAt: number }> {
   return new Promise((resolve) => {
     let text = "";

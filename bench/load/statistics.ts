@@ -1,4 +1,4 @@
-/** The middle of the values; the mean of the two middle ones where their number is even. */
+/** The median; the mean of the two middle values for an even number of them. */
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -8,7 +8,7 @@ export function median(values: readonly number[]): number {
     : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }
 
-/** The smallest value that `percent` of the sorted values do not exceed. */
+/** The smallest value that is at least as large as `percent` of the sorted values. */
 export function percentile(sorted: ArrayLike<number>, percent: number): number {
   const rank = Math.ceil((percent / 100) * sorted.length);
   return sorted[Math.min(sorted.length, Math.max(1, rank)) - 1] as number;
@@ -22,7 +22,7 @@ export interface Latency {
   max: number;
 }
 
-/** Sorts the values in place and reads the percentiles off. */
+/** Sorts the values in place and reads off the percentiles. */
 export function latencyOf(valuesMs: Float64Array): Latency {
   valuesMs.sort();
   return {

@@ -13,8 +13,8 @@ import type { LoadRequest } from "@millrace/workers/runs/load-request.js";
 const runMs = 20;
 
 /**
- * A slot that sleeps where others compute, so that more workers than the machine has cores can be told apart from more
- * cores: what does not scale then is what workers share.
+ * A slot that sleeps instead of computing, so that more workers than cores can be measured: the shared parts are then
+ * the only limit.
  */
 const pipe = new Socket({ fd: 3, readable: true, writable: true });
 const spec = (name: string) => ({ name, dtype: "int64", shape: ["N", 1] });

@@ -3,6 +3,6 @@ import { runService } from "@millrace/shared/config/run-service.js";
 import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { startWorker } from "@millrace/workers/start.js";
 
-/** A worker as it is, but for the program in its slots. */
+/** The product's worker with another slot program. */
 const slotProgram = fileURLToPath(new URL("./sleeping-slot.js", import.meta.url));
 await runService("worker", process.env, readWorkerConfig, (config, log) => startWorker(config, log, { slotProgram }));

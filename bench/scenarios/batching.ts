@@ -49,7 +49,7 @@ export const batching: Scenario = async ({ onClose, quick, say }) => {
           waiting: false,
         };
         const { finishedPerSecond } = await measure(load, modelOf(stack, name), shape);
-        // The first is the warm-up.
+        // The first round is the warm-up.
         if (round > 0) rates[kind].push(finishedPerSecond);
       }
     }

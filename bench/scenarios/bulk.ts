@@ -6,11 +6,13 @@ import { memoryByRows } from "./bulk/memory-by-rows.js";
 import { millionRows } from "./bulk/million-rows.js";
 import { singlesBeside } from "./bulk/singles-beside.js";
 
-/** Batches: how soon a small one is back, how fast a large one goes in, through and out, and whom that troubles. */
+/**
+ * Batches: the latency of a small one; the rates of upload, run and reading of a large one; and its effect on others.
+ */
 export const bulk: Scenario = async (context) => {
   const load = startLoad(context.onClose);
   const flows = await writeFlows(context.onClose);
-  if (!flows.real) context.say("the data is not beside the repository: the flows are made ones");
+  if (!flows.real) context.say("the dataset is missing beside the repository: using made flows");
   return [
     figure(`different flows, ${flows.real ? "real" : "MADE"}, sent over and over`, flows.count, "1"),
     ...(await jsonBatch(context, load, flows)),

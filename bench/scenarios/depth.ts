@@ -11,7 +11,8 @@ import { median } from "../load/statistics.js";
 const limits = { jobs: 2 ** 40, rows: 2 ** 40, bytes: 2 ** 50, ownerPart: 1 };
 
 /**
- * Single predictions accepted and finished a second beside a million of another owner's that wait, against a thousand.
+ * Rates of accepting and finishing single predictions beside a million waiting ones of another owner, against a
+ * thousand.
  */
 export const depth: Scenario = async ({ onClose, quick, say }) => {
   const load = startLoad(onClose);
@@ -27,7 +28,7 @@ export const depth: Scenario = async ({ onClose, quick, say }) => {
     return { redis, stack };
   };
 
-  /** Without a worker: makes so many of another owner wait. */
+  /** Adds waiting predictions of another owner; no worker must run. */
   const fill = async ({ client }: BenchRedis, stack: Millrace, waiting: number) => {
     const keys = benchKeys(forest);
     await submit(stack, 1);

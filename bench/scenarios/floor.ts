@@ -7,7 +7,7 @@ import { startLoad } from "../harness/start-load.js";
 import { startRedis } from "../harness/start-redis.js";
 import { median } from "../load/statistics.js";
 
-/** What bare Express and bare BullMQ do by themselves: the measure of `single-async` and `single-wait`. */
+/** Rates of bare Express and bare BullMQ, the floor of `single-async` and `single-wait`. */
 export const floor: Scenario = async ({ onClose, quick, say }) => {
   const load = startLoad(onClose);
   const body = await flowBody();

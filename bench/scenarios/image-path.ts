@@ -10,8 +10,8 @@ const model = "deepfake-image";
 const side = 256;
 
 /**
- * What an image of one megapixel takes one caller, as a file and in base64, beyond decoding it with bare `sharp` and
- * running the model bare; rounds of all three take turns.
+ * Latency for one caller of an image of one megapixel, as a file and in base64, beyond decoding it with bare `sharp`
+ * and running the bare model; rounds of all three alternate.
  */
 export const imagePath: Scenario = async ({ onClose, quick, say }) => {
   const file = await megapixel();
@@ -25,7 +25,7 @@ export const imagePath: Scenario = async ({ onClose, quick, say }) => {
     const text = await response.text();
     if (response.status !== 200) throw new Error(`${to} answered ${response.status}: ${text.slice(0, 500)}`);
   };
-  // Bytes after the end of a JPEG mean nothing, and make each file another input.
+  // Bytes after the end of a JPEG are ignored, and make each file a different input.
   let sent = 0;
   const another = () => Buffer.concat([file, Buffer.from(String(sent++).padStart(8, "0"))]);
   const ways: Record<string, () => Promise<void>> = {
@@ -64,7 +64,7 @@ export const imagePath: Scenario = async ({ onClose, quick, say }) => {
   return figures;
 };
 
-/** 1,024 by 1,024 pixels with as much detail as a photograph, the same each time. */
+/** 1,024 by 1,024 pixels with as much detail as a photograph; the same each time. */
 async function megapixel(): Promise<Buffer> {
   const size = 1024;
   const pixels = Buffer.alloc(size * size * 3);

@@ -12,7 +12,7 @@ import { median } from "../load/statistics.js";
 const slots = 2;
 const manifest = { kind: "tensor", batching: { max_batch_rows: 1 } };
 
-/** How late the worker's event loop is while both its slots do nothing but inferences of a second each. */
+/** Delay of the worker's event loop while both its slots run inferences of a second each. */
 export const lag: Scenario = async ({ onClose, quick, say }) => {
   const modelsDir = await mkdtemp(join(tmpdir(), "millrace-bench-models-"));
   onClose(() => rm(modelsDir, { recursive: true, force: true }));
@@ -30,7 +30,7 @@ export const lag: Scenario = async ({ onClose, quick, say }) => {
   for (let i = 0; i < (quick ? 1 : 5); i++) {
     const requests = slots * (quick ? 1 : 12);
     const begun = Date.now();
-    // Two of them, so that what was told before is forgotten and the scrape itself is not counted twice.
+    // Two scrapes: the first resets the metric, and the scrape itself must not count twice.
     await read("99.9");
     await load.run({ port, path, headers, body, connections: 4, requests, expectStatus: 202 });
     await untilDrained(stack);

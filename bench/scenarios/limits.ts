@@ -6,10 +6,7 @@ import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
 import { median } from "../load/statistics.js";
 
-/**
- * What limits cost: single predictions accepted and finished a second with every limit that can be set, against
- * without.
- */
+/** Cost of limits: single predictions accepted and finished a second with every possible limit set, against without. */
 export const limits: Scenario = async ({ onClose, quick, say }) => {
   const load = startLoad(onClose);
   const without = await startMillrace(await startRedis(onClose), { model: forest }, onClose);

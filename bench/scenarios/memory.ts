@@ -5,12 +5,12 @@ import { startLoad } from "../harness/start-load.js";
 import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
 
-/** What a waiting prediction of 78 features takes in Redis, all its keys counted. */
+/** Memory of a waiting prediction of 78 features in Redis, over all its keys. */
 export const memory: Scenario = async ({ onClose, quick }) => {
   const load = startLoad(onClose);
   const redis = await startRedis(onClose);
   const stack = await startMillrace(redis, { model: forest }, onClose);
-  // The model is announced for good; without a worker, what comes now waits.
+  // The model stays announced; without a worker, new predictions wait.
   await stack.stopWorkers();
   const submit = async (requests: number, body: string) => {
     const { headers, path, port } = stack;
@@ -22,7 +22,7 @@ export const memory: Scenario = async ({ onClose, quick }) => {
   const requests = quick ? 500 : 40_000;
   await submit(requests, body);
   const waiting = (await depthOf(stack)) - before.depth;
-  if (waiting !== requests) throw new Error(`${requests} were submitted, but ${waiting} wait`);
+  if (waiting !== requests) throw new Error(`${requests} predictions were submitted, but ${waiting} wait`);
   const bytes = (await redis.info("used_memory")) - before.bytes;
   return [
     figure("Redis memory per waiting prediction", bytes / requests, "B", { bound: "at most", value: 1300 }),

@@ -7,7 +7,7 @@ import { benchKeys, type Millrace, startMillrace } from "../harness/start-millra
 import { startRedis } from "../harness/start-redis.js";
 import { median, percentile } from "../load/statistics.js";
 
-/** SIGKILL of a busy worker beside a living one: how long until the jobs that it held are started again. */
+/** SIGKILL of a busy worker beside a living one: the time until its jobs are started again. */
 export const recovery: Scenario = async ({ onClose, quick, say }) => {
   const load = startLoad(onClose);
   const redis = await startRedis(onClose);
@@ -17,7 +17,7 @@ export const recovery: Scenario = async ({ onClose, quick, say }) => {
   const requests = quick ? 12_000 : 16_000;
   const startedAfterMs: number[] = [];
   const kills = quick ? 1 : 7;
-  // A worker may hold nothing in the moment of its death; then another one is killed.
+  // A worker may hold no job at its death; then another one is killed.
   for (let i = 1; i <= kills || (startedAfterMs.length === 0 && i <= kills + 4); i++) {
     await stack.stopWorkers();
     await load.run({ port, path, headers, body, connections: 64, requests, expectStatus: 202 });
@@ -28,7 +28,7 @@ export const recovery: Scenario = async ({ onClose, quick, say }) => {
     await untilDrained(stack);
     say(`kill ${i}: ${delaysMs.length} jobs, the last after ${Math.round(Math.max(0, ...delaysMs))} ms`);
   }
-  if (startedAfterMs.length === 0) throw new Error("the workers that were killed held no job");
+  if (startedAfterMs.length === 0) throw new Error("the killed workers held no job");
   startedAfterMs.sort((a, b) => a - b);
   return [
     figure("killed to started again, p99", percentile(startedAfterMs, 99) / 1000, "s", { bound: "at most", value: 7 }),
@@ -45,7 +45,7 @@ async function untilBusy(stack: Millrace): Promise<void> {
   for (let tries = 0; tries < 1000 && (await stack.redis.client.llen(active)) < 32; tries++) await delay(2);
 }
 
-/** Kills the first worker; resolves to how long after it each of the jobs that it held was started, in ms. */
+/** Kills the first worker; resolves to the time until the restart of each job that it held, in ms. */
 async function killOne(stack: Millrace): Promise<number[]> {
   const { client } = stack.redis;
   const keys = benchKeys(forest);
@@ -53,7 +53,7 @@ async function killOne(stack: Millrace): Promise<number[]> {
   const [victim] = stack.workers.splice(0, 1);
   const killedAt = Date.now();
   victim?.kill("SIGKILL");
-  // What the dead one held stays in the list until its locks run out; what the other held then is finished soon.
+  // The dead worker's jobs stay in the list until their locks expire; the other's jobs finish soon.
   const atDeath = await client.lrange(active, 0, -1);
   await delay(1000);
   const still = new Set(await client.lrange(active, 0, -1));
@@ -72,6 +72,6 @@ async function killOne(stack: Millrace): Promise<number[]> {
       return Date.parse(startedAt) - killedAt;
     }),
   );
-  // One that started before the kill was the other worker's after all.
+  // A job started before the kill was the other worker's.
   return delaysMs.filter((ms) => ms >= 0);
 }

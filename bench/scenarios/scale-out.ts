@@ -14,8 +14,8 @@ const runMs = 20;
 const settleMs = 1000;
 
 /**
- * Runs a second of 1, 2 and 4 workers of one slot each, whose slots sleep 20 ms a run instead of computing, while more
- * waits than they get done: what is shared, Redis, API and queue, must not hold them up.
+ * Runs a second of 1, 2 and 4 workers of one slot each, with slots that sleep 20 ms a run instead of computing, and
+ * more waiting work than they finish: the shared parts, Redis, API and queue, must not limit them.
  */
 export const scaleOut: Scenario = async ({ onClose, quick, say }) => {
   const modelsDir = await mkdtemp(join(tmpdir(), "millrace-bench-models-"));
@@ -41,7 +41,7 @@ export const scaleOut: Scenario = async ({ onClose, quick, say }) => {
     const [from, before] = [performance.now(), await depthOf(stack)];
     await delay(windowMs);
     const [to, after] = [performance.now(), await depthOf(stack)];
-    if (after === 0) throw new Error("there was not enough to do");
+    if (after === 0) throw new Error("the queue ran empty: the load is too small");
     await untilDrained(stack);
     return ((before - after) * 1000) / (to - from);
   };

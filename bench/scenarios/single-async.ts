@@ -9,7 +9,7 @@ import { median } from "../load/statistics.js";
 
 const connections = 64;
 
-/** Single predictions accepted and finished a second, nobody waiting, against the floor. */
+/** Single predictions accepted and finished a second, without waiting callers, against the floor. */
 export const singleAsync: Scenario = async ({ onClose, quick, say }) => {
   const load = startLoad(onClose);
   const floor = await startFloor(await startRedis(onClose), { waiting: false }, onClose);
@@ -26,7 +26,7 @@ export const singleAsync: Scenario = async ({ onClose, quick, say }) => {
 
   const submitted = shape.warmUp + shape.rounds * shape.requests;
   const succeeded = await workerMetric(ours.workers, "ml_prediction_total", 'status="succeeded"');
-  if (succeeded !== submitted) throw new Error(`${submitted} were accepted, but ${succeeded} succeeded`);
+  if (succeeded !== submitted) throw new Error(`${submitted} predictions were accepted, but ${succeeded} succeeded`);
 
   const ratio = pairwise(compared, (a, b) => a.finishedPerSecond / b.finishedPerSecond);
   return [

@@ -7,7 +7,7 @@ import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
 import { median } from "../load/statistics.js";
 
-/** `Prefer: wait=30`: how long one caller waits for a result, and how long a hundred do, against the floor. */
+/** `Prefer: wait=30`: the latency for one caller, and for a hundred, against the floor. */
 export const singleWait: Scenario = async ({ onClose, quick, say }) => {
   const load = startLoad(onClose);
   const floor = await startFloor(await startRedis(onClose), { waiting: true }, onClose);

@@ -6,10 +6,12 @@ import { startMillrace } from "../harness/start-millrace.js";
 import { startRedis } from "../harness/start-redis.js";
 import { median } from "../load/statistics.js";
 
-/** How long a worker takes to be ready with the three intrusion models and two slots, and what an idle stack holds. */
+/**
+ * Time from start to readiness of a worker with the three intrusion models and two slots, and memory of an idle stack.
+ */
 export const start: Scenario = async ({ onClose, quick, say }) => {
   const redis = await startRedis(onClose);
-  // Its own worker's start is the warm-up: it brings the files into memory.
+  // The start of the stack's own worker is the warm-up: it brings the files into memory.
   const stack = await startMillrace(redis, { model: forest }, onClose);
   const readyAfterMs: number[] = [];
   for (let i = 0; i < (quick ? 1 : 5); i++) {

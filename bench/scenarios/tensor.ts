@@ -16,9 +16,7 @@ const MiB = 1 << 20;
 const sums = "row-sums";
 const echo = "dynamic-inner";
 
-/**
- * What the tensor API costs: one row against `/v1`, a MiB against the bare run and JSON, 32 MiB against other callers.
- */
+/** Cost of the tensor API: one row against `/v1`, a MiB against the bare run and JSON, 32 MiB beside other callers. */
 export const tensor: Scenario = async (context) => {
   const { onClose } = context;
   const modelsDir = await mkdtemp(join(tmpdir(), "millrace-bench-models-"));
@@ -36,7 +34,7 @@ export const tensor: Scenario = async (context) => {
   ];
 };
 
-/** Turns of two runs, so that what else the machine does meets both alike; the p50s of each. */
+/** Alternates two runs, so that other load on the machine affects both alike; the p50s of each. */
 async function inTurn(
   rounds: number,
   runs: Record<"ours" | "other", () => Promise<{ latency: { p50: number } }>>,
@@ -116,7 +114,7 @@ async function oneMebibyte({ quick, say }: ScenarioContext, load: Load, stack: M
   ];
 }
 
-/** The model by itself, in this process, on the same numbers. */
+/** The bare model, in this process, on the same numbers. */
 async function bareRun(
   model: string,
   numbers: readonly number[],
@@ -136,7 +134,7 @@ async function bareRun(
   return { latency: latencyOf(tookMs) };
 }
 
-/** One caller sends and gets 32 MiB over and over; others wait for a row meanwhile, and before, for comparison. */
+/** One caller sends and receives 32 MiB repeatedly; others wait for a row meanwhile, and before, for comparison. */
 async function besideLarge({ onClose, quick, say }: ScenarioContext, load: Load, stack: Millrace): Promise<Figure[]> {
   const { headers, path, port } = stack;
   const others = startLoad(onClose);

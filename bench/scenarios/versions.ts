@@ -18,10 +18,10 @@ import { latencyOf, median } from "../load/statistics.js";
 
 const perSecond = 300;
 
-/** A version that is swapped under load, and the memory after many loads and unloads. */
+/** The swap of a version under load, and the memory after many loads and unloads. */
 export const versions: Scenario = async (context) => [...(await swap(context)), ...(await loads(context))];
 
-/** 300 predictions a second while a version is put into the folder, takes over, and the old one is taken away. */
+/** 300 predictions a second while a version is added to the folder, takes over, and the old one is removed. */
 async function swap({ onClose, quick, say }: ScenarioContext): Promise<Figure[]> {
   const modelsDir = await mkdtemp(join(tmpdir(), "millrace-bench-models-"));
   onClose(() => rm(modelsDir, { recursive: true, force: true }));
@@ -31,7 +31,7 @@ async function swap({ onClose, quick, say }: ScenarioContext): Promise<Figure[]>
   const durationMs = quick ? 6000 : 20_000;
   const { headers, path, port } = stack;
   const spec = { port, path, headers: { ...headers, prefer: "wait=60" }, body: await flowBody(), perSecond };
-  /** Latency at the pace while `act` lasts; rejects when a request is answered by anything but its result. */
+  /** Latency at the pace while `act` lasts; rejects when an answer is not a result. */
   const during = async (act: () => Promise<unknown>) => {
     const paced = load.pace(spec);
     await act();
@@ -71,17 +71,17 @@ async function swap({ onClose, quick, say }: ScenarioContext): Promise<Figure[]>
   ];
 }
 
-/** Resolves when a version answers those who name none; a slow machine takes its time over loading it. */
+/** Resolves when a version is the default one; loading it takes a slow machine some time. */
 async function untilServed(model: string, headers: Record<string, string>, wanted: string): Promise<void> {
   const deadline = Date.now() + 60_000;
   for (let served = ""; served !== wanted; await delay(100)) {
     const answer = await fetch(model, { headers });
     served = ((await answer.json()) as { default_version: string }).default_version;
-    if (Date.now() > deadline) throw new Error(`version ${served} answers in place of ${wanted}`);
+    if (Date.now() > deadline) throw new Error(`version ${served} still answers, not ${wanted}`);
   }
 }
 
-/** 200 loads and unloads of a 5 MB model in a slot pool; what this process and its slot hold before and after. */
+/** 200 loads and unloads of a 5 MB model in a slot pool: memory of this process and its slot before and after. */
 async function loads({ onClose, quick, say }: ScenarioContext): Promise<Figure[]> {
   const folder = await mkdtemp(join(tmpdir(), "millrace-bench-mlp-"));
   onClose(() => rm(folder, { recursive: true, force: true }));
@@ -114,7 +114,7 @@ async function loads({ onClose, quick, say }: ScenarioContext): Promise<Figure[]
     return { host: memoryOf([process.pid]).rssMiB, slot: memoryOf(pool.pids).rssMiB, slots: childrenOf(process.pid) };
   };
   let key = 0;
-  // Some, so that what is grown once only does not count.
+  // A few first, so that memory grown only once does not count.
   for (let i = 0; i < (quick ? 1 : 10); i++) await cycle(++key);
   const before = await memory();
   const times = quick ? 3 : 200;

@@ -4,7 +4,7 @@ import { cacheHit } from "./webhooks/cache-hit.js";
 import { deliveries } from "./webhooks/deliveries.js";
 import { openWaits } from "./webhooks/open-waits.js";
 
-/** How results reach whoever asked: webhooks, callers who wait, and answers from the cache. */
+/** Ways of results to callers: webhooks, waits, and answers from the cache. */
 export const webhooks: Scenario = async (context) => {
   const load = startLoad(context.onClose);
   return [

@@ -2,9 +2,9 @@ import { Redis } from "ioredis";
 import type { BenchRedis } from "../harness/start-redis.js";
 
 /**
- * How many keys there are, by kind: what a key is called without what differs from one to the next of its kind. Left
- * out is what is kept for longer than a result on purpose: the newest finished jobs of each of the queues, statistics
- * by the hour, and idempotency keys for a day.
+ * Numbers of keys by kind, which is the key's name without its variable parts. Leaves out keys that deliberately
+ * outlive a result: the newest finished jobs of each queue, statistics by the hour, and idempotency keys, which last a
+ * day.
  */
 export async function countKeys(
   { url }: Pick<BenchRedis, "url">,

@@ -6,21 +6,21 @@ import { benchKeys, type Millrace } from "../harness/start-millrace.js";
 import type { Receiver } from "../harness/start-receiver.js";
 import { changing } from "../load/load-spec.js";
 
-/** Of each ten predictions, one has a webhook; all are waited for. */
+/** One in ten predictions has a webhook; all are waited for. */
 const webhooksPerTen = 1;
 const everythingElseEveryMs = 2000;
 const batchRows = 500;
 
-/** What a day brings, at a steady pace. */
+/** Everyday traffic at a steady pace. */
 export interface EverydayTraffic {
-  /** Predictions that were answered with their result. */
+  /** Resolves to the number of predictions answered with their result. */
   stop(): Promise<number>;
 }
 
 /**
- * Sends single predictions at that pace, each waited for, some with a webhook; and every two seconds one of everything
- * else that leaves something behind: a batch that is read back, an event stream, an idempotency key, a cached and a
- * joined answer, one that is delayed, canceled, expired or invalid.
+ * Sends single predictions at that pace, each waited for, some with a webhook. Every two seconds, sends one of each
+ * other kind that leaves something behind: a batch that is read back, an event stream, an idempotency key, a cached and
+ * a joined answer, and a delayed, a canceled, an expired and an invalid prediction.
  */
 export async function startTraffic(
   stack: Millrace,
@@ -46,7 +46,7 @@ export async function startTraffic(
       await delay(Math.max(0, everythingElseEveryMs - (performance.now() - begun)));
     }
   })();
-  // It is awaited when it is stopped.
+  // Its failure is reported by `stop`.
   others.catch(() => undefined);
   return {
     async stop() {
@@ -93,12 +93,12 @@ async function everythingElse(stack: Millrace, body: string, turn: number): Prom
   await call("GET", "/metrics");
 }
 
-/** What the keys of the model's queues begin with. */
+/** Prefixes of the keys of the model's queues. */
 export const queues: readonly string[] = (({ batchQueue, queue, webhookQueue }) => [queue, batchQueue, webhookQueue])(
   benchKeys(forest),
 );
 
-/** Jobs of the model that wait, run or are to run later, whatever their queue. */
+/** Number of waiting, running and delayed jobs of the model, in all queues. */
 export async function openJobs({ redis }: Millrace): Promise<number> {
   let open = 0;
   for (const name of queues) {

@@ -16,7 +16,7 @@ import { watchStore } from "./watch-store.js";
 const seconds = Number(process.env.SOAK_SECONDS ?? 1800);
 const perSecond = 200;
 const resultTtlSeconds = 60;
-/** Before what is held counts: caches fill, heaps grow to what the load needs. */
+/** Part of the time before memory counts: caches fill, and heaps grow to the size for the load. */
 const warmUpShare = 0.2;
 const settings = {
   RESULT_TTL_SECONDS: String(resultTtlSeconds),
@@ -27,7 +27,7 @@ const settings = {
 const flat: Goal = { bound: "at most", value: 5 };
 const say = (line: string) => process.stderr.write(`  ${line}\n`);
 
-/** A steady load for long: what every process holds stays as it is, and what Redis holds goes back to what it was. */
+/** A long steady load: the memory of every process stays the same, and Redis returns to its state before. */
 async function soak(onClose: OnClose): Promise<Figure[]> {
   const redis = await startRedis(onClose);
   const receiver = await startReceiver(onClose);
@@ -78,7 +78,7 @@ async function soak(onClose: OnClose): Promise<Figure[]> {
   ];
 }
 
-/** Each process under a name of its own. */
+/** Each process under its own name. */
 function oneByOne(stack: Millrace): Watched[] {
   let slots = 0;
   return stack
@@ -86,11 +86,11 @@ function oneByOne(stack: Millrace): Watched[] {
     .map(({ name, pid }) => (name === "slots" ? { name: `slot ${++slots}`, pid } : { name, pid }));
 }
 
-/** Waits until nothing is under way any more, and what it led to can be read no longer. */
+/** Waits until nothing is under way, and all results have expired. */
 async function untilForgotten(stack: Millrace): Promise<void> {
   while ((await openJobs(stack)) > 0) await delay(100);
   await delay((resultTtlSeconds + 5) * 1000);
-  // What has expired is deleted when somebody looks, or in the background.
+  // Expired keys are deleted on access, or in the background.
   for (let last = -1, now = await stack.redis.client.dbsize(); now !== last; ) {
     last = now;
     await delay(1000);
@@ -98,7 +98,7 @@ async function untilForgotten(stack: Millrace): Promise<void> {
   }
 }
 
-// A private Redis is no reason for this process to live on, but its end is awaited.
+// A private Redis does not keep this process alive, but its end must be awaited.
 setInterval(() => undefined, 60_000);
 process.on("SIGINT", () => process.exit(130));
 process.on("SIGTERM", () => process.exit(143));

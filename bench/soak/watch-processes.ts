@@ -2,19 +2,19 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { memoryOf, type Watched } from "../harness/process-usage.js";
 import { median } from "../load/statistics.js";
 
-/** What a process holds in one moment. */
+/** Memory and handles of a process at one moment. */
 interface Sample {
   atMs: number;
   pssMiB: number;
   handles: number;
 }
 
-/** How what a process holds went over the time that was watched; medians of its first and its last part. */
+/** Change of a process's memory and handles over the watched time, by medians of its first and its last part. */
 export interface Course {
   name: string;
   pssMiB: { first: number; last: number; change: number };
   handles: { first: number; last: number; change: number };
-  /** Medians of as many parts of the time, in order. */
+  /** Medians of equal parts of the time, in order. */
   pssMiBByPart: number[];
 }
 
@@ -22,8 +22,8 @@ const lookEveryMs = 5000;
 const parts = 10;
 
 /**
- * Looks at processes every few seconds until it is stopped; a process that ends meanwhile is a fault. Connections to
- * `clientPort` are their clients' and not counted.
+ * Samples processes every few seconds until `stop`; a process that ends meanwhile is an error. Connections to
+ * `clientPort` belong to clients and are not counted.
  */
 export function watchProcesses(watched: readonly Watched[], clientPort: number): { stop(): Course[] } {
   const samples = new Map(watched.map(({ pid }) => [pid, [] as Sample[]]));
@@ -44,7 +44,7 @@ export function watchProcesses(watched: readonly Watched[], clientPort: number):
   };
 }
 
-/** What a process has open; a handle that is closed meanwhile is left out. */
+/** The open handles of a process, except those closed meanwhile. */
 function handlesOf(pid: number): string[] {
   return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
     try {
@@ -57,7 +57,7 @@ function handlesOf(pid: number): string[] {
 
 const established = "01";
 
-/** The sockets of connections that were made to a port of this machine, as handles name them. */
+/** The sockets of connections to a port of this machine, in the form of handle names. */
 function connectionsTo(port: number): Set<string> {
   const lines = ["tcp", "tcp6"].flatMap((name) => readFileSync(`/proc/net/${name}`, "utf8").split("\n"));
   const to = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;

@@ -1,20 +1,20 @@
 import type { BenchRedis } from "../harness/start-redis.js";
 import { median } from "../load/statistics.js";
 
-/** By how much what Redis holds has changed from the first tenth of the time to the last. */
+/** Change of Redis from the first tenth of the time to the last. */
 export interface StoreCourse {
   usedMemory: number;
   keys: number;
   bytesPerKey: number;
-  /** Used memory of each tenth, in order. */
+  /** Used memory in each tenth, in order. */
   usedMiBByPart: number[];
 }
 
 const lookEveryMs = 5000;
 
 /**
- * Looks at Redis every few seconds until it is stopped. Keys whose time is over stay until Redis comes across them, so
- * their number is told apart from what each takes.
+ * Samples Redis every few seconds until `stop`. Expired keys remain until Redis finds them, so their number is reported
+ * apart from the memory of each.
  */
 export function watchStore(redis: BenchRedis): { stop(): Promise<StoreCourse> } {
   const keys: number[] = [];

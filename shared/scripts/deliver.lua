@@ -1,5 +1,5 @@
 -- `deliver(base, webhook queue prefix, prediction id, interest, event, body, now)` makes the deliveries of an event,
--- where `interest` is the list that `keys.interest` names. Needs `bullAdd`.
+-- where `interest` holds the entries of the list `keys.interest`. Needs `bullAdd`.
 local function deliver(base, queue, id, interest, event, body, now)
   local bodyKey = base .. KEYNAME.webhookBody .. id .. KEYNAME.beforeEvent .. event
   local made = 0
@@ -7,7 +7,7 @@ local function deliver(base, queue, id, interest, event, body, now)
     local follower = string.sub(text, 1, 1) == MARK.follower and cjson.decode(string.sub(text, 2))
     local did = follower and follower.ids[event]
     local key = did and (base .. KEYNAME.delivery .. did)
-    -- One whose record is forgotten, while its job is still shown, was made before.
+    -- A delivery whose job still exists was made before, even without its record.
     if did and redis.call('EXISTS', key, queue .. did) == 0 then
       redis.call('HSET', key, 'owner', follower.owner, 'url', follower.url, 'event', event, 'prediction', id,
         'created', now, 'state', 'pending', 'tries', 0)

@@ -6,7 +6,7 @@ import { number, text, unnamed } from "./lua/fields.js";
 const startedScript = defineScript({
   name: "millraceStarted",
   file: "deliver-started",
-  keys: { delivery: unnamed(text("Tells the slot.")) },
+  keys: { delivery: unnamed(text("Sets the hash slot.")) },
   fields: {
     base: text("Prefix of the model's own keys."),
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
@@ -17,7 +17,7 @@ const startedScript = defineScript({
   whenFull: true,
 });
 
-/** Makes the deliveries that tell of a prediction's start, for those of its followers who want to hear of it. */
+/** Makes the deliveries of a prediction's start, for followers that ask for it. */
 export async function deliverStarted(redis: RedisClient, keys: ModelKeys, id: string, bodyJson: string): Promise<void> {
   const { base, webhookQueue } = keys;
   await startedScript.run(redis, {
@@ -26,7 +26,7 @@ export async function deliverStarted(redis: RedisClient, keys: ModelKeys, id: st
   });
 }
 
-/** A delivery as it is kept. */
+/** A delivery as stored. */
 export interface Delivery {
   id: string;
   owner: string;
@@ -38,7 +38,7 @@ export interface Delivery {
   tries: number;
 }
 
-/** Reads a delivery; null for one that is not known. */
+/** Reads a delivery; null for an unknown one. */
 export async function readDelivery(redis: RedisClient, keys: ModelKeys, id: string): Promise<Delivery | null> {
   const fields = await redis.hgetall(keys.delivery(id));
   if (fields.owner === undefined) return null;
@@ -54,19 +54,19 @@ export async function readDelivery(redis: RedisClient, keys: ModelKeys, id: stri
   };
 }
 
-/** What a try came to; kept for whoever asks why. */
+/** The outcome of a try, kept for the delivery's log. */
 export interface Attempt {
   at: string;
   status: number | null;
   duration_ms: number;
   error: string | null;
-  /** The first bytes of the answer's body, 4 KiB at the most. */
+  /** The first bytes of the response body, at most 4 KiB. */
   response: string | null;
 }
 
 const deliveryKeys = {
   delivery: text("The delivery."),
-  body: text("The body that the deliveries of its event send, and how many of them are open."),
+  body: text("The body sent by the deliveries of its event, with the number of open ones."),
   deliveries: text("All deliveries of its prediction."),
 };
 
@@ -88,7 +88,7 @@ const attemptScript = defineScript({
   whenFull: true,
 });
 
-/** Notes a try and what state it leaves the delivery in. */
+/** Records a try and the delivery's new state. */
 export async function noteAttempt(
   redis: RedisClient,
   keys: ModelKeys,
@@ -120,7 +120,7 @@ const redeliverScript = defineScript({
   },
 });
 
-/** Sends an ended delivery again, under the same id; `pending`: it is still on its way. */
+/** Sends an ended delivery again, under the same id; `pending`: its schedule has not ended. */
 export async function redeliver(
   redis: RedisClient,
   keys: ModelKeys,
@@ -139,5 +139,5 @@ export async function redeliver(
   return outcome as "queued" | "pending" | "unknown";
 }
 
-/** The delivery that a job of the delivery queue is for. */
+/** The delivery of a job in the delivery queue. */
 export const deliveryOfJob = (jobId: string): string => jobId.replace(/-\d+$/, "");

@@ -5,14 +5,14 @@ import { number, text } from "./lua/fields.js";
 const script = defineScript({
   name: "millraceLease",
   file: "lease",
-  keys: { lease: text("The lease: its holder, until it expires.") },
+  keys: { lease: text("The lease, with its holder as value.") },
   fields: { holder: text("Name of the caller."), ttlMs: number("Duration of the lease.") },
   whenFull: true,
 });
 
 /**
- * Takes or keeps a lease; resolves to whether it is held for at least half of `ttlMs` from now on. The key has a hash
- * tag.
+ * Takes or renews a lease; resolves to whether it is held for at least half of `ttlMs` from now on. The key must have a
+ * hash tag.
  */
 export async function holdLease(redis: RedisClient, key: string, holder: string, ttlMs: number): Promise<boolean> {
   return (await script.run(redis, { keys: { lease: key }, fields: { holder, ttlMs } })) === 1;

@@ -12,7 +12,7 @@ else
   if before == 'pending' and redis.call('HINCRBY', KEY.body, 'open', -1) <= 0 then
     redis.call('PEXPIRE', KEY.body, ARG.resultTtlMs)
   end
-  -- The list of them all goes with the last.
+  -- The list of deliveries expires with the last of them.
   for _, did in ipairs(redis.call('LRANGE', KEY.deliveries, 0, -1)) do
     if redis.call('HGET', ARG.base .. KEYNAME.delivery .. did, 'state') == 'pending' then return 1 end
   end

@@ -47,7 +47,7 @@ const refused: Record<string, [MadeModel, RegExp]> = {
     { graph: hidden(linear(three, "float32", ["n", 1])), manifest: tabular({ head: "regressor", value: "y" }) },
     RegExp(
       'head "regressor" does not fit: output "y" has the shape \\[1, 3\\], ' +
-        "expected \\[1\\] or \\[1, 1\\]: name what its columns are",
+        "expected \\[1\\] or \\[1, 1\\]: name its columns",
     ),
   ],
   "three-left-open": [
@@ -66,18 +66,18 @@ const refused: Record<string, [MadeModel, RegExp]> = {
       graph: hidden(linear(three, "float32", ["n", "k"])),
       manifest: tabular({ head: "regressor", value: "y", targets: ["a", "b"] }),
     },
-    /targets and tensor must fit each other/,
+    /the targets and the tensor must fit each other/,
   ],
   "wrong-labels": [
     {
       graph: hidden(linear(three, "float32", ["n", "k"], "Softmax")),
       manifest: tabular(classes(["a", "b"])),
     },
-    /labels and tensor must fit each other/,
+    /the labels and the tensor must fit each other/,
   ],
   logits: [
     { graph: linear(two, "float32", ["n", 2]), manifest: tabular(classes(["no", "yes"])) },
-    /holds no probabilities.*\/output\/activation can say "softmax" or "sigmoid".*or "none"/,
+    /holds no probabilities.*set model\.json \/output\/activation to "softmax" or "sigmoid".*or to "none"/,
   ],
   "text-for-a-number": [
     {
@@ -88,7 +88,7 @@ const refused: Record<string, [MadeModel, RegExp]> = {
       },
       manifest: tabular(classes(["no", "yes"])),
     },
-    /must be of numbers, is string/,
+    /must be numeric, is string/,
   ],
   "four-rows": [
     {
@@ -109,7 +109,7 @@ const refused: Record<string, [MadeModel, RegExp]> = {
         outputs: { y: ["float32", null] },
       },
     },
-    /input "x" declares no shape: export the model with one/,
+    /input "x" declares no shape: export the model with a shape/,
   ],
 };
 

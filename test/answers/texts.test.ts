@@ -198,7 +198,7 @@ describe("a text among others of other lengths", () => {
       expect(mode).toBe("proven");
       reasons.set(name, reason);
     }
-    const apart = [...reasons].filter(([, reason]) => reason.includes("where they are equally long"));
+    const apart = [...reasons].filter(([, reason]) => reason.includes("only equally long texts share a run"));
     expect(apart.map(([name]) => name)).toEqual(["mean-of-all", "without-mask"]);
   });
 

@@ -49,7 +49,7 @@ describe("a release", () => {
     expect([again.status, again.stderr]).toEqual([1, "CHANGELOG.md has nothing under [Unreleased].\n"]);
     appendFileSync(join(clone, "README.md"), "\n");
     const dirty = release("minor");
-    expect([dirty.status, dirty.stderr]).toEqual([1, "The tree has changes that are not committed.\n"]);
+    expect([dirty.status, dirty.stderr]).toEqual([1, "The tree has uncommitted changes: commit or stash them.\n"]);
     expect(git("tag", "--list").split("\n")).toHaveLength(1);
   });
 });

@@ -17,9 +17,9 @@ const files = readdirSync(folder, { recursive: true, encoding: "utf8" })
 /** Those that nothing is proven of, with the reason that is told. */
 const unproven: Record<string, string> = {
   "catboost-classifier.onnx": "ZipMap: it is not known to keep rows apart",
-  "lstm-time-first.onnx": 'LSTM "/LSTM_9": it carries a state along the axis of the rows',
+  "lstm-time-first.onnx": 'LSTM "/LSTM_9": it carries a state along the row axis',
   "sklearn-logistic-zipmap.onnx": 'ZipMap "ZipMap": it is not known to keep rows apart',
-  "sklearn-nearest.onnx": 'Scan "Sc_Scan": it has a graph of its own, which is not looked into',
+  "sklearn-nearest.onnx": 'Scan "Sc_Scan": it has a subgraph, which is not analysed',
   "sklearn-tfidf.onnx": 'StringNormalizer "StringNormalizer": it is not known to keep rows apart',
 };
 

@@ -285,7 +285,7 @@ describe("kinds and heads", () => {
     expect(reasonOf("misfit")).toMatch(/^model\.json \/input: .*takes 3.*; model\.json \/output\/score: .*\[rows, 1\]/);
     expect(reasonOf("badrule")).toMatch(/rule 0 of member "r".*z/i);
     expect(reasonOf("unfed")).toMatch(
-      /names the input "mask".*says nothing of the input "attention_mask", "token_type_ids"/,
+      /names the input "mask".*does not name the input "attention_mask", "token_type_ids"/,
     );
     expect(reasonOf("wide")).toMatch(/^model\.json \/input: input "x" must be string \[rows\] or \[rows, 1\]/);
     expect(state.refused.map(({ model }) => model).sort()).toEqual(["badrule", "misfit", "unfed", "wide"]);

@@ -17,11 +17,11 @@ describe("the command line", () => {
     ["an unknown command", ["nonsense"], "unknown command nonsense"],
     ["an unknown option of start", ["start", "--fast"], "Unknown option '--fast'"],
     ["an argument that start does not take", ["start", "now"], "unexpected argument now"],
-    ["a demo without a URL", ["demo"], "demo wants the URL"],
-    ["keys without an action", ["keys"], "keys wants list"],
+    ["a demo without a URL", ["demo"], "demo needs the URL"],
+    ["keys without an action", ["keys"], "keys needs list"],
     ["an option of keys without its value", ["keys", "make", "a", "--scopes"], "'--scopes <value>'"],
     ["a signature without a key", ["models", "sign", "models/x"], "sign <folder> --key <file>"],
-    ["models without a path", ["models", "sign"], "models wants one file or folder"],
+    ["models without a path", ["models", "sign"], "models needs one file or folder"],
   ])("%s is told with the usage, and ends with 2", async (_what, args, says) => {
     const { code, errors } = await run(...args);
     expect([code, errors]).toEqual([2, expect.stringContaining(says)]);

@@ -1,18 +1,17 @@
 import { dependsOnRows, isOne, isPartOf, numberIn, rowCount, type Size, sameSize } from "./sizes.js";
 
 /**
- * What is known of a tensor whatever a run's rows hold:
- * - `fixed`: it is the same in company as alone. Its elements are kept where it is a short list of numbers; those of a
- *   list of lengths may depend on how many rows there are, and then only what reads lengths may use it.
- * - `rows`: along `axis` the rows stand in order, each with the same number of entries, and none depends on another
- *   row.
- * - `unknown`: nothing of that has been shown.
+ * Abstract value of a tensor, valid for any rows in the run:
+ * - `fixed`: the same in company as alone. The elements of a short list of numbers are kept. Elements that are lengths
+ *   may depend on the number of rows; then only rules that read lengths may use the tensor.
+ * - `rows`: the rows lie in order along `axis`, each with the same number of entries, and no row depends on another.
+ * - `unknown`: nothing is proven.
  */
 export type Value = Fixed | Rows | Unknown;
 
 export interface Fixed {
   kind: "fixed";
-  /** Null where not even the number of dimensions is known. */
+  /** Null where even the rank is unknown. */
   dims: readonly Size[] | null;
   elements: readonly Size[] | null;
 }
@@ -28,7 +27,7 @@ export interface Unknown {
   reason: string;
 }
 
-/** Rows could not be shown to be kept apart. The message says by what, without its operator's name. */
+/** Rows are not proven to be kept apart. The message gives the cause, without the operator's name. */
 export class UnprovenError extends Error {}
 
 export const fixed = (dims: readonly Size[] | null, elements: readonly Size[] | null = null): Fixed => ({
@@ -37,7 +36,7 @@ export const fixed = (dims: readonly Size[] | null, elements: readonly Size[] | 
   elements,
 });
 
-/** A tensor of rows. Throws an UnprovenError where the axis is not made of them alone. */
+/** A tensor of rows. Throws an UnprovenError where the axis does not consist of whole rows. */
 export function rows(dims: readonly Size[], axis: number): Rows {
   const others = dims.filter((size, d) => d !== axis && dependsOnRows(size));
   const own = dims[axis];
@@ -47,46 +46,46 @@ export function rows(dims: readonly Size[], axis: number): Rows {
   return { kind: "rows", dims, axis };
 }
 
-/** Whether a length is the number of rows, times what company does not change. */
+/** Whether a length is the number of rows times a factor that is the same in company as alone. */
 const holdsRowsOnce = ({ factor, symbols }: Size): boolean =>
   factor > 0 && Number.isInteger(factor) && symbols.filter((symbol) => rowCount.symbols.includes(symbol)).length === 1;
 
-/** Whether a value may be used as numbers: lengths that depend on the number of rows may not. */
+/** Whether a value may be used in arithmetic: lengths that depend on the number of rows may not. */
 export const isSteady = (value: Fixed): boolean => value.elements === null || !value.elements.some(dependsOnRows);
 
-/** One operator of a graph, with what is known of its inputs. */
+/** One operator of a graph, with the abstract values of its inputs. */
 export interface Operation {
   type: string;
   opset: number;
-  /** Null where an optional input is left out. */
+  /** Null for an omitted optional input. */
   inputs: readonly (Value | null)[];
-  /** How many outputs there are, up to the last one that has a name. */
+  /** Number of outputs, up to the last one with a name. */
   outputs: number;
   int(name: string, preset: number): number;
   float(name: string, preset: number): number;
   text(name: string, preset: string): string;
   numbers(name: string): readonly number[] | null;
-  /** How many numbers or texts a list attribute has. */
+  /** Number of elements of a list attribute. */
   count(name: string): number;
-  /** What a constant attribute holds. */
+  /** Value of a constant attribute. */
   constant(name: string): Fixed | null;
-  /** A length that nothing is known of but that company does not change it. */
+  /** An unknown length that is the same in company as alone. */
   newLength(): Size;
-  /** Likewise some number. */
+  /** An unknown number that is the same in company as alone. */
   newNumber(): Size;
 }
 
-/** What an operator makes of its inputs, one value for each output. Throws an UnprovenError. */
+/** Abstract outputs of an operator, one value for each. Throws an UnprovenError. */
 export type Rule = (operation: Operation) => Value | readonly Value[];
 
-/** An input that must be there. One that holds lengths which depend on the number of rows is for `lengthsAt` alone. */
+/** A required input. Throws for lengths that depend on the number of rows; `lengthsAt` allows them. */
 export function input(operation: Operation, i: number): Fixed | Rows {
   const value = lengthsAt(operation, i);
-  if (value.kind === "fixed" && !isSteady(value)) throw new UnprovenError("it reckons with the number of rows");
+  if (value.kind === "fixed" && !isSteady(value)) throw new UnprovenError("it computes with the number of rows");
   return value;
 }
 
-/** An input that must be there, and that is read as lengths if it holds any. */
+/** A required input, whose elements may be lengths. */
 export function lengthsAt(operation: Operation, i: number): Fixed | Rows {
   const value = operation.inputs[i];
   if (value == null || value.kind === "unknown") throw new UnprovenError(`it has no input ${i}`);
@@ -98,7 +97,7 @@ export type Shaped = (Fixed & { dims: readonly Size[] }) | Rows;
 /** An input whose dimensions are known. */
 export const shaped = (operation: Operation, i: number): Shaped => withShape(input(operation, i), i);
 
-/** Likewise one that may hold lengths. */
+/** The same for an input whose elements may be lengths. */
 export const shapedLengths = (operation: Operation, i: number): Shaped => withShape(lengthsAt(operation, i), i);
 
 function withShape(value: Fixed | Rows, i: number): Shaped {
@@ -106,10 +105,10 @@ function withShape(value: Fixed | Rows, i: number): Shaped {
   return value as Shaped;
 }
 
-/** Whether an input is there. */
+/** Whether an optional input is given. */
 export const has = ({ inputs }: Operation, i: number): boolean => inputs[i] != null;
 
-/** Throws unless the inputs at these places, where they are there, are the same in company as alone. */
+/** Throws unless these inputs, where given, are the same in company as alone. */
 export function expectFixed(operation: Operation, ...places: readonly number[]): void {
   for (const i of places) {
     const value = operation.inputs[i];
@@ -118,7 +117,7 @@ export function expectFixed(operation: Operation, ...places: readonly number[]):
   }
 }
 
-/** The numbers that a fixed input holds; null where it is left out. Throws where they are not known. */
+/** The numbers of a fixed input; null where it is omitted. Throws where they are unknown. */
 export function numbersOf(operation: Operation, i: number): number[] | null {
   const value = operation.inputs[i];
   if (value == null) return null;
@@ -130,8 +129,8 @@ export function numbersOf(operation: Operation, i: number): number[] | null {
 }
 
 /**
- * Numbers of a fixed input, null for each that is not known, of which there may be `most`; null where it is left out.
- * Throws where it depends on the rows.
+ * Numbers of a fixed input, null for each unknown one; `most` nulls where the elements are unknown, null where the
+ * input is omitted. Throws where it depends on the rows.
  */
 export function boundsOf(operation: Operation, i: number, most: number): (number | null)[] | null {
   if (!has(operation, i)) return null;
@@ -139,36 +138,37 @@ export function boundsOf(operation: Operation, i: number, most: number): (number
   return (input(operation, i) as Fixed).elements?.map(numberIn) ?? new Array<null>(most).fill(null);
 }
 
-/** Axes, from an attribute or from an input as newer operators have them; null where neither says any. */
+/** Axes from an attribute, or from an input as in newer operators; null where neither is given. */
 export function axesOf(operation: Operation, i: number, rank: number): number[] | null {
   const said = operation.numbers("axes") ?? numbersOf(operation, i);
   return said === null ? null : said.map((axis) => fromStart(axis, rank));
 }
 
-/** An axis counted from the first one. Throws where it is none. */
+/** An axis counted from the first one. Throws for one outside the rank. */
 export function fromStart(axis: number, rank: number): number {
   const counted = axis < 0 ? axis + rank : axis;
-  if (!Number.isInteger(counted) || counted < 0 || counted >= rank) throw new UnprovenError(`it has no axis ${axis}`);
+  if (!Number.isInteger(counted) || counted < 0 || counted >= rank)
+    throw new UnprovenError(`its input has no axis ${axis}`);
   return counted;
 }
 
-/** A value of the same kind with other dimensions; `axis` is where the rows of one that has rows are now. */
+/** A value of the same kind with other dimensions; `axis` is the new axis of rows. */
 export const withDims = (value: Fixed | Rows, dims: readonly Size[], axis: number): Fixed | Rows =>
   value.kind === "rows" ? rows(dims, axis) : fixed(dims);
 
 /** Throws where a value's rows lie along one of these axes. */
 export function expectNotAlong(value: Fixed | Rows, axes: readonly number[], what: string): void {
-  if (value.kind === "rows" && axes.includes(value.axis)) throw new UnprovenError(`it ${what} the axis of the rows`);
+  if (value.kind === "rows" && axes.includes(value.axis)) throw new UnprovenError(`it ${what} the row axis`);
 }
 
 /**
- * What comes of values that are combined element by element, with their dimensions held together from the last one on:
- * all rows must lie along the same axis, and nothing that is no row may have more than one entry there.
+ * Result of an elementwise combination, with dimensions aligned at the last one. All rows must lie along the same axis,
+ * and fixed values must have at most one entry there.
  */
 export function broadcast(operation: Operation, values: readonly (Fixed | Rows)[]): Fixed | Rows {
   const withRows = values.filter((value) => value.kind === "rows");
   for (const value of values) {
-    if (value.kind === "fixed" && !isSteady(value)) throw new UnprovenError("it reckons with the number of rows");
+    if (value.kind === "fixed" && !isSteady(value)) throw new UnprovenError("it computes with the number of rows");
   }
   if (values.some(({ dims }) => dims === null)) {
     if (withRows.length === 0) return fixed(null);
@@ -198,21 +198,22 @@ export function broadcast(operation: Operation, values: readonly (Fixed | Rows)[
         throw new UnprovenError("its inputs have different numbers of entries a row");
       }
     } else if (at >= 0 && !isOne(own[at] as Size)) {
-      throw new UnprovenError("rows are paired with the entries of something that is no row");
+      throw new UnprovenError("it pairs rows with the entries of a tensor without rows");
     }
   }
   return rows(dims, axis);
 }
 
-/** The length where one of two is stretched, or both are the same number though it does not show. */
+/** The length after broadcasting: one of the two is stretched, or both are equal without a proof. */
 function joined(operation: Operation, a: Size, b: Size): Size {
-  if (dependsOnRows(a) || dependsOnRows(b)) throw new UnprovenError("rows are paired with what is not one a row");
+  if (dependsOnRows(a) || dependsOnRows(b))
+    throw new UnprovenError("it pairs rows with a dimension that is not one entry a row");
   if (isPartOf(a, b)) return b;
   if (isPartOf(b, a)) return a;
   if (numberIn(a) !== null) return a;
   return numberIn(b) !== null ? b : operation.newLength();
 }
 
-/** Fixed dimensions of this many axes, of which nothing else is known. */
+/** Fixed dimensions of this rank, of unknown lengths. */
 export const newDims = (operation: Operation, rank: number): Size[] =>
   Array.from({ length: rank }, () => operation.newLength());

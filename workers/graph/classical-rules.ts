@@ -12,7 +12,7 @@ import {
 } from "./abstract-tensor.js";
 import { isOne, numberIn, one, product, type Size, sameSize, sizeOf } from "./sizes.js";
 
-/** A table of rows; with one dimension these operators take all of it as one row. */
+/** A table of rows; a one-dimensional input counts as a single row. */
 function table(operation: Operation, i = 0): Shaped {
   const data = shaped(operation, i);
   if (data.kind === "rows" && (data.dims.length !== 2 || data.axis !== 0)) {
@@ -21,7 +21,7 @@ function table(operation: Operation, i = 0): Shaped {
   return data;
 }
 
-/** A number of columns for each row. */
+/** Several columns for each row. */
 const columns = (operation: Operation, data: Shaped, width: Size = operation.newLength()) =>
   data.kind === "fixed" ? fixed(null) : rows([data.dims[0] as Size, width], 0);
 
@@ -33,7 +33,7 @@ const classifier: Rule = (operation) => {
 
 const regressor: Rule = (operation) => columns(operation, table(operation));
 
-/** A regressor whose number of targets is told. */
+/** A regressor with its number of targets as an attribute. */
 const regressorOf =
   (attribute: string, preset: number): Rule =>
   (operation) => {
@@ -41,7 +41,7 @@ const regressorOf =
     return columns(operation, table(operation), targets > 0 ? sizeOf(targets) : operation.newLength());
   };
 
-/** Numbers for each column of the table. */
+/** Parameters for each column of the table. */
 const byColumn: Rule = (operation) => {
   const data = table(operation);
   return data.kind === "fixed" ? fixed(data.dims) : data;
@@ -56,23 +56,23 @@ const vectorizer: Rule = (operation) => {
   if (first === undefined) throw new UnprovenError("it has no input");
   if (tables.every(({ kind }) => kind === "fixed")) return fixed(null);
   const alike = tables.every(({ dims, kind }) => kind === "rows" && sameSize(dims[0] as Size, first.dims[0] as Size));
-  if (!alike) throw new UnprovenError("it joins rows with what is not one a row");
+  if (!alike) throw new UnprovenError("it joins rows with a tensor that is not one entry a row");
   return columns(operation, first);
 };
 
-/** Picks along the last axis: columns of rows, or something fixed for each of the rows' own numbers. */
+/** Picks along the last axis: columns of rows, or entries of a fixed tensor by an index in each row. */
 const extractor: Rule = (operation) => {
   const data = shaped(operation, 0);
   const indices = shaped(operation, 1);
   if (data.kind === "fixed" && indices.kind === "rows") {
-    if (!indices.dims.slice(0, indices.axis).every(isOne)) throw new UnprovenError("its numbers are not row by row");
+    if (!indices.dims.slice(0, indices.axis).every(isOne)) throw new UnprovenError("its indices are not row by row");
     const before = data.dims.length > 1 ? data.dims.slice(0, -1) : [one];
     return rows([...before, product(indices.dims)], before.length);
   }
   expectFixed(operation, 1);
   const last = data.dims.length - 1;
   if (data.kind === "fixed") return fixed(null);
-  if (data.axis === last) throw new UnprovenError("it picks along the axis of the rows");
+  if (data.axis === last) throw new UnprovenError("it picks along the row axis");
   const picked = shaped(operation, 1).dims;
   const count = picked.every((length) => numberIn(length) !== null)
     ? sizeOf(picked.reduce((size, length) => size * (numberIn(length) as number), 1))
@@ -102,5 +102,5 @@ export const classicalRules: Record<string, Rule> = Object.fromEntries([
   ["OneHotEncoder", oneHotEncoder],
 ]);
 
-/** `TfIdfVectorizer` of ONNX's own domain is of their kind: a row of counts for each row. */
+/** `TfIdfVectorizer` of ONNX's own domain belongs here: a row of counts for each row. */
 export const textRules: Record<string, Rule> = { TfIdfVectorizer: regressor };

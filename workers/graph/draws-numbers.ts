@@ -1,6 +1,6 @@
 import { allNodes, type OnnxModel } from "./read-onnx.js";
 
-/** Operators whose output is another one each time. Dropout is one where it is told to train. */
+/** Operators with a random output. Dropout is random only in training mode. */
 export const drawingOperators: ReadonlySet<string> = new Set([
   "RandomNormal",
   "RandomNormalLike",
@@ -15,7 +15,7 @@ export const drawingOperators: ReadonlySet<string> = new Set([
   "Sampling",
 ]);
 
-/** Whether a graph draws random numbers, so that the same input has another answer each time. */
+/** Whether a graph draws random numbers, so that the same input has different outputs. */
 export function drawsNumbers(model: OnnxModel): boolean {
   const isFalse = new Set<string>();
   for (const { elements, name } of model.graph.initializers) if (elements?.[0] === 0) isFalse.add(name);

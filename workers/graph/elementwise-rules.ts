@@ -16,7 +16,7 @@ import {
 import { lengthRules } from "./length-rules.js";
 import { isModest, type Size, sameSize } from "./sizes.js";
 
-/** Each element of the first input becomes one, whatever its neighbours are. */
+/** Each output element depends on one element of the first input. */
 const unary: Rule = (operation) => {
   const value = input(operation, 0);
   const made = broadcast(operation, [value]);
@@ -27,14 +27,16 @@ const unary: Rule = (operation) => {
   );
 };
 
-/** Elements of all inputs, held together from the last dimension on, become one. */
+/** Combines the elements of all inputs, with dimensions aligned at the last one. */
 const nary: Rule = (operation) =>
   broadcast(
     operation,
     operation.inputs.flatMap((value, i) => (value === null ? [] : [input(operation, i)])),
   );
 
-/** As `nary`. Before version 8 nothing was stretched, and ONNX Runtime reads on beyond the end of what is shorter. */
+/**
+ * As `nary`. Before version 8 there was no broadcasting, and ONNX Runtime reads beyond the end of the shorter input.
+ */
 const folded: Rule = (operation) => {
   if (operation.opset >= 8) return nary(operation);
   const shapes = operation.inputs.flatMap((value, i) => (value === null ? [] : [shaped(operation, i)]));
@@ -46,19 +48,19 @@ const folded: Rule = (operation) => {
   return nary(operation);
 };
 
-/** As `unary`; whatever else it takes must be no row's. */
+/** As `unary`; all other inputs must be fixed. */
 const parametrized: Rule = (operation) => {
   expectFixed(operation, ...[...operation.inputs.keys()].filter((i) => i > 0));
   return unary(operation);
 };
 
-/** Before version 7 second inputs were stretched as attributes said; version 6 and older are not looked into. */
+/** Before version 7, attributes set the broadcasting of second inputs; version 6 and older are not analysed. */
 const arithmetic: Rule = (operation) => {
   if (operation.opset < 7) throw new UnprovenError("its version is older than 7");
   return lengthRules[operation.type]?.(operation) ?? nary(operation);
 };
 
-/** Whole numbers stay what they are, but for types of numbers that do not hold them all. */
+/** Whole numbers stay as they are, unless the target type cannot hold them all. */
 const sameElements: Rule = (operation) => {
   const value = lengthsAt(operation, 0);
   if (operation.type === "Cast" && value.kind === "fixed" && !fits(value, operation.int("to", 0))) {
@@ -68,13 +70,13 @@ const sameElements: Rule = (operation) => {
   return whole ? value : unary(operation);
 };
 
-/** Whether a type, by its number in `onnx.proto`, holds these numbers: int32, int64, double, and float up to 2^24. */
+/** Whether a dtype, by its number in `onnx.proto`, holds these numbers: int32, int64, double, and float up to 2^24. */
 const fits = ({ elements }: Fixed, type: number): boolean =>
   elements === null ||
   (elements.every(isModest) &&
     ([6, 7, 11].includes(type) || (type === 1 && elements.every(({ factor }) => Math.abs(factor) <= 2 ** 24))));
 
-/** Dropping something out is for training; else it hands on what it gets, and a mask of ones. */
+/** Drops elements in training mode only; otherwise passes its input on, with a mask of ones. */
 const dropout: Rule = (operation) => {
   const trains =
     operation.opset >= 12 ? isTrue(operation, 2) : operation.opset < 7 && operation.int("is_test", 0) === 0;
@@ -87,7 +89,7 @@ function isTrue(operation: Operation, i: number): boolean {
   return has(operation, i) && numbersOf(operation, i)?.[0] !== 0;
 }
 
-/** Scales and zero points are numbers for all, or one each along an axis that is not that of the rows. */
+/** Scales and zero points are single numbers, or one for each entry of an axis other than the row axis. */
 const quantization: Rule = (operation) => {
   expectFixed(operation, 1, 2);
   const value = input(operation, 0);
@@ -98,12 +100,12 @@ const quantization: Rule = (operation) => {
           ? { dims: [] }
           : (input(operation, i) as Fixed);
       if (dims === null || dims.length > 1)
-        throw new UnprovenError("its scales are not one for all, nor one along an axis");
+        throw new UnprovenError("its scales are neither one number nor numbers along one axis");
       const [count] = dims;
       const axis = operation.int("axis", 1);
       const own = axis < 0 ? axis + value.dims.length : axis;
       if (count !== undefined && !(count.symbols.length === 0 && count.factor === 1) && own === value.axis) {
-        throw new UnprovenError("its scales are along the axis of the rows");
+        throw new UnprovenError("its scales are along the row axis");
       }
     }
   }
@@ -112,7 +114,7 @@ const quantization: Rule = (operation) => {
 
 const each = (rule: Rule, names: string): [string, Rule][] => names.split(/\s+/).map((name) => [name, rule]);
 
-/** Operators whose every output element depends on the elements at its own place. */
+/** Operators whose every output element depends only on the input elements at its own place. */
 export const elementwiseRules: Record<string, Rule> = Object.fromEntries([
   ...each(
     unary,

@@ -12,7 +12,7 @@ import {
   times,
 } from "./sizes.js";
 
-/** What two elements come to; null where that does not show. */
+/** Result of an operation on two elements; null where it is unknown. */
 type Reckon = (a: Size, b: Size) => Size | null;
 
 const both =
@@ -31,7 +31,7 @@ const compare = (holds: (a: number, b: number) => boolean): Reckon => both((a, b
 
 const equal: Reckon = (a, b) => {
   if (sameSize(a, b)) return sizeOf(1);
-  // No length is a negative number, such as the -1 that stands for "as it is".
+  // A length is never negative, unlike the -1 of `Reshape`.
   const differ = (x: Size, y: Size) => isNeverNegative(x) && (numberIn(y) ?? 0) < 0;
   return differ(a, b) || differ(b, a) ? sizeOf(0) : compare((x, y) => x === y)(a, b);
 };
@@ -50,7 +50,7 @@ const reckoning: Record<string, Reckon> = {
   Or: compare((a, b) => a !== 0 || b !== 0),
 };
 
-/** The elements of short fixed lists, each as long as the longest; null where one of them is something else. */
+/** The elements of short fixed lists, repeated to the length of the longest; null for any other input. */
 function listed(operation: Operation): { dims: Fixed["dims"]; lists: Size[][] } | null {
   const values = operation.inputs.filter((value) => value !== null);
   if (
@@ -66,9 +66,9 @@ function listed(operation: Operation): { dims: Fixed["dims"]; lists: Size[][] } 
   return { dims: longest?.dims ?? null, lists };
 }
 
-/** An element that nothing is known of: some number, unless it depends on how many rows there are. */
+/** An unknown number. Throws where it depends on the number of rows. */
 function someNumber(operation: Operation, from: readonly Size[]): Size {
-  if (from.some(dependsOnRows)) throw new UnprovenError("it reckons with the number of rows");
+  if (from.some(dependsOnRows)) throw new UnprovenError("it computes with the number of rows");
   return operation.newNumber();
 }
 
@@ -84,7 +84,7 @@ const binary =
     );
   };
 
-/** Takes from one list or the other, where it shows which. */
+/** Picks from one list or the other, where the condition is known. */
 const where = (operation: Operation): Fixed | null => {
   const found = listed(operation);
   if (found === null) return null;
@@ -97,7 +97,7 @@ const where = (operation: Operation): Fixed | null => {
   return fixed(found.dims, elements);
 };
 
-/** Operators on lists of lengths; null where their inputs are none. */
+/** Operators on lists of lengths; null for other inputs. */
 export const lengthRules: Record<string, ((operation: Operation) => Fixed | null) | undefined> = {
   ...Object.fromEntries(Object.entries(reckoning).map(([name, reckon]) => [name, binary(reckon)])),
   Where: where,

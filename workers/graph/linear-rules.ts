@@ -13,14 +13,14 @@ import {
 import { isOne, one, type Size, sameSize } from "./sizes.js";
 
 /**
- * Matrices times matrices: rows may be rows of the left one, columns of the right one, or lie along an axis before
- * both, and never along the one that is summed over.
+ * Matrix products: rows may be rows of the left matrix, columns of the right one, or lie along an axis before both, but
+ * not along the summed axis.
  */
 const matMul: Rule = (operation) => product(operation, shaped(operation, 0), shaped(operation, 1));
 
 function product(operation: Operation, left: Shaped, right: Shaped) {
   const [a, b] = [left.dims.length, right.dims.length];
-  if (a === 0 || b === 0) throw new UnprovenError("it multiplies something that is no matrix");
+  if (a === 0 || b === 0) throw new UnprovenError("it multiplies a scalar as a matrix");
   const summedLeft = a - 1;
   const summedRight = Math.max(0, b - 2);
   if ((left.kind === "rows" && left.axis === summedLeft) || (right.kind === "rows" && right.axis === summedRight)) {
@@ -28,7 +28,7 @@ function product(operation: Operation, left: Shaped, right: Shaped) {
   }
   const height = a > 1 ? [left.dims[a - 2] as Size] : [];
   const width = b > 1 ? [right.dims[b - 1] as Size] : [];
-  // What lies before the matrices is held together from the last axis on, as elements are.
+  // The dimensions before the matrices are aligned at the last one, as in elementwise operators.
   const leading = [left, right].map((value) => {
     const dims = value.dims.slice(0, -2);
     return value.kind === "rows" && value.axis < dims.length ? rows(dims, value.axis) : fixed(dims);
@@ -44,7 +44,7 @@ function product(operation: Operation, left: Shaped, right: Shaped) {
   return places.length === 0 ? fixed(dims) : rows(dims, places[0] as number);
 }
 
-/** As `MatMul`, of small integers; their zero points are one for all. */
+/** As `MatMul`, with small integers; each zero point is one number. */
 const matMulInteger: Rule = (operation) => {
   expectScalars(operation, 2, 3);
   return matMul(operation);
@@ -57,12 +57,12 @@ const qLinearMatMul: Rule = (operation) => {
   return product(operation, shaped(operation, 0), shaped(operation, 3));
 };
 
-/** Throws unless the inputs at these places, where they are there, are one number each that is no row's. */
+/** Throws unless these inputs, where given, are fixed single numbers. */
 function expectScalars(operation: Operation, ...places: readonly number[]): void {
   expectFixed(operation, ...places);
   for (const i of places) {
     const dims = operation.inputs[i] == null ? [] : shaped(operation, i).dims;
-    if (!dims.every(isOne)) throw new UnprovenError("its scales or zero points are not one for all");
+    if (!dims.every(isOne)) throw new UnprovenError("its scales or zero points are not single numbers");
   }
 }
 
@@ -78,7 +78,7 @@ const gemm: Rule = (operation) => {
   return operation.inputs[2] == null ? made : broadcast(operation, [made, shaped(operation, 2)]);
 };
 
-/** Filters slide over what follows the first two axes; the first is the rows', and the filters are no row's. */
+/** Filters slide along the axes after the first two; the first is the row axis, and the filters are fixed. */
 const convolution =
   (dataAt: number, filtersAt: number): Rule =>
   (operation) => {
@@ -94,13 +94,13 @@ function expectFirst(data: Shaped): void {
   if (data.kind === "rows" && data.axis !== 0) throw new UnprovenError("its rows do not lie along the first axis");
 }
 
-/** A window over what follows the first two axes. Places of the largest count through all rows. */
+/** A window along the axes after the first two. The indices output of MaxPool counts through all rows. */
 const pool: Rule = (operation) => {
   const data = shaped(operation, 0);
   expectFirst(data);
   const dims = [data.dims[0] ?? one, data.dims[1] ?? one, ...data.dims.slice(2).map(operation.newLength)];
   const value = withDims(data, dims, 0);
-  return [value, { kind: "unknown", reason: "places that MaxPool tells count through all rows" }];
+  return [value, { kind: "unknown", reason: "the indices of MaxPool count through all rows" }];
 };
 
 const globalPool: Rule = (operation) => {
@@ -113,11 +113,13 @@ const globalPool: Rule = (operation) => {
   );
 };
 
-/** The rows' letter must be the same in every term that has rows, stand in the result, and in no term that has none. */
+/**
+ * The letter of the row axis must be the same in all terms with rows, occur in the result, and occur in no other term.
+ */
 const einsum: Rule = (operation) => {
   const [terms, result] = operation.text("equation", "").replaceAll(" ", "").split("->");
   if (terms === undefined || result === undefined || terms.includes("."))
-    throw new UnprovenError("its equation is not read");
+    throw new UnprovenError("its equation is of an unsupported form");
   const letters = terms.split(",");
   const lengths = new Map<string, Size>();
   const own = new Map<string, Size>();
@@ -125,11 +127,11 @@ const einsum: Rule = (operation) => {
   for (const [i, value] of values.entries()) {
     const term = letters[i] as string;
     if (term.length !== value.dims.length || new Set(term).size !== term.length)
-      throw new UnprovenError("its equation is not read");
+      throw new UnprovenError("its equation is of an unsupported form");
     for (const [d, length] of value.dims.entries()) {
       const letter = term[d] as string;
       const known = lengths.get(letter);
-      // One that is 1 is stretched to what the others are.
+      // A length of 1 is broadcast to the length in the other terms.
       if (known === undefined || isOne(known)) lengths.set(letter, length);
       else if (!isOne(length) && !sameSize(known, length)) lengths.set(letter, operation.newLength());
     }
@@ -147,7 +149,7 @@ const einsum: Rule = (operation) => {
   return rows(dims, axis);
 };
 
-/** Sums of products over axes that are not that of the rows. */
+/** Sums of products along axes other than the row axis. */
 export const linearRules: Record<string, Rule> = {
   MatMul: matMul,
   MatMulInteger: matMulInteger,

@@ -2,14 +2,14 @@ import { readFileSync } from "node:fs";
 import protobuf from "protobufjs";
 
 /**
- * How an ONNX file is read: as the published `onnx.proto` says, but for what may be most of a file, which stays bytes
- * until somebody asks for it (attributes, numbers of tensors), or is passed over.
+ * The schema for reading ONNX files: the published `onnx.proto`, except that large parts stay bytes until requested
+ * (attributes, numbers of tensors) or are skipped.
  */
 export const onnxSchema = loadSchema();
 
 function loadSchema() {
   const text = readFileSync(new URL("../../graph/onnx.proto", import.meta.url), "utf8");
-  // 64-bit integers become numbers: what is beyond 2^53 is no length of anything.
+  // 64-bit integers become numbers; lengths never exceed 2^53.
   protobuf.util.Long = null as never;
   protobuf.configure();
   const { root } = protobuf.parse(text, { keepCase: true });
@@ -24,7 +24,7 @@ function loadSchema() {
   for (const name of ["ints", "floats", "strings", "type_protos", "tp"]) {
     attribute.remove(attribute.get(name) as protobuf.Field);
   }
-  // A packed list is a run of bytes as well as any message is.
+  // On the wire, a packed list and a message are both length-delimited bytes.
   readAsBytes(root.lookupType("onnx.NodeProto"), ["attribute"]);
   const tensor = root.lookupType("onnx.TensorProto");
   readAsBytes(tensor, ["float_data", "int32_data", "int64_data", "double_data"]);

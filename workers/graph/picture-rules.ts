@@ -15,7 +15,7 @@ import {
 } from "./abstract-tensor.js";
 import { numberIn, type Size, sameSize, sizeOf, times } from "./sizes.js";
 
-/** Adds entries along axes that are not that of the rows. */
+/** Adds entries along axes other than the row axis. */
 const pad: Rule = (operation) => {
   const data = shaped(operation, 0);
   const rank = data.dims.length;
@@ -30,20 +30,20 @@ const pad: Rule = (operation) => {
     if (i < 0) return length;
     const [start, end] = [before?.[i], before?.[i + axes.length]];
     if (start === 0 && end === 0) return length;
-    if (data.kind === "rows" && d === data.axis) throw new UnprovenError("it adds to the rows, or may");
+    if (data.kind === "rows" && d === data.axis) throw new UnprovenError("it pads the row axis, or may");
     const known = numberIn(length);
     return known === null || start == null || end == null ? operation.newLength() : sizeOf(known + start + end);
   });
   return withDims(data, dims, data.kind === "rows" ? data.axis : 0);
 };
 
-/** Pictures scaled along axes that are not that of the rows. */
+/** Scales images along axes other than the row axis. */
 const resize: Rule = (operation) => {
   const data = shaped(operation, 0);
   const rank = data.dims.length;
   if (data.kind === "fixed") return fixed(newDims(operation, rank));
   if (operation.text("keep_aspect_ratio_policy", "stretch") !== "stretch")
-    throw new UnprovenError("it keeps proportions");
+    throw new UnprovenError("it keeps the aspect ratio");
   if (operation.text("coordinate_transformation_mode", "half_pixel") === "tf_crop_and_resize") {
     throw new UnprovenError("it crops while it scales");
   }
@@ -57,7 +57,7 @@ const resize: Rule = (operation) => {
     (sizes.length > 0
       ? sameSize(sizes[own] as Size, data.dims[data.axis] as Size)
       : scales.length > 0 && scales[own] === 1);
-  if (!apart) throw new UnprovenError("it scales the axis of the rows, or may");
+  if (!apart) throw new UnprovenError("it scales the row axis, or may");
   if (has(operation, 1) && operation.type === "Resize" && operation.opset >= 11) expectFixed(operation, 1);
   const dims = data.dims.map((length, d) =>
     d === data.axis || !axes.includes(d) ? length : scaled(operation, length, axes.indexOf(d), scales, sizes),
@@ -75,21 +75,21 @@ function scaled(
   const said = sizes[i];
   if (said !== undefined) return numberIn(said) === null ? operation.newLength() : said;
   const [known, scale] = [numberIn(length), scales[i]];
-  // Where it is no whole number, rounding decides.
+  // Fractions are rounded in ways that differ by mode.
   return known === null || scale == null || !Number.isInteger(known * scale)
     ? operation.newLength()
     : sizeOf(known * scale);
 }
 
-/** The elements of an input, where it is there and fixed. */
+/** The elements of a fixed input, where given. */
 function listAt(operation: Operation, i: number | null): readonly Size[] | null {
   const value = i === null ? null : operation.inputs[i];
   if (value == null) return null;
-  if (value.kind !== "fixed") throw new UnprovenError("it scales by the rows' own numbers");
+  if (value.kind !== "fixed") throw new UnprovenError("it scales by numbers of the rows");
   return value.elements;
 }
 
-/** Blocks of a picture become channels, or back; the first axis stays. */
+/** Moves blocks of an image into channels, or back; the first axis stays. */
 const blocks: Rule = (operation) => {
   const data = shaped(operation, 0);
   const side = operation.int("blocksize", 1);
@@ -105,7 +105,7 @@ const blocks: Rule = (operation) => {
   return withDims(data, dims, 0);
 };
 
-/** Operators that add to, scale or rearrange what follows the rows, as pictures are. */
+/** Operators that pad, scale or rearrange the dimensions after the rows, as for images. */
 export const pictureRules: Record<string, Rule> = {
   Pad: pad,
   Resize: resize,

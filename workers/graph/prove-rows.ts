@@ -21,15 +21,15 @@ import { shapeRules } from "./shape-rules.js";
 import { lengthAt, lengthMadeBy, lengthNamed, numberNamed, rowCount, type Size, sameSize, sizeOf } from "./sizes.js";
 
 /**
- * Whether an ONNX graph is shown to keep rows apart: one entry along the first dimension of every output for each along
- * the first of every input, in order, which no other row has any part in. `lengths` are those of each output's
- * dimensions as far as they are known. Where it is not shown, `reason` tells which operator is in the way.
+ * Whether an ONNX graph is proven to keep rows apart: the first dimension of every output has one entry for each entry
+ * of the inputs' first dimensions, in order, and no row influences the entry of another. `lengths` holds each output's
+ * dimensions as far as they are known. Without a proof, `reason` names the operator that prevents it.
  */
 export type RowProof =
   | { proven: true; lengths: ReadonlyMap<string, readonly Size[]> }
   | { proven: false; reason: string };
 
-/** The rules by which operators keep rows apart, by domain. What is not in here proves nothing. */
+/** Rules for operators that keep rows apart, by domain. An operator without a rule prevents the proof. */
 export const rulesByDomain: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   "": {
     ...elementwiseRules,
@@ -43,7 +43,7 @@ export const rulesByDomain: Readonly<Record<string, Readonly<Record<string, Rule
   "ai.onnx.ml": classicalRules,
 };
 
-/** The length that the second dimension of all these inputs is known by, though the file may name it otherwise. */
+/** The common length of the second dimension of these inputs, whatever symbols the file has for it. */
 export interface SharedLength {
   inputs: readonly string[];
   name: string;
@@ -51,8 +51,8 @@ export interface SharedLength {
 
 /**
  * Follows every tensor from the inputs to the outputs, operator by operator, as fixed, as rows along an axis or as
- * unknown. It rests on this: runs are joined only of requests whose inputs all have the same number of entries along
- * their first dimensions, and the same other dimensions, none of them 0, as those that they are joined with.
+ * unknown. Assumes that runs join only requests whose inputs have one common first dimension within each request, and
+ * equal other dimensions across requests, none of them 0.
  */
 export function proveRows(model: OnnxModel, shared: SharedLength | null = null): RowProof {
   const { graph } = model;
@@ -69,11 +69,12 @@ export function proveRows(model: OnnxModel, shared: SharedLength | null = null):
   for (const { name } of graph.outputs) {
     const value = known.get(name);
     const said = `output "${name}"`;
-    if (value === undefined) return { proven: false, reason: `${said} is made by no operator` };
+    if (value === undefined) return { proven: false, reason: `${said} is not produced by any operator` };
     if (value.kind === "unknown") return { proven: false, reason: value.reason };
-    if (value.kind === "fixed") return { proven: false, reason: `${said} does not come from the rows` };
+    if (value.kind === "fixed") return { proven: false, reason: `${said} does not depend on the rows` };
     if (value.axis !== 0 || !sameSize(value.dims[0] as Size, rowCount)) {
-      const where = value.axis === 0 ? "has not exactly one entry a row" : `has its rows along dimension ${value.axis}`;
+      const where =
+        value.axis === 0 ? "does not have exactly one entry a row" : `has its rows along dimension ${value.axis}`;
       return { proven: false, reason: `${said} ${where}` };
     }
     lengths.set(name, value.dims);
@@ -82,9 +83,9 @@ export function proveRows(model: OnnxModel, shared: SharedLength | null = null):
 }
 
 function readInputs(graph: OnnxGraph, known: Map<string, Value>, shared: SharedLength | null): void {
-  // One that has a preset value is never fed.
+  // Inputs with an initializer are never fed.
   const fed = graph.inputs.filter(({ name }) => !known.has(name));
-  if (fed.length === 0) throw new UnprovenError("it has no input");
+  if (fed.length === 0) throw new UnprovenError("the graph has no input");
   const firsts = new Set(fed.map(({ dims }) => dims?.[0]));
   for (const { dims, name } of fed) {
     const [first, ...rest] = dims ?? [];
@@ -102,10 +103,10 @@ function readInputs(graph: OnnxGraph, known: Map<string, Value>, shared: SharedL
   }
 }
 
-/** Small lists of numbers keep their elements, since they may be lengths, axes or bounds. */
+/** Small lists of numbers keep their elements: they may be lengths, axes or bounds. */
 const constantOf = ({ dims, elements }: OnnxTensor): Fixed => fixed(dims.map(sizeOf), elements?.map(sizeOf) ?? null);
 
-/** Notes what an operator makes of what is known of its inputs. */
+/** Records the abstract outputs of an operator. */
 function follow(model: OnnxModel, node: OnnxNode, position: number, known: Map<string, Value>): void {
   const values = outputsOf(model, node, position, known);
   for (const [i, name] of node.outputs.entries()) known.set(name, values[i] ?? unclear);
@@ -138,21 +139,20 @@ function outputsOf(
   }
 }
 
-/** Why nothing can be said of an operator whatever it is fed; null where something may. */
+/** Why an operator cannot be analysed, whatever its inputs; null for an operator that can. */
 function opaqueBecause(model: OnnxModel, node: OnnxNode): string | null {
-  if (model.functions.has(`${node.domain}:${node.type}`))
-    return "it is a function of the file, which is not looked into";
+  if (model.functions.has(`${node.domain}:${node.type}`)) return "it is a function of the file, which is not analysed";
   if (rulesByDomain[node.domain] === undefined) {
     return `operators of the domain "${node.domain}" are not known to keep rows apart`;
   }
   for (const { graphs } of node.attributes.values()) {
-    if (graphs.length > 0) return "it has a graph of its own, which is not looked into";
+    if (graphs.length > 0) return "it has a subgraph, which is not analysed";
   }
   return drawingOperators.has(node.type) ? "it draws random numbers" : null;
 }
 
-const fromNowhere: Value = { kind: "unknown", reason: "a tensor comes from nowhere" };
-const unclear: Value = { kind: "unknown", reason: "an operator has more outputs than are known of it" };
+const fromNowhere: Value = { kind: "unknown", reason: "a tensor is not produced by any operator" };
+const unclear: Value = { kind: "unknown", reason: "an operator has more outputs than its rule knows" };
 
 function operationOf(
   model: OnnxModel,

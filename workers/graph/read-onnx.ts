@@ -12,8 +12,8 @@ import {
 import { elementsOf } from "./tensor-elements.js";
 
 /**
- * What of an ONNX file is looked at here. Names of fields are those of `onnx.proto`, which is the published one (ONNX
- * 1.23, Apache-2.0). Attributes stay bytes until somebody asks for one: those of tree ensembles are most of a file.
+ * The parts of an ONNX file used here, with the field names of the published `onnx.proto` (ONNX 1.23, Apache-2.0).
+ * Attributes stay bytes until requested: those of tree ensembles are most of a file.
  */
 export interface OnnxModel {
   graph: OnnxGraph;
@@ -21,7 +21,7 @@ export interface OnnxModel {
   opsets: ReadonlyMap<string, number>;
   /** Model-local functions, as `domain:name`. */
   functions: ReadonlyMap<string, readonly OnnxNode[]>;
-  /** Graphs that only training runs; a tensor in them may still name a file. */
+  /** Graphs for training only; their tensors may still name external files. */
   training: readonly OnnxGraph[];
 }
 
@@ -39,11 +39,11 @@ export interface OnnxNode {
   domain: string;
   inputs: readonly string[];
   outputs: readonly string[];
-  /** Its attributes by name, without long lists of numbers and texts. */
+  /** Attributes by name, without long lists of numbers and texts. */
   attributes: ReadonlyMap<string, OnnxAttribute>;
-  /** The numbers of a list attribute; null where there is none of this name. */
+  /** The numbers of a list attribute; null without an attribute of this name. */
   numbers(name: string): number[] | null;
-  /** How many numbers or texts a list attribute has. */
+  /** Number of elements of a list attribute. */
   count(name: string): number;
 }
 
@@ -56,32 +56,32 @@ export interface OnnxAttribute {
   tensors: readonly OnnxTensor[];
 }
 
-/** An input or output as it is declared; `dims` null where the file says nothing of its shape. */
+/** A declared input or output; `dims` is null without a declared shape. */
 export interface OnnxValue {
   name: string;
-  /** A number, or the symbol ("" where it has none) of a dimension that is free. */
+  /** A number, or the symbol of a free dimension ("" without one). */
   dims: readonly (number | string)[] | null;
 }
 
 export interface OnnxTensor {
   name: string;
   dims: readonly number[];
-  /** Its elements, where it is a small one of numbers whose data are in the file; else null. */
+  /** The elements of a small list of numbers inside the file; else null. */
   elements: readonly number[] | null;
-  /** The file outside that holds its data; null: they are inside. */
+  /** The external file with its data; null for data inside the file. */
   location: string | null;
 }
 
-/** Reads an ONNX file. Throws for bytes that are none. */
+/** Reads an ONNX file. Throws for bytes that are not ONNX. */
 export function readOnnx(file: string): OnnxModel {
   let model: RawModel;
   try {
     model = onnxSchema.model.decode(readFileSync(file)) as unknown as RawModel;
   } catch (fault) {
     const { code, message } = fault as NodeJS.ErrnoException;
-    throw new Error(code === undefined ? `it is no ONNX file (${message})` : `it cannot be read (${code})`);
+    throw new Error(code === undefined ? `it is not an ONNX file (${message})` : `it cannot be read (${code})`);
   }
-  if (model.graph == null) throw new Error("it is no ONNX file: it has no graph");
+  if (model.graph == null) throw new Error("it is not an ONNX file: it has no graph");
   const functions = model.functions.map(
     (own) => [`${normalDomain(own.domain)}:${own.name}`, own.node.map(nodeOf)] as const,
   );
@@ -95,7 +95,7 @@ export function readOnnx(file: string): OnnxModel {
   };
 }
 
-/** Every graph of a model: its own, those within nodes of it, and those of functions, as lists of nodes. */
+/** Every graph of a model, as a list of nodes: its own, those nested in nodes, and those of functions. */
 export function* allNodes(model: OnnxModel): Generator<OnnxNode> {
   const open: (readonly OnnxNode[])[] = [
     model.graph.nodes,
@@ -110,7 +110,7 @@ export function* allNodes(model: OnnxModel): Generator<OnnxNode> {
   }
 }
 
-/** Every tensor of a model, wherever it stands. */
+/** Every tensor of a model, including nested graphs, functions and training. */
 export function* allTensors(model: OnnxModel): Generator<OnnxTensor> {
   const ofGraph = function* (graph: OnnxGraph): Generator<OnnxTensor> {
     yield* graph.initializers;
@@ -127,7 +127,7 @@ export function* allTensors(model: OnnxModel): Generator<OnnxTensor> {
   }
 }
 
-/** ONNX's own operators have no domain, or spell it out. */
+/** The domain of ONNX's own operators may be empty or spelled out. */
 const normalDomain = (domain: string): string => (domain === "ai.onnx" ? "" : domain);
 
 function graphOf(graph: RawGraph): OnnxGraph {
@@ -140,7 +140,7 @@ function graphOf(graph: RawGraph): OnnxGraph {
   };
 }
 
-/** A sparse tensor has its name at its values, whatever its indices say; both its parts may name files. */
+/** A sparse tensor is named by its values tensor; both its parts may name external files. */
 function sparseTensors({ dims, indices, values }: RawSparseTensor): OnnxTensor[] {
   const whole = { dims: dims.map(Number), elements: null };
   return [
@@ -191,20 +191,20 @@ function nodeOf(node: RawNode): OnnxNode {
 
 function declared({ name, type }: RawValue): OnnxValue {
   const shape = type?.tensor_type?.shape;
-  // Of the two that a dimension may have, one that is left out reads as 0 or as "".
+  // A dimension has a value or a symbol; the omitted one reads as 0 or "".
   const dims = shape?.dim.map((dim) =>
     Object.hasOwn(dim, "dim_value") && dim.dim_value >= 0 ? Number(dim.dim_value) : freeSymbol(dim.dim_param),
   );
   return { name, dims: dims ?? null };
 }
 
-/** What exporters write for a dimension that has no name is none: two of them are not equal. */
+/** Exporters' placeholders for an unnamed dimension count as no symbol: two of them need not be equal. */
 export const freeSymbol = (symbol: string): string => (symbol === "?" || symbol === "-1" ? "" : symbol);
 
 function tensorOf(tensor: RawTensor): OnnxTensor {
   const dims = tensor.dims.map(Number);
   const outside = tensor.data_location === external;
-  // Whatever a tensor says of where its data are, it says for a reader that believes it.
+  // Returned even for a tensor marked as internal, since other readers may follow the location.
   const location = tensor.external_data.find(({ key }) => key === "location")?.value ?? null;
   return { name: tensor.name, dims, elements: outside ? null : elementsOf(tensor, dims), location };
 }

@@ -14,7 +14,7 @@ import {
 } from "./abstract-tensor.js";
 import { isModest, one, product, type Size, sameSize } from "./sizes.js";
 
-/** One value for all entries along some axes. */
+/** Reduces the entries along some axes to one value. */
 const reduce: Rule = (operation) => {
   if (operation.type === "ReduceProd") {
     const data = shapedLengths(operation, 0);
@@ -23,7 +23,7 @@ const reduce: Rule = (operation) => {
     if (data.kind === "fixed" && data.elements !== null && !stays) {
       const kept = operation.int("keepdims", 1) === 0 ? [] : data.dims.map(() => one);
       const whole = product(data.elements);
-      if (!isModest(whole)) throw new UnprovenError("it makes a number that may turn over");
+      if (!isModest(whole)) throw new UnprovenError("it makes a number that may overflow");
       return fixed(kept, [whole]);
     }
   }
@@ -41,16 +41,16 @@ const reduce: Rule = (operation) => {
 
 const unchanged = (data: Shaped) => (data.kind === "fixed" ? fixed(data.dims) : data);
 
-/** Shares along one axis; before version 13 along all axes from that one on. */
+/** Normalises along one axis; before version 13 along all axes from that one on. */
 const softmax: Rule = (operation) => {
   const data = shaped(operation, 0);
   const axis = fromStart(operation.int("axis", operation.opset < 13 ? 1 : -1), data.dims.length);
   const axes = operation.opset < 13 ? data.dims.map((_, d) => d).filter((d) => d >= axis) : [axis];
-  expectNotAlong(data, axes, "shares out along");
+  expectNotAlong(data, axes, "takes shares along");
   return unchanged(data);
 };
 
-/** Mean and deviation, or a norm, of everything from one axis on. */
+/** Mean and deviation, or a norm, over all axes from one on. */
 const layerNormalization: Rule = (operation) => {
   const data = shaped(operation, 0);
   expectFixed(operation, 1, 2);
@@ -73,7 +73,7 @@ const lpNormalization: Rule = (operation) => {
   return unchanged(data);
 };
 
-/** Statistics of one entry along the first axis, over what follows the second or over groups of it. */
+/** Statistics for each entry of the first axis, over the axes after the second or over groups of channels. */
 const ofEachFirst: Rule = (operation) => {
   const data = shaped(operation, 0);
   expectFixed(operation, 1, 2);
@@ -88,7 +88,7 @@ const meanVariance: Rule = (operation) => {
   return unchanged(data);
 };
 
-/** With the statistics of training, which are no row's; as training has it, it takes those of the company. */
+/** Uses the fixed statistics of the training; in training mode it uses those of the run. */
 const batchNormalization: Rule = (operation) => {
   const data = shaped(operation, 0);
   const trains =
@@ -98,13 +98,13 @@ const batchNormalization: Rule = (operation) => {
         ? operation.int("is_test", 0) === 0
         : operation.outputs > 1;
   if (trains) throw new UnprovenError("it normalises by the statistics of the run");
-  if (operation.int("spatial", 1) === 0) throw new UnprovenError("it has statistics for each place");
+  if (operation.int("spatial", 1) === 0) throw new UnprovenError("it has statistics for each position");
   expectFixed(operation, 1, 2, 3, 4);
-  if (data.kind === "rows" && data.axis === 1) throw new UnprovenError("its rows lie along the axis of the channels");
+  if (data.kind === "rows" && data.axis === 1) throw new UnprovenError("its rows lie along the channel axis");
   return unchanged(data);
 };
 
-/** A state that is carried along the first axis, so that rows must lie along the second. */
+/** Carries a state along the first axis, so rows must lie along the second. */
 const recurrent: Rule = (operation) => {
   const data = shaped(operation, 0);
   const [batch, layout] = operation.int("layout", 0) === 0 ? [1, 0] : [0, 1];
@@ -112,15 +112,15 @@ const recurrent: Rule = (operation) => {
   expectFixed(operation, 1, 2, 3, ...(operation.type === "LSTM" ? [7] : []));
   if (data.kind === "fixed") {
     if (operation.inputs.some((value) => value?.kind === "rows"))
-      throw new UnprovenError("its input is no row's, but its state is");
+      throw new UnprovenError("its state has rows, but its input has none");
     return new Array(operation.outputs).fill(fixed(null));
   }
-  if (data.axis !== batch) throw new UnprovenError("it carries a state along the axis of the rows");
-  if (data.dims.length !== 3) throw new UnprovenError("its input has not three dimensions");
+  if (data.axis !== batch) throw new UnprovenError("it carries a state along the row axis");
+  if (data.dims.length !== 3) throw new UnprovenError("its input does not have three dimensions");
   if (has(operation, 4)) expectRows(shaped(operation, 4), 0, data);
   for (const i of initial) if (has(operation, i)) expectRows(shaped(operation, i), layout === 0 ? 1 : 0, data);
   const [count, steps] = [data.dims[batch], data.dims[layout === 0 ? 0 : 1]];
-  if (count === undefined || steps === undefined) throw new UnprovenError("its input has not three dimensions");
+  if (count === undefined || steps === undefined) throw new UnprovenError("its input does not have three dimensions");
   const directions = operation.text("direction", "forward") === "bidirectional" ? { factor: 2, symbols: [] } : one;
   const width = operation.newLength();
   const all = layout === 0 ? rows([steps, directions, count, width], 2) : rows([count, steps, directions, width], 0);
@@ -128,16 +128,16 @@ const recurrent: Rule = (operation) => {
   return [all, last, last].slice(0, Math.max(1, operation.outputs));
 };
 
-/** Throws unless a value has a row for each of another's along an axis. */
+/** Throws unless `value` has one entry along `axis` for each row of `data`. */
 function expectRows(value: Shaped, axis: number, data: Shaped & { kind: "rows" }): void {
   const alike =
     value.kind === "rows" && value.axis === axis && sameSize(value.dims[axis] as Size, data.dims[data.axis] as Size);
-  if (!alike) throw new UnprovenError("its state or its lengths are not one a row");
+  if (!alike) throw new UnprovenError("its state or its lengths are not one entry a row");
 }
 
 const names = (list: string, rule: Rule): [string, Rule][] => list.split(" ").map((name) => [name, rule]);
 
-/** Operators that bring entries along some axes together. */
+/** Operators that combine the entries along some axes. */
 export const reduceRules: Record<string, Rule> = Object.fromEntries([
   ...names(
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum " +

@@ -21,9 +21,7 @@ import {
 } from "./abstract-tensor.js";
 import { leastOf, numberIn, one, type Size, sameSize, sizeOf } from "./sizes.js";
 
-/**
- * Picks entries of a table by number: rows of numbers out of what is fixed, or fixed numbers out of what is in rows.
- */
+/** Picks entries by index: of a fixed table by indices in rows, or of rows by fixed indices. */
 const gather: Rule = (operation) => {
   const data = shapedLengths(operation, 0);
   const axis = fromStart(operation.int("axis", 0), data.dims.length);
@@ -31,7 +29,7 @@ const gather: Rule = (operation) => {
   const dims = [...data.dims.slice(0, axis), ...indices.dims, ...data.dims.slice(axis + 1)];
   if (data.kind === "fixed" && data.elements !== null) return gatherLengths(operation, data.elements, indices, dims);
   if (data.kind === "fixed") return withDims(indices, dims, indices.kind === "rows" ? axis + indices.axis : 0);
-  if (indices.kind === "rows") throw new UnprovenError("it picks out of rows by the rows' own numbers");
+  if (indices.kind === "rows") throw new UnprovenError("it picks from rows by indices in rows");
   expectNotAlong(data, [axis], "picks along");
   return rows(dims, data.axis < axis ? data.axis : data.axis + indices.dims.length - 1);
 };
@@ -54,7 +52,7 @@ function gatherLengths(
   return fixed(dims, picked as Size[]);
 }
 
-/** Picks along an axis by an index for each element: both must have their rows along the same other axis. */
+/** Picks along an axis by an index for each element; both inputs must have their rows along the same other axis. */
 const gatherElements: Rule = (operation) => {
   const [data, indices] = [shaped(operation, 0), shaped(operation, 1)];
   const axis = fromStart(operation.int("axis", 0), data.dims.length);
@@ -74,7 +72,7 @@ const scatterElements: Rule = (operation) => {
   return rows(data.dims, (data as Rows).axis);
 };
 
-/** Throws unless both have rows along the same axis, as many entries each. */
+/** Throws unless both have rows along the same axis, with the same number of entries each. */
 function expectAlike(a: Shaped, b: Shaped): void {
   const alike =
     a.kind === "rows" &&
@@ -89,17 +87,17 @@ const gatherNd: Rule = (operation) => {
   const leading = operation.int("batch_dims", 0);
   const depth = numberIn(indices.dims.at(-1) ?? one);
   const last = indices.dims.length - 1;
-  if (depth === null) throw new UnprovenError("how many axes it picks along is not known");
+  if (depth === null) throw new UnprovenError("the number of axes that it picks along is not known");
   const dims = [...indices.dims.slice(0, -1), ...data.dims.slice(leading + depth)];
   if (data.kind === "fixed" && indices.kind === "fixed") return fixed(dims);
   if (data.kind === "fixed" && indices.kind === "rows" && leading === 0 && indices.axis < last)
     return rows(dims, indices.axis);
   expectAlike(data, indices);
-  if ((data as Rows).axis >= leading) throw new UnprovenError("it picks along the axis of the rows");
+  if ((data as Rows).axis >= leading) throw new UnprovenError("it picks along the row axis");
   return rows(dims, (data as Rows).axis);
 };
 
-/** A part along some axes; that of the rows must be whole. */
+/** A range of some axes; the row axis must stay whole. */
 const slice: Rule = (operation) => {
   const data = shapedLengths(operation, 0);
   const rank = data.dims.length;
@@ -119,7 +117,7 @@ const slice: Rule = (operation) => {
   const whole = (i: number) => starts?.[i] === 0 && (ends?.[i] ?? 0) >= endless && (steps === null || steps[i] === 1);
   if (data.kind === "rows") {
     const i = axes.indexOf(data.axis);
-    if (i >= 0 && !whole(i)) throw new UnprovenError("it takes a part of the rows");
+    if (i >= 0 && !whole(i)) throw new UnprovenError("it takes part of the row axis");
   }
   const dims = data.dims.map((length, d) => {
     const i = axes.indexOf(d);
@@ -135,36 +133,36 @@ const slice: Rule = (operation) => {
   return withDims(data, dims, data.kind === "rows" ? data.axis : 0);
 };
 
-/** A length that a slice ends at, where it is told by one. */
+/** The end of a slice, where it is a known length. */
 const endAt = (operation: Operation, i: number): Size | null => (operation.inputs[2] as Fixed).elements?.[i] ?? null;
 
-/** From here on an end is beyond any length; exporters write the largest integer for "to the end". */
+/** Ends from here on exceed any length; exporters write the largest integer for "to the end". */
 const endless = 2 ** 31 - 1;
 
 const clamped = (at: number, length: number): number => Math.min(length, Math.max(0, at < 0 ? at + length : at));
 
 function sliceLengths(elements: readonly Size[], start: number, end: number, step: number | null): Fixed {
-  if (step === null || step <= 0) throw new UnprovenError("it takes lengths in an order that is not known");
+  if (step === null || step <= 0) throw new UnprovenError("it takes lengths with a step that is not known");
   const part = elements.slice(clamped(start, elements.length), clamped(end, elements.length));
   const taken = part.filter((_, i) => i % step === 0);
   return fixed([sizeOf(taken.length)], taken);
 }
 
-/** Keeps entries along an axis by a mask that is no row's. */
+/** Keeps entries along an axis by a fixed mask. */
 const compress: Rule = (operation) => {
   const data = shaped(operation, 0);
   expectFixed(operation, 1);
   const said = operation.int("axis", Number.NaN);
   if (Number.isNaN(said)) {
-    if (data.kind === "rows") throw new UnprovenError("it puts all elements of the rows together");
+    if (data.kind === "rows") throw new UnprovenError("it flattens the rows into one list");
     return fixed(newDims(operation, 1));
   }
   const axis = fromStart(said, data.dims.length);
-  expectNotAlong(data, [axis], "keeps a part of");
+  expectNotAlong(data, [axis], "keeps part of");
   return alongAxis(data, axis, operation.newLength());
 };
 
-/** The same dimensions but for one. */
+/** The same dimensions, except one. */
 const alongAxis = (data: Shaped, axis: number, length: Size): Fixed | Rows =>
   withDims(
     data,
@@ -172,7 +170,7 @@ const alongAxis = (data: Shaped, axis: number, length: Size): Fixed | Rows =>
     data.kind === "rows" ? data.axis : 0,
   );
 
-/** The largest along an axis, and where they stand there. */
+/** The largest values along an axis, and their indices. */
 const topK: Rule = (operation) => {
   const data = shaped(operation, 0);
   expectFixed(operation, 1);
@@ -204,7 +202,7 @@ const triangle: Rule = (operation) => {
   const data = shaped(operation, 0);
   expectFixed(operation, 1);
   const rank = data.dims.length;
-  expectNotAlong(data, [rank - 2, rank - 1], "cuts a triangle along");
+  expectNotAlong(data, [rank - 2, rank - 1], "takes a triangle along");
   return data;
 };
 
@@ -216,14 +214,14 @@ const cumulative: Rule = (operation) => {
   return data;
 };
 
-/** Turns each row's beginning around, by a length of its own. */
+/** Reverses the beginning of each row, of a length given for each row. */
 const reverseSequence: Rule = (operation) => {
   const data = shaped(operation, 0);
   const lengths = shaped(operation, 1);
   const own = operation.int("batch_axis", 1);
   if (data.kind === "fixed" && lengths.kind === "fixed") return data;
   const fits = data.kind === "rows" && data.axis === own && lengths.kind === "rows" && isRowsOnly(data, lengths);
-  if (!fits) throw new UnprovenError("it turns rows around along another axis than theirs");
+  if (!fits) throw new UnprovenError("it reverses along the row axis, or its lengths are not one entry a row");
   return data;
 };
 

@@ -37,10 +37,10 @@ import {
   times,
 } from "./sizes.js";
 
-/** Tensors of no more elements than this keep them, since they may be lengths. */
+/** Tensors of at most this many elements keep them, since they may be lengths. */
 const mostElements = 64;
 
-/** Fixed lengths, or what rows have between them: the dimensions, as a list. */
+/** The dimensions, as a list; those of a tensor of rows depend on the number of rows. */
 const shape: Rule = (operation) => {
   const { dims } = shapedLengths(operation, 0);
   const [start, end] = [operation.int("start", 0), operation.int("end", dims.length)];
@@ -59,7 +59,7 @@ const constant: Rule = (operation) => {
   return Number.isNaN(single) ? fixed(null) : fixed([], [sizeOf(single)]);
 };
 
-/** One value in a shape that is given as a list, which may name the number of rows: then each row has that value. */
+/** One value in a shape given as a list. If the list names the number of rows, each row has that value. */
 const constantOfShape: Rule = (operation) => {
   const lengths = lengthsOf(operation, 0);
   if (lengths === null) return fixed(null);
@@ -72,14 +72,14 @@ const constantOfShape: Rule = (operation) => {
   return fixed(lengths, keeps ? new Array<Size>(count).fill(value) : null);
 };
 
-/** The elements of an input that is a list of lengths; null where they are not known, but fixed. */
+/** The elements of a list of lengths; null where they are unknown but fixed. */
 function lengthsOf(operation: Operation, i: number): readonly Size[] | null {
   const value = lengthsAt(operation, i);
-  if (value.kind === "rows") throw new UnprovenError("it makes a shape of the rows' own numbers");
+  if (value.kind === "rows") throw new UnprovenError("it makes a shape from numbers of the rows");
   return value.elements;
 }
 
-/** The numbers from one to another. Those up to the number of rows would tell each row its place. */
+/** A range of numbers. One up to the number of rows would tell each row its place. */
 const range: Rule = (operation) => {
   expectFixed(operation, 0, 1, 2);
   const [start, limit, step] = [0, 1, 2].map((i) => {
@@ -99,18 +99,19 @@ const reshape: Rule = (operation) => {
   const data = shapedLengths(operation, 0);
   const said = operation.opset < 5 ? operation.numbers("shape")?.map(sizeOf) : lengthsOf(operation, 1);
   if (said == null) {
-    if (data.kind === "rows") throw new UnprovenError("the shape that it makes is not known");
+    if (data.kind === "rows") throw new UnprovenError("its output shape is not known");
     const rank = (input(operation, 1) as Fixed).dims?.[0];
     const known = rank === undefined ? null : numberIn(rank);
     return fixed(known === null ? null : newDims(operation, known));
   }
   const copies = operation.int("allowzero", 0) === 0;
-  // What may be -1 or 0 is no length: it may stand for what is left over, or for what is there.
+  // A number that may be -1 or 0 is not a clear length: `Reshape` reads -1 as the remaining length and 0 as the input's
+  // length.
   const isClear = (length: Size, d: number) =>
     numberIn(length) !== null ||
     (isNeverNegative(length) && !(copies && mayBeZero(length) && !sameSize(length, data.dims[d] ?? length)));
   if (!said.every(isClear)) {
-    if (data.kind === "rows") throw new UnprovenError("the shape that it makes may hold a 0 or a -1");
+    if (data.kind === "rows") throw new UnprovenError("its output shape may hold a 0 or a -1");
     input(operation, 0);
     return fixed(newDims(operation, said.length));
   }
@@ -121,7 +122,7 @@ const reshape: Rule = (operation) => {
   );
 };
 
-/** Dimensions before an axis, and from it on, become one each. */
+/** Merges the dimensions before an axis into one, and those from it on into another. */
 const flatten: Rule = (operation) => {
   const data = shapedLengths(operation, 0);
   const rank = data.dims.length;
@@ -131,8 +132,8 @@ const flatten: Rule = (operation) => {
 };
 
 /**
- * The same elements in order with other dimensions; one of them may be -1, which is what is left over. Rows stay whole
- * where as many elements stand before their axis as before, for then each row's elements still follow one another.
+ * The same elements in order, with other dimensions; one may be -1, the remaining length. Rows stay whole where the
+ * number of elements before their axis stays the same: each row's elements then stay contiguous.
  */
 function reshaped(operation: Operation, data: Shaped, wanted: readonly Size[]): Fixed | Rows {
   const open = wanted.findIndex((length) => numberIn(length) === -1);
@@ -143,21 +144,20 @@ function reshaped(operation: Operation, data: Shaped, wanted: readonly Size[]): 
     dims[open] = dividedBy(total, rest) ?? leftOver(operation, total, rest);
   }
   if (data.kind === "fixed") {
-    if (dims.some(dependsOnRows)) throw new UnprovenError("it reckons with the number of rows");
+    if (dims.some(dependsOnRows)) throw new UnprovenError("it computes with the number of rows");
     return fixed(dims, dims.length <= 1 ? data.elements : null);
   }
   const axis = dims.findIndex(dependsOnRows);
-  if (axis < 0) throw new UnprovenError("the shape that it makes has a fixed number of rows");
+  if (axis < 0) throw new UnprovenError("its output shape has a fixed number of rows");
   if (!sameSize(product(dims.slice(0, axis)), product(data.dims.slice(0, data.axis)))) {
-    throw new UnprovenError("it puts other dimensions before that of the rows");
+    throw new UnprovenError("it changes the number of elements before the row axis");
   }
   return rows(dims, axis);
 }
 
-/** What is left over where that does not divide for certain; it may be any length unless rows are in it. */
+/** The remaining length, where the division is not certain to be exact: any length, unless rows are part of it. */
 function leftOver(operation: Operation, total: Size, rest: Size): Size {
-  if (dependsOnRows(total) !== dependsOnRows(rest))
-    throw new UnprovenError("rows might be put together or taken apart");
+  if (dependsOnRows(total) !== dependsOnRows(rest)) throw new UnprovenError("it may merge or split rows");
   return operation.newLength();
 }
 
@@ -174,9 +174,9 @@ const squeeze: Rule = (operation) => {
   const data = shapedLengths(operation, 0);
   const axes = axesOf(operation, 1, data.dims.length);
   if (axes === null && data.kind === "rows")
-    throw new UnprovenError("it takes off whatever dimension is 1, with one row also theirs");
+    throw new UnprovenError("it removes every dimension of 1, which includes the row axis of a single row");
   if (axes === null) return fixed(null, data.kind === "fixed" ? data.elements : null);
-  expectNotAlong(data, axes, "takes off");
+  expectNotAlong(data, axes, "removes");
   const dims = data.dims.filter((_, d) => !axes.includes(d));
   if (data.kind === "fixed") return fixed(dims, data.elements);
   return rows(dims, data.axis - axes.filter((axis) => axis < data.axis).length);
@@ -197,12 +197,12 @@ const unsqueeze: Rule = (operation) => {
   );
 };
 
-/** Stretched to a shape. What is fixed may be repeated for each row; rows stay one each. */
+/** Broadcasts to a shape. A fixed tensor may be repeated for each row; rows are never repeated. */
 const expand: Rule = (operation) => {
   const data = input(operation, 0);
   const lengths = lengthsOf(operation, 1);
   if (lengths === null || data.dims === null) {
-    if (data.kind === "rows") throw new UnprovenError("the shape that it makes is not known");
+    if (data.kind === "rows") throw new UnprovenError("its output shape is not known");
     return fixed(null);
   }
   const axis = lengths.findIndex(dependsOnRows);
@@ -214,7 +214,7 @@ const tile: Rule = (operation) => {
   const data = shaped(operation, 0);
   const repeats = lengthsOf(operation, 1);
   if (repeats === null) {
-    if (data.kind === "rows") throw new UnprovenError("how often it repeats is not known");
+    if (data.kind === "rows") throw new UnprovenError("the number of repeats is not known");
     return fixed(newDims(operation, data.dims.length));
   }
   const dims = data.dims.map((length, d) => times(length, repeats[d] ?? one));
@@ -222,7 +222,7 @@ const tile: Rule = (operation) => {
     const axis = dims.findIndex(dependsOnRows);
     return axis < 0 ? fixed(dims) : rows(dims, axis);
   }
-  if (!isOne(repeats[data.axis] ?? one)) throw new UnprovenError("it repeats along the axis of the rows");
+  if (!isOne(repeats[data.axis] ?? one)) throw new UnprovenError("it repeats along the row axis");
   return rows(dims, data.axis);
 };
 
@@ -236,7 +236,7 @@ const concat: Rule = (operation) => {
     const lists = values.map((value) => (value as Fixed).elements);
     const elements = first.dims.length === 1 && lists.every((list) => list !== null) ? lists.flat() : null;
     if (elements === null && !values.every((value) => isSteady(value as Fixed))) {
-      throw new UnprovenError("it reckons with the number of rows");
+      throw new UnprovenError("it computes with the number of rows");
     }
     return fixed(
       first.dims.map((length, d) => (d === axis ? total(operation, values, axis) : length)),
@@ -246,7 +246,7 @@ const concat: Rule = (operation) => {
   for (const value of values) {
     expectNotAlong(value, [axis], "joins along");
     const same = value.kind === "rows" && value.axis === withRows[0]?.axis;
-    if (!same) throw new UnprovenError("it joins rows with what is not one a row");
+    if (!same) throw new UnprovenError("it joins rows with a tensor that is not one entry a row");
     if (!sameSize(value.dims[value.axis] as Size, withRows[0]?.dims[value.axis] as Size)) {
       throw new UnprovenError("its inputs have different numbers of entries a row");
     }
@@ -257,7 +257,7 @@ const concat: Rule = (operation) => {
   );
 };
 
-/** How long values are together along an axis. */
+/** The sum of the values' lengths along an axis. */
 function total(operation: Operation, values: readonly { dims: readonly Size[] }[], axis: number): Size {
   const lengths = values.map(({ dims }) => numberIn(dims[axis] as Size));
   return lengths.includes(null)
@@ -280,7 +280,7 @@ const split: Rule = (operation) => {
   });
 };
 
-/** Operators that move elements about without looking at them. */
+/** Operators that move elements without reading them. */
 export const shapeRules: Record<string, Rule> = {
   Shape: shape,
   Size: size,

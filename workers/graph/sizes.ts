@@ -1,16 +1,16 @@
 /**
- * A length of a dimension, or an element of a tensor that holds lengths: a whole number times symbols. Two are equal
- * for certain where number and symbols are the same. `rows` stands for how many rows a run has; every other symbol is
- * something that company does not change.
+ * A length of a dimension, or an element of a tensor of lengths: a whole number times symbols. Two sizes are certainly
+ * equal where number and symbols are the same. The symbol `rows` is the number of rows in a run; every other symbol
+ * stands for a value that is the same in company as alone.
  */
 export interface Size {
   readonly factor: number;
-  /** Sorted; one that stands twice is squared. */
+  /** Sorted; a repeated symbol is a power. */
   readonly symbols: readonly string[];
 }
 
 const rowsSymbol = "rows";
-/** Symbols that begin so are lengths of dimensions, hence never negative; the last one may be 0. */
+/** Prefixes of symbols for lengths of dimensions, hence never negative; the last kind may be 0. */
 const [namedMark, placeMark, madeMark] = ["length of ", "length at ", "some length of "] as const;
 
 export const one: Size = { factor: 1, symbols: [] };
@@ -18,24 +18,22 @@ export const rowCount: Size = { factor: 1, symbols: [rowsSymbol] };
 
 export const sizeOf = (factor: number): Size => ({ factor, symbols: [] });
 
-/** The length of a dimension that is known by its name only. */
+/** The length of a dimension known by name only. */
 export const lengthNamed = (name: string): Size => ({ factor: 1, symbols: [`${namedMark}${name}`] });
 
-/** The length of a dimension that has no name, told by where it is. */
+/** The length of an unnamed dimension, identified by its place. */
 export const lengthAt = (place: string): Size => ({ factor: 1, symbols: [`${placeMark}${place}`] });
 
-/** A length that an operator makes, of which nothing is known. */
+/** An unknown length made by an operator. */
 export const lengthMadeBy = (operator: string): Size => ({ factor: 1, symbols: [`${madeMark}${operator}`] });
 
-/** Some whole number, which may be negative. */
+/** An unknown whole number, which may be negative. */
 export const numberNamed = (name: string): Size => ({ factor: 1, symbols: [name] });
 
-/**
- * Whether integers of 32 bits hold it: what is larger may turn over where it is reckoned with or brought into a type.
- */
+/** Whether a 32-bit integer can hold it: a larger number may overflow in arithmetic or in a cast. */
 export const isModest = ({ factor }: Size): boolean => Math.abs(factor) <= 2 ** 31 - 1;
 
-/** The number, where it is one; else null. */
+/** The number of a size without symbols; else null. */
 export const numberIn = ({ factor, symbols }: Size): number | null =>
   symbols.length === 0 || factor === 0 ? factor : null;
 
@@ -49,11 +47,11 @@ export const isNeverNegative = ({ factor, symbols }: Size): boolean =>
 const leastMark = "least length, the first ";
 const lengthMarks = [namedMark, placeMark, madeMark, leastMark];
 
-/** What is left of `whole` entries, one or more, where no more than `length` are taken. */
+/** The number of entries taken from `whole` (at least 1) with `length` as the upper limit. */
 export const leastOf = (whole: number, length: Size): Size | null =>
   whole >= 1 && isNamed(length) ? { factor: 1, symbols: [`${leastMark}${whole} of ${length.symbols[0]}`] } : null;
 
-/** Whether `part` is `leastOf` this length and a number: from 1 to what the length is. */
+/** Whether `part` is `leastOf` some number and this length: between 1 and the length. */
 export const isPartOf = (part: Size, length: Size): boolean =>
   isNamed(length) && part.factor === 1 && part.symbols.length === 1 && isLeast(part.symbols[0], length.symbols[0]);
 
@@ -66,7 +64,7 @@ const isNamed = ({ factor, symbols: [only, ...others] }: Size): boolean =>
 const isLeast = (part = "", length = ""): boolean =>
   part.startsWith(leastMark) && part.slice(leastMark.length).replace(/^\d+ of /, "") === length;
 
-/** Whether a length may come to nothing. No request of an empty tensor is joined, so those of inputs never do. */
+/** Whether a length may be 0. Requests with an empty tensor are never joined, so lengths of inputs are not 0. */
 export const mayBeZero = ({ factor, symbols }: Size): boolean =>
   factor === 0 || symbols.some((symbol) => symbol.startsWith(madeMark));
 
@@ -80,7 +78,7 @@ export function times(a: Size, b: Size): Size {
 
 export const product = (sizes: readonly Size[]): Size => sizes.reduce(times, one);
 
-/** `a / b` where that is whole for certain; else null. */
+/** `a / b` where the division is certainly exact; else null. */
 export function dividedBy(a: Size, b: Size): Size | null {
   if (b.factor === 0 || a.factor % b.factor !== 0) return null;
   const symbols = [...a.symbols];

@@ -1,10 +1,10 @@
 import protobuf from "protobufjs";
 import type { RawTensor } from "./onnx-schema.js";
 
-/** Elements of a tensor of more than this many are never looked at: it is no list of dimensions. */
+/** A tensor with more elements is not a list of dimensions, and its elements are not read. */
 const mostElements = 64;
 
-/** The elements of a short list of numbers whose data are in the file; null for any other tensor. */
+/** The elements of a short list of numbers inside the file; null for any other tensor. */
 export function elementsOf(tensor: RawTensor, dims: readonly number[]): number[] | null {
   const count = dims.reduce((size, dimension) => size * dimension, 1);
   if (count > mostElements || dims.length > 1) return null;
@@ -12,7 +12,7 @@ export function elementsOf(tensor: RawTensor, dims: readonly number[]): number[]
   if (read === undefined) return null;
   const { raw_data: raw } = tensor;
   const listed = tensor[read.list].flatMap((packed) => read.unpack(packed));
-  // Only one of the two is meant to be there; ONNX Runtime takes the raw one.
+  // Only one of the two fields should be set; ONNX Runtime prefers the raw one.
   if (raw.length > 0) return raw.length === count * read.bytes ? fixedWidth(raw, read.bytes, read.at) : null;
   return listed.length === count ? listed : null;
 }

@@ -3,10 +3,10 @@ import type { z } from "zod";
 
 type Activation = NonNullable<z.infer<typeof classifierHead>["activation"]> | "probabilities";
 
-/** Makes probabilities of the numbers of one row; `into` may be written over. */
+/** Turns the numbers of one row into probabilities. */
 export type Activate = (values: ArrayLike<number>, from: number, width: number) => ArrayLike<number>;
 
-/** What an activation makes of a row's numbers, as an array of its own from 0; null where they stay as they are. */
+/** The function of an activation; its result is a new array from 0. Null where numbers stay as they are. */
 export function activationOf(activation: Activation | undefined): Activate | null {
   if (activation === "softmax") return softmax;
   return activation === "sigmoid" ? sigmoid : null;
@@ -34,7 +34,10 @@ function sigmoid(values: ArrayLike<number>, from: number, width: number): Float6
 const slack = 1e-3;
 const sumSlack = 1e-2;
 
-/** Whether numbers can be the probabilities of classes of which one holds. What is no number is left to each run. */
+/**
+ * Whether the numbers can be the probabilities of exclusive classes. A row with a NaN counts as probabilities: each run
+ * reports it.
+ */
 export function areProbabilities(values: ArrayLike<number>, from: number, width: number): boolean {
   let sum = 0;
   for (let c = 0; c < width; c++) {

@@ -5,9 +5,9 @@ import { type MemberView, memberOf, type Say } from "./members.js";
 import { outputValues } from "./output-values.js";
 
 /**
- * `{ label, confidence, probabilities, abstained, members }` of one row. Members that have nothing to say have no vote;
- * the rest share one by weight. Where the first label leads the second by less than `min_margin`, or nobody speaks, the
- * ensemble abstains: `label` is null, and each member's say stands.
+ * `{ label, confidence, probabilities, abstained, members }` of one row. An abstaining member has no vote; the votes of
+ * the others are shared by weight. Where the first label leads the second by less than `min_margin`, or all members
+ * abstain, the ensemble abstains: `label` is null, and the members' votes are still listed.
  */
 export function ensemble(manifest: TabularManifest, { labels, members, vote }: Ensemble): Head {
   const { derived, features, tensor } = manifest.input;
@@ -27,7 +27,7 @@ export function ensemble(manifest: TabularManifest, { labels, members, vote }: E
       row * columns.length,
       (row + 1) * columns.length,
     );
-    if (values === undefined) return "the ensemble has no input";
+    if (values === undefined) return "the ensemble has no input tensor";
     const view: MemberView = { outputs, row, values };
     const total = new Float64Array(labels.length);
     const says: string[] = [];
@@ -52,7 +52,7 @@ export function ensemble(manifest: TabularManifest, { labels, members, vote }: E
   return { read, fault };
 }
 
-/** A soft vote is spread as the member's confidences are; a hard one goes to its first label. */
+/** A soft vote is spread by the member's probabilities; a hard vote goes to its first label. */
 function add(total: Float64Array, { best, probabilities }: Say, weight: number, method: "soft" | "hard"): void {
   if (method === "hard") total[best] = (total[best] as number) + weight;
   else for (let l = 0; l < total.length; l++) total[l] = (total[l] as number) + weight * (probabilities[l] as number);

@@ -5,7 +5,7 @@ import type { Head, Outputs } from "./head.js";
 import { asHeld, outputValues } from "./output-values.js";
 import { tensorJson } from "./tensor-json.js";
 
-/** The head that a manifest names. Throws for a rule that is no expression. */
+/** The head named by a manifest. Throws for a rule that is not a valid expression. */
 export function headOf(manifest: Manifest): Head {
   const { output } = manifest;
   switch (output.head) {
@@ -41,7 +41,7 @@ function classifier({ activation, labels, probabilities: name }: Classifier): He
       let json = "";
       for (let c = 0; c < labels.length; c++) {
         const value = values[from + c] as number;
-        if (!Number.isFinite(value)) return "the model gave a probability that is no number";
+        if (!Number.isFinite(value)) return "the model gave a probability that is not finite";
         if (value > (values[from + best] as number)) best = c;
         json += `${c === 0 ? "" : ","}${keys[c]}${value}`;
       }
@@ -50,18 +50,18 @@ function classifier({ activation, labels, probabilities: name }: Classifier): He
     },
     fault(outputs) {
       const found = outputValues(outputs[name], name, labels.length, null);
-      if (typeof found === "string") return `${found}; labels and tensor must fit each other`;
+      if (typeof found === "string") return `${found}; the labels and the tensor must fit each other`;
       if (activation !== undefined || areProbabilities(found.values, found.from, labels.length)) return null;
       return (
-        `output "${name}" holds no probabilities, which are 0 to 1 and 1 together: ` +
-        "model.json /output/activation can say " +
-        '"softmax" or "sigmoid" where they are logits, or "none" to give them as they are'
+        `output "${name}" holds no probabilities (0 to 1, with the sum 1): ` +
+        "set model.json /output/activation to " +
+        '"softmax" or "sigmoid" for logits, or to "none" to return them unchanged'
       );
     },
   };
 }
 
-/** Where the shape alone decides. */
+/** Checks the shape alone. */
 const shapeFault =
   (name: string, width: number, remedy = "") =>
   (outputs: Outputs): string | null => {
@@ -76,10 +76,10 @@ function regressor(name: string): Head {
       const found = outputValues(outputs[name], name, 1, range);
       if (typeof found === "string") return found;
       const value = found.values[found.from] as number;
-      if (!Number.isFinite(value)) return "the model gave a value that is no number";
+      if (!Number.isFinite(value)) return "the model gave a value that is not finite";
       return { json: `{"value":${value}}`, confidence: Number.NaN };
     },
-    fault: shapeFault(name, 1, ": name what its columns are in model.json /output/targets"),
+    fault: shapeFault(name, 1, ": name its columns in model.json /output/targets"),
   };
 }
 
@@ -92,11 +92,11 @@ function manyTargets(name: string, targets: readonly string[]): Head {
       if (typeof found === "string") return found;
       const { from, values } = found;
       for (let c = 0; c < targets.length; c++) {
-        if (!Number.isFinite(values[from + c])) return "the model gave a value that is no number";
+        if (!Number.isFinite(values[from + c])) return "the model gave a value that is not finite";
       }
       return { json: `{"values":{${keys.map((key, c) => `${key}${values[from + c]}`)}}}`, confidence: Number.NaN };
     },
-    fault: shapeFault(name, targets.length, ": targets and tensor must fit each other"),
+    fault: shapeFault(name, targets.length, "; the targets and the tensor must fit each other"),
   };
 }
 
@@ -108,7 +108,7 @@ function anomaly(name: string, threshold: number): Head {
       const found = outputValues(tensor, name, 1, range);
       if (typeof found === "string") return found;
       const score = found.values[found.from] as number;
-      if (!Number.isFinite(score)) return "the model gave a score that is no number";
+      if (!Number.isFinite(score)) return "the model gave a score that is not finite";
       const reached = score >= asHeld(threshold, tensor?.type ?? "");
       return { json: `{"is_anomaly":${reached},"score":${score},"threshold":${threshold}}`, confidence: Number.NaN };
     },
@@ -116,7 +116,7 @@ function anomaly(name: string, threshold: number): Head {
   };
 }
 
-/** `{ labels, scores }` of one row of [rows, labels]: those that reach their threshold, and all scores. */
+/** `{ labels, scores }` of one row of [rows, labels]: labels that reach their threshold, and all scores. */
 function multiLabel(name: string, labels: readonly string[], threshold: number | readonly number[]): Head {
   const keys = labels.map((label) => `${JSON.stringify(label)}:`);
   const quoted = labels.map((label) => JSON.stringify(label));
@@ -131,13 +131,13 @@ function multiLabel(name: string, labels: readonly string[], threshold: number |
       const scores: string[] = [];
       for (let c = 0; c < labels.length; c++) {
         const value = values[from + c] as number;
-        if (!Number.isFinite(value)) return "the model gave a probability that is no number";
+        if (!Number.isFinite(value)) return "the model gave a probability that is not finite";
         if (value >= asHeld(thresholds[c] as number, tensor?.type ?? "")) given.push(quoted[c]);
         scores.push(`${keys[c]}${value}`);
       }
       return { json: `{"labels":[${given}],"scores":{${scores}}}`, confidence: Number.NaN };
     },
-    fault: shapeFault(name, labels.length, "; labels and tensor must fit each other"),
+    fault: shapeFault(name, labels.length, "; the labels and the tensor must fit each other"),
   };
 }
 

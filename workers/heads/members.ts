@@ -3,25 +3,31 @@ import type { EnsembleMember } from "@millrace/shared/models/manifest-output.js"
 import type { Tensor } from "onnxruntime-node";
 import { asHeld, outputValues } from "./output-values.js";
 
-/** One row as members see it: what the ONNX files gave for it, and its features in tensor order. */
+/** One row as seen by members: the outputs of the ONNX files, and its features in tensor order. */
 export interface MemberView {
   outputs: Readonly<Record<string, Tensor>>;
   row: number;
   values: Float32Array;
 }
 
-/** What a member says of the ensemble's labels: 0 to 1 each, 1 together at the most; `best` is the first among them. */
+/**
+ * A member's probabilities for the ensemble's labels: 0 to 1 each, with a sum of at most 1; `best` is the index of the
+ * first largest.
+ */
 export interface Say {
   best: number;
   probabilities: Float64Array;
 }
 
-/** A member's say; null where it has nothing to say, a sentence where it cannot be asked. */
+/** A member's vote; null where it abstains, a sentence where it fails. */
 export type Member = (view: MemberView) => Say | null | string;
 
 type MemberOfKind<K extends EnsembleMember["kind"]> = Extract<EnsembleMember, { kind: K }>;
 
-/** A member of an ensemble with these labels, over these feature names. Throws for a rule or a feature that is none. */
+/**
+ * A member of an ensemble with these labels, over these feature names. Throws for an invalid rule or an unknown
+ * feature.
+ */
 export function memberOf(member: EnsembleMember, labels: readonly string[], columns: readonly string[]): Member {
   switch (member.kind) {
     case "classifier":
@@ -33,7 +39,7 @@ export function memberOf(member: EnsembleMember, labels: readonly string[], colu
         const found = outputValues(outputs[tensor], tensor, 1, [row, row + 1]);
         if (typeof found === "string") return found;
         const score = found.values[found.from] as number;
-        return Number.isFinite(score) ? say(score, outputs[tensor]?.type) : "the model gave a score that is no number";
+        return Number.isFinite(score) ? say(score, outputs[tensor]?.type) : "the model gave a score that is not finite";
       };
     }
     case "rules":
@@ -56,12 +62,12 @@ function classifierMember(member: MemberOfKind<"classifier">, labels: readonly s
     let unsaid = 0;
     for (const [c, place] of places.entries()) {
       const value = found.values[found.from + c] as number;
-      if (!Number.isFinite(value)) return "the model gave a probability that is no number";
+      if (!Number.isFinite(value)) return "the model gave a probability that is not finite";
       if (place < 0) unsaid += value;
       else probabilities[place] = (probabilities[place] as number) + value;
     }
     const say = bestOf(probabilities);
-    // What it holds for the likeliest is none of the ensemble's labels.
+    // Its most probable label is none of the ensemble's.
     return unsaid > (probabilities[say.best] as number) ? null : say;
   };
 }
@@ -89,7 +95,7 @@ function rulesMember(member: MemberOfKind<"rules">, labels: readonly string[], c
     try {
       return rules.find(({ holds }) => holds({ f }) === true)?.say ?? null;
     } catch (fault) {
-      return `a rule cannot be told: ${(fault as Error).message.split("\n")[0]}`;
+      return `a rule cannot be evaluated: ${(fault as Error).message.split("\n")[0]}`;
     }
   };
 }
@@ -102,7 +108,8 @@ function statisticsMember(
   const say = flagging(member, labels);
   const baselines = member.baselines.map(({ feature, log, mean, std }) => {
     const column = columns.indexOf(feature);
-    if (column < 0) throw new Error(`model.json: member "${member.name}" has a baseline of no feature, "${feature}"`);
+    if (column < 0)
+      throw new Error(`model.json: member "${member.name}" has a baseline for the unknown feature "${feature}"`);
     return { column, mean, std, log };
   });
   const deviations = ({ values }: MemberView) =>
@@ -122,7 +129,7 @@ function statisticsMember(
   };
 }
 
-/** A score as a say: the anomaly's label by a logistic function around the threshold, the rest for what is normal. */
+/** A score as a vote: the anomaly label by a logistic function around the threshold, the rest for the normal label. */
 function flagging(
   { anomaly, normal, scale, threshold }: { anomaly: string; normal: string | null; scale: number; threshold: number },
   labels: readonly string[],

@@ -1,10 +1,10 @@
 import { fromFloat16Bits, toFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import type { Tensor } from "onnxruntime-node";
 
-/** What a head reads of an output tensor: `width` numbers for each row. */
+/** The numbers that a head reads of an output tensor: `width` for each row. */
 export interface OutputValues {
   values: ArrayLike<number>;
-  /** Where the numbers of the wanted row begin. */
+  /** Start of the wanted row. */
   from: number;
 }
 
@@ -12,7 +12,7 @@ const converted = new WeakMap<Tensor, ArrayLike<number>>();
 
 /**
  * The numbers of one row of an output [rows, width], or [rows] where width is 1: row `range[0]`, or the only one where
- * `range` is null. A sentence where the tensor is not of that shape, or holds no numbers.
+ * `range` is null. A sentence where the tensor has another shape or holds no numbers.
  */
 export function outputValues(
   tensor: Tensor | undefined,
@@ -33,7 +33,7 @@ export function outputValues(
   return { values, from: (range?.[0] ?? 0) * width };
 }
 
-/** The elements of a tensor as numbers; null where they are none. */
+/** The elements of a tensor as numbers; null for strings and booleans. */
 export function numbersOf(tensor: Tensor): ArrayLike<number> | null {
   if (tensor.type === "float32" || tensor.type === "float64") return tensor.data as Float32Array;
   const before = converted.get(tensor);
@@ -48,7 +48,7 @@ export function numbersOf(tensor: Tensor): ArrayLike<number> | null {
   return values;
 }
 
-/** A number as the tensor's data type would hold it, so that a threshold that a score equals is reached. */
+/** A number rounded to the tensor's dtype, so that a score equal to the threshold reaches it. */
 export function asHeld(value: number, type: string): number {
   if (type === "float16") return fromFloat16Bits(toFloat16Bits(value));
   return type === "float32" ? Math.fround(value) : value;

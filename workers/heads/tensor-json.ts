@@ -2,8 +2,8 @@ import { fromFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import type { Tensor } from "onnxruntime-node";
 
 /**
- * A tensor, or rows [from, to) of it, as nested arrays in JSON. 64-bit integers beyond 2^53 become decimal strings and
- * floats that JSON has no number for become "NaN", "Infinity" and "-Infinity", as in Protocol Buffers' JSON.
+ * A tensor, or rows [from, to) of it, as nested arrays in JSON. 64-bit integers beyond 2^53 become decimal strings;
+ * floats without a JSON number become "NaN", "Infinity" and "-Infinity", as in Protocol Buffers' JSON.
  */
 export function tensorJson(tensor: Tensor, range: readonly [number, number] | null): string {
   const shape = [...tensor.dims];
@@ -15,7 +15,7 @@ export function tensorJson(tensor: Tensor, range: readonly [number, number] | nu
     if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? String(value) : `"${value}"`;
     if (tensor.type === "bool") return value === 0 || value === false ? "false" : "true";
     const number = bits16 ? fromFloat16Bits(value as number) : (value as number);
-    // JSON has a minus zero, but `String` has not.
+    // JSON has a minus zero, but `String` drops it.
     if (Object.is(number, -0)) return "-0.0";
     return Number.isFinite(number) ? String(number) : `"${number}"`;
   };

@@ -1,10 +1,10 @@
 import { fromFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import type { Tensor } from "onnxruntime-node";
 
-/** Answers are equal within this part of the largest number in those of like inputs. */
+/** Answers are equal within this share of the largest number in the answers of inputs of the same kind. */
 export const tolerance = 1e-5;
 
-/** Elements of one output of one input. */
+/** Elements of one output for one input. */
 export interface Elements {
   shape: number[];
   length: number;
@@ -12,7 +12,7 @@ export interface Elements {
   isFloat: boolean;
 }
 
-/** The elements of rows [from, to) of a tensor; all of them where no rows are named. */
+/** The elements of rows [from, to) of a tensor; of all rows where `range` is null. */
 export function elementsOf(tensor: Tensor, range: readonly [number, number] | null): Elements {
   const shape = [...tensor.dims];
   const inner = shape.slice(1).reduce((size, length) => size * length, 1);
@@ -28,7 +28,7 @@ export function elementsOf(tensor: Tensor, range: readonly [number, number] | nu
   };
 }
 
-/** The largest magnitude among finite elements. */
+/** The largest magnitude among the finite elements. */
 export function magnitudeOf({ at, isFloat, length }: Elements): number {
   let largest = 0;
   if (!isFloat) return largest;
@@ -40,8 +40,8 @@ export function magnitudeOf({ at, isFloat, length }: Elements): number {
 }
 
 /**
- * How far two are apart: the largest difference of floats; infinite where shapes, other elements, or which floats are
- * no finite number, are not the same.
+ * The distance of two outputs: the largest difference of floats; infinite where shapes, elements of other types, or the
+ * places of non-finite floats differ.
  */
 export function distance(a: Elements, b: Elements): number {
   if (a.length !== b.length || a.shape.length !== b.shape.length) return Number.POSITIVE_INFINITY;

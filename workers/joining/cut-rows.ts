@@ -2,14 +2,14 @@ import { Tensor } from "onnxruntime-node";
 
 type Outputs = Readonly<Record<string, Tensor>>;
 
-/** How much of a dimension is a row's own: the first entries of it, or the last where padding was added on the left. */
+/** Cuts dimensions to a row's own length: the first entries, or the last where padding was added on the left. */
 export interface Cut {
   axesByOutput: ReadonlyMap<string, readonly number[]>;
   length: number;
   padded: "left" | "right";
 }
 
-/** Rows [from, to) of a run's outputs, without what padding has added along some dimensions. */
+/** Rows [from, to) of a run's outputs, without the padding along the given dimensions. */
 export function cutRows(outputs: Outputs, [from, to]: readonly [number, number], cut: Cut): Outputs {
   const own: Record<string, Tensor> = Object.create(null);
   for (const [name, tensor] of Object.entries(outputs))
@@ -30,7 +30,7 @@ function cutTensor(tensor: Tensor, from: number, to: number, axes: readonly numb
   const start = axes.reduce((offset, d) => offset + skipped(d), from * inner);
   const count = dims.reduce((size, own) => size * own, 1);
   const kept = tensor.type === "string" ? new Array<string>(count) : data.slice(0, count);
-  // From the last dimension that is cut on, elements follow one another as they did.
+  // From the last cut dimension on, elements are contiguous in source and result.
   const last = Math.max(...axes);
   const run = dims.slice(last).reduce((size, own) => size * own, 1);
   const place = new Array<number>(last).fill(0);

@@ -6,44 +6,44 @@ import { lengthNamed, type Size, sameSize } from "../graph/sizes.js";
 import type { TriedInput } from "./make-inputs.js";
 import { type Run, tryJoining } from "./try-joining.js";
 
-/** What a version is like when its inputs share runs. */
+/** How a version's inputs share runs. */
 export interface JoiningDecision {
   joining: Joining;
-  /** The graph is shown to keep rows apart, and a run shows that it does not. */
+  /** True where a run contradicts the proof from the graph. */
   proofFault: boolean;
   /**
-   * By output, the dimensions after the first that are as long as a text has tokens, so that what padding adds can be
-   * cut off again; null where that is not known of all of them.
+   * By output, the dimensions after the first whose length is the number of tokens, so that padding can be cut off
+   * again; null unless they are known for all outputs.
    */
   tokenAxes: ReadonlyMap<string, readonly number[]> | null;
 }
 
-/** Proven graphs are tried for a moment only; what an author declares is all that stands for it. */
+/** In ms. A proven graph needs only a short trial; a declared one rests on the trial alone. */
 const provenBudgetMs = 50;
 const declaredBudgetMs = 10_000;
 
 /**
- * Decides whether requests share runs, and says why. Throws where the author says that they may and a run shows another
- * answer, or nothing can be run to see.
+ * Decides whether requests share runs, and gives the reason. Throws where the author declares it and a run shows
+ * another answer, or no inputs can be run to check it.
  *
  * @param models ONNX files by their paths in the version's folder
- * @param inputs as the file takes them, of varied magnitudes, samples among them
+ * @param inputs as taken by the ONNX file, of varied magnitudes, samples among them
  */
 export async function decideJoining(options: {
   manifest: Manifest;
   models: ReadonlyMap<string, OnnxModel>;
   specs: readonly TensorSpec[];
   inputs: readonly TriedInput[];
-  /** False where an input that was made has killed the process, so that none are among them. */
+  /** False where a made input has killed the process before; `inputs` then holds samples only. */
   triesMade: boolean;
   run: Run;
 }): Promise<JoiningDecision> {
   const { inputs, manifest, models, run, specs, triesMade } = options;
   const { join, max_batch_rows: maxBatchRows } = manifest.batching;
-  if (join === "never") return off("model.json says never");
+  if (join === "never") return off("batching.join in model.json is never");
   if (maxBatchRows === 1) return off("batching.max_batch_rows is 1");
   const alone = specs.find(({ shape }) => typeof shape[0] !== "string");
-  const blocked = alone === undefined ? null : `input "${alone.name}" has no first dimension that is free`;
+  const blocked = alone === undefined ? null : `input "${alone.name}" has no free first dimension`;
   if (join === "always") {
     if (blocked !== null) throw new Error(`model.json /batching/join: cannot be always: ${blocked}`);
     if (!triesMade) throw new Error(`model.json /batching/join: always cannot be checked: ${killed}`);
@@ -51,12 +51,12 @@ export async function decideJoining(options: {
     if (difference !== null) throw new Error(`model.json /batching/join: cannot be always: ${difference}`);
     if (tried === 0) {
       throw new Error(
-        "model.json /batching/join: always cannot be checked, because no two of the inputs made for that " +
+        "model.json /batching/join: always cannot be checked, because no two of the made inputs " +
           "run together: " +
           "add samples",
       );
     }
-    const reason = `declared in model.json; ${tried} inputs had the same answers alone and in company`;
+    const reason = `declared in model.json; ${tried} inputs had the same outputs alone and in company`;
     return { joining: { mode: "declared", reason }, proofFault: false, tokenAxes: null };
   }
   if (blocked !== null) return off(blocked);
@@ -66,12 +66,12 @@ export async function decideJoining(options: {
   if (difference !== null) {
     return { ...off(`${difference}, although the graph seems to keep rows apart`), proofFault: true };
   }
-  const untried = triesMade ? "the model runs no two of the inputs made for that together" : `${killed}`;
+  const untried = triesMade ? "the model runs no two of the made inputs together" : `${killed}`;
   const reason = `the graph keeps rows apart${tried > 0 ? "" : `; not tried, because ${untried}`}`;
   return { joining: { mode: "proven", reason }, proofFault: false, tokenAxes: tokenAxesOf(proof.lengths) };
 }
 
-const killed = "an input made for that killed the process";
+const killed = "a made input killed the process";
 
 const off = (reason: string): JoiningDecision => ({
   joining: { mode: "off", reason },
@@ -97,7 +97,7 @@ function proveAll(manifest: Manifest, models: ReadonlyMap<string, OnnxModel>): R
   return { proven: true, lengths: new Map() };
 }
 
-/** All that a tokenizer makes of a text is equally long. */
+/** All tensors of a tokenizer have the same length. */
 function sharedTokens(tokenizer: object | undefined): SharedLength | null {
   const inputs = Object.values(tokenizer ?? {}).filter((name): name is string => typeof name === "string");
   return tokenizer === undefined ? null : { inputs, name: tokens };
@@ -108,7 +108,7 @@ function tokenAxesOf(lengths: ReadonlyMap<string, readonly Size[]>): Map<string,
   const axes = new Map<string, readonly number[]>();
   for (const [name, dims] of lengths) {
     const own = dims.flatMap((size, d) => (sameSize(size, length) ? [d] : []));
-    // A length that is neither a number nor that of the tokens may be made of it.
+    // A free length other than that of the tokens may still depend on it.
     if (dims.some((size, d) => d > 0 && size.symbols.length > 0 && !own.includes(d))) return null;
     axes.set(name, own);
   }

@@ -6,10 +6,7 @@ import { type Dtype, elementBytes, integerRange } from "@millrace/shared/tensors
 import { toFloat16Bits } from "@millrace/shared/tensors/float16.js";
 import { type PackedTensor, packStrings } from "@millrace/shared/tensors/tensor-pack.js";
 
-/**
- * An input that a model is tried with. Those of one `kind` are of the same magnitude; an outlier is company for others
- * more than it is tried itself.
- */
+/** An input for the trial. Inputs of one `kind` are of the same magnitude; an outlier mainly accompanies others. */
 export interface TriedInput {
   kind: string;
   readonly tensors: PackedTensor[];
@@ -17,19 +14,19 @@ export interface TriedInput {
 
 export const outlier = "outlier";
 
-/** Magnitudes of made numbers, and how many inputs of each. */
+/** Magnitudes of made numbers, and the number of inputs for each. */
 const magnitudes = [
   [1, 3],
   [0.01, 2],
   [100, 2],
 ] as const;
 const outlierMagnitude = 10_000;
-/** What dimensions are made of that the file leaves open: two lengths that differ in everything, and a longer one. */
+/** Lengths for free dimensions: two without a common factor, and a longer one. */
 const lengths = [3, 8, 32];
-/** No input is made that is larger than this. */
+/** Limit of the elements of a made tensor. */
 const mostElements = 4_000_000;
 
-/** Inputs as a preparation takes them, of varied magnitudes; of an image model as its ONNX file takes them. */
+/** Inputs before preparation, of varied magnitudes; for image models, inputs as taken by the ONNX file. */
 export function makeInputs(
   manifest: Manifest,
   inputs: readonly TensorSpec[],
@@ -69,7 +66,7 @@ export function makeInputs(
   }
 }
 
-/** An input whose tensors are made when somebody asks for them, since large ones take a while and few may be needed. */
+/** An input whose tensors are made on first use, since large ones take time and few may be needed. */
 function onceMade(kind: string, make: () => PackedTensor[]): TriedInput {
   let made: PackedTensor[] | null = null;
   return {
@@ -95,7 +92,7 @@ const count = (shape: readonly number[]): number => shape.reduce((size, length) 
 const madeLength = (declared: number | string, axis: number, rows: number, length: number): number =>
   typeof declared === "number" ? declared : axis === 0 ? rows : length;
 
-/** Texts of one to many words, two of them equally long. */
+/** Texts of one to many words; two have the same number of words. */
 const texts = [
   "a",
   "the card",
@@ -112,7 +109,7 @@ const packedText = (text: string): PackedTensor => ({
   bytes: packStrings([text]),
 });
 
-/** A value that a feature may have. */
+/** A value in the range of a feature. */
 function featureValue({ max, min, part, type, values }: Feature, magnitude: number, random: Random): number {
   if (type === "category") return Math.floor(random.uniform() * (values?.length ?? 1));
   if (type === "date") {
@@ -126,7 +123,7 @@ function featureValue({ max, min, part, type, values }: Feature, magnitude: numb
   return Number.isFinite(least) ? least + Math.abs(value) : most - Math.abs(value);
 }
 
-/** Integers begin with what every table has; which ones go further depends on the input's place among the made ones. */
+/** Integers stay small, within the size of any embedding table; the upper bound depends on `i`, the input's place. */
 function elements(dtype: Dtype, length: number, magnitude: number, i: number, random: Random): Uint8Array {
   if (dtype === "string") {
     return packStrings(Array.from({ length }, () => texts[Math.floor(random.uniform() * 3)] as string));
@@ -141,7 +138,7 @@ function elements(dtype: Dtype, length: number, magnitude: number, i: number, ra
     else if (dtype === "float64") view.setFloat64(at, random.normal() * magnitude, true);
     else if (dtype === "float16") view.setUint16(at, toFloat16Bits(random.normal() * Math.min(magnitude, 1000)), true);
     else if (dtype === "uint8" && magnitude > 1) view.setUint8(at, Math.floor(random.uniform() * 256));
-    // Little-endian, so that the first byte of a small number is all of it.
+    // Little-endian: a small number is its first byte.
     else view.setUint8(at, Math.floor(random.uniform() * ((dtype === "bool" ? 1 : most) + 1)));
   }
   return bytes;
@@ -151,13 +148,13 @@ const bytesOf = ({ buffer, byteLength, byteOffset }: Float32Array): Uint8Array =
   new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 
 interface Random {
-  /** From 0 to below 1. */
+  /** In [0, 1). */
   uniform(): number;
-  /** Of mean 0 and deviation 1. */
+  /** Normally distributed, with mean 0 and deviation 1. */
   normal(): number;
 }
 
-/** The same numbers each time (mulberry32), so that what is refused once is refused again. */
+/** The same numbers each time (mulberry32), so that a refusal is repeatable. */
 function randomNumbers(seed: number): Random {
   let state = seed;
   const uniform = () => {

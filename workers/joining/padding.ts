@@ -1,11 +1,11 @@
 import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 
-/** Fills texts up to the longest of a run, under a mask that tells the model what is text. */
+/** Pads texts to the longest of a run, under a mask that separates text from padding. */
 export interface Padding {
-  /** Where it is added. */
+  /** The side of the padding. */
   side: "left" | "right";
-  /** Tokens of a prepared input. */
+  /** Number of tokens of a prepared input. */
   lengthOf(input: readonly PackedTensor[]): number;
-  /** The same input with as many tokens, which are no fewer. */
+  /** The same input padded to `tokens` tokens, at least as many as it has. */
   widen(input: readonly PackedTensor[], tokens: number): PackedTensor[];
 }

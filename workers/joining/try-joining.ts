@@ -8,8 +8,8 @@ type Outputs = Readonly<Record<string, Tensor>>;
 export type Run = (inputs: readonly PackedTensor[][]) => Promise<Outputs>;
 
 /**
- * What trying came to: how many inputs ran beside others that are not the same, and the first difference, in words;
- * null where there was none.
+ * Result of a trial: the number of inputs run beside different ones, and the first difference, in words; null where
+ * there was none.
  */
 export interface Trial {
   tried: number;
@@ -18,15 +18,15 @@ export interface Trial {
 
 export interface TrialOptions {
   /**
-   * Differences are allowed that a run of an input beside itself shows too: sums of floats come out otherwise in runs
-   * of other sizes. Only where something else says that rows are kept apart.
+   * Allows differences that also show when an input runs beside itself: float sums vary with the size of a run. Set
+   * only where a proof keeps the rows apart.
    */
   allowNoise: boolean;
-  /** Trying ends soon after this, in ms, with what was tried by then; at least two inputs are. */
+  /** Time limit of the trial in ms; the trial ends soon after it, with at least two inputs tried. */
   budgetMs: number;
 }
 
-/** Outliers blow up what floats lose. */
+/** Outliers magnify the rounding of floats. */
 const outlierTolerance = 1e-2;
 const noiseMargin = 8;
 
@@ -36,8 +36,8 @@ interface Tried extends TriedInput {
 }
 
 /**
- * Runs inputs alone and in several companies and holds the answers against each other. Those that cannot be run alone
- * are left out. Inputs are joined where they have the same shapes but for their rows.
+ * Runs inputs alone and in several companies and compares the outputs. Inputs that cannot run alone are left out.
+ * Inputs are joined where their shapes are equal apart from the number of rows.
  */
 export async function tryJoining(inputs: readonly TriedInput[], run: Run, options: TrialOptions): Promise<Trial> {
   const deadline = performance.now() + options.budgetMs;
@@ -66,13 +66,13 @@ async function runAlone(inputs: readonly TriedInput[], run: Run, deadline: numbe
       const elements = Object.entries(outputs).map(([name, tensor]) => [name, elementsOf(tensor, null)] as const);
       tried.push({ ...input, rows: rowsOf(input.tensors), outputs: new Map(elements) });
     } catch {
-      // The model does not take it, such as a number that is in no table of it; whether it takes others is seen next.
+      // Not valid for the model, such as a number outside an embedding table; the other inputs may be.
     }
   }
   return tried;
 }
 
-/** By kind of input and output, the largest magnitude of any number. */
+/** The largest magnitude of any number, by kind of input and output. */
 function magnitudesByKind(tried: readonly Tried[]): Map<string, number> {
   const scales = new Map<string, number>();
   for (const { kind, outputs } of tried) {
@@ -93,7 +93,7 @@ function bySignature(tried: readonly Tried[]): Tried[][] {
   return [...groups.values()];
 }
 
-/** All together, backwards, each beside the outlier, and the first beside each other one. */
+/** All together, in reverse, each beside the outlier, and the first beside each other one. */
 function* companiesOf(group: readonly Tried[]): Generator<readonly Tried[]> {
   const [first, second, ...rest] = group;
   if (first === undefined) return;
@@ -105,7 +105,7 @@ function* companiesOf(group: readonly Tried[]): Generator<readonly Tried[]> {
   for (const other of rest) yield [other, first];
 }
 
-/** How much a run of two of the same differs from one: by kind of input and output. */
+/** The difference between a run of an input beside itself and a run of it alone, by kind of input and output. */
 async function measureNoise(
   group: readonly Tried[],
   run: Run,
@@ -114,7 +114,7 @@ async function measureNoise(
 ): Promise<void> {
   for (const input of group) {
     const outputs = await run([input.tensors, input.tensors]).catch(() => null);
-    // That it does not run with company is told where it is held against running alone.
+    // A failure in company is reported by the comparison later.
     if (outputs === null) continue;
     for (const [name, alone] of input.outputs) {
       const apart = distance(alone, elementsOf(outputs[name] as Tensor, [0, input.rows]));
@@ -136,7 +136,7 @@ async function differenceIn(
   try {
     outputs = await run(company.map(({ tensors }) => tensors));
   } catch {
-    return `${company.length} inputs that run alone do not run together`;
+    return `${company.length} inputs that run alone fail together`;
   }
   for (const [name, tensor] of Object.entries(outputs)) {
     if (tensor.dims[0] !== rows) return `output "${name}" has ${tensor.dims[0] ?? "no"} entries for ${rows} rows`;
@@ -159,6 +159,6 @@ async function differenceIn(
 function sentence(name: string, apart: number, scale: number, inputs: number): string {
   const far = Number.isFinite(apart)
     ? `is off by ${apart.toPrecision(3)} of ${scale.toPrecision(3)}`
-    : "is another one";
-  return `in a run of ${inputs} inputs, output "${name}" ${far} for an input that was run alone before`;
+    : "differs in shape or values";
+  return `in a run of ${inputs} inputs, output "${name}" ${far} for an input that ran alone before`;
 }

@@ -6,9 +6,8 @@ import type { Padding } from "./padding.js";
 import type { Run } from "./try-joining.js";
 
 /**
- * Whether texts come out the same when they are padded to the longest of their company, and cut again, as they do
- * alone. A mask is fed, but whether a model heeds it nothing but a run shows; where none can be run, it is not
- * believed.
+ * Whether texts have the same outputs alone as padded to the longest of a run and cut again. Only a run shows whether a
+ * model heeds its mask; false where no text can be run.
  */
 export async function isPaddingUnseen(options: {
   inputs: readonly TriedInput[];
@@ -41,7 +40,7 @@ export async function isPaddingUnseen(options: {
     }
     return inputs.length > 1;
   } catch {
-    // Texts that run alone and not together are not to be put together.
+    // Texts that run alone but not together must not be joined.
     return false;
   }
 }

@@ -5,7 +5,7 @@ type Derive = (row: Float32Array) => number;
 
 /**
  * Adds the derived columns to rows of features. Each is computed in doubles from the float32 columns before it and
- * rounded to float32, which a training script can do alike.
+ * rounded to float32; a training script can do the same.
  */
 export function deriving({ derived, features }: TabularInput): Preparation {
   const position = new Map<string, number>();
@@ -31,7 +31,7 @@ export function deriving({ derived, features }: TabularInput): Preparation {
         const row = new Float32Array(bytes.buffer, 4 * r * width, width);
         steps.forEach((derive, i) => {
           const value = derive(row);
-          // Beyond float32 is as far as it goes, so that no model ever sees an infinity.
+          // Clamped to the range of float32, so that no model ever sees an infinity.
           row[given + i] = Number.isFinite(value) ? Math.max(-largest, Math.min(largest, value)) : 0;
         });
       }

@@ -2,13 +2,13 @@ import type { TensorSpec } from "@millrace/shared/models/announcement.js";
 import type { Manifest } from "@millrace/shared/models/manifest.js";
 import type { Preparation } from "./preparation.js";
 
-/** The preparation of a version whose ONNX file takes `inputs`; `folder` is the version's own. */
+/** The preparation of a version whose ONNX file takes `inputs`; `folder` is the version's own folder. */
 export async function openPreparation(
   manifest: Manifest,
   inputs: readonly TensorSpec[],
   folder: string,
 ): Promise<Preparation> {
-  // Loaded where they are needed only: an image library costs memory that most slots have no use for.
+  // Loaded on demand: an image library costs memory that most slots can spare.
   switch (manifest.kind) {
     case "tabular":
       if (manifest.input.derived.length === 0) return asItIs;

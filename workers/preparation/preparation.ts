@@ -1,15 +1,18 @@
 import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Padding } from "../joining/padding.js";
 
-/** An input that only its preparation showed to be none: an image that cannot be decoded, a text without any token. */
+/** An input found invalid only by its preparation: an undecodable image, a text without any token. */
 export class InputRefusedError extends Error {}
 
-/** What is done to an input in the slot before the model runs it; too heavy for a process that also talks to Redis. */
+/** Prepares an input in the slot before the model runs; too heavy for a process that also talks to Redis. */
 export interface Preparation {
-  /** Whether the inputs of a run are prepared at once: where that is done in other threads, and takes little memory. */
+  /**
+   * Whether the inputs of a run are prepared concurrently: true where other threads do the work and it takes little
+   * memory.
+   */
   readonly atOnce?: boolean;
-  /** The tensors that the ONNX file takes. Rejects with an InputRefusedError. */
+  /** The tensors fed to the ONNX file. Rejects with an InputRefusedError. */
   prepare(packed: PackedTensor[]): PackedTensor[] | Promise<PackedTensor[]>;
-  /** How inputs of different lengths are made alike; null where they cannot be without the model seeing it. */
+  /** Padding of inputs of different lengths; null where the model would see the padding. */
   padding: Padding | null;
 }

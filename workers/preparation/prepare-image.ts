@@ -4,15 +4,15 @@ import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import sharp, { type Sharp } from "sharp";
 import { InputRefusedError, type Preparation } from "./preparation.js";
 
-// A slot is one core's worth, and no two of its images are alike.
+// A slot counts as one core, and caching is useless, since no two images of a slot are alike.
 sharp.concurrency(1);
 sharp.cache(false);
 
 const decodeSeconds = 20;
-/** Side of the blocks in which JPEG codes an image; a cut on this grid keeps their traces. */
+/** Side in pixels of JPEG's coding blocks; a crop on this grid keeps their traces. */
 const block = 8;
 
-/** Decodes files, turns them upright, brings them to the model's size and normalises them. */
+/** Decodes image files, turns them upright, scales them to the model's size and normalises them. */
 export function imagePreparation(input: ImageInput, inputs: readonly TensorSpec[]): Preparation {
   const { channels, height, layout, tensor, width } = input;
   const depth = channels === "rgb" ? 3 : 1;
@@ -24,7 +24,7 @@ export function imagePreparation(input: ImageInput, inputs: readonly TensorSpec[
     padding: null,
     async prepare([file]) {
       const pixels = await decode((file as PackedTensor).bytes, input);
-      if (pixels.length !== depth * height * width) throw new Error("an image came out in another size");
+      if (pixels.length !== depth * height * width) throw new Error("the decoded image has an unexpected size");
       const values = tables === null ? new Uint8Array(pixels.length) : new Float32Array(pixels.length);
       const plane = layout === "nchw" ? height * width : 1;
       const step = layout === "nchw" ? 1 : depth;
@@ -40,7 +40,7 @@ export function imagePreparation(input: ImageInput, inputs: readonly TensorSpec[
   };
 }
 
-/** What each of the 256 values becomes, by channel. */
+/** The normalised value for each of the 256 pixel values, by channel. */
 function normalised({ mean, std }: ImageInput, depth: number): Float32Array[] {
   const of = (values: number | readonly number[], c: number) =>
     typeof values === "number" ? values : (values[c] as number);
@@ -49,7 +49,7 @@ function normalised({ mean, std }: ImageInput, depth: number): Float32Array[] {
   );
 }
 
-/** The pixels of the model's size, channel by channel within each. Rejects with an InputRefusedError. */
+/** The pixels at the model's size, with the channels of each pixel side by side. Rejects with an InputRefusedError. */
 async function decode(file: Uint8Array, { channels, fit, height, max_pixels, width }: ImageInput): Promise<Buffer> {
   try {
     const image = sharp(file, { limitInputPixels: max_pixels, failOn: "error", pages: 1 })
@@ -69,7 +69,10 @@ async function decode(file: Uint8Array, { channels, fit, height, max_pixels, wid
   }
 }
 
-/** The middle of an image in its own pixels, from a corner on JPEG's grid; one that is too small is scaled up first. */
+/**
+ * The centre of an image in its own pixels, from a corner on JPEG's grid; an image smaller than the crop is scaled up
+ * first.
+ */
 async function cropped(image: Sharp, file: Uint8Array, width: number, height: number): Promise<Sharp> {
   const { autoOrient: own } = await sharp(file).metadata();
   if (own.width < width || own.height < height) return image.resize(width, height, { fit: "cover" });
@@ -77,5 +80,5 @@ async function cropped(image: Sharp, file: Uint8Array, width: number, height: nu
   return image.extract({ left: middle(own.width, width), top: middle(own.height, height), width, height });
 }
 
-/** The library's first word on it, without any path. */
+/** The first line of the library's message, without paths. */
 const reasonOf = ({ message }: Error): string => (message.split("\n")[0] ?? "").replaceAll(/\/\S+/g, "").slice(0, 200);

@@ -7,14 +7,14 @@ import type { Tokenizer, Tokens } from "./tokenizer.js";
 
 type TokenizerSettings = NonNullable<TextInput["tokenizer"]>;
 
-/** Hands texts on as strings, or as the ids that the version's tokenizer makes of them. */
+/** Passes texts on as strings, or as the ids of the version's tokenizer. */
 export async function textPreparation(
   { max_length, tensor, tokenizer }: TextInput,
   inputs: readonly TensorSpec[],
   folder: string,
 ): Promise<Preparation> {
   if (tokenizer !== undefined) {
-    // Loaded where it is needed only: it is a native library.
+    // Loaded on demand: it is a native library.
     const { openTokenizer } = await import("./tokenizer.js");
     const file = join(folder, tokenizer.file);
     return tokenizing(tokenizer, await openTokenizer(file, tokenizer.file, { ...tokenizer, max_length }), inputs);
@@ -30,7 +30,7 @@ export async function textPreparation(
   };
 }
 
-/** One of the tensors that a text becomes: its name and data type in the ONNX file, and what fills it up. */
+/** One tensor made of a text: its name and dtype in the ONNX file, its values, and its padding value. */
 interface Feed {
   name: string;
   dtype: "int32" | "int64";
@@ -45,7 +45,7 @@ function tokenizing(settings: TokenizerSettings, tokenizer: Tokenizer, inputs: r
     async prepare([packed]) {
       const [text, pair = null] = unpackStrings((packed as PackedTensor).bytes) as [string, string?];
       const tokens = await tokenizer.encode(text, pair);
-      if (!tokens.mask.includes(1)) throw new InputRefusedError("the tokenizer finds nothing in this text");
+      if (!tokens.mask.includes(1)) throw new InputRefusedError("the tokenizer finds no token in this text");
       return feeds.map(({ dtype, name, valuesOf }) => {
         const values = valuesOf(tokens);
         return { name, dtype, shape: [1, values.length], bytes: packIntegers(dtype, values) };
@@ -78,7 +78,7 @@ function feedsOf(settings: TokenizerSettings, tokenizer: Tokenizer, inputs: read
   });
 }
 
-/** Tokens are counted from 0, wherever the padding is; padding has the position 0. */
+/** Tokens are counted from 0, on whichever side the padding is; padding has position 0. */
 function positionsOf(mask: readonly number[]): number[] {
   let next = 0;
   return mask.map((bit) => (bit === 1 ? next++ : 0));
@@ -90,7 +90,7 @@ function packIntegers(dtype: Feed["dtype"], values: readonly number[]): Uint8Arr
 
 const widthOf = (tensors: readonly PackedTensor[]): number => tensors[0]?.shape[1] as number;
 
-/** Integers [rows, n] as [rows, width], filled up with `pad` on one side. */
+/** Integers [rows, n] as [rows, width], padded with `pad` on one side. */
 function widened(tensor: PackedTensor, width: number, pad: number, side: "left" | "right"): PackedTensor {
   const [rows, have] = tensor.shape as [number, number];
   const bytes = packIntegers(tensor.dtype as Feed["dtype"], new Array<number>(rows * width).fill(pad));

@@ -1,18 +1,18 @@
 import { readFileSync, writeSync } from "node:fs";
 import { Tokenizer } from "tokenizers";
 
-/** What a rehearsal is given on its standard input. */
+/** The standard input of a rehearsal, as JSON. */
 export interface Rehearsal {
-  /** The file's content. */
+  /** Content of the `tokenizer.json`. */
   text: string;
-  /** Characters of the longest text that is ever asked. */
+  /** Characters of the longest text. */
   longest: number;
 }
 
 /**
- * The program of a process of its own, in which the library may end: it does so on some damaged files, at once or at
- * the first text. Tells line by line what it is about to try, so that the last line names what it ended on; a refusal
- * follows after a tab, and `ready` is the last line where all went well.
+ * The program of a separate process, since the library aborts its process on some damaged files, at once or at the
+ * first text. Prints each step before trying it, so that the last line names the step that aborted; a refusal follows
+ * after a tab, and a last line `ready` means success.
  */
 async function rehearse({ longest, text }: Rehearsal): Promise<void> {
   const file = JSON.parse(text) as Record<string, unknown>;
@@ -24,7 +24,7 @@ async function rehearse({ longest, text }: Rehearsal): Promise<void> {
   if (await attempt(`model ${nameOf(file.model)}`, text, longest)) tell("ready\n");
 }
 
-/** Where each sort of component has those that it consists of. */
+/** Types of component that contain other components, with the field that holds them. */
 const nestedIn = {
   normalizer: "normalizers",
   pre_tokenizer: "pretokenizers",
@@ -32,7 +32,7 @@ const nestedIn = {
   decoder: "decoders",
 };
 
-/** A tokenizer that does nothing, to try one component in. */
+/** An empty tokenizer, to try one component in. */
 const bare = { version: "1.0", model: { type: "BPE", vocab: {}, merges: [] } };
 
 function leaves(component: unknown, nested: string): unknown[] {
@@ -46,7 +46,7 @@ function nameOf(component: unknown): string {
   return typeof type === "string" ? `"${type.slice(0, 100)}"` : "without a type";
 }
 
-/** Opens a file and has it read what is hard to read. A text that is refused is none of the file's faults. */
+/** Opens a file and encodes difficult texts with it. The refusal of a text is not a fault of the file. */
 async function attempt(name: string, file: string, longest: number): Promise<boolean> {
   tell(`${name}\n`);
   let tokenizer: Tokenizer;
@@ -63,7 +63,7 @@ async function attempt(name: string, file: string, longest: number): Promise<boo
   return true;
 }
 
-/** Runs of one character before another: what a pattern that goes back over a text too often is too slow for. */
+/** Runs of one character before another: slow for patterns with much backtracking. */
 function* hardTexts(length: number): Generator<string> {
   yield* ["", "a", "The cat's 12 hats, größe 日本 👩‍👩‍👧 e\u0301\ufb01.", "\u0000\u0001\u200b\ufeff\u2028"];
   for (const character of ["a", "A", "ü", "日", "1", " ", "\n", ".", "'", "_", "\u0301"]) {
@@ -74,7 +74,7 @@ function* hardTexts(length: number): Generator<string> {
   }
 }
 
-/** At once, and whole before the process may end. */
+/** Synchronous, so that the line is written before the process may abort. */
 const tell = (line: string): void => void writeSync(1, line);
 
 await rehearse(JSON.parse(readFileSync(0, "utf8")));

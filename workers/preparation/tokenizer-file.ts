@@ -8,7 +8,7 @@ import type { Rehearsal } from "./rehearse-tokenizer.js";
 
 const count = z.number().int().nonnegative();
 
-/** What of a tokenizer.json is looked at here; all else is the library's to judge. */
+/** The settings of a tokenizer.json that are checked here; the rest is checked by the library. */
 const settingsSchema = z.looseObject({
   truncation: z
     .looseObject({
@@ -31,13 +31,13 @@ const settingsSchema = z.looseObject({
 
 export type TokenizerFile = z.infer<typeof settingsSchema>;
 
-/** Beyond it a padded text would be mostly padding, and the memory of a slot would go into it. */
+/** A text with more padding would be mostly padding, and would fill the memory of a slot. */
 const longestPadding = 1_000_000;
 
 /**
  * The Rust library's tokenizer of a `tokenizer.json`, and the settings in the file; no text is longer than `longest`.
- * Rejects with the reason, which names no path: what cannot be read, the component that the library does not read,
- * settings that cannot be kept.
+ * Rejects with a reason that names no path: an unreadable file, a component refused by the library, an unsupported
+ * setting.
  */
 export async function readTokenizerFile(
   file: string,
@@ -82,7 +82,7 @@ function checkSettings({ model, padding }: TokenizerFile): void {
   }
 }
 
-/** Loaded where a text needs it only. The library's own message, where it has no binary, lists paths. */
+/** Loaded only for text models. Without a binary for the platform, the library's own message lists paths. */
 async function loadLibrary(): Promise<typeof Library> {
   try {
     return (await import("tokenizers")).Tokenizer;
@@ -93,9 +93,7 @@ async function loadLibrary(): Promise<typeof Library> {
 
 const rehearsalTimeoutMs = 60_000;
 
-/**
- * Has another process open the file and read with it first, since the library ends its process on some damaged files.
- */
+/** Has another process open and use the file first, since the library aborts its process on some damaged files. */
 async function rehearse(rehearsal: Rehearsal): Promise<void> {
   const program = fileURLToPath(new URL("./rehearse-tokenizer.js", import.meta.url));
   const { late, stderr, stdout } = await new Promise<{ stdout: string; stderr: string; late: boolean }>((resolve) => {
@@ -103,7 +101,7 @@ async function rehearse(rehearsal: Rehearsal): Promise<void> {
     const child = execFile(process.execPath, [program], options, (fault, stdout, stderr) =>
       resolve({ stdout, stderr, late: fault?.killed === true }),
     );
-    // What ended before it had read all has its reason told on its output.
+    // A process that ends before it has read everything has printed its reason.
     child.stdin?.on("error", () => undefined).end(JSON.stringify(rehearsal));
   });
   const told = stdout.split("\n").filter((line) => line !== "");
@@ -114,6 +112,6 @@ async function rehearse(rehearsal: Rehearsal): Promise<void> {
       `the tokenizers library does not read its ${told.at(-2)}:${last.replaceAll("\t", " ").slice(0, 300)}`,
     );
   }
-  const panic = /panicked at [^\n]*\n([^\n]*)/.exec(stderr)?.[1] ?? (late ? "it takes too long" : "no reason told");
+  const panic = /panicked at [^\n]*\n([^\n]*)/.exec(stderr)?.[1] ?? (late ? "it took too long" : "no reason given");
   throw new Error(`the tokenizers library fails on its ${last}: ${panic.replaceAll(/\/\S+/g, "").slice(0, 300)}`);
 }

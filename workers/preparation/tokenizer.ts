@@ -6,7 +6,7 @@ import { readTokenizerFile, type TokenizerFile } from "./tokenizer-file.js";
 type Settings = Pick<NonNullable<TextInput["tokenizer"]>, "max_tokens" | "special_tokens"> &
   Pick<TextInput, "max_length">;
 
-/** What a text became, padded as the tokenizer's file says; the mask is 1 for tokens and 0 for padding. */
+/** The tokens of a text, padded as set in the tokenizer's file; the mask is 1 for tokens and 0 for padding. */
 export interface Tokens {
   ids: number[];
   mask: number[];
@@ -14,13 +14,13 @@ export interface Tokens {
 }
 
 export interface Tokenizer {
-  /** Rejects with an InputRefusedError where the library refuses the text, whatever it says. */
+  /** Rejects with an InputRefusedError where the library refuses the text. */
   encode(text: string, pair: string | null): Promise<Tokens>;
-  /** What fills a text up to the length of another, as the tokenizer's file says. */
+  /** Padding for joining texts of different lengths, as set in the tokenizer's file. */
   readonly padding: { id: number; typeId: number; side: "left" | "right" };
 }
 
-/** How texts are cut: the file's own way, at the file's length or the manifest's, whichever is smaller. */
+/** Truncation of texts: the strategy of the file, and the smaller of the file's and the manifest's length. */
 interface Cut {
   maxLength: number;
   strategy: "LongestFirst" | "OnlyFirst" | "OnlySecond";
@@ -28,11 +28,11 @@ interface Cut {
 }
 
 /**
- * Opens a `tokenizer.json`, called `name` in messages, with the Rust library, so that ids are the library's own.
+ * Opens a `tokenizer.json`, called `name` in messages, with the Rust library, so that the ids are the library's own.
  * Rejects with a reason that names no path.
  *
- * The library ends the process where a stride is no shorter than what is left of a text, so strides, which ask for
- * windows that nobody reads here, are taken out.
+ * The library aborts the process where a stride is no shorter than the remaining text. Strides only produce windows,
+ * which are not read here, so they are removed.
  */
 export async function openTokenizer(file: string, name: string, settings: Settings): Promise<Tokenizer> {
   try {
@@ -96,7 +96,7 @@ async function tokenizerOf(
   };
 }
 
-/** Texts of more characters are read one at a time, for the memory that the library takes meanwhile. */
+/** Longer texts, in characters, are encoded one at a time, to limit the library's memory. */
 const longCharacters = 10_000;
 
 function oneAtATime(): <T>(work: () => Promise<T>) => Promise<T> {
@@ -108,30 +108,30 @@ function oneAtATime(): <T>(work: () => Promise<T>) => Promise<T> {
   };
 }
 
-/** How many special tokens an encoding has; the library counts padding as such, too. */
+/** The number of special tokens of an encoding; the library counts padding among them. */
 function specialTokens(encoding: Encoding): number {
   const mask = encoding.getAttentionMask();
   return encoding.getSpecialTokensMask().filter((special, i) => special === 1 && mask[i] === 1).length;
 }
 
 /**
- * An encoding lies outside the memory that the garbage collector counts, up to some 100 bytes a character: without a
- * sign of it, thousands would wait to be collected. An array of the same size is that sign; the system backs it with no
+ * An encoding lies outside the memory known to the garbage collector, up to some 100 bytes a character; thousands could
+ * wait to be collected. An array of the same size makes the collector aware of it; the system backs the array with no
  * memory.
  */
 function announceMemory(characters: number): void {
   if (characters > 1000) new ArrayBuffer(200 * characters);
 }
 
-/** Tokens that the library may have in memory for one pair: some 300 MB. */
+/** Limit of the tokens that the library may hold for one pair: some 300 MB. */
 const mostTokens = 2_000_000;
 
-/** Bytes that NFKC makes of one, at most. */
+/** Most bytes that NFKC makes of one byte. */
 const longestExpansion = 11;
 
 /**
- * The library cuts two texts into parts of the length that is kept, and joins each part of the one with each of the
- * other's: a few hundred kilobytes of text could need more memory than there is. Rejects where that would be so.
+ * The library cuts both texts of a pair into parts of the maximum length, and joins each part of the one with each part
+ * of the other: a few hundred kilobytes of text could need more memory than there is. Rejects in that case.
  */
 async function assertPairIsBearable(
   text: string,
@@ -150,10 +150,10 @@ async function assertPairIsBearable(
     counts.push(alone.getLength() + alone.getOverflowing().reduce((sum, part) => sum + part.getLength(), 0));
   }
   const [first, second] = counts as [number, number];
-  if (joinedTokens(first, second, cut) > mostTokens) throw new Error("the two texts are too long to go together");
+  if (joinedTokens(first, second, cut) > mostTokens) throw new Error("the two texts are too long for a pair");
 }
 
-/** How many tokens two texts of so many have in all the parts that the library joins. */
+/** Number of tokens in all the joined parts of two texts with these numbers of tokens. */
 function joinedTokens(first: number, second: number, { maxLength, strategy }: Cut): number {
   if (first + second <= maxLength) return 0;
   const rest = (other: number): number => Math.max(1, maxLength - other);

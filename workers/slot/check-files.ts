@@ -3,12 +3,12 @@ import { listVersionFiles } from "@millrace/shared/models/version-files.js";
 import { allTensors, type OnnxModel, readOnnx } from "../graph/read-onnx.js";
 import type { LoadRequest } from "../runs/load-request.js";
 
-/** No message of Protocol Buffers is larger; what a larger model is made of lies in external data. */
+/** Limit of a Protocol Buffers message; the tensors of larger models lie in external data files. */
 const largestOnnxBytes = 2 ** 31;
 
 /**
- * Reads a version's ONNX files, by their paths in its folder. Throws where one is too large to be one or is damaged, or
- * where its external data are not the version's own.
+ * Reads a version's ONNX files, by path in its folder. Throws for a file over the size limit, a damaged file, and
+ * external data outside the version's own files.
  */
 export async function readOnnxFiles({ folder, manifest }: LoadRequest): Promise<Map<string, OnnxModel>> {
   const files = await listVersionFiles(folder);
@@ -17,7 +17,9 @@ export async function readOnnxFiles({ folder, manifest }: LoadRequest): Promise<
   const models = new Map<string, OnnxModel>();
   for (const { path, size } of files) {
     if (!path.endsWith(".onnx")) continue;
-    if (size > largestOnnxBytes) throw new Error(`${path} has more than ${largestOnnxBytes} bytes`);
+    if (size > largestOnnxBytes) {
+      throw new Error(`${path} is larger than ${largestOnnxBytes} bytes: move its weights to external data files`);
+    }
     const model = readModel(join(folder, path));
     for (const location of externalDataPaths(model)) {
       const fault = locationFault(location, names);
@@ -36,14 +38,14 @@ function readModel(file: string): OnnxModel {
   }
 }
 
-/** The files outside the ONNX file that its tensors say their data are in. */
+/** Locations of the tensors' external data, as written in the ONNX file. */
 function externalDataPaths(model: OnnxModel): Set<string> {
   const paths = new Set<string>();
   for (const { location } of allTensors(model)) if (location !== null) paths.add(location);
   return paths;
 }
 
-/** Why a location in an ONNX file may not be followed; null where it is a plain path below the version's folder. */
+/** The fault of an external data location; null for a plain path of a file of the version. */
 function locationFault(location: string, files: ReadonlySet<string>): string | null {
   const said = JSON.stringify(location.slice(0, 200));
   const segments = location.split("/");

@@ -6,13 +6,12 @@ import type { TriedInput } from "../joining/make-inputs.js";
 import type { Run } from "../joining/try-joining.js";
 import { isSample } from "./tried-inputs.js";
 
-/** So many made inputs that have run are enough beside samples, and where there are none. */
+/** Number of made inputs that must have run: beside samples, and without any. */
 const mostMade = { besideSamples: 1, alone: 3 };
 
 /**
- * Runs samples and made inputs of one row, one by one, and holds what comes out against the head. Throws where it can
- * never be an answer. Resolves to the outputs with the shapes that the file has not declared filled in, as far as a run
- * has shown them.
+ * Runs samples and made inputs of one row, one by one, and checks the outputs against the head. Throws where the head
+ * can never read them. Resolves to the output specs, with shapes missing in the file filled in from the runs.
  */
 export async function checkHead(options: {
   head: Head;
@@ -33,8 +32,8 @@ export async function checkHead(options: {
     try {
       ran = await run([tensors]);
     } catch (fault) {
-      if (isSample(input)) throw new Error(`a sample cannot be run: ${(fault as Error).message.split("\n")[0]}`);
-      // A made input may be none for this model.
+      if (isSample(input)) throw new Error(`a sample fails to run: ${(fault as Error).message.split("\n")[0]}`);
+      // Not every made input is valid for this model.
       continue;
     }
     if (!isSample(input)) made += 1;

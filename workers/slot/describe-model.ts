@@ -4,7 +4,7 @@ import { isDtype } from "@millrace/shared/tensors/dtype.js";
 import type { InferenceSession } from "onnxruntime-node";
 import { freeSymbol, type OnnxModel } from "../graph/read-onnx.js";
 
-/** The tensors that an ONNX file declares. Throws for what is no tensor, with the remedy. */
+/** The tensors that an ONNX file declares. Throws for a value of any other type, with the remedy. */
 export function describeTensors(
   metadata: readonly InferenceSession.ValueMetadata[],
   side: "input" | "output",
@@ -16,7 +16,9 @@ export function describeTensors(
           "(skl2onnx: options={'zipmap': False})",
       );
     }
-    if (value.name === "__proto__" && side === "output") throw new Error(`no output can be called "${value.name}"`);
+    if (value.name === "__proto__" && side === "output") {
+      throw new Error(`the output name "${value.name}" is reserved: rename the output`);
+    }
     if (!isDtype(value.type)) throw new Error(`${side} "${value.name}" has the unsupported data type ${value.type}`);
     return {
       name: value.name,
@@ -26,23 +28,26 @@ export function describeTensors(
   });
 }
 
-/** Throws when the manifest speaks of tensors that the ONNX file does not have, or has otherwise; lists every fault. */
+/**
+ * Throws where the manifest names tensors missing in the ONNX file, or contradicts their dtype or shape; lists every
+ * fault.
+ */
 export function checkManifest(manifest: Manifest, inputs: readonly TensorSpec[], outputs: readonly TensorSpec[]): void {
   const faults = [...inputFaults(manifest, inputs), ...outputFaults(manifest, outputs)];
   if (faults.length > 0) throw new Error(`model.json ${faults.join("; model.json ")}`);
 }
 
-/** Throws where an input has no shape, since nothing could be held against it. */
+/** Throws for an input without a declared shape, since requests could not be checked against it. */
 export function assertShapes({ graph }: OnnxModel): void {
   const preset = new Set(graph.initializers.map(({ name }) => name));
   const bare = graph.inputs.find(({ dims, name }) => dims === null && !preset.has(name));
   if (bare !== undefined) {
-    const remedy = "export the model with one, whose dimensions may be free, such as [rows, 3]";
+    const remedy = "export the model with a shape; dimensions may be free, such as [rows, 3]";
     throw new Error(`input "${bare.name}" declares no shape: ${remedy}`);
   }
 }
 
-/** A model of one of these kinds is fed rows, one or many at a time. */
+/** For the kinds whose models take rows, one or many at a time. */
 function rowFaults(inputs: readonly TensorSpec[]): string[] {
   return inputs.flatMap(({ name, shape: [rows] }) =>
     typeof rows === "number" && rows !== 1
@@ -68,7 +73,7 @@ function kindFaults(manifest: Manifest, inputs: readonly TensorSpec[]): string[]
       return soleInput(inputs, tensor, ({ dtype, shape }) => {
         if (dtype !== "float32" || shape.length !== 2) return "of a tabular model must be float32 [rows, features]";
         const width = shape[1];
-        return typeof width === "number" && width !== count ? `takes ${width}, model.json names ${what}` : null;
+        return typeof width === "number" && width !== count ? `takes ${width} columns, model.json names ${what}` : null;
       });
     }
     case "image": {
@@ -79,7 +84,7 @@ function kindFaults(manifest: Manifest, inputs: readonly TensorSpec[]): string[]
         if (dtype !== "float32" && dtype !== "uint8") return "of an image model must be float32 or uint8";
         const fits =
           shape.length === 4 && wanted.every((size, d) => typeof shape[d + 1] === "string" || shape[d + 1] === size);
-        return fits ? null : `has the shape [${shape}], model.json makes [rows,${wanted}]`;
+        return fits ? null : `has the shape [${shape}], model.json gives [rows,${wanted}]`;
       });
     }
     case "text": {
@@ -100,7 +105,7 @@ function kindFaults(manifest: Manifest, inputs: readonly TensorSpec[]): string[]
           : [`/input/tokenizer: input "${name}" must be int32 or int64 [rows, tokens]`];
       });
       const unfed = inputs.filter((spec) => !wanted.includes(spec.name));
-      return unfed.length === 0 ? faults : [...faults, `/input/tokenizer: says nothing of the input ${names(unfed)}`];
+      return unfed.length === 0 ? faults : [...faults, `/input/tokenizer: does not name the input ${names(unfed)}`];
     }
   }
 }
@@ -150,7 +155,7 @@ function labelFaults(
   return columnFaults(`${at}/probabilities`, probabilities, "labels", labels.length, outputs);
 }
 
-/** For a tensor of so many numbers a row, which `field` names beside the pointer. */
+/** For a tensor with `count` numbers a row, named by `field` beside the pointer. */
 function columnFaults(
   pointer: string,
   name: string,
@@ -161,18 +166,18 @@ function columnFaults(
   const missing = tensorFaults(pointer, name, outputs);
   if (missing.length > 0) return missing;
   const columns = outputs.find((spec) => spec.name === name)?.shape[1];
-  // Exporters declare one column of a regressor whatever there are; a run shows how many.
+  // Exporters declare one column of a regressor, whatever the number of targets; only a run shows it.
   const isSaid = typeof columns === "number" && !(field === "targets" && columns === 1);
   if (!isSaid || columns === count) return [];
   const at = pointer.slice(0, pointer.lastIndexOf("/"));
   return [`${at}/${field}: has ${count}, output "${name}" has ${columns} columns`];
 }
 
-/** An output that declares no shape has none here; what it really is, a run shows. */
+/** True also without a declared shape, or for a free second dimension: a run shows the real one. */
 const hasOneARow = (shape: TensorSpec["shape"]): boolean =>
   shape.length <= 1 || (shape.length === 2 && (typeof shape[1] === "string" || shape[1] === 1));
 
-/** For a tensor of one number a row. */
+/** For a tensor with one number a row. */
 function scalarFaults(pointer: string, name: string, outputs: readonly TensorSpec[]): string[] {
   const missing = tensorFaults(pointer, name, outputs);
   if (missing.length > 0) return missing;
@@ -184,7 +189,7 @@ function tensorFaults(pointer: string, name: string, outputs: readonly TensorSpe
   const spec = outputs.find((candidate) => candidate.name === name);
   if (spec === undefined) return [`${pointer}: names the output "${name}", the ONNX file has ${names(outputs)}`];
   return spec.dtype === "string" || spec.dtype === "bool"
-    ? [`${pointer}: output "${name}" must be of numbers, is ${spec.dtype}`]
+    ? [`${pointer}: output "${name}" must be numeric, is ${spec.dtype}`]
     : [];
 }
 

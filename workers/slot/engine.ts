@@ -8,7 +8,7 @@ import { describeTensors } from "./describe-model.js";
 
 export type Tensors = Readonly<Record<string, Tensor>>;
 
-/** What turns input tensors into output tensors: the session of one ONNX file, or those of an ensemble. */
+/** Turns input tensors into output tensors: the session of one ONNX file, or the sessions of an ensemble. */
 export interface Engine {
   inputs: TensorSpec[];
   outputs: TensorSpec[];
@@ -16,7 +16,7 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-/** Loads what a version's manifest needs of its folder. Rejects with a reason that names no path. */
+/** Loads the ONNX files of a version. Rejects with a reason that names no path. */
 export async function openEngine({ file, manifest }: LoadRequest): Promise<Engine> {
   if (manifest.output.head === "ensemble") {
     return openMembers(dirname(file), manifest as TabularManifest, manifest.output);
@@ -36,8 +36,8 @@ export async function openEngine({ file, manifest }: LoadRequest): Promise<Engin
 }
 
 /**
- * The members of an ensemble that are ONNX files, fed with one tensor. Their outputs are `<member>/<tensor>`; the input
- * is handed on among them, for the members that are none.
+ * The ONNX files among an ensemble's members, fed with one tensor. Outputs are named `<member>/<tensor>`; the input is
+ * passed on among them, for members without an ONNX file.
  */
 async function openMembers(folder: string, manifest: TabularManifest, ensemble: Ensemble): Promise<Engine> {
   const { derived, features, tensor } = manifest.input;

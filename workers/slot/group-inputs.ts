@@ -1,19 +1,21 @@
 import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Padding } from "../joining/padding.js";
 
-/** One input of a run, and whether its output is wanted as a pack. */
+/** One input of a run; `pack` asks for its output as packed tensors. */
 export interface Input {
   tensors: readonly PackedTensor[];
   packed: boolean;
 }
 
-/** Texts of different lengths in one run: how they are padded, and where their outputs are cut. */
+/** Texts of different lengths in one run: their padding, and the token axes of the outputs. */
 export interface PaddedRuns {
   padding: Padding;
   tokenAxes: ReadonlyMap<string, readonly number[]>;
 }
 
-/** Which inputs share a run, by their places: those whose rows have the same shape, or have once they are padded. */
+/**
+ * Groups inputs into runs, by their places: inputs of one run have rows of the same shape, if need be after padding.
+ */
 export function groupInputs(inputs: readonly Input[], padding: Padding | null): number[][] {
   const groups: number[][] = [];
   for (const [i, input] of inputs.entries()) {
@@ -31,7 +33,7 @@ function mayShare(first: Input, input: Input, padding: Padding | null): boolean 
   return areTexts ? isJoinableAtAll(first.tensors) : isJoinable(first.tensors, input.tensors);
 }
 
-/** What inputs of one run are fed as: texts as long as the longest of these, and all else as it is. */
+/** The tensors fed for the inputs of one run: texts padded to the longest among them, other kinds unchanged. */
 export function fedTogether(part: readonly Input[], padding: Padding | null): (readonly PackedTensor[])[] {
   if (padding === null || part.length === 1 || part[0]?.packed) return part.map(({ tensors }) => tensors);
   const longest = Math.max(...part.map(({ tensors }) => padding.lengthOf(tensors)));
@@ -39,15 +41,15 @@ export function fedTogether(part: readonly Input[], padding: Padding | null): (r
 }
 
 /**
- * Whether all tensors of an input have the same rows, so that each row of it is one of the run, and none is empty:
- * that is what the proof that rows are kept apart rests on.
+ * Whether all tensors of an input have the same number of rows, above zero. The proof that rows are kept apart rests on
+ * it: each row of the input is one row of the run.
  */
 function isJoinableAtAll(tensors: readonly PackedTensor[]): boolean {
   const rows = tensors[0]?.shape[0];
   return tensors.every(({ shape }) => shape[0] === rows && shape.every((length) => length > 0));
 }
 
-/** Whether two inputs are of the same tensors, which differ in their number of rows at the most. */
+/** Whether two inputs have the same tensors, apart from the number of rows. */
 function isJoinable(a: readonly PackedTensor[], b: readonly PackedTensor[]): boolean {
   if (!isJoinableAtAll(a)) return false;
   return a.every(({ dtype, name, shape }, t) => {

@@ -27,7 +27,7 @@ import { checkSamples, packSamples } from "./samples.js";
 import { type TableWriter, tableWriter } from "./table-writer.js";
 import { inputsToTry, isSample } from "./tried-inputs.js";
 
-/** One model version in memory. Runs are one at a time; the caller sees to that. */
+/** One model version in memory. Runs one at a time; the caller ensures it. */
 export class LoadedModel {
   readonly facts: LoadedFacts;
   readonly #engine: Engine;
@@ -36,7 +36,7 @@ export class LoadedModel {
   readonly #padded: PaddedRuns | null;
   readonly #preparation: Preparation;
   #misfit: string | null = null;
-  /** Runs of the model for what is asked now, and who is told of each but the first. */
+  /** Runs of the model for the current request, and the callback for each but the first. */
   #runs = 0;
   #onNextRun: () => void = () => undefined;
 
@@ -57,8 +57,8 @@ export class LoadedModel {
   }
 
   /**
-   * Loads, warms up, holds the model against its head and its samples, and finds out whether its inputs may share runs.
-   * Rejects with a reason that names no path.
+   * Loads the model, warms it up, checks it against its head and its samples, and decides whether its inputs may share
+   * runs. Rejects with a reason that names no path.
    */
   static async load(order: LoadOrder): Promise<LoadedModel> {
     const { manifest } = order;
@@ -77,7 +77,7 @@ export class LoadedModel {
         ...{ manifest, models, run, inputs, triesMade },
         specs: engine.inputs,
       });
-      // A graph that nothing is known of is fed what somebody made only where there is something to see in the answer.
+      // With nothing known of the graph, made inputs are run only where the head can check the outputs.
       const shown = joining.mode === "off" && manifest.output.head === "raw" ? inputs.filter(isSample) : inputs;
       const outputs = await checkHead({ head, manifest, declared: engine.outputs, inputs: shown, run });
       const { padding } = preparation;
@@ -93,7 +93,7 @@ export class LoadedModel {
         },
       });
       await checkSamples(manifest.samples, samples, (pack) => model.run([pack], false));
-      // Looked at again once they are read: what runs is what its digest names.
+      // Compared again after reading, so that the loaded files are those of the digest.
       if ((await modelDigest(order.folder)) !== order.digest) throw new Error("its files have changed");
       return model;
     } catch (fault) {
@@ -102,14 +102,14 @@ export class LoadedModel {
     }
   }
 
-  /** Why runs are not shared any more: an output had another number of entries than the run had rows. */
+  /** Why runs are no longer shared: an output had another number of entries than the run had rows; else null. */
   get misfit(): string | null {
     return this.#misfit;
   }
 
   /**
-   * One item for each pack, in order; a pack that makes the run throw fails alone. Never rejects for an input.
-   * `onNextRun` is called when the model runs again for the same packs.
+   * One item for each pack, in order; a pack whose run throws fails alone. Never rejects for an input. Calls
+   * `onNextRun` for each further run of the model for the same packs.
    */
   async run(packs: readonly Buffer[], joins: boolean, onNextRun = () => {}): Promise<RunItem[]> {
     this.#runs = 0;
@@ -122,10 +122,10 @@ export class LoadedModel {
       const packed = wantsTensors(pack);
       const given = unpackTensors(pack);
       try {
-        // Tensors are what the ONNX file takes, but for the columns that are derived from others.
+        // Tensors are fed unchanged, except tabular ones, which may need derived columns.
         const isReady = packed && this.#manifest.kind !== "tabular";
         const prepared = isReady ? given : (begun[i] ?? this.#preparation.prepare(given));
-        // Most kinds need no waiting, and a turn of the event loop for each row would cost more than the row.
+        // Most kinds prepare synchronously; a turn of the event loop for each row would cost more than the row.
         const tensors = prepared instanceof Promise ? await prepared : prepared;
         readied.push({ tensors, packed });
         places.push(i);
@@ -149,7 +149,7 @@ export class LoadedModel {
     return items;
   }
 
-  /** Begins to prepare an input; nobody has to wait for its fault. */
+  /** Begins to prepare an input; its rejection need not be handled by anyone. */
   #begin(pack: Buffer): Promise<PackedTensor[]> | undefined {
     if (wantsTensors(pack)) return undefined;
     const prepared = Promise.resolve(this.#preparation.prepare(unpackTensors(pack)));
@@ -158,8 +158,8 @@ export class LoadedModel {
   }
 
   /**
-   * The outputs of one pack with many rows, as a chunk; a row that makes the run throw fails alone. A model whose rows
-   * cannot be joined is run row by row.
+   * The outputs of one pack with many rows, as a chunk; a row whose run throws fails alone. A model whose rows cannot
+   * be joined is run row by row.
    */
   async runTable(pack: Buffer, joins: boolean, onNextRun = () => {}): Promise<Buffer> {
     this.#runs = 0;
@@ -198,7 +198,7 @@ export class LoadedModel {
     writer.add(outputs, count);
   }
 
-  /** Runs inputs as one; where that throws, its halves, down to the one that is to blame. */
+  /** Runs inputs as one; where the run throws, runs its halves, down to the single input at fault. */
   async #runGroup(part: readonly Input[], keep: (at: number, item: RunItem) => void, first = 0): Promise<void> {
     const counts = part.map(({ tensors }) => rowsOf(tensors));
     const rows = counts.reduce((sum, count) => sum + count, 0);
@@ -234,7 +234,7 @@ export class LoadedModel {
     }
   }
 
-  /** Whether every output has one entry for each row of a run; where not, no run is shared any more. */
+  /** Whether every output has one entry for each row of a run; if not, later runs are not shared. */
   #fits(outputs: Tensors, rows: number): boolean {
     for (const [name, { dims }] of Object.entries(outputs)) {
       if (dims[0] === rows) continue;
@@ -258,14 +258,17 @@ export class LoadedModel {
     return packed ? this.#pack(outputs, range) : this.#head.read(outputs, range);
   }
 
-  /** Runs the model once; each run after the first that is asked for at once has its own time, so it is told. */
+  /**
+   * Runs the model once. Calls `onNextRun` for each run after the first of a request, since each has its own time
+   * limit.
+   */
   #onnxRun(fed: readonly (readonly PackedTensor[])[]): Promise<Tensors> {
     if (this.#runs > 0) this.#onNextRun();
     this.#runs += 1;
     return this.#engine.run(toOnnxTensors(fed));
   }
 
-  /** The output tensors as a pack, and as JSON too while that is small. */
+  /** The output tensors as a pack, and as JSON too while it is small. */
   #pack(outputs: Tensors, range: readonly [number, number] | null): HeadOutput {
     const names = this.facts.outputs.map(({ name }) => name);
     const tensors = outputTensors(names, outputs, range);
@@ -279,5 +282,5 @@ const padsTexts = (manifest: Manifest): boolean => manifest.kind === "text" && m
 
 const onlyEquallyLong = ({ mode, reason }: Joining): Joining => ({
   mode,
-  reason: `${reason}; texts share a run where they are equally long, since padding is not known to change nothing`,
+  reason: `${reason}; only equally long texts share a run, since padding is not shown to leave answers unchanged`,
 });

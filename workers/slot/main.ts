@@ -17,8 +17,8 @@ import { readTable } from "../runs/shared-file.js";
 import { LoadedModel } from "./loaded-model.js";
 
 /**
- * A slot: the process that holds ONNX sessions and runs one model at a time. It knows nothing of Redis, and whatever
- * kills it costs its worker one slot. It ends with its worker, even from within a run that never returns.
+ * A slot: the process that holds ONNX sessions and runs one model at a time. It has no access to Redis; a crash costs
+ * its worker one slot. It ends with its worker, even from within a run that never returns.
  */
 const pipe = new Socket({ fd: 3, readable: true, writable: true });
 const sharedFile = 4;
@@ -36,12 +36,12 @@ function loaded(modelKey: number): LoadedModel {
   return model;
 }
 
-/** Says that the model runs once more for what it was given, and what has been seen of its outputs before. */
+/** Reports another run of the model for the same request, and the misfit seen so far. */
 const tellNextRun = ({ misfit }: LoadedModel): void => {
   pipe.write(encodeFrame(frameKinds.nextRun, encodeMisfit(misfit)));
 };
 
-/** In parts, which spares a copy. */
+/** In parts, to spare a copy. */
 function replyTable(misfit: string | null, outputs: Buffer): void {
   const why = encodeMisfit(misfit);
   pipe.cork();
@@ -69,7 +69,7 @@ async function handle(frame: Frame): Promise<void> {
   if (frame.kind === frameKinds.runTableLaid) {
     const { headLength, joins, length, modelKey } = decodeLaidRun(frame.body);
     const model = loaded(modelKey);
-    // So that the numbers behind the head lie where a typed array can have them.
+    // Aligns the numbers after the head for typed arrays.
     const pack = readTable(sharedFile, length, 8 - (headLength % 8));
     const outputs = await model.runTable(pack, joins, () => tellNextRun(model));
     replyTable(model.misfit, outputs);
@@ -92,11 +92,11 @@ async function handle(frame: Frame): Promise<void> {
 }
 
 readFrames(pipe, (frame) => {
-  // A fault that escapes is one of this program; ending lets the worker blame, replace and go on.
+  // A fault that escapes is a bug of this program; the process ends, and the worker replaces the slot.
   turn = turn.then(() => handle(frame));
 });
 pipe.on("end", () => process.exit(0));
 pipe.on("error", () => process.exit(0));
-// Ctrl-C reaches the whole process group; a slot ends when its worker lets go of it.
+// Ctrl-C reaches the whole process group; a slot ends only when its worker closes the pipe.
 process.on("SIGINT", () => undefined);
 process.on("SIGTERM", () => undefined);

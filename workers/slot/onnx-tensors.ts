@@ -2,7 +2,7 @@ import { type Dtype, elementBytes } from "@millrace/shared/tensors/dtype.js";
 import { type PackedTensor, packStrings, unpackStrings } from "@millrace/shared/tensors/tensor-pack.js";
 import { Tensor } from "onnxruntime-node";
 
-/** ONNX Runtime's tensors for one run of several inputs, joined along the first dimension in order. */
+/** ONNX Runtime tensors for one run of several inputs, joined along the first dimension in order. */
 export function toOnnxTensors(inputs: readonly (readonly PackedTensor[])[]): Record<string, Tensor> {
   // Without a prototype, so that an input may have any name.
   const feeds: Record<string, Tensor> = Object.create(null);
@@ -20,7 +20,7 @@ export function toOnnxTensors(inputs: readonly (readonly PackedTensor[])[]): Rec
     }
     const size = elementBytes[first.dtype];
     const { buffer, byteOffset, length } = first.bytes;
-    // Typed arrays need alignment, which bytes in a frame mostly do not have.
+    // Typed arrays need alignment, which bytes in a frame mostly lack.
     if (parts.length === 1 && byteOffset % size === 0) {
       const elements = new arrayOf[first.dtype](buffer as ArrayBuffer, byteOffset, length / size);
       feeds[first.name] = new Tensor(first.dtype, elements as never, shape);
@@ -38,9 +38,7 @@ export function toOnnxTensors(inputs: readonly (readonly PackedTensor[])[]): Rec
   return feeds;
 }
 
-/**
- * A run's output tensors, or rows [from, to) of them, as the bytes they are and in the order that the file declares.
- */
+/** A run's output tensors, or rows [from, to) of them, as raw bytes in the order declared by the file. */
 export function outputTensors(
   names: readonly string[],
   outputs: Readonly<Record<string, Tensor>>,
@@ -64,7 +62,7 @@ export function outputTensors(
   });
 }
 
-// Newer runtimes of JavaScript have a Float16Array, and ONNX Runtime then wants that instead of raw bits.
+// Newer JavaScript runtimes have a Float16Array, and ONNX Runtime then wants it instead of raw bits.
 const float16Array = (globalThis as unknown as { Float16Array?: Uint16ArrayConstructor }).Float16Array ?? Uint16Array;
 
 const arrayOf: Record<

@@ -20,7 +20,7 @@ export const failed = (text: string, inferenceMs: number, batchRows: number): Ru
   batchRows,
 });
 
-/** What ONNX Runtime says of a run that threw, without the node's place in the file. */
+/** ONNX Runtime's message for a run that threw, without the node's place in the file. */
 export function inferenceFault(fault: Error): string {
   const status = /Status Message: (.*)$/s.exec(fault.message)?.[1] ?? fault.message;
   return `the model cannot run this input: ${status.replaceAll(/\/\S+/g, "").trim().slice(0, 500)}`;

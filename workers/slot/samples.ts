@@ -6,8 +6,8 @@ import type { Engine } from "./engine.js";
 const tolerance = 1e-4;
 
 /**
- * Warms a model up on its samples and holds the outputs against what the manifest expects of them: equal texts,
- * numbers within 1e-4 (absolute, and relative above 1). Throws at the first that differs.
+ * Warms a model up on its samples and compares the outputs with those expected by the manifest: texts equal, numbers
+ * within 1e-4 (absolute, and relative above 1). Throws at the first difference.
  */
 export async function checkSamples(
   samples: Manifest["samples"],
@@ -19,22 +19,25 @@ export async function checkSamples(
     const [item] = await run(packs[i] as Buffer);
     if (!item?.ok) throw new Error(`${what} fails: ${item?.text}`);
     const difference = sample.expected === undefined ? null : differs(sample.expected, JSON.parse(item.text), "");
-    if (difference !== null) throw new Error(`${what} does not come out as expected: ${difference}`);
+    if (difference !== null) throw new Error(`${what} differs from the expected output: ${difference}`);
   }
 }
 
-/** The samples as packed inputs. Throws for one that is no valid input. */
+/** The samples as packed inputs. Throws for an invalid one. */
 export function packSamples(manifest: Manifest, { inputs }: Pick<Engine, "inputs">): Buffer[] {
   const packer = packerOf({ manifest, inputs });
   return manifest.samples.map((sample, i) => {
     const packed = packer(sample.input);
     if ("pack" in packed) return packed.pack;
     const [first] = packed.complaints;
-    throw new Error(`sample ${sample.name ?? i} is no valid input: ${first?.detail}`);
+    throw new Error(`sample ${sample.name ?? i} is not a valid input: ${first?.detail}`);
   });
 }
 
-/** Where `actual` lacks something of `expected` or has it otherwise; null where it does not. */
+/**
+ * The first difference of `actual` from `expected`, with its pointer; null without one. Members only in `actual` are
+ * ignored.
+ */
 function differs(expected: unknown, actual: unknown, pointer: string): string | null {
   if (typeof expected === "number" && typeof actual === "number") {
     const close = Math.abs(expected - actual) <= tolerance * Math.max(1, Math.abs(expected));

@@ -8,12 +8,12 @@ import type { Tensors } from "./engine.js";
 /** Gathers the outputs of a table's rows, in order, as a chunk of `bulk-chunk.ts`. */
 export interface TableWriter {
   add(outputs: Tensors, rows: number): void;
-  /** The next row has no output. */
+  /** Adds a row without an output. */
   fail(detail: string): void;
   finish(): Buffer;
 }
 
-/** A classifier's rows are kept as class index and probabilities, those of other heads as their JSON. */
+/** Keeps a classifier's rows as class index and probabilities, rows of other heads as JSON. */
 export function tableWriter(manifest: Manifest, head: Head): TableWriter {
   const faults: LineFault[] = [];
   const parts: Uint8Array[] = [];
@@ -34,21 +34,21 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
           return;
         }
         const given = activate === null ? found.values : activated(found.values, rows, width, activate);
-        // The label is that of the numbers as they are; kept are 32 bits of each.
+        // The label is chosen at full precision; the kept probabilities are 32 bits each.
         const kept = given instanceof Float32Array ? given : Float32Array.from(given);
-        // In halves of a number, because a record begins at any second byte; a call for each row would cost as much as
-        // the run.
+        // Copied as 16-bit halves, since a record may begin at any second byte; a copying call for each row would cost
+        // as much as the run.
         const halves = new Uint16Array(kept.buffer, kept.byteOffset, 2 * kept.length);
         const part = new Uint16Array((1 + 2 * width) * rows);
         let at = 0;
         for (let r = 0; r < rows; r++) {
           const best = indexOfLargest(given, r * width, width);
-          // What 32 bits cannot hold is no number in them, either.
+          // A value outside the range of 32-bit floats has no finite form in them.
           if (best < 0 || (kept !== given && indexOfLargest(kept, r * width, width) < 0)) {
-            fail("the model gave a probability that is no number");
+            fail("the model gave a probability that is not finite");
             continue;
           }
-          // Of more classes than 16 bits count, `classIn` of `bulk-chunk.ts` looks for the largest itself.
+          // With more classes than 16 bits can count, `classIn` of `bulk-chunk.ts` finds the largest itself.
           part[at++] = best;
           const end = 2 * width * (r + 1);
           for (let h = 2 * width * r; h < end; h++) part[at++] = halves[h] as number;
@@ -63,7 +63,7 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
   return {
     add(outputs, rows) {
       for (let r = 0; r < rows; r++) {
-        // All that a row alone came to is its own, however many rows that are.
+        // All output entries of a single-row run belong to that row, whatever their number.
         const read = head.read(outputs, rows === 1 ? null : [r, r + 1]);
         if (typeof read === "string") fail(read);
         else {
@@ -78,7 +78,7 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
   };
 }
 
-/** The numbers of all rows, each row's activated by itself. */
+/** The numbers of all rows, activated row by row. */
 function activated(
   values: ArrayLike<number>,
   rows: number,
@@ -90,13 +90,13 @@ function activated(
   return all;
 }
 
-/** The first of the largest values; -1 where one is no number. */
+/** The first of the largest values; -1 where one is not finite. */
 function indexOfLargest(values: ArrayLike<number>, from: number, count: number): number {
   let best = 0;
   let largest = Number.NEGATIVE_INFINITY;
   for (let c = 0; c < count; c++) {
     const value = values[from + c] as number;
-    // True of infinities and of what is no number.
+    // True for infinities and NaN.
     if (value - value !== 0) return -1;
     if (value > largest) {
       largest = value;

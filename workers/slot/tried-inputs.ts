@@ -10,8 +10,8 @@ const sampleKind = "sample";
 export const isSample = ({ kind }: TriedInput): boolean => kind === sampleKind;
 
 /**
- * What a model is tried with at load, as its ONNX file takes it: its samples, and inputs of varied magnitudes that are
- * made for that, unless one of those has killed the process before.
+ * The inputs for the checks at load, prepared for the ONNX file: the samples, and made inputs of varied magnitudes,
+ * unless one of those has killed the process before.
  */
 export async function inputsToTry(
   { manifest, triesMade }: LoadOrder,
@@ -30,7 +30,7 @@ export async function inputsToTry(
     try {
       tried.push({ ...input, tensors: await preparation.prepare(input.tensors) });
     } catch (fault) {
-      // What is made may be no input of this model, such as a text of which its tokenizer finds nothing.
+      // A made input may be invalid for this model, such as a text without any token.
       if (!(fault instanceof InputRefusedError)) throw fault;
     }
   }

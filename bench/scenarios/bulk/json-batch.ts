@@ -31,8 +31,8 @@ export const jsonBatch = ({ quick, say }: ScenarioContext, load: Load, flows: Fl
       load.exchange({ port: stack.port, path: batchesPath(stack), headers: stack.headers, file, rows, times });
     const kept = [Buffer.alloc(rows * 4 * flows.features, 1), Buffer.from("taken"), Buffer.alloc(rows * 66, 1)];
     /**
-     * Inputs, that somebody has them, and outputs: what Redis must have on its disk, one after the other, before
-     * results are told.
+     * Inputs, the claim of a chunk, and outputs: Redis must write all three to its disk, one after the other, before it
+     * can return results.
      */
     const keep = async (): Promise<number> => {
       const begun = performance.now();
@@ -49,7 +49,7 @@ export const jsonBatch = ({ quick, say }: ScenarioContext, load: Load, flows: Fl
       acceptedMs: [],
       finishedMs: [],
     };
-    // One of each in turn, so that both meet the same machine.
+    // Alternately, so that other load on the machine affects both alike.
     for (let i = 0; i < times; i++) {
       bare.push(await run(order));
       keptMs.push(await keep());

@@ -11,15 +11,15 @@ const watched = ["api", "worker", "slots"] as const;
 const mbOfMiB = 2 ** 20 / 1e6;
 
 interface Peaks {
-  /** Of each process from its start until the batch was finished, in MB; of the larger slot. */
+  /** Peak of each process from its start to the finished batch, in MB; of the larger slot. */
   byProcess: Record<(typeof watched)[number], number>;
-  /** Of the API while results were read, in MB. */
+  /** Peak of the API while results are read, in MB. */
   reading: number;
-  /** What Redis held at its most, above what it held before, in bytes. */
+  /** Peak of Redis above its use before, in bytes. */
   redisBytes: number;
 }
 
-/** What each process holds at its most for a large batch and for one ten times as large, on fresh processes each. */
+/** Peak memory of each process for a large batch and for one a tenth of its size, each on fresh processes. */
 export const memoryByRows = async (
   { quick, say }: ScenarioContext,
   load: Load,

@@ -15,7 +15,7 @@ import { median } from "../../load/statistics.js";
 
 const phases = ["upload", "run", "read", "CSV upload"] as const;
 
-/** A floor: rows a second, and CPU seconds per million rows, which mean something on a busy machine, too. */
+/** A floor: rows a second, and CPU seconds per million rows, which are also valid on a busy machine. */
 interface Bare {
   perSecond: number;
   cpuSeconds: number;
@@ -24,17 +24,17 @@ interface Bare {
 interface Round {
   accepted: number;
   ran: number;
-  /** From the first byte sent to the last row finished; they overlap, so that it says more than both alone. */
+  /** From the first byte sent to the last row finished; the phases overlap, so it says more than both alone. */
   through: number;
   read: number;
   csv: number;
   parsed: Bare;
   inferred: Bare;
-  /** CPU seconds of each process in each phase: of the NDJSON batch, and of taking in the CSV. */
+  /** CPU seconds of each process in each phase of the NDJSON batch, and in the upload of the CSV. */
   cpu: Record<(typeof phases)[number], Map<string, number>>;
 }
 
-/** A million rows in, through and out, each against the least that one can do. */
+/** A million rows uploaded, run and read back, each against its floor. */
 export const millionRows = ({ quick, say }: ScenarioContext, load: Load, flows: FlowFiles): Promise<Figure[]> =>
   withReleasers(async (onClose) => {
     const rows = quick ? 5000 : 1_000_000;
@@ -91,7 +91,7 @@ export const millionRows = ({ quick, say }: ScenarioContext, load: Load, flows: 
       await batchFinished(stack, csv.id, rows);
       return {
         accepted: upload.acceptedPerSecond,
-        // A batch may be finished in the very millisecond that it is accepted in.
+        // A batch may finish in the same millisecond in which it is accepted.
         ran: (rows * 1000) / Math.max(1, finishedAt - upload.answeredAt),
         through: (rows * 1000) / (finishedAt - upload.firstSentAt),
         read: read.rowsPerSecond,
@@ -176,7 +176,7 @@ const meanOf = (a: Bare, b: Bare): Bare => ({
 
 const kilo = (perSecond: number) => Math.round(perSecond / 1000);
 
-/** CPU seconds of each process since the last time it was asked. */
+/** CPU seconds of each process since the last call. */
 function cpuWatch(load: Load, on: Millrace): () => Map<string, number> {
   let before = usagesOf(load, on);
   return () => {

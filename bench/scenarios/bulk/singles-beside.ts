@@ -13,7 +13,7 @@ import { latencyOf, median } from "../../load/statistics.js";
 
 const perSecond = 200;
 
-/** Single predictions at a steady pace, timed from when each was due, without a large batch and beside one. */
+/** Single predictions at a steady pace, timed from their due times, without a large batch and beside one. */
 export const singlesBeside = ({ onClose: atEnd, quick, say }: ScenarioContext, load: Load, flows: FlowFiles) => {
   const rows = quick ? 5000 : 1_000_000;
   const singles = startLoad(atEnd);
@@ -89,7 +89,7 @@ export const singlesBeside = ({ onClose: atEnd, quick, say }: ScenarioContext, l
   });
 };
 
-/** Of those that were due in between; 0 where none was. */
+/** The p99 of the predictions due in between; 0 without any. */
 function p99Of({ dueAt, latencyMs }: PaceReport, from: number, to: number): number {
   const within = latencyMs.filter((_, i) => (dueAt[i] as number) >= from && (dueAt[i] as number) < to);
   return within.length === 0 ? 0 : latencyOf(Float64Array.from(within)).p99;

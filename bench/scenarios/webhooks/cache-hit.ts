@@ -11,7 +11,7 @@ import { startRedis } from "../../harness/start-redis.js";
 import { changing } from "../../load/load-spec.js";
 import { median } from "../../load/statistics.js";
 
-/** How long one caller waits for an answer from the cache, beyond what Express takes to answer as much. */
+/** Latency of an answer from the cache for one caller, beyond that of Express for an answer of the same size. */
 export const cacheHit = ({ quick, say }: ScenarioContext, load: Load): Promise<Figure[]> =>
   withReleasers(async (onClose) => {
     const stack = await startMillrace(await startRedis(onClose), { model: forest }, onClose);
@@ -29,7 +29,7 @@ export const cacheHit = ({ quick, say }: ScenarioContext, load: Load): Promise<F
     await post();
     await untilDrained(stack);
     const cached = await post();
-    if (cached.status !== 200) throw new Error(`it is not in the cache: ${cached.status} ${cached.text}`);
+    if (cached.status !== 200) throw new Error(`not answered from the cache: ${cached.status} ${cached.text}`);
     const floor = await startProcess("floor_api", "api", inRoot("bench/dist/floor/answer.js"), {
       PATH: process.env.PATH,
       ANSWER_BYTES: String(Buffer.byteLength(cached.text)),

@@ -17,7 +17,7 @@ const settings = {
 };
 const kinds = ["without", "with"] as const;
 
-/** What a webhook costs a rush of predictions, and how soon it is there when nothing else happens. */
+/** Cost of webhooks under a rush of predictions, and their latency on an idle stack. */
 export const deliveries = ({ quick, say }: ScenarioContext, load: Load): Promise<Figure[]> =>
   withReleasers(async (onClose) => {
     const receiver = await startReceiver(onClose);
@@ -87,5 +87,5 @@ async function idle(load: Load, stack: Millrace, receiver: Receiver, count: numb
 
 const bodyFor = async ({ url }: Receiver) => `${(await flowBody()).slice(0, -1)},"webhook":{"url":"${url}"}}`;
 
-/** The last webhook has arrived before its delivery is noted, which is not to be the next round's load. */
+/** The last webhook arrives before its delivery is recorded, which must not fall into the next round. */
 const untilDelivered = (stack: Millrace) => untilDrained({ redis: stack.redis, queue: benchKeys(forest).webhookQueue });

@@ -9,7 +9,7 @@ import { type BenchRedis, startRedis } from "../../harness/start-redis.js";
 
 const duePerSecond = 500;
 
-/** Thousands of callers who wait at once: what they cost the API, and how soon each is answered after its result. */
+/** Thousands of concurrent waits: their cost to the API, and the latency from result to answer. */
 export const openWaits = ({ quick, say }: ScenarioContext, load: Load): Promise<Figure[]> =>
   withReleasers(async (onClose) => {
     const redis = await startRedis(onClose);
@@ -18,7 +18,7 @@ export const openWaits = ({ quick, say }: ScenarioContext, load: Load): Promise<
     const waits = quick ? 200 : 5000;
     const firstDueAt = Date.now() + (quick ? 4000 : 30_000);
     const body = await flowBody();
-    // Should it fail before it is awaited, it is told when it is.
+    // A failure before the wait for it is reported there.
     const held = load.hold({ port, path, headers, body, waits, firstDueAt, duePerSecond });
     held.catch(() => undefined);
     await Promise.race([held, delay(firstDueAt - Date.now() - 1000)]);
@@ -28,7 +28,7 @@ export const openWaits = ({ quick, say }: ScenarioContext, load: Load): Promise<
     const cpuBefore = usageOf(api.pid).cpuSeconds;
     const { finishedPerSecond, latency } = await held;
     const usage = usageOf(api.pid);
-    if (open < waits) throw new Error(`${waits} were to wait, but ${open} did when the results came`);
+    if (open < waits) throw new Error(`${open} of ${waits} waits were open when the results came`);
     return [
       figure(`${waits} open waits: peak memory of api`, usage.peakMiB, "MiB", { bound: "at most", value: 250 }),
       figure(`${waits} open waits: memory of api before results`, whileOpen, "MiB"),
@@ -44,7 +44,7 @@ export const openWaits = ({ quick, say }: ScenarioContext, load: Load): Promise<
     ];
   });
 
-/** Predictions whose end somebody is to be told of. */
+/** Number of predictions with watchers. */
 async function watched({ client }: BenchRedis): Promise<number> {
   const found = new Set<string>();
   let cursor = "0";

@@ -1,5 +1,5 @@
--- `addChunkJob(base, queue, batch id, chunk number, now, priority, owner, weight)` adds a chunk's job, unless it is
--- there, to those of its owner; see `fair-queue.lua`.
+-- `addChunkJob(base, queue, batch id, chunk number, now, priority, owner, weight)` adds a chunk's job to those of its
+-- owner, unless it exists; see `fair-queue.lua`.
 -- include queue/fair-queue
 local function addChunkJob(base, queue, id, n, now, priority, owner, weight)
   local job = id .. '-' .. n

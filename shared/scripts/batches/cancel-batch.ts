@@ -14,20 +14,20 @@ const script = defineScript({
     base: text("Prefix of the model's own keys."),
     resultTtlMs: number("The result time."),
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
-    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     bodyStart: text("The body of the webhook up to its data."),
   },
   whenFull: true,
 });
 
-/** What the end of a batch leads to. */
+/** Settings for the end of a batch. */
 export interface BatchEndSettings {
   resultTtlMs: number;
   channelPrefix: string;
 }
 
 /**
- * Ends a batch as canceled: what is done is kept, the rest is dropped. Resolves to its JSON, or null where it was
+ * Ends a batch as canceled: finished outputs are kept, the rest is dropped. Resolves to its JSON, or null if it was
  * final.
  */
 export async function cancelBatch(

@@ -29,7 +29,7 @@ end
 redis.call('HSET', KEY.batch, 'created', ARG.nowMs, 'chunks', ARG.chunks, 'total', ARG.lines, 'priority', ARG.priority,
   'succeeded', early[4] or 0, 'failed', early[5] or 0, 'done', done, 'next', next, 'version', ARG.version,
   'owner', ARG.owner, 'weight', ARG.weight, unpack(ARGV, ITEMS.first))
--- It cannot have started before there was a batch; how fast it is counts from when it really did.
+-- The start cannot lie before the batch's creation; its speed counts from the real start.
 if early[6] then redis.call('HSET', KEY.batch, 'started', ARG.nowMs) end
 countRows(base, ARG.owner, ARG.lines - ran)
 redis.call('ZADD', KEY.owned, now, id)

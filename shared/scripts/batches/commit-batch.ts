@@ -7,13 +7,13 @@ import { number, optional, text, unnamed } from "../lua/fields.js";
 import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
 
 /**
- * Batches, which rest on these rules:
- * - Chunks are staged while the body arrives, and run by then, too; see `stage-chunks.ts`. One step makes them a batch.
- * - From then on a window of chunk jobs is in the model's queue of chunks. The step that writes a chunk's outputs, once
- *   and fenced by its job's lock, counts them, drops its inputs, adds the next job and ends the batch with the last
- *   one.
- * - A cancel is such an end too, and the step that accepts a batch that is done by then. An end never changes: what is
- *   done later is dropped.
+ * Rules of batches:
+ * - Chunks are staged, and may already run, while the body arrives; see `stage-chunks.ts`. One step makes them a batch.
+ * - From then on a window of chunk jobs is in the model's queue of chunks. The step that writes a chunk's outputs does
+ *   so once, fenced by its job's lock. It counts them, drops the chunk's inputs, adds the next job, and ends the batch
+ *   with the last chunk.
+ * - A cancel ends the batch too, and so does the acceptance of a batch whose chunks have all run. An end never changes:
+ *   later outputs are dropped.
  * - No step's cost grows with the batch.
  */
 const script = defineScript({
@@ -24,9 +24,9 @@ const script = defineScript({
     chunks: text("Inputs by chunk."),
     lines: text("Lines of each chunk."),
     results: text("Outputs by chunk."),
-    failed: text("Inputs that failed by chunk."),
+    failed: text("Failed inputs by chunk."),
     owned: text("The owner's batches."),
-    idempotency: text("The owner's idempotency key: hash of the body, and outcome."),
+    idempotency: text("The owner's idempotency key, with hash of the body and outcome."),
   },
   fields: {
     id: text("The batch's id."),
@@ -35,14 +35,14 @@ const script = defineScript({
     queue: text("Prefix of the keys of the model's queue of chunks."),
     chunks: number("Chunks of the batch."),
     lines: number("Lines of the batch."),
-    priority: number("0 in order of arrival; 1 (first) to 1000 (last) behind those."),
+    priority: number("0: in order of arrival; 1 (highest) to 1000 (lowest): behind 0."),
     resultTtlMs: number("The result time."),
-    bodyHashes: optional(text("Hashes of the body, where there is an idempotency key.")),
+    bodyHashes: optional(text("Hashes of the body, with an idempotency key.")),
     follower: optional(text("The follower to call, as JSON.")),
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
-    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     bodyStart: text("The body of the webhook up to its data."),
-    version: text("The version that runs it."),
+    version: text("The version for its runs."),
     owner: text("The owner."),
     weight: number("The owner's weight in the queue."),
   },
@@ -55,23 +55,23 @@ export interface BatchCommit {
   nowMs: number;
   chunks: number;
   lines: number;
-  /** 0 in order of arrival; 1 (first) to 1000 (last) behind those. */
+  /** 0: in order of arrival; 1 (highest) to 1000 (lowest): behind 0. */
   priority: number;
   resultTtlMs: number;
   channelPrefix: string;
   idempotency: Idempotency | null;
   followerJson: string | null;
   version: string;
-  /** How much of the queue its owner has against others. */
+  /** The owner's weight in the queue. */
   weight: number;
-  /** `head` and `tail` of a `BatchRecord`, and the `labels` of a classifier as JSON. */
+  /** The `head` and `tail` of a `BatchRecord`, and a classifier's `labels` as JSON. */
   fixed: Readonly<Record<string, string>>;
 }
 
 /**
- * Makes what was staged a batch, and ends it where all of it has run by then. `replayed`: this key was used for the
- * same body before, `id` is that batch; `mismatch`: for another body; `lost`: what was staged has expired, or ran as
- * another version.
+ * Makes staged chunks a batch, and ends it if all of them have run. `replayed`: this key was used before for the same
+ * body, and `id` is that batch; `mismatch`: for another body; `lost`: the staged chunks have expired, or ran as another
+ * version.
  */
 export async function commitBatch(
   redis: RedisClient,

@@ -1,5 +1,5 @@
--- `endBatch(base, id, canceled, now, result time in ms, webhook queue prefix, channel prefix, body start)` ends the
--- batch for good and returns its JSON; `countRows(base, owner, amount)` counts rows of batches that are not done. Needs
+-- `endBatch(base, id, canceled, now, result time in ms, webhook queue prefix, channel prefix, body start)` makes the
+-- batch final and returns its JSON; `countRows(base, owner, amount)` counts rows of batches that are not done. Needs
 -- `bullAdd` and `deliver`.
 local function countRows(base, owner, amount)
   redis.call('INCRBY', base .. KEYNAME.bulkRows, amount)

@@ -12,7 +12,7 @@ const script = defineScript({
     batch: text("The batch."),
     chunks: text("Inputs by chunk."),
     results: text("Outputs by chunk."),
-    failed: text("Inputs that failed by chunk."),
+    failed: text("Failed inputs by chunk."),
   },
   fields: {
     id: text("The batch's id."),
@@ -21,13 +21,13 @@ const script = defineScript({
     outputs: bytes("The chunk's outputs."),
     succeeded: number("Lines that succeeded."),
     failed: number("Lines that failed."),
-    failedInputs: bytes("Inputs of the lines that failed; empty where none did."),
+    failedInputs: bytes("Inputs of the failed lines; empty without any."),
     nowMs: number("Time of the end."),
     base: text("Prefix of the model's own keys."),
     queue: text("Prefix of the keys of the model's queue of chunks."),
     resultTtlMs: number("The result time."),
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
-    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     bodyStart: text("The body of the webhook up to its data."),
   },
   whenFull: true,
@@ -37,7 +37,7 @@ export interface ChunkFinish {
   id: string;
   number: number;
   token: string;
-  /** Outputs, and the inputs of lines that failed or null where none did: chunks of `bulk-chunk.ts`. */
+  /** Chunks of `bulk-chunk.ts`: the outputs, and the inputs of failed lines (null without any). */
   outputs: Buffer;
   failedInputs: Buffer | null;
   succeeded: number;
@@ -45,9 +45,9 @@ export interface ChunkFinish {
 }
 
 /**
- * Writes a chunk's outputs and, with the last chunk, ends the batch. `written`, `ended batch`: now; `done`: they were
- * there before; `ended`: the batch was over; `lost`: the job is somebody else's by now. In the last three nothing was
- * written.
+ * Writes a chunk's outputs and, with the last chunk, ends the batch. `written`, `ended batch`: done now; `done`:
+ * written before; `ended`: the batch was final; `lost`: the job's lock has passed to another worker. The last three
+ * write nothing.
  */
 export async function finishChunk(
   redis: RedisClient,

@@ -7,21 +7,19 @@ import { defineScript } from "../lua/define-script.js";
 import { number, text } from "../lua/fields.js";
 
 /**
- * Staging, which rests on these rules:
- * - What is staged expires, all keys of it, and no request leads to it; only the commit in `commit-batch.ts` makes it a
- *   batch.
- * - Chunks may be run from when they are staged, so that a batch is not run after its upload but beside it. Until the
- *   commit its hash says for which version, and counts what is done; what a broken upload leaves in the queue finds
- *   nothing.
+ * Rules of staging:
+ * - All staged keys expire, and no request can read them; only the commit in `commit-batch.ts` makes them a batch.
+ * - Chunks may run as soon as they are staged, so that a batch runs during its upload, not after it. Until the commit,
+ *   its hash holds the version and counts finished chunks. Jobs left in the queue by a broken upload find nothing.
  */
 const earlyScript = defineScript({
   name: "millraceRunEarly",
   file: "batches/run-early",
   keys: {
-    batch: text("The batch to be."),
+    batch: text("The staged batch."),
     chunks: text("Inputs by chunk."),
     results: text("Outputs by chunk."),
-    failed: text("Inputs that failed by chunk."),
+    failed: text("Failed inputs by chunk."),
   },
   fields: {
     id: text("The batch's id."),
@@ -29,24 +27,24 @@ const earlyScript = defineScript({
     nowMs: number("Time of adding."),
     base: text("Prefix of the model's own keys."),
     queue: text("Prefix of the keys of the model's queue of chunks."),
-    version: text("The version that runs it."),
-    priority: number("0 in order of arrival; 1 (first) to 1000 (last) behind those."),
-    keepMs: number("Time to keep what is staged."),
+    version: text("The version for its runs."),
+    priority: number("0: in order of arrival; 1 (highest) to 1000 (lowest): behind 0."),
+    keepMs: number("Time to keep the staged keys."),
     uploader: text("The uploader."),
     weight: number("The uploader's weight in the queue."),
   },
 });
 
-/** How chunks are run before their batch is accepted. */
+/** Settings for running chunks before their batch is accepted. */
 export interface EarlyRun {
-  /** Whose upload it is; the batch itself has an owner only once it is accepted. */
+  /** The owner of the upload; the batch itself has an owner only after its acceptance. */
   uploader: string;
   weight: number;
   version: string;
   priority: number;
 }
 
-/** All keys that a batch may have before it is one. */
+/** All keys that staging a batch may write. */
 const stagedKeys = (keys: ModelKeys, id: string): string[] => [
   keys.batch(id),
   keys.batchChunks(id),
@@ -56,8 +54,8 @@ const stagedKeys = (keys: ModelKeys, id: string): string[] => [
 ];
 
 /**
- * Keeps a chunk of a batch that is still being uploaded, and lets it run where `early` is given; what was staged before
- * is kept as long.
+ * Keeps a chunk of a batch during its upload, and lets it run if `early` is given; extends the life of the chunks
+ * staged before.
  */
 export async function stageChunk(
   redis: RedisClient,
@@ -89,7 +87,7 @@ export async function stageChunk(
   await Promise.all([written, run]);
 }
 
-/** One transaction, and not a step of Lua, which takes ten times as long for so large an argument. */
+/** One transaction instead of a Lua step, which takes ten times as long for so large an argument. */
 async function writeChunk(
   redis: RedisClient,
   keys: ModelKeys,
@@ -110,7 +108,7 @@ async function writeChunk(
         .pexpire(linesKey, keepMs),
     );
   }
-  // Command by command, because a pipeline copies all of it once more; they go out together all the same.
+  // Separate commands, because a pipeline would copy them all once more; they are still sent together.
   await Promise.all([
     redis.multi({ pipeline: false }),
     redis.hset(chunksKey, String(number), bytes),
@@ -121,12 +119,12 @@ async function writeChunk(
   ]);
 }
 
-/** Keeps what is staged for so long from now on. */
+/** Extends the life of the staged keys. */
 export async function keepStaged(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): Promise<void> {
   await Promise.all(stagedKeys(keys, id).map((key) => redis.pexpire(key, keepMs)));
 }
 
-/** Drops what was staged for an upload that broke off. */
+/** Drops the staged keys of a broken upload. */
 export async function dropStaged(redis: RedisClient, keys: ModelKeys, id: string): Promise<void> {
   await redis.unlink(...stagedKeys(keys, id));
 }

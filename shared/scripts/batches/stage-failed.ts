@@ -11,11 +11,11 @@ const script = defineScript({
     chunks: text("Inputs by chunk."),
     lines: text("Lines of each chunk."),
   },
-  fields: { keepMs: number("Time to keep what is staged.") },
+  fields: { keepMs: number("Time to keep the staged keys.") },
   each: { number: text("Number of a chunk of the earlier batch.") },
 });
 
-/** Stages chunks of another batch's failed lines; resolves to how many lines that are. */
+/** Stages chunks of another batch's failed lines; resolves to the number of lines. */
 export async function stageFailed(
   redis: RedisClient,
   keys: ModelKeys,

@@ -24,18 +24,18 @@ const beginScript = defineScript({
   whenFull: true,
 });
 
-/** A chunk whose outputs are still wanted. */
+/** A chunk whose outputs are still missing. */
 export interface TakenChunk {
   version: string;
   owner: string;
-  /** Whether its batch counts as started already; else `beginBatch` is the taker's to call. */
+  /** Whether its batch counts as started; if not, the caller must call `beginBatch`. */
   begun: boolean;
   bytes: Buffer;
 }
 
 /**
- * The inputs of a chunk whose outputs are still wanted, else null. It is no write, which would take as long as an
- * fsync.
+ * The inputs of a chunk whose outputs are still missing, else null. Writes nothing, since a write may take as long as
+ * an fsync.
  */
 export async function takeChunk(
   redis: RedisClient,
@@ -44,7 +44,7 @@ export async function takeChunk(
   number: number,
 ): Promise<TakenChunk | null> {
   const { deaths, running } = keys;
-  // The inputs come beside the step, because Lua would copy them twice.
+  // The inputs are read beside the step, because Lua would copy them twice.
   const [taken, bytes] = await Promise.all([
     takeScript.run(redis, {
       keys: { batch: keys.batch(id), results: keys.batchResults(id), running, deaths },
@@ -55,7 +55,7 @@ export async function takeChunk(
   return taken === null || bytes === null ? null : { version: taken[0], owner: taken[1], begun: taken[2] === 1, bytes };
 }
 
-/** A batch counts as started from now on, unless it does already. */
+/** Marks a batch as started, unless it is. */
 export async function beginBatch(redis: RedisClient, keys: ModelKeys, id: string): Promise<void> {
   await beginScript.run(redis, { keys: { batch: keys.batch(id) }, fields: { nowMs: Date.now() } });
 }

@@ -1,7 +1,4 @@
-/**
- * BullMQ's error codes that steps answer with, by its own names; `test/queue/bullmq-names.test.ts` holds them against
- * it.
- */
+/** BullMQ's error codes in the answers of steps, by BullMQ's names; `test/queue/bullmq-names.test.ts` compares them. */
 export const bullmqErrors = {
   JobNotExist: -1,
   JobLockNotExist: -2,

@@ -4,34 +4,34 @@ import { type Argument, type Fields, pushValues, type ValuesOf } from "./fields.
 import { luaPlaces, namesToRead } from "./lua-places.js";
 import { luaText } from "./lua-text.js";
 
-/** The keys and arguments of a step by name. No other place knows their order, which both sides take from here. */
+/** The keys and arguments of a step by name. Their order is defined here alone, for both TypeScript and Lua. */
 export interface ScriptTable<K extends Fields, F extends Fields, I extends Fields> {
-  /** Of the command at the client; unique. */
+  /** Name of the command at the client; unique. */
   name: string;
-  /** The Lua file: its path below `shared/scripts` without its ending. */
+  /** Path of the Lua file below `shared/scripts`, without its ending. */
   file: string;
   keys: K;
   fields?: F;
-  /** What is said of each item, of which there may be any number. */
+  /** The arguments of one item; a step takes any number of items. */
   each?: I;
-  /** A key that each item has besides. */
+  /** Name of the key of each item. */
   eachKey?: string;
-  /** Whether it is done although Redis has no memory left: what ends work and so makes room. */
+  /** Whether the step runs even with no memory left in Redis: for steps that end work and thereby free memory. */
   whenFull?: true;
 }
 
-/** What a step is run with. */
+/** The input of a run of a step. */
 export type ScriptInput<K extends Fields, F extends Fields, I extends Fields> = {
   keys: ValuesOf<K>;
   eachKey?: readonly string[];
 } & (keyof F extends never ? { fields?: never } : { fields: ValuesOf<F> }) &
   (keyof I extends never ? { each?: never } : { each: readonly ValuesOf<I>[] });
 
-/** A Lua step that Redis carries out as one. */
+/** A Lua step, which Redis runs atomically. */
 export interface Script<K extends Fields, F extends Fields, I extends Fields> {
   readonly name: string;
   readonly lua: string;
-  /** Runs it on keys that are all of one slot; resolves to its answer. The text travels once a connection. */
+  /** Runs the step on keys of one hash slot; resolves to its answer. The text is sent once a connection. */
   run(redis: RedisClient, input: ScriptInput<K, F, I>): Promise<unknown>;
 }
 
@@ -39,7 +39,7 @@ type Command = (keyCount: number, ...keysAndArguments: Argument[]) => Promise<un
 
 type NoFields = Record<never, never>;
 
-/** A step from its table. Throws where the table and the Lua file do not have the same names. */
+/** Defines a step by its table. Throws where the names of the table and of the Lua file differ. */
 export function defineScript<K extends Fields, F extends Fields = NoFields, I extends Fields = NoFields>(
   table: ScriptTable<K, F, I>,
 ): Script<K, F, I> {
@@ -47,7 +47,7 @@ export function defineScript<K extends Fields, F extends Fields = NoFields, I ex
   const placed = { keys, fields, each, ...(eachKey !== undefined && { eachKey }) };
   const { lua: text, used } = luaText(file, luaPlaces(placed));
   const idle = namesToRead(placed).filter((one) => !used.has(one));
-  if (idle.length > 0) throw new Error(`${file}.lua reads no ${idle.join(", ")}`);
+  if (idle.length > 0) throw new Error(`${file}.lua does not read ${idle.join(", ")}`);
   const early = Object.keys(keys)
     .slice(0, -1)
     .find((one) => keys[one]?.optional);

@@ -1,3 +1,3 @@
--- A write that takes no memory: Redis refuses the first command of a step that may take some when it has none left, and
--- none after a first write.
+-- A write that takes no memory. With no memory left, Redis checks only the first command of a step that may take some,
+-- and no command after a write.
 redis.call('DEL', KEY.any .. '~')

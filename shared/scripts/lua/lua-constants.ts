@@ -7,7 +7,7 @@ import { bullKeys, entryMarks, fairKeys, keyNames } from "../../redis/key-names.
 import { bullmqErrors } from "./bullmq-errors.js";
 import type { LuaNames } from "./lua-places.js";
 
-/** A value as Lua writes it. */
+/** A value as a Lua literal. */
 const literal = (value: string | number): string => {
   if (typeof value === "number") return String(value);
   if (/['\\\n]/.test(value)) throw new Error(`${JSON.stringify(value)} needs escapes in Lua`);
@@ -17,17 +17,17 @@ const literal = (value: string | number): string => {
 const literals = (table: Readonly<Record<string, string | number>>): Record<string, string> =>
   Object.fromEntries(Object.entries(table).map(([name, value]) => [name, literal(value)]));
 
-/** What every Lua file may name, by group, as Lua writes it. `.luacheckrc` knows the groups. */
+/** The constants of Lua files, by group, as Lua literals. `.luacheckrc` lists the groups. */
 export const luaConstants: LuaNames = {
-  /** The names of keys: after the model's base, after BullMQ's queue prefix, after the prefix of its fair queue. */
+  /** Names of keys: after the model's base, after BullMQ's queue prefix, after the prefix of its fair queue. */
   KEYNAME: literals(keyNames),
   BULLKEY: literals(bullKeys),
   FAIRKEY: literals(fairKeys),
   MARK: literals(entryMarks),
   BULL: literals(bullmqErrors),
-  /** Unsigned integers in binary values: as `struct` names them, and where they begin, which Lua counts from 1. */
+  /** Unsigned integers in binary values: format in `struct`, and position, which Lua counts from 1. */
   LAYOUT: literals({ u32: "<I4", lineCountBytes, chunkLinesAt: chunkHead.lines + 1 }),
-  /** Several values in a row, as arguments of a command. */
+  /** Lists of values, as arguments of a command. */
   LIST: { batchFields: batchFields.map(literal).join(", ") },
   CONST: literals({
     behindByPriority,

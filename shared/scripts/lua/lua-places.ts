@@ -1,23 +1,23 @@
 import type { Fields } from "./fields.js";
 
-/** The parts of a step's table that say where its keys and arguments stand. */
+/** The parts of a step's table that determine the places of its keys and arguments. */
 export interface Placed {
   keys: Fields;
-  /** The key that each item has besides; the first of them follows `keys`. */
+  /** Name of the key of each item; the keys of items follow `keys`. */
   eachKey?: string;
   fields: Fields;
   each: Fields;
 }
 
-/** Lua that stands for a name, by the group that the name belongs to: `{ ARG: { nowMs: … } }`. */
+/** Lua expressions by name, within groups: `{ ARG: { nowMs: … } }`. */
 export type LuaNames = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
-/** One place of a list in Lua, from an expression that counts from 1. */
+/** One element of a list in Lua, by an expression that counts from 1. */
 export const place = (list: "KEYS" | "ARGV", at: number | string): string => `${list}[${at}]`;
 
 /**
- * The names of a step's keys and arguments in Lua: `KEY` and `ARG`; of the item that begins at `i`, `ITEM`; of the item
- * number `n`, `ITEMKEY`; and for loops over items `ITEMS.first` and `ITEMS.size`.
+ * The names of a step's keys and arguments in Lua: `KEY` and `ARG`; `ITEM` for the item at index `i`; `ITEMKEY` for the
+ * key of item number `n`; `ITEMS.first` and `ITEMS.size` for loops over items.
  */
 export function luaPlaces({ each, eachKey, fields, keys }: Placed): LuaNames {
   const [keyNames, fieldNames, itemNames] = [Object.keys(keys), Object.keys(fields), Object.keys(each)];
@@ -35,7 +35,7 @@ export function luaPlaces({ each, eachKey, fields, keys }: Placed): LuaNames {
 
 const itemKeyAt = (keyCount: number): string => (keyCount === 0 ? "n" : `n + ${keyCount}`);
 
-/** The names of what a step must read, so that a table has nothing that Lua does not know. */
+/** The names that the Lua file must read, so that the table declares nothing unused. */
 export function namesToRead({ each, fields, keys }: Placed): string[] {
   const groups: [string, Fields][] = [
     ["KEY", keys],

@@ -3,7 +3,7 @@ import { bullmqTexts } from "./bullmq-texts.js";
 import { luaConstants } from "./lua-constants.js";
 import type { LuaNames } from "./lua-places.js";
 
-/** The folder of the Lua files, which are read from where they are written, not from what is compiled. */
+/** The source folder of the Lua files, which are not copied into the compiled output. */
 const scriptsFolder = new URL("../../../scripts/", import.meta.url);
 
 const includeLine = /^[ \t]*-- include (\S+)[ \t]*$/gm;
@@ -11,14 +11,14 @@ const nameInLua = /\b([A-Z]+)\.([A-Za-z]\w*)/g;
 
 export interface LuaText {
   lua: string;
-  /** The names of the step's own table that it has, as `ARG.nowMs`. */
+  /** The names of the step's table that occur in it, such as `ARG.nowMs`. */
   used: ReadonlySet<string>;
 }
 
 /**
- * The text of a Lua file for Redis: each line `-- include <file>` becomes that file, once, and each name of `names` or
- * of `luaConstants` becomes what it stands for. `file` is a path below `folder` without its ending. Throws where a file
- * is not there, or a name of a known group is in none of the tables.
+ * The text of a Lua file for Redis. Each line `-- include <file>` is replaced by that file, once, and each name of
+ * `names` or of `luaConstants` by its expression. `file` is a path below `folder` without its ending. Throws for a
+ * missing file, and for an undefined name of a known group.
  */
 export function luaText(file: string, names: LuaNames, folder: URL = scriptsFolder): LuaText {
   const used = new Set<string>();

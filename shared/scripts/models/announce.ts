@@ -8,55 +8,57 @@ import { flag, number, text, unnamed } from "../lua/fields.js";
 import { keptChanges } from "./traffic.js";
 
 /**
- * Other bytes under a version that a living worker serves are refused; the first one there is right. Where nobody has
- * said how traffic is split, a new highest version takes it, which is a change like any other and can be rolled back.
- * Where nobody else serves the version it is loaded anew, and what runs have shown of it is forgotten.
+ * Announces a version. Other files under a version that a living worker serves are refused; the announced ones stay. If
+ * no traffic split is set, a new highest version takes all traffic; this counts as a change and can be rolled back. If
+ * no other worker serves the version, it counts as newly loaded, and the misfits of earlier runs are forgotten.
  */
 const announceScript = defineScript({
   name: "millraceAnnounce",
   file: "models/announce",
   keys: {
     versions: text("Announcements by version."),
-    beats: text("Beats: `worker|version` by the time until which it counts as alive."),
+    beats: text("Beats: `worker|version`, scored by its time of expiry."),
     meta: text("BullMQ's settings of the model's queue."),
-    traffic: text("The split of submissions."),
+    traffic: text("The traffic split."),
     trafficHistory: text("Earlier splits, newest first."),
-    unjoined: text("Versions that were seen to share no run, with the reason."),
+    unjoined: text("Versions whose inputs share no run since a misfit, with the reason."),
   },
   fields: {
     version: text("The version."),
     digest: text("Digest of the version's files."),
     announcement: text("The announcement as JSON."),
     worker: text("The worker that serves it."),
-    nowMs: number("The present time; beats that ended before are dead."),
-    aliveUntilMs: number("Time until which the worker counts as alive."),
+    nowMs: number("The current time; earlier beats are dead."),
+    aliveUntilMs: number("Time of expiry of the worker's beat."),
     keptEvents: number("Entries kept in the queue's event stream."),
     keptChanges: number("Changes of the split that can be rolled back."),
   },
   whenFull: true,
 });
 
-/** It is done when Redis is full: its first write takes no memory. */
+/** Also runs when Redis is full: its first write takes no memory. */
 const registerScript = defineScript({
   name: "millraceRegister",
   file: "models/register",
   keys: { registry: text("Each model's revision.") },
-  fields: { model: text("The model's name."), changed: flag("Whether its announcements have changed.") },
+  fields: { model: text("The model's name."), changed: flag("Whether its announcements changed.") },
 });
 
 const beatScript = defineScript({
   name: "millraceBeat",
   file: "models/beat",
-  keys: { beats: text("Beats of served or of leaving versions.") },
-  fields: { silentBeforeMs: number("Beats that ended before are dropped.") },
+  keys: { beats: text("Beats of served or leaving versions.") },
+  fields: { silentBeforeMs: number("Earlier beats are dropped.") },
   each: {
-    aliveUntilMs: unnamed(number("Time until which the beat counts.")),
+    aliveUntilMs: unnamed(number("Time of expiry of the beat.")),
     member: unnamed(text("`worker|version`.")),
   },
   whenFull: true,
 });
 
-/** Tells every API, for good, of a version that this worker serves; resolves to the digest that stands against it. */
+/**
+ * Announces a version that this worker serves to every API, permanently; resolves to the conflicting digest if refused.
+ */
 export async function announceVersion(
   redis: RedisClient,
   prefix: string,
@@ -81,17 +83,17 @@ export async function announceVersion(
     },
   })) as [string, string?];
   if (outcome === "conflict") return { announced: false, servedDigest: servedDigest as string };
-  // The registry is in a slot of its own, so it cannot be part of the step; a worker that dies here says it again.
+  // The registry is in another hash slot, so it cannot be part of the step; a worker that dies here announces again.
   const fields = { model, changed: outcome === "new" };
   await registerScript.run(redis, { keys: { registry: registryKey(prefix) }, fields });
   return { announced: true };
 }
 
-/** Makes every API read what is announced of a model anew. */
+/** Makes every API read a model's announcements again. */
 export const bumpRevision = (redis: RedisClient, prefix: string, model: string): Promise<number> =>
   redis.hincrby(registryKey(prefix), model, 1);
 
-/** The digest that another living worker serves under a version; null where none does. */
+/** The digest that another living worker serves under a version; null without one. */
 export async function digestElsewhere(
   redis: RedisClient,
   keys: ModelKeys,
@@ -109,18 +111,18 @@ const retireScript = defineScript({
   file: "models/retire",
   keys: {
     versions: text("Announcements by version."),
-    beats: text("Beats: `worker|version` by the time until which it counts as alive."),
+    beats: text("Beats: `worker|version`, scored by its time of expiry."),
   },
   fields: {
     version: text("The version."),
     worker: text("The worker that served it; empty for none."),
-    nowMs: number("The present time; beats that ended before are dead."),
+    nowMs: number("The current time; earlier beats are dead."),
   },
 });
 
 /**
- * Takes a version back unless another living worker serves it. From then on it is unknown to whoever submits, and what
- * was accepted for it runs on the workers that it is leaving, as long as there are any.
+ * Retires a version unless another living worker serves it. New submissions then do not find it; accepted ones run on
+ * the workers that are draining it, as long as there are any.
  */
 export async function retireVersion(
   redis: RedisClient,
@@ -135,17 +137,14 @@ export async function retireVersion(
   if (gone === 1) await bumpRevision(redis, prefix, model);
 }
 
-/** Whether a job of a version can still find a worker: it is announced, or is leaving one. */
+/** Whether a job of a version can still find a worker: the version is announced, or a worker is draining it. */
 export async function isVersionKnown(redis: RedisClient, keys: ModelKeys, version: string): Promise<boolean> {
   if ((await redis.hexists(keys.versions, version)) === 1) return true;
   const leaving = await redis.zrangebyscore(keys.leaving, Date.now(), "+inf");
   return leaving.some((member) => member.endsWith(`|${version}`));
 }
 
-/**
- * Says that the worker lives, which versions it serves and which are leaving it, and drops the beats of those that have
- * been silent for long.
- */
+/** Records that the worker is alive, with its served and leaving versions, and drops long expired beats. */
 export async function beat(
   redis: RedisClient,
   keys: ModelKeys,
@@ -165,7 +164,7 @@ export async function beat(
   }
 }
 
-/** Says that the worker serves none of these any more. */
+/** Removes the worker's beats of these versions. */
 export async function endBeat(redis: RedisClient, keys: ModelKeys, worker: string, versions: string[]): Promise<void> {
   if (versions.length === 0) return;
   const members = versions.map((version) => `${worker}|${version}`);

@@ -12,16 +12,16 @@ const script = defineScript({
   fields: {
     worker: text("The breaker's worker."),
     version: text("The breaker's version."),
-    nowMs: number("The present time; entries that ended before are dropped."),
-    holdsUntilMs: number("Time until which the entry counts."),
+    nowMs: number("The current time; earlier entries are dropped."),
+    holdsUntilMs: number("Time of expiry of the entry."),
     breaker: optional(text("The breaker as JSON; none for a closed one.")),
   },
   whenFull: true,
 });
 
 /**
- * Tells every API of a worker's breaker; null: it is closed. To be told again with each beat: it holds until it was to
- * be tried, at least as long as a beat, so that a worker that dies leaves nothing open for longer.
+ * Reports a worker's breaker to every API; null for a closed one. Must be repeated with each beat: the entry holds
+ * until the breaker's next probe, at least for one beat, so that a dead worker leaves no breaker open for longer.
  */
 export async function tellBreaker(
   redis: RedisClient,
@@ -43,13 +43,13 @@ export async function tellBreaker(
   });
 }
 
-/** What workers say of their breakers that are not closed. */
+/** The workers' breakers that are not closed. */
 export async function readBreakers(redis: RedisClient, keys: ModelKeys): Promise<WorkerBreaker[]> {
   const texts = await redis.zrangebyscore(keys.breakers, Date.now(), "+inf");
   return texts.flatMap((text) => breakerSchema.safeParse(JSON.parse(text)).data ?? []);
 }
 
-/** Whether callers are turned away from a version at this moment, because it dies on every worker that has it. */
+/** Whether submissions to a version are refused now, because it crashes on every worker that serves it. */
 export async function isRefused(redis: RedisClient, keys: ModelKeys, version: string): Promise<boolean> {
   const said = await readBreakers(redis, keys);
   if (said.length === 0) return false;

@@ -4,10 +4,10 @@ import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
 import { number, optional, text } from "../lua/fields.js";
 
-/** Changes of the split that can be rolled back, one after the other. */
+/** Number of changes of the split that can be rolled back, one after the other. */
 export const keptChanges = 20;
 
-/** The split as it is stored, how often it has changed, when last, and what it was before that. */
+/** The stored split, its number of changes, the time of the last change (ms), and the split before it. */
 export interface StoredTraffic extends Traffic {
   revision: number;
   changedAt: number | null;
@@ -15,7 +15,7 @@ export interface StoredTraffic extends Traffic {
 }
 
 const keyTable = {
-  traffic: text("Hash: `current`, the split as JSON; `revision`, how often it has changed; `changed`, when last (ms)."),
+  traffic: text("Hash: `current`, the split as JSON; `revision`, number of changes; `changed`, the last time (ms)."),
   history: text("Earlier splits, newest first."),
 };
 
@@ -27,7 +27,7 @@ const changeScript = defineScript({
     traffic: text("The new split."),
     nowMs: number("Time of the change."),
     keptChanges: number("Changes that can be rolled back."),
-    automatic: text("The split of a model that has none set."),
+    automatic: text("The split of a model without a set one."),
   },
 });
 
@@ -37,11 +37,11 @@ const rollbackScript = defineScript({
   keys: keyTable,
   fields: {
     nowMs: number("Time of the change."),
-    revision: optional(number("The revision that is to be rolled back; none: the last.")),
+    revision: optional(number("The revision to roll back; none: the last.")),
   },
 });
 
-/** Sets how a model's submissions are split; what it was before is kept for a rollback. */
+/** Sets a model's traffic split; the one before is kept for a rollback. */
 export async function changeTraffic(redis: RedisClient, keys: ModelKeys, traffic: Traffic): Promise<void> {
   await changeScript.run(redis, {
     keys: { traffic: keys.traffic, history: keys.trafficHistory },
@@ -54,7 +54,7 @@ export async function changeTraffic(redis: RedisClient, keys: ModelKeys, traffic
   });
 }
 
-/** Sets the split to what it was before its last change; `moved`: that is not the change that was meant. */
+/** Restores the split before the last change; `moved`: the given revision is not the last one. */
 export async function rollBackTraffic(
   redis: RedisClient,
   keys: ModelKeys,
@@ -67,7 +67,7 @@ export async function rollBackTraffic(
   return outcome as "done" | "none" | "moved";
 }
 
-/** Reads how a model's submissions are split. */
+/** Reads a model's traffic split. */
 export async function readTraffic(redis: RedisClient, keys: ModelKeys): Promise<StoredTraffic> {
   const [[current, revision, changed], before] = await Promise.all([
     redis.hmget(keys.traffic, "current", "revision", "changed"),

@@ -7,8 +7,8 @@ import { number, optional, text } from "../lua/fields.js";
 import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
 
 /**
- * A prediction that is answered from the cache comes into being final: result, owner's index, idempotency and webhook
- * in one step, as for any other.
+ * Creates a prediction answered from the cache, already final: result, owner's index, idempotency and webhook in one
+ * step, as for any other.
  */
 const script = defineScript({
   name: "millraceAcceptCached",
@@ -16,7 +16,7 @@ const script = defineScript({
   keys: {
     result: text("The prediction's result."),
     owned: text("The owner's predictions."),
-    idempotency: text("The owner's idempotency key: hash of the body, and outcome."),
+    idempotency: text("The owner's idempotency key, with hash of the body and outcome."),
   },
   fields: {
     id: text("The prediction's id."),
@@ -27,7 +27,7 @@ const script = defineScript({
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
     follower: optional(text("The follower to call, as JSON.")),
     webhookBody: optional(text("The body to send.")),
-    bodyHashes: optional(text("Hashes of the body, where there is an idempotency key.")),
+    bodyHashes: optional(text("Hashes of the body, with an idempotency key.")),
   },
 });
 
@@ -40,7 +40,7 @@ export interface CachedAcceptance {
   followerJson: string | null;
 }
 
-/** Keeps a prediction that was answered from the cache. */
+/** Stores a prediction answered from the cache. */
 export async function acceptCached(
   redis: RedisClient,
   keys: ModelKeys,

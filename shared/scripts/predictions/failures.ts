@@ -3,26 +3,26 @@ import type { ModelKeys } from "../../redis/keys.js";
 import type { FailureCode } from "../../service/failure-codes.js";
 
 /**
- * Failures of one model and code: failed predictions that nobody has tried again, which rest on these rules:
- * - The step that makes a prediction fail puts it into the sorted set of its owner and code, by when that was (ms).
- * - The step that accepts it anew takes it out; so it is accepted anew once by whoever does so for many, however many
- *   do.
- * - An entry means nothing once the result time is over: whoever reads leaves older ones out, and each that is added
- *   takes up to 64 of those away, so that the set never outgrows what can be read.
+ * Failures of one model and code: failed predictions that were not retried. The rules:
+ * - The step that makes a prediction fail adds it to the sorted set of its owner and code, scored by the time of
+ *   failure (ms).
+ * - The step that accepts it anew removes it, so that concurrent redrives accept it only once.
+ * - An entry is void once the result time is over. Readers skip older entries, and each addition removes up to 64 of
+ *   them, so the set never outgrows the readable failures.
  */
 export interface FailureGroup {
   code: FailureCode;
   count: number;
-  /** When the first and the last of them failed, in ms since the epoch. */
+  /** Times of the first and the last failure, in ms since the epoch. */
   firstAt: number;
   lastAt: number;
-  /** The newest of them, newest first. */
+  /** The newest failures, newest first. */
   ids: string[];
 }
 
 const exampleCount = 5;
 
-/** An owner's failures of one model since then (ms), by code; what it costs hardly depends on how many there are. */
+/** An owner's failures of one model since a time (ms), by code; the cost hardly depends on their number. */
 export async function failureGroups(
   redis: RedisClient,
   keys: ModelKeys,
@@ -64,8 +64,7 @@ export interface Failure {
 }
 
 /**
- * Up to `count` failures until `to` (ms, included), oldest first and then by id, that come after one of them or after a
- * time.
+ * Up to `count` failures until `to` (ms, included), oldest first and then by id, that come after the failure `after`.
  */
 export async function failuresAfter(
   redis: RedisClient,
@@ -75,7 +74,7 @@ export async function failuresAfter(
   count: number,
 ): Promise<Failure[]> {
   const found: Failure[] = [];
-  // Those of one run fail in the same millisecond, so those of the last one's own are read past.
+  // Failures of one run share a millisecond; those up to `after` itself are skipped.
   for (let offset = 0; found.length < count; offset += count) {
     const page = await redis.zrangebyscore(failures, after.failedAt, to, "WITHSCORES", "LIMIT", offset, count);
     for (let i = 0; i < page.length; i += 2) {

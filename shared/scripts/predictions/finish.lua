@@ -13,7 +13,7 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
   local outcome
   if fenced and locks[#outcomes + 1] ~= token then
     outcome = 'lost'
-    -- The note of this run goes with it, unless the job's new owner has written its own.
+    -- Drops the note of this run, unless the job's new worker has written its own.
     local note = redis.call('HGET', KEY.running, id)
     if note and string.match(note, '|([^|]*)$') == ARG.worker then redis.call('HDEL', KEY.running, id) end
   elseif token == '' and redis.call('HEXISTS', KEY.running, id) == 1 then
@@ -41,14 +41,14 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
       else
         before = redis.call('GETDEL', key)
       end
-      -- A key that was held by another by now stays theirs; it takes a week of waiting to get there.
+      -- A key that has passed to another prediction stays with it; that takes a week of waiting.
       if before and before ~= MARK.pending .. id then redis.call('SET', key, before, 'EX', 3600) end
     end
     local interest = redis.call('LRANGE', base .. KEYNAME.interest .. id, 0, -1)
     if #interest > 0 then
       redis.call('DEL', base .. KEYNAME.interest .. id)
       redis.call('SREM', base .. KEYNAME.starts, id)
-      -- The prediction's JSON is the second line of what is stored.
+      -- The prediction's JSON is the second line of the stored result.
       local data = string.match(text, '\n(.*)$')
       if ITEM.started == '1' then
         deliver(base, ARG.webhookQueue, id, interest, 'prediction.started', ARG.startedStart .. data .. '}', now)
@@ -63,9 +63,9 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
       end
     end
     if not fenced then
-      -- Whoever takes the job drops it; its data is no longer needed for that.
+      -- The worker that takes the job drops it without its data.
       redis.call('HSET', queue .. id, 'data', '{}')
-      -- And whoever runs it has lost it, so that it writes nothing even when this result is long gone.
+      -- A worker that runs it loses the lock, so that it writes nothing even after this result has expired.
       redis.call('DEL', queue .. id .. BULLKEY.lock)
       redis.call('PUBLISH', ARG.cancelChannel, id)
     end

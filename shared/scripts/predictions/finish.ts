@@ -8,41 +8,41 @@ import { defineScript } from "../lua/define-script.js";
 import { flag, number, optional, text } from "../lua/fields.js";
 
 /**
- * The one step that makes predictions final. A result is written once and never changed, and by a worker only while it
- * holds the job's lock, so that one that froze and woke up cannot overwrite anything. In the same step whoever waits is
- * told, the followers become deliveries, and the deduplication key turns from "on its way" into the cache entry.
+ * The one step that makes predictions final. A result is written once and never changed. A worker writes it only while
+ * it holds the job's lock, so that a worker resumed after a pause cannot overwrite anything. The same step notifies the
+ * watchers, turns followers into deliveries, and turns the deduplication key from pending into the cache entry.
  */
 const script = defineScript({
   name: "millraceFinish",
   file: "predictions/finish",
   keys: {
     running: text("Run notes by id."),
-    deaths: text("Deaths with the whole worker, by prediction."),
+    deaths: text("Deaths of slot and worker together, by prediction."),
     cache: text("The hashes of cached outputs by age."),
   },
   fields: {
     queue: text("Prefix of the keys of the model's queue."),
     base: text("Prefix of the model's own keys."),
-    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     resultTtlSeconds: number("The result time."),
     largestNoticeBytes: number("Size up to which results are sent with notices."),
     nowMs: number("Time of the end."),
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
-    cancelChannel: text("Channel on which workers are told of predictions that they have lost."),
-    cacheEntries: number("Outputs that are kept in the cache."),
+    cancelChannel: text("Channel to workers for predictions whose lock they have lost."),
+    cacheEntries: number("Limit of the outputs in the cache."),
     worker: text("The worker of the runs; empty for an API."),
-    startedStart: text("The body of the webhook that tells of a start, up to its data."),
-    completedStart: text("The body of the webhook that tells of an end, up to its data."),
+    startedStart: text("The body of the webhook for a start, up to its data."),
+    completedStart: text("The body of the webhook for an end, up to its data."),
   },
   each: {
     id: text("The prediction's id."),
-    token: text("The job's lock token; empty: it must not run yet; `*`: an end that is not the worker's."),
-    result: text("The result as it is stored."),
+    token: text("The job's lock token; empty: only if it does not run; `*`: whatever its state."),
+    result: text("The stored form of the result."),
     dedup: optional(text("The deduplication hash that it holds.")),
     cacheSeconds: number("Time to cache the output; 0 for not at all."),
     outputFrom: number("Place of the output in the result, in bytes from 0."),
     outputBytes: number("The output's length."),
-    started: flag("Whether it ever began to run."),
+    started: flag("Whether it has started."),
     blob: optional(text("Fate of an input that is a blob: `drop`, or `keep` for the result time.")),
     failures: optional(text("The key in which a failure is noted.")),
   },
@@ -55,29 +55,27 @@ const cacheEntries = 10_000;
 
 export interface Finish {
   id: string;
-  /**
-   * The job's lock token; `unbegun`: only if it does not run; `any`: whatever its state, as long as it is not final.
-   */
+  /** The job's lock token; `unbegun`: only if it does not run; `any`: in any state that is not final. */
   by: { token: string } | "unbegun" | "any";
   result: StoredResult;
-  /** The deduplication hash that it holds; null for one that was not to be joined. */
+  /** The deduplication hash that it holds; null for a prediction without deduplication. */
   dedup: string | null;
   /**
-   * The output to answer identical submissions with, and for how long; null for one that is not to be cached. `packed`:
-   * it is the result's tensors in base64, not its JSON.
+   * The output for the cache, and its lifetime; null for none. `packed`: the output is the result's tensors in base64,
+   * not JSON.
    */
   cache: { outputJson: string; ttlSeconds: number; packed?: boolean } | null;
-  /** Whether it ever began to run, so that there is a start to tell of. */
+  /** Whether it has started, so that its start is to be reported. */
   started: boolean;
-  /** What becomes of an input that is a blob. */
+  /** What happens to an input that is a blob. */
   blob?: "drop" | "keep";
-  /** Why it failed, for one that did, so that it is found among its owner's failures. */
+  /** The failure's code, for the index of its owner's failures. */
   failure?: FailureCode;
 }
 
 /**
- * `written`: it is final now. `final`: it was final before, and stays as it was. `lost`: the job is somebody else's by
- * now, and nothing was written. `running`: it was to end before it began, but it runs, and nothing was written.
+ * `written`: final from now on. `final`: it was final before and stays unchanged. `lost`: the job's lock has passed to
+ * another worker. `running`: it was to end before its start, but it runs. The last three write nothing.
  */
 export type FinishOutcome = "written" | "final" | "lost" | "running";
 
@@ -85,11 +83,11 @@ export interface FinishSettings {
   resultTtlSeconds: number;
   channelPrefix: string;
   cancelChannel: string;
-  /** Whose runs end; an API has none. */
+  /** The worker of the runs; an API has none. */
   workerId?: string;
 }
 
-/** Makes predictions of one model final, all of them in one step; the outcomes are in the order of `finishes`. */
+/** Makes predictions of one model final, all in one step; the outcomes are in the order of `finishes`. */
 export async function finishPredictions(
   redis: RedisClient,
   keys: ModelKeys,
@@ -135,13 +133,16 @@ export async function finishPredictions(
   return outcomes as FinishOutcome[];
 }
 
-/** The output stands before anything of the caller's but the form, so its place in bytes is that in the JSON alone. */
+/**
+ * Before the output, the text holds nothing of the caller's except the form, so its byte offset equals its offset in
+ * the JSON.
+ */
 function placeOfOutput(text: string): number {
   const mark = ',"output":';
   return Buffer.byteLength(text.slice(0, text.indexOf(mark, text.indexOf("\n")))) + mark.length;
 }
 
-/** The end of a prediction that is not of a run: its input is kept with it, so that it can be tried again. */
+/** The end of a prediction outside a run; its input is kept with it for a retry. */
 export function endFinish(
   id: string,
   data: PredictionJob,

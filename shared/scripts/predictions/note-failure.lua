@@ -1,4 +1,4 @@
--- `noteFailure(failures key, id, now, result time in s)` notes a failed prediction; see `failures.ts` for the rules.
+-- `noteFailure(failures key, id, now, result time in s)` records a failed prediction; see `failures.ts` for the rules.
 local function noteFailure(failures, id, now, ttlSeconds)
   redis.call('ZADD', failures, now, id)
   redis.call('EXPIRE', failures, ttlSeconds)

@@ -5,7 +5,7 @@ import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { decodeNote, type RunNote } from "./run-notes.js";
 
-/** A prediction that is not final, as its parts in Redis tell. */
+/** A prediction that is not final, as stored in Redis. */
 export interface PendingPrediction {
   /** The job's data, not yet parsed. */
   dataJson: string;
@@ -13,15 +13,15 @@ export interface PendingPrediction {
   delayMs: number;
   attemptsMade: number;
   note: RunNote | null;
-  /** About how many jobs come before it, and itself; 1 for one that has been taken or comes next. */
+  /** Estimate of the number of jobs up to and including it; 1 for a taken one and for the next one. */
   position: number;
 }
 
 export type ReadPrediction = { final: StoredResult } | { pending: PendingPrediction } | null;
 
 /**
- * Reads a prediction in one round trip; null for one that is not known. The job is read before the result: the
- * result is written before the job goes, so that one of the two is always seen. `owner` is whose it is, if it is there.
+ * Reads a prediction in one round trip; null for an unknown one. The job is read before the result: the result is
+ * written before the job goes, so one of the two is always found. `owner` is its owner, where stored.
  */
 export async function readPrediction(
   redis: RedisClient,
@@ -56,9 +56,9 @@ export async function readPrediction(
   ];
   if (result !== null) return { final: decodeResult(result) };
   const [dataJson, createdAt, delayMs, attemptsMade, finishedOn, lane] = job;
-  // A finished job stays visible in the queue page for longer, perhaps, than its result can be read.
+  // A finished job may stay visible in the queue page for longer than its result.
   if (dataJson == null || finishedOn != null) return null;
-  // The list holds the last that were put there, more or less, which places each of them without looking.
+  // The list approximately holds the jobs added last, so a job's place follows from its number without a search.
   const place = rank === null ? Number(lane ?? 0) - (Number(laneIn ?? 0) - listed) : rank + 1;
   return {
     pending: {
@@ -67,13 +67,13 @@ export async function readPrediction(
       delayMs: Number(delayMs ?? 0),
       attemptsMade: Number(attemptsMade ?? 0),
       note: note === null ? null : decodeNote(note),
-      // Others' jobs come in between, of each owner about as many.
+      // Jobs of other owners come in between, about as many of each owner.
       position: Math.max(1, Math.min(listed + behind, (place - 1) * owners + 1)),
     },
   };
 }
 
-/** What the parts in Redis of a prediction that is not final amount to, by the clock. */
+/** The state of a prediction that is not final, at the current time. */
 export function viewPending(
   model: { name: string; digestOf(version: string): string },
   id: string,

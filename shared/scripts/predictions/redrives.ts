@@ -7,12 +7,12 @@ import { number, optional, text } from "../lua/fields.js";
 import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
 
 /**
- * Redrives, which rest on these rules:
- * - A redrive and its job come into being together. The job is done in slices, each of which sets it for the next, so
- *   that many redrives share few places and whoever dies loses a slice's time.
- * - What it does to failures, and how many that were, is written in the slot of their model (`retry-failures.ts`); what
- *   is written here, in the slot of redrives, is only how far it has looked. Looking twice is harmless.
- * - It ends once.
+ * Rules of redrives:
+ * - A redrive and its job are created together. The job runs in slices, each of which schedules the next, so that many
+ *   redrives share few workers, and a crash costs the time of one slice.
+ * - Changes to failures, and their count, are written in the hash slot of the model (`retry-failures.ts`); the hash
+ *   slot of redrives only holds the place reached. Reading a failure twice is harmless.
+ * - A redrive ends once.
  */
 const makeScript = defineScript({
   name: "millraceMakeRedrive",
@@ -21,7 +21,7 @@ const makeScript = defineScript({
     redrive: text("The redrive."),
     open: text("The owner's redrives that have not ended."),
     owned: text("The owner's redrives by creation time."),
-    idempotency: text("The owner's idempotency key: hash of the body, and outcome."),
+    idempotency: text("The owner's idempotency key, with hash of the body and outcome."),
   },
   fields: {
     id: text("The redrive's id."),
@@ -30,15 +30,15 @@ const makeScript = defineScript({
     resultTtlMs: number("The result time."),
     owner: text("The owner."),
     plan: text("The plan as JSON."),
-    openAtMost: number("Redrives of an owner that may be open."),
+    openAtMost: number("Limit of open redrives for an owner."),
     jobData: text("The data of its job, as JSON."),
-    bodyHashes: optional(text("Hashes of the body, where there is an idempotency key.")),
+    bodyHashes: optional(text("Hashes of the body, with an idempotency key.")),
   },
 });
 
 /**
- * Makes a redrive. `too many`: its owner has `openAtMost` that have not ended; `replayed`: this key was used for the
- * same body before, `id` is that redrive; `mismatch`: for another body.
+ * Makes a redrive. `too many`: its owner has `openAtMost` open ones; `replayed`: this key was used before for the same
+ * body, and `id` is that redrive; `mismatch`: for another body.
  */
 export async function makeRedrive(
   redis: RedisClient,
@@ -63,7 +63,7 @@ export async function makeRedrive(
       owner,
       plan: JSON.stringify(plan),
       openAtMost,
-      // For whoever looks at the queue page; what counts is the plan.
+      // Shown in the queue page only; the plan is decisive.
       jobData: JSON.stringify({ v: 1, owner, filter, rate, total }),
       bodyHashes: idempotency === null ? null : idempotencyHashes(idempotency),
     },
@@ -73,7 +73,7 @@ export async function makeRedrive(
 
 const fields = ["owner", "plan", "created", "started", "ended", "end", "skipped", "place", "paced"] as const;
 
-/** Reads a redrive; null for one that is not known. */
+/** Reads a redrive; null for an unknown one. */
 export async function readRedrive(redis: RedisClient, keys: RedriveKeys, id: string): Promise<Redrive | null> {
   const [owner, plan, created, started, ended, end, skipped, place, paced] = await redis.hmget(
     keys.redrive(id),
@@ -95,7 +95,7 @@ export async function readRedrive(redis: RedisClient, keys: RedriveKeys, id: str
   };
 }
 
-/** How many failures a redrive has had accepted anew, over all of its models, whose slots have the counts. */
+/** Number of failures accepted anew by a redrive, over all its models, whose hash slots hold the counts. */
 export async function countRedriven(redis: RedisClient, keyPrefix: string, { id, plan }: Redrive): Promise<number> {
   const models = [...new Set(plan.lots.map(({ model }) => model))];
   const counts = await Promise.all(models.map((model) => redis.get(modelKeys(keyPrefix, model).redriven(id))));
@@ -108,15 +108,17 @@ const advanceScript = defineScript({
   keys: { redrive: text("The redrive."), lock: text("The lock of its job.") },
   fields: {
     token: text("The lock's token."),
-    nowMs: number("Time of the start, if it has not started."),
+    nowMs: number("The current time, the start if it is the first."),
     place: optional(text("The place reached, as JSON.")),
-    skipped: number("Failures skipped since the last time."),
+    skipped: number("Failures skipped since the last call."),
     pacedUntilMs: number("Time of the next slice."),
   },
   whenFull: true,
 });
 
-/** Notes how far a redrive has looked; false where it has ended or its job is somebody else's by now. */
+/**
+ * Records the place that a redrive has reached; false if it has ended or the job's lock has passed to another worker.
+ */
 export async function advanceRedrive(
   redis: RedisClient,
   keys: RedriveKeys,
@@ -150,12 +152,12 @@ const endScript = defineScript({
     nowMs: number("Time of the end."),
     outcome: text("`succeeded` or `canceled`."),
     resultTtlMs: number("The result time."),
-    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
   },
   whenFull: true,
 });
 
-/** Ends a redrive and tells who waits for it; false where it had ended before. */
+/** Ends a redrive and notifies its watchers; false if it had ended before. */
 export async function endRedrive(
   redis: RedisClient,
   keys: RedriveKeys,

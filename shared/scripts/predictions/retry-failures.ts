@@ -14,8 +14,8 @@ import {
 import { type AcceptAnswer, type AcceptOutcome, acceptOutcome } from "../queue/accept-outcome.js";
 
 /**
- * Accepts predictions in place of failed ones, and takes those off the failures in the same step: `accept-all.lua` does
- * both this and submissions, so all that holds for a submission holds for these.
+ * Accepts predictions in place of failed ones, and removes those from the failures in the same step. `accept-all.lua`
+ * serves both this and submissions, so all rules of a submission apply here.
  */
 const script = defineScript({
   name: "millraceRetryFailures",
@@ -23,32 +23,32 @@ const script = defineScript({
   keys: {
     failures: text("The failures of one owner and code."),
     counter: text("Count of the accepted ones."),
-    wait: unnamed(text("The model's wait list, which tells the slot.")),
+    wait: unnamed(text("The model's wait list; it sets the hash slot.")),
   },
   fields: {
-    once: flag("Whether only those are accepted that are still among the failures."),
+    once: flag("Whether to accept only predictions that are still failures."),
     counterSeconds: number("Time to keep the counter; 0 for none."),
     ...acceptFields,
   },
   each: { failed: text("The prediction that failed."), ...acceptEach },
 });
 
-/** A failed prediction, and the new one that is to take its place. */
+/** A failed prediction, and the new one in its place. */
 export interface FailureRetry {
   failed: string;
   acceptance: Acceptance;
 }
 
-/**
- * As for any submission, or `taken`: it is no failure any more, because it was tried again or its result time is over.
- */
+/** As for any submission, or `taken`: it is no longer a failure, because it was retried or its result time is over. */
 export type RetryOutcome = AcceptOutcome | { kind: "taken" };
 
 export interface RetrySettings extends AcceptSettings {
   nowMs: number;
-  /** Where the failed ones are noted: `keys.failures` of their owner and code. */
+  /** The set of the failed ones: `keys.failures` of their owner and code. */
   failures: string;
-  /** What counts those that were accepted, and how long it is kept; then only what is a failure still is accepted. */
+  /**
+   * The counter of the accepted ones and its lifetime; with it, only predictions that are still failures are accepted.
+   */
   once?: { counter: string; keptSeconds: number };
 }
 

@@ -4,16 +4,16 @@ import { defineScript } from "../lua/define-script.js";
 import { text } from "../lua/fields.js";
 
 /**
- * What a slot was given is noted in Redis before it runs, because whatever kills a slot may kill its worker too; the
- * note goes when the run ends. A job that is taken with a note still there was in a run that took its worker down.
+ * Record of a run, written to Redis before the run starts, because a crash of the slot may take the worker with it. It
+ * is removed when the run ends. A job taken while its note remains was in a run whose worker died.
  */
 export interface RunNote {
   startedAt: number;
   attempt: number;
-  /** Whether nothing else was in that run, so that nothing else can be blamed. */
+  /** Whether it was the only input of the run, so that the crash can be attributed to it. */
   alone: boolean;
   worker: string;
-  /** The job's lock; who has lost it writes no note, for the job is somebody else's by then. */
+  /** The job's lock token. A worker that has lost the lock writes no note. */
   token?: string;
 }
 
@@ -27,10 +27,10 @@ export function decodeNote(text: string): RunNote {
 const noteScript = defineScript({
   name: "millraceNoteRun",
   file: "predictions/note-run",
-  keys: { running: text("Run notes by prediction."), starts: text("Predictions whose start is awaited.") },
+  keys: { running: text("Run notes by prediction."), starts: text("Predictions with watchers of their start.") },
   fields: {
     base: text("Prefix of the model's own keys."),
-    noticeChannel: text("Prefix of the channels on which APIs are told; an API's id follows."),
+    noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     queue: text("Prefix of the keys of the model's queue."),
   },
   each: { id: text("The prediction's id."), token: text("Its job's lock token."), note: text("The note.") },
@@ -38,7 +38,7 @@ const noteScript = defineScript({
 });
 
 /**
- * Notes that a run begins, tells the APIs that watch for it, and resolves to the ids whose start is awaited. One
+ * Records the start of a run, notifies watching APIs, and resolves to the ids with watchers of their start. One
  * command, so that the network stack holds it whole even if this process dies at once.
  */
 export async function noteRun(
@@ -56,35 +56,35 @@ export async function noteRun(
   return awaited as string[];
 }
 
-/** Takes back the notes of jobs that go back into the queue unharmed. */
+/** Removes the notes of jobs that return to the queue unharmed. */
 export function forgetRun(redis: RedisClient, keys: ModelKeys, ids: readonly string[]): Promise<unknown> {
   return redis.hdel(keys.running, ...ids);
 }
 
-/** Counts a death once: the note is taken away with it. */
+/** Counts a death once: the note is removed with it. */
 const historyScript = defineScript({
   name: "millraceHistory",
   file: "predictions/read-history",
   keys: {
     running: text("Run notes by prediction."),
-    deaths: text("Deaths of slot and worker together while it ran alone, by prediction."),
+    deaths: text("Deaths of slot and worker together during a run of it alone, by prediction."),
     result: text("The prediction's result."),
   },
   fields: { id: text("The prediction's id.") },
   whenFull: true,
 });
 
-/** What became of a job that was taken before. */
+/** The history of a job that was taken before. */
 export interface JobHistory {
-  /** Its final state is written already: there is nothing left to run. */
+  /** Its final state is already written; nothing is left to run. */
   final: boolean;
   /** It was in a run that never ended. */
   diedRunning: boolean;
-  /** How often it was running alone when slot and worker died together. */
+  /** Number of deaths of slot and worker together while it ran alone. */
   deaths: number;
 }
 
-/** Reads the history of a job that BullMQ hands out again. */
+/** Reads the history of a job that BullMQ returns a second time. */
 export async function readHistory(redis: RedisClient, keys: ModelKeys, id: string): Promise<JobHistory> {
   const { deaths: deathsKey, running } = keys;
   const [final, note, deaths] = (await historyScript.run(redis, {

@@ -9,20 +9,20 @@ const script = defineScript({
   file: "predictions/watch",
   keys: {
     interest: text("Watchers and followers of the prediction."),
-    starts: text("Predictions whose start is awaited."),
-    result: optional(text("The prediction's result, where it can be known.")),
+    starts: text("Predictions with watchers of their start."),
+    result: optional(text("The prediction's result key, for predictions that may be final.")),
   },
   fields: {
     entry: text("The watcher's entry."),
     id: text("The prediction's id."),
-    start: flag("Whether the start is to be told, too."),
+    start: flag("Whether to notify of the start, too."),
   },
   whenFull: true,
 });
 
 /**
- * Notes that an API is to be told when a prediction ends, and when it starts if `start` says so; lasts a day. Nothing
- * is noted of one that has its `result` already, for nobody would take the note away.
+ * Registers an API for the notice of a prediction's end, and of its start if `start` is set; lasts a day. Nothing is
+ * registered for a prediction whose `result` exists, since no step would remove the entry.
  */
 export async function watchPrediction(
   redis: RedisClient,

@@ -1,4 +1,4 @@
--- Accepts predictions, as `accept.ts` says. It reads `acceptFields` and `acceptEach` of the step that includes it.
+-- Accepts predictions; see `accept.ts`. Reads `acceptFields` and `acceptEach` of the including step.
 -- include queue/bull-add
 -- include queue/fair-queue
 -- include queue/idempotency
@@ -27,7 +27,7 @@ local function loadOf(owner)
   return held
 end
 
--- What there is too much of, whose, how much, how many jobs that are, and how many of all are begun in a second by now.
+-- The exceeded limit, whose it is, the amount, its number of jobs, and the current rate of starts of all jobs a second.
 local function full(owner)
   local perSecond = tonumber(drain[3]) or 0
   if now - (tonumber(drain[4]) or 0) > 10000 then perSecond = 0 end
@@ -47,7 +47,7 @@ local function follow(i, target, joining)
   if ITEM.watcher ~= '' then redis.call('RPUSH', interest, MARK.watcher .. ITEM.watcher) end
   if ITEM.follower ~= '' then
     redis.call('RPUSH', interest, MARK.follower .. ITEM.follower)
-    -- Watchers' notes may expire, a follower's never.
+    -- Entries of watchers may expire, those of followers must not.
     if joining then redis.call('PERSIST', interest) end
     if ITEM.wantsStart == '1' then
       redis.call('SADD', base .. KEYNAME.starts, target)
@@ -71,7 +71,7 @@ local function known(i)
   if kind == MARK.cached then return {'cached', rest} end
   local job = redis.call('HMGET', queue .. rest, 'data', 'expires')
   if not job[1] or redis.call('EXISTS', base .. KEYNAME.result .. rest) == 1 then return nil end
-  -- A job of an earlier release has no field for it.
+  -- Jobs of earlier releases lack this field.
   local expires = job[2] or redis.call('ZSCORE', base .. KEYNAME.expiring, rest)
   if expires and tonumber(expires) <= now then return nil end
   follow(i, rest, true)
@@ -82,7 +82,8 @@ local function index(owner, id)
   local owned = base .. KEYNAME.owned .. owner
   local before = redis.call('EXISTS', owned)
   redis.call('ZADD', owned, now, id)
-  -- Now and then the index loses what is forgotten, faster than it grows, so that it never outgrows what can be read.
+  -- Now and then removes entries of expired predictions, faster than it grows, so that it never outgrows the readable
+  -- ones.
   if before == 1 and seq % 32 ~= 0 then return end
   redis.call('PEXPIRE', owned, keepMs)
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', owned, '-inf', now - resultMs, 'LIMIT', 0, 64)) do
@@ -92,7 +93,7 @@ local function index(owner, id)
   end
 end
 
--- Accepts every item; `answerFirst(i)`, where it is given, may answer one in its stead.
+-- Accepts every item; `answerFirst(i)`, if given, may answer one instead.
 local function acceptAll(answerFirst)
   for i = ITEMS.first, #ARGV, ITEMS.size do
     local answer = answerFirst and answerFirst(i) or known(i)
@@ -113,7 +114,7 @@ local function acceptAll(answerFirst)
       for _, held in ipairs({inAll, loadOf(share.owner)}) do
         held.jobs, held.rows, held.bytes = held.jobs + 1, held.rows + share.rows, held.bytes + share.bytes
       end
-      -- APIs of an earlier release tell a position by the place in the order of arrival.
+      -- APIs of an earlier release compute a position from the place in the order of arrival.
       local data = '{"q":' .. seq .. ',' .. ITEM.members
       if delay > 0 then
         bullAdd(queue, id, name, data, now, delay, priority)
@@ -123,7 +124,7 @@ local function acceptAll(answerFirst)
         redis.call('HSET', queue .. id, 'name', name, 'data', data, 'opts', opts, 'timestamp', ARG.nowMs, 'delay', 0,
           'priority', 0, 'share', ITEM.share)
         redis.call('INCR', counter)
-        -- Others' jobs come in between, of each owner about as many; who they are is known at the end.
+        -- Jobs of other owners come in between, about as many of each; the number of owners is known at the end.
         places[#answers + 1] = fairAdd(line, id, share, seq)
       end
       index(ITEM.owner, id)

@@ -1,7 +1,7 @@
 /**
- * What became of a submission: `queued` anew; `joined` to an identical one that is not final; `cached`: nothing was
- * written yet, `outputJson` is the answer; `replayed`: this key was used for the same body before; `mismatch`: for
- * another body; `full`: there is no room.
+ * Outcome of a submission. `queued`: as a new job; `joined`: to an identical prediction that is not final; `cached`:
+ * nothing is written yet, `outputJson` is the answer; `replayed`: this key was used before for the same body;
+ * `mismatch`: for another body; `full`: a queue limit is reached.
  */
 export type AcceptOutcome =
   | { kind: "queued"; position: number }
@@ -12,20 +12,20 @@ export type AcceptOutcome =
   | { kind: "gone" }
   | ({ kind: "full" } & FullQueue);
 
-/** What there is too much of, in the whole queue or of the owner's own. */
+/** The exceeded limit, of the whole queue or of the owner's own part. */
 export interface FullQueue {
   unit: "jobs" | "rows" | "bytes";
   whose: "all" | "own";
   held: number;
-  /** The jobs that make it up, and how many of the queue were begun a second lately; 0 where nothing was. */
+  /** Its number of jobs, and the rate of starts in the whole queue, in jobs a second; 0 without recent starts. */
   jobs: number;
   perSecond: number;
 }
 
-/** What the step answers for a prediction. */
+/** The step's answer for a prediction. */
 export type AcceptAnswer = [kind: AcceptOutcome["kind"], value: never, ...more: never[]];
 
-/** What an answer of the step says. */
+/** Reads an answer of the step. */
 export function acceptOutcome([kind, value, ...more]: AcceptAnswer): AcceptOutcome {
   if (kind === "queued") return { kind, position: value };
   if (kind === "joined") return { kind, id: value };
@@ -36,7 +36,7 @@ export function acceptOutcome([kind, value, ...more]: AcceptAnswer): AcceptOutco
   return { kind, unit: value, whose, held, jobs, perSecond: Number(perSecond) };
 }
 
-/** What is kept under an idempotency key, after the hash: an id, and `|j` where that submission was joined. */
+/** Reads the value of an idempotency key, after the hash: an id, with `|j` for a joined submission. */
 export function decodeReplayed(text: string): { id: string; joined: boolean } {
   return { id: text.replace("|j", ""), joined: text.endsWith("|j") };
 }

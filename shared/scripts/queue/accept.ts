@@ -8,100 +8,103 @@ import { type AcceptAnswer, type AcceptOutcome, acceptOutcome } from "./accept-o
 import { shareText } from "./fair-queue.js";
 import { type Idempotency, idempotencyHashes } from "./idempotency.js";
 
-/** What holds for all that is accepted in one step: the fields that `accept-all.lua` reads. */
+/** Arguments that apply to all predictions accepted in one step, as read by `accept-all.lua`. */
 export const acceptFields = {
   queue: text("Prefix of the keys of the model's queue."),
   base: text("Prefix of the model's own keys."),
   nowMs: number("Time of acceptance."),
   resultTtlMs: number("The result time."),
   jobName: text("The name of each job."),
-  jobsLimit: number("Jobs that may wait."),
-  rowsLimit: number("Rows that may wait."),
-  bytesLimit: number("Bytes that may wait."),
-  ownerPart: number("The part of each limit that one owner may have."),
+  jobsLimit: number("Limit of waiting jobs."),
+  rowsLimit: number("Limit of waiting rows."),
+  bytesLimit: number("Limit of waiting bytes."),
+  ownerPart: number("The share of each limit for one owner."),
 } satisfies Fields;
 
-/** What `accept-all.lua` reads of each prediction. */
+/** Arguments of each prediction, as read by `accept-all.lua`. */
 export const acceptEach = {
   id: text("Id of the prediction and of its job."),
-  members: text("The job's data: a JSON object with at least one member, without the brace that it begins with."),
-  expiresAtMs: optional(number("Time of expiry, unless it has begun.")),
-  delayMs: number("Delay before it may run."),
-  priority: number("0 in order of arrival; 1 (first) to 1000 (last) behind those."),
-  watcher: optional(text("The API to tell of the end.")),
-  wantsStart: flag("Whether the follower wants to hear of the start."),
+  members: text("The job's data: a JSON object with at least one member, without its opening brace."),
+  expiresAtMs: optional(number("Time of expiry, unless it has started.")),
+  delayMs: number("Delay before the start."),
+  priority: number("0: in order of arrival; 1 (highest) to 1000 (lowest): behind 0."),
+  watcher: optional(text("The API to notify of the end.")),
+  wantsStart: flag("Whether the follower asks for the start."),
   owner: text("The owner."),
   dedup: optional(text("The deduplication hash.")),
   idempotency: optional(text("The end of the name of the owner's idempotency key.")),
-  bodyHashes: optional(text("Hashes of the body sent with that key.")),
+  bodyHashes: optional(text("Hashes of the body, with that key.")),
   follower: optional(text("The follower to call, as JSON.")),
-  pieces: number("Pieces of an input that is a blob: they must all be there, and are kept from now on. 0: it is none."),
+  pieces: number("Pieces of an input that is a blob: all must exist, and are kept from now on. 0: not a blob."),
   share: text("Its weight in the queue; see `fair-queue.lua`."),
 } satisfies Fields;
 
 /**
- * Accepting predictions of one model is one step for as many as there are: for each, what was said under its
- * idempotency key, whether an identical one is on its way or cached, the depth limit, BullMQ's own job, the owner's
- * index and the notes of who waits and who is to be called come into being together or not at all.
+ * One step accepts any number of predictions of one model. For each prediction, the following exist together or not at
+ * all: the value of its idempotency key, its deduplication entry, its place under the queue limits, BullMQ's job, the
+ * owner's index, and the entries of watchers and followers.
  *
- * Jobs that are not delayed, which is nearly all of them, are added here as BullMQ 6.7 adds them, but for its event
- * stream, which nobody reads: it would be a third of the cost. `test/queue/accept.test.ts` holds that against a queue
- * that BullMQ filled. Where they wait and in which order they are taken is said in `fair-queue.lua`.
+ * Jobs without a delay, which are nearly all, are added as BullMQ 6.7 adds them, except for its event stream, which has
+ * no reader and would be a third of the cost. `test/queue/accept.test.ts` compares the result with a queue filled by
+ * BullMQ. `fair-queue.lua` defines where they wait and in which order they are taken.
  */
 const script = defineScript({
   name: "millraceAccept",
   file: "queue/accept",
-  keys: { wait: unnamed(text("The model's wait list, which tells the slot.")) },
+  keys: { wait: unnamed(text("The model's wait list; it sets the hash slot.")) },
   fields: acceptFields,
   each: acceptEach,
 });
 
 export interface Acceptance {
   id: string;
-  /** Time of submission, in ms since the epoch, from which its expiry counts. */
+  /** Time of submission, in ms since the epoch; expiry counts from it. */
   submittedMs?: number;
   owner: string;
-  /** A JSON object with at least one field; `q` is added to it. */
+  /** A JSON object with at least one field; the step adds `q`. */
   dataJson: string;
   delayMs: number;
-  /** When it expires unless it has begun (ms since the epoch), as its data say; null or none: never. */
+  /** Time of expiry before a start, in ms since the epoch, as in its data; null or none: never. */
   expiresAtMs?: number | null;
-  /** 0 in order of arrival; 1 (first) to 1000 (last) behind those. */
+  /** 0: in order of arrival; 1 (highest) to 1000 (lowest): behind 0. */
   priority: number;
-  /** The API to tell of the end, when its caller waits. */
+  /** The API to notify of the end, for a waiting caller. */
   watcher: string | null;
-  /** What makes a submission identical to another; null: it is computed whatever others there are. */
+  /** Identifies identical submissions; null: always computed. */
   dedup: string | null;
   idempotency: Idempotency | null;
-  /** Whom to call, and with which delivery ids; see `predictions/delivery.ts`. */
+  /** The webhook follower, and its delivery ids; see `predictions/delivery.ts`. */
   follower: { json: string; wantsStart: boolean } | null;
   /**
-   * Pieces of an input that is a blob under this id, sent before on this connection, and their bytes; see `blob.ts`.
+   * Number of pieces of an input that is a blob under this id, sent before on this connection, and their bytes; see
+   * `blob.ts`.
    */
   pieces?: number;
   blobBytes?: number;
-  /** Rows of the input; 1 unless told. */
+  /** Rows of the input; 1 by default. */
   rows?: number;
 }
 
-/** How much may wait for a model. */
+/** Limits of the work that may wait for a model. */
 export interface QueueLimits {
   jobs: number;
   rows: number;
   bytes: number;
-  /** What part of each one owner may have, at most 1. */
+  /** The share of each limit for one owner, at most 1. */
   ownerPart: number;
 }
 
-/** What holds for everything that is accepted. */
+/** Settings for everything that is accepted. */
 export interface AcceptSettings {
   limits: QueueLimits;
   resultTtlMs: number;
-  /** An owner's weight; 1 unless told. */
+  /** An owner's weight; 1 by default. */
   weightOf?(owner: string): number;
 }
 
-/** Accepts predictions of one model, or says why they need no job of their own; outcomes in the order given. */
+/**
+ * Accepts predictions of one model, or gives the reason why they need no job of their own; outcomes in the order given.
+ */
 export async function acceptPredictions(
   redis: RedisClient,
   keys: ModelKeys,

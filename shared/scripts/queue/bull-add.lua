@@ -1,7 +1,7 @@
 -- `bullAdd(queue prefix, id, name, data, now, delay, priority)` adds a job as BullMQ does, for steps that must add one
--- together with something else; times in ms. A priority is only for one that is delayed; see `fair-queue.lua` for
--- others. BullMQ's own scripts run inside word for word: its version is pinned, and `test/queue/accept.test.ts` holds
--- the queue against one that BullMQ filled.
+-- together with something else; times in ms. The priority applies to delayed jobs only; see `fair-queue.lua` for
+-- others. BullMQ's own scripts are embedded without changes: its version is pinned, and `test/queue/accept.test.ts`
+-- compares the queue with one filled by BullMQ.
 local function bullAddStandard(KEYS, ARGV)
 -- include bullmq/add-standard-job
 end

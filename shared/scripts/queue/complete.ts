@@ -6,15 +6,15 @@ import { flag, number, text } from "../lua/fields.js";
 import type { TakenRaw } from "./take-jobs.js";
 
 /**
- * Ends jobs for BullMQ and takes as many next ones, all in one step. It does to the queue what BullMQ 6.7 does job by
- * job, but for the event stream, which nobody reads; ten or a hundred jobs end together here, because they ran
- * together. `test/queue/complete.test.ts` holds the queue against one that BullMQ worked off.
+ * Ends jobs for BullMQ and takes as many next ones, all in one step. It changes the queue as BullMQ 6.7 does job by
+ * job, except for the event stream, which has no reader. Ten or a hundred jobs end together here, because they ran
+ * together. `test/queue/complete.test.ts` compares the queue with one worked off by BullMQ.
  *
- * A job goes only while what it led to is there: a master that took over may know of the job's lock and not of its
- * result, and then the job is given back.
+ * A job is removed only if its proof exists: after a failover, a new master may have the job's lock but not its result.
+ * In that case the job returns to the queue.
  *
- * For each job the step answers with one of `bullmqErrors` where the job is not ours, with 0, or with `{job, id, 0,
- * when the next delayed job is due}`.
+ * The answer for each job is one of `bullmqErrors` if the lock is not ours, else 0 or `{job, id, 0, time of the next
+ * delayed job}`.
  */
 const script = defineScript({
   name: "millraceComplete",
@@ -23,13 +23,13 @@ const script = defineScript({
   fields: {
     queue: text("Prefix of the queue's keys."),
     nowMs: number("Time of the end."),
-    lockMs: number("Duration of the locks of the jobs that are taken."),
-    keptJobs: number("Jobs that stay visible, of each state."),
+    lockMs: number("Duration of the locks of taken jobs."),
+    keptJobs: number("Number of jobs that stay visible, of each state."),
   },
   each: {
     id: text("The job's id."),
     token: text("Its lock token."),
-    outcome: number("0: it ends and goes; 1: it stays visible; 2: it stays visible as one that failed."),
+    outcome: number("0: it is removed; 1: it stays visible; 2: it stays visible as failed."),
     text: text("The return value as JSON, or the reason of a failure."),
     takeNext: flag("Whether to take another job in its place."),
   },
@@ -43,11 +43,11 @@ export interface Completion {
   /** Whether it stays visible in the queue page, among the newest. */
   keep: boolean;
   returnValueJson: string;
-  /** Why it failed, where it did; it stays visible then. */
+  /** Reason of a failure, which then stays visible; null without one. */
   failedReason?: string | undefined;
   /**
-   * The key that what it led to is in, without which it is given back instead; for a chunk's job a hash by chunk
-   * number. None where there is nothing to look for.
+   * The key whose existence proves that the job's outcome is stored; without it the job returns to the queue. For a
+   * chunk's job, a hash by chunk number. None: no proof is needed.
    */
   proof?: string | null | undefined;
   /** Whether to take another job in its place, under the same token. */
@@ -64,7 +64,7 @@ export async function completeJobs(
   const wait = `${queue}${bullKeys.wait}`;
   const answers = await script.run(redis, {
     keys: { wait },
-    // The wait list stands for a proof that need not be looked for.
+    // The wait list's key stands for a proof that is not needed.
     eachKey: completions.map(({ proof }) => proof ?? wait),
     fields: { queue, nowMs: Date.now(), lockMs, keptJobs },
     each: completions.map(({ failedReason, id, keep, returnValueJson, takeNext, token }) => ({

@@ -1,21 +1,21 @@
--- Owners share a queue by weight, whatever their backlog. Whose turn it is follows start-time fair queueing (Goyal, Vin
--- and Cheng, 1996): a job costs its rows divided by its owner's weight, and an owner who was idle starts where the
--- others are. No step costs more with more owners.
+-- Owners share a queue by weight, whatever their backlog. The order follows start-time fair queueing (Goyal, Vin and
+-- Cheng, 1996): a job costs its rows divided by its owner's weight, and an owner that was idle starts at the present
+-- position of the others. No step costs more with more owners.
 --
--- Jobs wait where BullMQ looks for them, so that its counts and lists tell the truth: those of one owner, mostly the
--- only one, in the list `wait`, as long as they have no priority; all others in the sorted set `prioritized`, and
--- beside it in one of their owner's own, which says their order. What is not in `prioritized` any more is skipped, and
--- what is there alone comes last; so nothing is lost or run twice by these sets.
+-- Jobs wait where BullMQ looks for them, so that its counts and lists are right. The jobs without a priority of one
+-- owner (mostly there is only one) are in the list `wait`. All others are in the sorted set `prioritized`, and beside
+-- it in a sorted set of their owner, which defines their order. A job that is only in its owner's set is skipped, and a
+-- job that is only in `prioritized` comes last; so no job is lost or run twice because of these sets.
 --
--- A job has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`, and `lane`, its number in the list; its own
--- priority in BullMQ is 0, so that what BullMQ puts back (a job whose worker died) goes to the list's head.
+-- A job has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`, and `lane`, its number in the list. Its priority
+-- in BullMQ is 0, so that a job returned by BullMQ (after its worker died) goes to the list's head.
 --
 -- - `fairShare(text)` parses a share, `fairText(rows, bytes, rank, weight, owner)` writes one, as `fair-queue.ts` does.
--- - `fairOpen(queue)` begins to add; `fairAdd(line, id, share, arrival)` adds a job, whose hash is there, and returns
---   about how many come before it, and itself; `fairClose(line)` ends it, without which nothing is added. BullMQ's
---   marker is the caller's.
--- - `fairTake(queue, wanted, now)`: up to so many ids that are next, and their hashes as field and value in turn.
--- - `fairLoad(queue, shares, sign)` counts what waits of rows and bytes, in all and of each owner.
+-- - `fairOpen(queue)` begins to add; `fairAdd(line, id, share, arrival)` adds a job, whose hash exists, and returns
+--   about the number of jobs up to and including it; `fairClose(line)` writes the additions, and must be called.
+--   BullMQ's marker is left to the caller.
+-- - `fairTake(queue, wanted, now)`: up to `wanted` next ids, and their hashes as fields and values in turn.
+-- - `fairLoad(queue, shares, sign)` counts waiting rows and bytes, in total and for each owner.
 local function fairKeys(queue) return (string.gsub(queue, KEYNAME.tagToQueue, KEYNAME.tagToFair, 1)) end
 local function fairNumber(value) return string.format('%.17g', value) end
 local function fairText(rows, bytes, rank, weight, owner)
@@ -31,7 +31,7 @@ local function fairOpen(queue)
   local fair = fairKeys(queue)
   local said = redis.call('HMGET', fair .. FAIRKEY.load, 'lane', 'lane_in')
   local length = redis.call('LLEN', queue .. BULLKEY.wait)
-  -- Who has the list keeps it until it is empty.
+  -- The owner of the list keeps it until it is empty.
   return {queue = queue, fair = fair, lane = length > 0 and said[1], laneIn = tonumber(said[2]) or 0, length = length,
     behind = redis.call('ZCARD', queue .. BULLKEY.prioritized), added = {}, owners = {}}
 end
@@ -39,7 +39,7 @@ end
 local function fairAdd(line, id, share, arrival)
   local owner = line.owners[share.owner]
   if not owner then
-    -- What has no priority is in one place only, or it would not stay in order.
+    -- An owner's jobs without a priority are all in one place, or they would lose their order.
     local first = redis.call('ZRANGE', line.fair .. FAIRKEY.of .. share.owner, 0, 0, 'WITHSCORES')[2]
     owner = {inSet = first and tonumber(first) < CONST.behindByPriority}
     line.owners[share.owner] = owner
@@ -91,7 +91,7 @@ end
 local function fairTake(queue, wanted, now)
   local fair, wait = fairKeys(queue), queue .. BULLKEY.wait
   local ids, jobs, begun = {}, {}, {}
-  -- Returns what the job costs; what was taken before has been paid for, and did not count as waiting again.
+  -- Returns the job's cost: 0 for a job that was taken before, which has paid and did not count as waiting again.
   local function take(id)
     local job = redis.call('HGETALL', queue .. id)
     local share, started
@@ -113,7 +113,7 @@ local function fairTake(queue, wanted, now)
   local length = redis.call('LLEN', wait)
   local lane = length > 0 and redis.call('HGET', fair .. FAIRKEY.load, 'lane')
   if length > 0 and not (lane and redis.call('ZSCORE', fair .. FAIRKEY.owners, lane)) then
-    -- It holds only what was put back, or what an earlier release added.
+    -- The list holds only returned jobs, or jobs of an earlier release.
     for _, id in ipairs(redis.call('RPOP', wait, wanted)) do take(id) end
     length = length - #ids
   end
@@ -154,11 +154,11 @@ local function fairTake(queue, wanted, now)
     end
   end
   if #ids < wanted then
-    -- What a process of an earlier release added, which knew nothing of owners.
+    -- Jobs added by a process of an earlier release, which has no owners.
     local rest = redis.call('ZPOPMIN', queue .. BULLKEY.prioritized, wanted - #ids)
     for k = 1, #rest, 2 do take(rest[k]) end
     if #ids < wanted and redis.call('EXISTS', queue .. BULLKEY.delayed) == 0 then
-      -- Nothing waits, so that nobody is ahead of anybody, and nothing is to be told of.
+      -- Nothing waits, so no owner is ahead of another, and there is no load to report.
       redis.call('UNLINK', fair .. FAIRKEY.load, fair .. FAIRKEY.ahead)
       return ids, jobs
     end

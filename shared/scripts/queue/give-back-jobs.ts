@@ -6,13 +6,13 @@ import { text, unnamed } from "../lua/fields.js";
 const script = defineScript({
   name: "millraceGiveBack",
   file: "queue/give-back",
-  keys: { wait: unnamed(text("The queue's wait list, which tells the slot.")) },
+  keys: { wait: unnamed(text("The queue's wait list; it sets the hash slot.")) },
   fields: { queue: text("Prefix of the queue's keys.") },
   each: { id: text("The job's id."), token: text("Its lock token; a job under another lock is left alone.") },
   whenFull: true,
 });
 
-/** Puts jobs that were taken and never begun back to where they are taken next, in their order. */
+/** Returns jobs that were taken but not started to the head of the queue, in their order. */
 export async function giveBackJobs(
   redis: RedisClient,
   queue: string,

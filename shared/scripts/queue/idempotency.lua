@@ -1,6 +1,6 @@
--- `sentBefore(key, hashes)` is nil where nothing was sent under the key, else whether it was the same body and, if so,
--- what came of it; `keepSent(key, hashes, target)` keeps that for a day. The hash of the sorted body is a key beside,
--- because APIs of an earlier release read the first one.
+-- `sentBefore(key, hashes)` is nil for an unused key, else whether the body was the same and, if so, the stored target;
+-- `keepSent(key, hashes, target)` stores it for a day. The hash of the sorted body has a key of its own, because APIs
+-- of an earlier release read the first one.
 local function sentBefore(key, hashes)
   local said = redis.call('GET', key)
   if not said then return nil end

@@ -1,9 +1,9 @@
-/** What was sent under an owner's idempotency key. */
+/** An owner's idempotency key, with hashes of its request body. */
 export interface Idempotency {
   key: string;
-  /** Of the body as it was sent, which is all that earlier releases know and compare. */
+  /** Hash of the body as sent; the only one known to earlier releases. */
   bodyHash: string;
-  /** Of the body in whatever order its members stand; undefined where that is the same. */
+  /** Hash of the body with sorted members; undefined where it is the same. */
   sortedHash?: string | undefined;
 }
 

@@ -1,6 +1,6 @@
--- `takeJobs(queue, tokens, now, lockMs)` takes as many jobs as there are tokens: a list of jobs as BullMQ hands them
--- out, and when the next delayed one is due (ms) where there were fewer. Nil where the queue is paused or limited,
--- which is left to BullMQ's own way of taking, one by one.
+-- `takeJobs(queue, tokens, now, lockMs)` takes as many jobs as there are tokens. Returns a list of jobs in BullMQ's
+-- form, and the time of the next delayed job (ms) if there were fewer. Nil for a paused or limited queue, which is left
+-- to BullMQ's own taking, one by one.
 -- include queue/fair-queue
 local function takeJobs(queue, tokens, now, lockMs)
   local meta = redis.call('HMGET', queue .. BULLKEY.meta, 'paused', 'concurrency', 'max')
@@ -24,7 +24,7 @@ local function takeJobs(queue, tokens, now, lockMs)
   local taken, hashes = fairTake(queue, wanted, now)
   if #taken > 0 then
     redis.call('LPUSH', queue .. BULLKEY.active, unpack(taken))
-    -- Others may sleep while there is more.
+    -- Wakes others that may sleep while jobs wait.
     redis.call('ZADD', queue .. BULLKEY.marker, 0, '0')
   end
   local nextDelayed = 0

@@ -6,19 +6,20 @@ import { number, text, unnamed } from "../lua/fields.js";
 const script = defineScript({
   name: "millraceTake",
   file: "queue/take",
-  keys: { wait: unnamed(text("The queue's wait list, which tells the slot.")) },
+  keys: { wait: unnamed(text("The queue's wait list; it sets the hash slot.")) },
   fields: {
     queue: text("Prefix of the queue's keys."),
-    nowMs: number("The present time."),
+    nowMs: number("The current time."),
     lockMs: number("Duration of the locks."),
     token: text("The lock token of all of them."),
-    count: number("Jobs to take at the most."),
+    count: number("Limit of jobs to take."),
   },
   whenFull: true,
 });
 
 /**
- * A taken job's hash, field and value in turn, and its id; or when the next delayed one is due (ms), with 0 for both.
+ * A taken job's hash, as fields and values in turn, and its id; or 0 for both, with the time of the next delayed job
+ * (ms).
  */
 export type TakenRaw = [job: string[] | 0, id: string | 0, rateLimitMs: number, nextDelayedAt: number];
 
