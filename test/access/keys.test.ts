@@ -9,7 +9,7 @@ import { parseApiKeys, readGrants } from "@millrace/shared/access/api-keys.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { keys as ownKeys, TestStack } from "../support/stack/stack.js";
 
@@ -44,7 +44,7 @@ describe("keys", () => {
     expect(made.body).toMatchObject({ object: "key", owner: "dora", scopes: ["read"], expires_at: null });
     const { id, key } = made.body;
     await eventually(async () => expect(await everywhere(key)).toEqual([200, 200]));
-    expectProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, as(key)), 403, "forbidden");
+    assertProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, as(key)), 403, "forbidden");
     const list = await stack.get("/admin/keys", { as: "admin" });
     expect(list.body.data.map((entry: { id: string }) => entry.id)).toContain(id);
     expect(JSON.stringify(list.body)).not.toContain(key);
@@ -57,7 +57,7 @@ describe("keys", () => {
     await eventually(async () => expect(await everywhere(key)).toEqual([200, 200]));
     expect((await stack.post(`/admin/keys/${id}/revoke`, {}, { as: "admin" })).body).toMatchObject({ revoked: true });
     await eventually(async () => expect(await everywhere(key)).toEqual([401, 401]), 2000);
-    expectProblem(await stack.post(`/admin/keys/${id}/revoke`, {}, { as: "admin" }), 404, "not_found");
+    assertProblem(await stack.post(`/admin/keys/${id}/revoke`, {}, { as: "admin" }), 404, "not_found");
   });
 
   test("a rotated key goes on for the overlap, beside the new one of the same owner", async () => {
@@ -85,8 +85,8 @@ describe("keys", () => {
     await eventually(async () => expect(await everywhere("carol-1")).toEqual([401, 401]));
     await writeFile(file, "carol:no-hash\n");
     await eventually(() => {
-      const told = stack.logged("API_KEYS_FILE cannot be read; the keys stay as they were");
-      expect(told.length).toBeGreaterThanOrEqual(2);
+      const warnings = stack.logged("API_KEYS_FILE cannot be read; the keys stay as they were");
+      expect(warnings.length).toBeGreaterThanOrEqual(2);
     });
     expect(await everywhere("carol-2")).toEqual([200, 200]);
     await writeFile(file, `carol:${sha256("carol-2")}\n`);
@@ -110,7 +110,7 @@ describe("keys", () => {
       ["GET", "/admin/keys"],
     ];
     for (const [method, path, json] of refused) {
-      expectProblem(
+      assertProblem(
         await stack.call(method, path, { ...bound, ...(json !== undefined && { json }) }),
         403,
         "forbidden",
@@ -123,16 +123,16 @@ describe("keys", () => {
     const bindAdmin = await make({ owner: "ivan", scopes: [`admin@${tree}`, "predict"] });
     await eventually(async () => expect(await everywhere(bindAdmin.key)).toEqual([200, 200]));
     for (const path of ["/admin/keys", "/admin/queues", "/admin/queues/api/queues"]) {
-      expectProblem(await stack.get(path, as(bindAdmin.key)), 403, "forbidden");
+      assertProblem(await stack.get(path, as(bindAdmin.key)), 403, "forbidden");
     }
     const foreign = await make({ owner: "judy" });
-    expectProblem(await stack.post(`/admin/keys/${foreign.id}/revoke`, {}, as(bindAdmin.key)), 403, "forbidden");
+    assertProblem(await stack.post(`/admin/keys/${foreign.id}/revoke`, {}, as(bindAdmin.key)), 403, "forbidden");
   });
 
   test("only an admin makes, sees or ends keys, and every such act is on record, a refused key too", async () => {
     for (const owner of ["alice", "reader"] as const) {
-      expectProblem(await stack.get("/admin/keys", { as: owner }), 403, "forbidden");
-      expectProblem(
+      assertProblem(await stack.get("/admin/keys", { as: owner }), 403, "forbidden");
+      assertProblem(
         await stack.post("/admin/keys", { owner: "x", scopes: ["admin"] }, { as: owner }),
         403,
         "forbidden",
@@ -171,7 +171,7 @@ describe("keys", () => {
     ["an end in the past", { owner: "x", expires_in_ms: -1 }, "/expires_in_ms"],
     ["a key of one's own choice", { owner: "x", key: "mine" }, "/key"],
   ])("no key is made for %s", async (_what, body, pointer) => {
-    const problem = expectProblem(await stack.post("/admin/keys", body, { as: "admin" }), 422, "invalid_request");
+    const problem = assertProblem(await stack.post("/admin/keys", body, { as: "admin" }), 422, "invalid_request");
     expect(problem.errors.map((error: { pointer: string }) => error.pointer)).toEqual([pointer]);
   });
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { flow } from "../support/stack/flows.js";
 import { type CallOptions, TestStack } from "../support/stack/stack.js";
@@ -60,7 +60,7 @@ describe("rate limits", () => {
       const answer = await stack.get("/v1/models", { as: "bob", ...(i % 2 === 0 ? second() : {}) });
       if (answer.status === 200) taken += 1;
       else {
-        expectProblem(answer, 429, "rate_limited");
+        assertProblem(answer, 429, "rate_limited");
         expect(Number(answer.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
         expect(parameterOf(answer.headers.get("ratelimit"), "requests", "r")).toBe(0);
         expect(parameterOf(answer.headers.get("ratelimit-policy"), "requests", "q")).toBe(20);
@@ -77,12 +77,12 @@ describe("rate limits", () => {
     expect(first.status, JSON.stringify(first.body)).toBe(202);
     expect(parameterOf(first.headers.get("ratelimit"), "rows", "r")).toBeLessThanOrEqual(45);
     const refused = await upload(60, second());
-    expectProblem(refused, 429, "rate_limited");
+    assertProblem(refused, 429, "rate_limited");
     const waitSeconds = Number(refused.headers.get("retry-after"));
     expect(waitSeconds).toBeGreaterThan(0);
     expect(waitSeconds).toBeLessThanOrEqual(13);
     expect((await upload(35)).status).toBe(202);
-    expectProblem(await upload(101, { as: "admin" }), 429, "rate_limited");
+    assertProblem(await upload(101, { as: "admin" }), 429, "rate_limited");
     const single = await stack.predict(model, flow(), {}, { as: "admin" });
     expect(single.status).toBe(200);
     expect(parameterOf(single.headers.get("ratelimit"), "rows", "r")).toBe(99);
@@ -91,7 +91,7 @@ describe("rate limits", () => {
 
   test("a redrive makes no more predictions than its key may have rows", async () => {
     const redrive = (json: object) => stack.post("/v1/failures/redrive", json, { as: "admin" });
-    expect(pointersOf(expectProblem(await redrive({ rate: 2 }), 422, "invalid_request"))).toEqual(["/rate"]);
+    expect(pointersOf(assertProblem(await redrive({ rate: 2 }), 422, "invalid_request"))).toEqual(["/rate"]);
     expect(await redrive({})).toMatchObject({ status: 202, body: { rate: 1.666 } });
   });
 
@@ -106,8 +106,8 @@ describe("rate limits", () => {
     expect((await guess("admin-key")).status).toBe(200);
     // Never used on this API from here: it might as well have been guessed.
     const other = (await stack.startApi()).url;
-    expectProblem(await guess("guess-x", { url: other }), 429, "rate_limited");
-    expectProblem(await guess("alice-key", { url: other }), 429, "rate_limited");
+    assertProblem(await guess("guess-x", { url: other }), 429, "rate_limited");
+    assertProblem(await guess("alice-key", { url: other }), 429, "rate_limited");
     expect((await stack.get("/health", { as: null })).status).toBe(200);
   });
 
@@ -127,7 +127,7 @@ describe("rate limits", () => {
 
   test("while Redis is away nobody passes, and guesses are still counted", async () => {
     await redis.kill();
-    expectProblem(await stack.get("/v1/models", { as: "admin" }), 503, "redis_unavailable");
+    assertProblem(await stack.get("/v1/models", { as: "admin" }), 503, "redis_unavailable");
     const { url } = stack.apis[1] as (typeof stack.apis)[1];
     const statuses = [];
     for (let i = 0; i < 12; i++) {

@@ -54,9 +54,9 @@ describe(`${guarantee} (seed ${seed})`, () => {
       const isRaw = (manifest as { kind: string }).kind === "tensor";
       // What is beyond the output's own type is no answer, on no way.
       if (!isRaw && numbersOf(wanted).some((value) => !Number.isFinite(value))) {
-        const said = (outputs[i] ?? {}) as { code?: string; error?: { code?: string } | null };
-        const code = said.code ?? said.error?.code;
-        return code === "inference_failed" ? [] : [`${name} ${way} row ${i}: ${JSON.stringify(said)}`];
+        const result = (outputs[i] ?? {}) as { code?: string; error?: { code?: string } | null };
+        const code = result.code ?? result.error?.code;
+        return code === "inference_failed" ? [] : [`${name} ${way} row ${i}: ${JSON.stringify(result)}`];
       }
       const fault = isRaw
         ? differenceFrom(wanted as Feeds, outputs[i], toleranceOf(name))

@@ -55,8 +55,8 @@ describe("a declared version whose outputs turn out not to be one a row", () => 
       });
       expect([await isJoined(0), await isJoined(1)]).toEqual([0, 0]);
     });
-    const told = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one a row"));
-    expect(told.length).toBeGreaterThan(0);
+    const logged = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one a row"));
+    expect(logged.length).toBeGreaterThan(0);
     await stack.post("/v1/models/leaves-out/unload", { version: "1" }, { as: "admin" });
     await eventually(async () => {
       expect((await stack.get("/v1/models/leaves-out")).status).toBe(404);

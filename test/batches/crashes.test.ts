@@ -12,7 +12,7 @@ import {
   upload,
 } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { peakBytes, readiness, runNotes } from "../support/stack/processes.js";
 import { shortLocks, TestStack } from "../support/stack/stack.js";
@@ -104,7 +104,7 @@ describe("a batch and sudden death", () => {
     await eventually(async () => expect(await batchKeys(stack, echo)).toEqual([]));
     paused.end(ndjson(rowsOf(8)));
     const problem = await paused.answer;
-    expectProblem(problem, 503, "redis_unavailable");
+    assertProblem(problem, 503, "redis_unavailable");
     expect(problem.headers.get("retry-after")).not.toBeNull();
     expect(await batchKeys(stack, echo)).toEqual([]);
     // One of which something arrives is kept, however long no chunk is full.
@@ -176,7 +176,7 @@ describe("a batch and a Redis that is full, or away", () => {
     );
     await full(used + 1e6);
     const arriving = await upload(stack, echo, ndjson(rowsOf(100_000)));
-    expectProblem(arriving, 503, "redis_full");
+    assertProblem(arriving, 503, "redis_full");
     expect(arriving.headers.get("retry-after")).not.toBeNull();
     expect(await staged()).toEqual([]);
     await roomy();
@@ -191,8 +191,8 @@ describe("a batch and a Redis that is full, or away", () => {
     await eventually(async () => expect(await ranChunks()).toBe(2));
     await full(1);
     complete.end();
-    expectProblem(await complete.answer, 503, "redis_full");
-    expectProblem(await stack.post(`/v1/models/${echo}/predictions`, { input: [1, 2, 3] }), 503, "redis_full");
+    assertProblem(await complete.answer, 503, "redis_full");
+    assertProblem(await stack.post(`/v1/models/${echo}/predictions`, { input: [1, 2, 3] }), 503, "redis_full");
     expect(await staged()).toEqual([]);
     await roomy();
     const again = await upload(stack, echo, ndjson(rowsOf(8)), { headers: { "idempotency-key": "once" } });
@@ -209,7 +209,7 @@ describe("a batch and a Redis that is full, or away", () => {
     process.kill(redis.pid, "SIGSTOP");
     try {
       uncertain.end();
-      expectProblem(await uncertain.answer, 503, "redis_unavailable");
+      assertProblem(await uncertain.answer, 503, "redis_unavailable");
     } finally {
       process.kill(redis.pid, "SIGCONT");
     }
@@ -233,7 +233,7 @@ describe("a batch and a Redis that is full, or away", () => {
     try {
       const lines = Buffer.from(ndjson(rowsOf(20_000)));
       for (let sent = 0; !answered && sent < 200e6; sent += lines.length) await flood.write(lines);
-      expectProblem(await flood.answer, 503, "redis_unavailable");
+      assertProblem(await flood.answer, 503, "redis_unavailable");
     } finally {
       process.kill(redis.pid, "SIGCONT");
     }

@@ -10,19 +10,19 @@ import { describe, expect, test } from "vitest";
 import { pieces } from "../support/http/pieces.js";
 import { random } from "../support/random.js";
 
-type Told = [record: string | null, line: number];
+type SplitRecord = [record: string | null, line: number];
 
 /** What is told of each record of a text that comes in these pieces; null for one that is too long. */
-function split(cut: readonly Buffer[], longestRecordBytes: number): Told[] {
-  const told: Told[] = [];
+function split(cut: readonly Buffer[], longestRecordBytes: number): SplitRecord[] {
+  const found: SplitRecord[] = [];
   const splitter = new RecordSplitter({
     longestRecordBytes,
-    onRecord: (bytes, from, to, line) => told.push([bytes.toString("latin1", from, to), line]),
-    onTooLong: (line) => told.push([null, line]),
+    onRecord: (bytes, from, to, line) => found.push([bytes.toString("latin1", from, to), line]),
+    onTooLong: (line) => found.push([null, line]),
   });
   for (const piece of cut) for (let all = splitter.push(piece); !all; ) all = splitter.goOn();
   for (let all = splitter.end(); !all; ) all = splitter.goOn();
-  return told;
+  return found;
 }
 
 /**
@@ -50,12 +50,12 @@ function recordAt(text: string, from: number): { end: number } | { wrong: number
 }
 
 /** The same as `split`, slowly: of the whole text, with nothing kept between records. */
-function splitSlowly(text: string, longest: number): Told[] {
-  const told: Told[] = [];
+function splitSlowly(text: string, longest: number): SplitRecord[] {
+  const found: SplitRecord[] = [];
   const lineAt = (at: number) => text.slice(0, at).split("\n").length;
   const tell = (from: number, to: number) => {
     const record = text.slice(from, to);
-    told.push([record.length > longest ? null : record.replace(/\r$/, ""), lineAt(from)]);
+    found.push([record.length > longest ? null : record.replace(/\r$/, ""), lineAt(from)]);
   };
   for (let from = 0; from < text.length; ) {
     const found = recordAt(text, from);
@@ -71,7 +71,7 @@ function splitSlowly(text: string, longest: number): Told[] {
       const shown = from + Math.min(reach - from, longest);
       const anew = text.lastIndexOf("\n", shown - 1) + 1;
       if (anew <= from) {
-        told.push([null, lineAt(from)]);
+        found.push([null, lineAt(from)]);
         from = firstEnd + 1;
       }
       while (from < anew) {
@@ -81,7 +81,7 @@ function splitSlowly(text: string, longest: number): Told[] {
       }
     }
   }
-  return told;
+  return found;
 }
 
 describe("records of CSV", () => {
@@ -107,8 +107,8 @@ describe("records of CSV", () => {
         Array.from({ length: 1 + r.below(4) }, field).join(","),
       );
       const text = records.join(r.pick(["\n", "\r\n"]));
-      const told = split(pieces(Buffer.from(text), r), 1000).map(([record]) => record);
-      expect(told, JSON.stringify(text)).toEqual(records);
+      const found = split(pieces(Buffer.from(text), r), 1000).map(([record]) => record);
+      expect(found, JSON.stringify(text)).toEqual(records);
     }
   });
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { batchKeys, counts, finalBatch, ndjson, resultsOf, submitBatch, types, upload } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
 import { eventsIn, openRequest } from "../support/http/open-request.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { localWebhooks, openWebhookSink, type WebhookSink } from "../support/http/webhook-sink.js";
 import { runNotes } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -68,7 +68,7 @@ describe("the life of a batch", () => {
     for (const { body } of many) expect(body).toMatchObject({ status: "succeeded", counts: counts(8) });
     // A wait that misses the end looks again after twenty seconds.
     expect(answeredAt - Date.parse(many[0]?.body.finished_at)).toBeLessThan(5000);
-    expectProblem(await stack.get(`/v1/batches/${id}?wait=61`), 400, "bad_query");
+    assertProblem(await stack.get(`/v1/batches/${id}?wait=61`), 400, "bad_query");
     // Nor does a wait that begins in the moment of the end leave anything.
     for (let i = 0; i < 30; i++) {
       const { id: quick } = await submitBatch(stack, echo, ndjson(rowsOf(1)));
@@ -90,7 +90,7 @@ describe("the life of a batch", () => {
     expect(body.counts.canceled).toBeGreaterThan(0);
     expect(body.counts).toMatchObject({ total: 400, failed: 0, pending: 0, canceled: 400 - body.counts.succeeded });
     expect(body.progress).toBeCloseTo(body.counts.succeeded / 400, 3);
-    expectProblem(await stack.call("POST", `/v1/batches/${id}/cancel`), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/batches/${id}/cancel`), 409, "state_conflict");
     // Another one of the same model is not held up by what was waiting, and the canceled one stays as it was.
     const { id: next } = await submitBatch(stack, slow, ndjson(busy(2, 1)));
     await finalBatch(stack, next);
@@ -207,8 +207,8 @@ test("all keys of a batch are gone after the result time, whichever way it ended
       for (const model of [slow, echo]) expect(await batchKeys(stack, model)).toEqual([]);
     });
     for (const gone of [...ids, id]) {
-      expectProblem(await stack.get(`/v1/batches/${gone}`), 404, "batch_not_found");
-      expectProblem(await stack.get(`/v1/batches/${gone}/results`), 404, "batch_not_found");
+      assertProblem(await stack.get(`/v1/batches/${gone}`), 404, "batch_not_found");
+      assertProblem(await stack.get(`/v1/batches/${gone}/results`), 404, "batch_not_found");
     }
     expect((await stack.get("/v1/batches")).body.data).toEqual([]);
     // What is left of them are the queue's newest finished jobs and, until the next batch, names in the owner's index.

@@ -10,7 +10,7 @@ import {
   resultsOf,
   types,
 } from "../support/batches.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { peakBytes } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -32,7 +32,7 @@ describe("a hostile or a slow upload", () => {
    * Expects of whatever is done that the API needs no more memory for it than that, and that it answers others
    * meanwhile.
    */
-  async function expectGrowthBelow(bytes: number, act: () => Promise<void>): Promise<void> {
+  async function assertMemoryGrowthBelow(bytes: number, act: () => Promise<void>): Promise<void> {
     const { pid } = stack.apis[0] as TestStack["apis"][number];
     const before = peakBytes(pid);
     await act();
@@ -50,7 +50,7 @@ describe("a hostile or a slow upload", () => {
     ["JSON", types.json, '{"inputs":[[1,2,3],[1,2,', "],[4,5,6]]}"],
     ["CSV, quoted", types.csv, 'a,b,c\n1,2,3\n1,2,"', '"\n4,5,6'],
   ])("with a row of 100 MB in %s fails at that row alone, which is never held", async (_what, type, before, after) => {
-    await expectGrowthBelow(70e6, async () => {
+    await assertMemoryGrowthBelow(70e6, async () => {
       const open = openUpload(stack, echo, { type });
       await open.write(before);
       await writeMuch(open, "3", 100 * million);
@@ -74,10 +74,10 @@ describe("a hostile or a slow upload", () => {
     const part = gzipSync(Buffer.alloc(10 * million, filler), { level: 9 });
     const bomb = Buffer.concat(Array.from({ length: 30 }, () => part));
     expect(bomb.length).toBeLessThan(million);
-    await expectGrowthBelow(70e6, async () => {
+    await assertMemoryGrowthBelow(70e6, async () => {
       const open = openUpload(stack, echo, { headers: { "content-encoding": "gzip" } });
       open.end(bomb);
-      expectProblem(await open.answer, 413, "body_too_large");
+      assertProblem(await open.answer, 413, "body_too_large");
     });
     expect((await batchKeys(stack, echo)).filter((key) => key.includes("/batch-chunks:"))).toEqual([]);
   });
@@ -89,7 +89,7 @@ describe("a hostile or a slow upload", () => {
     expect(lines.length * rounds * 20).toBeGreaterThan(80e6);
     const part = lines.repeat(rounds / 4);
     const uploads = Array.from({ length: 20 }, () => openUpload(stack, tree));
-    await expectGrowthBelow(70e6, async () => {
+    await assertMemoryGrowthBelow(70e6, async () => {
       for (let round = 0; round < 4; round++) {
         await Promise.all(uploads.map((open) => open.write(part)));
         // Between the parts they all stand still, each within a row.

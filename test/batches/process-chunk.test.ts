@@ -101,7 +101,7 @@ interface Behaviour {
 /** Runs the processor with slots that behave as told; what they were given is in `runs`. */
 async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Behaviour = {}) {
   const runs: number[][] = [];
-  const said: string[] = [];
+  const calls: string[] = [];
   let finish: ChunkFinish | undefined;
   const submit = async (work: Work): Promise<Outcome> => {
     const bulk = work.bulk as NonNullable<Work["bulk"]>;
@@ -164,10 +164,10 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
       return behaviour.finish ?? "written";
     },
     notebook: {
-      note: async () => void said.push("note"),
-      noteLater: () => void said.push("note later"),
-      ended: () => void said.push("ended"),
-      forget: async () => void said.push("forget"),
+      note: async () => void calls.push("note"),
+      noteLater: () => void calls.push("note later"),
+      ended: () => void calls.push("ended"),
+      forget: async () => void calls.push("forget"),
     },
     history: async () => ({ final: false, diedRunning: true, deaths: behaviour.deaths ?? 0 }),
     metrics: createWorkerMetrics(),
@@ -177,11 +177,11 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
     id: "b-7",
     data: { v: 1, b: "b", n: 7 },
     attemptsStarted: behaviour.attemptsStarted ?? 1,
-    moveToDelayed: async () => said.push("delayed"),
-    moveToWait: async () => said.push("wait"),
+    moveToDelayed: async () => calls.push("delayed"),
+    moveToWait: async () => calls.push("wait"),
   };
   const answer = await process(job, "token").catch((fault: Error) => fault);
-  return { answer, runs, said, finish };
+  return { answer, runs, calls, finish };
 }
 
 /** The outputs by line: a number, or the code of a fault. */
@@ -204,10 +204,10 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
   const eight = [0, 1, 2, 3, 4, 5, 6, 7];
 
   test("runs once as a whole, and its outputs are written in order", async () => {
-    const { answer, finish, runs, said } = await run(form, chunkOf(form, eight));
+    const { answer, finish, runs, calls } = await run(form, chunkOf(form, eight));
     expect(answer).toBe("written");
     expect(runs).toEqual([eight]);
-    expect(said).toEqual(["note later", "ended"]);
+    expect(calls).toEqual(["note later", "ended"]);
     expect(outputsOf(finish)).toEqual(eight);
     expect(finish).toMatchObject({ id: "b", number: 7, token: "token", succeeded: 8, failed: 0, failedInputs: null });
   });
@@ -220,11 +220,11 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
 
   test("that died by the version's fault is given back whole, with nothing of it kept", async () => {
     const recordDeath = async () => false;
-    const { answer, finish, runs, said } = await run(form, chunkOf(form, eight), {
+    const { answer, finish, runs, calls } = await run(form, chunkOf(form, eight), {
       ...{ unlucky: [0], breaker: { ...closed, recordDeath } },
     });
     expect([answer, finish, runs]).toEqual([expect.any(WaitingError), undefined, [eight]]);
-    expect(said.slice(-2)).toEqual(["forget", "wait"]);
+    expect(calls.slice(-2)).toEqual(["forget", "wait"]);
   });
 
   test("that is the probe of a version goes on to the row to blame, although the breaker opens again", async () => {
@@ -240,10 +240,10 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
   });
 
   test("of a version that is out of order is put off, and not begun", async () => {
-    const { answer, runs, said } = await run(form, chunkOf(form, eight), {
+    const { answer, runs, calls } = await run(form, chunkOf(form, eight), {
       breaker: { ...closed, admit: () => "wait" },
     });
-    expect([answer, runs, said]).toEqual([expect.any(DelayedError), [], ["delayed"]]);
+    expect([answer, runs, calls]).toEqual([expect.any(DelayedError), [], ["delayed"]]);
   });
 
   test.each([false, true])(
@@ -300,7 +300,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
 
   test("that was alone with ten dead workers fails as poisoned without another", async () => {
     const nine = await run(form, chunkOf(form, [1, null, 2]), { attemptsStarted: 10, deaths: 9 });
-    expect(nine.said).toEqual(["note", "ended"]);
+    expect(nine.calls).toEqual(["note", "ended"]);
     expect(outputsOf(nine.finish)).toEqual([1, "invalid_input", 2]);
     const ten = await run(form, chunkOf(form, [1, null, 2]), { attemptsStarted: 11, deaths: 10 });
     expect(ten.runs).toEqual([]);
@@ -311,10 +311,10 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
   test("goes back when its worker ends, waits for one with its version, and ends where nobody wants it", async () => {
     const released = await run(form, chunkOf(form, eight), { released: true });
     expect(released.answer).toBeInstanceOf(WaitingError);
-    expect(released.said).toEqual(["note later", "ended", "forget", "wait"]);
+    expect(released.calls).toEqual(["note later", "ended", "forget", "wait"]);
     const other = await run(form, chunkOf(form, eight), { version: "2" });
     expect(other.answer).toBeInstanceOf(DelayedError);
-    expect([other.said, other.runs]).toEqual([["delayed"], []]);
+    expect([other.calls, other.runs]).toEqual([["delayed"], []]);
     const gone = await run(form, chunkOf(form, eight), { version: "gone" });
     expect([gone.answer, gone.runs]).toEqual(["written", []]);
     expect(outputsOf(gone.finish)).toEqual(eight.map(() => "version_gone"));
@@ -352,6 +352,6 @@ describe("a table for several slots", () => {
     const released = await run("table", chunkOf("table", rows(400)), { slots: 2, released: true });
     expect(released.answer).toBeInstanceOf(WaitingError);
     expect([sizes(released.runs), released.finish]).toEqual([[200, 200], undefined]);
-    expect(released.said.slice(-3)).toEqual(["ended", "forget", "wait"]);
+    expect(released.calls.slice(-3)).toEqual(["ended", "forget", "wait"]);
   });
 });

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { counts, finalBatch, ndjson, resultsOf, runBatch, submitBatch } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
 import { openRequest } from "../support/http/open-request.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { peakBytes } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -65,7 +65,7 @@ describe("results of a batch", () => {
   });
   afterAll(() => stack?.close());
 
-  async function expectSameAsSingles(model: string, flows: readonly number[][]): Promise<void> {
+  async function assertSameAsSingles(model: string, flows: readonly number[][]): Promise<void> {
     const { batch, results } = await runBatch(stack, model, ndjson(flows));
     expect(batch).toMatchObject({ status: "succeeded", counts: counts(flows.length) });
     const singles: unknown[] = [];
@@ -80,7 +80,7 @@ describe("results of a batch", () => {
   }
 
   test.each([tree, forest])("of %s are those of single predictions, row by row", async (model) => {
-    await expectSameAsSingles(
+    await assertSameAsSingles(
       model,
       Array.from({ length: 100 }, (_, i) => flow(i * 7919)),
     );
@@ -90,8 +90,8 @@ describe("results of a batch", () => {
   test.skipIf(!existsSync(data))("of real flows are those of single predictions, row by row", async () => {
     const flows = realFlows(100);
     expect(flows.length).toBeGreaterThan(200);
-    await expectSameAsSingles(forest, flows);
-    await expectSameAsSingles(tree, flows);
+    await assertSameAsSingles(forest, flows);
+    await assertSameAsSingles(tree, flows);
   });
 
   test("of a head that is no classifier are those of single predictions too", async () => {
@@ -187,7 +187,7 @@ describe("results of a batch", () => {
     ["?cursor=x", { accept: "application/json" }, 400, "bad_query"],
     ["", { accept: "image/png" }, 406, "not_acceptable"],
   ])("by %s %j are refused", async (query, headers, status, code) => {
-    expectProblem(await stack.get(`/v1/batches/${known}/results${query}`, { headers }), status, code);
+    assertProblem(await stack.get(`/v1/batches/${known}/results${query}`, { headers }), status, code);
   });
 
   test("are asked for by HEAD without a body", async () => {
@@ -227,9 +227,9 @@ describe("results of a batch", () => {
     await stack.redis.hdel(names.batchResults(id), "1");
     await expect(resultsOf(stack, id)).rejects.toThrow();
     const headers = { accept: "application/json" };
-    expectProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
     await stack.redis.del(names.batchLines(id));
-    expectProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
   });
 
   test("are read by readers who stop reading without being held for them, while others read on", async () => {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { counts, finalBatch, ndjson, resultsOf, runBatch, submitBatch, types } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -77,7 +77,7 @@ describe("rows of a batch", () => {
     const { batch, results } = await runBatch(stack, echo, lines.join("\n"));
     expect(batch).toMatchObject({ status: "partial", counts: counts(total - 1000, 1000), progress: 1 });
     expect(results).toHaveLength(total);
-    let told = 0;
+    let faults = 0;
     for (const [i, { error, index, output, status }] of results.entries()) {
       const code = codes.get(i);
       if (code === undefined) {
@@ -85,12 +85,12 @@ describe("rows of a batch", () => {
         const [a, b, c] = output?.y[0] ?? [];
         if (index === i && status === "succeeded" && a === i && b === 0.5 && c === -i && error === null) continue;
       } else if (index === i && status === "failed" && output === null && error.code === code && error.detail !== "") {
-        told += 1;
+        faults += 1;
         continue;
       }
       expect.fail(`line ${i}, ${lines[i]}: ${JSON.stringify(results[i])}`);
     }
-    expect(told).toBe(1000);
+    expect(faults).toBe(1000);
   });
 
   test("all of them bad: the batch has failed, without a run", async () => {
@@ -170,7 +170,7 @@ describe("rows of a batch", () => {
     expect(last.retry_of).toBe(final.id);
     expect((await resultsOf(stack, last.id)).map(({ first_index }) => first_index)).toEqual([1, 3, 5]);
     const { id: good } = await runBatch(stack, echo, ndjson([[1, 2, 3]]));
-    expectProblem(await stack.call("POST", `/v1/batches/${good}/retry`), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/batches/${good}/retry`), 409, "state_conflict");
   });
 
   test("failed rows succeed in the new batch once their fault is mended, each with its own output", async () => {
@@ -184,7 +184,7 @@ describe("rows of a batch", () => {
     await writeFile(file, JSON.stringify({ ...JSON.parse(await readFile(file, "utf8")), timeout_ms: 60_000 }));
     await stack.workers[0]?.stop();
     const open = await submitBatch(stack, "slow", ndjson([{ x: [[1]] }]));
-    expectProblem(await stack.call("POST", `/v1/batches/${open.id}/retry`), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/batches/${open.id}/retry`), 409, "state_conflict");
     await stack.startWorker();
     const retried = await stack.call("POST", `/v1/batches/${id}/retry`);
     expect(await finalBatch(stack, retried.body.id)).toMatchObject({ status: "succeeded", counts: counts(2) });

@@ -17,7 +17,7 @@ import {
   upload,
 } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { localWebhooks } from "../support/http/webhook-sink.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -167,9 +167,9 @@ describe("an upload", () => {
     const numbers = [{ x: [[1, 2, 3]] }];
     const behind = await send(JSON.stringify({ inputs: numbers, version: "1" }));
     expect([behind.status, behind.body.version]).toEqual([202, "1"]);
-    const late = expectProblem(await send(JSON.stringify({ inputs: numbers, version: "2" })), 422, "invalid_request");
+    const late = assertProblem(await send(JSON.stringify({ inputs: numbers, version: "2" })), 422, "invalid_request");
     expect(late.errors).toEqual([{ detail: expect.stringContaining("before them"), pointer: "/version" }]);
-    expectProblem(await send(JSON.stringify({ version: "9", inputs: numbers })), 404, "version_not_found");
+    assertProblem(await send(JSON.stringify({ version: "9", inputs: numbers })), 404, "version_not_found");
     const byQuery = await upload(stack, "mixed", ndjson([{ x: words }]), { query: "?version=2" });
     expect((await finalBatch(stack, byQuery.body.id)).status).toBe("succeeded");
   });
@@ -239,7 +239,7 @@ describe("an upload", () => {
     ],
   ])("%s is refused and leaves nothing", async (_what, body, options, status, code, pointer) => {
     const before = await batchKeys(stack, model);
-    const problem = expectProblem(await upload(stack, model, body, options), status, code);
+    const problem = assertProblem(await upload(stack, model, body, options), status, code);
     if (pointer !== undefined)
       expect(problem.errors.map((error: { pointer: string }) => error.pointer)).toContain(pointer);
     expect((await batchKeys(stack, model)).filter((key) => !before.includes(key))).toEqual([]);
@@ -247,13 +247,13 @@ describe("an upload", () => {
 
   test("a CSV without needed columns is refused naming each, also where rows stand before anybody looks", async () => {
     const many = Array.from({ length: 2000 }, () => "1").join("\n");
-    const problem = expectProblem(await upload(stack, model, `a\n${many}`, csv), 422, "invalid_request");
+    const problem = assertProblem(await upload(stack, model, `a\n${many}`, csv), 422, "invalid_request");
     expect(problem.errors.map(({ detail }: { detail: string }) => detail)).toEqual([
       'column "b, b" is missing',
       'column "c"" is missing',
     ]);
-    expectProblem(await upload(stack, "throws-on-row", "x\n1\n", csv), 415, "unsupported_media_type");
-    expectProblem(await upload(stack, "nobody", ndjson(rows)), 404, "model_not_found");
+    assertProblem(await upload(stack, "throws-on-row", "x\n1\n", csv), 415, "unsupported_media_type");
+    assertProblem(await upload(stack, "nobody", ndjson(rows)), 404, "model_not_found");
   });
 
   test("one that goes beyond the rows is answered 413 before it has ended", async () => {
@@ -261,25 +261,25 @@ describe("an upload", () => {
     expect((await upload(stack, model, ndjson(exactly), { url: narrow })).status).toBe(202);
     const open = openUpload(stack, model, { url: narrow });
     await open.write(ndjson([...exactly, [0, 0, 0]]));
-    expect(expectProblem(await open.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_ROWS");
+    expect(assertProblem(await open.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_ROWS");
     open.hangUp();
     const asJson = openUpload(stack, model, { url: narrow, ...json });
     await asJson.write(`{"inputs":[${"[1,2,3],".repeat(102)}`);
-    expectProblem(await asJson.answer, 413, "body_too_large");
+    assertProblem(await asJson.answer, 413, "body_too_large");
     asJson.hangUp();
   });
 
   test("one that goes beyond the bytes is answered 413 by its length, or when it has, unpacked", async () => {
-    const told = openUpload(stack, model, { url: narrow, headers: { "content-length": "30001" } });
-    expect(expectProblem(await told.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_BYTES");
-    told.hangUp();
+    const declared = openUpload(stack, model, { url: narrow, headers: { "content-length": "30001" } });
+    expect(assertProblem(await declared.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_BYTES");
+    declared.hangUp();
     const grows = openUpload(stack, model, { url: narrow });
     await grows.write(`${" ".repeat(15_000)}\n`.repeat(2));
-    expectProblem(await grows.answer, 413, "body_too_large");
+    assertProblem(await grows.answer, 413, "body_too_large");
     grows.hangUp();
     const packed = openUpload(stack, model, { url: narrow, headers: { "content-encoding": "gzip" } });
     await packed.write(gzipSync(`${" ".repeat(15_000)}\n`.repeat(2)));
-    expectProblem(await packed.answer, 413, "body_too_large");
+    assertProblem(await packed.answer, 413, "body_too_large");
     packed.hangUp();
   });
 
@@ -331,8 +331,8 @@ describe("an upload", () => {
       return running as [string];
     });
     const id = /:([0-9a-z]{28})$/.exec(results)?.[1] as string;
-    expectProblem(await stack.get(`/v1/batches/${id}`), 404, "batch_not_found");
-    expectProblem(await stack.get(`/v1/batches/${id}/results`), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}`), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}/results`), 404, "batch_not_found");
     open.end(ndjson(many.slice(8)));
     const answer = await open.answer;
     expect([answer.status, answer.body.id]).toEqual([202, id]);
@@ -355,8 +355,8 @@ describe("an upload", () => {
       expect(again.headers.get("idempotency-replayed")).toBe("true");
       expect(again.headers.get("location")).toBe(`/v1/batches/${first.body.id}`);
     }
-    expectProblem(await send(body.replace("1", "2")), 422, "idempotency_mismatch");
-    expectProblem(await send(body, { query: "?priority=2" }), 422, "idempotency_mismatch");
+    assertProblem(await send(body.replace("1", "2")), 422, "idempotency_mismatch");
+    assertProblem(await send(body, { query: "?priority=2" }), 422, "idempotency_mismatch");
     const bobs = await send(body, { as: "bob" });
     expect(bobs.status).toBe(202);
     expect(bobs.body.id).not.toBe(first.body.id);
@@ -379,14 +379,14 @@ describe("an upload", () => {
       ["POST", "/cancel"],
       ["POST", "/retry"],
     ] as const) {
-      expectProblem(await stack.call(method, `/v1/batches/${id}${path}`, { as: "bob" }), 404, "batch_not_found");
-      expectProblem(await stack.call(method, `/v1/batches/${"0".repeat(28)}${path}`), 404, "batch_not_found");
-      expectProblem(await stack.call(method, `/v1/batches/x${path}`), 404, "batch_not_found");
+      assertProblem(await stack.call(method, `/v1/batches/${id}${path}`, { as: "bob" }), 404, "batch_not_found");
+      assertProblem(await stack.call(method, `/v1/batches/${"0".repeat(28)}${path}`), 404, "batch_not_found");
+      assertProblem(await stack.call(method, `/v1/batches/x${path}`), 404, "batch_not_found");
     }
     const listed = await stack.get("/v1/batches?limit=100", { as: "bob" });
     expect(listed.body.data.map((batch: { id: string }) => batch.id)).not.toContain(id);
-    expectProblem(await stack.call("POST", `/v1/batches/${id}/cancel`, { as: "reader" }), 403, "forbidden");
-    expectProblem(await stack.call("PUT", `/v1/batches/${id}`), 405, "method_not_allowed");
+    assertProblem(await stack.call("POST", `/v1/batches/${id}/cancel`, { as: "reader" }), 403, "forbidden");
+    assertProblem(await stack.call("PUT", `/v1/batches/${id}`), 405, "method_not_allowed");
   });
 
   test("its batch is listed, newest first, in pages, by model and by status", async () => {
@@ -412,7 +412,7 @@ describe("an upload", () => {
     expect(ids(await list("?status=partial"))).toEqual([sent[1]]);
     expect(ids(await list(`?status=succeeded&model=${model}`))).toEqual([sent[0], sent[3]]);
     expect(ids(await list("?model=throws-on-row"))).toEqual([]);
-    expectProblem(await stack.get("/v1/batches?status=expired"), 400, "bad_query");
-    expectProblem(await stack.get("/v1/batches?model=nobody"), 404, "model_not_found");
+    assertProblem(await stack.get("/v1/batches?status=expired"), 400, "bad_query");
+    assertProblem(await stack.get("/v1/batches?model=nobody"), 404, "model_not_found");
   });
 });

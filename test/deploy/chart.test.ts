@@ -152,7 +152,7 @@ describe.skipIf(!hasHelm || !hasKubeconform)("what the chart renders", () => {
   test("is valid for Kubernetes, KEDA and the Prometheus operator, for all values in the table", () => {
     const location = "deploy/chart-schemas/{{.ResourceKind}}{{.KindSuffix}}.json";
     const text = combinations.map(({ set }) => render(set)).join("\n---\n");
-    const said = runTool("kubeconform", ["-strict", "-summary", "-schema-location", location, "-"], text);
-    expect(said).toMatch(/Invalid: 0, Errors: 0, Skipped: 0/);
+    const report = runTool("kubeconform", ["-strict", "-summary", "-schema-location", location, "-"], text);
+    expect(report).toMatch(/Invalid: 0, Errors: 0, Skipped: 0/);
   });
 });

@@ -20,14 +20,14 @@ describe("dashboards and alerts", () => {
   let stack: TestStack;
   const folder = mkdtempSync(join(tmpdir(), "millrace-panels-"));
   let scrapes: string[];
-  let told: string;
+  let scraped: string;
 
   beforeAll(async () => {
     stack = await TestStack.start({ models: [model] });
     await stack.predict(model, flow(1));
     const urls = [stack.url, `http://127.0.0.1:${stack.workers[0]?.port}`];
     scrapes = await Promise.all(urls.map(async (url) => (await fetch(`${url}/metrics`)).text()));
-    told = scrapes.join("\n");
+    scraped = scrapes.join("\n");
   });
   afterAll(async () => {
     rmSync(folder, { recursive: true });
@@ -36,7 +36,7 @@ describe("dashboards and alerts", () => {
 
   test("ask only for metrics that the services tell", () => {
     const known = new Set(
-      [...told.matchAll(/^# TYPE (\S+) (\S+)/gm)].flatMap(([, name, type]) =>
+      [...scraped.matchAll(/^# TYPE (\S+) (\S+)/gm)].flatMap(([, name, type]) =>
         type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name as string],
       ),
     );
@@ -48,7 +48,7 @@ describe("dashboards and alerts", () => {
 
   test("show no owner", () => {
     for (const text of [alerts, ...dashboards.map((dashboard) => dashboard.text)]) expect(text).not.toMatch(/\bowner=/);
-    expect(told).not.toMatch(/owner="/);
+    expect(scraped).not.toMatch(/owner="/);
   });
 
   test("cover what operators need, each panel with a question and each alert with a runbook section", () => {

@@ -61,7 +61,7 @@ describe("whatever JSON is sent wherever", () => {
   /**
    * Sends and holds the answer against what every answer is: in time, no 5xx, and a problem where it is none of 2xx.
    */
-  const hold = async (method: string, target: string, body: string | Buffer, type = "application/json") => {
+  const assertHandled = async (method: string, target: string, body: string | Buffer, type = "application/json") => {
     const answer = await sendRaw(stack.url, wire(method, target, { body, type }), { deadlineMs: 20_000 });
     expect(answer.status, answer.body).toBeGreaterThanOrEqual(200);
     expect(answer.status, answer.body).toBeLessThan(500);
@@ -75,16 +75,16 @@ describe("whatever JSON is sent wherever", () => {
 
   test("a submission is taken or told what is wrong with it", () =>
     holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), submission), ([model, body]) =>
-      hold("POST", `/v1/models/${model}/predictions`, JSON.stringify(body) ?? "null"),
+      assertHandled("POST", `/v1/models/${model}/predictions`, JSON.stringify(body) ?? "null"),
     ));
 
   test("so is a batch, as JSON", () =>
     holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
-      hold("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
+      assertHandled("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
     ));
 
   test("so is a redrive", () =>
-    holds(redrive, (body) => hold("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
+    holds(redrive, (body) => assertHandled("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
 
   test("so are lines of whatever", () =>
     holds(
@@ -94,7 +94,7 @@ describe("whatever JSON is sent wherever", () => {
           fc.string(),
         ),
       ),
-      (rows) => hold("POST", `/v1/models/${tree}/batches`, rows.join("\n"), "application/x-ndjson"),
+      (rows) => assertHandled("POST", `/v1/models/${tree}/batches`, rows.join("\n"), "application/x-ndjson"),
     ));
 
   test("so is CSV of whatever", () =>
@@ -102,7 +102,7 @@ describe("whatever JSON is sent wherever", () => {
       fc.array(
         fc.array(fc.oneof(fc.string(), fc.double().map(String), fc.constantFrom(...features)), { maxLength: 80 }),
       ),
-      (rows) => hold("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
+      (rows) => assertHandled("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
     ));
 
   test("so are bytes of whatever, as a body of any kind", () =>
@@ -112,7 +112,7 @@ describe("whatever JSON is sent wherever", () => {
         fc.uint8Array({ maxLength: 2000 }),
         fc.constantFrom("application/json", "application/x-ndjson", "text/csv", "text/plain"),
       ),
-      ([what, bytes, type]) => hold("POST", `/v1/models/${tree}/${what}`, Buffer.from(bytes), type),
+      ([what, bytes, type]) => assertHandled("POST", `/v1/models/${tree}/${what}`, Buffer.from(bytes), type),
     ));
 
   test("so is every path with whatever in it, its query and its headers", () =>
@@ -154,7 +154,7 @@ describe("whatever JSON is sent wherever", () => {
       ),
       async ([method, path, query, body]) => {
         const pairs = Object.entries(query).map(([name, value]) => `${part(name)}=${part(value)}`);
-        await hold(method, `${path}${pairs.length > 0 ? `?${pairs.join("&")}` : ""}`, JSON.stringify(body) ?? "");
+        await assertHandled(method, `${path}${pairs.length > 0 ? `?${pairs.join("&")}` : ""}`, JSON.stringify(body) ?? "");
       },
     ));
 

@@ -17,7 +17,7 @@ import { methodRows, targetRows } from "./targets.js";
 /** The goal is 250; 253 were measured at most, after bodies of 12 MB and batches of 17 MB in a row. */
 const largestRssMiB = 300;
 /** What no answer may hold: a stack, a path of the machine, or where Redis is. */
-const privateThings =
+const privateDetails =
   /node_modules|\bat \S+ \(|\.[jt]s:\d+|\/(?:work|tmp|home|usr|root)\/|rediss?:\/\/|ECONN|ReplyError/i;
 
 describe("400 hostile requests", () => {
@@ -52,12 +52,12 @@ describe("400 hostile requests", () => {
     if (answer.answers > 1) return `got ${answer.answers} answers`;
     if (rss > largestRssMiB) return `left the API with ${Math.round(rss)} MiB`;
     if (api().child.exitCode !== null || api().child.signalCode !== null) return "ended the API";
-    if (privateThings.test(answer.body)) return `tells what is private: ${answer.body.slice(0, 300)}`;
+    if (privateDetails.test(answer.body)) return `tells what is private: ${answer.body.slice(0, 300)}`;
     if (status < 400 || answer.body === "") return null;
     if (!answer.headers.get("content-type")?.startsWith("application/problem+json")) return "is no problem+json";
     const problem = JSON.parse(answer.body) as { status: number; code: string; request_id: string };
-    const told = problem.status === status && problem.code !== "" && problem.request_id !== undefined;
-    return told ? null : `is no problem: ${answer.body}`;
+    const isProblem = problem.status === status && problem.code !== "" && problem.request_id !== undefined;
+    return isProblem ? null : `is no problem: ${answer.body}`;
   };
 
   /** On a machine that others use too, a row may leave the API busy enough to turn the next one away unread. */

@@ -13,9 +13,9 @@ describe("a date", () => {
           const at = new Date(Date.UTC(year, month - 1, day));
           const exists = at.getUTCMonth() === month - 1 && at.getUTCDate() === day && at.getUTCFullYear() === year;
           const text = `${two(year, 4)}-${two(month)}-${two(day)}`;
-          const said = parseDate(text);
+          const parsed = parseDate(text);
           // Six million assertions would take minutes.
-          if (!Object.is(said, exists ? at.getTime() : Number.NaN)) expect.fail(`${text} came to ${said}`);
+          if (!Object.is(parsed, exists ? at.getTime() : Number.NaN)) expect.fail(`${text} came to ${parsed}`);
         }
       }
     }

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { crc32 } from "node:zlib";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const fixture = (dtype: string) => fileURLToPath(new URL(`../fixtures/models/echo-image-${dtype}/1`, import.meta.url));
@@ -49,7 +49,7 @@ describe("image models", () => {
   };
   const refused = async (model: string, input: unknown) => {
     const answer = await stack.predict(model, input instanceof Buffer ? input.toString("base64") : input);
-    const body = expectProblem(answer, 422, "invalid_input");
+    const body = assertProblem(answer, 422, "invalid_input");
     expect(pointersOf(body)).toEqual(["/input"]);
     return body.detail as string;
   };

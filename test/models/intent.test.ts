@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { hasData, readReference, readRows } from "../support/read-data.js";
 import { runBatch } from "../support/run-batch.js";
 import { manifestOf } from "../support/stack/flows.js";
@@ -51,10 +51,10 @@ describe("intent-banking77", () => {
     for (const query of ["", " \0\n ", "x".repeat(513), "😀".repeat(513), 7, null, ["x"]]) {
       const answer = await ask(query);
       const code = typeof query === "string" ? "invalid_input" : "invalid_request";
-      expect(pointersOf(expectProblem(answer, 422, code)), String(query).slice(0, 20)).toEqual(["/query"]);
+      expect(pointersOf(assertProblem(answer, 422, code)), String(query).slice(0, 20)).toEqual(["/query"]);
     }
     const unknown = await stack.post("/predict/intent", { query: "x", top: 3 });
-    expect(pointersOf(expectProblem(unknown, 422, "invalid_request"))).toEqual(["/top"]);
+    expect(pointersOf(assertProblem(unknown, 422, "invalid_request"))).toEqual(["/top"]);
   });
 
   test("texts of different lengths in one run come out as each does alone", async () => {

@@ -2,7 +2,7 @@ import { cp, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { runBatch } from "../support/run-batch.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -149,7 +149,7 @@ describe("kinds and heads", () => {
     return body.output.y?.[0];
   };
   const refused = async (model: string, input: unknown) =>
-    pointersOf(expectProblem(await stack.predict(model, input), 422, "invalid_input"));
+    pointersOf(assertProblem(await stack.predict(model, input), 422, "invalid_input"));
 
   test("a category is its position, a date its part, and a default stands in for what is not given", async () => {
     expect(await seen("typed", { colour: "green", day: "2026-01-31", size: 2 })).toEqual([1, 5, 2]);

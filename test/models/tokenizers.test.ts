@@ -7,7 +7,7 @@ import { InputRefusedError } from "@millrace/workers/preparation/preparation.js"
 import { openTokenizer, type Tokens } from "@millrace/workers/preparation/tokenizer.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { volume } from "../support/run/volume.js";
 import { runBatch } from "../support/run-batch.js";
 import { childrenOf, readiness } from "../support/stack/processes.js";
@@ -326,7 +326,7 @@ describe("texts of a running stack", () => {
 
   test("what is no text and no pair is complained of by its pointer", async () => {
     const refused = async (input: unknown) =>
-      pointersOf(expectProblem(await stack.predict("pairs", input), 422, "invalid_input"));
+      pointersOf(assertProblem(await stack.predict("pairs", input), 422, "invalid_input"));
     for (const input of [5, null, ["a", "b"], "", "x".repeat(101)]) expect(await refused(input)).toEqual(["/input"]);
     expect(await refused({})).toEqual(["/input/text"]);
     expect(await refused({ text: "a", pair: null })).toEqual(["/input/pair"]);

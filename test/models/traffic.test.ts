@@ -5,7 +5,7 @@ import { versionByWeight } from "@millrace/shared/models/traffic.js";
 import { compareOutputs } from "@millrace/workers/versions/compare-outputs.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -89,20 +89,20 @@ describe("traffic between versions", () => {
   afterAll(() => stack.close());
 
   test("is changed by admins only, and every mistake is pointed out", async () => {
-    expectProblem(await put({ weights: { "1": 1 } }, {}), 403, "forbidden");
+    assertProblem(await put({ weights: { "1": 1 } }, {}), 403, "forbidden");
     const wrong = { weights: { "1": -1, "9": 1 }, shadow: ["2", "2"], more: 1 };
-    expect(pointersOf(expectProblem(await put(wrong), 422, "invalid_request")).sort()).toEqual([
+    expect(pointersOf(assertProblem(await put(wrong), 422, "invalid_request")).sort()).toEqual([
       "/more",
       "/shadow",
       "/weights/1",
     ]);
     expect(
-      pointersOf(expectProblem(await put({ weights: { "9": 1 }, shadow: ["8"] }), 422, "invalid_request")),
+      pointersOf(assertProblem(await put({ weights: { "9": 1 }, shadow: ["8"] }), 422, "invalid_request")),
     ).toEqual(["/shadow/0", "/weights/9"]);
-    expectProblem(await put({ weights: { "1": 0 } }), 422, "invalid_request");
-    expectProblem(await put({ shadow: [] }), 422, "invalid_request");
+    assertProblem(await put({ weights: { "1": 0 } }), 422, "invalid_request");
+    assertProblem(await put({ shadow: [] }), 422, "invalid_request");
     const unknown = await stack.call("PUT", "/v1/models/nobody/traffic", { json: { weights: { "1": 1 } }, ...admin });
-    expectProblem(unknown, 404, "model_not_found");
+    assertProblem(unknown, 404, "model_not_found");
   });
 
   test("follows the weights on every API, sticky by input and by Idempotency-Key", async () => {
@@ -140,15 +140,15 @@ describe("traffic between versions", () => {
   test("goes back one change with each rollback, and not further than the one that was meant", async () => {
     const { revision } = (await put({ weights: { "3": 1 } })).body;
     expect((await predict(2)).body).toMatchObject({ version: "3", output: { y: [[3]] } });
-    expectProblem(await rollback({ revision: revision - 1 }), 409, "state_conflict");
+    assertProblem(await rollback({ revision: revision - 1 }), 409, "state_conflict");
     expect((await rollback({ revision })).body).toMatchObject({
       weights: { "1": 90, "3": 10 },
       revision: revision + 1,
     });
-    expectProblem(await rollback({ revision }), 409, "state_conflict");
+    assertProblem(await rollback({ revision }), 409, "state_conflict");
     // Before that nobody had said anything: the highest version takes it all.
     expect((await rollback()).body).toMatchObject({ automatic: true, shares: { "4": 1 } });
-    expectProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
+    assertProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
   });
 
   test("holds for batches too, each of which runs on one version", async () => {

@@ -5,7 +5,7 @@ import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { Queue } from "bullmq";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { childrenOf, readiness } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -78,17 +78,17 @@ describe("versions that change under load", () => {
   });
 
   test("a new version that took the traffic by itself is rolled back in one call, by an admin", async () => {
-    expectProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
+    assertProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
     const { body } = await stack.call("POST", `/v1/models/${model}/rollback`, admin);
     expect(body).toMatchObject({ automatic: false, shares: { "1": 1 } });
     expect((await stack.predict(model, input(9))).body).toMatchObject({ version: "1", output: { y: [[10, 1, 1]] } });
-    expectProblem(await stack.call("POST", `/v1/models/${model}/rollback`, admin), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/models/${model}/rollback`, admin), 409, "state_conflict");
   });
 
   test("one that cannot be loaded is refused with the reason, again and again, and the others serve on", async () => {
     await put("broken", "3");
     const answer = await stack.post(`/v1/models/${model}/load`, { version: "3" }, admin);
-    expect(expectProblem(answer, 409, "state_conflict").detail).toMatch(/cannot be loaded/);
+    expect(assertProblem(answer, 409, "state_conflict").detail).toMatch(/cannot be loaded/);
     await eventually(async () => {
       const { refused } = await describeModel();
       expect(refused).toEqual([{ version: "3", worker: expect.any(String), reason: expect.any(String) }]);
@@ -110,10 +110,10 @@ describe("versions that change under load", () => {
       ["4", "ready"],
     ]);
     expect((await stack.predict(model, input(3), { version: "4" })).body.output).toEqual({ y: [[3, 0, 0]] });
-    expectProblem(await stack.post(`/v1/models/${model}/load`, {}), 403, "forbidden");
-    expectProblem(await stack.post(`/v1/models/${model}/load`, { version: "9" }, admin), 404, "version_not_found");
-    expectProblem(await stack.post("/v1/models/nobody/load", {}, admin), 404, "model_not_found");
-    expectProblem(await stack.post(`/v1/models/${model}/load`, { version: "../1" }, admin), 422, "invalid_request");
+    assertProblem(await stack.post(`/v1/models/${model}/load`, {}), 403, "forbidden");
+    assertProblem(await stack.post(`/v1/models/${model}/load`, { version: "9" }, admin), 404, "version_not_found");
+    assertProblem(await stack.post("/v1/models/nobody/load", {}, admin), 404, "model_not_found");
+    assertProblem(await stack.post(`/v1/models/${model}/load`, { version: "../1" }, admin), 422, "invalid_request");
   });
 
   test("other bytes under a version that is served are refused, and it goes on with what it had", async () => {
@@ -145,9 +145,9 @@ describe("versions that change under load", () => {
     const unload = (version: string, options: object = admin) =>
       stack.post(`/v1/models/${model}/unload`, { version }, options);
     expect((await load("5")).status).toBe(200);
-    expectProblem(await unload("1"), 409, "state_conflict");
-    expectProblem(await unload("7"), 404, "version_not_found");
-    expectProblem(await unload("5", {}), 403, "forbidden");
+    assertProblem(await unload("1"), 409, "state_conflict");
+    assertProblem(await unload("7"), 404, "version_not_found");
+    assertProblem(await unload("5", {}), 403, "forbidden");
 
     const late = await stack.submit(model, input(5), { version: "2", delay_ms: 600_000 });
     const traffic = startSteadyTraffic(stack, model, input, 1);
@@ -173,7 +173,7 @@ describe("versions that change under load", () => {
       await eventually(async () => {
         const answer = await stack.predict(model, input(1), { version });
         if (answer.status === 200) expect(answer.body.status).toBe("succeeded");
-        expectProblem(answer, 404, "version_not_found");
+        assertProblem(answer, 404, "version_not_found");
       }, 50_000);
       await eventually(async () => expect(await stateOf(version)).toBeUndefined(), 30_000);
     }
@@ -186,7 +186,7 @@ describe("versions that change under load", () => {
       error: { code: "version_gone" },
     });
 
-    expectProblem(await stack.predict(model, input(1), { version: "5" }), 404, "version_not_found");
+    assertProblem(await stack.predict(model, input(1), { version: "5" }), 404, "version_not_found");
     expect((await load("5")).status).toBe(200);
     expect((await stack.predict(model, input(6), { version: "5" })).body.output).toEqual({ y: [[6, 0, 0]] });
   });

@@ -34,11 +34,11 @@ describe("cancel and retry", () => {
   test("a running one ends at once, and its slot serves others at once", async () => {
     const { id } = await stack.submit("slow", ms(60_000));
     await running(id);
-    const told = await cancel(id);
-    expect(told.started_at).not.toBeNull();
+    const answered = await cancel(id);
+    expect(answered.started_at).not.toBeNull();
     // It waits for 30 s, which is before the run would have ended.
     expect((await stack.predict("slow", ms(1))).body.status).toBe("succeeded");
-    expect(await read(id)).toEqual(told);
+    expect(await read(id)).toEqual(answered);
   });
 
   test("queued and scheduled ones are canceled and never run", async () => {
@@ -47,12 +47,12 @@ describe("cancel and retry", () => {
     const queued = await stack.submit("slow", ms(2));
     const scheduled = await stack.submit("slow", ms(3), { delay_ms: 300 });
     expect(scheduled.status).toBe("scheduled");
-    const told = [await cancel(queued.id), await cancel(scheduled.id)];
-    for (const each of told) expect(each).toMatchObject({ started_at: null, attempts: 0 });
+    const answered = [await cancel(queued.id), await cancel(scheduled.id)];
+    for (const each of answered) expect(each).toMatchObject({ started_at: null, attempts: 0 });
     await stack.final(holder);
     // What is submitted now runs behind all that waited.
     await stack.predict("slow", ms(1));
-    expect([await read(queued.id), await read(scheduled.id)]).toEqual(told);
+    expect([await read(queued.id), await read(scheduled.id)]).toEqual(answered);
     expect(stack.logged("prediction finished").map((line) => line.prediction_id)).not.toContain(queued.id);
   });
 
@@ -62,11 +62,11 @@ describe("cancel and retry", () => {
     const company = await Promise.all([900, 20, 30].map((x) => stack.submit("slow", ms(x))));
     const [one, ...others] = company.map(({ id }) => id as string);
     await running(one as string);
-    const told = await cancel(one as string);
+    const answered = await cancel(one as string);
     for (const other of others) {
       expect(await stack.final(other)).toMatchObject({ status: "succeeded", attempts: 1, timings: { batch_rows: 3 } });
     }
-    expect(await read(one as string)).toEqual(told);
+    expect(await read(one as string)).toEqual(answered);
   });
 
   test("what is final cannot be canceled", async () => {
@@ -85,23 +85,23 @@ describe("cancel and retry", () => {
 
   test("cancel against completion: what it was told is what it stays, hundreds of times", async () => {
     const times = volume(300, 1000);
-    const told: { id: string; canceled: boolean }[] = [];
-    // All lanes seek the moment of the end together, by the pause before the cancel or, where that alone comes too
+    const answered: { id: string; canceled: boolean }[] = [];
+    // All callers seek the moment of the end together, by the pause before the cancel or, where that alone comes too
     // late, by the length of the run; so that about as many cancels come too late as in time.
     let leadMs = 8;
-    const lane = async () => {
+    const caller = async () => {
       for (let i = 0; i < times / 10; i++) {
         const { id } = await stack.submit("slow", ms(2 + (i % 4) + Math.max(0, -leadMs)));
         await delay(Math.max(0, leadMs));
         const { status } = await act("cancel", id);
         expect([200, 409]).toContain(status);
-        told.push({ id, canceled: status === 200 });
+        answered.push({ id, canceled: status === 200 });
         leadMs += status === 200 ? 2 : -2;
       }
     };
-    const states = async () => Promise.all(told.map(async ({ id }) => (await read(id)).status as string));
-    await Promise.all(Array.from({ length: 10 }, lane));
-    const wanted = told.map(({ canceled }) => (canceled ? "canceled" : "succeeded"));
+    const states = async () => Promise.all(answered.map(async ({ id }) => (await read(id)).status as string));
+    await Promise.all(Array.from({ length: 10 }, caller));
+    const wanted = answered.map(({ canceled }) => (canceled ? "canceled" : "succeeded"));
     expect(await states()).toEqual(wanted);
     await stack.predict("slow", ms(1));
     expect(await states()).toEqual(wanted);
@@ -113,10 +113,10 @@ describe("cancel and retry", () => {
   test("one canceled while no worker lives is not run by the next one", async () => {
     await stack.workers.at(-1)?.stop();
     const { id } = await stack.submit("slow", ms(5));
-    const told = await cancel(id);
+    const answered = await cancel(id);
     const worker = await stack.startWorker();
     expect((await stack.predict("slow", ms(1))).body.status).toBe("succeeded");
-    expect(await read(id)).toEqual(told);
+    expect(await read(id)).toEqual(answered);
     expect(await scrape(`http://127.0.0.1:${worker.port}`, "ml_prediction_total", { model: "slow" })).toBe(1);
   });
 

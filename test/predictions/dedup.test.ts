@@ -16,11 +16,11 @@ describe("identical submissions", () => {
 
   test("hundreds at once over two APIs are one inference, and each one's webhook is delivered once", async () => {
     const callers = volume(400, 1000);
-    const told = callers / 5;
+    const webhookCount = callers / 5;
     // The models stay known without a worker, so that nothing ends before all are accepted.
     await stack.workers[0]?.stop();
     const input = fresh();
-    const hook = (i: number) => (i < told ? { webhook: { url: sink.url(`/thousand/${i}`) } } : {});
+    const hook = (i: number) => (i < webhookCount ? { webhook: { url: sink.url(`/thousand/${i}`) } } : {});
     const one = async (i: number): Promise<Answer> => {
       const headers = { "idempotency-key": `thousand-${i}` };
       const answer = await send(tree, input, { metadata: { i }, ...hook(i) }, { ...apiUrl(i), headers });
@@ -38,8 +38,8 @@ describe("identical submissions", () => {
 
     expect(await stack.final(id)).toMatchObject({ status: "succeeded", attempts: 1, metadata, deduplicated: false });
     const url = `http://127.0.0.1:${worker.port}`;
-    await eventually(async () => expect(await scrape(url, "ml_webhook_attempt_total")).toBe(told));
-    for (let i = 0; i < told; i++) {
+    await eventually(async () => expect(await scrape(url, "ml_webhook_attempt_total")).toBe(webhookCount));
+    for (let i = 0; i < webhookCount; i++) {
       const event = { type: "prediction.completed", data: { id, status: "succeeded", metadata } };
       expect(sink.at(`/thousand/${i}`), `webhook ${i}`).toMatchObject([event]);
     }
@@ -181,7 +181,7 @@ describe("identical submissions", () => {
     let joins = 0;
     const races = volume(60, 200);
     const rounds = Array.from({ length: races }, (_, round) => `/race/${round}`);
-    const lane = async () => {
+    const caller = async () => {
       for (let path = rounds.pop(); path !== undefined; path = rounds.pop()) {
         const input = fresh();
         const answers: Promise<Answer>[] = [];
@@ -201,7 +201,7 @@ describe("identical submissions", () => {
         }
       }
     };
-    await Promise.all([lane(), lane(), lane(), lane()]);
+    await Promise.all([caller(), caller(), caller(), caller()]);
     expect(joins).toBeGreaterThan(races / 10);
   });
 });

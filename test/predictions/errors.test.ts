@@ -1,6 +1,6 @@
 import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { type CallOptions, TestStack } from "../support/stack/stack.js";
 
@@ -66,12 +66,12 @@ describe("errors", () => {
   test.each(requests)("%s: %s", async (_what, request, options, status, code) => {
     const [method, url] = request.split(" ") as [string, string];
     const answer = await stack.call(method, url, options);
-    expectProblem(answer, status, code);
+    assertProblem(answer, status, code);
     expect(answer.headers.get("www-authenticate")).toEqual(status === 401 ? expect.stringMatching(/^Bearer/) : null);
   });
 
   test("an unknown X-API-Key is no key, and a known one is as good as a bearer token", async () => {
-    expectProblem(await stack.get("/v1/models", { as: null, headers: { "x-api-key": "who" } }), 401, "unauthenticated");
+    assertProblem(await stack.get("/v1/models", { as: null, headers: { "x-api-key": "who" } }), 401, "unauthenticated");
     const known = await stack.get("/v1/models", { as: null, headers: { "x-api-key": "alice-key" } });
     expect(known.status).toBe(200);
   });
@@ -85,7 +85,7 @@ describe("errors", () => {
       ["POST", "/health", ["GET", "HEAD"]],
     ] as const) {
       const answer = await stack.call(method, url);
-      expectProblem(answer, 405, "method_not_allowed");
+      assertProblem(answer, 405, "method_not_allowed");
       expect(answer.headers.get("allow")?.split(/,\s*/).sort()).toEqual(allow);
     }
   });
@@ -97,7 +97,7 @@ describe("errors", () => {
     });
     const headers = { ...json, authorization: "Bearer alice-key" };
     const response = await fetch(stack.url + path, { method: "POST", headers, body, duplex: "half" } as RequestInit);
-    expectProblem(
+    assertProblem(
       { status: response.status, headers: response.headers, body: await response.json() },
       413,
       "body_too_large",
@@ -116,7 +116,7 @@ describe("errors", () => {
       "a/b~c": 1,
       prioritty: 1,
     });
-    const body = expectProblem(answer, 422, "invalid_request");
+    const body = assertProblem(answer, 422, "invalid_request");
     expect(pointersOf(body)).toEqual(
       ["/a~1b~0c", "/cache", "/delay_ms", "/expires_in_ms", "/metadata", "/prioritty", "/priority", "/version"].sort(),
     );
@@ -124,10 +124,10 @@ describe("errors", () => {
   });
 
   test("an unknown field does not hide what else is wrong", async () => {
-    const misspelt = expectProblem(await stack.post(path, { inptu: flow() }), 422, "invalid_request");
+    const misspelt = assertProblem(await stack.post(path, { inptu: flow() }), 422, "invalid_request");
     expect(pointersOf(misspelt)).toEqual(["/inptu", "/input"]);
     const body = { input: flow(), extra: 1, expires_in_ms: 5, delay_ms: 10, metadata: { a: "x".repeat(5000) } };
-    const three = expectProblem(await stack.post(path, body), 422, "invalid_request");
+    const three = assertProblem(await stack.post(path, body), 422, "invalid_request");
     expect(pointersOf(three)).toEqual(["/expires_in_ms", "/extra", "/metadata"]);
   });
 
@@ -143,17 +143,17 @@ describe("errors", () => {
     ["a body that is null", null, ""],
     ["a field from Object.prototype", JSON.parse(`{"input":[1],"__proto__":1}`), "/__proto__"],
   ])("%s is refused where it stands", async (_what, body, pointer) => {
-    const problem = expectProblem(await stack.post(path, body), 422, "invalid_request");
+    const problem = assertProblem(await stack.post(path, body), 422, "invalid_request");
     expect(pointersOf(problem)).toEqual([pointer]);
   });
 
   test("a body nested without end is refused before it is parsed, and one of 64 levels like any other", async () => {
     const deep = (levels: number) => "[".repeat(levels) + "]".repeat(levels);
     for (const text of [`{"input":${deep(5000)}}`, `{"input":{"x":${deep(100_000)}}}`.slice(0, 19_000), deep(65)]) {
-      expectProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
+      assertProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
     }
     const shallow = await stack.call("POST", path, { text: `{"input":${deep(63)}}`, headers: json });
-    expectProblem(shallow, 422, "invalid_input");
+    assertProblem(shallow, 422, "invalid_input");
   });
 
   test.each<[string, string, string]>([
@@ -163,7 +163,7 @@ describe("errors", () => {
     ["of metadata", '{"input":[1],"metadata":{"a":{"b":1,"b":1}}}', ""],
     ["without a character", '{"input":{"":1,"":2}}', ""],
   ])("a key that is there twice is refused: one %s", async (_what, text, pointer) => {
-    const problem = expectProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
+    const problem = assertProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
     expect(pointersOf(problem)).toEqual([pointer]);
     expect(problem.detail).toMatch(/Duplicate key/);
   });
@@ -188,7 +188,7 @@ describe("errors", () => {
     const input = { x: [[1, 2, 3]] };
     for (let i = 0; i < 3; i++) await stack.submit("echo-float32", input, { delay_ms: i === 2 ? 60_000 : 0 });
     const answer = await stack.post("/v1/models/echo-float32/predictions", { input });
-    expectProblem(answer, 429, "queue_full");
+    assertProblem(answer, 429, "queue_full");
     expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
     await stack.submit("echo-float64", input);
     const { body } = await stack.get("/v1/models/echo-float32");
@@ -197,10 +197,10 @@ describe("errors", () => {
 
   test("a usable X-Request-Id comes back, any other is replaced", async () => {
     const echoed = await stack.get("/v1/nothing", { headers: { "x-request-id": "job-42/a:b" } });
-    expect(expectProblem(echoed, 404, "not_found").request_id).toBe("job-42/a:b");
+    expect(assertProblem(echoed, 404, "not_found").request_id).toBe("job-42/a:b");
     for (const bad of ["with space", "x".repeat(129), "<b>"]) {
       const made = await stack.get("/v1/nothing", { headers: { "x-request-id": bad } });
-      expect(expectProblem(made, 404, "not_found").request_id).not.toBe(bad);
+      expect(assertProblem(made, 404, "not_found").request_id).not.toBe(bad);
     }
     const fine = await stack.get("/v1/models", { headers: { "x-request-id": "job-43" } });
     expect(fine.headers.get("x-request-id")).toBe("job-43");

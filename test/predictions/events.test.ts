@@ -4,7 +4,7 @@ import { eventsIn, openRequest } from "../support/http/open-request.js";
 import { scrape } from "../support/http/scrape.js";
 import { startOwnRedis } from "../support/redis/private-redis.js";
 import { volume } from "../support/run/volume.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { TestStack, noticesOnly } from "../support/stack/stack.js";
 
 const ms = (x: number) => ({ x: [[x]] });
 
@@ -34,7 +34,7 @@ describe("waits and event streams", () => {
 
   beforeAll(async () => {
     redis = await startOwnRedis();
-    stack = await TestStack.start({ models: ["slow"], redisUrl: redis.url, timing: toldOnly });
+    stack = await TestStack.start({ models: ["slow"], redisUrl: redis.url, timing: noticesOnly });
   });
   afterAll(async () => {
     await stack.close();
@@ -47,12 +47,12 @@ describe("waits and event streams", () => {
     const { headers, statusCode } = await stream.answered;
     expect(statusCode).toBe(200);
     expect(headers["content-type"]).toMatch(/^text\/event-stream\b/);
-    const told = eventsIn(await stream.body);
-    expect(told.map(({ event }) => event)).toEqual(["status", "status", "status"]);
-    expect(told.map(({ data }) => data.status)).toEqual(["queued", "running", "succeeded"]);
-    expect(new Set(told.map((event) => event.id)).size).toBe(3);
-    expect(told[2]?.data).toEqual((await stack.get(`/v1/predictions/${id}`)).body);
-    for (const { data } of told) expect(data.id).toBe(id);
+    const received = eventsIn(await stream.body);
+    expect(received.map(({ event }) => event)).toEqual(["status", "status", "status"]);
+    expect(received.map(({ data }) => data.status)).toEqual(["queued", "running", "succeeded"]);
+    expect(new Set(received.map((event) => event.id)).size).toBe(3);
+    expect(received[2]?.data).toEqual((await stack.get(`/v1/predictions/${id}`)).body);
+    for (const { data } of received) expect(data.id).toBe(id);
   });
 
   test("whoever comes back with the last id is sent nothing twice, and after the end 204", async () => {
@@ -106,10 +106,10 @@ describe("waits and event streams", () => {
     const waiting = openRequest(`${api.url}/v1/predictions/${id}?wait=60`);
     await Promise.all([stream.until('"queued"'), waiting.flushed]);
     expect(await api.stop()).toBe(0);
-    const told = eventsIn(await stream.body);
-    expect(told.map(({ data }) => data.status)).toEqual(["queued"]);
+    const received = eventsIn(await stream.body);
+    expect(received.map(({ data }) => data.status)).toEqual(["queued"]);
     expect(JSON.parse(await waiting.body)).toMatchObject({ id, status: "queued" });
-    const rest = eventsIn(await events(id, told[0]?.id).body).map(({ data }) => data.status);
+    const rest = eventsIn(await events(id, received[0]?.id).body).map(({ data }) => data.status);
     expect([rest.at(-1), rest.includes("queued")]).toEqual(["succeeded", false]);
   });
 
@@ -160,9 +160,9 @@ describe("waits and event streams", () => {
 
     await stack.startWorker();
     const answers = await Promise.all(waits.map(async ({ body }) => JSON.parse(await body)));
-    const told = await Promise.all(streams.map(async ({ body }) => eventsIn(await body)));
+    const received = await Promise.all(streams.map(async ({ body }) => eventsIn(await body)));
     for (const [i, answer] of answers.entries()) expect(answer).toMatchObject({ id: target(i), status: "succeeded" });
-    for (const [i, list] of told.entries()) {
+    for (const [i, list] of received.entries()) {
       expect(list.at(-1)?.data).toMatchObject({ id: target(i), status: "succeeded" });
       expect(new Set(list.map(({ id }) => id)).size).toBe(list.length);
     }

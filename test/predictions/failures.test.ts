@@ -3,7 +3,7 @@ import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { failuresOf, failing as model } from "../support/failures.js";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { volume } from "../support/run/volume.js";
 import { type Owner, TestStack } from "../support/stack/stack.js";
@@ -166,8 +166,8 @@ describe("failures and redrives", () => {
     });
     for (const method of ["GET", "POST"]) {
       const path = `/v1/failures/redrives/${id}${method === "POST" ? "/cancel" : ""}`;
-      expectProblem(await stack.call(method, path, { as: "bob" }), 404, "redrive_not_found");
-      expectProblem(await stack.call(method, path, { as: null }), 401, "unauthenticated");
+      assertProblem(await stack.call(method, path, { as: "bob" }), 404, "redrive_not_found");
+      assertProblem(await stack.call(method, path, { as: null }), 401, "unauthenticated");
     }
     expect((await stack.call("POST", `/v1/failures/redrives/${id}/cancel`, { as: "reader" })).status).toBe(403);
     const waiting = stack.get(`/v1/failures/redrives/${id}?wait=30`, { url: stack.apis[1]?.url as string });
@@ -175,7 +175,7 @@ describe("failures and redrives", () => {
     expect(canceled.body).toMatchObject({ id, status: "canceled", counts: { total: count, pending: 0 } });
     expect(canceled.body.finished_at).not.toBeNull();
     expect((await waiting).body.status).toBe("canceled");
-    expectProblem(await stack.call("POST", `/v1/failures/redrives/${id}/cancel`), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/failures/redrives/${id}/cancel`), 409, "state_conflict");
     const { counts } = (await stack.get(`/v1/failures/redrives/${id}`)).body;
     expect(counts.redriven + counts.canceled).toBe(count);
     expect(counts.canceled).toBeGreaterThan(count / 2);
@@ -184,7 +184,7 @@ describe("failures and redrives", () => {
   test("ten may be under way, so that nobody fills the places of all", async () => {
     // Each takes one of hundreds, and would go on for hours.
     const made = await Promise.all(Array.from({ length: 10 }, () => redrive({ rate: 0.01 })));
-    expectProblem(await stack.post("/v1/failures/redrive", {}), 409, "state_conflict");
+    assertProblem(await stack.post("/v1/failures/redrive", {}), 409, "state_conflict");
     expect((await stack.get("/v1/failures/redrives")).body.data.length).toBeGreaterThan(10);
     for (const { id } of made) await stack.call("POST", `/v1/failures/redrives/${id}/cancel`);
     const { id } = await redrive({ code: "version_gone" });
@@ -197,9 +197,9 @@ describe("failures and redrives", () => {
     const bound = { as: null, headers: { authorization: `Bearer ${key}` } };
     expect((await failures("", bound)).map(({ model: of }: { model: string }) => of)).toEqual([model]);
     expect(await failures(`model=${late}`, bound)).toEqual([]);
-    expectProblem(await stack.post("/v1/failures/redrive", { model: late }, bound), 403, "forbidden");
+    assertProblem(await stack.post("/v1/failures/redrive", { model: late }, bound), 403, "forbidden");
     const free = await redrive({ code: "timeout" }, { as: "bob" });
-    expectProblem(await stack.get(`/v1/failures/redrives/${free.id}`, bound), 404, "redrive_not_found");
+    assertProblem(await stack.get(`/v1/failures/redrives/${free.id}`, bound), 404, "redrive_not_found");
     await ended(free.id, { as: "bob" });
     const again = await eventually(async () => {
       const groups = await failures(`model=${late}`, { as: "bob" });
@@ -228,10 +228,10 @@ describe("failures and redrives", () => {
 
   test("filters that cannot be are refused, each thing by its name", async () => {
     for (const query of ["code=", "code=done", "code=timeout&code=timeout", "owner=bob", "limit=1"]) {
-      expectProblem(await stack.get(`/v1/failures?${query}`), 400, "bad_query");
+      assertProblem(await stack.get(`/v1/failures?${query}`), 400, "bad_query");
     }
-    expectProblem(await stack.get("/v1/failures?model=nobody"), 404, "model_not_found");
-    expectProblem(await stack.post("/v1/failures/redrive", { model: "nobody" }), 404, "model_not_found");
+    assertProblem(await stack.get("/v1/failures?model=nobody"), 404, "model_not_found");
+    assertProblem(await stack.post("/v1/failures/redrive", { model: "nobody" }), 404, "model_not_found");
     const bad = {
       model: 7,
       code: "done",
@@ -240,7 +240,7 @@ describe("failures and redrives", () => {
       rate: 0,
       owner: "bob",
     };
-    const problem = expectProblem(await stack.post("/v1/failures/redrive", bad), 422, "invalid_request");
+    const problem = assertProblem(await stack.post("/v1/failures/redrive", bad), 422, "invalid_request");
     expect(pointersOf(problem)).toEqual(
       Object.keys(bad)
         .map((name) => `/${name}`)
@@ -254,7 +254,7 @@ describe("failures and redrives", () => {
       [{ failed_after: "2026-02-30T00:00:00Z" }, "/failed_after"],
     ] as const) {
       const answer = await stack.post("/v1/failures/redrive", body);
-      expect(pointersOf(expectProblem(answer, 422, "invalid_request"))).toEqual([pointer]);
+      expect(pointersOf(assertProblem(answer, 422, "invalid_request"))).toEqual([pointer]);
     }
     expect((await stack.call("POST", "/v1/failures/redrive", { text: "{}" })).status).toBe(415);
     expect((await stack.post("/v1/failures/redrive", {}, { as: "reader" })).status).toBe(403);

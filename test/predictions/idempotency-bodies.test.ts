@@ -5,7 +5,7 @@ import { digestOf } from "@millrace/shared/redis/digest.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, resultsOf, types, upload } from "../support/batches.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { type Random, random } from "../support/random.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
@@ -89,7 +89,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
   ])("and refused for %s", async (_what, other) => {
     const key = newKey();
     expect((await send(single, JSON.stringify(body), key)).status).toBe(202);
-    expectProblem(await send(single, JSON.stringify(other), key), 422, "idempotency_mismatch");
+    assertProblem(await send(single, JSON.stringify(other), key), 422, "idempotency_mismatch");
   });
 
   test("as an earlier release kept it, which reads what is kept now, too", async () => {
@@ -127,12 +127,12 @@ describe("an Idempotency-Key is held against what a body says", () => {
       { ...envelope, inputs: [...inputs].reverse() },
       { ...envelope, inputs: inputs.slice(1) },
     ]) {
-      expectProblem(await send(batches, JSON.stringify(other), key), 422, "idempotency_mismatch");
+      assertProblem(await send(batches, JSON.stringify(other), key), 422, "idempotency_mismatch");
     }
     const lines = newKey();
     const line = await send(batches, '{"x":[[1,2,3]],"y":1}\n', lines, types.ndjson);
     expect((await send(batches, '{"x":[[1,2,3]],"y":1}\n', lines, types.ndjson)).body.id).toBe(line.body.id);
-    expectProblem(await send(batches, '{"y":1,"x":[[1,2,3]]}\n', lines, types.ndjson), 422, "idempotency_mismatch");
+    assertProblem(await send(batches, '{"y":1,"x":[[1,2,3]]}\n', lines, types.ndjson), 422, "idempotency_mismatch");
   });
 
   test("of a tensor request in any order of members, refused for other elements or another wish", async () => {
@@ -216,7 +216,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
       const later = await retry(`/v1/predictions/${id}/retry`, `"${key}"`);
       expect(later.body).toMatchObject({ id: made, retry_of: id });
       expect(later.headers.get("location")).toBe(`/v1/predictions/${made}`);
-      expectProblem(await retry(`/v1/predictions/${other}/retry`, key), 422, "idempotency_mismatch");
+      assertProblem(await retry(`/v1/predictions/${other}/retry`, key), 422, "idempotency_mismatch");
       expect((await retry(`/v1/predictions/${id}/retry`, newKey())).body.id).not.toBe(made);
     },
   );
@@ -236,7 +236,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
     expect(await finalBatch(stack, made)).toMatchObject({ retry_of: id, counts: { total: 1, failed: 1 } });
     expect(await resultsOf(stack, made)).toMatchObject([{ index: 0, first_index: 1, status: "failed" }]);
     expect((await retry(`/v1/batches/${id}/retry`, key)).body.id).toBe(made);
-    expectProblem(await retry(`/v1/batches/${other}/retry`, key), 422, "idempotency_mismatch");
+    assertProblem(await retry(`/v1/batches/${other}/retry`, key), 422, "idempotency_mismatch");
   });
 
   test("of a redrive: however often and at once, one is made", async () => {
@@ -253,6 +253,6 @@ describe("an Idempotency-Key is held against what a body says", () => {
     const again = await send(path, `{"rate":1000,"model":"${failing}"}`, key);
     expect(again.body).toMatchObject({ id, status: "succeeded" });
     expect(again.headers.get("location")).toBe(`/v1/failures/redrives/${id}`);
-    expectProblem(await send(path, "{}", key), 422, "idempotency_mismatch");
+    assertProblem(await send(path, "{}", key), 422, "idempotency_mismatch");
   });
 });

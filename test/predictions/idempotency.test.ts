@@ -140,11 +140,11 @@ describe("an Idempotency-Key", () => {
       await Promise.race([round % 2 === 0 ? delay(randomInt(5, 60)) : delay(2000), Promise.any(firsts)]);
       victim.child.kill("SIGKILL");
       await victim.exited;
-      const said = await Promise.all(firsts);
+      const firstAnswers = await Promise.all(firsts);
       const again = await Promise.all(bodies.map(({ key, body }) => send(key, body, asBob)));
       for (const [i, answer] of again.entries()) {
         expect(answer.status).toBe(202);
-        const before = said[i];
+        const before = firstAnswers[i];
         if (before?.status === 202) expect(answer.body.id).toBe(before.body.id);
         const isReplay = answer.headers.get("idempotency-replayed") === "true";
         if (before?.status === 202) answered += 1;

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { TestStack, noticesOnly } from "../support/stack/stack.js";
 
 const model = "intrusion-decision-tree";
 const features: string[] = manifestOf(model).input.features;
@@ -21,7 +21,7 @@ describe("inputs of a tabular model", () => {
     const headers = { "content-type": "application/json" };
     const text = `{"input":${inputText}}`;
     const answer = await stack.call("POST", `/v1/models/${model}/predictions`, { text, headers });
-    return expectProblem(answer, 422, "invalid_input");
+    return assertProblem(answer, 422, "invalid_input");
   };
 
   test("a row as an array and as an object, in any order of its names, come to the same output", async () => {
@@ -100,7 +100,7 @@ describe("order and time", () => {
   const input = (ms: number) => ({ x: [[ms]] });
 
   beforeAll(async () => {
-    stack = await TestStack.start({ models: ["slow", "echo-int64"], manifests: { slow }, timing: toldOnly });
+    stack = await TestStack.start({ models: ["slow", "echo-int64"], manifests: { slow }, timing: noticesOnly });
   });
   afterAll(() => stack.close());
 

@@ -4,7 +4,7 @@ import { compactJson, rawMember } from "@millrace/shared/predictions/raw-member.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, submitBatch, types } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { Receiver, secretOf } from "../support/http/receiver.js";
 import { random } from "../support/random.js";
 import { keys, TestStack } from "../support/stack/stack.js";
@@ -172,7 +172,7 @@ describe("metadata come back with every number and every string as it was writte
       text: `{"input":{"x":[[5]]},"metadata":${long}}`,
       headers: { "content-type": types.json },
     });
-    expectProblem(answer, 422, "invalid_request");
+    assertProblem(answer, 422, "invalid_request");
     expect(answer.body.errors).toMatchObject([{ pointer: "/metadata" }]);
     const spaced = `{"input":{"x":[[5]]},"cache":false,"metadata":{"a":1${" ".repeat(5000)}}}`;
     expect((await raw("POST", path, spaced)).status).toBe(202);

@@ -283,18 +283,18 @@ describe("processing a prediction's job", () => {
   });
 
   test("that is the probe of a version runs alone, still in time, and says how it went", async () => {
-    const said: string[] = [];
+    const calls: string[] = [];
     const breaker: JobBreaker = {
       ...closed,
       admit: () => "probe",
-      recordSuccess: () => void said.push("recordSuccess"),
-      abandonProbe: (id) => void said.push(`abandoned ${id}`),
+      recordSuccess: () => void calls.push("recordSuccess"),
+      abandonProbe: (id) => void calls.push(`abandoned ${id}`),
     };
     const { submitted } = await processed({ data: { ...data, e: Date.now() + 60_000 } }, { breaker });
     expect(submitted.map(({ alone, expiresAt }) => [alone, expiresAt])).toEqual([[true, expect.any(Number)]]);
-    expect(said).toEqual(["recordSuccess", "abandoned id"]);
+    expect(calls).toEqual(["recordSuccess", "abandoned id"]);
     await processed({}, { breaker, outcome: { kind: "released" } });
-    expect(said).toEqual(["recordSuccess", "abandoned id", "abandoned id"]);
+    expect(calls).toEqual(["recordSuccess", "abandoned id", "abandoned id"]);
   });
 
   test("whose input the model cannot run fails at once, with attempts left", async () => {

@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { volume } from "../support/run/volume.js";
 import { untilRunning } from "../support/stack/processes.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { TestStack, noticesOnly } from "../support/stack/stack.js";
 
 /** Waits are of 20 s or more; who is answered within half of that was told, and did not wait to the end. */
 const halfOfWaitMs = 10_000;
@@ -26,7 +26,7 @@ describe("waiting and polling", () => {
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4, join: "always" } } },
       slots: 2,
-      timing: toldOnly,
+      timing: noticesOnly,
     });
   });
   afterAll(() => stack.close());

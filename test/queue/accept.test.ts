@@ -9,7 +9,7 @@ import { Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
 
 const model = "echo";
@@ -34,11 +34,11 @@ describe("accepting a prediction", () => {
   const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance => acceptanceOf(newId(keys().tag), overrides);
   const settings = (limits: Partial<QueueLimits> = {}) => ({
     nowMs: Date.now(),
-    limits: { ...plenty, ...limits },
+    limits: { ...ampleLimits, ...limits },
     resultTtlMs: 60_000,
   });
-  const acceptOne = async (one: Acceptance, said = settings()): Promise<AcceptOutcome> => {
-    const [outcome] = await acceptPredictions(redis, keys(), [one], said);
+  const acceptOne = async (one: Acceptance, options = settings()): Promise<AcceptOutcome> => {
+    const [outcome] = await acceptPredictions(redis, keys(), [one], options);
     return outcome as AcceptOutcome;
   };
 
@@ -53,14 +53,14 @@ describe("accepting a prediction", () => {
     "leaves in Redis what BullMQ's own Queue.add leaves: jobs %s, %s",
     async (_kind, way, mix) => {
       const accepted = mix.map((overrides) => acceptance(overrides));
-      const said = settings();
+      const options = settings();
       // As a worker's announcement does, without which there is no API that could accept.
       await redis.hset(`${keys().queue}meta`, "opts.maxLenEvents", keptEvents);
       for (const step of way === "in one step" ? [accepted] : accepted.map((one) => [one])) {
-        await acceptPredictions(redis, keys(), step, said);
+        await acceptPredictions(redis, keys(), step, options);
       }
       const theirs = `${prefix}-bullmq:{${keys().tag}}`;
-      await addByBullMq(redis, { name: model, prefix: theirs }, accepted, said.nowMs);
+      await addByBullMq(redis, { name: model, prefix: theirs }, accepted, options.nowMs);
       const [{ events, ...ours }, { events: all, ...bullmqs }] = [
         asOneQueue(await contents(redis, keys().queue)),
         asOneQueue(await contents(redis, `${theirs}:${model}:`)),
@@ -68,8 +68,8 @@ describe("accepting a prediction", () => {
       expect(ours).toEqual(bullmqs);
       expect(Object.keys(ours)).toEqual(expect.arrayContaining(accepted.map(({ id }) => id)));
       // Nobody reads the event stream, so what is not delayed is not told there.
-      const told = accepted.filter(({ delayMs }) => delayMs > 0).map(({ id }) => id);
-      expect(events ?? []).toEqual((all as string[][]).filter((fields) => told.some((id) => fields.includes(id))));
+      const delayed = accepted.filter(({ delayMs }) => delayMs > 0).map(({ id }) => id);
+      expect(events ?? []).toEqual((all as string[][]).filter((fields) => delayed.some((id) => fields.includes(id))));
     },
   );
 
@@ -112,10 +112,10 @@ describe("accepting a prediction", () => {
     const follower = { json: '{"owner":"alice"}', wantsStart: true };
     const idempotency = { key: "key-1", bodyHash: "body" };
     const one = acceptance({ watcher: "api-1", dedup: "hash", idempotency, follower });
-    const said = settings();
-    expect(await acceptOne(one, said)).toEqual({ kind: "queued", position: 1 });
-    expect(await redis.zscore(keys().owned("alice"), one.id)).toBe(`${said.nowMs}`);
-    expect(await redis.pttl(keys().owned("alice"))).toBeGreaterThan(said.resultTtlMs);
+    const options = settings();
+    expect(await acceptOne(one, options)).toEqual({ kind: "queued", position: 1 });
+    expect(await redis.zscore(keys().owned("alice"), one.id)).toBe(`${options.nowMs}`);
+    expect(await redis.pttl(keys().owned("alice"))).toBeGreaterThan(options.resultTtlMs);
     // Who is to hear of the end is noted until then, however long that takes.
     expect(await redis.lrange(keys().interest(one.id), 0, -1)).toEqual(["wapi-1", `f${follower.json}`]);
     expect(await redis.pttl(keys().interest(one.id))).toBe(-1);

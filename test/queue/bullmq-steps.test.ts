@@ -15,7 +15,7 @@ import { Job, Queue, UnrecoverableError, Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
 
 const model = "echo";
@@ -64,7 +64,7 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
   async function fill(mix: readonly Partial<Acceptance>[]): Promise<string[]> {
     const list = mix.map((overrides) => acceptanceOf(newId(ours.keys.tag), overrides));
     const nowMs = Date.now();
-    await acceptPredictions(redis, ours.keys, list, { nowMs, limits: plenty, resultTtlMs: 60_000 });
+    await acceptPredictions(redis, ours.keys, list, { nowMs, limits: ampleLimits, resultTtlMs: 60_000 });
     await addByBullMq(redis, { name: model, prefix: theirs.keys.queuePrefix }, list, nowMs);
     return list.map(({ id }) => id);
   }
@@ -104,16 +104,16 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     return rest;
   }
 
-  async function expectSame(): Promise<Record<string, unknown>> {
+  async function assertSameQueues(): Promise<Record<string, unknown>> {
     const left = await readable(ours);
     expect(left).toEqual(await readable(theirs));
     return left;
   }
 
   /** The rest is taken in the same order, and nothing but what is active or ended is left. */
-  async function expectSameOrder(): Promise<void> {
+  async function assertSameOrder(): Promise<void> {
     await take(10);
-    expect(await expectSame()).toMatchObject({ waits: [] });
+    expect(await assertSameQueues()).toMatchObject({ waits: [] });
   }
 
   test("the stalled check gives back jobs whose lock has run out, and no others", async () => {
@@ -125,10 +125,10 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     await both(({ keys }) => redis.del(`${keys.queue}${ids[0]}:lock`, `${keys.queue}${ids[1]}:lock`));
     await both(({ keys }) => redis.del(`${keys.queue}stalled-check`));
     await both(check);
-    const { active, waits } = await expectSame();
+    const { active, waits } = await assertSameQueues();
     expect(active).toEqual([ids[2]]);
     expect((waits as string[]).toSorted()).toEqual([ids[0], ids[1], ids[3]].toSorted());
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
   test("a lock is extended by its token alone", async () => {
@@ -141,7 +141,7 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
       expect(await (await job(side, ids[0])).extendLock(token, lockMs)).toBe(1);
       expect(await redis.pttl(key)).toBeGreaterThan(10_000);
     });
-    await expectSame();
+    await assertSameQueues();
   });
 
   test("an attempt that failed is tried again, at once or later", async () => {
@@ -152,34 +152,34 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
       later.opts.backoff = { type: "fixed", delay: 60_000 };
       await later.moveToFailed(new Error("later"), token);
     });
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left).toMatchObject({ active: [ids[0]], delayed: [ids[2]] });
     expect(left.waits).toContain(ids[1]);
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
   test("a job that failed for good is kept as failed, and waits again when it is retried", async () => {
     await take(2);
     await both(async (side) => (await job(side, ids[0])).moveToFailed(new UnrecoverableError("reason"), token));
-    expect(await expectSame()).toMatchObject({ failed: [ids[0]], active: [ids[1]] });
+    expect(await assertSameQueues()).toMatchObject({ failed: [ids[0]], active: [ids[1]] });
     await both(async (side) => (await job(side, ids[0])).retry("failed"));
-    expect((await expectSame()).waits).toContain(ids[0]);
-    await expectSameOrder();
+    expect((await assertSameQueues()).waits).toContain(ids[0]);
+    await assertSameOrder();
   });
 
   test("a job is put off until later", async () => {
     await take(2);
     const later = Date.now() + 60_000;
     await both(async (side) => (await job(side, ids[0])).moveToDelayed(later, token));
-    expect(await expectSame()).toMatchObject({ delayed: [ids[0]], active: [ids[1]] });
-    await expectSameOrder();
+    expect(await assertSameQueues()).toMatchObject({ delayed: [ids[0]], active: [ids[1]] });
+    await assertSameOrder();
   });
 
   test("a delayed job is promoted", async () => {
     const [delayed] = await fill([{ delayMs: 60_000 }]);
     await both(async (side) => (await job(side, delayed)).promote());
-    expect((await expectSame()).waits).toContain(delayed);
-    await expectSameOrder();
+    expect((await assertSameQueues()).waits).toContain(delayed);
+    await assertSameOrder();
   });
 
   test("jobs that wait, are delayed or have failed are removed, and the others taken in their order", async () => {
@@ -187,10 +187,10 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     await take(1);
     await both(async (side) => (await job(side, ids[0])).moveToFailed(new UnrecoverableError("reason"), token));
     for (const id of [ids[0], ids[2], delayed]) await both(async (side) => (await job(side, id)).remove());
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.waits).toEqual([ids[1], ids[3]]);
     expect(Object.keys(left)).not.toEqual(expect.arrayContaining([delayed]));
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
   test("one that waits by priority, or among other owners', is removed, and those behind it are taken", async () => {
@@ -208,9 +208,9 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
   test("a queue is paused and resumed", async () => {
     await both(({ queue }) => queue.pause());
     expect(await takeJobs(redis, ours.keys.queue, token, 2, lockMs)).toBeNull();
-    await expectSame();
+    await assertSameQueues();
     await both(({ queue }) => queue.resume());
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
   test("a queue is counted", async () => {
@@ -222,7 +222,7 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
   });
 
   test("the job of a redrive, as that of a delivery, is added as BullMQ's own is", async () => {
-    const accept = { limits: { ...plenty }, weight: 1, resultTtlMs: 60_000 };
+    const accept = { limits: { ...ampleLimits }, weight: 1, resultTtlMs: 60_000 };
     const filter = { model, code: null, failed_after: null, failed_before: null };
     const plan: RedrivePlan = {
       v: 1,
@@ -289,7 +289,7 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
       expect(await redis.hget(`${ours.keys.queue}${id}`, "ats")).toBe("0");
       await redis.hset(`${theirs.keys.queue}${id}`, "ats", 0);
     }
-    expect((await expectSame()).waits).toEqual([ids[0], ids[1], ids[3]]);
-    await expectSameOrder();
+    expect((await assertSameQueues()).waits).toEqual([ids[0], ids[1], ids[3]]);
+    await assertSameOrder();
   });
 });

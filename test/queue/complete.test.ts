@@ -14,7 +14,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, t
 import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
 import { eventually } from "../support/eventually.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
 
 const model = "echo";
@@ -63,7 +63,7 @@ describe("ending jobs in one step", () => {
 
   /** Puts the same jobs into both queues; returns their ids. */
   async function fill(list: readonly Acceptance[], acceptedAt = nowMs): Promise<string[]> {
-    const settings = { nowMs: acceptedAt, limits: plenty, resultTtlMs: 60_000 };
+    const settings = { nowMs: acceptedAt, limits: ampleLimits, resultTtlMs: 60_000 };
     // As a worker's announcement does.
     await redis.hset(`${queueOf("ours")}meta`, "opts.maxLenEvents", keptEvents);
     await acceptPredictions(redis, keysOf("ours"), list, settings);
@@ -141,7 +141,7 @@ describe("ending jobs in one step", () => {
 
   const idsOf = (answers: readonly ReturnType<typeof summary>[]) => answers.map((answer) => answer.job?.id ?? null);
 
-  async function expectSame(): Promise<Record<string, unknown>> {
+  async function assertSameQueues(): Promise<Record<string, unknown>> {
     const [ours, bullmq] = [await readable(redis, queueOf("ours")), await readable(redis, queueOf("bullmq"))];
     expect(ours).toEqual(bullmq);
     return ours;
@@ -183,7 +183,7 @@ describe("ending jobs in one step", () => {
       const completions = completionsOf(ids);
       const { bullmq, ours } = await complete(completions);
       expect(ours).toEqual(bullmq);
-      const left = await expectSame();
+      const left = await assertSameQueues();
       for (const { id, keep } of completions) {
         expect([id, left[id] !== undefined, left[`${id}:lock`]]).toEqual([id, keep, undefined]);
       }
@@ -269,7 +269,7 @@ describe("ending jobs in one step", () => {
     const ids = await take(4);
     // The one that is not kept displaces nothing.
     await complete(ids.map((id, i) => completion(id, i, { keep: i !== 1 })));
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.completed).toHaveLength(keptJobs);
     expect(left.completed).toEqual([...old.slice(2), ids[0], ids[2], ids[3]].sort());
     expect(Object.keys(left).filter((name) => name.startsWith("old-"))).toHaveLength(keptJobs - 3);
@@ -285,7 +285,7 @@ describe("ending jobs in one step", () => {
     const { bullmq, ours } = await complete(ids.map((id, i) => completion(id, i, { failedReason: `reason ${i}` })));
     expect(ours).toEqual(bullmq);
     for (const id of ids) await redis.hdel(`${queueOf("bullmq")}${id}`, "stacktrace");
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.failed).toEqual([...old.slice(2), ...ids].sort());
   });
 
@@ -352,7 +352,7 @@ describe("ending jobs in one step", () => {
     await fill(plain(2));
     const [first, second] = (await take(2)) as [string, string];
     await complete([completion(first, 0, { keep: false }), completion(second, 1)]);
-    const left = await expectSame();
+    const left = await assertSameQueues();
     const again = [completion(first, 0), completion(second, 1, { returnValueJson: '"other"' })];
     expect(await completeJobs(redis, queueOf("ours"), again, lockMs)).toEqual([-2, -2]);
     expect(await readable(redis, queueOf("ours"))).toEqual(left);
@@ -377,7 +377,7 @@ describe("ending jobs in one step", () => {
       expect(await redis.pttl(lock)).toBeLessThanOrEqual(lockMs);
       expect(ours[i]?.job).toMatchObject({ attemptsStarted: 1 });
     }
-    await expectSame();
+    await assertSameQueues();
   });
 
   test("counts a job that was taken before once more", async () => {
@@ -390,7 +390,7 @@ describe("ending jobs in one step", () => {
     const { bullmq, ours } = await complete([...taken.keys()].slice(0, 1).map((id, i) => completion(id, i)));
     expect(ours).toEqual(bullmq);
     expect(ours[0]?.job).toMatchObject({ id: stalled, attemptsStarted: 2 });
-    await expectSame();
+    await assertSameQueues();
   });
 
   test("promotes what is due, and leaves what is not", async () => {
@@ -400,7 +400,7 @@ describe("ending jobs in one step", () => {
     const [due, prioritized, earlier] = await fillDue([{}, { priority: 3 }, { delayMs: 500 }]);
     const { ours } = await complete(ids.map((id, i) => completion(id, i)));
     expect(idsOf(ours)).toEqual([earlier, due]);
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.waits).toEqual([prioritized]);
     expect((left.delayed as string[])[0]).toBe(later);
   });
@@ -417,7 +417,7 @@ describe("ending jobs in one step", () => {
       const left = await readable(redis, queueOf("ours"));
       expect(left).toMatchObject({ completed: [...ids].sort(), waits: waiting });
       expect(left.active).toBeUndefined();
-      if (field === "paused") await expectSame();
+      if (field === "paused") await assertSameQueues();
       await redis.unlink(...(await redis.keys(`${prefix}*`)));
     }
   });
@@ -429,7 +429,7 @@ describe("ending jobs in one step", () => {
     const { bullmq, ours } = await complete(ids.map((id, i) => completion(id, i)));
     expect(ours).toEqual(bullmq);
     for (const { delayUntil, job } of ours) expect([job, delayUntil]).toEqual([null, nowMs + 60_000]);
-    await expectSame();
+    await assertSameQueues();
   });
 
   test("a worker that ends its jobs so leaves the queue as BullMQ's own does, and runs each of them once", async () => {
@@ -492,8 +492,8 @@ function summary(answer: unknown) {
   if (!Array.isArray(answer)) return { code: (answer as number | undefined) ?? 0, job: null, delayUntil: 0 };
   const [json, id, , delayUntil] = answer as [Record<string, unknown>?, string?, number?, number?];
   if (!json) return { code: 0, job: null, delayUntil: delayUntil ?? 0 };
-  const { lane: _lane, opts: said, priority: _priority, processedOn, share: _share, ...rest } = json;
-  const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = said as Record<string, unknown>;
+  const { lane: _lane, opts: rawOptions, priority: _priority, processedOn, share: _share, ...rest } = json;
+  const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = rawOptions as Record<string, unknown>;
   expect(Math.abs(Date.now() - Number(processedOn))).toBeLessThan(10_000);
   return { code: 0, job: { ...rest, opts, id }, delayUntil: delayUntil ?? 0 };
 }

@@ -10,7 +10,7 @@ import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { volume } from "../support/run/volume.js";
 
@@ -38,30 +38,30 @@ describe("owners who share a queue", () => {
   };
   afterEach(drop);
 
-  type Said = Partial<Pick<Acceptance, "blobBytes" | "delayMs" | "priority" | "rows">>;
+  type JobFields = Partial<Pick<Acceptance, "blobBytes" | "delayMs" | "priority" | "rows">>;
   interface Settings {
     limits?: Partial<QueueLimits>;
     weights?: Record<string, number>;
     nowMs?: number;
   }
 
-  async function accept(owner: string, said: readonly Said[], settings: Settings = {}): Promise<AcceptOutcome[]> {
+  async function accept(owner: string, jobs: readonly JobFields[], settings: Settings = {}): Promise<AcceptOutcome[]> {
     const outcomes: AcceptOutcome[] = [];
-    for (let i = 0; i < said.length; i += 500) {
-      const step = said.slice(i, i + 500).map((overrides): Acceptance => {
+    for (let i = 0; i < jobs.length; i += 500) {
+      const step = jobs.slice(i, i + 500).map((overrides): Acceptance => {
         const id = newId(keys().tag);
         ownerOf.set(id, owner);
         return acceptanceOf(id, { owner, dataJson: `{"v":1,"o":"${owner}"}`, ...overrides });
       });
       const { limits, nowMs = Date.now(), weights } = settings;
-      const given = { nowMs, limits: { ...plenty, ...limits }, resultTtlMs: 60_000 };
+      const given = { nowMs, limits: { ...ampleLimits, ...limits }, resultTtlMs: 60_000 };
       outcomes.push(
         ...(await acceptPredictions(redis, keys(), step, { ...given, weightOf: (name) => weights?.[name] ?? 1 })),
       );
     }
     return outcomes;
   }
-  const plain = (count: number, said: Said = {}): Said[] => Array.from({ length: count }, () => said);
+  const plain = (count: number, fields: JobFields = {}): JobFields[] => Array.from({ length: count }, () => fields);
 
   async function take(count: number): Promise<string[]> {
     const taken = await takeJobs(redis, keys().queue, token, count, 30_000);

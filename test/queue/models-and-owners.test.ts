@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { manifestOf } from "../support/stack/flows.js";
 import { keys, type Owner, TestStack } from "../support/stack/stack.js";
 
@@ -53,7 +53,7 @@ describe("models and owners", () => {
 
   test("an API that is older than its first model knows it as soon as a worker has announced it", async () => {
     expect((await stack.get("/v1/models")).body).toEqual({ data: [] });
-    expectProblem(await stack.get(`/v1/models/${tree}`), 404, "model_not_found");
+    assertProblem(await stack.get(`/v1/models/${tree}`), 404, "model_not_found");
     await stack.startWorker();
     const input = manifestOf(tree).samples[0].input;
     expect((await stack.predict(tree, input)).body.status).toBe("succeeded");
@@ -120,14 +120,14 @@ describe("models and owners", () => {
       const never = await stack.get(`/v1/predictions/${newId(modelTag(tree))}`, { as });
       for (const foreign of [id, pending.id]) {
         const answer = await stack.get(`/v1/predictions/${foreign}`, { as });
-        const { request_id: _, ...body } = expectProblem(answer, 404, "prediction_not_found");
+        const { request_id: _, ...body } = assertProblem(answer, 404, "prediction_not_found");
         const { request_id: __, ...expected } = never.body;
         expect(body).toEqual(expected);
         expect([...answer.headers.keys()]).toEqual([...never.headers.keys()]);
       }
       const tookMs = async (query: string) => {
         const begun = performance.now();
-        expectProblem(await stack.get(`/v1/predictions/${pending.id}${query}`, { as }), 404, "prediction_not_found");
+        assertProblem(await stack.get(`/v1/predictions/${pending.id}${query}`, { as }), 404, "prediction_not_found");
         return performance.now() - begun;
       };
       const withoutMs = await tookMs("");
@@ -139,8 +139,8 @@ describe("models and owners", () => {
     const headers = { authorization: "Bearer reader-2" };
     const { id } = await stack.submit("dynamic-inner", { x: [[5]] }, { version: "1" }, { headers });
     expect((await stack.final(id, { as: "reader" })).output).toEqual({ y: [[6]] });
-    expectProblem(await stack.get(`/v1/predictions/${id}`, { as: "alice" }), 404, "prediction_not_found");
-    expectProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, { as: "reader" }), 403, "forbidden");
+    assertProblem(await stack.get(`/v1/predictions/${id}`, { as: "alice" }), 404, "prediction_not_found");
+    assertProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, { as: "reader" }), 403, "forbidden");
   });
 
   test("a worker with other bytes under a served version refuses them, says so, and serves the rest", async () => {

@@ -1,7 +1,7 @@
 import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { localWebhooks, openWebhookSink, type WebhookSink } from "../support/http/webhook-sink.js";
 import { flow } from "../support/stack/flows.js";
 import { type Answer, TestStack } from "../support/stack/stack.js";
@@ -67,7 +67,7 @@ describe("owners apart", () => {
     for (const as of others) {
       if (method === "POST" && as === "reader") continue;
       const unknown = await stack.call(method, `/v1/${kind}/${newId(modelTag(tree))}${rest}`, { as });
-      expectProblem(
+      assertProblem(
         unknown,
         404,
         `${{ predictions: "prediction", batches: "batch", deliveries: "delivery" }[kind]}_not_found`,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { hasData, inParallel, readReference, readRows } from "../support/read-data.js";
 import { manifestOf } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -45,17 +45,17 @@ describe("transaction-anomaly", () => {
 
   test("every field that is not what it should be is told at once", async () => {
     const refused = await ask({ amount: -1, date: "yesterday", v1: "0", v28: null, v29: 1 });
-    const body = expectProblem(refused, 422, "invalid_input");
+    const body = assertProblem(refused, 422, "invalid_input");
     expect(pointersOf(body)).toEqual(["/amount", "/date", "/v1", "/v28", "/v29"]);
-    expect(pointersOf(expectProblem(await ask({}), 422, "invalid_input"))).toEqual(["/amount", "/date"]);
+    expect(pointersOf(assertProblem(await ask({}), 422, "invalid_input"))).toEqual(["/amount", "/date"]);
     for (const amount of ["1000000.5", "1e400", "null", '"1"']) {
       const text = `{"amount":${amount},"date":"2026-01-31"}`;
       const headers = { "content-type": "application/json" };
       const answer = await stack.call("POST", "/predict/anomaly", { text, headers });
-      expect(pointersOf(expectProblem(answer, 422, "invalid_input")), text).toEqual(["/amount"]);
+      expect(pointersOf(assertProblem(answer, 422, "invalid_input")), text).toEqual(["/amount"]);
     }
     for (const date of ["2026-02-30", "2025-02-29", "2026-01-31T24:00:01Z", "2026-01-31T00:00:00+25:00"]) {
-      expect(pointersOf(expectProblem(await ask({ amount: 1, date }), 422, "invalid_input")), date).toEqual(["/date"]);
+      expect(pointersOf(assertProblem(await ask({ amount: 1, date }), 422, "invalid_input")), date).toEqual(["/date"]);
     }
     expect((await ask({ amount: 0, date: "2026-01-31" })).status).toBe(200);
     expect((await ask({ amount: 1_000_000, date: "2026-01-31T23:59:59.5-11:00" })).status).toBe(200);

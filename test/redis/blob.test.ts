@@ -10,7 +10,7 @@ import { createBlobKeeper } from "@millrace/workers/jobs/blob-keeper.js";
 import { createByteBudget } from "@millrace/workers/jobs/byte-budget.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 
 const MiB = 1 << 20;
 
@@ -29,7 +29,7 @@ describe("what is too large for a job", () => {
 
   const accept = async (id: string, pieces: number) => {
     const dataJson = `{"v":1,"o":"alice","ver":"1","x":"","b":${MiB}}`;
-    const settings = { nowMs: Date.now(), limits: plenty, resultTtlMs: 60_000 };
+    const settings = { nowMs: Date.now(), limits: ampleLimits, resultTtlMs: 60_000 };
     return (await acceptPredictions(redis, keys, [acceptanceOf(id, { dataJson, pieces })], settings))[0]?.kind;
   };
 

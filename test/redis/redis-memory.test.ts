@@ -2,7 +2,7 @@ import { request as httpRequest } from "node:http";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { type Answer, keys, TestStack } from "../support/stack/stack.js";
@@ -85,7 +85,7 @@ describe("Redis of which four fifths are used", () => {
       stack.post(`/v2/models/${model}/infer`, tensor),
     ]);
     for (const answer of refused) {
-      expectProblem(answer, 429, "memory_pressure");
+      assertProblem(answer, 429, "memory_pressure");
       expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
       expect(Number(answer.headers.get("retry-after"))).toBeLessThan(61);
     }
@@ -104,7 +104,7 @@ describe("Redis of which four fifths are used", () => {
 
     await eventually(async () => {
       await setLimit(1.01);
-      expectProblem(await stack.post(`${path}/predictions`, input(4)), 503, "redis_full");
+      assertProblem(await stack.post(`${path}/predictions`, input(4)), 503, "redis_full");
     });
     await admin().del("filler");
     await eventually(async () => expect((await stack.predict(model, input(5).input)).status).toBe(200));

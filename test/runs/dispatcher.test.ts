@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Dispatcher } from "@millrace/workers/runs/dispatcher.js";
 import type { Outcome, RunQueue, Work } from "@millrace/workers/runs/work.js";
 import { describe, expect, test } from "vitest";
-import { HandRunner, itemOf } from "../support/models/hand-runner.js";
+import { ManualSlots, itemOf } from "../support/models/manual-slots.js";
 
 const done = (id: string): Outcome => ({ kind: "done", item: itemOf(id) });
 /** A table whose two parts are that text. */
@@ -13,7 +13,7 @@ const settle = () => delay(5);
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 function setUp(overrides: Partial<RunQueue> = {}, slots = 1) {
-  const runner = new HandRunner(slots);
+  const runner = new ManualSlots(slots);
   const dispatcher = new Dispatcher(runner);
   const runQueue: RunQueue = {
     ...{ model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 4, maxDelayMs: 0, timeoutMs: 1000 },

@@ -88,14 +88,14 @@ describe("a poisonous input beside innocent ones", () => {
     return { finals, byValue: new Map(values.map((value, i) => [value, finals[i]])) };
   }
 
-  const expectNoPath = (detail: string) => expect(detail).not.toMatch(/\/\w|\\|\.onnx|\.js|node_modules/);
+  const assertNoPath = (detail: string) => expect(detail).not.toMatch(/\/\w|\\|\.onnx|\.js|node_modules/);
 
   test("a run that never returns costs only its own input its attempts, and ends as timeout", async () => {
     const { byValue, finals } = await inOneRun("endless", [5, 6, endlessValue, 7, 8]);
     expect(await joinedRuns("endless")).toBe(1);
     const guilty = byValue.get(endlessValue);
     expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "timeout" } });
-    expectNoPath(guilty.error.detail);
+    assertNoPath(guilty.error.detail);
     const innocent = finals.filter((final) => final !== guilty);
     expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
       [5, 6, 7, 8].map((value) => ["succeeded", [[value]]]),
@@ -115,7 +115,7 @@ describe("a poisonous input beside innocent ones", () => {
       expect(await joinedRuns("crashes-on-zero")).toBe(1);
       const guilty = byValue.get(0);
       expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "poisoned" } });
-      expectNoPath(guilty.error.detail);
+      assertNoPath(guilty.error.detail);
       const innocent = finals.filter((final) => final !== guilty);
       expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
         [1000, 500, 250, 200].map((value) => ["succeeded", [[value]]]),
@@ -130,7 +130,7 @@ describe("a poisonous input beside innocent ones", () => {
     expect(await joinedRuns("throws-on-row")).toBe(1);
     const guilty = byValue.get(77);
     expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 1, error: { code: "inference_failed" } });
-    expectNoPath(guilty.error.detail);
+    assertNoPath(guilty.error.detail);
     const innocent = finals.filter((final) => final !== guilty);
     expect(innocent.map(({ output }) => output.y[0][0])).toEqual([0, 1.5, 3, 4.5, 7.5, 9, 10.5]);
     expect(innocent.map(({ attempts }) => attempts)).toEqual(innocent.map(() => 1));

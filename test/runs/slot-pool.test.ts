@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { stillRunning } from "../support/stack/processes.js";
 
-const program = fileURLToPath(new URL("../support/models/moody-slot.js", import.meta.url));
+const program = fileURLToPath(new URL("../support/models/scripted-slot.js", import.meta.url));
 const pack = Buffer.from("anything");
 
 describe("the slot pool", () => {
@@ -36,9 +36,9 @@ describe("the slot pool", () => {
       },
     });
   };
-  const moodOf = (key: number) => join(dir, String(key));
+  const behaviourFile = (key: number) => join(dir, String(key));
   const request = (key: number) => ({
-    ...{ key, model: "m", version: String(key), folder: moodOf(key), file: "", digest: "sha256:" },
+    ...{ key, model: "m", version: String(key), folder: behaviourFile(key), file: "", digest: "sha256:" },
     manifest: defaultManifest(),
   });
   const load = async (...keys: number[]) => (await pool.load(keys.map(request))).map(({ ok }) => ok);
@@ -64,8 +64,8 @@ describe("the slot pool", () => {
     open(2);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
-    await writeFile(moodOf(2), "die");
-    await writeFile(moodOf(3), "refuse");
+    await writeFile(behaviourFile(2), "die");
+    await writeFile(behaviourFile(3), "refuse");
     expect(await pool.load([request(2), request(3)])).toEqual([
       { key: 2, ok: false, reason: "loading it killed the process", died: true },
       { key: 3, ok: false, reason: "not now" },
@@ -73,20 +73,20 @@ describe("the slot pool", () => {
     expect([pool.pids, pool.alive, deaths]).toEqual([before, 2, 0]);
     await run(1);
     // What is mended may come again.
-    await rm(moodOf(2));
+    await rm(behaviourFile(2));
     expect(await load(2)).toEqual([true]);
   });
 
   test.each(["die", "refuse"])(
     "goes without a version that a new process cannot take (%s) as long as that lasts, and then has it again",
-    async (mood) => {
+    async (behaviour) => {
       open(1);
       expect(await load(1, 2)).toEqual([true, true]);
-      await writeFile(moodOf(1), mood);
+      await writeFile(behaviourFile(1), behaviour);
       process.kill(pool.pids[0] as number, "SIGKILL");
       await eventually(() => expect([deaths, pool.hasIdle(2), pool.hasIdle(1)]).toEqual([1, true, false]));
       await run(2);
-      await rm(moodOf(1));
+      await rm(behaviourFile(1));
       await eventually(() => expect(pool.hasIdle(1)).toBe(true));
       for (const key of [1, 2]) await run(key);
       expect(deaths).toBe(1);
@@ -97,7 +97,7 @@ describe("the slot pool", () => {
     open(1);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
-    await writeFile(moodOf(1), "refuse");
+    await writeFile(behaviourFile(1), "refuse");
     expect(await load(2)).toEqual([true]);
     expect(pool.pids).toEqual(before);
     for (const key of [1, 2]) await run(key);
@@ -109,7 +109,7 @@ describe("the slot pool", () => {
 
   test("a version that only one of its first processes dies of is served", async () => {
     open(1);
-    await writeFile(moodOf(1), "die once");
+    await writeFile(behaviourFile(1), "die once");
     expect(await load(1)).toEqual([true]);
     await run(1);
   });

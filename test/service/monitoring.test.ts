@@ -1,7 +1,7 @@
 import { binOf, driftBaselineSchema, populationStabilityIndex } from "@millrace/shared/models/drift.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
 import { keys, TestStack } from "../support/stack/stack.js";
@@ -108,7 +108,7 @@ describe("monitoring", () => {
     });
     expect(bob.models["throws-on-row"].versions["1"]).toMatchObject({ counts: { failed: 0 }, error_rate: null });
     for (const path of ["/monitoring/health", "/monitoring/statistics"]) {
-      expectProblem(await stack.get(path, { as: null }), 401, "unauthenticated");
+      assertProblem(await stack.get(path, { as: null }), 401, "unauthenticated");
       expect(JSON.stringify((await stack.get(path, asAdmin)).body)).not.toContain(keys.bob);
     }
   });

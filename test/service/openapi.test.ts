@@ -44,43 +44,43 @@ describe("the OpenAPI document", () => {
     return (parsed.error?.issues ?? []).map(({ message, path }) => `${path.join(".")}: ${message}`);
   };
   /** Holds an answer against what the document says of it. */
-  const hold = (method: string, path: string, { body, headers, status }: Answer): void => {
+  const assertDocumented = (method: string, path: string, { body, headers, status }: Answer): void => {
     const operation = document.paths[path]?.[method] as Operation;
-    const told = operation.responses[status] ?? (status >= 400 ? document.components.responses.Problem : undefined);
-    expect(told, `${method} ${path} answers ${status}: ${JSON.stringify(body)}`).toBeDefined();
+    const documented = operation.responses[status] ?? (status >= 400 ? document.components.responses.Problem : undefined);
+    expect(documented, `${method} ${path} answers ${status}: ${JSON.stringify(body)}`).toBeDefined();
     const type = (headers.get("content-type") ?? "").split(";")[0] as string;
-    const schema = told.content?.[type]?.schema;
+    const schema = documented.content?.[type]?.schema;
     expect(schema, `${method} ${path} answers ${status} with ${type}`).toBeDefined();
     const faults = faultsOf(schema as Schema, body);
     expect(faults, `${method} ${path} answers ${status}: ${JSON.stringify(body).slice(0, 2000)}`).toEqual([]);
   };
   const get = async (path: string, at = path, options: Parameters<TestStack["get"]>[1] = {}) => {
     const answer = await stack.get(at, options);
-    hold("get", path, answer);
+    assertDocumented("get", path, answer);
     expect(answer.status, JSON.stringify(answer.body)).toBe(200);
     return answer.body;
   };
   const post = async (path: string, at: string, body: unknown, options: Parameters<TestStack["post"]>[2] = {}) => {
     const answer = await stack.post(at, body, options);
-    hold("post", path, answer);
+    assertDocumented("post", path, answer);
     expect(answer.status, JSON.stringify(answer.body)).toBeLessThan(300);
     return answer.body;
   };
   /** One that is refused with a problem. */
   const refused = async (path: string, at: string, body: unknown, options: Parameters<TestStack["post"]>[2] = {}) => {
     const answer = await stack.post(at, body, options);
-    hold("post", path, answer);
+    assertDocumented("post", path, answer);
     expect(answer.status).toBeGreaterThanOrEqual(400);
   };
 
   test("tells every route of the router, and no other", () => {
     const served = servedRoutes().map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`);
-    const told = Object.entries<object>(document.paths).flatMap(([path, methods]) =>
+    const documented = Object.entries<object>(document.paths).flatMap(([path, methods]) =>
       Object.keys(methods)
         .filter((method) => method !== "parameters")
         .map((method) => `${method.toUpperCase()} ${path}`),
     );
-    expect(told.sort()).toEqual(served.sort());
+    expect(documented.sort()).toEqual(served.sort());
   });
 
   test("types every answer that is JSON", () => {
@@ -156,7 +156,7 @@ describe("the OpenAPI document", () => {
     const last = "/v1/models/throws-on-row/unload";
     await post("/v1/models/{model}/unload", last, { version: "1" }, admin);
     const traffic = await stack.call("PUT", `/v1/models/${tree}/traffic`, { json: { weights: { "1": 1 } }, ...admin });
-    hold("put", "/v1/models/{model}/traffic", traffic);
+    assertDocumented("put", "/v1/models/{model}/traffic", traffic);
     await post("/v1/models/{model}/rollback", `/v1/models/${tree}/rollback`, {}, admin);
     await refused("/v1/models/{model}/rollback", `/v1/models/${tree}/rollback`, {}, admin);
   });

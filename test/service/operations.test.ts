@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { keys, TestStack } from "../support/stack/stack.js";
@@ -137,13 +137,13 @@ describe("operations", () => {
 
   test("the queue page challenges a browser, and opens for an admin's key as password only", async () => {
     const nobody = await stack.get("/admin/queues", { as: null });
-    expectProblem(nobody, 401, "unauthenticated");
+    assertProblem(nobody, 401, "unauthenticated");
     expect(nobody.headers.get("www-authenticate")).toMatch(/^Basic realm=/);
     for (const path of ["", "/", "/api/queues", "/static/images/logo.svg"]) {
       const wrong = await stack.get(`/admin/queues${path}`, { as: null, headers: basic("who") });
-      expectProblem(wrong, 401, "unauthenticated");
+      assertProblem(wrong, 401, "unauthenticated");
       const user = await stack.get(`/admin/queues${path}`, { as: null, headers: basic(keys.alice) });
-      expectProblem(user, 403, "forbidden");
+      assertProblem(user, 403, "forbidden");
     }
     const page = await board("GET", "");
     expect(page.status).toBe(200);

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { watchLoop } from "@millrace/api/admission/loop-watch.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { type Answer, keys, TestStack } from "../support/stack/stack.js";
 
@@ -95,7 +95,7 @@ describe("an API whose event loop stood still for over a second", () => {
       api.child.kill("SIGCONT");
     }
     for (const answer of await Promise.all(refused)) {
-      expectProblem(answer, 503, "overloaded");
+      assertProblem(answer, 503, "overloaded");
       expect(answer.headers.get("retry-after")).toBe("1");
     }
     expect((await refused[2])?.body.error).toContain("overloaded");

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -54,7 +54,7 @@ describe("pages and the OpenAPI document", () => {
   test("the document says of each path just the methods that it has", async () => {
     for (const [path, methods] of Object.entries<object>(document.paths)) {
       const answer = await stack.call("DELETE", path.replaceAll(/\{\w+\}/g, model), { as: "admin" });
-      expectProblem(answer, 405, "method_not_allowed");
+      assertProblem(answer, 405, "method_not_allowed");
       const allowed = (answer.headers.get("allow") ?? "")
         .toLowerCase()
         .split(", ")

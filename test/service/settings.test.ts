@@ -204,35 +204,35 @@ describe("processes that cannot start", () => {
     await Promise.all(
       [service.child.stdout, service.child.stderr].map((s) => s?.closed || new Promise((r) => s?.once("close", r))),
     );
-    return { code, said: lines.join("\n"), ports };
+    return { code, output: lines.join("\n"), ports };
   };
 
   test("a wrong configuration ends an API and a worker with 78, every problem listed, before they listen", async () => {
     const api = await endOf("api", { PORT: "x", LOG_LEVEL: "loud" });
     expect([api.code, api.ports]).toEqual([78, []]);
-    for (const name of ["PORT", "LOG_LEVEL", "REDIS_URL", "API_KEYS"]) expect(api.said).toContain(`- ${name} `);
+    for (const name of ["PORT", "LOG_LEVEL", "REDIS_URL", "API_KEYS"]) expect(api.output).toContain(`- ${name} `);
     const worker = await endOf("worker", { WORKER_SLOTS: "0", WORKER_PORT: "x" });
     expect([worker.code, worker.ports]).toEqual([78, []]);
-    for (const name of ["WORKER_SLOTS", "WORKER_PORT", "REDIS_URL"]) expect(worker.said).toContain(`- ${name} `);
-    expect(api.said + worker.said).not.toMatch(/\bat \S+ \(|node_modules/);
+    for (const name of ["WORKER_SLOTS", "WORKER_PORT", "REDIS_URL"]) expect(worker.output).toContain(`- ${name} `);
+    expect(api.output + worker.output).not.toMatch(/\bat \S+ \(|node_modules/);
   });
 
   test("a worker with no model that it can serve ends with 78", async () => {
     const REDIS_URL = inject("redisUrl");
     for (const MODELS_DIR of [empty, join(empty, "nothing")]) {
-      const { code, said } = await endOf("worker", { REDIS_URL, MODELS_DIR, WORKER_SLOTS: "1" });
-      expect([code, said]).toEqual([78, expect.stringContaining("MODELS_DIR")]);
+      const { code, output } = await endOf("worker", { REDIS_URL, MODELS_DIR, WORKER_SLOTS: "1" });
+      expect([code, output]).toEqual([78, expect.stringContaining("MODELS_DIR")]);
     }
   });
 
   test("a missing models folder is listed beside the other problems", async () => {
-    const { code, said } = await endOf("worker", {
+    const { code, output } = await endOf("worker", {
       REDIS_URL: inject("redisUrl"),
       MODELS_DIR: join(empty, "nothing"),
       WORKER_SLOTS: "0",
     });
     expect(code).toBe(78);
-    for (const name of ["MODELS_DIR", "WORKER_SLOTS"]) expect(said).toContain(`- ${name} `);
+    for (const name of ["MODELS_DIR", "WORKER_SLOTS"]) expect(output).toContain(`- ${name} `);
   });
 
   test("a Redis that is away or silent ends a start with 1 and one message without its address", async () => {
@@ -247,10 +247,10 @@ describe("processes that cannot start", () => {
       endOf("worker", { ...times, REDIS_URL: away, MODELS_DIR: empty, WORKER_SLOTS: "1" }, programs.worker),
     ]);
     mute.close();
-    for (const { code, ports, said } of ends) {
+    for (const { code, ports, output } of ends) {
       expect([code, ports]).toEqual([1, []]);
-      expect(said).toMatch(/^Redis is not reachable.*REDIS_URL$/);
-      expect(said).not.toMatch(/127\.0\.0\.1|hidden|ECONN/);
+      expect(output).toMatch(/^Redis is not reachable.*REDIS_URL$/);
+      expect(output).not.toMatch(/127\.0\.0\.1|hidden|ECONN/);
     }
   });
 });

@@ -1,7 +1,7 @@
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { bytesOf, float32, type InferTensor, infer, inferBody } from "../support/http/infer.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const models = ["echo-float32", "echo-int64", "echo-bool", "echo-string", "echo-float16", "scalars", "two-in-two-out"];
@@ -101,7 +101,7 @@ describe("what is wrong with a request of the tensor API", () => {
 
   const send = async (model: string, body: Uint8Array | string, headers: Record<string, string> = {}) => {
     const answer = await infer(stack, model, { inputs: [] }, { body: Buffer.from(body), headers });
-    return { ...answer, ...expectProblem(answer, answer.status, answer.body.code) };
+    return { ...answer, ...assertProblem(answer, answer.status, answer.body.code) };
   };
 
   test.each(wrongInputs)("%s is a 400 that names it", async (_what, model, inputs, says) => {

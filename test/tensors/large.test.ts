@@ -1,7 +1,7 @@
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { fetchInference, infer, inferBody } from "../support/http/infer.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
 const MiB = 1 << 20;
@@ -152,7 +152,7 @@ describe("large tensors", () => {
     const wrong = await infer(stack, "row-sums", {
       inputs: [{ name: "x", datatype: "FP32", shape: [1, 2], bytes: body }],
     });
-    expectProblem(wrong, 400, "invalid_input");
+    assertProblem(wrong, 400, "invalid_input");
     expect((await stack.redis.keys(`${stack.prefix}*`)).length).toBeLessThanOrEqual(before + 1);
   });
 });

@@ -2,7 +2,7 @@ import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { bytesOf, fetchInference, float32, type InferAnswer, infer, inferBody } from "../support/http/infer.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { Receiver, secretOf, verified } from "../support/http/receiver.js";
 import { flow } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -352,19 +352,19 @@ describe("the tensor API", () => {
 
   test("unknown models and versions are 404, keys and scopes are asked for, with the protocol's error", async () => {
     for (const path of ["/v2/models/nope", "/v2/models/nope/ready", "/v2/models/nope/stats"]) {
-      expectProblem(await stack.get(path), 404, "model_not_found");
+      assertProblem(await stack.get(path), 404, "model_not_found");
     }
-    expectProblem(await stack.get("/v2/models/scalars/versions/9"), 404, "version_not_found");
-    expectProblem(await stack.post("/v2/models/scalars/versions/9/infer", { inputs: [] }), 404, "version_not_found");
-    expectProblem(await stack.post("/v2/models/nope/infer", { inputs: [] }), 404, "model_not_found");
-    expectProblem(await stack.get("/v2", { as: null }), 401, "unauthenticated");
-    expectProblem(await stack.post("/v2/models/scalars/infer", {}, { as: "reader" }), 403, "forbidden");
-    expectProblem(await stack.get("/v2/models/scalars/infer"), 405, "method_not_allowed");
-    expectProblem(await stack.get("/v2/nothing"), 404, "not_found");
+    assertProblem(await stack.get("/v2/models/scalars/versions/9"), 404, "version_not_found");
+    assertProblem(await stack.post("/v2/models/scalars/versions/9/infer", { inputs: [] }), 404, "version_not_found");
+    assertProblem(await stack.post("/v2/models/nope/infer", { inputs: [] }), 404, "model_not_found");
+    assertProblem(await stack.get("/v2", { as: null }), 401, "unauthenticated");
+    assertProblem(await stack.post("/v2/models/scalars/infer", {}, { as: "reader" }), 403, "forbidden");
+    assertProblem(await stack.get("/v2/models/scalars/infer"), 405, "method_not_allowed");
+    assertProblem(await stack.get("/v2/nothing"), 404, "not_found");
     const load = "/v2/repository/models/scalars/load";
-    expectProblem(await stack.post(load, {}), 403, "forbidden");
+    assertProblem(await stack.post(load, {}), 403, "forbidden");
     expect((await stack.post(load, {}, { as: "admin" })).status).toBe(200);
-    expectProblem(await stack.post("/v2/repository/models/scalars/unload", {}, { as: "admin" }), 400, "not_supported");
+    assertProblem(await stack.post("/v2/repository/models/scalars/unload", {}, { as: "admin" }), 400, "not_supported");
   });
 
   test("statistics tell rows, runs and failures", async () => {
@@ -400,7 +400,7 @@ describe("the tensor API", () => {
     });
     expect([pending.status, pending.body.status]).toEqual([202, "scheduled"]);
     await stack.post(`/v1/predictions/${id}/cancel`, {});
-    expectProblem(
+    assertProblem(
       await stack.get(`/v1/predictions/${id}`, { headers: { accept: "application/octet-stream" } }),
       409,
       "state_conflict",

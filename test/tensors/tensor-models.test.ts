@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const json = { "content-type": "application/json" };
@@ -69,7 +69,7 @@ describe("models that are only an ONNX file", () => {
     const fine = (JSON.parse(echoes[dtype] as string) as unknown[][])[0] as unknown[];
     const rows = values.map((value) => `[${JSON.stringify(fine[0])},${value},${JSON.stringify(fine[2])}]`);
     const answer = await predictText(`echo-${dtype}`, `{"x":[${rows}]}`);
-    expect(pointersOf(expectProblem(answer, 422, "invalid_input"))).toEqual(values.map((_, i) => `/input/x/${i}/1`));
+    expect(pointersOf(assertProblem(answer, 422, "invalid_input"))).toEqual(values.map((_, i) => `/input/x/${i}/1`));
   });
 
   test("a 64-bit integer is taken as a number or as a decimal string", async () => {
@@ -94,7 +94,7 @@ describe("models that are only an ONNX file", () => {
     ["dynamic-inner", '{"x":[[1],[1,2]]}', ["/x/1"]],
     ["two-in-two-out", '{"ids":[[1,2]],"weights":[[1,2],[3,4]]}', ["/weights"]],
   ])("%s refuses the shape of %s, with pointers", async (model, input, pointers) => {
-    const body = expectProblem(await predictText(model, input), 422, "invalid_input");
+    const body = assertProblem(await predictText(model, input), 422, "invalid_input");
     expect(pointersOf(body)).toEqual(pointers.map((pointer) => `/input${pointer}`));
   });
 
@@ -180,6 +180,6 @@ describe("models that are only an ONNX file", () => {
     expect(metrics).toContain('ml_model_loaded{model="zipmap",version="1"} 0');
     expect(metrics).toContain('ml_model_loaded{model="broken",version="1"} 0');
     expect(metrics).toContain('ml_model_loaded{model="fixed",version="1"} 1');
-    expectProblem(await stack.predict("zipmap", { x: [[1, 2]] }), 404, "model_not_found");
+    assertProblem(await stack.predict("zipmap", { x: [[1, 2]] }), 404, "model_not_found");
   });
 });

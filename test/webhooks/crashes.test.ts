@@ -32,7 +32,7 @@ describe("webhooks and sudden death", () => {
   let stack: TestStack;
   let receiver: Receiver;
   /** The ids of the webhooks that told of an event. */
-  const told = new Map<string, string[]>();
+  const webhookIdsByEvent = new Map<string, string[]>();
 
   beforeAll(async () => {
     redis = await OwnRedis.start();
@@ -40,9 +40,9 @@ describe("webhooks and sudden death", () => {
       // At once, because a signature is good for five minutes.
       const { data, type } = verified(secret, received);
       const what = `${type} ${data.id}`;
-      const tries = told.get(what);
+      const tries = webhookIdsByEvent.get(what);
       const id = received.headers["webhook-id"] as string;
-      if (tries === undefined) told.set(what, [id]);
+      if (tries === undefined) webhookIdsByEvent.set(what, [id]);
       else tries.push(id);
       return { status: 204 };
     });
@@ -115,10 +115,10 @@ describe("webhooks and sudden death", () => {
     try {
       return await stack.final(id, { url: api() });
     } catch (fault) {
-      const said = stack.log.map((line) => JSON.stringify(line)).filter((line) => line.includes(id));
+      const logLines = stack.log.map((line) => JSON.stringify(line)).filter((line) => line.includes(id));
       const again = await stack.get(`/v1/predictions/${id}`, { url: api() });
       const kept = JSON.stringify(await keptOf(id));
-      const words = `${id}, read again: ${again.status}; kept: ${kept}; said: ${said.join("\n").slice(0, 5000)}`;
+      const words = `${id}, read again: ${again.status}; kept: ${kept}; log: ${logLines.join("\n").slice(0, 5000)}`;
       throw new Error(words, { cause: fault });
     }
   }
@@ -160,7 +160,7 @@ describe("webhooks and sudden death", () => {
   }
 
   /** Expects every row of a batch to have come out as it should, in its place. */
-  async function expectBatch(id: string, batch: number): Promise<void> {
+  async function assertBatchResults(id: string, batch: number): Promise<void> {
     const final = await eventually(async () => {
       const { body } = await stack.get(`/v1/batches/${id}?wait=10`, { url: api() });
       expect(body.finished_at, JSON.stringify(body)).not.toBeNull();
@@ -208,7 +208,7 @@ describe("webhooks and sudden death", () => {
         await callers;
       };
       /** Kills at random every few seconds, for as long as the long form lasts, while everybody submits. */
-      const rage = async () => {
+      const killAtRandom = async () => {
         const until = performance.now() + chaosMs;
         const repeat = async (act: () => Promise<void>, pauseMs: number) => {
           while (performance.now() < until) {
@@ -228,7 +228,7 @@ describe("webhooks and sudden death", () => {
         }
         await callers;
       };
-      if (chaosMs > 0) await rage();
+      if (chaosMs > 0) await killAtRandom();
       else {
         for (let i = 0; i < rounds; i++)
           for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
@@ -245,19 +245,19 @@ describe("webhooks and sudden death", () => {
           part.map((id) => ["succeeded", { y: inputOf(accepted.get(id) as number) }]),
         );
       }
-      for (const [id, batch] of batches) await expectBatch(id, batch);
+      for (const [id, batch] of batches) await assertBatchResults(id, batch);
       const wanted = [...accepted].flatMap(([id, row]) =>
         (row % 4 === 0 ? events : events.slice(1)).map((e) => `${e} ${id}`),
       );
       for (const id of batches.keys()) wanted.push(`batch.completed ${id}`);
       await eventually(() => {
-        expect(wanted.filter((what) => !told.has(what))).toEqual([]);
+        expect(wanted.filter((what) => !webhookIdsByEvent.has(what))).toEqual([]);
       }, 60_000 + chaosMs);
-      expect(told.size, "nothing else is told").toBe(wanted.length);
-      const webhookIds = [...told.values()].map((tries) => [...new Set(tries)]);
+      expect(webhookIdsByEvent.size, "no other webhook").toBe(wanted.length);
+      const webhookIds = [...webhookIdsByEvent.values()].map((tries) => [...new Set(tries)]);
       expect(webhookIds.filter((tries) => tries.length > 1)).toEqual([]);
       expect(new Set(webhookIds.flat()).size).toBe(wanted.length);
-      const repeats = [...told.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
+      const repeats = [...webhookIdsByEvent.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
       // A kill may repeat what was on its way; the short form kills twice as often for as many webhooks.
       const killed = Object.values(kills).reduce((sum, count) => sum + count, 0);
       const most = chaosMs > 0 ? 0.01 * wanted.length : repeatsPerKill * killed;

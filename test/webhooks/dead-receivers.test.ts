@@ -39,7 +39,7 @@ describe("many dead receivers", () => {
    * Within 40 s, while a try that hangs holds its place for longer than the test: to be held up would be never to be
    * told.
    */
-  async function expectTold(receiver: Receiver, path: string): Promise<void> {
+  async function assertDelivered(receiver: Receiver, path: string): Promise<void> {
     const id = await submit(receiver.url(path));
     const [request] = await receiver.received(path, 1, 40_000);
     expect(verified(secret, request as NonNullable<typeof request>).data.id).toBe(id);
@@ -50,17 +50,17 @@ describe("many dead receivers", () => {
     eventually(() => expect(hanging.filter(({ sockets }) => sockets.size > 0).length).toBeGreaterThan(150));
 
   test("hundreds that hang or are closed, tried again and again, delay no receiver that answered before", async () => {
-    await expectTold(healthy, "/known");
+    await assertDelivered(healthy, "/known");
     await Promise.all([...hanging, ...closed].map(({ url }) => submit(url)));
     await untilTheyHang();
-    for (let i = 0; i < 20; i++) await expectTold(healthy, `/known-${i}`);
+    for (let i = 0; i < 20; i++) await assertDelivered(healthy, `/known-${i}`);
   });
 
   test("nor one that is called for the first time", async () => {
     await untilTheyHang();
     const stranger = await Receiver.start();
     try {
-      await expectTold(stranger, "/new");
+      await assertDelivered(stranger, "/new");
     } finally {
       await stranger.close();
     }
@@ -71,7 +71,7 @@ describe("many dead receivers", () => {
     await Promise.all(hanging.splice(0).map((server) => server.close()));
     const everywhere = await socketServer(() => undefined, "0.0.0.0");
     try {
-      await expectTold(healthy, "/before");
+      await assertDelivered(healthy, "/before");
       const hosts = volume(1200, 10_000);
       let next = 0;
       const caller = async () => {
@@ -81,9 +81,9 @@ describe("many dead receivers", () => {
       };
       const flood = Promise.all(Array.from({ length: 16 }, caller));
       await eventually(() => expect(everywhere.sockets.size).toBeGreaterThan(500), 30_000);
-      for (let i = 0; i < 5; i++) await expectTold(healthy, `/amid-${i}`);
+      for (let i = 0; i < 5; i++) await assertDelivered(healthy, `/amid-${i}`);
       await flood;
-      for (let i = 0; i < 20; i++) await expectTold(healthy, `/after-${i}`);
+      for (let i = 0; i < 20; i++) await assertDelivered(healthy, `/after-${i}`);
       expect(everywhere.sockets.size, "and they still hang").toBeGreaterThan(500);
     } finally {
       await everywhere.close();

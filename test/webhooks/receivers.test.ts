@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { type Answering, Receiver, secretOf, socketServer, verified } from "../support/http/receiver.js";
+import { Receiver, type Responder, secretOf, socketServer, verified } from "../support/http/receiver.js";
 import { type Certificates, makeCertificates } from "../support/redis/certificates.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -36,7 +36,7 @@ describe("hostile receivers", () => {
       WEBHOOK_RETRY_SCHEDULE: "3600",
       ...(certificates !== null && { NODE_EXTRA_CA_CERTS: certificates.authorityFile }),
     });
-    await expectHealthyDelivery();
+    await assertHealthyDelivery();
   });
   afterAll(async () => {
     await stack?.close();
@@ -45,7 +45,7 @@ describe("hostile receivers", () => {
     await certificates?.remove();
   });
 
-  async function receiverThat(answer: Answering, tls?: { key: string; cert: string }): Promise<Receiver> {
+  async function receiverThat(answer: Responder, tls?: { key: string; cert: string }): Promise<Receiver> {
     const receiver = await Receiver.start(answer, tls);
     closers.push(() => receiver.close());
     return receiver;
@@ -69,7 +69,7 @@ describe("hostile receivers", () => {
     }, withinMs);
 
   /** Resolves to when the healthy receiver was told (ms since the epoch). */
-  async function expectHealthyDelivery(): Promise<number> {
+  async function assertHealthyDelivery(): Promise<number> {
     const path = `/healthy-${++rounds}`;
     const id = await submit(healthy.url(path));
     const [request] = await healthy.received(path);
@@ -80,9 +80,9 @@ describe("hostile receivers", () => {
   /**
    * Sends to a receiver and expects a failed attempt that tells nothing of this side, while a healthy one is served.
    */
-  async function expectFailure(url: string, error: RegExp, withinMs = 5000) {
+  async function assertFailedAttempt(url: string, error: RegExp, withinMs = 5000) {
     const id = await submit(url);
-    const healthyAt = await expectHealthyDelivery();
+    const healthyAt = await assertHealthyDelivery();
     const { attempt, status } = await firstAttempt(id, withinMs);
     expect(status).toBe("pending");
     expect(attempt.error).toMatch(error);
@@ -109,7 +109,7 @@ describe("hostile receivers", () => {
       socket.on("drain", more).once("data", more);
     });
     const attempts = await Promise.all(
-      [mute, drips.url("/"), never].map((url) => expectFailure(url, /^no complete answer within 3 s$/, 15_000)),
+      [mute, drips.url("/"), never].map((url) => assertFailedAttempt(url, /^no complete answer within 3 s$/, 15_000)),
     );
     for (const attempt of attempts) {
       expect(attempt.duration_ms).toBeGreaterThan(deadlineMs - 100);
@@ -120,7 +120,7 @@ describe("hostile receivers", () => {
 
   test("one that sends an endless body is cut off after 4 KiB, and the worker's memory stays flat", async () => {
     let sent = 0;
-    const pour = (response: ServerResponse) => {
+    const sendEndlessly = (response: ServerResponse) => {
       const chunk = Buffer.alloc(64 * 1024, "x");
       const more = () => {
         while (!response.destroyed && response.write(chunk)) sent += chunk.length;
@@ -130,7 +130,7 @@ describe("hostile receivers", () => {
     };
     const endless = await receiverThat((_received, response) => {
       response.writeHead(500);
-      pour(response);
+      sendEndlessly(response);
       return null;
     });
     const before = residentBytes();
@@ -140,7 +140,7 @@ describe("hostile receivers", () => {
     }, 20);
     try {
       const attempts = await Promise.all(
-        Array.from({ length: 4 }, () => expectFailure(endless.url("/"), /^answered 500$/)),
+        Array.from({ length: 4 }, () => assertFailedAttempt(endless.url("/"), /^answered 500$/)),
       );
       for (const attempt of attempts) expect(attempt.response).toBe("x".repeat(4096));
       await eventually(() => expect(endless.connections).toBe(0));
@@ -156,7 +156,7 @@ describe("hostile receivers", () => {
     const packed = gzipSync(Buffer.alloc(200 * MiB, "unpacked "));
     const bomb = await receiverThat(() => ({ status: 500, headers: { "content-encoding": "gzip" }, body: packed }));
     const before = residentBytes();
-    const attempt = await expectFailure(bomb.url("/"), /^answered 500$/);
+    const attempt = await assertFailedAttempt(bomb.url("/"), /^answered 500$/);
     expect(bomb.requests[0]?.headers["accept-encoding"]).toBeUndefined();
     expect(attempt.response).not.toContain("unpacked");
     expect(attempt.response).toBe(packed.subarray(0, 4096).toString("utf8"));
@@ -173,13 +173,13 @@ describe("hostile receivers", () => {
       (socket) => void socket.once("data", () => socket.write(`HTTP/1.1 200 OK\r\n${"a: b\r\n".repeat(50_000)}`)),
     ],
   ])("one that %s is a failed attempt", async (_what, act) => {
-    await expectFailure(await socketsThat(act), /^the connection failed( \(\w+\))?$/);
+    await assertFailedAttempt(await socketsThat(act), /^the connection failed( \(\w+\))?$/);
   });
 
   test.each([301, 302, 303, 307, 308])("a redirect inward (%i) is not followed", async (status) => {
     const inner = await receiverThat(() => ({ status: 200 }));
     const redirects = await receiverThat(() => ({ status, headers: { location: inner.url("/secrets") } }));
-    await expectFailure(redirects.url("/"), new RegExp(`^answered ${status}$`));
+    await assertFailedAttempt(redirects.url("/"), new RegExp(`^answered ${status}$`));
     expect(redirects.requests).toHaveLength(1);
     expect([inner.requests.length, inner.connections]).toEqual([0, 0]);
   });
@@ -195,7 +195,7 @@ describe("hostile receivers", () => {
       [selfSigned, /^the connection failed \(DEPTH_ZERO_SELF_SIGNED_CERT\)$/],
     ] as const) {
       const receiver = await receiverThat(() => ({ status: 200 }), certificate);
-      await expectFailure(receiver.url("/"), error);
+      await assertFailedAttempt(receiver.url("/"), error);
       expect(receiver.requests).toEqual([]);
     }
   });

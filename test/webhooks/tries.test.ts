@@ -1,7 +1,7 @@
 import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { type Answering, type Received, Receiver, secretOf, verified } from "../support/http/receiver.js";
+import { type Received, Receiver, type Responder, secretOf, verified } from "../support/http/receiver.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const [newer, older] = [secretOf(2), secretOf(3)];
@@ -11,7 +11,7 @@ type Said = number | [number, Record<string, string>] | (() => [number, Record<s
 
 /** Answers the first request by the first word, and so on; the last word stands. */
 const saying =
-  (...words: Said[]): Answering =>
+  (...words: Said[]): Responder =>
   (_received, _response, before) => {
     const word = words[before] ?? (words.at(-1) as Said);
     const [status, headers] = typeof word === "number" ? [word, {}] : typeof word === "function" ? word() : word;

@@ -36,7 +36,7 @@ describe("webhooks", () => {
   /**
    * Waits for the one webhook of a path and expects it to be a signed `prediction.completed` that tells the prediction.
    */
-  async function expectCompleted(path: string, id: string, status: string) {
+  async function assertCompletedWebhook(path: string, id: string, status: string) {
     const [request] = await receiver.received(path);
     const body = verified(secret, request as NonNullable<typeof request>);
     const { body: prediction } = await stack.get(`/v1/predictions/${id}`);
@@ -60,25 +60,25 @@ describe("webhooks", () => {
     expect(await deliveriesOf(id)).toMatchObject([{ status: "pending", event: "prediction.completed", attempts: [] }]);
     expect(receiver.requests).toEqual([]);
     const worker = await stack.startWorker({ WORKER_ROLES: "webhooks", MODELS_DIR: "/nonexistent" });
-    await expectCompleted("/roles", id, "succeeded");
+    await assertCompletedWebhook("/roles", id, "succeeded");
     const ready = await (await fetch(`http://127.0.0.1:${worker.port}/ready`)).json();
     expect(ready).toMatchObject({ ready: true, roles: ["webhooks"], delivers_webhooks: true });
   });
 
   test("a prediction that fails is told with its error", async () => {
     const { id } = await stack.submit("throws-on-row", { x: [[99]] }, hook("/failed"));
-    const told = await expectCompleted("/failed", id, "failed");
-    expect(told.error.code).toBe("inference_failed");
+    const prediction = await assertCompletedWebhook("/failed", id, "failed");
+    expect(prediction.error.code).toBe("inference_failed");
   });
 
   test("a prediction that is canceled is told, whether it waits or runs", async () => {
     const waits = await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { delay_ms: 600_000, ...hook("/canceled") });
     expect((await stack.post(`/v1/predictions/${waits.id}/cancel`, undefined)).status).toBe(200);
-    await expectCompleted("/canceled", waits.id, "canceled");
+    await assertCompletedWebhook("/canceled", waits.id, "canceled");
     const runs = await stack.submit("slow", { x: [[20_000]] }, hook("/canceled-running"));
     await untilRunning(runs.id);
     expect((await stack.post(`/v1/predictions/${runs.id}/cancel`, undefined)).status).toBe(200);
-    await expectCompleted("/canceled-running", runs.id, "canceled");
+    await assertCompletedWebhook("/canceled-running", runs.id, "canceled");
   });
 
   test("a prediction that is found expired on reading is told, while what held it up still runs", async () => {
@@ -86,8 +86,8 @@ describe("webhooks", () => {
     await untilRunning(before.id);
     const { id } = await stack.submit("slow", { x: [[1]] }, { expires_in_ms: 50, ...hook("/expired") });
     await eventually(async () => expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("expired"));
-    const told = await expectCompleted("/expired", id, "expired");
-    expect(told.started_at).toBeNull();
+    const prediction = await assertCompletedWebhook("/expired", id, "expired");
+    expect(prediction.started_at).toBeNull();
     expect((await stack.post(`/v1/predictions/${before.id}/cancel`, undefined)).status).toBe(200);
   });
 
@@ -95,7 +95,7 @@ describe("webhooks", () => {
     const before = await stack.submit("slow", { x: [[20_000]] });
     await untilRunning(before.id);
     const { id } = await stack.submit("slow", { x: [[1]] }, { expires_in_ms: 50, ...hook("/expired-unread") });
-    await expectCompleted("/expired-unread", id, "expired");
+    await assertCompletedWebhook("/expired-unread", id, "expired");
     expect((await stack.get(`/v1/predictions/${before.id}`)).body.status).toBe("running");
     expect((await stack.post(`/v1/predictions/${before.id}/cancel`, undefined)).status).toBe(200);
   });
@@ -106,15 +106,15 @@ describe("webhooks", () => {
     const joined = await stack.submit("slow", input, { cache: true, ...hook("/joined") });
     const silent = await stack.submit("slow", input, { cache: true });
     expect([joined.id, joined.deduplicated, silent.id]).toEqual([first.id, true, first.id]);
-    await expectCompleted("/first", first.id, "succeeded");
-    const told = await expectCompleted("/joined", first.id, "succeeded");
-    expect(told).toMatchObject({ output: { y: [[400]] }, metadata: { first: 1 } });
+    await assertCompletedWebhook("/first", first.id, "succeeded");
+    const prediction = await assertCompletedWebhook("/joined", first.id, "succeeded");
+    expect(prediction).toMatchObject({ output: { y: [[400]] }, metadata: { first: 1 } });
     expect(await deliveriesOf(first.id)).toHaveLength(2);
 
     const cached = await stack.predict("slow", input, { cache: true, ...hook("/cached") });
     expect([cached.status, cached.body.cached]).toEqual([200, true]);
     expect(cached.body.id).not.toBe(first.id);
-    expect(await expectCompleted("/cached", cached.body.id, "succeeded")).toEqual(cached.body);
+    expect(await assertCompletedWebhook("/cached", cached.body.id, "succeeded")).toEqual(cached.body);
   });
 
   test("who asks to hear of the start does so before the end, with the prediction running", async () => {

@@ -12,7 +12,7 @@ import {
 import type { Random } from "../../support/random.js";
 
 /** A tensor of a graph that is being made; its dimensions are those of a run of `rows` rows. */
-export interface Made {
+export interface GraphTensor {
   name: string;
   dtype: Dtype;
   dims: readonly number[];
@@ -29,14 +29,14 @@ export class GraphBuilder {
   readonly constants: Record<string, ConstantTensor> = {};
   readonly inputs: Record<string, ValueFile> = {};
   readonly specs: InputSpec[] = [];
-  readonly values: Made[] = [];
+  readonly values: GraphTensor[] = [];
 
   constructor(
     readonly opset: number,
     readonly rows: number,
   ) {}
 
-  input(dtype: Dtype, rest: readonly (number | readonly [symbol: string, length: number])[], first = "N"): Made {
+  input(dtype: Dtype, rest: readonly (number | readonly [symbol: string, length: number])[], first = "N"): GraphTensor {
     const name = `x${this.specs.length}`;
     const lengths = rest.map((d) => (typeof d === "number" ? d : d[1]));
     this.inputs[name] = [dtype, [first, ...rest.map((d) => (typeof d === "number" ? d : d[0]))]];
@@ -45,7 +45,7 @@ export class GraphBuilder {
   }
 
   /** Something of what is there, later ones more often; null where nothing fits. */
-  pick(random: Random, fits: (value: Made) => boolean): Made | null {
+  pick(random: Random, fits: (value: GraphTensor) => boolean): GraphTensor | null {
     const found = this.values.filter(fits);
     if (found.length === 0) return null;
     const recent = random.below(3) > 0 ? found.slice(-2) : found;
@@ -53,11 +53,11 @@ export class GraphBuilder {
   }
 
   /** A float32 tensor of at least so many dimensions. */
-  float(random: Random, least = 1, most = 5): Made | null {
+  float(random: Random, least = 1, most = 5): GraphTensor | null {
     return this.pick(random, ({ dims, dtype }) => dtype === "float32" && dims.length >= least && dims.length <= most);
   }
 
-  list(random: Random): Made | null {
+  list(random: Random): GraphTensor | null {
     return this.pick(random, ({ dims, numbers }) => numbers !== undefined && dims.length === 1);
   }
 
@@ -92,10 +92,10 @@ export class GraphBuilder {
   add(
     type: string,
     inputs: readonly string[],
-    made: Omit<Made, "name">,
+    made: Omit<GraphTensor, "name">,
     attributes: Record<string, Attribute> = {},
     domain = "",
-  ): Made {
+  ): GraphTensor {
     const name = `v${this.nodes.length}`;
     this.nodes.push({ type, inputs, outputs: [name], attributes, domain });
     return this.#keep({ ...made, name });
@@ -105,7 +105,7 @@ export class GraphBuilder {
   addMany(
     type: string,
     inputs: readonly string[],
-    made: readonly (Omit<Made, "name"> | null)[],
+    made: readonly (Omit<GraphTensor, "name"> | null)[],
     attributes: Record<string, Attribute> = {},
   ): void {
     const at = this.nodes.length;
@@ -125,7 +125,7 @@ export class GraphBuilder {
       : { inputs: [], attributes: { axes } };
   }
 
-  graph(outputs: readonly Made[]): GraphFile {
+  graph(outputs: readonly GraphTensor[]): GraphFile {
     return {
       nodes: this.#nodesBehind(outputs),
       inputs: this.inputs,
@@ -135,7 +135,7 @@ export class GraphBuilder {
   }
 
   /** Those that the outputs come of: what nothing uses may be refused, and no answer is wrong by it. */
-  #nodesBehind(outputs: readonly Made[]): NodeFile[] {
+  #nodesBehind(outputs: readonly GraphTensor[]): NodeFile[] {
     const wanted = new Set(outputs.map(({ name }) => name));
     const kept = this.nodes.toReversed().filter((node) => {
       if (!node.outputs.some((name) => wanted.has(name))) return false;
@@ -145,7 +145,7 @@ export class GraphBuilder {
     return kept.reverse();
   }
 
-  #keep(value: Made): Made {
+  #keep(value: GraphTensor): GraphTensor {
     this.values.push(value);
     return value;
   }
@@ -161,9 +161,9 @@ export const mayBeEmpty = ({ nodes }: GraphBuilder): boolean => nodes.some(({ ty
 const shortening: ReadonlySet<string> = new Set(["Slice", "Resize", "Upsample", "GatherND", "LSTM", "GRU", "RNN"]);
 
 /** An axis of so many, counted from either end. */
-export function anyAxis(random: Random, rank: number): { axis: number; said: number } {
+export function anyAxis(random: Random, rank: number): { axis: number; written: number } {
   const axis = random.below(rank);
-  return { axis, said: random.below(3) === 0 ? axis - rank : axis };
+  return { axis, written: random.below(3) === 0 ? axis - rank : axis };
 }
 
 /** The dimensions that come of two; null where they do not fit. */

@@ -3,7 +3,7 @@ import {
   broadcastDims,
   type GraphBuilder,
   isOpen,
-  type Made,
+  type GraphTensor,
   mayBeEmpty,
   type Step,
 } from "./graph-builder.js";
@@ -16,7 +16,7 @@ const matMul: Step = (graph, random) => {
   const left = random.below(3) > 0;
   const summed = left || x.dims.length === 1 ? x.dims.length - 1 : x.dims.length - 2;
   const depth = x.dims[summed] as number;
-  const fits = ({ dims, dtype }: Made) =>
+  const fits = ({ dims, dtype }: GraphTensor) =>
     dtype === "float32" && dims.length >= 2 && dims[left ? dims.length - 2 : dims.length - 1] === depth;
   const other = random.below(2) === 0 ? graph.pick(random, fits) : null;
   const width = random.pick([1, 2, 3]);
@@ -131,7 +131,7 @@ const resize: Step = (graph, random) => {
   else if (random.below(2) === 0) graph.add("Resize", [x.name, "", list()], value, { mode });
   else graph.add("Resize", [x.name, "", "", sizesFor(graph, x, dims)], value, { mode });
 
-  function sizesFor(to: GraphBuilder, from: Made, sizes: readonly number[]): string {
+  function sizesFor(to: GraphBuilder, from: GraphTensor, sizes: readonly number[]): string {
     if (random.below(2) === 0) return to.ints(random, ...sizes);
     const all = to.add("Shape", [from.name], { dtype: "int64", dims: [from.dims.length], numbers: from.dims });
     const first = [all.name, to.ints(random, 0, 1)];

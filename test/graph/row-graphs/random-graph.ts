@@ -1,7 +1,7 @@
 import type { InputSpec } from "../../support/models/joined-runs.js";
 import type { ModelFile } from "../../support/models/onnx-file.js";
 import { random } from "../../support/random.js";
-import { GraphBuilder, type Made, type Step } from "./graph-builder.js";
+import { GraphBuilder, type GraphTensor, type Step } from "./graph-builder.js";
 import { linearSteps } from "./linear-steps.js";
 import { selectSteps } from "./select-steps.js";
 import { shapeSteps } from "./shape-steps.js";
@@ -50,10 +50,10 @@ export function randomGraph({ seed, steps }: GraphPlan): RandomGraph {
 }
 
 /** What was made last; where it has not its rows first, mostly rather something that has. */
-function outputsOf(graph: GraphBuilder, way: number): Made[] {
+function outputsOf(graph: GraphBuilder, way: number): GraphTensor[] {
   const all = graph.values.filter(({ name, numbers }) => numbers === undefined && name.startsWith("v"));
   const first = all.filter(({ dims }) => dims[0] === graph.rows);
   const chosen = way > 0 && first.length > 0 ? first : all;
   const last = chosen.slice(way === 2 ? -2 : -1);
-  return last.length > 0 ? last : [graph.values[0] as Made];
+  return last.length > 0 ? last : [graph.values[0] as GraphTensor];
 }

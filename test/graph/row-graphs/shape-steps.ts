@@ -1,5 +1,5 @@
 import type { Random } from "../../support/random.js";
-import { broadcastDims, type GraphBuilder, type Made, type Step, sizeOfDims } from "./graph-builder.js";
+import { broadcastDims, type GraphBuilder, type GraphTensor, type Step, sizeOfDims } from "./graph-builder.js";
 
 const mostElements = 2000;
 
@@ -16,17 +16,17 @@ const shape: Step = (graph, random) => {
   else sliceLengths(graph, random, list);
 };
 
-function pickLengths(graph: GraphBuilder, random: Random, list: Made, picked: readonly number[]): Made {
+function pickLengths(graph: GraphBuilder, random: Random, list: GraphTensor, picked: readonly number[]): GraphTensor {
   const numbers = picked.map((i) => list.numbers?.[i] as number);
-  const said = picked.map((i) => (graph.opset >= 11 && random.below(4) === 0 ? i - (list.dims[0] as number) : i));
-  return graph.add("Gather", [list.name, graph.ints(random, ...said)], {
+  const written = picked.map((i) => (graph.opset >= 11 && random.below(4) === 0 ? i - (list.dims[0] as number) : i));
+  return graph.add("Gather", [list.name, graph.ints(random, ...written)], {
     dtype: "int64",
     dims: [numbers.length],
     numbers,
   });
 }
 
-function sliceLengths(graph: GraphBuilder, random: Random, list: Made): void {
+function sliceLengths(graph: GraphBuilder, random: Random, list: GraphTensor): void {
   const length = list.dims[0] as number;
   const start = random.below(length + 1) - random.below(length + 1);
   const end = random.pick([length, 2 ** 31 - 1, -1, start + 1]);
@@ -98,8 +98,8 @@ const joinLists: Step = (graph, random) => {
 };
 
 /** The dimensions that a list stands for where something is brought into that shape; null where it cannot be. */
-function shapeFor(x: Made, said: readonly number[]): number[] | null {
-  const dims = said.map((n, d) => (n === 0 ? (x.dims[d] ?? 0) : n));
+function shapeFor(x: GraphTensor, written: readonly number[]): number[] | null {
+  const dims = written.map((n, d) => (n === 0 ? (x.dims[d] ?? 0) : n));
   const rest = dims.filter((n) => n !== -1).reduce((size, n) => size * n, 1);
   const open = dims.indexOf(-1);
   const total = sizeOfDims(x.dims);
@@ -135,10 +135,10 @@ const reshape: Step = (graph, random) => {
     } else if (way === 2) dims.splice(d, 0, 1);
     else if (length === 1 && dims.length > 1) dims.splice(d, 1);
   }
-  const said = dims.map((length, d) => (length === x.dims[d] && random.below(2) === 0 ? 0 : length));
-  if (random.below(3) > 0) said[random.below(said.length)] = -1;
-  if (shapeFor(x, said) === null) return;
-  graph.add("Reshape", [x.name, graph.ints(random, ...said)], { dtype: "float32", dims });
+  const written = dims.map((length, d) => (length === x.dims[d] && random.below(2) === 0 ? 0 : length));
+  if (random.below(3) > 0) written[random.below(written.length)] = -1;
+  if (shapeFor(x, written) === null) return;
+  graph.add("Reshape", [x.name, graph.ints(random, ...written)], { dtype: "float32", dims });
 };
 
 /** A shape of lengths of the run, as exporters write it, with at most one -1. */
@@ -160,7 +160,7 @@ const reshapeByLengths: Step = (graph, random) => {
     [[random.pick([1, 2, 3])], own, [-1]],
     [[0], own, [-1]],
   ] as const;
-  const parts = random.pick<readonly (Made | readonly number[])[]>(shapes);
+  const parts = random.pick<readonly (GraphTensor | readonly number[])[]>(shapes);
   const numbers = parts.flatMap((part) => ("name" in part ? (part.numbers as number[]) : [...part]));
   const dims = shapeFor(x, numbers);
   if (dims === null) return;
@@ -242,8 +242,8 @@ const unsqueeze: Step = (graph, random) => {
   if (x === null) return;
   const axis = random.below(x.dims.length + 1);
   const dims = [...x.dims.slice(0, axis), 1, ...x.dims.slice(axis)];
-  const said = graph.opset >= 11 && random.below(2) === 0 ? axis - dims.length : axis;
-  const { attributes, inputs } = graph.axes(random, [said], 13);
+  const written = graph.opset >= 11 && random.below(2) === 0 ? axis - dims.length : axis;
+  const { attributes, inputs } = graph.axes(random, [written], 13);
   graph.add("Unsqueeze", [x.name, ...inputs], { dtype: "float32", dims }, attributes);
 };
 

@@ -74,21 +74,21 @@ const quantize: Step = (graph, random) => {
 const softmax: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  const { axis, written } = anyAxis(random, x.dims.length);
   const type = random.pick(["Softmax", "LogSoftmax", "Softmax", "LpNormalization"]);
   const value = { dtype: "float32", dims: x.dims } as const;
   const preset = random.below(4) === 0;
-  graph.add(type, [x.name], value, preset ? {} : { axis: graph.opset < 11 ? axis : said });
+  graph.add(type, [x.name], value, preset ? {} : { axis: graph.opset < 11 ? axis : written });
 };
 
 const layerNormalization: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 17) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  const { axis, written } = anyAxis(random, x.dims.length);
   const rest = x.dims.slice(axis);
   const beside = random.below(4) === 0 ? besideDims(random, x.dims) : rest;
   const inputs = [x.name, graph.floats(random, beside), ...(random.below(2) === 0 ? [graph.floats(random, rest)] : [])];
-  graph.add("LayerNormalization", inputs, { dtype: "float32", dims: x.dims }, { axis: said });
+  graph.add("LayerNormalization", inputs, { dtype: "float32", dims: x.dims }, { axis: written });
 };
 
 const batchNormalization: Step = (graph, random) => {
@@ -133,8 +133,8 @@ const reduce: Step = (graph, random) => {
   const noop = graph.opset >= since && random.below(6) === 0;
   const all = axes.length === 0 && !noop ? x.dims.map((_, d) => d) : axes;
   const negative = graph.opset >= 11 && random.below(3) === 0;
-  const said = axes.map((axis) => (negative ? axis - x.dims.length : axis));
-  const { attributes, inputs } = axes.length === 0 ? { attributes: {}, inputs: [] } : graph.axes(random, said, since);
+  const written = axes.map((axis) => (negative ? axis - x.dims.length : axis));
+  const { attributes, inputs } = axes.length === 0 ? { attributes: {}, inputs: [] } : graph.axes(random, written, since);
   const dims = x.dims.flatMap((length, d) => (all.includes(d) ? (keeps ? [1] : []) : [length]));
   graph.add(
     type,
@@ -151,10 +151,10 @@ const reduce: Step = (graph, random) => {
 const cumulate: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 11) return;
-  const { said } = anyAxis(random, x.dims.length);
+  const { written } = anyAxis(random, x.dims.length);
   graph.add(
     "CumSum",
-    [x.name, graph.scalar(random, said)],
+    [x.name, graph.scalar(random, written)],
     { dtype: "float32", dims: x.dims },
     {
       reverse: random.below(2),

@@ -26,7 +26,7 @@ export interface Reply {
  * Says what to answer; null where it deals with the response itself, or never answers. `before`: earlier requests of
  * the path.
  */
-export type Answering = (received: Received, response: ServerResponse, before: number) => Reply | null;
+export type Responder = (received: Received, response: ServerResponse, before: number) => Reply | null;
 
 /** A server on 127.0.0.1 that webhooks are sent to. It keeps what came and answers as it is told, 204 by itself. */
 export class Receiver {
@@ -45,7 +45,7 @@ export class Receiver {
   }
 
   static async start(
-    answer: Answering = () => ({ status: 204 }),
+    answer: Responder = () => ({ status: 204 }),
     tls?: { key: string; cert: string },
   ): Promise<Receiver> {
     const server = tls === undefined ? createServer() : createTlsServer(tls);

@@ -144,12 +144,12 @@ function attributeMessage(name: string, value: Attribute): object {
   if (typeof value === "number") return { name, type: 2, i: value };
   if (typeof value === "string") return { name, type: 3, s: bytes(value) };
   if (Array.isArray(value)) return { name, type: 7, ints: value };
-  const said = value as Exclude<Attribute, number | string | readonly number[]>;
-  if ("float" in said) return { name, type: 1, f: said.float };
-  if ("floats" in said) return { name, type: 6, floats: said.floats };
-  if ("strings" in said) return { name, type: 8, strings: said.strings.map(bytes) };
-  if ("tensor" in said) return { name, type: 4, t: tensorMessage("", said.tensor) };
-  return { name, type: 5, g: graphMessage(said.graph, name) };
+  const typed = value as Exclude<Attribute, number | string | readonly number[]>;
+  if ("float" in typed) return { name, type: 1, f: typed.float };
+  if ("floats" in typed) return { name, type: 6, floats: typed.floats };
+  if ("strings" in typed) return { name, type: 8, strings: typed.strings.map(bytes) };
+  if ("tensor" in typed) return { name, type: 4, t: tensorMessage("", typed.tensor) };
+  return { name, type: 5, g: graphMessage(typed.graph, name) };
 }
 
 function tensorMessage(name: string, { data, dims, dtype }: ConstantTensor): object {

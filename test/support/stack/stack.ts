@@ -18,10 +18,10 @@ export const programs = {
 };
 
 /** Tests of other things are not to be told 503 because the machine does something else. */
-const onBusyMachine = { overloadLagMs: 60_000, redisCommandMs: 15_000 };
+const busyMachineTiming = { overloadLagMs: 60_000, redisCommandMs: 15_000 };
 
 /** No wait reads again by itself: what it answers before its own end it was told. */
-export const toldOnly = { api: { ...onBusyMachine, noticesRereadMs: 3_600_000 } } as const;
+export const noticesOnly = { api: { ...busyMachineTiming, noticesRereadMs: 3_600_000 } } as const;
 
 /** Locks that end soon after the worker that held them. */
 export const shortLocks = { worker: { lockMs: 3000, stalledCheckMs: 400 } } as const;
@@ -143,8 +143,8 @@ export class TestStack {
 
   /** A Redis of the test's own is one that fails, mostly; then it matters how soon an API says so. */
   #patience(): Partial<ApiTiming> {
-    const { overloadLagMs } = onBusyMachine;
-    return this.#options.redisUrl === undefined ? onBusyMachine : { overloadLagMs };
+    const { overloadLagMs } = busyMachineTiming;
+    return this.#options.redisUrl === undefined ? busyMachineTiming : { overloadLagMs };
   }
 
   /** The product's own program, unless the test has something to hand in. */

@@ -3,7 +3,7 @@ import type { RunItem } from "@millrace/workers/runs/frames.js";
 import { type RunReply, type RunTerms, SlotDiedError, type TableReply } from "@millrace/workers/runs/slot-handle.js";
 
 /** Slots whose runs end when the test says so; a pack holds the id of its work. */
-export class HandRunner implements Slots, RunningSlot {
+export class ManualSlots implements Slots, RunningSlot {
   readonly runs: { ids: string[]; end(misfit?: string): void; die(reason: SlotDiedError["reason"]): void }[] = [];
   idle: number;
 

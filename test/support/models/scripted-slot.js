@@ -15,9 +15,9 @@ readFrames(pipe, ({ body, kind }) => {
   }
   if (kind !== frameKinds.load) return;
   const { folder, key } = JSON.parse(body.toString());
-  const mood = existsSync(folder) ? readFileSync(folder, "utf8") : "";
-  if (mood === "die once") rmSync(folder);
-  if (mood.startsWith("die")) process.kill(process.pid, "SIGKILL");
+  const behaviour = existsSync(folder) ? readFileSync(folder, "utf8") : "";
+  if (behaviour === "die once") rmSync(folder);
+  if (behaviour.startsWith("die")) process.kill(process.pid, "SIGKILL");
   const facts = {
     inputs: [],
     outputs: [],
@@ -25,7 +25,7 @@ readFrames(pipe, ({ body, kind }) => {
     proofFault: false,
     drawsNumbers: false,
   };
-  const reply = mood === "refuse" ? { ok: false, reason: "not now" } : { ok: true, ...facts };
+  const reply = behaviour === "refuse" ? { ok: false, reason: "not now" } : { ok: true, ...facts };
   pipe.write(encodeJsonFrame(frameKinds.loaded, { key, ...reply }));
 });
 pipe.on("end", () => process.exit(0));

@@ -10,7 +10,7 @@ const usualSeconds = 10;
  * Begins with the test files that took longest when `npm run durations` was last run, so that no worker is left with
  * one.
  */
-export class SlowFirst extends BaseSequencer {
+export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const seconds = JSON.parse(readFileSync(file, "utf8")) as Record<string, number>;
     const of = ({ moduleId, project }: TestSpecification) =>
