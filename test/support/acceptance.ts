@@ -1,6 +1,6 @@
 import type { Acceptance } from "@millrace/shared/scripts/queue/accept.js";
 
-/** An acceptance of alice's with nothing special about it but what is said. */
+/** An acceptance of alice's with default fields, but for `overrides`. */
 export const acceptanceOf = (id: string, overrides: Partial<Acceptance> = {}): Acceptance => ({
   id,
   owner: "alice",

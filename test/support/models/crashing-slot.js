@@ -1,5 +1,5 @@
-// A slot program for tests of breakers: every version that it loads takes an int64 [N, 1] and succeeds, until the file
-// `behaviour-<version>` in the model's folder says "die", from when on every run kills the process.
+// A slot program for tests of breakers: every version takes an int64 [N, 1] and succeeds, but while the file
+// `behaviour-<version>` in the model's folder holds "die", every run kills the process.
 import { existsSync, readFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { basename, join } from "node:path";

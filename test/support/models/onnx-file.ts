@@ -8,7 +8,7 @@ const root = protobuf.parse(readFileSync(new URL("../../../workers/graph/onnx.pr
 }).root;
 const modelType = root.lookupType("onnx.ModelProto");
 
-/** Data types of ONNX by the names that ONNX Runtime has for them. */
+/** ONNX's numbers of data types, by ONNX Runtime's names. */
 const typeNumbers: Record<Dtype | "bfloat16", number> = {
   float32: 1,
   uint8: 2,
@@ -53,7 +53,7 @@ export interface NodeFile {
   name?: string;
 }
 
-/** A value of a graph: its data type and shape, null where it declares none. */
+/** A value of a graph: its data type and shape; null: no declared shape. */
 export type ValueFile = readonly [dtype: Dtype | "bfloat16", shape: readonly (number | string)[] | null];
 
 export interface GraphFile {
@@ -65,7 +65,7 @@ export interface GraphFile {
 
 export interface ModelFile extends GraphFile {
   opset?: number;
-  /** Further operator sets by domain; `ai.onnx.ml` 3 is always there. */
+  /** Further operator sets by domain; `ai.onnx.ml` 3 is always included. */
   opsets?: Record<string, number>;
   functions?: readonly { domain: string; name: string; inputs: string[]; outputs: string[]; nodes: NodeFile[] }[];
 }
@@ -77,7 +77,7 @@ export const floats = (dims: readonly number[], data: readonly number[]): Consta
   data,
 });
 
-/** A list of int64, as shapes and axes are. */
+/** A list of int64, the type of shapes and axes. */
 export const ints = (...data: readonly number[]): ConstantTensor => ({ dtype: "int64", dims: [data.length], data });
 
 export const node = (

@@ -1,6 +1,6 @@
-// A slot program for tests of the slot pool: it loads and runs whatever it is told, until a file says otherwise. The
-// folder of a load request names the file: while it holds "die" the load kills the process, "die once" does so and is
-// gone, and while it holds "refuse" the load is refused.
+// A slot program for tests of the slot pool. Loads and runs succeed unless a file at the path of the load request's
+// folder says otherwise: "die" kills the process during the load, "die once" does so and is removed, "refuse" refuses
+// the load.
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { Socket } from "node:net";
 import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../../workers/dist/runs/frames.js";
