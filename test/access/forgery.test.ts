@@ -38,7 +38,7 @@ describe("deepfake-image", () => {
     return { status: response.status, headers: response.headers, body: await response.json() };
   };
 
-  test("the request of its documentation is answered in the words of its clients", async () => {
+  test("the documented request gets an answer in the field names of its existing clients", async () => {
     const { body, headers, status } = await infer({ file: fileOf(untouched) }, { "x-request-id": "image-1" });
     expect(status, JSON.stringify(body)).toBe(200);
     expect(Object.keys(body)).toEqual(["request_id", "fake_prob", "real_prob", "inference_time_ms", "prediction_id"]);
@@ -54,7 +54,7 @@ describe("deepfake-image", () => {
     expect(again.body.output.probabilities.fake).toBeCloseTo(body.fake_prob, 5);
   });
 
-  test("made images that were never trained on: nine of ten right, and as in the training library", async () => {
+  test("held-out images: at least nine of ten right, and within 1e-3 of the training library", async () => {
     let right = 0;
     for (const name of names) {
       const { body, status } = await infer({ file: fileOf(name) });
@@ -66,7 +66,7 @@ describe("deepfake-image", () => {
     expect(right / names.length).toBeGreaterThanOrEqual(0.9);
   });
 
-  test("what is no file, two of them, too large or not multipart is refused in its own way", async () => {
+  test("a missing, second or too large file, and a body that is not multipart, each get their own error", async () => {
     const file = fileOf(untouched);
     const refused = async (fields: Record<string, Buffer | string>, pointer: string) =>
       expect(pointersOf(assertProblem(await infer(fields), 422, "invalid_request"))).toEqual([pointer]);
@@ -82,9 +82,9 @@ describe("deepfake-image", () => {
     assertProblem(await stack.call("POST", "/infer", { text: "", headers, as: null }), 401, "unauthenticated");
   });
 
-  test("what is no image, cannot be decoded or would be too large is a 422 that points to the file", async () => {
+  test("a file that is not an image, cannot be decoded or is too large when decoded is a 422 that points to it", async () => {
     const bomb = Buffer.from(fileOf(untouched));
-    // The frame header of a JPEG: marker, length, precision, and then height and width.
+    // The frame header of a JPEG: marker, length, precision, then height and width.
     bomb.writeUInt32BE(0xea60ea60, bomb.indexOf(Buffer.from([0xff, 0xc0])) + 5);
     const whole = fileOf(untouched);
     for (const file of [Buffer.from("no image"), Buffer.alloc(0), bomb, whole.subarray(0, whole.length / 2)]) {

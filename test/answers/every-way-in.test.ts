@@ -14,7 +14,7 @@ import { volume } from "../support/run/volume.js";
 import type { TestStack } from "../support/stack/stack.js";
 import { type GeneratedModel, type GeneratedRow, tabularModel, tensorModel } from "./generated-models.js";
 
-/** The long form, by `ANSWERS_MODELS=600 npm test -- test/answers/every-way-in.test.ts`; a seed repeats a run. */
+/** Long form: `ANSWERS_MODELS=600 npm test -- test/answers/every-way-in.test.ts`; `ANSWERS_SEED` repeats a run. */
 const modelCount = Number(process.env.ANSWERS_MODELS ?? volume(24, 64));
 const seed = Number(process.env.ANSWERS_SEED ?? Date.now() % 1_000_000);
 const rowsEach = 33;
@@ -23,7 +23,7 @@ const datatypes: Partial<Record<GivenTensor["dtype"], string>> = {
   ...{ float32: "FP32", float64: "FP64", float16: "FP16", int64: "INT64" },
 };
 
-const guarantee = "generated models answer on every way in what ONNX Runtime answers for each input alone";
+const guarantee = "generated models give on every path the outputs of ONNX Runtime for each input alone";
 
 describe(`${guarantee} (seed ${seed})`, () => {
   let stack: TestStack;
@@ -46,13 +46,13 @@ describe(`${guarantee} (seed ${seed})`, () => {
   });
   afterAll(() => stack.close());
 
-  /** What is wrong with the answers to a model's rows, which came by some way. */
+  /** The faults in a model's outputs for its rows, received by one path. */
   function faults(name: string, way: string, outputs: readonly unknown[]): string[] {
     const { expected, manifest, rows } = models.get(name) as GeneratedModel;
     return rows.flatMap((row, i) => {
       const wanted = expected((alone.get(name) as Feeds[])[i] as Feeds);
       const isRaw = (manifest as { kind: string }).kind === "tensor";
-      // What is beyond the output's own type is no answer, on no way.
+      // A value beyond the output's own type is an error on every path.
       if (!isRaw && numbersOf(wanted).some((value) => !Number.isFinite(value))) {
         const result = (outputs[i] ?? {}) as { code?: string; error?: { code?: string } | null };
         const code = result.code ?? result.error?.code;
@@ -65,10 +65,10 @@ describe(`${guarantee} (seed ${seed})`, () => {
     });
   }
 
-  /** A half has eleven bits, so that the last of them may fall to either side. */
+  /** float16 has eleven significant bits, and the last may be rounded either way. */
   const toleranceOf = (name: string) => (models.get(name)?.graph.outputs.y?.[0] === "float16" ? 1e-3 : 1e-5);
 
-  /** Does something with every model, with some of them at a time, so that they run beside one another. */
+  /** Calls `act` for every model, six at a time, so that several models run at once. */
   async function severalAtOnce(act: (name: string, model: GeneratedModel) => Promise<void>): Promise<void> {
     const left = models.entries();
     const one = async () => {
@@ -97,7 +97,7 @@ describe(`${guarantee} (seed ${seed})`, () => {
   };
   const formOf = (row: GeneratedRow, i: number) => row.forms[i % row.forms.length];
 
-  test("as single predictions, alone and among 32 others", async () => {
+  test("as single predictions, alone and beside 32 others", async () => {
     const tried = await each("single, in company", (name, { rows }) =>
       Promise.all(rows.map((row, i) => outputOf(name, formOf(row, i)))),
     );
@@ -174,7 +174,7 @@ function numbersIn(bytes: Buffer, dtype: GivenTensor["dtype"]): number[] {
   return Array.from(dtype === "float64" ? new Float64Array(own) : new Float32Array(own));
 }
 
-/** Where an answer of a head is another; null where it is not. Of two labels as likely as each other either may win. */
+/** The difference of a head's output from the wanted one, or null. Of two equally likely labels either may win. */
 function headDifference(wanted: unknown, given: unknown, tolerance: number): string | null {
   const largest = Math.max(...numbersOf(wanted).map(Math.abs));
   const tie = wanted as { label?: string; confidence?: number; probabilities?: Record<string, number> };

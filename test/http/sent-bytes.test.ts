@@ -6,7 +6,7 @@ import { keys, TestStack } from "../support/stack/stack.js";
 const model = "echo-string";
 const latin1 = (text: string) => Buffer.from(text, "latin1");
 
-describe("bytes that are no UTF-8 are refused, never changed", () => {
+describe("invalid UTF-8 is refused, never changed", () => {
   let stack: TestStack;
   beforeAll(async () => {
     stack = await TestStack.start({ models: [model] });
@@ -19,7 +19,7 @@ describe("bytes that are no UTF-8 are refused, never changed", () => {
     return { status: response.status, headers: response.headers, body: await response.json() };
   };
 
-  test("in NDJSON row by row: the others run", async () => {
+  test("in NDJSON only its row fails", async () => {
     const body = Buffer.concat([
       Buffer.from('{"x":[["é","b","c"]]}\n'),
       latin1('{"x":[["\xe9","b","c"]]}\n'),
