@@ -82,7 +82,7 @@ describe("deepfake-image", () => {
     assertProblem(await stack.call("POST", "/infer", { text: "", headers, as: null }), 401, "unauthenticated");
   });
 
-  test("a file that is not an image, cannot be decoded or is too large when decoded is a 422 that points to it", async () => {
+  test("a file that is no image, cannot be decoded or decodes to too many pixels is a 422 at /file", async () => {
     const bomb = Buffer.from(fileOf(untouched));
     // The frame header of a JPEG: marker, length, precision, then height and width.
     bomb.writeUInt32BE(0xea60ea60, bomb.indexOf(Buffer.from([0xff, 0xc0])) + 5);

@@ -129,7 +129,7 @@ describe("keys", () => {
     assertProblem(await stack.post(`/admin/keys/${foreign.id}/revoke`, {}, as(bindAdmin.key)), 403, "forbidden");
   });
 
-  test("only an admin creates, lists or revokes keys; each of these acts is audited, and so is a refused key", async () => {
+  test("only an admin creates, lists or revokes keys; each of these acts and each refused key is audited", async () => {
     for (const owner of ["alice", "reader"] as const) {
       assertProblem(await stack.get("/admin/keys", { as: owner }), 403, "forbidden");
       assertProblem(

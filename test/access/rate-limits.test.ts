@@ -72,7 +72,7 @@ describe("rate limits", () => {
     expect((await stack.get("/v1/models", { as: "alice" })).status).toBe(200);
   });
 
-  test("rows of batches count; a refused batch uses none of the limit, and one above the whole limit is refused at once", async () => {
+  test("rows of batches count; a refused batch uses none, and one above the whole limit always is", async () => {
     const first = await upload(60);
     expect(first.status, JSON.stringify(first.body)).toBe(202);
     expect(parameterOf(first.headers.get("ratelimit"), "rows", "r")).toBeLessThanOrEqual(45);
@@ -95,7 +95,7 @@ describe("rate limits", () => {
     expect(await redrive({})).toMatchObject({ status: 202, body: { rate: 1.666 } });
   });
 
-  test("an address that guesses keys is refused further guesses, but valid keys used from it before stay accepted", async () => {
+  test("an address that guesses keys is refused further guesses, but not valid keys used from it before", async () => {
     const guess = (key: string, options: CallOptions = {}) =>
       stack.get("/v1/models", { as: null, headers: { "x-api-key": key }, ...options });
     expect((await guess("admin-key")).status).toBe(200);
@@ -111,7 +111,7 @@ describe("rate limits", () => {
     expect((await stack.get("/health", { as: null })).status).toBe(200);
   });
 
-  test("behind a trusted proxy the address added by the proxy counts, not addresses claimed by the caller", async () => {
+  test("behind a trusted proxy the address that it adds counts, not those claimed by the caller", async () => {
     const from = (forwarded: string, key: string) =>
       stack.get("/v1/models", { as: null, headers: { "x-api-key": key, "x-forwarded-for": forwarded } });
     const statuses: number[] = [];

@@ -40,7 +40,7 @@ describe("a declared version whose runs turn out to return fewer rows than they 
   });
   afterAll(() => stack.close());
 
-  test("gives each request its own output, and is no longer joined on any worker until it is loaded again", async () => {
+  test("gives each request its own output, and is not joined on any worker until it is loaded again", async () => {
     expect(await joining()).toMatchObject({ mode: "declared" });
     expect([await isJoined(0), await isJoined(1)]).toEqual([1, 1]);
     const inputs = Array.from({ length: 24 }, (_, i) => (i % 6 === 5 ? [2e6, i] : [i, i + 1]));

@@ -13,7 +13,7 @@ const classifier = (width: number): Manifest =>
     output: { head: "classifier", probabilities: "y", labels: Array.from({ length: width }, (_, c) => `l${c}`) },
   });
 
-/** One row of equal probabilities, but for one that is a little larger. */
+/** One row of equal probabilities, except a slightly larger one at `best`. */
 function rowWith(width: number, best: number, type: "float32" | "float64") {
   const values = (type === "float32" ? new Float32Array(width) : new Float64Array(width)).fill(1 / (width + 1));
   values[best] = 2 / (width + 1);

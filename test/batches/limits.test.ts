@@ -28,10 +28,7 @@ describe("a hostile or a slow upload", () => {
   });
   afterAll(() => stack?.close());
 
-  /**
-   * Expects of whatever is done that the API needs no more memory for it than that, and that it answers others
-   * meanwhile.
-   */
+  /** Asserts that the API needs less than `bytes` more memory for `act`, and still answers others. */
   async function assertMemoryGrowthBelow(bytes: number, act: () => Promise<void>): Promise<void> {
     const { pid } = stack.apis[0] as TestStack["apis"][number];
     const before = peakBytes(pid);
@@ -49,7 +46,7 @@ describe("a hostile or a slow upload", () => {
     ["NDJSON", types.ndjson, "[1,2,3]\n[1,2,", "]\n[4,5,6]\n"],
     ["JSON", types.json, '{"inputs":[[1,2,3],[1,2,', "],[4,5,6]]}"],
     ["CSV, quoted", types.csv, 'a,b,c\n1,2,3\n1,2,"', '"\n4,5,6'],
-  ])("with a row of 100 MB in %s fails at that row alone, which is never held", async (_what, type, before, after) => {
+  ])("with a row of 100 MB in %s fails in that row alone, without buffering it", async (_what, type, before, after) => {
     await assertMemoryGrowthBelow(70e6, async () => {
       const open = openUpload(stack, echo, { type });
       await open.write(before);
@@ -69,8 +66,8 @@ describe("a hostile or a slow upload", () => {
   test.each([
     ["line ends", "\n"],
     ["one endless row", "0"],
-  ])("in gzip that is nearly nothing but %s is refused when that shows, and leaves nothing", async (_what, filler) => {
-    // Packed parts, one after the other, unpack to their texts, one after the other.
+  ])("in gzip of almost only %s is refused while it is unpacked, and leaves nothing", async (_what, filler) => {
+    // Concatenated gzip members unpack to the concatenation of their texts.
     const part = gzipSync(Buffer.alloc(10 * million, filler), { level: 9 });
     const bomb = Buffer.concat(Array.from({ length: 30 }, () => part));
     expect(bomb.length).toBeLessThan(million);
@@ -82,7 +79,7 @@ describe("a hostile or a slow upload", () => {
     expect((await batchKeys(stack, echo)).filter((key) => key.includes("/batch-chunks:"))).toEqual([]);
   });
 
-  test("goes on for as long as something arrives, and twenty at once hold no bodies in memory", async () => {
+  test("continues as long as bytes arrive, and twenty at once keep no bodies in memory", async () => {
     const flows = Array.from({ length: 50 }, (_, i) => flow(i * 7919));
     const lines = ndjson(flows);
     const rounds = 280;
@@ -92,7 +89,7 @@ describe("a hostile or a slow upload", () => {
     await assertMemoryGrowthBelow(70e6, async () => {
       for (let round = 0; round < 4; round++) {
         await Promise.all(uploads.map((open) => open.write(part)));
-        // Between the parts they all stand still, each within a row.
+        // Between the parts all uploads pause, each within a row.
         await Promise.all(uploads.map((open) => open.write("[1,")));
         expect((await stack.predict(echo, [1, 2, round])).body.status).toBe("succeeded");
         await Promise.all(uploads.map((open) => open.write("2]\n")));

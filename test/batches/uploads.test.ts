@@ -21,7 +21,7 @@ import { assertProblem } from "../support/http/problem.js";
 import { localWebhooks } from "../support/http/webhook-sink.js";
 import { TestStack } from "../support/stack/stack.js";
 
-/** Its output is its input, so that each row can be told from all others. */
+/** Returns its input, so that each row's output is unique. */
 const model = "echo-float32";
 const manifest = {
   kind: "tabular",
@@ -41,7 +41,7 @@ const models = fileURLToPath(new URL("../fixtures/models/", import.meta.url));
 
 describe("an upload", () => {
   let stack: TestStack;
-  /** Its limits are low. */
+  /** URL of an API with low limits. */
   let narrow: string;
   let singles: unknown[];
 
@@ -97,13 +97,13 @@ describe("an upload", () => {
     ["CSV without the last line end", [header, ...csvRows].join("\r\n"), { type: "text/csv; header=present" }],
     ["CSV with quotes and spaces", [header, ...quotedRows, "", ""].join("\n"), { type: types.csv }],
     ["CSV in another order", turned.join("\n"), { type: types.csv }],
-  ])("of %s comes to what single predictions come to", async (_what, body, options) => {
+  ])("of %s gives the results of single predictions", async (_what, body, options) => {
     const { batch, results } = await runBatch(stack, model, body, options);
     expect(batch).toMatchObject({ status: "succeeded", counts: counts(rows.length), progress: 1, eta_ms: null });
     expect(results).toEqual(succeeded());
   });
 
-  test("is answered with the batch as the contract has it, and Location leads to it", async () => {
+  test("is answered with the batch in the documented form, and its Location", async () => {
     const answer = await upload(stack, model, ndjson(rows), {
       query: "?metadata=%7B%22a%22%3A%5B1%5D%7D&priority=3&cache=false",
     });
@@ -148,7 +148,7 @@ describe("an upload", () => {
     expect((await upload(stack, model, ndjson(rows))).body.status).toMatch(/^(queued|running|succeeded)$/);
   });
 
-  test("one row of a chunk more or less is no different", async () => {
+  test("may have any number of rows around the size of a chunk", async () => {
     for (const size of [1, 3, 4, 5, 8, 9]) {
       const many = Array.from({ length: size }, (_, i) => [i, -i - 1, 0.5]);
       const { batch, results } = await runBatch(stack, model, ndjson(many));
@@ -157,7 +157,7 @@ describe("an upload", () => {
     }
   });
 
-  test("a version before the inputs is the one they are read for; one behind them must take the same", async () => {
+  test("is read for the version before its inputs; a version after them must take the same inputs", async () => {
     const words = [["größe", "", "x"]];
     const send = (body: string) => upload(stack, "mixed", body, { type: types.json });
     const first = await send(JSON.stringify({ version: "2", inputs: [{ x: words }] }));
@@ -179,9 +179,9 @@ describe("an upload", () => {
   test.each<[string, string | Buffer, UploadOptions, number, string, string?]>([
     ["a JSON body that ends early", '{"inputs":[[1,2,3]', json, 400, "malformed_json"],
     ["a JSON body with a stray comma", '{"inputs":[[1,2,3],]}', json, 400, "malformed_json"],
-    ["a JSON body with a row that is none", '{"inputs":[[1,2,3],[1,2,NaN]]}', json, 400, "malformed_json"],
+    ["a JSON body with a malformed row", '{"inputs":[[1,2,3],[1,2,NaN]]}', json, 400, "malformed_json"],
     ["a JSON body with a tail", '{"inputs":[[1,2,3]]} x', json, 400, "malformed_json"],
-    ["JSON inputs that are no array", '{"inputs":"x"}', json, 422, "invalid_request", "/inputs"],
+    ["JSON inputs that are not an array", '{"inputs":"x"}', json, 422, "invalid_request", "/inputs"],
     ["a JSON body without inputs", "{}", json, 422, "invalid_request", "/inputs"],
     ["no inputs in JSON", '{"inputs":[]}', json, 422, "invalid_request"],
     ["an unknown field", '{"inputs":[[1,2,3]],"input":1}', json, 422, "invalid_request", "/input"],
@@ -194,7 +194,7 @@ describe("an upload", () => {
       "/metadata",
     ],
     [
-      "a webhook to nowhere",
+      "a webhook to a private address",
       '{"inputs":[[1,2,3]],"webhook":{"url":"https://10.0.0.1/"}}',
       json,
       422,
@@ -202,7 +202,7 @@ describe("an upload", () => {
       "/webhook/url",
     ],
     [
-      "an event that batches have not",
+      "an event that batches do not have",
       '{"inputs":[[1,2,3]],"webhook":{"url":"http://127.0.0.1/","events":["prediction.completed"]}}',
       json,
       422,
@@ -211,16 +211,16 @@ describe("an upload", () => {
     ],
     ["options of JSON in the query", '{"inputs":[[1,2,3]]}', { ...json, query: "?priority=1" }, 400, "bad_query"],
     ["an unknown query parameter", ndjson(rows), { query: "?delay_ms=1" }, 400, "bad_query"],
-    ["metadata in the query that is no JSON", ndjson(rows), { query: "?metadata=%7B" }, 400, "bad_query"],
+    ["metadata in the query that is not JSON", ndjson(rows), { query: "?metadata=%7B" }, 400, "bad_query"],
     ["a priority beyond 1000", ndjson(rows), { query: "?priority=1001" }, 400, "bad_query"],
-    ["a version that is not there", ndjson(rows), { query: "?version=9" }, 404, "version_not_found"],
+    ["an unknown version", ndjson(rows), { query: "?version=9" }, 404, "version_not_found"],
     ["no line at all", "\r\n\n", {}, 422, "invalid_request"],
     ["an empty body", "", {}, 422, "invalid_request"],
     ["a CSV header without rows", `${header}\n`, csv, 422, "invalid_request"],
     ["a CSV without a column", `a,"c"""\n1,2\n`, csv, 422, "invalid_request"],
     ["another media type", ndjson(rows), { type: "text/plain" }, 415, "unsupported_media_type"],
     ["another encoding", ndjson(rows), { headers: { "content-encoding": "zstd" } }, 415, "unsupported_media_type"],
-    ["gzip that is none", ndjson(rows), { headers: { "content-encoding": "gzip" } }, 400, "malformed_body"],
+    ["a body that is not gzip", ndjson(rows), { headers: { "content-encoding": "gzip" } }, 400, "malformed_body"],
     [
       "gzip that ends early",
       gzipSync(ndjson(rows)).subarray(0, 40),
@@ -228,7 +228,7 @@ describe("an upload", () => {
       400,
       "malformed_body",
     ],
-    ["a client that takes no JSON", ndjson(rows), { headers: { accept: "text/csv" } }, 406, "not_acceptable"],
+    ["a client that does not accept JSON", ndjson(rows), { headers: { accept: "text/csv" } }, 406, "not_acceptable"],
     ["a key that may only read", ndjson(rows), { as: "reader" }, 403, "forbidden"],
     [
       "an Idempotency-Key too long",
@@ -245,7 +245,7 @@ describe("an upload", () => {
     expect((await batchKeys(stack, model)).filter((key) => !before.includes(key))).toEqual([]);
   });
 
-  test("a CSV without needed columns is refused naming each, also where rows stand before anybody looks", async () => {
+  test("of CSV without required columns is refused with each of them, also if many rows follow", async () => {
     const many = Array.from({ length: 2000 }, () => "1").join("\n");
     const problem = assertProblem(await upload(stack, model, `a\n${many}`, csv), 422, "invalid_request");
     expect(problem.errors.map(({ detail }: { detail: string }) => detail)).toEqual([
@@ -256,7 +256,7 @@ describe("an upload", () => {
     assertProblem(await upload(stack, "nobody", ndjson(rows)), 404, "model_not_found");
   });
 
-  test("one that goes beyond the rows is answered 413 before it has ended", async () => {
+  test("beyond MAX_BATCH_ROWS is answered 413 before its end", async () => {
     const exactly = Array.from({ length: 100 }, (_, i) => [i, 0, 0]);
     expect((await upload(stack, model, ndjson(exactly), { url: narrow })).status).toBe(202);
     const open = openUpload(stack, model, { url: narrow });
@@ -269,7 +269,7 @@ describe("an upload", () => {
     asJson.hangUp();
   });
 
-  test("one that goes beyond the bytes is answered 413 by its length, or when it has, unpacked", async () => {
+  test("beyond MAX_BATCH_BYTES is answered 413 by its length, or when its unpacked bytes exceed it", async () => {
     const declared = openUpload(stack, model, { url: narrow, headers: { "content-length": "30001" } });
     expect(assertProblem(await declared.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_BYTES");
     declared.hangUp();
@@ -283,7 +283,7 @@ describe("an upload", () => {
     packed.hangUp();
   });
 
-  test("a row beyond MAX_BODY_BYTES fails alone", async () => {
+  test("fails only in a row beyond MAX_BODY_BYTES", async () => {
     const long = `[1,2,${"3".repeat(20_001)}]`;
     for (const [body, options] of [
       [`[1,2,3]\n${long}\n[4,5,6]`, {}],
@@ -296,7 +296,7 @@ describe("an upload", () => {
     }
   });
 
-  test("a client that breaks off, within or between lines, leaves nothing and is no fault of the service", async () => {
+  test("broken off by its client, within or between lines, leaves nothing and logs no error", async () => {
     const begun = await batchKeys(stack, model);
     const staged = async () => (await batchKeys(stack, model)).filter((key) => !begun.includes(key));
     const lines = ndjson(Array.from({ length: 50 }, (_, i) => [i, 0, 0]));
@@ -318,7 +318,7 @@ describe("an upload", () => {
     expect(mine.filter((batch: { counts: { total: number } }) => batch.counts.total === 50)).toEqual([]);
   });
 
-  test("runs while it arrives, and there is no batch before all of it is there", async () => {
+  test("runs while it arrives, and is no batch before its end", async () => {
     const many = Array.from({ length: 9 }, (_, i) => [i, -i - 1, 0.5]);
     const open = openUpload(stack, model);
     await open.write(ndjson(many.slice(0, 8)));
@@ -362,13 +362,13 @@ describe("an upload", () => {
     expect(bobs.body.id).not.toBe(first.body.id);
     const final = await finalBatch(stack, first.body.id);
     expect((await send(body)).body).toEqual(final);
-    // What the replays had staged is gone with the rest.
+    // Chunks staged by the replays are removed too.
     await eventually(async () => {
       expect((await batchKeys(stack, model)).filter((key) => key.includes("/batch-chunks:"))).toEqual([]);
     });
   });
 
-  test("another owner's batch is unknown on every path", async () => {
+  test("of another owner is unknown on every path", async () => {
     const { id } = await submitBatch(stack, model, ndjson([[1, 2, "x"]]));
     await finalBatch(stack, id);
     for (const [method, path] of [
@@ -389,7 +389,7 @@ describe("an upload", () => {
     assertProblem(await stack.call("PUT", `/v1/batches/${id}`), 405, "method_not_allowed");
   });
 
-  test("its batch is listed, newest first, in pages, by model and by status", async () => {
+  test("makes a batch that is listed, newest first, in pages, by model and by status", async () => {
     const sent: string[] = [];
     for (const body of [ndjson(rows), ndjson([[1]]), `${ndjson(rows)}x\n`, ndjson(rows)]) {
       const { id } = await submitBatch(stack, model, body, { as: "admin" });
