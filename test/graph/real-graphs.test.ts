@@ -14,7 +14,7 @@ const files = readdirSync(folder, { recursive: true, encoding: "utf8" })
   .filter((name) => name.endsWith(".onnx"))
   .sort();
 
-/** Those that nothing is proven of, with the reason that is told. */
+/** Graphs without a proof, with the reported reason. */
 const unproven: Record<string, string> = {
   "catboost-classifier.onnx": "ZipMap: it is not known to keep rows apart",
   "lstm-time-first.onnx": 'LSTM "/LSTM_9": it carries a state along the axis of the rows',
@@ -23,7 +23,7 @@ const unproven: Record<string, string> = {
   "sklearn-tfidf.onnx": 'StringNormalizer "StringNormalizer": it is not known to keep rows apart',
 };
 
-/** What each dimension that is free is in these runs, by its name. */
+/** Lengths of free dimensions in these runs, by name. */
 const lengths: Record<string, number> = { sequence: 5, time: 4, height: 8, width: 12 };
 
 function specsOf({ inputMetadata }: InferenceSession): InputSpec[] {
@@ -36,7 +36,7 @@ function specsOf({ inputMetadata }: InferenceSession): InputSpec[] {
   });
 }
 
-test.each(files)("%s is proven or tells why not, and joined runs answer as each request alone", async (name) => {
+test.each(files)("%s is proven, and joined runs answer as each request alone, or has a reason", async (name) => {
   const proof = proveRows(readOnnx(`${folder}${name}`));
   expect(proof.proven ? null : proof.reason).toBe(unproven[basename(name)] ?? null);
   if (!proof.proven) return;
@@ -49,7 +49,7 @@ test.each(files)("%s is proven or tells why not, and joined runs answer as each 
   await session.release();
 });
 
-test("there are as many kinds of them as there should be", () => {
+test("the fixtures hold at least 40 graphs and all of the unproven ones", () => {
   expect(files.length).toBeGreaterThanOrEqual(40);
   expect(Object.keys(unproven).filter((name) => !files.some((file) => basename(file) === name))).toEqual([]);
 });

@@ -6,13 +6,13 @@ import { flow, manifestOf } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
 import { tree, wire } from "./request.js";
 
-/** Seeded, so that a run in CI fails for what has changed and not by chance. */
+/** Seeded, so that a run in CI fails because of a change, not by chance. */
 const runs = { numRuns: 80, seed: 20261121, endOnFailure: true };
 
 const features: string[] = manifestOf(tree).input.features;
 const id = fc.oneof(fc.string({ maxLength: 40 }), fc.stringMatching(/^[0-9a-hjkmnp-tv-z]{28}$/));
 
-/** Values near what the paths take, and far from it. */
+/** Values close to valid ones, and arbitrary ones. */
 const anything = fc.jsonValue({ maxDepth: 6, stringUnit: "binary" });
 const input = fc.oneof(
   anything,
@@ -51,16 +51,14 @@ const redrive = fc.oneof(
   ),
 );
 
-describe("whatever JSON is sent wherever", () => {
+describe("arbitrary requests", () => {
   let stack: TestStack;
   beforeAll(async () => {
     stack = await TestStack.start({ models: [tree, "echo-float32"] });
   });
   afterAll(() => stack.close());
 
-  /**
-   * Sends and holds the answer against what every answer is: in time, no 5xx, and a problem where it is none of 2xx.
-   */
+  /** Sends a request and asserts that the answer is in time, not a 5xx, and a problem from 400 on. */
   const assertHandled = async (method: string, target: string, body: string | Buffer, type = "application/json") => {
     const answer = await sendRaw(stack.url, wire(method, target, { body, type }), { deadlineMs: 20_000 });
     expect(answer.status, answer.body).toBeGreaterThanOrEqual(200);
@@ -73,20 +71,20 @@ describe("whatever JSON is sent wherever", () => {
     fc.assert(fc.asyncProperty(arbitrary, check), runs);
   const part = encodeURIComponent;
 
-  test("a submission is taken or told what is wrong with it", () =>
+  test("submissions of any JSON are accepted or refused with a problem", () =>
     holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), submission), ([model, body]) =>
       assertHandled("POST", `/v1/models/${model}/predictions`, JSON.stringify(body) ?? "null"),
     ));
 
-  test("so is a batch, as JSON", () =>
+  test("batches of any JSON are accepted or refused with a problem", () =>
     holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
       assertHandled("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
     ));
 
-  test("so is a redrive", () =>
+  test("redrives of any JSON are accepted or refused with a problem", () =>
     holds(redrive, (body) => assertHandled("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
 
-  test("so are lines of whatever", () =>
+  test("batches of any lines are accepted or refused with a problem", () =>
     holds(
       fc.array(
         fc.oneof(
@@ -97,7 +95,7 @@ describe("whatever JSON is sent wherever", () => {
       (rows) => assertHandled("POST", `/v1/models/${tree}/batches`, rows.join("\n"), "application/x-ndjson"),
     ));
 
-  test("so is CSV of whatever", () =>
+  test("batches of any CSV are accepted or refused with a problem", () =>
     holds(
       fc.array(
         fc.array(fc.oneof(fc.string(), fc.double().map(String), fc.constantFrom(...features)), { maxLength: 80 }),
@@ -105,7 +103,7 @@ describe("whatever JSON is sent wherever", () => {
       (rows) => assertHandled("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
     ));
 
-  test("so are bytes of whatever, as a body of any kind", () =>
+  test("bodies of any bytes and type are accepted or refused with a problem", () =>
     holds(
       fc.tuple(
         fc.constantFrom("predictions", "batches"),
@@ -115,7 +113,7 @@ describe("whatever JSON is sent wherever", () => {
       ([what, bytes, type]) => assertHandled("POST", `/v1/models/${tree}/${what}`, Buffer.from(bytes), type),
     ));
 
-  test("so is every path with whatever in it, its query and its headers", () =>
+  test("any path, query and headers are answered without a 5xx", () =>
     holds(
       fc.tuple(
         fc.constantFrom("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
@@ -158,7 +156,7 @@ describe("whatever JSON is sent wherever", () => {
       },
     ));
 
-  test("and in the end it all still works", async () => {
+  test("leave the service working", async () => {
     expect((await stack.predict(tree, flow(3))).body.status).toBe("succeeded");
     expect(stack.log.filter(({ level }) => level === "error")).toEqual([]);
   });

@@ -3,7 +3,7 @@ import { batchPath, get, type HostileRow, submitPath, tree, wire } from "./reque
 
 const never = newId(modelTag(tree));
 
-/** Paths that are tricks, ids that are none, and queries that no path takes. */
+/** Malicious paths, invalid ids, and unknown queries. */
 export const targetRows: HostileRow[] = [
   ...(
     [
@@ -177,14 +177,14 @@ export const targetRows: HostileRow[] = [
   ["the target *", wire("OPTIONS", "*"), 404],
   ["a batch of an unknown model", wire("POST", "/v1/models/nobody/batches", { body: '{"inputs":[1]}' }), 404],
   ["work for __proto__", wire("POST", "/v1/models/__proto__/predictions", { body: '{"input":1}' }), 404],
-  ["cancel of what never was", wire("POST", `/v1/predictions/${never}/cancel`, { body: "" }), 404],
-  ["retry of what never was", wire("POST", `/v1/predictions/${never}/retry`), 404],
-  ["cancel of a batch that never was", wire("POST", `/v1/batches/${never}/cancel`), 404],
-  ["retry of a batch that never was", wire("POST", `/v1/batches/${never}/retry`), 404],
-  ["redelivery of what never was", wire("POST", `/v1/deliveries/${never}/redeliver`), 404],
-  ["cancel of a redrive that never was", wire("POST", `/v1/failures/redrives/${never}/cancel`), 404],
-  ["cancel of a redrive that is no id", wire("POST", "/v1/failures/redrives/x*/cancel"), 404],
-  ["redelivery of what is no id", wire("POST", "/v1/deliveries/x*/redeliver"), 404],
+  ["cancel of an unknown prediction", wire("POST", `/v1/predictions/${never}/cancel`, { body: "" }), 404],
+  ["retry of an unknown prediction", wire("POST", `/v1/predictions/${never}/retry`), 404],
+  ["cancel of an unknown batch", wire("POST", `/v1/batches/${never}/cancel`), 404],
+  ["retry of an unknown batch", wire("POST", `/v1/batches/${never}/retry`), 404],
+  ["redelivery of an unknown delivery", wire("POST", `/v1/deliveries/${never}/redeliver`), 404],
+  ["cancel of an unknown redrive", wire("POST", `/v1/failures/redrives/${never}/cancel`), 404],
+  ["cancel of an invalid redrive id", wire("POST", "/v1/failures/redrives/x*/cancel"), 404],
+  ["redelivery of an invalid id", wire("POST", "/v1/deliveries/x*/redeliver"), 404],
 ];
 
 const odd = ["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "PROPFIND", "MKCOL", "LOCK"];
@@ -203,7 +203,7 @@ const getOnly = [
   `/v1/failures/redrives/${never}`,
 ];
 
-/** Methods that a path has not. */
+/** Methods not allowed at a path. */
 export const methodRows: HostileRow[] = [
   ...getOnly.flatMap((path) => odd.map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405])),
   ...[

@@ -1,5 +1,5 @@
 import type { Random } from "../../support/random.js";
-import { anyAxis, type GraphBuilder, isOpen, type GraphTensor, mayBeEmpty, type Step } from "./graph-builder.js";
+import { anyAxis, type GraphBuilder, hasSqueezeWithoutAxes, type GraphTensor, mayHaveEmptyTensor, type Step } from "./graph-builder.js";
 
 const withLength = (dims: readonly number[], axis: number, length: number): number[] =>
   dims.map((own, d) => (d === axis ? length : own));
@@ -75,7 +75,7 @@ const slice: Step = (graph, random) => {
   graph.add("Slice", [x.name, ...inputs], { dtype: "float32", dims: withLength(x.dims, axis, taken) });
 };
 
-/** Whole numbers of the rows, if there are any. */
+/** An int64 input of rows, if there is one. */
 const ids = (graph: GraphBuilder, random: Random) =>
   graph.pick(random, ({ dtype, numbers }) => dtype === "int64" && numbers === undefined);
 
@@ -150,7 +150,7 @@ const pad: Step = (graph, random) => {
 
 const largest: Step = (graph, random) => {
   const x = graph.float(random, 1);
-  if (x === null || graph.opset < 11 || mayBeEmpty(graph)) return;
+  if (x === null || graph.opset < 11 || mayHaveEmptyTensor(graph)) return;
   const { axis, written } = anyAxis(random, x.dims.length);
   if (random.below(2) === 0) {
     const k = 1 + random.below(x.dims[axis] as number);
@@ -188,7 +188,7 @@ const triangle: Step = (graph, random) => {
 
 const reverseSequence: Step = (graph, random) => {
   const x = graph.float(random, 2);
-  if (x === null || graph.opset < 10 || isOpen(graph) || mayBeEmpty(graph)) return;
+  if (x === null || graph.opset < 10 || hasSqueezeWithoutAxes(graph) || mayHaveEmptyTensor(graph)) return;
   const along = random.below(2);
   const count = x.dims[along] as number;
   const other = x.dims[1 - along] as number;

@@ -3,7 +3,7 @@ import { broadcastDims, type GraphBuilder, type GraphTensor, type Step, sizeOfDi
 
 const mostElements = 2000;
 
-/** A list of the lengths of something, whole or in part. */
+/** The shape of a tensor, or a part of it, as a list. */
 const shape: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
@@ -36,8 +36,8 @@ function sliceLengths(graph: GraphBuilder, random: Random, list: GraphTensor): v
   else graph.add("Slice", [list.name, graph.ints(random, start), graph.ints(random, end)], made);
 }
 
-/** What comes of lengths that are reckoned with. */
-const reckon: Step = (graph, random) => {
+/** Arithmetic on lists of lengths. */
+const arithmetic: Step = (graph, random) => {
   const a = graph.list(random);
   if (a === null) return;
   const numbers = a.numbers as number[];
@@ -78,7 +78,7 @@ const reckon: Step = (graph, random) => {
   }
 };
 
-/** Lists put together, with numbers in between. */
+/** Concatenates lists, with numbers in between. */
 const joinLists: Step = (graph, random) => {
   const parts = Array.from({ length: 1 + random.below(3) }, () => graph.list(random)).filter((list) => list !== null);
   const numbers = parts.flatMap((part) => part.numbers as number[]);
@@ -97,7 +97,7 @@ const joinLists: Step = (graph, random) => {
   graph.add("Concat", names, { dtype: "int64", dims: [numbers.length], numbers }, { axis: 0 });
 };
 
-/** The dimensions that a list stands for where something is brought into that shape; null where it cannot be. */
+/** The dimensions of `x` after a Reshape to this shape; null if it does not fit. */
 function shapeFor(x: GraphTensor, written: readonly number[]): number[] | null {
   const dims = written.map((n, d) => (n === 0 ? (x.dims[d] ?? 0) : n));
   const rest = dims.filter((n) => n !== -1).reduce((size, n) => size * n, 1);
@@ -118,7 +118,7 @@ const reshapeByList: Step = (graph, random) => {
   if (list !== null && dims !== null) graph.add("Reshape", [x.name, list.name], { dtype: "float32", dims });
 };
 
-/** Neighbouring dimensions put together or taken apart, as numbers, as what is there, or as what is left. */
+/** Merges or splits adjacent dimensions, given as numbers, as 0 (keep) or as -1 (the rest). */
 const reshape: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
@@ -141,7 +141,7 @@ const reshape: Step = (graph, random) => {
   graph.add("Reshape", [x.name, graph.ints(random, ...written)], { dtype: "float32", dims });
 };
 
-/** A shape of lengths of the run, as exporters write it, with at most one -1. */
+/** Reshapes by lengths of the run, like exported models, with at most one -1. */
 const reshapeByLengths: Step = (graph, random) => {
   const [x, from] = [graph.float(random, 2), graph.float(random, 1)];
   if (x === null || from === null) return;
@@ -247,12 +247,12 @@ const unsqueeze: Step = (graph, random) => {
   graph.add("Unsqueeze", [x.name, ...inputs], { dtype: "float32", dims }, attributes);
 };
 
-/** Operators that move elements about, and lists of lengths that say how. */
+/** Operators that move elements, and the lists of lengths that they take. */
 export const shapeSteps: readonly Step[] = [
   shape,
   shape,
-  reckon,
-  reckon,
+  arithmetic,
+  arithmetic,
   joinLists,
   reshapeByList,
   reshapeByList,

@@ -8,8 +8,8 @@ const unary: Step = (graph, random) => {
   if (x !== null) graph.add(random.pick(unaryTypes), [x.name], { dtype: "float32", dims: x.dims });
 };
 
-/** Dimensions that fit beside some others: shorter, with ones, or with awkward lengths in place of ones. */
-function besideDims(random: Random, dims: readonly number[]): number[] {
+/** Dimensions for a broadcast against `dims`: fewer, with ones, or with lengths that mostly do not fit. */
+function broadcastableDims(random: Random, dims: readonly number[]): number[] {
   const beside = dims.slice(random.below(3) === 0 ? random.below(dims.length + 1) : 0);
   const made = beside.map((length) => (random.below(2) === 0 ? 1 : length));
   if (random.below(8) === 0) made[0] = random.pick([2, 3]);
@@ -20,7 +20,7 @@ const binary: Step = (graph, random) => {
   const x = graph.float(random, 0);
   if (x === null) return;
   const other = random.below(2) === 0 ? graph.float(random, 0) : null;
-  const dims = other?.dims ?? besideDims(random, x.dims);
+  const dims = other?.dims ?? broadcastableDims(random, x.dims);
   const made = broadcastDims(x.dims, dims);
   if (made === null) return;
   const name = other?.name ?? graph.floats(random, dims);
@@ -28,11 +28,11 @@ const binary: Step = (graph, random) => {
   graph.add(random.pick(["Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean"]), inputs, { dtype: "float32", dims: made });
 };
 
-/** Takes from one tensor or another by what a third is like. */
+/** A Where on a comparison. */
 const choose: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 9) return;
-  const beside = besideDims(random, x.dims);
+  const beside = broadcastableDims(random, x.dims);
   const dims = broadcastDims(x.dims, beside);
   if (dims === null) return;
   const condition = graph.add(random.pick(["Greater", "Less"]), [x.name, graph.floats(random, beside)], {
@@ -62,7 +62,7 @@ const dropout: Step = (graph, random) => {
   else graph.add("Dropout", [x.name, graph.scalar(random, 0.5, "float32")], value);
 };
 
-/** One scale for all: ONNX Runtime's optimiser dies of scales along an axis before a Transpose. */
+/** One scale for all elements: ONNX Runtime's optimiser crashes on scales along an axis before a Transpose. */
 const quantize: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 13) return;
@@ -86,7 +86,7 @@ const layerNormalization: Step = (graph, random) => {
   if (x === null || graph.opset < 17) return;
   const { axis, written } = anyAxis(random, x.dims.length);
   const rest = x.dims.slice(axis);
-  const beside = random.below(4) === 0 ? besideDims(random, x.dims) : rest;
+  const beside = random.below(4) === 0 ? broadcastableDims(random, x.dims) : rest;
   const inputs = [x.name, graph.floats(random, beside), ...(random.below(2) === 0 ? [graph.floats(random, rest)] : [])];
   graph.add("LayerNormalization", inputs, { dtype: "float32", dims: x.dims }, { axis: written });
 };
@@ -162,7 +162,7 @@ const cumulate: Step = (graph, random) => {
   );
 };
 
-/** Operators on the elements of tensors, and those that bring elements along axes together. */
+/** Element-wise operators, and reductions and normalisations along axes. */
 export const valueSteps: readonly Step[] = [
   unary,
   binary,
