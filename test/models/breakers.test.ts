@@ -15,7 +15,7 @@ import { type Answer, type CallOptions, type Owner, TestStack } from "../support
 const log = openLog("worker", "silent" as never);
 
 describe("a breaker", () => {
-  /** A breaker whose sample comes out as told, and all that it has said. */
+  /** A breaker with the given outcomes of its sample runs, and the states that it reported. */
   function breakerWithSample(sample: Outcome["kind"][] | null) {
     const states: BreakerState["state"][] = [];
     const openMs: number[] = [];
@@ -23,7 +23,7 @@ describe("a breaker", () => {
     const trySample = sample === null ? null : async () => sample[Math.min(sampleRuns++, sample.length - 1)] as "done";
     const onChange = ({ retryAt, state }: BreakerState) => {
       states.push(state);
-      // Told in the same turn; to the nearest ten, because a clock may move on in between.
+      // Reported in the same turn of the event loop; rounded to ten, because the clock may advance in between.
       if (state === "open") openMs.push(Math.round((retryAt - Date.now()) / 10) * 10);
     };
     const breaker = new Breaker({ trySample, onChange, log, openMs: 20 });
@@ -33,7 +33,7 @@ describe("a breaker", () => {
     return { breaker, states, openMs, death, sampleRuns: () => sampleRuns };
   }
 
-  test("with a sample opens only when the sample dies too, whoever's jobs died before", async () => {
+  test("with a sample opens only if the sample's run dies too, whichever owners' jobs died before", async () => {
     const healthy = breakerWithSample(["done"]);
     const blamed: boolean[] = [];
     for (let i = 0; i < 30; i++) blamed.push(await healthy.death(i % 2 === 0 ? "alice" : "bob"));
@@ -50,14 +50,14 @@ describe("a breaker", () => {
     expect(failing.breaker.admit("x")).toBe("run");
   });
 
-  test("asks the sample before a job would fail for good, and once for all who die meanwhile", async () => {
+  test("runs the sample before a job fails for good, once for all jobs that die meanwhile", async () => {
     const failing = breakerWithSample(["blamed"]);
     const pays = await Promise.all(Array.from({ length: 5 }, () => failing.death("alice", { last: true })));
     expect([pays, failing.sampleRuns(), failing.states]).toEqual([pays.map(() => false), 1, ["open"]]);
     failing.breaker.close();
   });
 
-  test("opens for longer each time that the probe dies, and from the start again once it was closed", async () => {
+  test("opens for longer each time the probe dies, and for the first time again once it was closed", async () => {
     const failing = breakerWithSample(["blamed", "blamed", "blamed", "done", "blamed"]);
     await failing.death("alice", { last: true });
     await eventually(() => expect(failing.states.at(-1)).toBe("closed"));
@@ -67,7 +67,7 @@ describe("a breaker", () => {
     failing.breaker.close();
   });
 
-  test("without a sample never opens for one owner, nor for one beside whom others have few that die", async () => {
+  test("without a sample never opens for jobs of one owner, even if a few jobs of others die", async () => {
     const { breaker, death, states } = breakerWithSample(null);
     for (let i = 0; i < 100; i++) expect(await death("alice")).toBe(true);
     await death("bob");
@@ -81,7 +81,7 @@ describe("a breaker", () => {
     breaker.close();
   });
 
-  test("without a sample lets one job through as the probe, which pays if it dies, or else another", async () => {
+  test("without a sample admits one job as the probe, which pays an attempt if it dies, or another one", async () => {
     const { breaker, death, states } = breakerWithSample(null);
     for (const owner of ["alice", "alice", "alice", "bob", "bob", "bob"]) await death(owner);
     expect(breaker.state).toMatchObject({ state: "open", refuses: true });
@@ -99,7 +99,7 @@ describe("a breaker", () => {
     expect(breaker.room).toBe(Number.POSITIVE_INFINITY);
   });
 
-  test("counts over all workers: a closed one keeps a version in service, a dead worker's counts only alone", () => {
+  test("is combined over workers: any closed one wins, a dead worker's counts only if none is alive", () => {
     const announced = (worker: string, rest: Partial<WorkerBreaker> = {}): WorkerBreaker => ({
       ...{ worker, version: "1", state: "open", refuses: true, retryAt: 1000 },
       ...rest,
@@ -131,7 +131,7 @@ describe("a version that dies in every slot", () => {
       models: [model, versioned],
       manifests: {
         [versioned]: { kind: "tensor", attempts: 1, samples: [{ input: { x: [[1]] } }] },
-        // One attempt: whoever pays for a death has failed.
+        // One attempt, so that a job that pays for a death fails.
         [model]: { kind: "tensor", attempts: 1, samples: [{ input: { x: [[1]] } }] },
       },
       apis: 2,
@@ -155,7 +155,7 @@ describe("a version that dies in every slot", () => {
       for (const { url } of stack.apis) expect(await scrape(url, "ml_circuit_breaker_state", { model })).toBe(2);
     });
 
-  test("is refused by all APIs, also by one that starts then, while what was accepted waits, unharmed", async () => {
+  test("is refused by all APIs, also by one that starts later, while accepted work waits unharmed", async () => {
     await setBehaviour("die");
     const headers = { "idempotency-key": "before" };
     const first = await submitTo({ headers }, 0);
@@ -180,7 +180,7 @@ describe("a version that dies in every slot", () => {
         expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
         expect(Number(answer.headers.get("retry-after"))).toBeLessThan(61);
       }
-      // What needs no run is answered all the same.
+      // Requests that need no run are still answered.
       const replayed = await submitTo({ url, headers }, 0);
       expect([replayed.status, replayed.body.id]).toEqual([202, first.body.id]);
       const cached = await stack.post(`${path}/predictions`, { input: { x: [[100]] } }, { url });
@@ -198,7 +198,7 @@ describe("a version that dies in every slot", () => {
     expect((await stack.get(path)).body.accepting).toBe(false);
     expect(await scrape(third.url, "ml_requests_shed_total", { reason: "breaker_open" })).toBeGreaterThan(5);
 
-    // One worker for which it is well is enough, and what waits is for that one, too.
+    // One worker with a working version is enough, and it runs the waiting work too.
     const elsewhere = await mkdtemp(join(tmpdir(), "millrace-models-"));
     await cp(stack.modelsDir, elsewhere, { recursive: true });
     await rm(join(elsewhere, model, "behaviour-1"));
@@ -219,7 +219,7 @@ describe("a version that dies in every slot", () => {
     await rm(elsewhere, { recursive: true });
   }, 60_000);
 
-  test("gives way to another version of the model, whose jobs run past those that wait for it", async () => {
+  test("gives way to another version of the model, whose jobs overtake those that wait for it", async () => {
     const folder = (name: string) => join(stack.modelsDir, versioned, name);
     await cp(folder("1"), folder("aside"), { recursive: true });
     await rename(folder("aside"), folder("2"));
@@ -243,7 +243,7 @@ describe("a version that dies in every slot", () => {
     await eventually(async () => expect((await submit()).body.version).toBe("2"));
   }, 60_000);
 
-  test("is not held against it for longer than said when the worker that opened it dies", async () => {
+  test("is served again after the retry time if the worker that opened the breaker dies", async () => {
     await eventually(async () => {
       expect((await stack.predict(model, { x: [[9]] })).body.status).toBe("succeeded");
       const { body } = await stack.get("/monitoring/health");
@@ -280,7 +280,7 @@ describe("inputs that no slot survives", () => {
   });
   afterAll(() => stack.close());
 
-  test("of one owner fail alone and never keep another from the model; of several in a row they open it", async () => {
+  test("fail alone and open no breaker if one owner sends them, but open it if several owners do", async () => {
     const poison = async (...owners: Owner[]) => {
       const all: { id: string; as: Owner }[] = [];
       for (const as of owners) all.push({ id: (await stack.submit(endless, { x: [[1]] }, {}, { as })).id, as });
@@ -288,7 +288,7 @@ describe("inputs that no slot survives", () => {
     };
     for (const { id } of await poison("alice", "alice", "alice")) {
       expect(await stack.final(id)).toMatchObject({ status: "failed", error: { code: "timeout" } });
-      // Taken all the while, and kept from the slot until the end of this test.
+      // Still accepted, and delayed beyond the end of this test.
       await stack.submit(endless, { x: [[5]] }, { delay_ms: 3_600_000 }, { as: "bob" });
     }
     expect((await stack.predict(endless, { x: [[6]] }, {}, { as: "bob" })).body.status).toBe("succeeded");
@@ -298,10 +298,10 @@ describe("inputs that no slot survives", () => {
     const good = await stack.submit(endless, { x: [[7]] }, {}, { as: "bob" });
     await eventually(() => expect(stack.logged("breaker opens")).toHaveLength(1));
     expect(stack.logged("breaker opens")[0]).toMatchObject({ model: endless, version: "1" });
-    // The one that waits is the probe.
+    // The waiting job is the probe.
     expect(await stack.final(good.id, { as: "bob" })).toMatchObject({ status: "succeeded", attempts: 1 });
     expect(stack.logged("breaker closes")).toHaveLength(1);
-    // The one whose death opened it did not pay then, and was tried again.
+    // The job whose death opened the breaker paid no attempt for it, and was tried again.
     const ends = await Promise.all(theirs.map(({ as, id }) => stack.final(id, { as })));
     expect(ends.map(({ status }) => status)).toEqual(ends.map(() => "failed"));
   }, 60_000);

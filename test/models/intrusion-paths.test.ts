@@ -48,13 +48,13 @@ describe("the paths of intrusion detection", () => {
     }
   });
 
-  test("without a model's name the random forest answers, and a wrong one is refused", async () => {
+  test("without a model name the random forest answers; an unknown name is refused", async () => {
     expect((await stack.post("/predict", { features: flow() })).body.model_name).toBe("random_forest");
     const wrong = await stack.post("/predict", { features: flow(), model_name: "svm", top: 1 });
     expect(pointersOf(assertProblem(wrong, 422, "invalid_request")).sort()).toEqual(["/model_name", "/top"]);
   });
 
-  test("features that are wrong are told by their pointer into the body", async () => {
+  test("invalid features are reported by pointers into the body", async () => {
     const short = await stack.post("/predict", { features: flow().slice(1) });
     expect(pointersOf(assertProblem(short, 422, "invalid_input"))).toEqual(["/features"]);
     const features: unknown[] = flow();
@@ -64,7 +64,7 @@ describe("the paths of intrusion detection", () => {
     expect(pointersOf(assertProblem(bad, 422, "invalid_input"))).toEqual(["/features/3", "/features/77"]);
   });
 
-  test("a key, a content type and JSON are asked of it as of every path", async () => {
+  test("POST /predict requires a key, a content type and JSON like every path", async () => {
     assertProblem(await stack.post("/predict", { features: flow() }, { as: null }), 401, "unauthenticated");
     assertProblem(await stack.post("/predict", { features: flow() }, { as: "reader" }), 403, "forbidden");
     assertProblem(await stack.call("POST", "/predict", { text: "{}" }), 415, "unsupported_media_type");
@@ -73,7 +73,7 @@ describe("the paths of intrusion detection", () => {
     assertProblem(await stack.call("POST", "/predict", { text: "{", headers }), 400, "malformed_json");
   });
 
-  test("POST /predict/batch answers each flow at its index; one that is wrong fails alone", async () => {
+  test("POST /predict/batch answers each flow at its index; an invalid one fails alone", async () => {
     const rows = sampleRows();
     const flows: unknown[] = rows.map(({ features }) => ({ features }));
     flows.splice(1, 0, { features: [1, 2] }, { feature: flow() }, 7);
@@ -101,7 +101,7 @@ describe("the paths of intrusion detection", () => {
   });
 
   test.skipIf(!hasData("cicids2017"))(
-    "held-out flows come out of POST /predict/batch as in the training library",
+    "POST /predict/batch answers held-out flows like the training library",
     async () => {
       const { classes, probabilities, rows } = readHeldOut("intrusion-xgboost");
       const flows = readFlows(rows.slice(0, 1000));
@@ -118,7 +118,7 @@ describe("the paths of intrusion detection", () => {
     },
   );
 
-  test("a thousand flows are taken, one more is refused, and so are none", async () => {
+  test("1 to 1,000 flows are accepted; none and 1,001 are refused", async () => {
     const flows = Array.from({ length: 1000 }, (_, i) => ({ features: flow(i) }));
     const { body, status } = await stack.post("/predict/batch", { flows, model_name: "decision_tree" });
     expect(status, JSON.stringify(body).slice(0, 500)).toBe(200);
@@ -138,7 +138,7 @@ describe("the paths of intrusion detection", () => {
     assertProblem(other, 422, "idempotency_mismatch");
   });
 
-  test("GET /models and GET /health tell what is served", async () => {
+  test("GET /models and GET /health list the served models", async () => {
     const { body } = await stack.get("/models", { as: "reader" });
     const expected = [...models].sort().map((name) => {
       const { kind, metrics } = manifestOf(name);
@@ -150,11 +150,11 @@ describe("the paths of intrusion detection", () => {
     expect(health.body).toMatchObject({ status: "healthy", models_loaded: 3, available_models: [...models].sort() });
   });
 
-  test("without a model it is a 404, without a worker a 503, and late a 504 that leads to the prediction", async () => {
+  test("an unknown model is a 404, no worker a 503, a late result a 504 with the prediction's Location", async () => {
     assertProblem(await stack.post("/predict/intent", { query: "hi" }), 404, "model_not_found");
     const [worker] = stack.workers as [(typeof stack.workers)[0]];
     const { url } = await stack.startApi({ SYNC_TIMEOUT_SECONDS: "1" });
-    // A worker that stands still is alive for as long as its last beat says.
+    // A stopped worker counts as alive until its last heartbeat expires.
     worker.child.kill("SIGSTOP");
     try {
       const late = await stack.post("/predict", { features: flow(5_000) }, { url });
@@ -167,7 +167,7 @@ describe("the paths of intrusion detection", () => {
       worker.child.kill("SIGCONT");
     }
     expect(await worker.stop()).toBe(0);
-    // What an API knows of workers is up to two seconds old.
+    // The API's list of workers is up to two seconds old.
     await eventually(async () => expect((await stack.get(`/v1/models/${models[0]}`)).body.workers_alive).toBe(0));
     const none = await stack.post("/predict", { features: flow(5_001) });
     assertProblem(none, 503, "no_worker");

@@ -34,7 +34,7 @@ describe("versions that change under load", () => {
     await queue.close();
   }
 
-  /** Puts a fixture there as a version, whole at once, as a deployment would. */
+  /** Adds a fixture as a version, atomically, like a deployment. */
   async function put(name: string, version: string, of = model): Promise<void> {
     const aside = join(stack.modelsDir, of, "aside");
     await cp(fixture(name), aside, { recursive: true });
@@ -42,7 +42,7 @@ describe("versions that change under load", () => {
   }
 
   beforeAll(async () => {
-    // Version 1 of the model adds one, echo-float32 gives back what it got.
+    // Version 1 of the model adds one; echo-float32 returns its input.
     stack = await TestStack.start({
       models: [model, "slow"],
       timing: { api: { modelsRereadMs: 500 }, worker: { versionNoticedMs: 1000, versionRetryMs: 1000 } },
@@ -50,7 +50,7 @@ describe("versions that change under load", () => {
   });
   afterAll(() => stack.close());
 
-  test("a version put into the folder is served beside the old without a restart, and no request fails", async () => {
+  test("a new version in the folder is served beside the old without a restart, and no request fails", async () => {
     const [slotBefore] = await childrenOf(worker().pid);
     const traffic = startSteadyTraffic(stack, model, input);
     await eventually(() => expect(traffic.answers.length).toBeGreaterThan(10));
@@ -63,13 +63,13 @@ describe("versions that change under load", () => {
     expect(answers.map(({ body, status }) => [status, body.status])).toEqual(answers.map(() => [200, "succeeded"]));
     for (const [i, { body }] of answers.entries()) {
       expect(["1", "2"], `answer ${i}`).toContain(body.version);
-      // Each ran on the version, and the bytes, that it says.
+      // Each ran on the version, and on the files, that it reports.
       const [value] = body.output.y[0];
       expect(Number.isInteger(value)).toBe(true);
     }
     expect((await stack.predict(model, input(7), { version: "1" })).body.output).toEqual({ y: [[8, 1, 1]] });
     expect((await stack.predict(model, input(7))).body).toMatchObject({ version: "2", output: { y: [[7, 0, 0]] } });
-    // What is new was made ready in a process beside the old one, which ended.
+    // The new version was loaded in a new process beside the old one, which then ended.
     await eventually(async () => {
       const slots = await childrenOf(worker().pid);
       expect([slots.length, slots.includes(slotBefore as number)]).toEqual([1, false]);
@@ -77,7 +77,7 @@ describe("versions that change under load", () => {
     expect(await scrape(`http://127.0.0.1:${worker().port}`, "ml_slot_death_total")).toBe(0);
   });
 
-  test("a new version that took the traffic by itself is rolled back in one call, by an admin", async () => {
+  test("a new version that took the traffic automatically is rolled back by an admin in one call", async () => {
     assertProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
     const { body } = await stack.call("POST", `/v1/models/${model}/rollback`, admin);
     expect(body).toMatchObject({ automatic: false, shares: { "1": 1 } });
@@ -85,7 +85,7 @@ describe("versions that change under load", () => {
     assertProblem(await stack.call("POST", `/v1/models/${model}/rollback`, admin), 409, "state_conflict");
   });
 
-  test("one that cannot be loaded is refused with the reason, again and again, and the others serve on", async () => {
+  test("a version that fails to load is refused with the reason, and the others are still served", async () => {
     await put("broken", "3");
     const answer = await stack.post(`/v1/models/${model}/load`, { version: "3" }, admin);
     expect(assertProblem(answer, 409, "state_conflict").detail).toMatch(/cannot be loaded/);
@@ -100,7 +100,7 @@ describe("versions that change under load", () => {
     await eventually(async () => expect((await describeModel()).refused).toEqual([]));
   });
 
-  test("an order to load is carried out at once, and one for what is not there is a 404", async () => {
+  test("a call of load takes effect at once, and is a 404 for an unknown version", async () => {
     await put("echo-float32", "4");
     const { body, status } = await stack.post(`/v1/models/${model}/load`, {}, admin);
     expect([status, body.workers_unanswered]).toEqual([200, 0]);
@@ -116,7 +116,7 @@ describe("versions that change under load", () => {
     assertProblem(await stack.post(`/v1/models/${model}/load`, { version: "../1" }, admin), 422, "invalid_request");
   });
 
-  test("other bytes under a version that is served are refused, and it goes on with what it had", async () => {
+  test("changed files of a served version are refused, and it keeps running the loaded ones", async () => {
     const before = (await stack.predict(model, input(1), { version: "4" })).body;
     await cp(join(fixture("echo-float64"), "model.onnx"), join(folder("4"), "model.onnx"));
     await stack.post(`/v1/models/${model}/load`, {}, admin);
@@ -138,7 +138,7 @@ describe("versions that change under load", () => {
     expect((await stack.predict("slow", { x: [[4]] })).body.status).toBe("succeeded");
   });
 
-  test("versions that are taken away still run what was accepted; what comes too late fails and says why", async () => {
+  test("removed versions still run accepted work; work that starts too late fails as version_gone", async () => {
     await rm(folder("4"), { recursive: true });
     await put("echo-float32", "5");
     const load = (version: string) => stack.post(`/v1/models/${model}/load`, { version }, admin);
@@ -158,7 +158,7 @@ describe("versions that change under load", () => {
     expect([status, body.workers_unanswered]).toEqual([200, 0]);
     const states = body.workers[0].versions.map(({ state, version }: Record<string, string>) => [version, state]);
     expect(states).toEqual(expect.arrayContaining(["2", "5"].map((version) => [version, "draining"])));
-    // While it drains, whoever names it is still served.
+    // A draining version still serves requests that name it.
     expect((await stack.predict(model, input(8), { version: "2" })).body.output).toEqual({ y: [[8, 0, 0]] });
     for (const [i, { id }] of waiting.entries()) {
       expect(await stack.final(id)).toMatchObject({
@@ -168,7 +168,7 @@ describe("versions that change under load", () => {
       });
     }
     await stack.final(held.id);
-    // Asking for it again and again does not keep it, and nobody is taken in and then let down.
+    // Repeated requests do not keep it loaded, and no accepted request fails.
     for (const version of ["2", "5"]) {
       await eventually(async () => {
         const answer = await stack.predict(model, input(1), { version });
@@ -191,7 +191,7 @@ describe("versions that change under load", () => {
     expect((await stack.predict(model, input(6), { version: "5" })).body.output).toEqual({ y: [[6, 0, 0]] });
   });
 
-  test("what is only half there is not loaded until it is whole", async () => {
+  test("an incomplete version is not loaded until it is complete", async () => {
     await mkdir(folder("6"));
     await writeFile(join(folder("6"), "labels.txt"), "a\n");
     await eventually(async () => {
