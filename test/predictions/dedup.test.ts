@@ -17,14 +17,14 @@ describe("identical submissions", () => {
   test("hundreds at once over two APIs are one inference, and each one's webhook is delivered once", async () => {
     const callers = volume(400, 1000);
     const webhookCount = callers / 5;
-    // The models stay known without a worker, so that nothing ends before all are accepted.
+    // Without a worker the model stays known, and nothing ends before all are accepted.
     await stack.workers[0]?.stop();
     const input = fresh();
     const hook = (i: number) => (i < webhookCount ? { webhook: { url: sink.url(`/thousand/${i}`) } } : {});
     const one = async (i: number): Promise<Answer> => {
       const headers = { "idempotency-key": `thousand-${i}` };
       const answer = await send(tree, input, { metadata: { i }, ...hook(i) }, { ...apiUrl(i), headers });
-      // A Redis or an API that is too busy says so; then the same is sent again, as the contract has it.
+      // A busy Redis or API answers 503; then the same request is sent again, which is safe by the contract.
       return answer.status === 503 ? one(i) : answer;
     };
     const answers = await Promise.all(Array.from({ length: callers }, (_, i) => one(i)));
@@ -46,7 +46,7 @@ describe("identical submissions", () => {
     expect(await scrape(url, "ml_prediction_total", { model: tree })).toBe(1);
   });
 
-  test("one after the end is answered from the cache, as a prediction and with a webhook of its own", async () => {
+  test("after the end are answered from the cache, as new predictions with their own webhooks", async () => {
     const input = fresh();
     const original = await done(tree, input, { metadata: { who: "first" } });
     const webhook = { url: sink.url("/cached") };
@@ -61,7 +61,7 @@ describe("identical submissions", () => {
     expect(sink.at("/cached")[0]).toMatchObject({ type: "prediction.completed", data: hit.body });
   });
 
-  test("the array form and the object form of one flow are the same flow", async () => {
+  test("may give the same flow as an array or as an object", async () => {
     const input = fresh();
     const original = await done(tree, input);
     const names: string[] = manifestOf(tree).input.features;
@@ -69,7 +69,7 @@ describe("identical submissions", () => {
     expect((await send(tree, byName)).body).toMatchObject({ cached: true, output: original.output });
   });
 
-  test("another owner neither joins nor is answered from the cache", async () => {
+  test("of another owner are neither joined nor answered from the cache", async () => {
     const input = { x: [[600]] };
     const alice = await send("slow", input);
     const bob = await send("slow", input, {}, { as: "bob" });
@@ -84,7 +84,7 @@ describe("identical submissions", () => {
     expect((await send(tree, own, {}, { as: "bob" })).status).toBe(202);
   });
 
-  test("another version, priority, delay or expiry makes another submission", async () => {
+  test("with another version, priority, delay or expiry are not identical", async () => {
     const input = fresh();
     const changes = [{}, { version: "2" }, { priority: 5 }, { delay_ms: 50 }, { expires_in_ms: 60_000 }];
     const kinds = changes.map((change) => ({ version: "1", ...change }));
@@ -99,7 +99,7 @@ describe("identical submissions", () => {
     }
   });
 
-  test("with cache false one neither joins nor hits nor fills", async () => {
+  test("with cache: false are neither joined nor answered from the cache nor stored in it", async () => {
     const [input, other] = [fresh(), fresh()];
     await stack.submit("slow", { x: [[300]] });
     const joinable = await send(tree, input);
@@ -113,7 +113,7 @@ describe("identical submissions", () => {
     expect((await send(tree, other)).status).toBe(202);
   });
 
-  test("a failure is not cached", async () => {
+  test("that failed are not cached", async () => {
     const first = await done("throws-on-row", { x: [[99]] });
     const second = await done("throws-on-row", { x: [[99]] });
     expect([first.status, second.status]).toEqual(["failed", "failed"]);
@@ -121,7 +121,7 @@ describe("identical submissions", () => {
     expect(second.id).not.toBe(first.id);
   });
 
-  test("the cache ends with the model's cache time", async () => {
+  test("are computed again after the model's cache time", async () => {
     const input = { x: [[1, 2, 3]] };
     await done("echo-float32", input);
     const begun = performance.now();
@@ -130,7 +130,7 @@ describe("identical submissions", () => {
     expect(performance.now() - begun).toBeGreaterThan(500);
   });
 
-  test("what was canceled by one is canceled for all that joined it, and the next one is computed", async () => {
+  test("that are joined are canceled together, and the next one is computed", async () => {
     await stack.submit("slow", { x: [[500]] });
     const input = fresh();
     const [one, two] = await Promise.all(
@@ -148,7 +148,7 @@ describe("identical submissions", () => {
     expect(await stack.final(next.body.id)).toMatchObject({ status: "succeeded" });
   });
 
-  test("one that comes after the first has expired is not joined to it", async () => {
+  test("are not joined to an expired prediction", async () => {
     await stack.submit("slow", { x: [[1500]] });
     const input = fresh();
     const rest = { expires_in_ms: 200 };
@@ -160,7 +160,7 @@ describe("identical submissions", () => {
     expect(next.body).toMatchObject({ status: "queued", deduplicated: false });
   });
 
-  test("hits, joins and misses are counted", async () => {
+  test("are counted as hits, joins and misses", async () => {
     const counts = () =>
       Promise.all(
         ["miss", "join", "hit"].map(async (outcome) => {
@@ -177,7 +177,7 @@ describe("identical submissions", () => {
     expect(after.map((value, i) => value - (before[i] as number))).toEqual([1, 2, 3]);
   });
 
-  test("one that races with the end is joined and told, or answered from the cache, every time", async () => {
+  test("that race with the end are joined and notified, or answered from the cache, every time", async () => {
     let joins = 0;
     const races = volume(60, 200);
     const rounds = Array.from({ length: races }, (_, round) => `/race/${round}`);

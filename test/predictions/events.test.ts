@@ -16,7 +16,7 @@ describe("waits and event streams", () => {
       headers: lastEventId === undefined ? {} : { "last-event-id": lastEventId },
     });
   const wait = (id: string) => openRequest(`${stack.url}/v1/predictions/${id}?wait=60`);
-  /** A prediction that stays queued behind another one for about that long. */
+  /** A prediction that stays queued for about `heldMs` behind another one, and then runs for `runsMs`. */
   const queuedFor = async (heldMs: number, runsMs: number): Promise<string> => {
     await stack.submit("slow", ms(heldMs));
     return (await stack.submit("slow", ms(runsMs))).id;
@@ -41,7 +41,7 @@ describe("waits and event streams", () => {
     await redis.close();
   });
 
-  test("a stream tells every state in order and ends with the final one", async () => {
+  test("a stream sends every state in order and ends with the final one", async () => {
     const id = await queuedFor(600, 400);
     const stream = events(id);
     const { headers, statusCode } = await stream.answered;
@@ -55,7 +55,7 @@ describe("waits and event streams", () => {
     for (const { data } of received) expect(data.id).toBe(id);
   });
 
-  test("whoever comes back with the last id is sent nothing twice, and after the end 204", async () => {
+  test("a reconnect with Last-Event-ID gets no event twice, and 204 after the end", async () => {
     const id = await queuedFor(500, 700);
     const first = events(id);
     await first.until('"queued"');
@@ -71,11 +71,11 @@ describe("waits and event streams", () => {
     const after = events(id, end?.id);
     expect((await after.answered).statusCode).toBe(204);
     expect(await after.body).toBe("");
-    // Who has no id, or one that is older, is told the end and no more.
+    // Without an id, or with an older one, only the final state is sent.
     for (const last of [undefined, queued?.id]) expect(eventsIn(await events(id, last).body)).toEqual([end]);
   });
 
-  test("another owner's stream is unknown, and a key is needed", async () => {
+  test("another owner's stream is unknown, and a key is required", async () => {
     const { id } = await stack.submit("slow", ms(1));
     for (const path of [`/v1/predictions/${id}/events`, `/v1/predictions/${id}?wait=5`]) {
       expect((await stack.get(path, { as: "bob" })).status).toBe(404);
@@ -83,7 +83,7 @@ describe("waits and event streams", () => {
     }
   });
 
-  test("a cancel is told to streams and waits", async () => {
+  test("a cancel reaches streams and waits", async () => {
     const { id } = await stack.submit("slow", ms(1), { delay_ms: 60_000 });
     const [stream, waiting] = [events(id), wait(id)];
     await stream.until('"scheduled"');
@@ -92,13 +92,13 @@ describe("waits and event streams", () => {
     expect(JSON.parse(await waiting.body).status).toBe("canceled");
   });
 
-  test("metadata that looks like an answer's field changes nothing in what a wait is told", async () => {
+  test("metadata named like fields of the answer change no field of a wait's answer", async () => {
     const metadata = { deduplicated: true, status: "failed" };
     const { body } = await stack.predict("slow", ms(1), { metadata });
     expect(body).toMatchObject({ status: "succeeded", deduplicated: false, metadata });
   });
 
-  test("an API that stops ends its streams and answers its waits, and the stream goes on at another", async () => {
+  test("a stopping API ends its streams and answers its waits, and the stream continues at another API", async () => {
     const api = await stack.startApi();
     await eventually(async () => expect((await fetch(`${api.url}/ready`)).status).toBe(200));
     const id = await queuedFor(1500, 10);
@@ -113,7 +113,7 @@ describe("waits and event streams", () => {
     expect([rest.at(-1), rest.includes("queued")]).toEqual(["succeeded", false]);
   });
 
-  test("the end arrives although Redis cut every subscription while it was told", async () => {
+  test("the end arrives although Redis drops every subscription while it is published", async () => {
     const id = await queuedFor(300, 600);
     const [stream, waiting] = [events(id), wait(id)];
     await stream.until('"queued"');
@@ -122,13 +122,13 @@ describe("waits and event streams", () => {
       cuts += (await stack.redis.call("CLIENT", "KILL", "TYPE", "pubsub")) as number;
       expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("succeeded");
     });
-    // Before its wait is over, which is as long as this test may take.
+    // The wait answers before its time is over, which is as long as this test may take.
     expect(JSON.parse(await waiting.body)).toMatchObject({ id, status: "succeeded" });
     expect(eventsIn(await stream.body).at(-1)?.data.status).toBe("succeeded");
     expect(cuts).toBeGreaterThan(1);
   });
 
-  test("clients that go away leave nothing behind, even those that go at once", async () => {
+  test("disconnected clients leave no handles or timers behind, even if they disconnect at once", async () => {
     const { id } = await stack.submit("slow", ms(1), { delay_ms: 600_000 });
     const before = await open();
     const some = Array.from({ length: 200 }, (_, i) => (i % 2 === 0 ? events(id) : wait(id)));
@@ -140,16 +140,16 @@ describe("waits and event streams", () => {
     await backTo(before);
   });
 
-  test("many waits and as many streams cost one subscription, and each is told", async () => {
+  test("many waits and as many streams share one subscription, and each gets the end", async () => {
     const count = volume(400, 1500);
     const others = count / 5;
     await stack.workers.at(-1)?.stop();
     const ids = (await Promise.all(Array.from({ length: 1 + others }, () => stack.submit("slow", ms(1))))).map(
       ({ id }) => id,
     );
-    // Only now, for the submitting client keeps its connections.
+    // Measured only now, because the submitting client keeps its connections.
     const before = await open();
-    // Half of them on one prediction, the others on a fifth as many.
+    // Half of them wait for one prediction, the rest for `others` different ones.
     const target = (i: number): string => ids[i % 2 === 0 ? 0 : 1 + (i % others)];
     const waits = Array.from({ length: count }, (_, i) => wait(target(i)));
     const streams = Array.from({ length: count }, (_, i) => events(target(i)));

@@ -14,7 +14,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, t
 
 const log = openLog("test", "error");
 
-/** So many jobs may wait. */
+/** Limits that let `jobs` jobs wait. */
 const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1 });
 
 describe("a slice of a redrive", () => {
@@ -36,7 +36,7 @@ describe("a slice of a redrive", () => {
     if (left.length > 0) await redis.unlink(...left);
   });
 
-  /** Leaves what a failed prediction leaves; null for one whose result is gone. */
+  /** Writes the keys of a failed prediction; version null: its result has expired. */
   const fail = async (of: ModelKeys, version: string | null, owner = "alice"): Promise<string> => {
     const id = newId(of.tag);
     await redis.zadd(of.failures("alice", "timeout"), Date.now(), id);
@@ -67,7 +67,7 @@ describe("a slice of a redrive", () => {
     expect(made).toEqual({ kind: "made", id });
     return id;
   };
-  /** Runs slices until the redrive has ended, under that lock, and tells what became of the last. */
+  /** Runs slices under that lock token until the redrive has ended; resolves to the last slice's outcome. */
   const run = async (id: string, token = "mine"): Promise<string> => {
     await redis.set(`${home().queue}${id}:lock`, "mine");
     const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
@@ -77,7 +77,7 @@ describe("a slice of a redrive", () => {
       const end = await process(job, token).catch((fault: Error) => fault.name);
       if (end !== "DelayedError") return end;
       expect(delayed).toHaveLength(1);
-      // As if that time were over.
+      // Moves the pace into the past, as if the delay were over.
       await redis.hset(home().redrive(id), "paced", Date.now() - 1000);
     }
   };
@@ -92,7 +92,7 @@ describe("a slice of a redrive", () => {
     return { ...redrive, redriven: await countRedriven(redis, prefix, redrive) };
   };
 
-  test("accepts what failed of every model anew, with input, version, metadata and request id", async () => {
+  test("accepts the failures of every model again, with input, version, metadata and request id", async () => {
     const one = await fail(keys(), "1");
     const other = await fail(keys("other"), "1");
     const id = await make();
@@ -111,7 +111,7 @@ describe("a slice of a redrive", () => {
     expect(await state(id)).toMatchObject({ end: "succeeded", redriven: 2, skipped: 0 });
   });
 
-  test("leaves what has no result, no version or another owner as it is, and counts it", async () => {
+  test("skips and counts failures without a result, without a version or of another owner", async () => {
     const left = [await fail(keys(), null), await fail(keys(), "2"), await fail(keys(), "1", "bob")];
     const good = await fail(keys(), "1");
     const id = await make();
@@ -121,10 +121,10 @@ describe("a slice of a redrive", () => {
     expect((await redis.zrange(keys().failures("alice", "timeout"), "0", "-1")).sort()).toEqual(left.sort());
   });
 
-  test("that was lost before it noted how far it came is repeated without accepting anything twice", async () => {
+  test("that was lost before it noted its progress is repeated without accepting anything twice", async () => {
     for (let i = 0; i < 150; i++) await fail(keys(), i % 10 === 0 ? "2" : "1");
     const id = await make({ accept: { limits: limitsOf(1000), weight: 1, resultTtlMs: 60_000 } });
-    // Each of these accepts what its rate allows, and may not note it, as one whose job is another's by now.
+    // This slice accepts what its rate allows, but cannot note it, because another token holds the job's lock.
     await redis.hset(home().redrive(id), "paced", Date.now() - 30);
     expect(await run(id, "another's")).toBe("ended");
     expect((await state(id)).redriven).toBeGreaterThan(0);
@@ -135,7 +135,7 @@ describe("a slice of a redrive", () => {
     expect(await state(id)).toMatchObject({ redriven: 135, skipped: 15 });
   });
 
-  test("waits while a version is out of order, and goes on when it is not", async () => {
+  test("waits while a version's breaker is open, and continues when it closes", async () => {
     await fail(keys(), "1");
     const id = await make();
     const breaker = { worker: "w", version: "1" };
@@ -151,7 +151,7 @@ describe("a slice of a redrive", () => {
     expect(await state(id)).toMatchObject({ redriven: 1, skipped: 0 });
   });
 
-  test("does nothing for one that has ended", async () => {
+  test("does nothing if the redrive has ended", async () => {
     await fail(keys(), "1");
     const id = await make();
     const redrive = await readRedrive(redis, home(), id);
@@ -171,7 +171,7 @@ describe("the pace of a redrive", () => {
     return allowed;
   };
 
-  test("begins at once, follows the clock, and makes up for a second at the most", () => {
+  test("begins at once, follows the clock, and catches up by at most a second", () => {
     expect([pace(10, null), pace(0.01, null), pace(1000, null)]).toEqual([1, 1, 1]);
     expect([pace(10, 0), pace(10, 99), pace(10, 100), pace(10, 550)]).toEqual([0, 0, 1, 5]);
     expect([pace(10, 1000), pace(10, 60_000), pace(1000, 60_000)]).toEqual([10, 10, 1000]);

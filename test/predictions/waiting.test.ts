@@ -14,7 +14,7 @@ import { volume } from "../support/run/volume.js";
 import { untilRunning } from "../support/stack/processes.js";
 import { TestStack, noticesOnly } from "../support/stack/stack.js";
 
-/** Waits are of 20 s or more; who is answered within half of that was told, and did not wait to the end. */
+/** Waits are of 20 s or more; an answer within half of that came by a notice, not by the end of the wait. */
 const halfOfWaitMs = 10_000;
 const lifeOf = ["queued", "running", "succeeded"];
 
@@ -31,7 +31,7 @@ describe("waiting and polling", () => {
   });
   afterAll(() => stack.close());
 
-  test("thousands of polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
+  test("thousands of polls while jobs run all answer 200, and no status ever goes backwards", async () => {
     const polls = volume(2000, 10_000);
     const accepted = await Promise.all(
       Array.from({ length: volume(80, 200) }, (_, i) => stack.submit("slow", { x: [[500 + i]] })),
@@ -40,9 +40,9 @@ describe("waiting and polling", () => {
     const seen = new Map<string, string[]>();
     let sent = 0;
     let wrong = 0;
-    // Each caller has ids of its own, so that the answers about one come in the order in which it was asked.
+    // Each caller polls its own ids, so that the answers for one id are in order.
     const poll = async (own: readonly string[]) => {
-      // And until each of them has been seen to be done, as a quick machine is sooner through with the polls.
+      // A fast machine reaches `polls` early, so each caller also polls until it has seen all its ids succeed.
       for (let i = 0; sent < polls || own.some((id) => seen.get(id)?.at(-1) !== "succeeded"); i++) {
         sent += 1;
         const id = own[i % own.length] as string;
@@ -62,7 +62,7 @@ describe("waiting and polling", () => {
     expect(finals.map(({ output }) => output.y[0][0])).toEqual(ids.map((_, i) => 500 + i));
   });
 
-  test("Prefer: wait answers 200 with the result as soon as there is one, and says that it waited", async () => {
+  test("Prefer: wait answers 200 with the result as soon as there is one, and with Preference-Applied", async () => {
     const { body, headers, status } = await stack.predict(
       "slow",
       { x: [[300]] },
@@ -76,11 +76,11 @@ describe("waiting and polling", () => {
     expect(headers.get("location")).toBe(`/v1/predictions/${body.id}`);
   });
 
-  test("Prefer: wait answers 202 with the prediction as it stands when it is not done in time", async () => {
+  test("Prefer: wait answers 202 with the current prediction if it is not done in time", async () => {
     const begun = performance.now();
     const answer = await stack.predict("slow", { x: [[3000]] }, {}, { headers: { prefer: "wait=1" } });
     expect(performance.now() - begun).toBeGreaterThan(950);
-    // So it was answered before the run had ended.
+    // The answer came before the end of the run.
     expect([answer.status, answer.body.status, answer.body.output]).toEqual([202, "running", null]);
 
     const waited = await stack.get(`/v1/predictions/${answer.body.id}?wait=20`);
@@ -90,7 +90,7 @@ describe("waiting and polling", () => {
     expect(done.body).toEqual(waited.body);
   });
 
-  test("callers at several APIs who wait for one prediction are all answered with the same", async () => {
+  test("waits for one prediction at several APIs all get the same answer", async () => {
     const { url } = await stack.startApi();
     const { id } = await stack.submit("slow", { x: [[800]] });
     const answers = await Promise.all(
@@ -101,7 +101,7 @@ describe("waiting and polling", () => {
     expect(answers[0]?.body).toMatchObject({ id, status: "succeeded" });
   });
 
-  test("who waits still gets the answer when the notice of it was lost", async () => {
+  test("a wait still gets the answer if its notice was lost", async () => {
     const { id } = await stack.submit("slow", { x: [[1500]] });
     await untilRunning(stack, "slow", [id]);
     const waiting = stack.get(`/v1/predictions/${id}?wait=30`);
@@ -111,7 +111,7 @@ describe("waiting and polling", () => {
       expect(found).toEqual([expect.stringMatching(/^w/)]);
       return found[0]?.slice(1);
     });
-    // The subscription is cut over and over until the prediction is final, so that nobody hears of it.
+    // The subscription is cut again and again until the prediction is final, so that the notice is lost.
     let cuts = 0;
     while ((await stack.redis.exists(result(id))) === 0) {
       const clients = String(await stack.redis.call("CLIENT", "LIST", "TYPE", "pubsub")).split("\n");
@@ -123,12 +123,12 @@ describe("waiting and polling", () => {
     expect(cuts).toBeGreaterThan(3);
     const { body, status } = await waiting;
     expect([status, body.status, body.output]).toEqual([200, "succeeded", { y: [[1500]] }]);
-    // And the next one is heard of again.
+    // The next notice arrives again.
     const next = await stack.predict("slow", { x: [[50]] });
     expect(Date.now() - Date.parse(next.body.finished_at)).toBeLessThan(halfOfWaitMs);
   });
 
-  test("a wait whose client has gone is given up at once and keeps nothing", async () => {
+  test("a wait of a disconnected client ends at once and keeps nothing", async () => {
     const target = parseRedisUrl(stack.redisUrl);
     const redis = openRedis(target, "patient", "test-api");
     const subscriber = openRedis(target, "patient", "test-notices");
