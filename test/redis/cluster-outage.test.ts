@@ -6,7 +6,7 @@ import { type OwnCluster, startOwnCluster } from "../support/redis/own-cluster.j
 import { writeChaosResult } from "../support/run/chaos-result.js";
 import { TestStack } from "../support/stack/stack.js";
 
-/** Of the long form, by `npm run chaos`. */
+/** More than one in the long form, `npm run chaos`. */
 const outages = Number(process.env.CHAOS_OUTAGES ?? 1);
 const inputs: Record<string, unknown> = {
   "echo-int64": { x: [[1, 2, 3]] },
@@ -29,7 +29,7 @@ describe("a cluster that loses a node", () => {
     await stack?.close().finally(() => cluster.close());
   });
 
-  /** Resolves to how long it took until every model answered with a result, told by a notice, in ms. */
+  /** Resolves to the time, in ms, until every model answered with a result by a notice. */
   async function untilAllAnswer(): Promise<number> {
     const begun = performance.now();
     await Promise.all(
@@ -38,7 +38,7 @@ describe("a cluster that loses a node", () => {
           const sentAt = performance.now();
           const answer = await stack.predict(model, inputs[model]);
           expect([model, answer.status, answer.body.status]).toEqual([model, 200, "succeeded"]);
-          // Who is told nothing looks for itself, but only after 15 s.
+          // Without a notice a wait rereads only after 15 s.
           expect(performance.now() - sentAt, model).toBeLessThan(12_000);
         }, 60_000),
       ),
@@ -47,7 +47,7 @@ describe("a cluster that loses a node", () => {
   }
 
   test(
-    "the same API and worker go on with what is on a node that was away, whether they were busy or not",
+    "the same API and worker continue with models on a node that failed and returned, idle or busy",
     async () => {
       let stopped = false;
       let quiet = false;
@@ -71,7 +71,7 @@ describe("a cluster that loses a node", () => {
         quiet = i % 2 === 1;
         if (quiet) await delay(2000 + Math.random() * 6000);
         await victim.kill();
-        // Until after the others have noticed; in the long form longer than any patience of a connection, too.
+        // Until the other nodes have noticed; in the long form also longer than any timeout of a connection.
         await delay(outages === 1 ? 4000 : 2000 + Math.random() * (i % 4 === 3 ? 30_000 : 12_000));
         await victim.resume();
         await cluster.untilWhole();

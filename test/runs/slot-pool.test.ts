@@ -44,7 +44,7 @@ describe("the slot pool", () => {
   const load = async (...keys: number[]) => (await pool.load(keys.map(request))).map(({ ok }) => ok);
   const run = (key: number) => pool.use(key, (slot) => slot.run(key, [pack], { joins: true, timeoutMs: 10_000 }));
 
-  test("makes what is new ready in processes beside the slots, which keep their runs until then", async () => {
+  test("loads a new version in new processes beside the slots, which keep running until then", async () => {
     open(2);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
@@ -60,7 +60,7 @@ describe("the slot pool", () => {
     expect([pool.hasIdle(1), pool.hasIdle(2), deaths]).toEqual([false, true, 0]);
   });
 
-  test("refuses a version that kills its loader, or cannot be loaded, and harms no slot in service", async () => {
+  test("refuses a version that kills its process or fails to load, without harming slots in service", async () => {
     open(2);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
@@ -72,13 +72,13 @@ describe("the slot pool", () => {
     ]);
     expect([pool.pids, pool.alive, deaths]).toEqual([before, 2, 0]);
     await run(1);
-    // What is mended may come again.
+    // A fixed version may be loaded again.
     await rm(behaviourFile(2));
     expect(await load(2)).toEqual([true]);
   });
 
   test.each(["die", "refuse"])(
-    "goes without a version that a new process cannot take (%s) as long as that lasts, and then has it again",
+    "works without a version that a new process cannot load (%s), and has it again once it can",
     async (behaviour) => {
       open(1);
       expect(await load(1, 2)).toEqual([true, true]);
@@ -93,7 +93,7 @@ describe("the slot pool", () => {
     },
   );
 
-  test("a slot keeps a version that no new process can take, and takes what is new itself", async () => {
+  test("keeps a slot with a version that no new process can load, and loads new ones in that slot", async () => {
     open(1);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
@@ -102,12 +102,12 @@ describe("the slot pool", () => {
     expect(pool.pids).toEqual(before);
     for (const key of [1, 2]) await run(key);
     expect(pool.holds(1)).toBe(true);
-    // When the slot has died, nobody has the one any more, and whoever asks is told.
+    // After the slot's death no slot has the version, and the pool reports that.
     process.kill(before[0] as number, "SIGKILL");
     await eventually(() => expect([pool.holds(1), pool.holds(2), pool.hasIdle(2)]).toEqual([false, true, true]));
   });
 
-  test("a version that only one of its first processes dies of is served", async () => {
+  test("serves a version that kills only one of its first processes", async () => {
     open(1);
     await writeFile(behaviourFile(1), "die once");
     expect(await load(1)).toEqual([true]);
