@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { JoinTurn, joinCalls } from "@millrace/shared/service/join-turn.js";
 import { describe, expect, test } from "vitest";
 
-/** Calls that answer with their own step, which is noted. */
+/** Joined calls that answer with their step; `steps` records the calls of each. */
 function noted(options: Parameters<typeof joinCalls<string, string>>[1] = {}) {
   const steps: string[][] = [];
   const call = joinCalls<string, string>(async (asked) => {
@@ -14,7 +14,7 @@ function noted(options: Parameters<typeof joinCalls<string, string>>[1] = {}) {
 }
 
 describe("calls of one turn of the event loop", () => {
-  test("are one step, which answers each by its position; those of the next turn are another", async () => {
+  test("become one step, which answers each by its position; those of the next turn become another", async () => {
     const { call, steps } = noted();
     const both = Promise.all([call("a"), call("b")]);
     expect(steps).toEqual([]);
@@ -23,7 +23,7 @@ describe("calls of one turn of the event loop", () => {
     expect(steps).toEqual([["a", "b"], ["c"]]);
   });
 
-  test("are apart by key, and in several steps where they are too many or too large", async () => {
+  test("are separated by key, and split into several steps if they are too many or too large", async () => {
     const byKey = noted({ keyOf: (text) => text.slice(0, 1), maxCalls: 2 });
     await Promise.all(["a1", "b1", "a2", "a3", "b2"].map(byKey.call));
     expect(byKey.steps).toEqual([["a1", "a2"], ["b1", "b2"], ["a3"]]);
@@ -38,7 +38,7 @@ describe("calls of one turn of the event loop", () => {
     expect(ends.map(({ status }) => status)).toEqual(["rejected", "rejected", "fulfilled"]);
   });
 
-  test("run at the moment that was chosen: before or after what the turn has already planned", async () => {
+  test("run at the chosen moment: before or after the callbacks already planned in the turn", async () => {
     const order: string[] = [];
     const after = new JoinTurn<string>((all) => order.push(`after: ${all}`));
     const before = new JoinTurn<string>((all) => order.push(`before: ${all}`), queueMicrotask);

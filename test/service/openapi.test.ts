@@ -15,7 +15,7 @@ interface Operation {
   responses: Record<string, { content?: Record<string, { schema: Schema }> }>;
 }
 
-/** A schema without room for fields that it does not name, so that one which nobody documented is found. */
+/** The schema with additionalProperties false, so that undocumented fields are found. */
 function closed(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(closed);
   if (typeof schema !== "object" || schema === null) return schema;
@@ -26,7 +26,7 @@ function closed(schema: unknown): unknown {
 
 describe("the OpenAPI document", () => {
   let stack: TestStack;
-  // biome-ignore lint/suspicious/noExplicitAny: read as the document has it
+  // biome-ignore lint/suspicious/noExplicitAny: parsed JSON
   let document: any;
 
   beforeAll(async () => {
@@ -43,7 +43,7 @@ describe("the OpenAPI document", () => {
     const parsed = z.fromJSONSchema(JSON.parse(text.replaceAll("#/components/schemas/", "#/$defs/"))).safeParse(body);
     return (parsed.error?.issues ?? []).map(({ message, path }) => `${path.join(".")}: ${message}`);
   };
-  /** Holds an answer against what the document says of it. */
+  /** Asserts that the document has the answer's status and content type, and that its schema accepts the body. */
   const assertDocumented = (method: string, path: string, { body, headers, status }: Answer): void => {
     const operation = document.paths[path]?.[method] as Operation;
     const documented = operation.responses[status] ?? (status >= 400 ? document.components.responses.Problem : undefined);
@@ -66,14 +66,14 @@ describe("the OpenAPI document", () => {
     expect(answer.status, JSON.stringify(answer.body)).toBeLessThan(300);
     return answer.body;
   };
-  /** One that is refused with a problem. */
+  /** A request that is refused with a documented problem. */
   const refused = async (path: string, at: string, body: unknown, options: Parameters<TestStack["post"]>[2] = {}) => {
     const answer = await stack.post(at, body, options);
     assertDocumented("post", path, answer);
     expect(answer.status).toBeGreaterThanOrEqual(400);
   };
 
-  test("tells every route of the router, and no other", () => {
+  test("has every route of the router, and no other", () => {
     const served = servedRoutes().map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`);
     const documented = Object.entries<object>(document.paths).flatMap(([path, methods]) =>
       Object.keys(methods)
@@ -83,7 +83,7 @@ describe("the OpenAPI document", () => {
     expect(documented.sort()).toEqual(served.sort());
   });
 
-  test("types every answer that is JSON", () => {
+  test("has a named schema for every JSON answer", () => {
     for (const [path, methods] of Object.entries<Record<string, Operation>>(document.paths)) {
       for (const [method, operation] of Object.entries(methods)) {
         if (method === "parameters") continue;
@@ -96,7 +96,7 @@ describe("the OpenAPI document", () => {
     }
   });
 
-  test("is held against answers closely: what lacks a field, has another type or one field more is found", async () => {
+  test("is compared strictly: a missing field, another type and an additional field are found", async () => {
     const prediction = { $ref: "#/components/schemas/Prediction" };
     const { id } = await stack.submit(tree, flow(1));
     const whole = await stack.final(id);
@@ -107,7 +107,7 @@ describe("the OpenAPI document", () => {
     }
   });
 
-  test("has the answers about predictions as they are, from the first to the last", async () => {
+  test("has schemas that accept the answers about predictions, from submission to retry", async () => {
     const submit = "/v1/models/{model}/predictions";
     const at = `/v1/models/${tree}/predictions`;
     const webhook = { url: "http://127.0.0.1:19999/hook" };
@@ -124,7 +124,7 @@ describe("the OpenAPI document", () => {
     await post("/v1/predictions/{id}/retry", `/v1/predictions/${later.id}/retry`, {});
   });
 
-  test("has those about batches", async () => {
+  test("has schemas that accept the answers about batches", async () => {
     const path = "/v1/models/{model}/batches";
     const { id } = await post(path, `/v1/models/${tree}/batches`, { inputs: [flow(1), [1]] });
     const ended = await get("/v1/batches/{id}", `/v1/batches/${id}?wait=20`);
@@ -137,7 +137,7 @@ describe("the OpenAPI document", () => {
     await refused("/v1/batches/{id}/cancel", `/v1/batches/${id}/cancel`, {});
   });
 
-  test("has those about failures and redrives", async () => {
+  test("has schemas that accept the answers about failures and redrives", async () => {
     const submit = "/v1/models/{model}/predictions";
     const options = { headers: { prefer: "wait=20" } };
     const failed = await post(submit, "/v1/models/throws-on-row/predictions", { input: { x: [[97]] } }, options);
@@ -148,7 +148,7 @@ describe("the OpenAPI document", () => {
     await get("/v1/failures/redrives/{id}", `/v1/failures/redrives/${id}?wait=20`);
   });
 
-  test("has those about models of every kind, and what admins do to them", async () => {
+  test("has schemas that accept the answers about models of every kind, and about admin actions on them", async () => {
     const { data } = await get("/v1/models");
     expect(new Set(data.map(({ kind }: { kind: string }) => kind))).toEqual(new Set(["tabular", "text", "tensor"]));
     await get("/v1/models/{model}", `/v1/models/${tree}`);
@@ -161,14 +161,14 @@ describe("the OpenAPI document", () => {
     await refused("/v1/models/{model}/rollback", `/v1/models/${tree}/rollback`, {}, admin);
   });
 
-  test("has those about keys", async () => {
+  test("has schemas that accept the answers about keys", async () => {
     const { id } = await post("/admin/keys", "/admin/keys", { owner: "carol" }, admin);
     await get("/admin/keys", "/admin/keys", admin);
     const made = await post("/admin/keys/{key}/rotate", `/admin/keys/${id}/rotate`, {}, admin);
     await post("/admin/keys/{key}/revoke", `/admin/keys/${made.id}/revoke`, {}, admin);
   });
 
-  test("has those of the Open Inference Protocol", async () => {
+  test("has schemas that accept the answers of the Open Inference Protocol", async () => {
     const inputs = [{ name: "x", datatype: "FP32", shape: [1, 3], data: [1, 2, 3] }];
     const model = "/v2/models/{model}";
     const at = "/v2/models/echo-float32";
@@ -193,7 +193,7 @@ describe("the OpenAPI document", () => {
     await refused("/v2/repository/models/{model}/unload", "/v2/repository/models/echo-float32/unload", {}, admin);
   });
 
-  test("has those that existing clients of the shipped services know", async () => {
+  test("has schemas that accept the answers for existing clients of the shipped services", async () => {
     const features = flow(1);
     await post("/predict", "/predict", { features, model_name: "decision_tree" });
     await post("/predict/batch", "/predict/batch", { flows: [{ features }, {}], model_name: "decision_tree" });
@@ -203,7 +203,7 @@ describe("the OpenAPI document", () => {
     await get("/models");
   });
 
-  test("has those about the service itself", async () => {
+  test("has schemas that accept the answers about the service itself", async () => {
     await get("/monitoring/health");
     await get("/monitoring/statistics");
     for (const path of ["/health", "/ready", "/metrics", "/schemas/model.json", "/openapi.json", "/docs/style.css"]) {

@@ -11,33 +11,31 @@ import { volume } from "../support/run/volume.js";
 import { type Answer, TestStack } from "../support/stack/stack.js";
 
 const secret = secretOf(7);
-/** Tries that one kill may catch between the receiver's answer and its note, on a slow machine. */
+/** Most tries that one kill may hit between the receiver's answer and its record, on a slow machine. */
 const repeatsPerKill = 8;
-/** Every tenth row takes a while, so that kills find something on its way. */
+/** Every tenth row takes 20 ms, so that kills hit running predictions. */
 const takesTime = (row: number): boolean => row % 10 === 0;
 const inputOf = (row: number): number[][] => (takesTime(row) ? [[20]] : [[row, 0, 1]]);
 const events = ["prediction.started", "prediction.completed"];
 const perRound = volume(120, 320);
 const rowsPerBatch = volume(800, 2500);
 const rounds = volume(2, 5);
-/**
- * The long form, by `npm run chaos`: a kill of a random process every 3 s for that long, under load without a pause.
- */
+/** The long form, `npm run chaos`: for that time, a kill of a random process every 3 s under constant load. */
 const chaosMs = Number(process.env.CHAOS_SECONDS ?? 0) * 1000;
 const killEveryMs = 3000;
 const chaosCallers = 12;
 
-describe("webhooks and sudden death", () => {
+describe("webhooks and killed processes", () => {
   let redis: OwnRedis;
   let stack: TestStack;
   let receiver: Receiver;
-  /** The ids of the webhooks that told of an event. */
+  /** Webhook ids by event type and prediction or batch. */
   const webhookIdsByEvent = new Map<string, string[]>();
 
   beforeAll(async () => {
     redis = await OwnRedis.start();
     receiver = await Receiver.start((received) => {
-      // At once, because a signature is good for five minutes.
+      // Verified on receipt, because a signature is valid for five minutes.
       const { data, type } = verified(secret, received);
       const what = `${type} ${data.id}`;
       const tries = webhookIdsByEvent.get(what);
@@ -66,7 +64,8 @@ describe("webhooks and sudden death", () => {
   const api = (): string => (stack.apis.findLast(({ url }) => url !== "") as { url: string }).url;
 
   /**
-   * Submits until it is accepted, under one key, as a client is told to. Every fourth wants to hear of the start too.
+   * Submits under one Idempotency-Key until it is accepted, as clients should. Every fourth has a webhook for the start
+   * too.
    */
   async function accept(row: number): Promise<string> {
     const headers = { "idempotency-key": randomUUID() };
@@ -78,7 +77,7 @@ describe("webhooks and sudden death", () => {
         .catch(() => null);
       if (answer?.status === 202) return answer.body.id;
       if (answer !== null) expect(answer.status, JSON.stringify(answer.body)).toBe(503);
-      // What a client is asked to do, but sooner.
+      // Sooner than Retry-After asks for.
       await delay(50);
     }
   }
@@ -97,7 +96,7 @@ describe("webhooks and sudden death", () => {
       await redis.resume();
     },
   };
-  /** Where the one of that role now stands among the stack's workers. */
+  /** Index of the current worker of each role in the stack's workers. */
   const workerAt = { inference: 0, webhooks: 1 };
 
   async function restartWorker(role: "inference" | "webhooks"): Promise<void> {
@@ -109,7 +108,7 @@ describe("webhooks and sudden death", () => {
     await next;
   }
 
-  /** A prediction once it is final; what the services said of it is told where that fails. */
+  /** The final prediction; on failure, throws with its log lines and its keys in Redis. */
   // biome-ignore lint/suspicious/noExplicitAny: see Answer
   async function finalOf(id: string): Promise<any> {
     try {
@@ -123,7 +122,7 @@ describe("webhooks and sudden death", () => {
     }
   }
 
-  /** What Redis holds of a prediction. */
+  /** Keys of a prediction in Redis. */
   async function keptOf(id: string) {
     const redis = stack.redis as Redis;
     const keys = ["echo-int64", "slow"]
@@ -144,7 +143,7 @@ describe("webhooks and sudden death", () => {
     return { places, job, result, lock, running: await redis.hget(keys.running, id) };
   }
 
-  /** Uploads a batch under one key until it is accepted. */
+  /** Uploads a batch under one Idempotency-Key until it is accepted. */
   async function acceptBatch(batch: number): Promise<string> {
     const headers = { "idempotency-key": randomUUID() };
     const inputs = Array.from({ length: rowsPerBatch }, (_, row) => ({ x: [[batch, row, 2]] }));
@@ -159,7 +158,7 @@ describe("webhooks and sudden death", () => {
     }
   }
 
-  /** Expects every row of a batch to have come out as it should, in its place. */
+  /** Asserts that every row of a batch has the expected output at its index. */
   async function assertBatchResults(id: string, batch: number): Promise<void> {
     const final = await eventually(async () => {
       const { body } = await stack.get(`/v1/batches/${id}?wait=10`, { url: api() });
@@ -179,7 +178,7 @@ describe("webhooks and sudden death", () => {
   }
 
   test(
-    "each prediction and batch accepted through SIGKILLs of API, workers and Redis ends and is told, hardly any twice",
+    "each prediction and batch accepted amid SIGKILLs of API, workers and Redis ends and is delivered, rarely twice",
     async () => {
       const accepted = new Map<string, number>();
       const batches = new Map<string, number>();
@@ -194,7 +193,7 @@ describe("webhooks and sudden death", () => {
         const batch = ++nextBatch;
         batches.set(await acceptBatch(batch), batch);
       };
-      /** Accepts a round's predictions and kills amid them; both have happened when it resolves. */
+      /** Submits a round's predictions and kills `victim` amid them; resolves when both are done. */
       const round = async (victim: keyof typeof victims) => {
         const end = next + perRound;
         const amid = accepted.size + perRound / 3;
@@ -207,7 +206,7 @@ describe("webhooks and sudden death", () => {
         kills[victim] += 1;
         await callers;
       };
-      /** Kills at random every few seconds, for as long as the long form lasts, while everybody submits. */
+      /** Kills a random process every few seconds for the time of the long form, under load. */
       const killAtRandom = async () => {
         const until = performance.now() + chaosMs;
         const repeat = async (act: () => Promise<void>, pauseMs: number) => {
@@ -234,8 +233,8 @@ describe("webhooks and sudden death", () => {
           for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
         await round("redis");
       }
-      expect(accepted.size, "each under an id of its own").toBe(next);
-      expect(batches.size, "each under an id of its own").toBe(nextBatch);
+      expect(accepted.size, "unique ids").toBe(next);
+      expect(batches.size, "unique ids").toBe(nextBatch);
 
       const ids = [...accepted.keys()];
       for (let i = 0; i < ids.length; i += 64) {
@@ -258,7 +257,7 @@ describe("webhooks and sudden death", () => {
       expect(webhookIds.filter((tries) => tries.length > 1)).toEqual([]);
       expect(new Set(webhookIds.flat()).size).toBe(wanted.length);
       const repeats = [...webhookIdsByEvent.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
-      // A kill may repeat what was on its way; the short form kills twice as often for as many webhooks.
+      // A kill may repeat tries in progress; the short form has twice as many kills for as many webhooks.
       const killed = Object.values(kills).reduce((sum, count) => sum + count, 0);
       const most = chaosMs > 0 ? 0.01 * wanted.length : repeatsPerKill * killed;
       expect(repeats, `of ${wanted.length}, ${killed} kills`).toBeLessThanOrEqual(most);

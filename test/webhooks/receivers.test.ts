@@ -9,7 +9,7 @@ import { type Certificates, makeCertificates } from "../support/redis/certificat
 import { TestStack } from "../support/stack/stack.js";
 
 const secret = secretOf(4);
-/** The most that a try takes here. */
+/** Deadline of a try in these tests. */
 const deadlineMs = 3000;
 const MiB = 1024 * 1024;
 
@@ -60,7 +60,7 @@ describe("hostile receivers", () => {
   const submit = async (url: string): Promise<string> =>
     (await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { webhook: { url } })).id;
 
-  /** The first attempt of a prediction's one delivery, when it has been made. */
+  /** Waits for the first attempt of a prediction's only delivery. */
   const firstAttempt = (id: string, withinMs: number) =>
     eventually(async () => {
       const [delivery] = (await stack.get(`/v1/predictions/${id}/deliveries`)).body.data;
@@ -68,7 +68,7 @@ describe("hostile receivers", () => {
       return { status: delivery.status, attempt: delivery.attempts[0] };
     }, withinMs);
 
-  /** Resolves to when the healthy receiver was told (ms since the epoch). */
+  /** Asserts a delivery to the healthy receiver; resolves to its time (ms since the epoch). */
   async function assertHealthyDelivery(): Promise<number> {
     const path = `/healthy-${++rounds}`;
     const id = await submit(healthy.url(path));
@@ -77,9 +77,7 @@ describe("hostile receivers", () => {
     return (request as NonNullable<typeof request>).at;
   }
 
-  /**
-   * Sends to a receiver and expects a failed attempt that tells nothing of this side, while a healthy one is served.
-   */
+  /** Asserts that a delivery fails with an error without addresses, while the healthy receiver gets its own. */
   async function assertFailedAttempt(url: string, error: RegExp, withinMs = 5000) {
     const id = await submit(url);
     const healthyAt = await assertHealthyDelivery();
@@ -93,7 +91,7 @@ describe("hostile receivers", () => {
   const residentBytes = (): number =>
     Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${worker.pid}/status`, "utf8"))?.[1]) * 1024;
 
-  test("one that hangs, before or within its answer, is given up at the deadline", async () => {
+  test("a receiver that hangs, before or within its answer, is abandoned at the deadline", async () => {
     const mute = await socketsThat(() => undefined);
     const drips = await receiverThat((_received, response) => {
       response.writeHead(200);
@@ -113,12 +111,12 @@ describe("hostile receivers", () => {
     );
     for (const attempt of attempts) {
       expect(attempt.duration_ms).toBeGreaterThan(deadlineMs - 100);
-      expect(attempt.healthyAt, "told while the other still hung").toBeLessThan(Date.parse(attempt.at));
+      expect(attempt.healthyAt, "delivered while the other still hung").toBeLessThan(Date.parse(attempt.at));
     }
     await eventually(() => expect(drips.connections).toBe(0));
   }, 30_000);
 
-  test("one that sends an endless body is cut off after 4 KiB, and the worker's memory stays flat", async () => {
+  test("an endless body is cut off after 4 KiB, and the worker's memory stays flat", async () => {
     let sent = 0;
     const sendEndlessly = (response: ServerResponse) => {
       const chunk = Buffer.alloc(64 * 1024, "x");
@@ -152,7 +150,7 @@ describe("hostile receivers", () => {
     expect(peak - before).toBeLessThan(64 * MiB);
   });
 
-  test("one that sends a packed body finds it kept as it came, never unpacked", async () => {
+  test("a compressed body is stored as received, never unpacked", async () => {
     const packed = gzipSync(Buffer.alloc(200 * MiB, "unpacked "));
     const bomb = await receiverThat(() => ({ status: 500, headers: { "content-encoding": "gzip" }, body: packed }));
     const before = residentBytes();
@@ -172,11 +170,11 @@ describe("hostile receivers", () => {
       "sends endless headers",
       (socket) => void socket.once("data", () => socket.write(`HTTP/1.1 200 OK\r\n${"a: b\r\n".repeat(50_000)}`)),
     ],
-  ])("one that %s is a failed attempt", async (_what, act) => {
+  ])("a receiver that %s is a failed attempt", async (_what, act) => {
     await assertFailedAttempt(await socketsThat(act), /^the connection failed( \(\w+\))?$/);
   });
 
-  test.each([301, 302, 303, 307, 308])("a redirect inward (%i) is not followed", async (status) => {
+  test.each([301, 302, 303, 307, 308])("a redirect (%i) to a private address is not followed", async (status) => {
     const inner = await receiverThat(() => ({ status: 200 }));
     const redirects = await receiverThat(() => ({ status, headers: { location: inner.url("/secrets") } }));
     await assertFailedAttempt(redirects.url("/"), new RegExp(`^answered ${status}$`));
@@ -184,8 +182,8 @@ describe("hostile receivers", () => {
     expect([inner.requests.length, inner.connections]).toEqual([0, 0]);
   });
 
-  test("one with an expired or self-signed certificate is told nothing, one with a valid one is", async (context) => {
-    if (certificates === null) return context.skip("there is no openssl here to make certificates with");
+  test("no webhook goes to an expired or self-signed certificate, but one does to a valid one", async (context) => {
+    if (certificates === null) return context.skip("openssl is not installed");
     const { expired, selfSigned, valid } = certificates;
     const trusted = await receiverThat(() => ({ status: 200 }), valid);
     const id = await submit(trusted.url("/"));
