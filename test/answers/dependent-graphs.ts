@@ -165,7 +165,7 @@ export const dependentGraphs: Record<string, DependentGraph> = {
     ],
     { first: { dtype: "int64", dims: [], data: [0] } },
   ),
-  "place-in-company": onRows(
+  "position-in-run": onRows(
     [
       node("Shape", ["x"], ["shape"]),
       node("Gather", ["shape", "first"], ["count"], { axis: 0 }),

@@ -77,7 +77,7 @@ describe(`${guarantee} (seed ${seed})`, () => {
     await Promise.all(Array.from({ length: 6 }, one));
   }
 
-  async function each(way: string, act: (name: string, model: GeneratedModel) => Promise<readonly unknown[] | null>) {
+  async function assertEachModel(way: string, act: (name: string, model: GeneratedModel) => Promise<readonly unknown[] | null>) {
     const found: string[] = [];
     let tried = 0;
     await severalAtOnce(async (name, model) => {
@@ -98,7 +98,7 @@ describe(`${guarantee} (seed ${seed})`, () => {
   const formOf = (row: GeneratedRow, i: number) => row.forms[i % row.forms.length];
 
   test("as single predictions, alone and beside 32 others", async () => {
-    const tried = await each("single, in company", (name, { rows }) =>
+    const tried = await assertEachModel("single, joined", (name, { rows }) =>
       Promise.all(rows.map((row, i) => outputOf(name, formOf(row, i)))),
     );
     expect(tried).toBeGreaterThanOrEqual(Math.min(2000, modelCount * rowsEach));
@@ -117,19 +117,19 @@ describe(`${guarantee} (seed ${seed})`, () => {
   };
 
   test("as batches in JSON", async () => {
-    await each("json", (name, { rows }) =>
+    await assertEachModel("json", (name, { rows }) =>
       bulk(name, JSON.stringify({ inputs: rows.map((row, i) => formOf(row, i)) }), types.json),
     );
   });
 
   test("as batches in NDJSON", async () => {
-    await each("ndjson", (name, { rows }) =>
+    await assertEachModel("ndjson", (name, { rows }) =>
       bulk(name, rows.map((row, i) => `${JSON.stringify(formOf(row, i + 1))}\n`).join(""), types.ndjson),
     );
   });
 
   test("as batches in CSV", async () => {
-    await each("csv", async (name, { header, rows }) =>
+    await assertEachModel("csv", async (name, { header, rows }) =>
       header === null ? null : bulk(name, [header, ...rows.map(({ csv }) => csv), ""].join("\r\n"), types.csv),
     );
   });
@@ -183,7 +183,7 @@ function headDifference(wanted: unknown, given: unknown, tolerance: number): str
     tie.probabilities !== undefined &&
     typeof own?.label === "string" &&
     Math.abs((tie.probabilities[own.label] ?? 9) - (tie.confidence as number)) <= tolerance * largest;
-  return walk(isTie ? { ...tie, label: own?.label } : wanted, given, tolerance * largest);
+  return difference(isTie ? { ...tie, label: own?.label } : wanted, given, tolerance * largest);
 }
 
 const numbersOf = (value: unknown): number[] =>
@@ -193,7 +193,7 @@ const numbersOf = (value: unknown): number[] =>
       ? Object.values(value).flatMap(numbersOf)
       : [];
 
-function walk(wanted: unknown, given: unknown, allowed: number): string | null {
+function difference(wanted: unknown, given: unknown, allowed: number): string | null {
   if (typeof wanted === "number" && typeof given === "number" && Math.abs(wanted - given) <= allowed) return null;
   if (typeof wanted !== "object" || wanted === null || typeof given !== "object" || given === null) {
     return wanted === given ? null : `expected ${JSON.stringify(wanted)}, got ${JSON.stringify(given)?.slice(0, 300)}`;
@@ -201,7 +201,7 @@ function walk(wanted: unknown, given: unknown, allowed: number): string | null {
   const keys = Object.keys(wanted);
   if (keys.sort().join() !== Object.keys(given).sort().join()) return `got ${JSON.stringify(given).slice(0, 300)}`;
   for (const key of keys) {
-    const fault = walk((wanted as Record<string, unknown>)[key], (given as Record<string, unknown>)[key], allowed);
+    const fault = difference((wanted as Record<string, unknown>)[key], (given as Record<string, unknown>)[key], allowed);
     if (fault !== null) return `${key}: ${fault}`;
   }
   return null;

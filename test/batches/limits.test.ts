@@ -37,7 +37,7 @@ describe("a hostile or a slow upload", () => {
     expect(peakBytes(pid) - before).toBeLessThan(bytes);
   }
 
-  async function writeMuch(open: OpenUpload, filler: string, bytes: number): Promise<void> {
+  async function writeFiller(open: OpenUpload, filler: string, bytes: number): Promise<void> {
     const piece = Buffer.alloc(million, filler);
     for (let sent = 0; sent < bytes; sent += piece.length) await open.write(piece);
   }
@@ -50,7 +50,7 @@ describe("a hostile or a slow upload", () => {
     await assertMemoryGrowthBelow(70e6, async () => {
       const open = openUpload(stack, echo, { type });
       await open.write(before);
-      await writeMuch(open, "3", 100 * million);
+      await writeFiller(open, "3", 100 * million);
       open.end(after);
       const { body, status } = await open.answer;
       expect(status, JSON.stringify(body)).toBe(202);

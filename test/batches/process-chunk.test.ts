@@ -87,7 +87,7 @@ interface Behaviour {
   /** Whether this value's row throws. */
   throws?(value: number): boolean;
   /** Runs, by number from 0, that are killed although none of their rows is the cause. */
-  unlucky?: readonly number[];
+  killedRuns?: readonly number[];
   released?: boolean;
   late?: boolean;
   deaths?: number;
@@ -112,7 +112,7 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
     expect(work.rows).toBe(values.length);
     const number = runs.push(values) - 1;
     if (behaviour.released) return { kind: "released" };
-    if (behaviour.unlucky?.includes(number) || values.some((value) => behaviour.kills?.(value))) {
+    if (behaviour.killedRuns?.includes(number) || values.some((value) => behaviour.kills?.(value))) {
       return { kind: "blamed", code: behaviour.late ? "timeout" : "poisoned" };
     }
     const threw = (value: number) => behaviour.throws?.(value) ?? false;
@@ -213,7 +213,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
   });
 
   test("whose slot was killed for another reason runs again as a whole", async () => {
-    const { finish, runs } = await run(form, chunkOf(form, eight), { unlucky: [0] });
+    const { finish, runs } = await run(form, chunkOf(form, eight), { killedRuns: [0] });
     expect(runs).toEqual([eight, eight]);
     expect(outputsOf(finish)).toEqual(eight);
   });
@@ -221,7 +221,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
   test("whose slot died by the version's fault returns to the queue whole, without partial outputs", async () => {
     const recordDeath = async () => false;
     const { answer, finish, runs, calls } = await run(form, chunkOf(form, eight), {
-      ...{ unlucky: [0], breaker: { ...closed, recordDeath } },
+      ...{ killedRuns: [0], breaker: { ...closed, recordDeath } },
     });
     expect([answer, finish, runs]).toEqual([expect.any(WaitingError), undefined, [eight]]);
     expect(calls.slice(-2)).toEqual(["forget", "wait"]);

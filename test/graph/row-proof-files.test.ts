@@ -70,7 +70,7 @@ test("an attribute by reference, or without a value, is 0, as in ONNX Runtime", 
 });
 
 test("of two versions of an operator set the last one counts, as in ONNX Runtime", () => {
-  const turned = {
+  const transposed = {
     opset: 13,
     inputs: { x: ["float32", ["N", 2, 2]] },
     nodes: [
@@ -79,8 +79,8 @@ test("of two versions of an operator set the last one counts, as in ONNX Runtime
       node("Transpose", ["u"], ["y"], { perm: [2, 0, 1] }),
     ],
   } as const;
-  expect(isProven(turned)).toBe(true);
-  expect(isProven(turned, (raw) => raw.opset_import.push({ domain: "ai.onnx", version: 11 }))).toBe(false);
+  expect(isProven(transposed)).toBe(true);
+  expect(isProven(transposed, (raw) => raw.opset_import.push({ domain: "ai.onnx", version: 11 }))).toBe(false);
 });
 
 test("a function of the file is not taken for the operator of the same name, in any spelling of its domain", () => {

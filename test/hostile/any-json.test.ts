@@ -67,25 +67,25 @@ describe("arbitrary requests", () => {
     expect(answer.headers.get("content-type")).toMatch(/^application\/problem\+json/);
     expect(JSON.parse(answer.body)).toMatchObject({ status: answer.status, code: expect.stringMatching(/^[a-z_]+$/) });
   };
-  const holds = <T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => Promise<void>) =>
+  const checkAll = <T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => Promise<void>) =>
     fc.assert(fc.asyncProperty(arbitrary, check), runs);
   const part = encodeURIComponent;
 
   test("submissions of any JSON are accepted or refused with a problem", () =>
-    holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), submission), ([model, body]) =>
+    checkAll(fc.tuple(fc.constantFrom(tree, "echo-float32"), submission), ([model, body]) =>
       assertHandled("POST", `/v1/models/${model}/predictions`, JSON.stringify(body) ?? "null"),
     ));
 
   test("batches of any JSON are accepted or refused with a problem", () =>
-    holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
+    checkAll(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
       assertHandled("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
     ));
 
   test("redrives of any JSON are accepted or refused with a problem", () =>
-    holds(redrive, (body) => assertHandled("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
+    checkAll(redrive, (body) => assertHandled("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
 
   test("batches of any lines are accepted or refused with a problem", () =>
-    holds(
+    checkAll(
       fc.array(
         fc.oneof(
           input.map((value) => JSON.stringify(value) ?? ""),
@@ -96,7 +96,7 @@ describe("arbitrary requests", () => {
     ));
 
   test("batches of any CSV are accepted or refused with a problem", () =>
-    holds(
+    checkAll(
       fc.array(
         fc.array(fc.oneof(fc.string(), fc.double().map(String), fc.constantFrom(...features)), { maxLength: 80 }),
       ),
@@ -104,7 +104,7 @@ describe("arbitrary requests", () => {
     ));
 
   test("bodies of any bytes and type are accepted or refused with a problem", () =>
-    holds(
+    checkAll(
       fc.tuple(
         fc.constantFrom("predictions", "batches"),
         fc.uint8Array({ maxLength: 2000 }),
@@ -114,7 +114,7 @@ describe("arbitrary requests", () => {
     ));
 
   test("any path, query and headers are answered without a 5xx", () =>
-    holds(
+    checkAll(
       fc.tuple(
         fc.constantFrom("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
         fc.oneof(

@@ -16,7 +16,7 @@ interface BodyRoute {
   openInference?: boolean;
 }
 
-const never = "0".repeat(28);
+const unknownId = "0".repeat(28);
 const admin = { form: "options", as: "admin" } as const;
 
 /** Every route with POST or PUT, by method and template; a test compares it with the router. */
@@ -43,12 +43,12 @@ export const bodyRoutes: Record<string, BodyRoute> = {
   "POST /admin/keys": { ...admin, at: "/admin/keys" },
   "POST /admin/keys/:key/rotate": { ...admin, at: "/admin/keys/nothing/rotate" },
   "POST /admin/keys/:key/revoke": { form: "none", at: "/admin/keys/nothing/revoke", as: "admin" },
-  "POST /v1/predictions/:id/cancel": { form: "none", at: `/v1/predictions/${never}/cancel` },
-  "POST /v1/predictions/:id/retry": { form: "none", at: `/v1/predictions/${never}/retry` },
-  "POST /v1/batches/:id/cancel": { form: "none", at: `/v1/batches/${never}/cancel` },
-  "POST /v1/batches/:id/retry": { form: "none", at: `/v1/batches/${never}/retry` },
-  "POST /v1/deliveries/:id/redeliver": { form: "none", at: `/v1/deliveries/${never}/redeliver` },
-  "POST /v1/failures/redrives/:id/cancel": { form: "none", at: `/v1/failures/redrives/${never}/cancel` },
+  "POST /v1/predictions/:id/cancel": { form: "none", at: `/v1/predictions/${unknownId}/cancel` },
+  "POST /v1/predictions/:id/retry": { form: "none", at: `/v1/predictions/${unknownId}/retry` },
+  "POST /v1/batches/:id/cancel": { form: "none", at: `/v1/batches/${unknownId}/cancel` },
+  "POST /v1/batches/:id/retry": { form: "none", at: `/v1/batches/${unknownId}/retry` },
+  "POST /v1/deliveries/:id/redeliver": { form: "none", at: `/v1/deliveries/${unknownId}/redeliver` },
+  "POST /v1/failures/redrives/:id/cancel": { form: "none", at: `/v1/failures/redrives/${unknownId}/cancel` },
   "POST /v2/repository/models/:model/load": { form: "none", at: "/v2/repository/models/nobody/load", as: "admin" },
   "POST /v2/repository/models/:model/unload": { form: "none", at: "/v2/repository/models/nobody/unload", as: "admin" },
 };

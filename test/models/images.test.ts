@@ -97,13 +97,13 @@ describe("image models", () => {
   test("an image is rotated by its EXIF orientation", async () => {
     // Stored as two by four, to be rotated by a quarter turn.
     const stored = Array.from({ length: 8 }, (_, p) => pixels[3 - (p >> 1) + (p % 2) * 4] as number[]);
-    const turned = (orientation: number) => raw(stored, 2).withMetadata({ orientation });
+    const rotated = (orientation: number) => raw(stored, 2).withMetadata({ orientation });
     const upright = nested(stored, 2);
     const wanted = upright[0]?.map((_, x) => upright.map((row) => row[x])) ?? [];
-    expect(await tensorOf("plain", await turned(5).png().toBuffer())).toEqual(wanted);
+    expect(await tensorOf("plain", await rotated(5).png().toBuffer())).toEqual(wanted);
     const quarter = wanted.map((row) => [...row].reverse());
-    expect(await tensorOf("plain", await turned(6).png().toBuffer())).toEqual(quarter);
-    expect(await tensorOf("plain", await turned(6).webp({ lossless: true }).toBuffer())).toEqual(quarter);
+    expect(await tensorOf("plain", await rotated(6).png().toBuffer())).toEqual(quarter);
+    expect(await tensorOf("plain", await rotated(6).webp({ lossless: true }).toBuffer())).toEqual(quarter);
   });
 
   test("a contained image gets black borders, and transparent pixels become black", async () => {

@@ -7,10 +7,10 @@ import type { Answer } from "../support/stack/stack.js";
 import { startTwoApiStack, type TwoApiStack, tree } from "../support/stack/two-api-stack.js";
 
 describe("identical submissions", () => {
-  let { stack, sink, send, done, apiUrl, fresh, close } = {} as TwoApiStack;
+  let { stack, sink, send, done, apiUrl, freshFlow, close } = {} as TwoApiStack;
 
   beforeAll(async () => {
-    ({ stack, sink, send, done, apiUrl, fresh, close } = await startTwoApiStack());
+    ({ stack, sink, send, done, apiUrl, freshFlow, close } = await startTwoApiStack());
   });
   afterAll(() => close());
 
@@ -19,7 +19,7 @@ describe("identical submissions", () => {
     const webhookCount = callers / 5;
     // Without a worker the model stays known, and nothing ends before all are accepted.
     await stack.workers[0]?.stop();
-    const input = fresh();
+    const input = freshFlow();
     const hook = (i: number) => (i < webhookCount ? { webhook: { url: sink.url(`/thousand/${i}`) } } : {});
     const one = async (i: number): Promise<Answer> => {
       const headers = { "idempotency-key": `thousand-${i}` };
@@ -47,7 +47,7 @@ describe("identical submissions", () => {
   });
 
   test("after the end are answered from the cache, as new predictions with their own webhooks", async () => {
-    const input = fresh();
+    const input = freshFlow();
     const original = await done(tree, input, { metadata: { who: "first" } });
     const webhook = { url: sink.url("/cached") };
     const hit = await send(tree, input, { metadata: { who: "second" }, webhook }, apiUrl(1));
@@ -62,7 +62,7 @@ describe("identical submissions", () => {
   });
 
   test("may give the same flow as an array or as an object", async () => {
-    const input = fresh();
+    const input = freshFlow();
     const original = await done(tree, input);
     const names: string[] = manifestOf(tree).input.features;
     const byName = Object.fromEntries(names.map((name, i) => [name, input[i]]).reverse());
@@ -79,13 +79,13 @@ describe("identical submissions", () => {
     expect((await stack.get(`/v1/predictions/${alice.body.id}`, { as: "bob" })).status).toBe(404);
     await Promise.all([stack.final(alice.body.id), stack.final(bob.body.id, { as: "bob" })]);
 
-    const own = fresh();
+    const own = freshFlow();
     await done(tree, own);
     expect((await send(tree, own, {}, { as: "bob" })).status).toBe(202);
   });
 
   test("with another version, priority, delay or expiry are not identical", async () => {
-    const input = fresh();
+    const input = freshFlow();
     const changes = [{}, { version: "2" }, { priority: 5 }, { delay_ms: 50 }, { expires_in_ms: 60_000 }];
     const kinds = changes.map((change) => ({ version: "1", ...change }));
     const slotHolder = await stack.submit("slow", { x: [[500]] });
@@ -100,7 +100,7 @@ describe("identical submissions", () => {
   });
 
   test("with cache: false are neither joined nor answered from the cache nor stored in it", async () => {
-    const [input, other] = [fresh(), fresh()];
+    const [input, other] = [freshFlow(), freshFlow()];
     await stack.submit("slow", { x: [[300]] });
     const joinable = await send(tree, input);
     const alone = await send(tree, input, { cache: false });
@@ -132,7 +132,7 @@ describe("identical submissions", () => {
 
   test("that are joined are canceled together, and the next one is computed", async () => {
     await stack.submit("slow", { x: [[500]] });
-    const input = fresh();
+    const input = freshFlow();
     const [one, two] = await Promise.all(
       ["/one", "/two"].map((path, i) => send(tree, input, { webhook: { url: sink.url(path) } }, apiUrl(i))),
     );
@@ -150,7 +150,7 @@ describe("identical submissions", () => {
 
   test("are not joined to an expired prediction", async () => {
     await stack.submit("slow", { x: [[1500]] });
-    const input = fresh();
+    const input = freshFlow();
     const rest = { expires_in_ms: 200 };
     const expired = await send(tree, input, rest);
     const deadline = Date.parse(expired.body.created_at) + 200;
@@ -183,7 +183,7 @@ describe("identical submissions", () => {
     const rounds = Array.from({ length: races }, (_, round) => `/race/${round}`);
     const caller = async () => {
       for (let path = rounds.pop(); path !== undefined; path = rounds.pop()) {
-        const input = fresh();
+        const input = freshFlow();
         const answers: Promise<Answer>[] = [];
         const submit = () => {
           const i = answers.length;

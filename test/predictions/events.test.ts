@@ -21,13 +21,13 @@ describe("waits and event streams", () => {
     await stack.submit("slow", ms(heldMs));
     return (await stack.submit("slow", ms(runsMs))).id;
   };
-  const open = async () => ({
+  const openResources = async () => ({
     handles: await scrape(stack.url, "nodejs_active_handles_total"),
     timers: await scrape(stack.url, "nodejs_active_resources", { type: "Timeout" }),
   });
-  const backTo = (before: Awaited<ReturnType<typeof open>>) =>
+  const untilBackTo = (before: Awaited<ReturnType<typeof openResources>>) =>
     eventually(async () => {
-      const now = await open();
+      const now = await openResources();
       expect(now.handles).toBeLessThanOrEqual(before.handles + 8);
       expect(now.timers).toBeLessThanOrEqual(before.timers + 8);
     }, 10_000);
@@ -130,14 +130,14 @@ describe("waits and event streams", () => {
 
   test("disconnected clients leave no handles or timers behind, even if they disconnect at once", async () => {
     const { id } = await stack.submit("slow", ms(1), { delay_ms: 600_000 });
-    const before = await open();
+    const before = await openResources();
     const some = Array.from({ length: 200 }, (_, i) => (i % 2 === 0 ? events(id) : wait(id)));
-    await eventually(async () => expect((await open()).timers).toBeGreaterThan(before.timers + 200));
+    await eventually(async () => expect((await openResources()).timers).toBeGreaterThan(before.timers + 200));
     for (const request of some) request.hangUp();
-    await backTo(before);
+    await untilBackTo(before);
     const hasty = Array.from({ length: 200 }, (_, i) => (i % 2 === 0 ? events(id) : wait(id)));
     await Promise.all(hasty.map((request) => request.flushed.then(() => request.hangUp())));
-    await backTo(before);
+    await untilBackTo(before);
   });
 
   test("many waits and as many streams share one subscription, and each gets the end", async () => {
@@ -148,13 +148,13 @@ describe("waits and event streams", () => {
       ({ id }) => id,
     );
     // Measured only now, because the submitting client keeps its connections.
-    const before = await open();
+    const before = await openResources();
     // Half of them wait for one prediction, the rest for `others` different ones.
     const target = (i: number): string => ids[i % 2 === 0 ? 0 : 1 + (i % others)];
     const waits = Array.from({ length: count }, (_, i) => wait(target(i)));
     const streams = Array.from({ length: count }, (_, i) => events(target(i)));
     await Promise.all([...waits.map(({ flushed }) => flushed), ...streams.map((stream) => stream.until('"queued"'))]);
-    await eventually(async () => expect((await open()).handles).toBeGreaterThan(before.handles + (29 / 15) * count));
+    await eventually(async () => expect((await openResources()).handles).toBeGreaterThan(before.handles + (29 / 15) * count));
     const clients = (await stack.redis.call("CLIENT", "LIST", "TYPE", "pubsub")) as string;
     expect(clients.match(/name=millrace-notices-/g)).toHaveLength(1);
 
@@ -166,6 +166,6 @@ describe("waits and event streams", () => {
       expect(list.at(-1)?.data).toMatchObject({ id: target(i), status: "succeeded" });
       expect(new Set(list.map(({ id }) => id)).size).toBe(list.length);
     }
-    await backTo(before);
+    await untilBackTo(before);
   });
 });

@@ -20,7 +20,7 @@ describe("the list of predictions", () => {
     return ids;
   };
   /** All pages; calls `between` after each. */
-  const walk = async (query: string, as: Owner, between: () => Promise<unknown> = async () => undefined) => {
+  const allPages = async (query: string, as: Owner, between: () => Promise<unknown> = async () => undefined) => {
     const found: { id: string; model: string; status: string; created_at: string }[] = [];
     for (let cursor: string | null = ""; cursor !== null; ) {
       const { body } = await list(`${query}${cursor && `&cursor=${cursor}`}`, as);
@@ -58,14 +58,14 @@ describe("the list of predictions", () => {
     const [sooner, later] = [await make(25, "admin"), await Promise.all([make(20, "admin"), make(20, "admin")])];
     const old = [...sooner, ...later.flat()];
     const first = (await list("limit=7", "admin")).body.data;
-    const found = await walk("limit=7", "admin", () => make(3, "admin"));
+    const found = await allPages("limit=7", "admin", () => make(3, "admin"));
     expect(found.slice(0, 7).map(({ id }) => id)).toEqual(first.map(({ id }: { id: string }) => id));
     expect(found.map(({ id }) => id).sort()).toEqual(old.sort());
   });
 
   test("can be filtered by model and status", async () => {
     const scheduled = await make(3, "alice", { delay_ms: 600_000 });
-    const all = await walk("limit=100", "alice");
+    const all = await allPages("limit=100", "alice");
     for (const [query, fits] of [
       ["model=slow", ({ model }) => model === "slow"],
       ["status=succeeded", ({ status }) => status === "succeeded"],
@@ -74,7 +74,7 @@ describe("the list of predictions", () => {
       ["status=failed&model=slow", () => false],
     ] as [string, (shown: { model: string; status: string }) => boolean][]) {
       const wanted = all.filter(fits).map(({ id }) => id);
-      expect(await walk(`${query}&limit=2`, "alice").then((found) => found.map(({ id }) => id)), query).toEqual(wanted);
+      expect(await allPages(`${query}&limit=2`, "alice").then((found) => found.map(({ id }) => id)), query).toEqual(wanted);
     }
     expect(all.filter(({ status }) => status === "scheduled")).toHaveLength(scheduled.length);
     expect(all.filter(({ status }) => status === "failed").length).toBeGreaterThan(0);

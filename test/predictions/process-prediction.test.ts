@@ -27,7 +27,7 @@ const closed: JobBreaker = {
 /** Processes one job like a worker; returns the outcome and all calls to dependencies. */
 async function processed(
   job: Partial<TakenJob> = {},
-  world: {
+  fakes: {
     blob?: Buffer;
     outcome?: Outcome;
     breaker?: JobBreaker;
@@ -37,7 +37,7 @@ async function processed(
 ) {
   const calls: unknown[][] = [];
   const submitted: Work[] = [];
-  const handedOver: unknown[] = [];
+  const passedOn: unknown[] = [];
   const tallied: unknown[][] = [];
   const blobs: string[] = [];
   // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
@@ -47,12 +47,12 @@ async function processed(
     workerId: "w",
     version: (name) => (name === "1" ? served : undefined),
     isKnown: async (name) => name !== "gone",
-    breaker: () => world.breaker ?? closed,
+    breaker: () => fakes.breaker ?? closed,
     dispatcher: {
       async submit(work) {
         submitted.push(work);
         work.onBegin(1000, work.alone);
-        return world.outcome ?? { kind: "done", item };
+        return fakes.outcome ?? { kind: "done", item };
       },
     },
     writer: {
@@ -60,8 +60,8 @@ async function processed(
         if (blob !== undefined) blobs.push(blob);
         written.push({ ...JSON.parse(result.json), owner: result.owner });
         calls.push(["write", id, typeof by === "string" ? by : by.token, result.status]);
-        handedOver.push({ cache, dedup, input: result.input });
-        return world.write ?? "written";
+        passedOn.push({ cache, dedup, input: result.input });
+        return fakes.write ?? "written";
       },
     },
     notebook: {
@@ -74,12 +74,12 @@ async function processed(
       makeRoom: async () => ({ release: () => void calls.push(["release"]) }),
       read: async (id, bytes) => {
         calls.push(["read", id, bytes]);
-        return world.blob ?? null;
+        return fakes.blob ?? null;
       },
       keep: async (pack) => ({ pack: pack.toString("base64") }),
       forget: async (kept) => void (kept !== undefined && calls.push(["drop", kept])),
     },
-    history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
+    history: async () => fakes.history ?? { final: false, diedRunning: false, deaths: 0 },
     tally: (...counted) => void tallied.push(counted),
     onFinished: ({ status }) => calls.push(["finished", status]),
     metrics: createWorkerMetrics(),
@@ -95,7 +95,7 @@ async function processed(
     (word) => ({ word, fault: undefined }),
     (fault: Error) => ({ word: undefined, fault }),
   );
-  return { ...end, blobs, calls, handedOver, submitted, tallied, written };
+  return { ...end, blobs, calls, passedOn, submitted, tallied, written };
 }
 
 describe("processing a prediction's job", () => {
@@ -153,7 +153,7 @@ describe("processing a prediction's job", () => {
     const outcome: Outcome = { kind: "done", item: { ...item, pack } };
     const written = await processed({ data: { ...data, d: "hash" } }, { outcome });
     const packed = pack.toString("base64");
-    expect(written.handedOver).toMatchObject([{ cache: { outputJson: packed, ttlSeconds: 60, packed: true } }]);
+    expect(written.passedOn).toMatchObject([{ cache: { outputJson: packed, ttlSeconds: 60, packed: true } }]);
     const lost = await processed({}, { outcome, write: "lost" });
     expect(lost.calls.at(-1)).toEqual(["drop", { pack: packed }]);
     expect([written.tallied, lost.tallied]).toEqual([[["1", 1, expect.any(Number), expect.anything()]], []]);
@@ -243,10 +243,10 @@ describe("processing a prediction's job", () => {
     const shared = { data: { ...data, d: "hash" } };
     const succeeded = await processed(shared);
     const cache = { outputJson: item.text, ttlSeconds: 60 };
-    expect(succeeded.handedOver).toEqual([{ cache, dedup: "hash", input: undefined }]);
-    expect((await processed()).handedOver).toEqual([{ cache: null, dedup: null, input: undefined }]);
+    expect(succeeded.passedOn).toEqual([{ cache, dedup: "hash", input: undefined }]);
+    expect((await processed()).passedOn).toEqual([{ cache: null, dedup: null, input: undefined }]);
     const failed = await processed(shared, { outcome: { kind: "done", item: { ...item, ok: false } } });
-    expect(failed.handedOver).toEqual([{ cache: null, dedup: "hash", input: x }]);
+    expect(failed.passedOn).toEqual([{ cache: null, dedup: "hash", input: x }]);
   });
 
   test.each(["timeout", "poisoned"] as const)(

@@ -21,7 +21,7 @@ describe("a slice of a redrive", () => {
   let redis: RedisClient;
   let prefix: string;
   const keys = (model = "echo") => modelKeys(prefix, model);
-  const home = () => redriveKeys(prefix);
+  const redriveHome = () => redriveKeys(prefix);
 
   beforeAll(() => {
     redis = openRedis(parseRedisUrl(inject("redisUrl")), "patient", "test");
@@ -50,7 +50,7 @@ describe("a slice of a redrive", () => {
     return id;
   };
   const make = async (overrides: Partial<RedrivePlan> = {}): Promise<string> => {
-    const id = newId(home().tag);
+    const id = newId(redriveHome().tag);
     const plan: RedrivePlan = {
       v: 1,
       filter: { model: null, code: null, failed_after: null, failed_before: null },
@@ -63,13 +63,13 @@ describe("a slice of a redrive", () => {
       requestId: "request",
       ...overrides,
     };
-    const made = await makeRedrive(redis, home(), { id, owner: "alice", plan, createdAt: Date.now() }, 10);
+    const made = await makeRedrive(redis, redriveHome(), { id, owner: "alice", plan, createdAt: Date.now() }, 10);
     expect(made).toEqual({ kind: "made", id });
     return id;
   };
   /** Runs slices under that lock token until the redrive has ended; resolves to the last slice's outcome. */
   const run = async (id: string, token = "mine"): Promise<string> => {
-    await redis.set(`${home().queue}${id}:lock`, "mine");
+    await redis.set(`${redriveHome().queue}${id}:lock`, "mine");
     const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
     for (;;) {
       const delayed: number[] = [];
@@ -78,7 +78,7 @@ describe("a slice of a redrive", () => {
       if (end !== "DelayedError") return end;
       expect(delayed).toHaveLength(1);
       // Moves the pace into the past, as if the delay were over.
-      await redis.hset(home().redrive(id), "paced", Date.now() - 1000);
+      await redis.hset(redriveHome().redrive(id), "paced", Date.now() - 1000);
     }
   };
   const jobs = async (model?: string) => {
@@ -87,7 +87,7 @@ describe("a slice of a redrive", () => {
     return Promise.all(ids.map(async (id) => JSON.parse((await redis.hget(`${queue}${id}`, "data")) as string)));
   };
   const state = async (id: string) => {
-    const redrive = await readRedrive(redis, home(), id);
+    const redrive = await readRedrive(redis, redriveHome(), id);
     if (redrive === null) throw new Error("it is gone");
     return { ...redrive, redriven: await countRedriven(redis, prefix, redrive) };
   };
@@ -125,7 +125,7 @@ describe("a slice of a redrive", () => {
     for (let i = 0; i < 150; i++) await fail(keys(), i % 10 === 0 ? "2" : "1");
     const id = await make({ accept: { limits: limitsOf(1000), weight: 1, resultTtlMs: 60_000 } });
     // This slice accepts what its rate allows, but cannot note it, because another token holds the job's lock.
-    await redis.hset(home().redrive(id), "paced", Date.now() - 30);
+    await redis.hset(redriveHome().redrive(id), "paced", Date.now() - 30);
     expect(await run(id, "another's")).toBe("ended");
     expect((await state(id)).redriven).toBeGreaterThan(0);
     expect(await state(id)).toMatchObject({ place: null, skipped: 0, end: null });
@@ -141,7 +141,7 @@ describe("a slice of a redrive", () => {
     const breaker = { worker: "w", version: "1" };
     const open = { ...breaker, state: "open", refuses: true, retryAt: Date.now() + 60_000 } as const;
     await tellBreaker(redis, keys(), breaker, open);
-    await redis.set(`${home().queue}${id}:lock`, "mine");
+    await redis.set(`${redriveHome().queue}${id}:lock`, "mine");
     const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
     const job = { id, moveToDelayed: async () => undefined };
     await expect(process(job, "mine")).rejects.toThrow(DelayedError);
@@ -154,14 +154,14 @@ describe("a slice of a redrive", () => {
   test("does nothing if the redrive has ended", async () => {
     await fail(keys(), "1");
     const id = await make();
-    const redrive = await readRedrive(redis, home(), id);
+    const redrive = await readRedrive(redis, redriveHome(), id);
     if (redrive === null) throw new Error("it is gone");
-    expect(await endRedrive(redis, home(), prefix, redrive, "canceled")).toBe(true);
-    expect(await endRedrive(redis, home(), prefix, redrive, "succeeded")).toBe(false);
+    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "canceled")).toBe(true);
+    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "succeeded")).toBe(false);
     expect(await run(id)).toBe("ended before it was taken");
     expect(await jobs()).toEqual([]);
-    expect(await redis.pttl(home().redrive(id))).toBeGreaterThan(50_000);
-    expect(await redis.exists(home().open("alice"))).toBe(0);
+    expect(await redis.pttl(redriveHome().redrive(id))).toBeGreaterThan(50_000);
+    expect(await redis.exists(redriveHome().open("alice"))).toBe(0);
   });
 });
 

@@ -45,7 +45,7 @@ describe("retrying failures in one step", () => {
     const outcomes = await retryFailures(redis, keys(), failed.map(retryOf), { ...settings, ...overrides });
     return outcomes.map(({ kind }) => kind);
   };
-  const note = async (count: number): Promise<string[]> => {
+  const addFailures = async (count: number): Promise<string[]> => {
     const ids = Array.from({ length: count }, () => newId(keys().tag)).sort();
     for (const id of ids) await redis.zadd(failures(), Date.now(), id);
     return ids;
@@ -73,7 +73,7 @@ describe("retrying failures in one step", () => {
   };
 
   test("accepts a failure once, and reports a repeated or unknown one as taken", async () => {
-    const ids = await note(3);
+    const ids = await addFailures(3);
     expect(await retry([...ids.slice(0, 2), "never"])).toEqual(["queued", "queued", "taken"]);
     expect(await retry(ids)).toEqual(["taken", "taken", "queued"]);
     expect(await retry(ids)).toEqual(["taken", "taken", "taken"]);
@@ -81,21 +81,21 @@ describe("retrying failures in one step", () => {
   });
 
   test("accepts each failure once in concurrent calls", async () => {
-    const ids = await note(50);
+    const ids = await addFailures(50);
     const outcomes = await Promise.all(Array.from({ length: 8 }, () => retry(ids)));
     for (const i of ids.keys()) expect(outcomes.filter((kinds) => kinds[i] === "queued")).toHaveLength(1);
     expect([await waiting(), await redis.get(counter())]).toEqual([50, "50"]);
   });
 
   test("leaves a failure in place if the queue is full", async () => {
-    const ids = await note(5);
+    const ids = await addFailures(5);
     expect(await retry(ids, { limits: limitsOf(3) })).toEqual(["queued", "queued", "queued", "full", "full"]);
     expect(await redis.zrange(failures(), "0", "-1")).toEqual(ids.slice(3));
     expect(await redis.get(counter())).toBe("3");
   });
 
   test("leaves a failure in place if its large input has expired", async () => {
-    const [failed = ""] = await note(1);
+    const [failed = ""] = await addFailures(1);
     const retries = [{ failed, acceptance: { ...acceptance(), pieces: 2 } }];
     const settings = { nowMs: Date.now(), limits: limitsOf(100), resultTtlMs: 60_000, failures: failures() };
     expect(await retryFailures(redis, keys(), retries, settings)).toEqual([{ kind: "gone" }]);
@@ -103,7 +103,7 @@ describe("retrying failures in one step", () => {
   });
 
   test("accepts a retry by hand whether or not it is still a failure", async () => {
-    const [id = ""] = await note(1);
+    const [id = ""] = await addFailures(1);
     const byHand = { failures: failures(), limits: limitsOf(100), resultTtlMs: 60_000, nowMs: Date.now() };
     for (let i = 0; i < 2; i++) {
       expect(await retryFailures(redis, keys(), [retryOf(id)], byHand)).toMatchObject([{ kind: "queued" }]);
@@ -112,7 +112,7 @@ describe("retrying failures in one step", () => {
   });
 
   test("leaves the queue in the same state as accepting alone", async () => {
-    const ids = await note(3);
+    const ids = await addFailures(3);
     const settings = { nowMs: Date.now(), limits: limitsOf(100), resultTtlMs: 60_000 };
     const retries = ids.map(retryOf);
     await retryFailures(redis, keys(), retries, { ...settings, failures: failures() });

@@ -167,21 +167,21 @@ describe("the dispatcher", () => {
       const { begun, runner, submit } = setUp();
       submit("a");
       await turn();
-      const all = ["x", "guilty", "y"].map((id) => submit(id));
+      const all = ["x", "faulty", "y"].map((id) => submit(id));
       runner.runs[0]?.end();
       await settle();
       runner.runs[1]?.die(reason);
       await settle();
       for (let i = 2; i < 5; i++) {
         const run = runner.runs[i];
-        if (run?.ids[0] === "guilty") run.die(reason);
+        if (run?.ids[0] === "faulty") run.die(reason);
         else run?.end();
         await settle();
       }
-      expect(runner.ids).toEqual([["a"], ["x", "guilty", "y"], ["x"], ["guilty"], ["y"]]);
+      expect(runner.ids).toEqual([["a"], ["x", "faulty", "y"], ["x"], ["faulty"], ["y"]]);
       expect(begun.slice(4)).toEqual([
         ["x", true],
-        ["guilty", true],
+        ["faulty", true],
         ["y", true],
       ]);
       expect(await Promise.all(all)).toEqual([done("x"), { kind: "blamed", code }, done("y")]);

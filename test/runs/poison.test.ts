@@ -93,14 +93,14 @@ describe("a poisonous input among valid ones", () => {
   test("an input whose run never returns uses up only its own attempts, and fails as timeout", async () => {
     const { byValue, finals } = await inOneRun("endless", [5, 6, endlessValue, 7, 8]);
     expect(await joinedRuns("endless")).toBe(1);
-    const guilty = byValue.get(endlessValue);
-    expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "timeout" } });
-    assertNoPath(guilty.error.detail);
-    const innocent = finals.filter((final) => final !== guilty);
-    expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
+    const poisonous = byValue.get(endlessValue);
+    expect(poisonous).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "timeout" } });
+    assertNoPath(poisonous.error.detail);
+    const others = finals.filter((final) => final !== poisonous);
+    expect(others.map(({ output, status }) => [status, output.y])).toEqual(
       [5, 6, 7, 8].map((value) => ["succeeded", [[value]]]),
     );
-    expect(innocent.map(({ attempts, timings }) => [attempts, timings.batch_rows])).toEqual(innocent.map(() => [1, 1]));
+    expect(others.map(({ attempts, timings }) => [attempts, timings.batch_rows])).toEqual(others.map(() => [1, 1]));
   });
 
   // Only x86 traps on this model's division.
@@ -113,14 +113,14 @@ describe("a poisonous input among valid ones", () => {
       expect(joining).toEqual({ mode: "proven", reason: expect.stringMatching(/not tried, because an input/) });
       const { byValue, finals } = await inOneRun("crashes-on-zero", [1, 2, 0, 4, 5]);
       expect(await joinedRuns("crashes-on-zero")).toBe(1);
-      const guilty = byValue.get(0);
-      expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "poisoned" } });
-      assertNoPath(guilty.error.detail);
-      const innocent = finals.filter((final) => final !== guilty);
-      expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
+      const poisonous = byValue.get(0);
+      expect(poisonous).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "poisoned" } });
+      assertNoPath(poisonous.error.detail);
+      const others = finals.filter((final) => final !== poisonous);
+      expect(others.map(({ output, status }) => [status, output.y])).toEqual(
         [1000, 500, 250, 200].map((value) => ["succeeded", [[value]]]),
       );
-      expect(innocent.map(({ attempts }) => attempts)).toEqual([1, 1, 1, 1]);
+      expect(others.map(({ attempts }) => attempts)).toEqual([1, 1, 1, 1]);
     },
   );
 
@@ -128,13 +128,13 @@ describe("a poisonous input among valid ones", () => {
     const values = [0, 1, 2, 3, 77, 5, 6, 7];
     const { byValue, finals } = await inOneRun("throws-on-row", values);
     expect(await joinedRuns("throws-on-row")).toBe(1);
-    const guilty = byValue.get(77);
-    expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 1, error: { code: "inference_failed" } });
-    assertNoPath(guilty.error.detail);
-    const innocent = finals.filter((final) => final !== guilty);
-    expect(innocent.map(({ output }) => output.y[0][0])).toEqual([0, 1.5, 3, 4.5, 7.5, 9, 10.5]);
-    expect(innocent.map(({ attempts }) => attempts)).toEqual(innocent.map(() => 1));
-    expect(innocent.map(({ timings }) => timings.batch_rows).sort()).toEqual([1, 2, 2, 4, 4, 4, 4]);
+    const poisonous = byValue.get(77);
+    expect(poisonous).toMatchObject({ status: "failed", output: null, attempts: 1, error: { code: "inference_failed" } });
+    assertNoPath(poisonous.error.detail);
+    const others = finals.filter((final) => final !== poisonous);
+    expect(others.map(({ output }) => output.y[0][0])).toEqual([0, 1.5, 3, 4.5, 7.5, 9, 10.5]);
+    expect(others.map(({ attempts }) => attempts)).toEqual(others.map(() => 1));
+    expect(others.map(({ timings }) => timings.batch_rows).sort()).toEqual([1, 2, 2, 4, 4, 4, 4]);
   });
 
   test("leaves the worker running with all its slots, and still serving", async () => {

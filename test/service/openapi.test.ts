@@ -16,10 +16,10 @@ interface Operation {
 }
 
 /** The schema with additionalProperties false, so that undocumented fields are found. */
-function closed(schema: unknown): unknown {
-  if (Array.isArray(schema)) return schema.map(closed);
+function strict(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(strict);
   if (typeof schema !== "object" || schema === null) return schema;
-  const inner = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closed(value)]));
+  const inner = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, strict(value)]));
   const isOpen = inner.type === "object" && inner.properties !== undefined && inner.additionalProperties === undefined;
   return isOpen ? { ...inner, additionalProperties: false } : inner;
 }
@@ -39,7 +39,7 @@ describe("the OpenAPI document", () => {
   afterAll(() => stack.close());
 
   const faultsOf = (schema: Schema, body: unknown): string[] => {
-    const text = JSON.stringify(closed({ ...schema, $defs: document.components.schemas }));
+    const text = JSON.stringify(strict({ ...schema, $defs: document.components.schemas }));
     const parsed = z.fromJSONSchema(JSON.parse(text.replaceAll("#/components/schemas/", "#/$defs/"))).safeParse(body);
     return (parsed.error?.issues ?? []).map(({ message, path }) => `${path.join(".")}: ${message}`);
   };

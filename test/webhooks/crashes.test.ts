@@ -37,10 +37,10 @@ describe("webhooks and killed processes", () => {
     receiver = await Receiver.start((received) => {
       // Verified on receipt, because a signature is valid for five minutes.
       const { data, type } = verified(secret, received);
-      const what = `${type} ${data.id}`;
-      const tries = webhookIdsByEvent.get(what);
+      const event = `${type} ${data.id}`;
+      const tries = webhookIdsByEvent.get(event);
       const id = received.headers["webhook-id"] as string;
-      if (tries === undefined) webhookIdsByEvent.set(what, [id]);
+      if (tries === undefined) webhookIdsByEvent.set(event, [id]);
       else tries.push(id);
       return { status: 204 };
     });
@@ -250,7 +250,7 @@ describe("webhooks and killed processes", () => {
       );
       for (const id of batches.keys()) wanted.push(`batch.completed ${id}`);
       await eventually(() => {
-        expect(wanted.filter((what) => !webhookIdsByEvent.has(what))).toEqual([]);
+        expect(wanted.filter((event) => !webhookIdsByEvent.has(event))).toEqual([]);
       }, 60_000 + chaosMs);
       expect(webhookIdsByEvent.size, "no other webhook").toBe(wanted.length);
       const webhookIds = [...webhookIdsByEvent.values()].map((tries) => [...new Set(tries)]);

@@ -58,35 +58,35 @@ describe("many dead receivers", () => {
 
   test("nor do they block a receiver that is called for the first time", async () => {
     await untilPlacesAreTaken();
-    const stranger = await Receiver.start();
+    const newReceiver = await Receiver.start();
     try {
-      await assertDelivered(stranger, "/new");
+      await assertDelivered(newReceiver, "/new");
     } finally {
-      await stranger.close();
+      await newReceiver.close();
     }
   });
 
   test("thousands of hanging hosts delay no receiver that answered before", async () => {
     // The hanging receivers of the earlier tests free their places.
     await Promise.all(hanging.splice(0).map((server) => server.close()));
-    const everywhere = await socketServer(() => undefined, "0.0.0.0");
+    const allHosts = await socketServer(() => undefined, "0.0.0.0");
     try {
       await assertDelivered(healthy, "/before");
       const hosts = volume(1200, 10_000);
       let next = 0;
       const caller = async () => {
         for (let i = next++; i < hosts; i = next++) {
-          await submit(`http://127.1.${i >> 8}.${i & 255}:${everywhere.port}/`);
+          await submit(`http://127.1.${i >> 8}.${i & 255}:${allHosts.port}/`);
         }
       };
       const flood = Promise.all(Array.from({ length: 16 }, caller));
-      await eventually(() => expect(everywhere.sockets.size).toBeGreaterThan(500), 30_000);
+      await eventually(() => expect(allHosts.sockets.size).toBeGreaterThan(500), 30_000);
       for (let i = 0; i < 5; i++) await assertDelivered(healthy, `/amid-${i}`);
       await flood;
       for (let i = 0; i < 20; i++) await assertDelivered(healthy, `/after-${i}`);
-      expect(everywhere.sockets.size, "hosts that still hang").toBeGreaterThan(500);
+      expect(allHosts.sockets.size, "hosts that still hang").toBeGreaterThan(500);
     } finally {
-      await everywhere.close();
+      await allHosts.close();
     }
   }, 90_000);
 });

@@ -45,13 +45,13 @@ describe("hostile receivers", () => {
     await certificates?.remove();
   });
 
-  async function receiverThat(answer: Responder, tls?: { key: string; cert: string }): Promise<Receiver> {
+  async function startReceiver(answer: Responder, tls?: { key: string; cert: string }): Promise<Receiver> {
     const receiver = await Receiver.start(answer, tls);
     closers.push(() => receiver.close());
     return receiver;
   }
 
-  async function socketsThat(act: (socket: Socket) => void): Promise<string> {
+  async function startSocketServer(act: (socket: Socket) => void): Promise<string> {
     const server = await socketServer(act);
     closers.push(() => server.close());
     return server.url;
@@ -92,15 +92,15 @@ describe("hostile receivers", () => {
     Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${worker.pid}/status`, "utf8"))?.[1]) * 1024;
 
   test("a receiver that hangs, before or within its answer, is abandoned at the deadline", async () => {
-    const mute = await socketsThat(() => undefined);
-    const drips = await receiverThat((_received, response) => {
+    const mute = await startSocketServer(() => undefined);
+    const drips = await startReceiver((_received, response) => {
       response.writeHead(200);
       const timer = setInterval(() => response.write("."), 200);
       response.once("close", () => clearInterval(timer));
       return null;
     });
     const hints = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
-    const never = await socketsThat((socket) => {
+    const never = await startSocketServer((socket) => {
       const more = () => {
         while (!socket.destroyed && socket.write(hints));
       };
@@ -126,7 +126,7 @@ describe("hostile receivers", () => {
       };
       more();
     };
-    const endless = await receiverThat((_received, response) => {
+    const endless = await startReceiver((_received, response) => {
       response.writeHead(500);
       sendEndlessly(response);
       return null;
@@ -152,7 +152,7 @@ describe("hostile receivers", () => {
 
   test("a compressed body is stored as received, never unpacked", async () => {
     const packed = gzipSync(Buffer.alloc(200 * MiB, "unpacked "));
-    const bomb = await receiverThat(() => ({ status: 500, headers: { "content-encoding": "gzip" }, body: packed }));
+    const bomb = await startReceiver(() => ({ status: 500, headers: { "content-encoding": "gzip" }, body: packed }));
     const before = residentBytes();
     const attempt = await assertFailedAttempt(bomb.url("/"), /^answered 500$/);
     expect(bomb.requests[0]?.headers["accept-encoding"]).toBeUndefined();
@@ -171,12 +171,12 @@ describe("hostile receivers", () => {
       (socket) => void socket.once("data", () => socket.write(`HTTP/1.1 200 OK\r\n${"a: b\r\n".repeat(50_000)}`)),
     ],
   ])("a receiver that %s is a failed attempt", async (_what, act) => {
-    await assertFailedAttempt(await socketsThat(act), /^the connection failed( \(\w+\))?$/);
+    await assertFailedAttempt(await startSocketServer(act), /^the connection failed( \(\w+\))?$/);
   });
 
   test.each([301, 302, 303, 307, 308])("a redirect (%i) to a private address is not followed", async (status) => {
-    const inner = await receiverThat(() => ({ status: 200 }));
-    const redirects = await receiverThat(() => ({ status, headers: { location: inner.url("/secrets") } }));
+    const inner = await startReceiver(() => ({ status: 200 }));
+    const redirects = await startReceiver(() => ({ status, headers: { location: inner.url("/secrets") } }));
     await assertFailedAttempt(redirects.url("/"), new RegExp(`^answered ${status}$`));
     expect(redirects.requests).toHaveLength(1);
     expect([inner.requests.length, inner.connections]).toEqual([0, 0]);
@@ -185,14 +185,14 @@ describe("hostile receivers", () => {
   test("no webhook goes to an expired or self-signed certificate, but one does to a valid one", async (context) => {
     if (certificates === null) return context.skip("openssl is not installed");
     const { expired, selfSigned, valid } = certificates;
-    const trusted = await receiverThat(() => ({ status: 200 }), valid);
+    const trusted = await startReceiver(() => ({ status: 200 }), valid);
     const id = await submit(trusted.url("/"));
     expect(verified(secret, (await trusted.received("/"))[0] as never).data.id).toBe(id);
     for (const [certificate, error] of [
       [expired, /^the connection failed \(CERT_HAS_EXPIRED\)$/],
       [selfSigned, /^the connection failed \(DEPTH_ZERO_SELF_SIGNED_CERT\)$/],
     ] as const) {
-      const receiver = await receiverThat(() => ({ status: 200 }), certificate);
+      const receiver = await startReceiver(() => ({ status: 200 }), certificate);
       await assertFailedAttempt(receiver.url("/"), error);
       expect(receiver.requests).toEqual([]);
     }

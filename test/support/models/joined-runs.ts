@@ -98,7 +98,7 @@ export async function compareJoined(session: InferenceSession, requests: readonl
   const all = counts.reduce((sum, count) => sum + count, 0);
   for (const [i, outputs] of alone.entries()) {
     const count = counts[i] as number;
-    if (outputs === null) return { kind: "different", how: `request ${i} is refused alone, and answered in company` };
+    if (outputs === null) return { kind: "different", how: `request ${i} is refused alone, but answered when joined` };
     for (const [name, own] of Object.entries(outputs)) {
       const together = joined[name] as Tensor;
       if (own.dims[0] !== count) return { kind: "different", how: `${name} is ${own.dims} for ${count} rows alone` };

@@ -19,7 +19,7 @@ export interface TwoApiStack {
   /** Alternates between the two APIs. */
   apiUrl(i: number): { url: string };
   /** A flow not sent before. */
-  fresh(): number[];
+  freshFlow(): number[];
   close(): Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export async function startTwoApiStack(): Promise<TwoApiStack> {
     send,
     done: async (model, input, rest) => stack.final((await send(model, input, rest)).body.id),
     apiUrl: (i) => ({ url: stack.apis[i % 2]?.url as string }),
-    fresh: () => flow(++change * 7919),
+    freshFlow: () => flow(++change * 7919),
     async close() {
       await stack.close();
       await sink.close();
