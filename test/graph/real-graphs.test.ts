@@ -28,7 +28,7 @@ const lengths: Record<string, number> = { sequence: 5, time: 4, height: 8, width
 
 function specsOf({ inputMetadata }: InferenceSession): InputSpec[] {
   return inputMetadata.map((input) => {
-    if (!input.isTensor) throw new Error(`${input.name} is no tensor`);
+    if (!input.isTensor) throw new Error(`${input.name} is not a tensor`);
     const rest = input.shape.slice(1).map((d) => (typeof d === "number" ? d : (lengths[d] ?? 3)));
     const texts = ["red", "blue", "green"];
     const below = input.name === "attention_mask" ? 2 : 20;

@@ -54,10 +54,10 @@ describe("400 hostile requests", () => {
     if (api().child.exitCode !== null || api().child.signalCode !== null) return "ended the API";
     if (privateDetails.test(answer.body)) return `has private details: ${answer.body.slice(0, 300)}`;
     if (status < 400 || answer.body === "") return null;
-    if (!answer.headers.get("content-type")?.startsWith("application/problem+json")) return "is no problem+json";
+    if (!answer.headers.get("content-type")?.startsWith("application/problem+json")) return "is not problem+json";
     const problem = JSON.parse(answer.body) as { status: number; code: string; request_id: string };
     const isProblem = problem.status === status && problem.code !== "" && problem.request_id !== undefined;
-    return isProblem ? null : `is no problem: ${answer.body}`;
+    return isProblem ? null : `is not a problem: ${answer.body}`;
   };
 
   /** On a busy machine a row may leave the API so busy that it refuses the next one unread. */

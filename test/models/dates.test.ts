@@ -15,7 +15,7 @@ describe("a date", () => {
           const text = `${two(year, 4)}-${two(month)}-${two(day)}`;
           const parsed = parseDate(text);
           // Six million assertions would take minutes.
-          if (!Object.is(parsed, exists ? at.getTime() : Number.NaN)) expect.fail(`${text} came to ${parsed}`);
+          if (!Object.is(parsed, exists ? at.getTime() : Number.NaN)) expect.fail(`${text} gives ${parsed}`);
         }
       }
     }

@@ -88,7 +88,7 @@ describe("a slice of a redrive", () => {
   };
   const state = async (id: string) => {
     const redrive = await readRedrive(redis, redriveHome(), id);
-    if (redrive === null) throw new Error("it is gone");
+    if (redrive === null) throw new Error(`redrive ${id} has expired`);
     return { ...redrive, redriven: await countRedriven(redis, prefix, redrive) };
   };
 
@@ -155,7 +155,7 @@ describe("a slice of a redrive", () => {
     await fail(keys(), "1");
     const id = await make();
     const redrive = await readRedrive(redis, redriveHome(), id);
-    if (redrive === null) throw new Error("it is gone");
+    if (redrive === null) throw new Error(`redrive ${id} has expired`);
     expect(await endRedrive(redis, redriveHome(), prefix, redrive, "canceled")).toBe(true);
     expect(await endRedrive(redis, redriveHome(), prefix, redrive, "succeeded")).toBe(false);
     expect(await run(id)).toBe("ended before it was taken");

@@ -35,7 +35,7 @@ export function sendRaw(url: string, bytes: string | Buffer, options: RawOptions
         for (const timer of timers) clearTimeout(timer);
         socket.destroy();
         const what = typeof bytes === "string" ? bytes : bytes.toString("latin1");
-        reject(new Error(`no end of the answer to ${JSON.stringify(what.slice(0, 200))}`));
+        reject(new Error(`incomplete answer to ${JSON.stringify(what.slice(0, 200))}`));
       }, options.deadlineMs ?? 30_000),
     );
     // The server may close while the client still sends.

@@ -61,7 +61,7 @@ const arrays: Partial<Record<Dtype, (data: Fed["data"]) => Tensor["data"]>> = {
 
 function tensorOf({ data, dims, dtype }: Fed): Tensor {
   const make = arrays[dtype];
-  if (make === undefined) throw new Error(`no tensors of ${dtype} are made here`);
+  if (make === undefined) throw new Error(`dtype ${dtype} is not supported here`);
   return new Tensor(dtype as "float32", make(data) as Float32Array, dims);
 }
 
