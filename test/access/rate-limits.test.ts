@@ -72,7 +72,7 @@ describe("rate limits", () => {
     expect((await stack.get("/v1/models", { as: "alice" })).status).toBe(200);
   });
 
-  test("rows of batches count; a refused batch uses none, and one above the whole limit always is", async () => {
+  test("rows of batches count; a refused batch uses none; one above the whole limit is always refused", async () => {
     const first = await upload(60);
     expect(first.status, JSON.stringify(first.body)).toBe(202);
     expect(parameterOf(first.headers.get("ratelimit"), "rows", "r")).toBeLessThanOrEqual(45);

@@ -20,7 +20,7 @@ function rowWith(width: number, best: number, type: "float32" | "float64") {
   return { y: new Tensor(type, values as never, [1, width]) };
 }
 
-describe("the class of a row in a batch", () => {
+describe("the best class of a row", () => {
   test.each([
     [2, 1],
     [65_535, 65_534],
@@ -29,7 +29,7 @@ describe("the class of a row in a batch", () => {
     [100_000, 99_999],
     [100_000, 34_464],
     [100_000, 0],
-  ])("of %i classes is %i when it is that, as for a single prediction", (width, best) => {
+  ])("of %i classes is %i, in a batch and as a single prediction", (width, best) => {
     const manifest = classifier(width);
     const head = headOf(manifest);
     for (const type of ["float32", "float64"] as const) {

@@ -17,7 +17,7 @@ const manifests = {
 const rowsOf = (count: number) => Array.from({ length: count }, (_, i) => [i, i + 0.5, -i - 1]);
 const busy = (count: number, ms: number) => Array.from({ length: count }, (_, i) => ({ x: [[ms + (i % 3)]] }));
 
-describe("the life of a batch", () => {
+describe("a batch", () => {
   let stack: TestStack;
   let sink: WebhookSink;
 

@@ -502,7 +502,7 @@ describe("rows of CSV", () => {
 });
 
 describe("a chunk", () => {
-  test("is decoded to what was encoded", () => {
+  test("is decoded unchanged", () => {
     const r = random(9);
     for (let round = 0; round < 300; round++) {
       const lines = r.below(50);

@@ -102,7 +102,7 @@ describe("results of a batch", () => {
     expect(singles[0]).toEqual({ value: 2 });
   });
 
-  test("are one line an input, in order, each with its own output or error", () => {
+  test("are one line per input, in order, each with its own output or error", () => {
     expect(all).toHaveLength(35);
     for (const [i, line] of all.entries()) {
       if (i % 7 === 3) {
@@ -133,7 +133,7 @@ describe("results of a batch", () => {
     expect(await resultsOf(stack, known, `?from=${from}`)).toEqual(all.slice(from));
   });
 
-  test("are CSV by Accept, with a column a class, quoted where necessary", async () => {
+  test("are CSV by Accept, with a column per class, quoted where necessary", async () => {
     const answer = await stack.get(`/v1/batches/${known}/results`, { headers: { accept: "text/csv" } });
     expect(answer.headers.get("content-type")).toMatch(/^text\/csv/);
     const lines = answer.body.split("\r\n");

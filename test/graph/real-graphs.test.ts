@@ -36,7 +36,7 @@ function specsOf({ inputMetadata }: InferenceSession): InputSpec[] {
   });
 }
 
-test.each(files)("%s is proven, and joined runs answer as each request alone, or has a reason", async (name) => {
+test.each(files)("%s is proven or has a reason; joined runs of a proven one answer as alone", async (name) => {
   const proof = proveRows(readOnnx(`${folder}${name}`));
   expect(proof.proven ? null : proof.reason).toBe(unproven[basename(name)] ?? null);
   if (!proof.proven) return;

@@ -57,7 +57,7 @@ describe("a breaker", () => {
     failing.breaker.close();
   });
 
-  test("opens for longer each time the probe dies, and for the first time again once it was closed", async () => {
+  test("opens for longer each time the probe dies, and for the initial time again after it was closed", async () => {
     const failing = breakerWithSample(["blamed", "blamed", "blamed", "done", "blamed"]);
     await failing.death("alice", { last: true });
     await eventually(() => expect(failing.states.at(-1)).toBe("closed"));

@@ -158,7 +158,7 @@ describe("failures and redrives", () => {
     expect((await stack.get("/v1/failures/redrives", options)).body.data).toEqual([]);
   });
 
-  test("not yet redriven stay failures if the redrive is canceled; another owner's redrive is unknown", async () => {
+  test("stay failures if their redrive is canceled before them; another owner's redrive is unknown", async () => {
     const count = (await failures(`model=${model}`))[0].count;
     const { id } = await redrive({ model, rate: 2 });
     await eventually(async () => {

@@ -57,7 +57,7 @@ describe("frames between a worker and its slots", () => {
     expect(decodeRun(frame?.body as Buffer)).toEqual({ runId: 4_294_967_295, modelKey: 3, joins: true, packs });
   });
 
-  test("carry back one item an input, also failures and texts beyond ASCII", async () => {
+  test("carry back one item per input, also failures and texts beyond ASCII", async () => {
     const items = [
       { ok: true, text: '{"y":"日本"}', confidence: 0.5, inferenceMs: 1.25, batchRows: 3 },
       { ok: false, text: "", confidence: Number.NaN, inferenceMs: 0, batchRows: 1 },
