@@ -51,11 +51,11 @@ function recordAt(text: string, from: number): { end: number } | { wrong: number
 
 /** The same as `split`, by a slow and simple reader of the whole text. */
 function splitSlowly(text: string, longest: number): SplitRecord[] {
-  const found: SplitRecord[] = [];
+  const records: SplitRecord[] = [];
   const lineAt = (at: number) => text.slice(0, at).split("\n").length;
   const add = (from: number, to: number) => {
     const record = text.slice(from, to);
-    found.push([record.length > longest ? null : record.replace(/\r$/, ""), lineAt(from)]);
+    records.push([record.length > longest ? null : record.replace(/\r$/, ""), lineAt(from)]);
   };
   for (let from = 0; from < text.length; ) {
     const found = recordAt(text, from);
@@ -71,7 +71,7 @@ function splitSlowly(text: string, longest: number): SplitRecord[] {
       const faultAt = from + Math.min(reach - from, longest);
       const resumeAt = text.lastIndexOf("\n", faultAt - 1) + 1;
       if (resumeAt <= from) {
-        found.push([null, lineAt(from)]);
+        records.push([null, lineAt(from)]);
         from = firstEnd + 1;
       }
       while (from < resumeAt) {
@@ -81,7 +81,7 @@ function splitSlowly(text: string, longest: number): SplitRecord[] {
       }
     }
   }
-  return found;
+  return records;
 }
 
 describe("records of CSV", () => {
