@@ -77,7 +77,10 @@ describe(`${guarantee} (seed ${seed})`, () => {
     await Promise.all(Array.from({ length: 6 }, one));
   }
 
-  async function assertEachModel(way: string, act: (name: string, model: GeneratedModel) => Promise<readonly unknown[] | null>) {
+  async function assertEachModel(
+    way: string,
+    act: (name: string, model: GeneratedModel) => Promise<readonly unknown[] | null>,
+  ) {
     const found: string[] = [];
     let tried = 0;
     await severalAtOnce(async (name, model) => {
@@ -201,7 +204,11 @@ function difference(wanted: unknown, given: unknown, allowed: number): string | 
   const keys = Object.keys(wanted);
   if (keys.sort().join() !== Object.keys(given).sort().join()) return `got ${JSON.stringify(given).slice(0, 300)}`;
   for (const key of keys) {
-    const fault = difference((wanted as Record<string, unknown>)[key], (given as Record<string, unknown>)[key], allowed);
+    const fault = difference(
+      (wanted as Record<string, unknown>)[key],
+      (given as Record<string, unknown>)[key],
+      allowed,
+    );
     if (fault !== null) return `${key}: ${fault}`;
   }
   return null;

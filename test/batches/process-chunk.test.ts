@@ -246,19 +246,16 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     expect([answer, runs, calls]).toEqual([expect.any(DelayedError), [], ["delayed"]]);
   });
 
-  test.each([false, true])(
-    "that kills its slot is halved down to the faulty row (by timeout: %s)",
-    async (late) => {
-      const { finish, runs } = await run(form, chunkOf(form, eight), { kills: (value) => value === 5, late });
-      expect(runs).toEqual([eight, eight, [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [4], [5], [6, 7]]);
-      const code = late ? "timeout" : "poisoned";
-      expect(outputsOf(finish)).toEqual([0, 1, 2, 3, 4, code, 6, 7]);
-      expect(finish).toMatchObject({ succeeded: 7, failed: 1 });
-      const failed = decodeChunk(finish?.failedInputs as Buffer);
-      expect(inputsOf(failed)).toEqual([5]);
-      expect([...(failed.origins as Uint32Array)]).toEqual([105]);
-    },
-  );
+  test.each([false, true])("that kills its slot is halved down to the faulty row (by timeout: %s)", async (late) => {
+    const { finish, runs } = await run(form, chunkOf(form, eight), { kills: (value) => value === 5, late });
+    expect(runs).toEqual([eight, eight, [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [4], [5], [6, 7]]);
+    const code = late ? "timeout" : "poisoned";
+    expect(outputsOf(finish)).toEqual([0, 1, 2, 3, 4, code, 6, 7]);
+    expect(finish).toMatchObject({ succeeded: 7, failed: 1 });
+    const failed = decodeChunk(finish?.failedInputs as Buffer);
+    expect(inputsOf(failed)).toEqual([5]);
+    expect([...(failed.origins as Uint32Array)]).toEqual([105]);
+  });
 
   test("with faults of any kind gives each line its own, 100 at random", async () => {
     const r = random(11);

@@ -100,7 +100,8 @@ describe("arbitrary requests", () => {
       fc.array(
         fc.array(fc.oneof(fc.string(), fc.double().map(String), fc.constantFrom(...features)), { maxLength: 80 }),
       ),
-      (rows) => assertHandled("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
+      (rows) =>
+        assertHandled("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
     ));
 
   test("bodies of any bytes and type are accepted or refused with a problem", () =>
@@ -152,7 +153,11 @@ describe("arbitrary requests", () => {
       ),
       async ([method, path, query, body]) => {
         const pairs = Object.entries(query).map(([name, value]) => `${part(name)}=${part(value)}`);
-        await assertHandled(method, `${path}${pairs.length > 0 ? `?${pairs.join("&")}` : ""}`, JSON.stringify(body) ?? "");
+        await assertHandled(
+          method,
+          `${path}${pairs.length > 0 ? `?${pairs.join("&")}` : ""}`,
+          JSON.stringify(body) ?? "",
+        );
       },
     ));
 

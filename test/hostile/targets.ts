@@ -205,7 +205,9 @@ const getOnly = [
 
 /** Methods not allowed at a path. */
 export const methodRows: HostileRow[] = [
-  ...getOnly.flatMap((path) => otherMethods.map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405])),
+  ...getOnly.flatMap((path) =>
+    otherMethods.map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405]),
+  ),
   ...[
     submitPath,
     batchPath,

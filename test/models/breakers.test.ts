@@ -105,7 +105,12 @@ describe("a breaker", () => {
       ...rest,
     });
     expect(breakerOf("1", [], ["a"])).toMatchObject({ state: "closed", refuses: false, workers: 0 });
-    expect(breakerOf("1", [announced("a")], ["a"])).toEqual({ state: "open", refuses: true, retryAt: 1000, workers: 1 });
+    expect(breakerOf("1", [announced("a")], ["a"])).toEqual({
+      state: "open",
+      refuses: true,
+      retryAt: 1000,
+      workers: 1,
+    });
     expect(breakerOf("1", [announced("a")], ["a", "b"])).toMatchObject({ state: "closed", refuses: false, workers: 1 });
     expect(breakerOf("2", [announced("a")], ["a"])).toMatchObject({ state: "closed" });
     expect(breakerOf("1", [announced("dead")], [])).toMatchObject({ state: "open", refuses: true });
@@ -143,7 +148,8 @@ describe("a version that dies in every slot", () => {
   afterAll(() => stack.close());
 
   const behaviourFile = (name: string, version: string) => join(stack.modelsDir, name, `behaviour-${version}`);
-  const setBehaviour = (behaviour: string, name = model, version = "1") => writeFile(behaviourFile(name, version), behaviour);
+  const setBehaviour = (behaviour: string, name = model, version = "1") =>
+    writeFile(behaviourFile(name, version), behaviour);
   const stopCrashing = (name = model, version = "1") => rm(behaviourFile(name, version));
   const inferBody = (value: number) => ({
     inputs: [{ name: "x", datatype: "INT64", shape: [1, 1], data: [value] }],

@@ -4,7 +4,7 @@ import { eventsIn, openRequest } from "../support/http/open-request.js";
 import { scrape } from "../support/http/scrape.js";
 import { startOwnRedis } from "../support/redis/private-redis.js";
 import { volume } from "../support/run/volume.js";
-import { TestStack, noticesOnly } from "../support/stack/stack.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
 const ms = (x: number) => ({ x: [[x]] });
 
@@ -154,7 +154,9 @@ describe("waits and event streams", () => {
     const waits = Array.from({ length: count }, (_, i) => wait(target(i)));
     const streams = Array.from({ length: count }, (_, i) => events(target(i)));
     await Promise.all([...waits.map(({ flushed }) => flushed), ...streams.map((stream) => stream.until('"queued"'))]);
-    await eventually(async () => expect((await openResources()).handles).toBeGreaterThan(before.handles + (29 / 15) * count));
+    await eventually(async () =>
+      expect((await openResources()).handles).toBeGreaterThan(before.handles + (29 / 15) * count),
+    );
     const clients = (await stack.redis.call("CLIENT", "LIST", "TYPE", "pubsub")) as string;
     expect(clients.match(/name=millrace-notices-/g)).toHaveLength(1);
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
-import { TestStack, noticesOnly } from "../support/stack/stack.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
 const model = "intrusion-decision-tree";
 const features: string[] = manifestOf(model).input.features;

@@ -74,7 +74,9 @@ describe("the list of predictions", () => {
       ["status=failed&model=slow", () => false],
     ] as [string, (shown: { model: string; status: string }) => boolean][]) {
       const wanted = all.filter(fits).map(({ id }) => id);
-      expect(await allPages(`${query}&limit=2`, "alice").then((found) => found.map(({ id }) => id)), query).toEqual(wanted);
+      expect(await allPages(`${query}&limit=2`, "alice").then((found) => found.map(({ id }) => id)), query).toEqual(
+        wanted,
+      );
     }
     expect(all.filter(({ status }) => status === "scheduled")).toHaveLength(scheduled.length);
     expect(all.filter(({ status }) => status === "failed").length).toBeGreaterThan(0);

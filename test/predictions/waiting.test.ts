@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { volume } from "../support/run/volume.js";
 import { untilRunning } from "../support/stack/processes.js";
-import { TestStack, noticesOnly } from "../support/stack/stack.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
 /** Waits are of 20 s or more; an answer within half of that came by a notice, not by the end of the wait. */
 const halfOfWaitMs = 10_000;

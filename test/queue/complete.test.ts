@@ -13,8 +13,8 @@ import { createRedisBackend, type Job, raw2NextJobData, UnrecoverableError, Work
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
-import { eventually } from "../support/eventually.js";
 import { ampleLimits } from "../support/ample-limits.js";
+import { eventually } from "../support/eventually.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
 
 const model = "echo";
@@ -155,7 +155,10 @@ describe("ending jobs in one step", () => {
     ["some followed by another", (ids) => ids.map((id, i) => completion(id, i, { takeNext: i % 2 === 0 }))],
     ["only some of the active", (ids) => ids.map((id, i) => completion(id, i)).filter((_, i) => i % 2 === 1)],
     ["in another order", (ids) => ids.map((id, i) => completion(id, i, { keep: i < 2 })).reverse()],
-    ["with other return values", (ids) => ids.map((id, i) => completion(id, i, { returnValueJson: `{"ü":[${i},"\\n"]}` }))],
+    [
+      "with other return values",
+      (ids) => ids.map((id, i) => completion(id, i, { returnValueJson: `{"ü":[${i},"\\n"]}` })),
+    ],
     ["a single one", (ids) => [completion(ids[0] as string, 0)]],
   ];
   const backlogs: [string, () => Promise<unknown>][] = [

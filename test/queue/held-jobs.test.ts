@@ -21,11 +21,7 @@ describe("a job that a worker takes again while it still runs it", () => {
     await other;
     end();
     await Promise.all([first, second]);
-    expect(order).toEqual([
-      "another job runs under lock 3",
-      "first ends under lock 2",
-      "second begins under lock 2",
-    ]);
+    expect(order).toEqual(["another job runs under lock 3", "first ends under lock 2", "second begins under lock 2"]);
   });
 
   test("begins again if the first take failed", async () => {

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Dispatcher } from "@millrace/workers/runs/dispatcher.js";
 import type { Outcome, RunQueue, Work } from "@millrace/workers/runs/work.js";
 import { describe, expect, test } from "vitest";
-import { ManualSlots, itemOf } from "../support/models/manual-slots.js";
+import { itemOf, ManualSlots } from "../support/models/manual-slots.js";
 
 const done = (id: string): Outcome => ({ kind: "done", item: itemOf(id) });
 /** A table in two parts, of which the first is that text. */

@@ -129,7 +129,12 @@ describe("a poisonous input among valid ones", () => {
     const { byValue, finals } = await inOneRun("throws-on-row", values);
     expect(await joinedRuns("throws-on-row")).toBe(1);
     const poisonous = byValue.get(77);
-    expect(poisonous).toMatchObject({ status: "failed", output: null, attempts: 1, error: { code: "inference_failed" } });
+    expect(poisonous).toMatchObject({
+      status: "failed",
+      output: null,
+      attempts: 1,
+      error: { code: "inference_failed" },
+    });
     assertNoPath(poisonous.error.detail);
     const others = finals.filter((final) => final !== poisonous);
     expect(others.map(({ output }) => output.y[0][0])).toEqual([0, 1.5, 3, 4.5, 7.5, 9, 10.5]);

@@ -46,7 +46,8 @@ describe("the OpenAPI document", () => {
   /** Asserts that the document has the answer's status and content type, and that its schema accepts the body. */
   const assertDocumented = (method: string, path: string, { body, headers, status }: Answer): void => {
     const operation = document.paths[path]?.[method] as Operation;
-    const documented = operation.responses[status] ?? (status >= 400 ? document.components.responses.Problem : undefined);
+    const documented =
+      operation.responses[status] ?? (status >= 400 ? document.components.responses.Problem : undefined);
     expect(documented, `${method} ${path} answers ${status}: ${JSON.stringify(body)}`).toBeDefined();
     const type = (headers.get("content-type") ?? "").split(";")[0] as string;
     const schema = documented.content?.[type]?.schema;

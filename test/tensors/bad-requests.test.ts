@@ -65,7 +65,12 @@ const wrongInputs: [what: string, model: string, inputs: unknown[], says: string
 
 const wrongBytes: [what: string, model: string, inputs: InferTensor[], says: string][] = [
   ["too few bytes", "echo-float32", [{ ...x, bytes: float32(1, 2) }], '"x" of shape [1,3] needs 12 bytes, has 8'],
-  ["a bool that is neither 0 nor 1", "echo-bool", [{ ...x, datatype: "BOOL", bytes: Buffer.from([0, 1, 2]) }], '"x" of shape'],
+  [
+    "a bool that is neither 0 nor 1",
+    "echo-bool",
+    [{ ...x, datatype: "BOOL", bytes: Buffer.from([0, 1, 2]) }],
+    '"x" of shape',
+  ],
   [
     "a wrong length prefix",
     "echo-string",

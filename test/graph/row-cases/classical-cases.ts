@@ -1,6 +1,6 @@
 import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { type Attribute, type ConstantTensor, ints, node } from "../../support/models/onnx-file.js";
-import { withMoreApart, type CaseOptions, type OperatorCases, operator, rowCase, transposed } from "./row-case.js";
+import { type CaseOptions, type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const domain = "ai.onnx.ml";
 const f = (...rest: number[]) => ["float32", ...rest] as const;
@@ -108,7 +108,11 @@ export const classicalCases: readonly OperatorCases[] = [
   operator(
     "Imputer",
     { domain, with: { imputed_value_floats: numbers(7, 8, 9), replaced_value_float: { float: 0 } } },
-    { ...asOne, with: { imputed_value_floats: numbers(7, 8), replaced_value_float: { float: 0 } }, checkedByRuns: false },
+    {
+      ...asOne,
+      with: { imputed_value_floats: numbers(7, 8), replaced_value_float: { float: 0 } },
+      checkedByRuns: false,
+    },
     { ...asColumns, with: { imputed_value_floats: numbers(7, 8), replaced_value_float: { float: 0 } } },
   ),
   operator("Normalizer", { domain, with: { norm: "L1" } }, asOne, asColumns),

@@ -1,6 +1,6 @@
 import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { type ConstantTensor, node } from "../../support/models/onnx-file.js";
-import { withMoreApart, type OperatorCases, operator, rowCase, transposed } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 const u = (...rest: number[]) => ["uint8", ...rest] as const;

@@ -1,5 +1,5 @@
 import { type ConstantTensor, floats, ints, node } from "../../support/models/onnx-file.js";
-import { withMoreApart, type OperatorCases, operator, rowCase } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 const made = (...dims: number[]): ConstantTensor => {

@@ -49,7 +49,14 @@ export interface CaseOptions {
 /** A graph of one operator, with the surrounding ones from `options`. */
 export function rowCase(type: string, options: CaseOptions = {}): RowCase {
   const { after = [], before = [], below = 4, constants = {}, domain = "", inputs = { x: ["float32", 3] } } = options;
-  const { gives = ["y"], ml = 3, opset = 17, outputs = { y: "float32" }, checkedByRuns = true, texts = ["a", "b"] } = options;
+  const {
+    gives = ["y"],
+    ml = 3,
+    opset = 17,
+    outputs = { y: "float32" },
+    checkedByRuns = true,
+    texts = ["a", "b"],
+  } = options;
   const takes = options.takes ?? [...Object.keys(inputs), ...Object.keys(constants)];
   const specs = Object.entries(inputs).map(([name, [dtype, ...rest]]) => ({ name, dtype, rest, below, texts }));
   return {

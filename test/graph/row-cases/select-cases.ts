@@ -1,6 +1,6 @@
 import type { ConstantTensor } from "../../support/models/onnx-file.js";
 import { floats, ints, node } from "../../support/models/onnx-file.js";
-import { withMoreApart, type OperatorCases, operator, rowCase, transposed } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 const ids = (...rest: number[]) => ["int64", ...rest] as const;

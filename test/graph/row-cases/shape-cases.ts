@@ -1,5 +1,5 @@
 import { floats, ints, node } from "../../support/models/onnx-file.js";
-import { withMoreApart, type OperatorCases, operator, rowCase, transposed } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 

@@ -2,8 +2,8 @@ import {
   anyAxis,
   broadcastDims,
   type GraphBuilder,
-  hasSqueezeWithoutAxes,
   type GraphTensor,
+  hasSqueezeWithoutAxes,
   mayHaveEmptyTensor,
   type Step,
 } from "./graph-builder.js";

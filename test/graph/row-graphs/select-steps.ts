@@ -1,5 +1,12 @@
 import type { Random } from "../../support/random.js";
-import { anyAxis, type GraphBuilder, hasSqueezeWithoutAxes, type GraphTensor, mayHaveEmptyTensor, type Step } from "./graph-builder.js";
+import {
+  anyAxis,
+  type GraphBuilder,
+  type GraphTensor,
+  hasSqueezeWithoutAxes,
+  mayHaveEmptyTensor,
+  type Step,
+} from "./graph-builder.js";
 
 const withLength = (dims: readonly number[], axis: number, length: number): number[] =>
   dims.map((own, d) => (d === axis ? length : own));
@@ -70,7 +77,11 @@ const slice: Step = (graph, random) => {
     .slice(start, last)
     .filter((_, i) => i % step === 0).length;
   if (taken === 0) return;
-  const inputs = [graph.ints(random, start), byList ? lengths.name : graph.ints(random, end), graph.ints(random, written)];
+  const inputs = [
+    graph.ints(random, start),
+    byList ? lengths.name : graph.ints(random, end),
+    graph.ints(random, written),
+  ];
   if (step !== 1) inputs.push(graph.ints(random, step));
   graph.add("Slice", [x.name, ...inputs], { dtype: "float32", dims: withLength(x.dims, axis, taken) });
 };

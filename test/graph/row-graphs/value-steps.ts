@@ -134,7 +134,8 @@ const reduce: Step = (graph, random) => {
   const all = axes.length === 0 && !noop ? x.dims.map((_, d) => d) : axes;
   const negative = graph.opset >= 11 && random.below(3) === 0;
   const written = axes.map((axis) => (negative ? axis - x.dims.length : axis));
-  const { attributes, inputs } = axes.length === 0 ? { attributes: {}, inputs: [] } : graph.axes(random, written, since);
+  const { attributes, inputs } =
+    axes.length === 0 ? { attributes: {}, inputs: [] } : graph.axes(random, written, since);
   const dims = x.dims.flatMap((length, d) => (all.includes(d) ? (keeps ? [1] : []) : [length]));
   graph.add(
     type,
