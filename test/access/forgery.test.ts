@@ -1,13 +1,13 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { type Answer, keys, TestStack } from "../support/stack/stack.js";
 
 const model = "deepfake-image";
 const images = fileURLToPath(new URL("../fixtures/images/", import.meta.url));
-const told: Record<string, number> = JSON.parse(readFileSync(`${images}fake-prob.json`, "utf8"));
-const names = Object.keys(told);
+const trainedFakeProb: Record<string, number> = JSON.parse(readFileSync(`${images}fake-prob.json`, "utf8"));
+const names = Object.keys(trainedFakeProb);
 const fileOf = (name: string) =>
   readFileSync(`${images}${name.endsWith("untouched.jpg") ? "untouched" : "tampered"}/${name}`);
 const untouched = names.find((name) => name.endsWith("untouched.jpg")) as string;
@@ -38,7 +38,7 @@ describe("deepfake-image", () => {
     return { status: response.status, headers: response.headers, body: await response.json() };
   };
 
-  test("the request of its documentation is answered in the words of its clients", async () => {
+  test("the documented request gets an answer in the field names of its existing clients", async () => {
     const { body, headers, status } = await infer({ file: fileOf(untouched) }, { "x-request-id": "image-1" });
     expect(status, JSON.stringify(body)).toBe(200);
     expect(Object.keys(body)).toEqual(["request_id", "fake_prob", "real_prob", "inference_time_ms", "prediction_id"]);
@@ -54,41 +54,41 @@ describe("deepfake-image", () => {
     expect(again.body.output.probabilities.fake).toBeCloseTo(body.fake_prob, 5);
   });
 
-  test("made images that were never trained on: nine of ten right, and as in the training library", async () => {
+  test("held-out images: at least nine of ten right, and within 1e-3 of the training library", async () => {
     let right = 0;
     for (const name of names) {
       const { body, status } = await infer({ file: fileOf(name) });
       expect(status, JSON.stringify(body)).toBe(200);
-      expect(Math.abs(body.fake_prob - (told[name] as number)), name).toBeLessThanOrEqual(1e-3);
+      expect(Math.abs(body.fake_prob - (trainedFakeProb[name] as number)), name).toBeLessThanOrEqual(1e-3);
       if (body.fake_prob > 0.5 === !name.endsWith("untouched.jpg")) right += 1;
     }
     expect(names.length).toBeGreaterThan(30);
     expect(right / names.length).toBeGreaterThanOrEqual(0.9);
   });
 
-  test("what is no file, two of them, too large or not multipart is refused in its own way", async () => {
+  test("a missing, second or too large file, and a body that is not multipart, each get their own error", async () => {
     const file = fileOf(untouched);
     const refused = async (fields: Record<string, Buffer | string>, pointer: string) =>
-      expect(pointersOf(expectProblem(await infer(fields), 422, "invalid_request"))).toEqual([pointer]);
+      expect(pointersOf(assertProblem(await infer(fields), 422, "invalid_request"))).toEqual([pointer]);
     await refused({}, "/file");
     await refused({ image: file }, "/image");
     await refused({ file: "text" }, "/file");
     await refused({ file, other: file }, "/other");
     await refused({ file, note: "x" }, "/note");
-    expectProblem(await infer({ file: Buffer.alloc(1_000_001) }), 413, "body_too_large");
-    expectProblem(await stack.post("/infer", { file: "x" }), 415, "unsupported_media_type");
+    assertProblem(await infer({ file: Buffer.alloc(1_000_001) }), 413, "body_too_large");
+    assertProblem(await stack.post("/infer", { file: "x" }), 415, "unsupported_media_type");
     const headers = { "content-type": "multipart/form-data; boundary=x" };
-    expectProblem(await stack.call("POST", "/infer", { text: "no part", headers }), 400, "malformed_body");
-    expectProblem(await stack.call("POST", "/infer", { text: "", headers, as: null }), 401, "unauthenticated");
+    assertProblem(await stack.call("POST", "/infer", { text: "no part", headers }), 400, "malformed_body");
+    assertProblem(await stack.call("POST", "/infer", { text: "", headers, as: null }), 401, "unauthenticated");
   });
 
-  test("what is no image, cannot be decoded or would be too large is a 422 that points to the file", async () => {
+  test("a file that is no image, cannot be decoded or decodes to too many pixels is a 422 at /file", async () => {
     const bomb = Buffer.from(fileOf(untouched));
-    // The frame header of a JPEG: marker, length, precision, and then height and width.
+    // The frame header of a JPEG: marker, length, precision, then height and width.
     bomb.writeUInt32BE(0xea60ea60, bomb.indexOf(Buffer.from([0xff, 0xc0])) + 5);
     const whole = fileOf(untouched);
     for (const file of [Buffer.from("no image"), Buffer.alloc(0), bomb, whole.subarray(0, whole.length / 2)]) {
-      expect(pointersOf(expectProblem(await infer({ file }), 422, "invalid_input"))).toEqual(["/file"]);
+      expect(pointersOf(assertProblem(await infer({ file }), 422, "invalid_input"))).toEqual(["/file"]);
     }
   });
 });

@@ -9,7 +9,7 @@ import { parseApiKeys, readGrants } from "@millrace/shared/access/api-keys.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { keys as ownKeys, TestStack } from "../support/stack/stack.js";
 
@@ -38,13 +38,13 @@ describe("keys", () => {
     await rm(dir, { recursive: true });
   });
 
-  test("a key that an admin makes is shown once, kept as a hash, and good on every API", async () => {
+  test("a key made by an admin is shown once, stored as a hash, and valid on every API", async () => {
     const made = await stack.post("/admin/keys", { owner: "dora", scopes: ["read"] }, { as: "admin" });
     expect(made.status).toBe(201);
     expect(made.body).toMatchObject({ object: "key", owner: "dora", scopes: ["read"], expires_at: null });
     const { id, key } = made.body;
     await eventually(async () => expect(await everywhere(key)).toEqual([200, 200]));
-    expectProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, as(key)), 403, "forbidden");
+    assertProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, as(key)), 403, "forbidden");
     const list = await stack.get("/admin/keys", { as: "admin" });
     expect(list.body.data.map((entry: { id: string }) => entry.id)).toContain(id);
     expect(JSON.stringify(list.body)).not.toContain(key);
@@ -52,15 +52,15 @@ describe("keys", () => {
     expect(stack.log.map((line) => JSON.stringify(line)).join()).not.toContain(key);
   });
 
-  test("a key that is revoked ends on every API at once", async () => {
+  test("a revoked key is refused by every API at once", async () => {
     const { id, key } = await make({ owner: "erin" });
     await eventually(async () => expect(await everywhere(key)).toEqual([200, 200]));
     expect((await stack.post(`/admin/keys/${id}/revoke`, {}, { as: "admin" })).body).toMatchObject({ revoked: true });
     await eventually(async () => expect(await everywhere(key)).toEqual([401, 401]), 2000);
-    expectProblem(await stack.post(`/admin/keys/${id}/revoke`, {}, { as: "admin" }), 404, "not_found");
+    assertProblem(await stack.post(`/admin/keys/${id}/revoke`, {}, { as: "admin" }), 404, "not_found");
   });
 
-  test("a rotated key goes on for the overlap, beside the new one of the same owner", async () => {
+  test("a rotated key stays valid for the overlap, beside the new key of the same owner", async () => {
     const old = await make({ owner: "fred" });
     await eventually(async () => expect(await everywhere(old.key)).toEqual([200, 200]));
     const { id } = await stack.submit(tree, flow(1), {}, as(old.key));
@@ -72,27 +72,27 @@ describe("keys", () => {
     expect(await everywhere(rotated.body.key)).toEqual([200, 200]);
   });
 
-  test("a key ends when it expires", async () => {
+  test("an expired key is refused", async () => {
     const { expires_at, key } = await make({ owner: "gina", expires_in_ms: 1500 });
     expect(Date.parse(expires_at)).toBeGreaterThan(Date.now() - 1500);
     await eventually(async () => expect(await everywhere(key)).toEqual([401, 401]));
   });
 
-  test("the file of keys is watched; one that cannot be read leaves the keys as they were", async () => {
+  test("changes of the key file take effect; an unreadable file leaves the keys unchanged", async () => {
     expect(await everywhere("carol-1")).toEqual([200, 200]);
     await writeFile(file, `carol:${sha256("carol-2")}\n`);
     await eventually(async () => expect(await everywhere("carol-2")).toEqual([200, 200]));
     await eventually(async () => expect(await everywhere("carol-1")).toEqual([401, 401]));
     await writeFile(file, "carol:no-hash\n");
     await eventually(() => {
-      const told = stack.logged("API_KEYS_FILE cannot be read; the keys stay as they were");
-      expect(told.length).toBeGreaterThanOrEqual(2);
+      const warnings = stack.logged("API_KEYS_FILE cannot be read; the keys stay as they were");
+      expect(warnings.length).toBeGreaterThanOrEqual(2);
     });
     expect(await everywhere("carol-2")).toEqual([200, 200]);
     await writeFile(file, `carol:${sha256("carol-2")}\n`);
   });
 
-  test("a scope that is bound to a model holds for that model and for nothing else", async () => {
+  test("a scope bound to a model applies to that model only", async () => {
     const { key } = await make({ owner: "hana", scopes: ["predict@intrusion-*"] });
     const bound = as(key);
     await eventually(async () => expect(await everywhere(key)).toEqual([200, 200]));
@@ -110,7 +110,7 @@ describe("keys", () => {
       ["GET", "/admin/keys"],
     ];
     for (const [method, path, json] of refused) {
-      expectProblem(
+      assertProblem(
         await stack.call(method, path, { ...bound, ...(json !== undefined && { json }) }),
         403,
         "forbidden",
@@ -123,16 +123,16 @@ describe("keys", () => {
     const bindAdmin = await make({ owner: "ivan", scopes: [`admin@${tree}`, "predict"] });
     await eventually(async () => expect(await everywhere(bindAdmin.key)).toEqual([200, 200]));
     for (const path of ["/admin/keys", "/admin/queues", "/admin/queues/api/queues"]) {
-      expectProblem(await stack.get(path, as(bindAdmin.key)), 403, "forbidden");
+      assertProblem(await stack.get(path, as(bindAdmin.key)), 403, "forbidden");
     }
     const foreign = await make({ owner: "judy" });
-    expectProblem(await stack.post(`/admin/keys/${foreign.id}/revoke`, {}, as(bindAdmin.key)), 403, "forbidden");
+    assertProblem(await stack.post(`/admin/keys/${foreign.id}/revoke`, {}, as(bindAdmin.key)), 403, "forbidden");
   });
 
-  test("only an admin makes, sees or ends keys, and every such act is on record, a refused key too", async () => {
+  test("only an admin creates, lists or revokes keys; each of these acts and each refused key is audited", async () => {
     for (const owner of ["alice", "reader"] as const) {
-      expectProblem(await stack.get("/admin/keys", { as: owner }), 403, "forbidden");
-      expectProblem(
+      assertProblem(await stack.get("/admin/keys", { as: owner }), 403, "forbidden");
+      assertProblem(
         await stack.post("/admin/keys", { owner: "x", scopes: ["admin"] }, { as: owner }),
         403,
         "forbidden",
@@ -163,19 +163,19 @@ describe("keys", () => {
   });
 
   test.each<[string, object, string]>([
-    ["an owner that is none", { owner: "a b" }, "/owner"],
+    ["an invalid owner", { owner: "a b" }, "/owner"],
     ["no owner", {}, "/owner"],
     ["an unknown scope", { owner: "x", scopes: ["root"] }, "/scopes"],
     ["a scope bound to a path", { owner: "x", scopes: ["read@../x"] }, "/scopes"],
     ["no scope at all", { owner: "x", scopes: [] }, "/scopes"],
-    ["an end in the past", { owner: "x", expires_in_ms: -1 }, "/expires_in_ms"],
-    ["a key of one's own choice", { owner: "x", key: "mine" }, "/key"],
+    ["an expiry in the past", { owner: "x", expires_in_ms: -1 }, "/expires_in_ms"],
+    ["a key chosen by the caller", { owner: "x", key: "mine" }, "/key"],
   ])("no key is made for %s", async (_what, body, pointer) => {
-    const problem = expectProblem(await stack.post("/admin/keys", body, { as: "admin" }), 422, "invalid_request");
+    const problem = assertProblem(await stack.post("/admin/keys", body, { as: "admin" }), 422, "invalid_request");
     expect(problem.errors.map((error: { pointer: string }) => error.pointer)).toEqual([pointer]);
   });
 
-  test("the command line makes, lists, rotates and revokes keys that every API knows at once", async () => {
+  test("keys made, rotated and revoked on the command line take effect on every API at once", async () => {
     const env = { PATH: process.env.PATH, REDIS_URL: stack.redisUrl, REDIS_KEY_PREFIX: stack.prefix };
     const run = async (...args: string[]) =>
       (await promisify(execFile)(process.execPath, [cli, "keys", ...args], { env })).stdout;
@@ -195,7 +195,7 @@ describe("keys", () => {
     await expect(run("make", "a b")).rejects.toThrow(/an owner has/);
   });
 
-  test("the last use of a key is noted in the end, without a write for each request", async () => {
+  test("the last use of a key is stored eventually, without a write for each request", async () => {
     const { id, key } = await make({ owner: "lena" });
     await eventually(async () => expect(await everywhere(key)).toEqual([200, 200]));
     const api = await stack.startApi();
@@ -212,7 +212,7 @@ describe("keys", () => {
 });
 
 describe("grants", () => {
-  test("a scope for all models is bound to none, and predict brings read for the same models", () => {
+  test("a scope for all models overrides bound ones, and predict includes read for the same models", () => {
     expect(readGrants(["predict@a-*", "predict@b"])).toEqual({
       scopes: new Set(["predict", "read"]),
       models: new Map([

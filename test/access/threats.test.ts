@@ -17,7 +17,7 @@ describe("threats", () => {
   });
   afterAll(() => stack?.close());
 
-  test("takes the flows of intrusion detection and derives 42 features more", async () => {
+  test("takes flows of intrusion detection and derives 42 more features", async () => {
     expect(input.features).toEqual(manifestOf("intrusion-random-forest").input.features);
     expect([input.features.length, input.derived.length]).toEqual([78, 42]);
     for (const sample of samples) {
@@ -28,7 +28,7 @@ describe("threats", () => {
   });
 
   test.skipIf(!hasData("cicids2017"))(
-    "held-out flows: every vote and every member's say as in the training libraries within 1e-5",
+    "held-out flows: every vote and every member's output within 1e-5 of the training libraries",
     async () => {
       const { about, rows: expected } = readReference(model, labels.length * (1 + names.length));
       expect(about.members).toEqual(names);

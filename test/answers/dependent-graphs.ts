@@ -1,7 +1,9 @@
 import { type Feeds, float32, int64 } from "../support/models/made-models.js";
 import { floats, ints, type ModelFile, node } from "../support/models/onnx-file.js";
 
-/** A model whose answers depend on their company, or on their place in it, and inputs of one row to show it. */
+/**
+ * A model whose outputs depend on the other rows of a run, or on the position in it, with one-row inputs to show it.
+ */
 export interface DependentGraph {
   graph: ModelFile;
   inputs: Feeds[];
@@ -11,7 +13,7 @@ const width = 3;
 const x = (...rows: number[][]): Feeds[] => rows.map((row) => ({ x: float32([1, width], row) }));
 const usual = x([1, 2, 3], [-4, 0.5, 9], [100, -20, 7], [0, 0, 0.001]);
 
-/** Nodes from `x` [n, 3] to `y`, of which the last makes `y`. */
+/** A model of nodes from `x` [n, 3] to `y`, the output of the last node. */
 const onRows = (
   nodes: ModelFile["nodes"],
   constants: ModelFile["constants"] = {},
@@ -80,7 +82,7 @@ const recurrent = (type: "LSTM" | "GRU", gates: number): DependentGraph => ({
   inputs: [1, 2, 3, 4].map((seed) => sequence([1, 1, width], seed)),
 });
 
-/** Two dozen and more ways to see one's company. */
+/** More than two dozen ways for a row to depend on other rows of its run. */
 export const dependentGraphs: Record<string, DependentGraph> = {
   detector,
   "lstm-time-first": recurrent("LSTM", 4),
@@ -163,7 +165,7 @@ export const dependentGraphs: Record<string, DependentGraph> = {
     ],
     { first: { dtype: "int64", dims: [], data: [0] } },
   ),
-  "place-in-company": onRows(
+  "position-in-run": onRows(
     [
       node("Shape", ["x"], ["shape"]),
       node("Gather", ["shape", "first"], ["count"], { axis: 0 }),
@@ -267,7 +269,7 @@ export const dependentGraphs: Record<string, DependentGraph> = {
   ),
 };
 
-/** Models that take no row of their company, though a look-up in them throws for some inputs. */
+/** A model whose rows are independent, although its look-up throws for some inputs. */
 export const throwingLookUp: DependentGraph = {
   graph: {
     nodes: [node("Gather", ["table", "id"], ["y"], { axis: 0 })],

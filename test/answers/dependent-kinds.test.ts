@@ -6,7 +6,7 @@ import { type DependentGraph, dependentGraphs, throwingLookUp } from "./dependen
 
 const kinds = Object.entries(dependentGraphs);
 
-describe("a model whose answers depend on their company", () => {
+describe("a model whose outputs depend on the other rows of a run", () => {
   let stack: TestStack;
   const alone = new Map<string, Feeds[]>();
 
@@ -30,7 +30,7 @@ describe("a model whose answers depend on their company", () => {
   });
   afterAll(() => stack.close());
 
-  test.each(kinds)("%s is never joined, and answers what it answers alone", async (name, { inputs }) => {
+  test.each(kinds)("%s is never joined, and answers each request as if alone", async (name, { inputs }) => {
     const { body } = await stack.get(`/v1/models/${name}`);
     expect(body.versions[0].joining).toEqual({ mode: "off", reason: expect.any(String) });
     const wanted = alone.get(name) as Feeds[];
@@ -49,7 +49,7 @@ describe("a model whose answers depend on their company", () => {
     }
   });
 
-  test("is refused where its author declares that it may be joined, with the difference", async () => {
+  test("is refused, with the difference, if its manifest declares batching.join as always", async () => {
     const answer = await fetch(`http://127.0.0.1:${stack.workers[0]?.port}/ready`);
     const { refused } = (await answer.json()) as { refused: { model: string; reason: string }[] };
     const reasons = new Map(refused.map(({ model, reason }) => [model, reason]));
@@ -59,7 +59,7 @@ describe("a model whose answers depend on their company", () => {
       expect(reason).toMatch(/\/batching\/join: (cannot be always|always cannot be checked)/);
   });
 
-  test("a look-up that throws for one input fails that one alone, and the others are joined", async () => {
+  test("an input that makes a look-up throw fails alone, and the others are joined", async () => {
     const inputs = [0, 7, 1, 99, 2, 3, -9, 3];
     const answers = await Promise.all(inputs.map((id) => stack.predict("look-up", { id: [id] })));
     expect(answers.map(({ body }) => body.status)).toEqual(

@@ -6,10 +6,10 @@ import { dependentGraphs } from "./dependent-graphs.js";
 
 const { graph, inputs } = dependentGraphs.detector as (typeof dependentGraphs)[string];
 const rounds = volume(400, 1000);
-/** Rounds under way at a time. */
+/** Concurrent rounds. */
 const atOnce = 25;
 
-describe("two owners who ask a detector at the same moment", () => {
+describe("two owners who call a detector at the same time", () => {
   let stack: TestStack;
   let wanted: Feeds[];
 
@@ -22,7 +22,7 @@ describe("two owners who ask a detector at the same moment", () => {
   });
   afterAll(() => stack.close());
 
-  test(`get their own objects, each of ${rounds} times`, async () => {
+  test(`get their own detections, in each of ${rounds} rounds`, async () => {
     const faults: string[] = [];
     const ask = async (as: "alice" | "bob", i: number) => {
       const { body } = await stack.predict("detector", asJson(inputs[i] as Feeds), {}, { as });

@@ -14,7 +14,7 @@ import { volume } from "../support/run/volume.js";
 import type { TestStack } from "../support/stack/stack.js";
 import { type GeneratedModel, type GeneratedRow, tabularModel, tensorModel } from "./generated-models.js";
 
-/** The long form, by `ANSWERS_MODELS=600 npm test -- test/answers/every-way-in.test.ts`; a seed repeats a run. */
+/** Long form: `ANSWERS_MODELS=600 npm test -- test/answers/every-way-in.test.ts`; `ANSWERS_SEED` repeats a run. */
 const modelCount = Number(process.env.ANSWERS_MODELS ?? volume(16, 64));
 const seed = Number(process.env.ANSWERS_SEED ?? Date.now() % 1_000_000);
 const rowsEach = 33;
@@ -23,7 +23,7 @@ const datatypes: Partial<Record<GivenTensor["dtype"], string>> = {
   ...{ float32: "FP32", float64: "FP64", float16: "FP16", int64: "INT64" },
 };
 
-const guarantee = "generated models answer on every way in what ONNX Runtime answers for each input alone";
+const guarantee = "generated models give on every path the outputs of ONNX Runtime for each input alone";
 
 describe(`${guarantee} (seed ${seed})`, () => {
   let stack: TestStack;
@@ -46,17 +46,17 @@ describe(`${guarantee} (seed ${seed})`, () => {
   });
   afterAll(() => stack.close());
 
-  /** What is wrong with the answers to a model's rows, which came by some way. */
+  /** The faults in a model's outputs for its rows, received by one path. */
   function faults(name: string, way: string, outputs: readonly unknown[]): string[] {
     const { expected, manifest, rows } = models.get(name) as GeneratedModel;
     return rows.flatMap((row, i) => {
       const wanted = expected((alone.get(name) as Feeds[])[i] as Feeds);
       const isRaw = (manifest as { kind: string }).kind === "tensor";
-      // What is beyond the output's own type is no answer, on no way.
+      // A value beyond the output's own type is an error on every path.
       if (!isRaw && numbersOf(wanted).some((value) => !Number.isFinite(value))) {
-        const said = (outputs[i] ?? {}) as { code?: string; error?: { code?: string } | null };
-        const code = said.code ?? said.error?.code;
-        return code === "inference_failed" ? [] : [`${name} ${way} row ${i}: ${JSON.stringify(said)}`];
+        const result = (outputs[i] ?? {}) as { code?: string; error?: { code?: string } | null };
+        const code = result.code ?? result.error?.code;
+        return code === "inference_failed" ? [] : [`${name} ${way} row ${i}: ${JSON.stringify(result)}`];
       }
       const fault = isRaw
         ? differenceFrom(wanted as Feeds, outputs[i], toleranceOf(name))
@@ -65,10 +65,10 @@ describe(`${guarantee} (seed ${seed})`, () => {
     });
   }
 
-  /** A half has eleven bits, so that the last of them may fall to either side. */
+  /** float16 has eleven significant bits, and the last may be rounded either way. */
   const toleranceOf = (name: string) => (models.get(name)?.graph.outputs.y?.[0] === "float16" ? 1e-3 : 1e-5);
 
-  /** Does something with every model, with some of them at a time, so that they run beside one another. */
+  /** Calls `act` for every model, six at a time, so that several models run at once. */
   async function severalAtOnce(act: (name: string, model: GeneratedModel) => Promise<void>): Promise<void> {
     const left = models.entries();
     const one = async () => {
@@ -77,7 +77,10 @@ describe(`${guarantee} (seed ${seed})`, () => {
     await Promise.all(Array.from({ length: 6 }, one));
   }
 
-  async function each(way: string, act: (name: string, model: GeneratedModel) => Promise<readonly unknown[] | null>) {
+  async function assertEachModel(
+    way: string,
+    act: (name: string, model: GeneratedModel) => Promise<readonly unknown[] | null>,
+  ) {
     const found: string[] = [];
     let tried = 0;
     await severalAtOnce(async (name, model) => {
@@ -97,8 +100,8 @@ describe(`${guarantee} (seed ${seed})`, () => {
   };
   const formOf = (row: GeneratedRow, i: number) => row.forms[i % row.forms.length];
 
-  test("as single predictions, alone and among 32 others", async () => {
-    const tried = await each("single, in company", (name, { rows }) =>
+  test("as single predictions, alone and beside 32 others", async () => {
+    const tried = await assertEachModel("single, joined", (name, { rows }) =>
       Promise.all(rows.map((row, i) => outputOf(name, formOf(row, i)))),
     );
     expect(tried).toBeGreaterThanOrEqual(Math.min(2000, modelCount * rowsEach));
@@ -117,19 +120,19 @@ describe(`${guarantee} (seed ${seed})`, () => {
   };
 
   test("as batches in JSON", async () => {
-    await each("json", (name, { rows }) =>
+    await assertEachModel("json", (name, { rows }) =>
       bulk(name, JSON.stringify({ inputs: rows.map((row, i) => formOf(row, i)) }), types.json),
     );
   });
 
   test("as batches in NDJSON", async () => {
-    await each("ndjson", (name, { rows }) =>
+    await assertEachModel("ndjson", (name, { rows }) =>
       bulk(name, rows.map((row, i) => `${JSON.stringify(formOf(row, i + 1))}\n`).join(""), types.ndjson),
     );
   });
 
   test("as batches in CSV", async () => {
-    await each("csv", async (name, { header, rows }) =>
+    await assertEachModel("csv", async (name, { header, rows }) =>
       header === null ? null : bulk(name, [header, ...rows.map(({ csv }) => csv), ""].join("\r\n"), types.csv),
     );
   });
@@ -174,7 +177,7 @@ function numbersIn(bytes: Buffer, dtype: GivenTensor["dtype"]): number[] {
   return Array.from(dtype === "float64" ? new Float64Array(own) : new Float32Array(own));
 }
 
-/** Where an answer of a head is another; null where it is not. Of two labels as likely as each other either may win. */
+/** The difference of a head's output from the wanted one, or null. Of two equally likely labels either may win. */
 function headDifference(wanted: unknown, given: unknown, tolerance: number): string | null {
   const largest = Math.max(...numbersOf(wanted).map(Math.abs));
   const tie = wanted as { label?: string; confidence?: number; probabilities?: Record<string, number> };
@@ -183,7 +186,7 @@ function headDifference(wanted: unknown, given: unknown, tolerance: number): str
     tie.probabilities !== undefined &&
     typeof own?.label === "string" &&
     Math.abs((tie.probabilities[own.label] ?? 9) - (tie.confidence as number)) <= tolerance * largest;
-  return walk(isTie ? { ...tie, label: own?.label } : wanted, given, tolerance * largest);
+  return difference(isTie ? { ...tie, label: own?.label } : wanted, given, tolerance * largest);
 }
 
 const numbersOf = (value: unknown): number[] =>
@@ -193,7 +196,7 @@ const numbersOf = (value: unknown): number[] =>
       ? Object.values(value).flatMap(numbersOf)
       : [];
 
-function walk(wanted: unknown, given: unknown, allowed: number): string | null {
+function difference(wanted: unknown, given: unknown, allowed: number): string | null {
   if (typeof wanted === "number" && typeof given === "number" && Math.abs(wanted - given) <= allowed) return null;
   if (typeof wanted !== "object" || wanted === null || typeof given !== "object" || given === null) {
     return wanted === given ? null : `expected ${JSON.stringify(wanted)}, got ${JSON.stringify(given)?.slice(0, 300)}`;
@@ -201,7 +204,11 @@ function walk(wanted: unknown, given: unknown, allowed: number): string | null {
   const keys = Object.keys(wanted);
   if (keys.sort().join() !== Object.keys(given).sort().join()) return `got ${JSON.stringify(given).slice(0, 300)}`;
   for (const key of keys) {
-    const fault = walk((wanted as Record<string, unknown>)[key], (given as Record<string, unknown>)[key], allowed);
+    const fault = difference(
+      (wanted as Record<string, unknown>)[key],
+      (given as Record<string, unknown>)[key],
+      allowed,
+    );
     if (fault !== null) return `${key}: ${fault}`;
   }
   return null;

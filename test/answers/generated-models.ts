@@ -2,25 +2,25 @@ import fc from "fast-check";
 import { asJson, type Feeds, type MadeModel } from "../support/models/made-models.js";
 import { type ConstantTensor, floats, ints, type ModelFile, type NodeFile, node } from "../support/models/onnx-file.js";
 
-/** One input of a generated model, in the forms that it can be sent in, and as ONNX Runtime takes it alone. */
+/** One input of a generated model, in every form of the API and as feeds of ONNX Runtime. */
 export interface GeneratedRow {
-  /** As `/v1` takes it; for a tabular model as an array and as an object, which may leave out what has a default. */
+  /** For `/v1`; a tabular input as an array and as an object, which may omit features with a default. */
   forms: unknown[];
-  /** As a line of CSV, where the model is tabular. */
+  /** A line of CSV, for tabular models. */
   csv: string | null;
-  /** As `/v2` takes it. */
+  /** For `/v2`. */
   tensors: Feeds;
-  /** As the ONNX file takes it. */
+  /** For the ONNX file. */
   feeds: Feeds;
 }
 
-/** What the head is expected to say of the outputs of ONNX Runtime. */
+/** The head's expected output, computed from ONNX Runtime's outputs. */
 export type Expected = (outputs: Feeds) => unknown;
 
 export interface GeneratedModel extends MadeModel {
   rows: GeneratedRow[];
   expected: Expected;
-  /** Header of its CSV; null where it takes none. */
+  /** Header of its CSV; null: the model takes no CSV. */
   header: string | null;
 }
 
@@ -58,7 +58,7 @@ const featureArb = (name: string): fc.Arbitrary<Feature> =>
       .map<Feature>((part) => ({ name, type: "date", part })),
   );
 
-/** A value that a feature may have, as it is sent and as the model sees it; null: left out, for its default. */
+/** A valid value of a feature, as sent and as the model's number; null: left out, for the default. */
 const valueArb = (feature: Feature): fc.Arbitrary<{ sent: number | string | null; seen: number }> => {
   const seenOf = (value: number | string): number => {
     if (feature.type === "category") return (feature.values ?? []).indexOf(value as string);
@@ -96,7 +96,7 @@ const csvField = (value: number | string | null): string => {
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 
-/** How a table of `width` columns becomes one of `classes`: apart, or looking at its company. */
+/** Nodes from a table of `width` columns to one of `classes`: with independent rows, or rows that see each other. */
 const bodyArb = (
   width: number,
   columns: number,
@@ -195,7 +195,7 @@ const headArb = (dtype: keyof typeof onnxType): fc.Arbitrary<HeadCase> => {
           ending: logits ? [cast("z")] : [node("Softmax", ["z"], ["p"], { axis: 1 }), cast("p")],
           expected(outputs) {
             const raw = values(outputs);
-            // Large logits would overflow by themselves; what they share makes no difference.
+            // Large logits would overflow; subtracting their maximum does not change a softmax.
             const largest = Math.max(...raw);
             const exps = raw.map((value) => Math.exp(value - largest));
             const sum = exps.reduce((total, value) => total + value, 0);
@@ -250,7 +250,7 @@ const headArb = (dtype: keyof typeof onnxType): fc.Arbitrary<HeadCase> => {
   );
 };
 
-/** A tabular model with features of all types, derived columns and any head, and rows for it. */
+/** A tabular model with features of all types, derived columns, any head, and rows. */
 export const tabularModel = (rowCount: number): fc.Arbitrary<GeneratedModel> =>
   fc
     .record({
@@ -319,7 +319,7 @@ function rowOf(
   };
 }
 
-/** A model of tensors of several types, with free dimensions and one to three rows a request. */
+/** A tensor model of several dtypes, with free dimensions and one to three rows a request. */
 export const tensorModel = (rowCount: number): fc.Arbitrary<GeneratedModel> =>
   fc
     .record({

@@ -4,7 +4,7 @@ import { floats, type ModelFile, node, type ValueFile } from "../support/models/
 import { runBatch } from "../support/run-batch.js";
 import type { TestStack } from "../support/stack/stack.js";
 
-/** `x` [n, 2] times weights, as this type and declared with this shape. */
+/** `x` [n, 2] times weights, as `dtype`, with the declared output shape `shape`. */
 function linear(
   weights: number[][],
   dtype: "float32" | "float64" | "float16" | "int64" | "int32",
@@ -35,7 +35,7 @@ const three = [
   [1, 10, 100],
   [0, 0, 0],
 ];
-/** A width that nothing infers, as tools write it that declare one column whatever there are. */
+/** Hides the output's width from shape inference, like tools that always declare one column. */
 const hidden = (graph: ModelFile): ModelFile => ({
   ...graph,
   nodes: [...graph.nodes.slice(0, -1), node("Compress", ["q", "all"], ["y"], { axis: 1 })],
@@ -169,7 +169,7 @@ describe("heads", () => {
   });
   afterAll(() => stack.close());
 
-  /** The output of a single prediction, and that of the row in a batch among others, which must be the same. */
+  /** The output of a single prediction; asserts that the row in a batch among others has the same. */
   const outputOf = async (model: string, row: number[]) => {
     const { body } = await stack.predict(model, row);
     expect(body.status, JSON.stringify(body)).toBe("succeeded");
@@ -177,7 +177,7 @@ describe("heads", () => {
     for (const i of [1, 3]) expect(rounded(rows[i]?.output)).toEqual(rounded(body.output));
     return body.output;
   };
-  /** Numbers as precisely as 32 bits hold them, since that is how rows of batches are kept. */
+  /** Numbers at the precision of float32, in which rows of batches are stored. */
   const rounded = (output: unknown): unknown =>
     JSON.parse(JSON.stringify(output), (_key, value: unknown) =>
       typeof value === "number" ? Number(value.toPrecision(6)) : value,
@@ -204,7 +204,7 @@ describe("heads", () => {
     },
   );
 
-  test("an activation is applied to each row by itself, or not at all where the manifest says so", async () => {
+  test("an activation is applied to each row by itself, or not at all if the manifest says so", async () => {
     const sigmoid = await outputOf("sigmoid", [2, 0]);
     expect(sigmoid.probabilities.no).toBeCloseTo(1 / (1 + Math.exp(-2)), 6);
     expect(sigmoid.probabilities.yes).toBeCloseTo(1 / (1 + Math.exp(2)), 6);
@@ -215,7 +215,7 @@ describe("heads", () => {
     });
   });
 
-  test("a regressor that names its targets gives each its column", async () => {
+  test("a regressor with named targets gives each its column", async () => {
     expect(await outputOf("targets", [3, 1])).toEqual({ values: { one: 3, ten: 30, hundred: 300 } });
   });
 
@@ -225,14 +225,14 @@ describe("heads", () => {
       expect(await outputOf(`value-${dtype}`, [3, 0])).toEqual({ value: 3 });
       const [at, below] = dtype.startsWith("int") ? [3, 2] : [0.7, 0.69];
       expect((await outputOf(`score-${dtype}`, [at, 0])).is_anomaly).toBe(
-        // A 64-bit copy of a 32-bit 0.7 is a little less than 0.7.
+        // The float32 nearest to 0.7, as a float64, is slightly less than 0.7.
         dtype === "float64" ? Math.fround(at) >= 0.7 : true,
       );
       expect((await outputOf(`score-${dtype}`, [below, 0])).is_anomaly).toBe(false);
     },
   );
 
-  test("a score that is the threshold reaches it, though a 32-bit float has no such number", async () => {
+  test("a score equal to the threshold reaches it, although float32 cannot represent the threshold", async () => {
     expect((await outputOf("flags", [0.7, 0])).labels).toEqual(["p"]);
     expect((await outputOf("flags", [-0.1, 0])).labels).toEqual(["q"]);
   });

@@ -7,7 +7,7 @@ import { runBatch } from "../support/run-batch.js";
 import { readiness } from "../support/stack/processes.js";
 import type { TestStack } from "../support/stack/stack.js";
 
-/** Gives each row back, but leaves out those that begin with more than a million: what nothing at load shows. */
+/** Returns its rows without those whose first column exceeds a million, which no check at load reveals. */
 const leavesOut: ModelFile = {
   nodes: [
     node("Slice", ["x", "from", "to", "columns"], ["first"]),
@@ -20,7 +20,7 @@ const leavesOut: ModelFile = {
   outputs: { y: ["float32", ["m", 2]] },
 };
 
-describe("a declared version whose outputs turn out not to be one a row", () => {
+describe("a declared version whose runs turn out to return fewer rows than they got", () => {
   let stack: TestStack;
   const isJoined = (worker: number) =>
     scrape(`http://127.0.0.1:${stack.workers[worker]?.port}`, "ml_joining", { model: "leaves-out" });
@@ -40,7 +40,7 @@ describe("a declared version whose outputs turn out not to be one a row", () => 
   });
   afterAll(() => stack.close());
 
-  test("gives everybody their own answer, and is joined no more, on any worker, until it is loaded anew", async () => {
+  test("gives each request its own output, and is not joined on any worker until it is loaded again", async () => {
     expect(await joining()).toMatchObject({ mode: "declared" });
     expect([await isJoined(0), await isJoined(1)]).toEqual([1, 1]);
     const inputs = Array.from({ length: 24 }, (_, i) => (i % 6 === 5 ? [2e6, i] : [i, i + 1]));
@@ -55,12 +55,12 @@ describe("a declared version whose outputs turn out not to be one a row", () => 
       });
       expect([await isJoined(0), await isJoined(1)]).toEqual([0, 0]);
     });
-    const told = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one a row"));
-    expect(told.length).toBeGreaterThan(0);
+    const logged = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one a row"));
+    expect(logged.length).toBeGreaterThan(0);
     await stack.post("/v1/models/leaves-out/unload", { version: "1" }, { as: "admin" });
     await eventually(async () => {
       expect((await stack.get("/v1/models/leaves-out")).status).toBe(404);
-      // Gone from both, since one that still has it would take it up again as it was.
+      // Unloaded on both workers, since a worker that still has it would keep its joining state.
       const held = await Promise.all(stack.workers.map(async (worker) => (await readiness(worker)).models));
       expect(held.flat().filter(({ model }) => model === "leaves-out")).toEqual([]);
     });
@@ -71,7 +71,7 @@ describe("a declared version whose outputs turn out not to be one a row", () => 
     });
   });
 
-  test("fails only the row of a table that has no answer, and tells all others theirs", async () => {
+  test("gives every row of a batch its own output, also the row for which the model returns none", async () => {
     const rows = Array.from({ length: 40 }, (_, i) => [i === 17 ? 3e6 : i, i / 2]);
     const results = await runBatch(stack, "table", rows);
     expect(results.map(({ output }) => output)).toEqual(

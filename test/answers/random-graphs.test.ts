@@ -8,7 +8,7 @@ const draws: ModelFile = {
   inputs: { x: ["float32", ["n", 2]] },
   outputs: { y: ["float32", ["n", 2]] },
 };
-/** Draws within a branch of its own graph only. */
+/** A branch of an If whose own subgraph draws. */
 const branch = (name: string) => ({
   graph: {
     nodes: [node("RandomUniformLike", ["x"], [name])],
@@ -54,11 +54,11 @@ describe("a graph that draws random numbers", () => {
     expect(new Set(together.map(({ body }) => JSON.stringify(body.output))).size).toBe(6);
   });
 
-  test("is cached where the manifest says for how long", async () => {
+  test("is cached if the manifest sets cache_ttl_seconds", async () => {
     expect(await twice("kept")).toEqual({ same: true, cached: true });
   });
 
-  test("is told from one that only could, such as by dropping out while it trains", async () => {
+  test("differs from a graph that draws only in training, such as one with Dropout, which is cached", async () => {
     expect(await twice("plain")).toEqual({ same: true, cached: true });
   });
 });

@@ -19,7 +19,7 @@ const onLeft = tokenizer({
   ...{ pad_id: 0, pad_type_id: 0, pad_token: "[PAD]" },
 });
 
-/** What a word is as numbers; padding and unknown words are something, too. */
+/** Two numbers a word; padding and unknown words have non-zero ones too. */
 const embedding = [9, 9, 7, -7, 0.5, 0.5, 2, -1, -2, 1, 0.1, 0.2];
 const table = { emb: floats([6, 2], embedding) };
 const last = { last: ints(2), tokens: ints(1) };
@@ -59,7 +59,7 @@ const sums = [
 ];
 
 const models: Record<string, MadeModel> = {
-  // An encoder without pooling: a vector for each token.
+  // An encoder without pooling: one vector a token.
   "token-vectors": model([look, ...mask, node("Identity", ["em"], ["y"])], ["batch", "tokens", 2], { head: "raw" }),
   "left-padded": model(
     [look, ...mask, node("Identity", ["em"], ["y"])],
@@ -69,7 +69,7 @@ const models: Record<string, MadeModel> = {
       files: { "tokenizer.json": onLeft },
     },
   ),
-  // Attention weights: a square of tokens for each text.
+  // Attention weights: a token by token square for each text.
   "token-pairs": model(
     [look, ...mask, node("Transpose", ["em"], ["t"], { perm: [0, 2, 1] }), node("MatMul", ["em", "t"], ["y"])],
     ["batch", "tokens", "tokens2"],
@@ -80,7 +80,7 @@ const models: Record<string, MadeModel> = {
     value: "y",
     targets: ["a", "b"],
   }),
-  // Takes a mask and does not heed it.
+  // Takes a mask and ignores it.
   "mean-of-all": model(
     [
       look,
@@ -109,7 +109,7 @@ const models: Record<string, MadeModel> = {
   },
 };
 
-/** Heeds its mask, and has places for eight words: longer texts it cannot run, and so none that is made that long. */
+/** Uses its mask, and has position embeddings for eight words: it fails on longer texts, and on texts padded longer. */
 const fewPlaces = model(
   [
     look,
@@ -162,20 +162,20 @@ const expected: Record<string, (text: string) => unknown> = {
   "without-mask": means,
 };
 
-/** Numbers as precisely as a test of them can be. */
+/** Numbers rounded to 1e-5, for comparison. */
 const rounded = (output: unknown): unknown =>
   JSON.parse(JSON.stringify(output), (_key, value: unknown) =>
     typeof value === "number" ? Math.round(value * 1e5) / 1e5 + 0 : value,
   );
 
-describe("a text among others of other lengths", () => {
+describe("a text among others of different lengths", () => {
   let stack: TestStack;
   beforeAll(async () => {
     stack = await startWithModels({ ...models, "few-places": fewPlaces });
   });
   afterAll(() => stack.close());
 
-  test.each(Object.keys(models))("gets from %s what it gets alone, padding cut off again", async (name) => {
+  test.each(Object.keys(models))("gets from %s the same output as alone, without padding", async (name) => {
     const wanted = texts.map((text) => rounded((expected[name] as (text: string) => unknown)(text)));
     const singles = await Promise.all(texts.map((text) => stack.predict(name, text)));
     expect(singles.map(({ body }) => rounded(body.output))).toEqual(wanted);
@@ -183,12 +183,12 @@ describe("a text among others of other lengths", () => {
     expect(rows.map(({ output }) => rounded(output))).toEqual(wanted);
   });
 
-  test("shares runs with all others under a mask that is heeded, and else with those of its length", async () => {
+  test("shares runs with all texts if the model uses its mask, else with texts of its length", async () => {
     const most = async (name: string) => {
       const answers = await Promise.all(texts.map((text) => stack.predict(name, text)));
       return Math.max(...answers.map(({ body }) => body.timings.batch_rows));
     };
-    // Eight texts at the most have the same length.
+    // At most eight texts have the same length.
     expect(await most("mean-under-mask")).toBeGreaterThan(8);
     expect(await most("token-vectors")).toBeGreaterThan(8);
     expect(await most("mean-of-all")).toBeLessThanOrEqual(8);
@@ -202,7 +202,7 @@ describe("a text among others of other lengths", () => {
     expect(apart.map(([name]) => name)).toEqual(["mean-of-all", "without-mask"]);
   });
 
-  test("is answered beside one that is too long for the model, which fails alone", async () => {
+  test("is answered beside a text too long for the model, which fails alone", async () => {
     const sent = ["good film", "very ".repeat(12).trim(), "bad", "very ".repeat(20).trim(), "good good film"];
     const answers = await Promise.all(sent.map((text) => stack.predict("few-places", text)));
     const wanted = sent.map((text) => (text.split(" ").length > 8 ? null : rounded(means(text))));
@@ -211,7 +211,7 @@ describe("a text among others of other lengths", () => {
     expect(rows.map(({ output }) => output && rounded(output))).toEqual(wanted);
   });
 
-  test("may be any word, also one that the tokenizer has never seen, without ending a slot", async () => {
+  test("may contain words unknown to the tokenizer, without ending a slot", async () => {
     expect(stack.logged("slot ended and is replaced")).toEqual([]);
   });
 });

@@ -13,14 +13,14 @@ const classifier = (width: number): Manifest =>
     output: { head: "classifier", probabilities: "y", labels: Array.from({ length: width }, (_, c) => `l${c}`) },
   });
 
-/** One row of equal probabilities, but for one that is a little larger. */
+/** One row of equal probabilities, except a slightly larger one at `best`. */
 function rowWith(width: number, best: number, type: "float32" | "float64") {
   const values = (type === "float32" ? new Float32Array(width) : new Float64Array(width)).fill(1 / (width + 1));
   values[best] = 2 / (width + 1);
   return { y: new Tensor(type, values as never, [1, width]) };
 }
 
-describe("the class of a row in a batch", () => {
+describe("the best class of a row", () => {
   test.each([
     [2, 1],
     [65_535, 65_534],
@@ -29,7 +29,7 @@ describe("the class of a row in a batch", () => {
     [100_000, 99_999],
     [100_000, 34_464],
     [100_000, 0],
-  ])("of %i classes is %i when it is that, as for a single prediction", (width, best) => {
+  ])("of %i classes is %i, in a batch and as a single prediction", (width, best) => {
     const manifest = classifier(width);
     const head = headOf(manifest);
     for (const type of ["float32", "float64"] as const) {

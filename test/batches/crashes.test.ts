@@ -12,7 +12,7 @@ import {
   upload,
 } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { volume } from "../support/run/volume.js";
 import { peakBytes, readiness, runNotes } from "../support/stack/processes.js";
@@ -22,20 +22,20 @@ const echo = "echo-float32";
 const table = { kind: "tabular", input: { tensor: "x", features: ["a", "b", "c"] }, batching: { bulk_rows: 4 } };
 const rowsOf = (count: number) => Array.from({ length: count }, (_, i) => [i, i + 0.5, -i - 1]);
 
-/** What an upload of many chunks has while it is under way; those that have run are not kept as inputs. */
+/** Kinds of keys of an unfinished upload of many chunks; inputs of chunks that have run are not kept. */
 const stagedKinds = ["batch", "batch-lines", "batch-results"];
 const kills = volume(3, 5);
-/** Rows of the batch that the workers are killed under. */
+/** Rows of the batch whose workers are killed. */
 const total = volume(360, 600);
 const kindsOf = (keys: readonly string[]) =>
   keys.flatMap((key) => /\/(batch(?:-(?!chunks)\w+)?):/.exec(key)?.[1] ?? []).sort();
 
-describe("a batch and sudden death", () => {
+describe("a batch and killed processes", () => {
   let stack: TestStack;
 
   afterEach(() => stack?.close());
 
-  test(`${kills} workers killed while it runs: every row once, with its own output, nothing left behind`, async () => {
+  test(`survives ${kills} killed workers: every row once, with its own output, and no keys left`, async () => {
     stack = await TestStack.start({
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4 } } },
@@ -81,12 +81,12 @@ describe("a batch and sudden death", () => {
     });
   });
 
-  test("an API killed in mid-upload leaves no batch, and no key when what came has expired", async () => {
+  test("leaves no batch if the API is killed during its upload, and no keys once its chunks expire", async () => {
     stack = await TestStack.start({ models: [echo], manifests: { [echo]: table } });
     const doomed = await stack.startApi({ BATCH_UPLOAD_KEEP_SECONDS: "5" });
     const open = openUpload(stack, echo, { url: doomed.url });
     await open.write(ndjson(rowsOf(50)));
-    // Chunks of it run as they come, and their outputs are to go like all else.
+    // Chunks run as they arrive, and their outputs must expire like the rest.
     await eventually(async () => expect(kindsOf(await batchKeys(stack, echo))).toEqual(stagedKinds));
     for (const key of await batchKeys(stack, echo)) expect(await stack.redis.pttl(key)).toBeGreaterThan(0);
     doomed.child.kill("SIGKILL");
@@ -96,7 +96,7 @@ describe("a batch and sudden death", () => {
     expect(await stack.redis.get(modelKeys(stack.prefix, echo).bulkRows)).toBeNull();
   });
 
-  test("what is uploaded more slowly than it is kept is told to be gone, and leaves nothing", async () => {
+  test("is refused if its upload pauses for longer than uploads are kept, and leaves nothing", async () => {
     stack = await TestStack.start({
       models: [echo],
       manifests: { [echo]: table },
@@ -108,10 +108,10 @@ describe("a batch and sudden death", () => {
     await eventually(async () => expect(await batchKeys(stack, echo)).toEqual([]));
     paused.end(ndjson(rowsOf(8)));
     const problem = await paused.answer;
-    expectProblem(problem, 503, "redis_unavailable");
+    assertProblem(problem, 503, "redis_unavailable");
     expect(problem.headers.get("retry-after")).not.toBeNull();
     expect(await batchKeys(stack, echo)).toEqual([]);
-    // One of which something arrives is kept, however long no chunk is full.
+    // Any arriving bytes keep an upload, however long it takes to fill a chunk.
     const steady = openUpload(stack, echo);
     await steady.write(ndjson(rowsOf(8)));
     const begun = Date.now();
@@ -125,7 +125,7 @@ describe("a batch and sudden death", () => {
     expect((await finalBatch(stack, body.id)).counts).toEqual(counts(8, 1));
   });
 
-  test("a chunk that comes back after its batch was canceled leaves no note of its run", async () => {
+  test("leaves no run note of a chunk that returns to the queue after the batch was canceled", async () => {
     stack = await TestStack.start({ models: ["slow"], timing: shortLocks });
     const { id } = await submitBatch(stack, "slow", ndjson([{ x: [[20_000]] }]));
     await eventually(async () => expect([...(await runNotes(stack, "slow")).keys()]).toEqual([`${id}-0`]));
@@ -140,7 +140,7 @@ describe("a batch and sudden death", () => {
   });
 });
 
-describe("a batch and a Redis that is full, or away", () => {
+describe("a batch while Redis is full or unreachable", () => {
   let redis: OwnRedis;
   let stack: TestStack;
 
@@ -149,9 +149,9 @@ describe("a batch and a Redis that is full, or away", () => {
     await redis?.close();
   });
 
-  test("is refused or taken whole, whatever Redis does at its last step", async () => {
+  test("is refused or accepted as a whole, whatever fails at its commit", async () => {
     redis = await OwnRedis.start();
-    // So that it is Redis itself that refuses.
+    // Lets Redis itself refuse, rather than the API's own limit.
     const env = { MAX_REDIS_MEMORY_PART: "1" };
     stack = await TestStack.start({ models: [echo], manifests: { [echo]: table }, redisUrl: redis.url, env });
     const { body: batch } = await upload(stack, echo, ndjson(rowsOf(8)));
@@ -162,48 +162,48 @@ describe("a batch and a Redis that is full, or away", () => {
       const results = (await staged()).find((key) => key.includes("/batch-results:"));
       return results === undefined ? 0 : await stack.redis.hlen(results);
     };
-    const full = (bytes: number) => stack.redis.call("CONFIG", "SET", "maxmemory", String(bytes));
-    // An API looks once a second how full Redis is.
-    const roomy = async () => {
-      await full(0);
+    const setMaxMemory = (bytes: number) => stack.redis.call("CONFIG", "SET", "maxmemory", String(bytes));
+    // The API checks Redis' memory once a second.
+    const freeMemory = async () => {
+      await setMaxMemory(0);
       await eventually(async () => {
         const { body } = await stack.post(`/v1/models/${echo}/predictions`, { input: [1, 2, 3] });
         expect(body.code).toBeUndefined();
       });
     };
 
-    // Full while it arrives: nothing is left, even before anything expires. What has run would make room.
+    // Redis is full during the upload: nothing is left, even before the expiry. The worker is stopped, because chunks
+    // that have run would free memory.
     const [worker] = stack.workers as [TestStack["workers"][number]];
     worker.child.kill("SIGSTOP");
     const used = Number(
       /used_memory:(\d+)/.exec(await (stack.redis as { info(s: string): Promise<string> }).info("memory"))?.[1],
     );
-    await full(used + 5e5);
+    await setMaxMemory(used + 5e5);
     const arriving = await upload(stack, echo, ndjson(rowsOf(50_000)));
-    expectProblem(arriving, 503, "redis_full");
+    assertProblem(arriving, 503, "redis_full");
     expect(arriving.headers.get("retry-after")).not.toBeNull();
     expect(await staged()).toEqual([]);
-    await roomy();
+    await freeMemory();
     worker.child.kill("SIGCONT");
-    // Nothing is run early where nobody is there to run it.
+    // Chunks run before the commit only if a worker is alive.
     await eventually(async () => expect((await stack.get(`/v1/models/${echo}`)).body.workers_alive).toBe(1));
 
-    // Full when all of it is there: 8 rows are two chunks, which have run by then, so that nothing but the last step is
-    // left to be done.
+    // Redis is full at the commit: the 8 rows are two chunks that have already run, so that only the commit remains.
     const complete = openUpload(stack, echo, { headers: { "idempotency-key": "once" } });
     await complete.write(ndjson(rowsOf(8)));
     await eventually(async () => expect(await ranChunks()).toBe(2));
-    await full(1);
+    await setMaxMemory(1);
     complete.end();
-    expectProblem(await complete.answer, 503, "redis_full");
-    expectProblem(await stack.post(`/v1/models/${echo}/predictions`, { input: [1, 2, 3] }), 503, "redis_full");
+    assertProblem(await complete.answer, 503, "redis_full");
+    assertProblem(await stack.post(`/v1/models/${echo}/predictions`, { input: [1, 2, 3] }), 503, "redis_full");
     expect(await staged()).toEqual([]);
-    await roomy();
+    await freeMemory();
     const again = await upload(stack, echo, ndjson(rowsOf(8)), { headers: { "idempotency-key": "once" } });
     expect([again.status, again.headers.get("idempotency-replayed")]).toEqual([202, null]);
     await finalBatch(stack, again.body.id);
 
-    // No answer to the last step: it may be done after all, and then the batch is whole.
+    // No answer to the commit: it may still happen, and then the batch is complete.
     const listed = async () => (await stack.get("/v1/batches")).body.data;
     const known = (await listed()).length;
     before = await batchKeys(stack, echo);
@@ -213,7 +213,7 @@ describe("a batch and a Redis that is full, or away", () => {
     process.kill(redis.pid, "SIGSTOP");
     try {
       uncertain.end();
-      expectProblem(await uncertain.answer, 503, "redis_unavailable");
+      assertProblem(await uncertain.answer, 503, "redis_unavailable");
     } finally {
       process.kill(redis.pid, "SIGCONT");
     }
@@ -224,7 +224,7 @@ describe("a batch and a Redis that is full, or away", () => {
     });
     expect(await finalBatch(stack, late.id)).toMatchObject({ status: "succeeded", counts: counts(8) });
 
-    // Silent while it arrives: the client is held back, not its bytes.
+    // Redis is silent during the upload: the API stops reading instead of buffering.
     const [api] = stack.apis as [TestStack["apis"][number]];
     const peak = peakBytes(api.pid);
     const flood = openUpload(stack, echo);
@@ -237,7 +237,7 @@ describe("a batch and a Redis that is full, or away", () => {
     try {
       const lines = Buffer.from(ndjson(rowsOf(20_000)));
       for (let sent = 0; !answered && sent < 200e6; sent += lines.length) await flood.write(lines);
-      expectProblem(await flood.answer, 503, "redis_unavailable");
+      assertProblem(await flood.answer, 503, "redis_unavailable");
     } finally {
       process.kill(redis.pid, "SIGCONT");
     }

@@ -10,24 +10,24 @@ import { describe, expect, test } from "vitest";
 import { pieces } from "../support/http/pieces.js";
 import { random } from "../support/random.js";
 
-type Told = [record: string | null, line: number];
+type SplitRecord = [record: string | null, line: number];
 
-/** What is told of each record of a text that comes in these pieces; null for one that is too long. */
-function split(cut: readonly Buffer[], longestRecordBytes: number): Told[] {
-  const told: Told[] = [];
+/** The records of a text that arrives in these pieces, with line numbers; null for a record that is too long. */
+function split(cut: readonly Buffer[], longestRecordBytes: number): SplitRecord[] {
+  const found: SplitRecord[] = [];
   const splitter = new RecordSplitter({
     longestRecordBytes,
-    onRecord: (bytes, from, to, line) => told.push([bytes.toString("latin1", from, to), line]),
-    onTooLong: (line) => told.push([null, line]),
+    onRecord: (bytes, from, to, line) => found.push([bytes.toString("latin1", from, to), line]),
+    onTooLong: (line) => found.push([null, line]),
   });
   for (const piece of cut) for (let all = splitter.push(piece); !all; ) all = splitter.goOn();
   for (let all = splitter.end(); !all; ) all = splitter.goOn();
-  return told;
+  return found;
 }
 
 /**
- * Where the record ends that begins at `from`, or where it shows that its quotes are wrong; by the grammar, field by
- * field.
+ * The end of the record that begins at `from`, or the position at which its quoting turns out to be wrong; by the
+ * grammar, field by field.
  */
 function recordAt(text: string, from: number): { end: number } | { wrong: number } {
   for (let p = from; ; ) {
@@ -49,57 +49,57 @@ function recordAt(text: string, from: number): { end: number } | { wrong: number
   }
 }
 
-/** The same as `split`, slowly: of the whole text, with nothing kept between records. */
-function splitSlowly(text: string, longest: number): Told[] {
-  const told: Told[] = [];
+/** The same as `split`, by a slow and simple reader of the whole text. */
+function splitSlowly(text: string, longest: number): SplitRecord[] {
+  const records: SplitRecord[] = [];
   const lineAt = (at: number) => text.slice(0, at).split("\n").length;
-  const tell = (from: number, to: number) => {
+  const add = (from: number, to: number) => {
     const record = text.slice(from, to);
-    told.push([record.length > longest ? null : record.replace(/\r$/, ""), lineAt(from)]);
+    records.push([record.length > longest ? null : record.replace(/\r$/, ""), lineAt(from)]);
   };
   for (let from = 0; from < text.length; ) {
     const found = recordAt(text, from);
     const firstEnd = text.indexOf("\n", from) < 0 ? text.length : text.indexOf("\n", from);
     const reach = "end" in found ? found.end : found.wrong;
     if (firstEnd >= reach) {
-      tell(from, firstEnd);
+      add(from, firstEnd);
       from = firstEnd + 1;
     } else if ("end" in found && found.end - from <= longest) {
-      tell(from, found.end);
+      add(from, found.end);
       from = found.end + 1;
     } else {
-      const shown = from + Math.min(reach - from, longest);
-      const anew = text.lastIndexOf("\n", shown - 1) + 1;
-      if (anew <= from) {
-        told.push([null, lineAt(from)]);
+      const faultAt = from + Math.min(reach - from, longest);
+      const resumeAt = text.lastIndexOf("\n", faultAt - 1) + 1;
+      if (resumeAt <= from) {
+        records.push([null, lineAt(from)]);
         from = firstEnd + 1;
       }
-      while (from < anew) {
+      while (from < resumeAt) {
         const end = text.indexOf("\n", from);
-        tell(from, end);
+        add(from, end);
         from = end + 1;
       }
     }
   }
-  return told;
+  return records;
 }
 
 describe("records of CSV", () => {
-  test("are those of a slow reader, whatever the quotes and however the text is cut, 60,000 at random", () => {
+  test("are those of a simple reader, for any quotes and any pieces, 60,000 at random", () => {
     const r = random(21);
     const tokens = ['"', '"', ",", "\n", "\r\n", "\r", "a", "12", " ", '""', '","', '"\n', '\n"', "xxxxxxxx"];
     for (let round = 0; round < 60_000; round++) {
       const text = Array.from({ length: r.below(24) }, () => r.pick(tokens)).join("");
       const longest = r.pick([4, 9, 17, 1000]);
       const wanted = splitSlowly(text, longest);
-      // Each comparison of Vitest's own costs as much as ten of these rounds.
+      // One comparison by Vitest costs as much as ten of these rounds.
       const seen = split(pieces(Buffer.from(text, "latin1"), r), longest);
       if (JSON.stringify(seen) !== JSON.stringify(wanted))
         expect(seen, JSON.stringify([text, longest])).toEqual(wanted);
     }
   });
 
-  test("may hold line ends within quotes", () => {
+  test("may contain line ends within quotes", () => {
     const r = random(4);
     for (let round = 0; round < 1000; round++) {
       const field = () => r.pick(["1", '"a\nb"', '"a\r\n""b"', '""', '""""', '"x,y"', '"\n"', 'say "hi"', '5"']);
@@ -107,12 +107,12 @@ describe("records of CSV", () => {
         Array.from({ length: 1 + r.below(4) }, field).join(","),
       );
       const text = records.join(r.pick(["\n", "\r\n"]));
-      const told = split(pieces(Buffer.from(text), r), 1000).map(([record]) => record);
-      expect(told, JSON.stringify(text)).toEqual(records);
+      const found = split(pieces(Buffer.from(text), r), 1000).map(([record]) => record);
+      expect(found, JSON.stringify(text)).toEqual(records);
     }
   });
 
-  test("with quotes that never close are read in a time that grows with the text alone", () => {
+  test("with unclosed quotes are read in time linear in the text", () => {
     const usedMs = (lines: number): number => {
       const text = Buffer.from(`u,v\n${'"3,4\n'.repeat(lines)}"x\n${"5,6\n".repeat(lines)}`);
       const cut = Array.from({ length: Math.ceil(text.length / 65_536) }, (_, i) =>
@@ -124,12 +124,12 @@ describe("records of CSV", () => {
       return (user + system) / 1000;
     };
     usedMs(20_000);
-    // Twenty times as much; squared, it would be four hundred times.
+    // Twenty times the text; quadratic time would be four hundred times.
     expect(usedMs(400_000)).toBeLessThan(100 * Math.max(5, usedMs(20_000)));
   });
 });
 
-/** The rows that a CSV comes to: the numbers of each, or code and detail of its fault. */
+/** The rows of a CSV: the numbers of each, or code and detail of its fault. */
 function rowsOf(manifest: object, body: string | Buffer, longest = 1000): (number[] | string)[] {
   const parsed = manifestSchema.parse(manifest) as TabularManifest;
   const rows: (number[] | string)[] = [];
@@ -161,47 +161,47 @@ function rowsOf(manifest: object, body: string | Buffer, longest = 1000): (numbe
 const tabular = (...features: unknown[]) => ({ kind: "tabular", input: { tensor: "x", features } });
 const category = (name: string, values: string[], rest: object = {}) => ({ name, type: "category", values, ...rest });
 
-describe("a quote that is never closed", () => {
+describe("an unclosed quote", () => {
   const fault = (line: number) => `malformed_csv: line ${line}: the quote that opens here is never closed`;
 
-  test("costs its own line alone, which is named", () => {
+  test("fails its own line alone, with the line number", () => {
     const rows = rowsOf(tabular("u", "v"), `u,v\n1,2\n"3,4\n${"5,6\n".repeat(100)}`);
     expect(rows).toEqual([[1, 2], fault(3), ...Array.from({ length: 100 }, () => [5, 6])]);
   });
 
-  test("is found where a later quote seems to close it, and the lines that it spans are read anew", () => {
+  test("is found even if a later quote seems to close it, and the lines in between are read again", () => {
     const manifest = tabular("u", category("c", ["x\ny", "k"]));
     expect(rowsOf(manifest, 'u,c\n1,"k\n2,k\n3,"x\ny"\n4,k\n')).toEqual([fault(2), [2, 1], [3, 0], [4, 1]]);
   });
 
-  test("costs its own line alone where the longest row ends before the text does", () => {
+  test("fails its own line alone if the row limit is reached before the end of the text", () => {
     const rows = rowsOf(tabular("u", "v"), `u,v\n"1,2\n${"5,6\n".repeat(100)}`, 50);
     expect(rows).toEqual([fault(2), ...Array.from({ length: 100 }, () => [5, 6])]);
   });
 
-  test("a header of very many columns is refused at once", () => {
+  test("does not slow down the refusal of a header of very many columns", () => {
     const header = `${"x,".repeat(200_000)}${"u,".repeat(200_000)}u`;
     expect(() => rowsOf(tabular("u", "v"), `${header}\n1,2\n`, 10_000_000)).toThrow(
       /The header has 400001 columns, the model 2/,
     );
   });
 
-  test("in the header refuses the upload, and names the line", () => {
+  test("in the header refuses the upload, with the line number", () => {
     expect(() => rowsOf(tabular("u", "v"), '\nu,"v\n1,2\n')).toThrow(
       expect.objectContaining({ code: "invalid_request", message: expect.stringMatching(/line 2: the quote/) }),
     );
   });
 });
 
-describe("names and values with spaces around them", () => {
+describe("names and values with surrounding spaces", () => {
   const spaced = tabular(" Destination Port", "Flow Duration", category("class", [" Private", "State-gov", "a", " a"]));
 
   test.each([
-    ["as they are", " Destination Port,Flow Duration,class\n1,2, Private\n", [[1, 2, 0]]],
+    ["unchanged", " Destination Port,Flow Duration,class\n1,2, Private\n", [[1, 2, 0]]],
     ["after commas", " Destination Port, Flow Duration, class\n1, 2, State-gov\n", [[1, 2, 1]]],
     ["within quotes", '" Destination Port","Flow Duration","class"\n"1"," 2 "," Private"\n', [[1, 2, 0]]],
     [
-      "of two values that differ in them",
+      "in two values that differ only in spaces",
       " Destination Port,Flow Duration,class\n1,2,a\n1,2, a\n",
       [
         [1, 2, 2],
@@ -211,7 +211,7 @@ describe("names and values with spaces around them", () => {
     ["at the end of lines", " Destination Port ,Flow Duration ,class \n1 ,2 ,a \n", null],
   ])("are read %s", (_what, text, rows) => {
     if (rows !== null) expect(rowsOf(spaced, text)).toEqual(rows);
-    // Without the space before it, this is another name.
+    // Without the leading space, this is another name.
     else expect(() => rowsOf(spaced, text)).toThrow('column " Destination Port" is missing');
   });
 
@@ -227,7 +227,7 @@ describe("an empty line", () => {
     ["its default", tabular({ name: "v", default: -1 }), [[1], [-1], [3]]],
     ["a fault without one", tabular("v"), [[1], expect.stringMatching(/^invalid_input: .*missing/), [3]]],
     [
-      "its default beside features that are left out",
+      "its default beside omitted features",
       tabular({ name: "v", default: -1 }, { name: "w", default: 7 }),
       [
         [1, 7],
@@ -240,7 +240,7 @@ describe("an empty line", () => {
     expect(rowsOf(manifest, "\r\nv\r\n1\r\n\r\n3")).toEqual(rows);
   });
 
-  test("of several columns is passed over", () => {
+  test("of several columns is skipped", () => {
     expect(rowsOf(tabular("u", "v"), "\nu,v\n\n1,2\n\r\n\n3,4\n\n")).toEqual([
       [1, 2],
       [3, 4],
@@ -248,8 +248,8 @@ describe("an empty line", () => {
   });
 });
 
-describe("bytes that are no UTF-8", () => {
-  test("in a row fail it alone, and numbers beside them are read", () => {
+describe("invalid UTF-8", () => {
+  test("in a row fails it alone, and the other rows are read", () => {
     const manifest = tabular("u", category("c", ["é", "\ufffd"]));
     const body = Buffer.concat([
       Buffer.from("u,c\n1,é\n2,"),
@@ -262,7 +262,7 @@ describe("bytes that are no UTF-8", () => {
     expect(rowsOf(manifest, body)).toEqual([[1, 0], fault(3), fault(4), [4, 1]]);
   });
 
-  test("in the header refuse the upload", () => {
+  test("in the header refuses the upload", () => {
     try {
       rowsOf(tabular("\ufffd"), Buffer.concat([Buffer.of(0xe9), Buffer.from("\n1\n")]));
       expect.unreachable();

@@ -14,7 +14,7 @@ import { type Random, random } from "../support/random.js";
 const names = ["a", "b", " c", "d,e", 'f"g', "10", "2", "__proto__", "constructor", "é"];
 const days = ["2026-01-31", "2024-02-29T01:02:03Z"];
 
-/** A manifest of a few features of all types, with and without bounds and defaults. */
+/** A random manifest: a few features of all types, with and without bounds and defaults. */
 function manifestOf(r: Random): TabularManifest {
   const features = names
     .filter(() => r.below(3) === 0)
@@ -34,7 +34,7 @@ function manifestOf(r: Random): TabularManifest {
   }) as TabularManifest;
 }
 
-/** A value that a feature mostly takes. */
+/** A value that is mostly valid for the feature. */
 function someValue(r: Random, { type }: Feature): unknown {
   if (r.below(25) === 0) return r.pick([null, "z", true, 1e40, -6, "2026-02-30"]);
   if (type === "category") return r.pick([" x", "x", "y"]);
@@ -42,7 +42,7 @@ function someValue(r: Random, { type }: Feature): unknown {
   return r.pick([r.below(10), r.below(50), r.below(500) / 10, -r.below(5), 1e-3]);
 }
 
-/** What a reader has put into its chunks: for each line its numbers, or null where it is a fault. */
+/** A reader and the rows of its chunks: the numbers of each line, or null for a fault. */
 function rowsIn(manifest: TabularManifest) {
   const rows: (number[] | null)[] = [];
   const reader = rowReader({ manifest, pack: tabularPacker(manifest) }, ({ bytes }) => {
@@ -60,7 +60,7 @@ function rowsIn(manifest: TabularManifest) {
   return { reader, rows };
 }
 
-/** What the packer of single predictions makes of the inputs. */
+/** The rows according to the packer of single predictions. */
 function expectedRows(manifest: TabularManifest, inputs: readonly unknown[]): (number[] | null)[] {
   const pack = tabularPacker(manifest);
   return inputs.map((input) => {
@@ -70,7 +70,7 @@ function expectedRows(manifest: TabularManifest, inputs: readonly unknown[]): (n
   });
 }
 
-/** The text of objects with these members in this order, which an object of integer-like names does not keep. */
+/** JSON of an object with its members in this order, which JavaScript objects do not keep for integer-like names. */
 const objectText = (members: readonly [string, unknown][]): string =>
   `{${members.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(",")}}`;
 
@@ -86,7 +86,7 @@ test("rows read in bulk are those of single predictions, in JSON and NDJSON, 4,0
     const order = [...features.keys()].sort(() => r.unit() - 0.5);
     const texts = Array.from({ length: 8 }, () => {
       if (r.below(4) === 0) return JSON.stringify(features.map((feature) => someValue(r, feature)));
-      // Mostly in the order of the sender, who now and then leaves one out, has another or has one twice.
+      // Mostly in the sender's order, at times with a missing, unknown or duplicate member.
       const members = order
         .map((i) => features[i] as Feature)
         .filter((feature) => r.below(feature.default === undefined ? 25 : 2) > 0)
@@ -122,7 +122,7 @@ test("rows read in bulk are those of single predictions, in JSON and NDJSON, 4,0
   }
 });
 
-test("a member that an object has twice is a fault of its row in bulk, whatever the rows before it had", () => {
+test("a duplicate member is a fault of its row in bulk, whatever members earlier rows had", () => {
   const manifest = manifestSchema.parse({
     kind: "tabular",
     input: { tensor: "x", features: ["a", { name: "b", default: 5 }] },
@@ -149,7 +149,7 @@ test("rows of CSV are those of single predictions, with columns in any order, 4,
       columns
         .filter(() => r.below(20) > 0)
         .map((feature): [string, unknown] => [feature.name, someValue(r, feature)])
-        // CSV has neither null nor true.
+        // CSV has no null and no booleans.
         .filter(([, value]) => typeof value === "string" || typeof value === "number"),
     );
     const lines = inputs.map((members) => {
@@ -166,7 +166,7 @@ test("rows of CSV are those of single predictions, with columns in any order, 4,
       onTooLong: () => {},
     });
     for (const piece of pieces(Buffer.from([header, ...lines].join("\n")), r)) splitter.push(piece);
-    // A last line that is empty needs its end to be one.
+    // An empty last line exists only with its line end.
     splitter.push(Buffer.from("\n"));
     splitter.end();
     reader.builder.end();

@@ -3,11 +3,11 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { batchKeys, counts, finalBatch, ndjson, resultsOf, submitBatch, types, upload } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
 import { eventsIn, openRequest } from "../support/http/open-request.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { localWebhooks, openWebhookSink, type WebhookSink } from "../support/http/webhook-sink.js";
-import { assertTold } from "../support/stack/assert-told.js";
+import { assertNotified } from "../support/stack/assert-notified.js";
 import { runNotes } from "../support/stack/processes.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
 const slow = "slow";
 const echo = "echo-float32";
@@ -18,13 +18,13 @@ const manifests = {
 const rowsOf = (count: number) => Array.from({ length: count }, (_, i) => [i, i + 0.5, -i - 1]);
 const busy = (count: number, ms: number) => Array.from({ length: count }, (_, i) => ({ x: [[ms + (i % 3)]] }));
 
-describe("the life of a batch", () => {
+describe("a batch", () => {
   let stack: TestStack;
   let sink: WebhookSink;
 
   beforeAll(async () => {
     sink = await openWebhookSink();
-    stack = await TestStack.start({ models: [slow, echo], manifests, env: localWebhooks, timing: toldOnly });
+    stack = await TestStack.start({ models: [slow, echo], manifests, env: localWebhooks, timing: noticesOnly });
   });
   afterAll(async () => {
     await stack?.close();
@@ -33,10 +33,10 @@ describe("the life of a batch", () => {
 
   const batchOf = async (id: string) => (await stack.get(`/v1/batches/${id}`)).body;
 
-  test("is told in events, at most four a second, that only ever go forward and end with its end", async () => {
+  test("is sent in events, at most four a second, with growing progress, up to the final state", async () => {
     const { id } = await submitBatch(stack, slow, ndjson(busy(300, 10)));
     const path = `${stack.url}/v1/batches/${id}/events`;
-    // One watcher sets the pace, the other comes in between.
+    // One watcher sets the pace, the other joins in between.
     const first = openRequest(path);
     await first.until("event: status");
     const second = openRequest(path);
@@ -62,15 +62,15 @@ describe("the life of a batch", () => {
     expect(eventsIn(await late.body)).toEqual([last]);
   });
 
-  test("is waited for by ?wait, which answers as soon as it ends", async () => {
+  test("answers ?wait as soon as it ends", async () => {
     const { id } = await submitBatch(stack, slow, ndjson(busy(8, 150)));
     const control = { model: slow, input: { x: [[1]] } };
-    const many = await assertTold(stack, control, () =>
+    const many = await assertNotified(stack, control, () =>
       Promise.all(Array.from({ length: 5 }, () => stack.get(`/v1/batches/${id}?wait=50`))),
     );
     for (const { body } of many) expect(body).toMatchObject({ status: "succeeded", counts: counts(8) });
-    expectProblem(await stack.get(`/v1/batches/${id}?wait=61`), 400, "bad_query");
-    // Nor does a wait that begins in the moment of the end leave anything.
+    assertProblem(await stack.get(`/v1/batches/${id}?wait=61`), 400, "bad_query");
+    // A wait that begins at the moment of the end must leave no key either.
     for (let i = 0; i < 30; i++) {
       const { id: quick } = await submitBatch(stack, echo, ndjson(rowsOf(1)));
       await Promise.all([finalBatch(stack, quick), finalBatch(stack, quick)]);
@@ -79,7 +79,7 @@ describe("the life of a batch", () => {
     expect(notes.filter((key) => key.includes("/interest:"))).toEqual([]);
   });
 
-  test("that is canceled at half of it keeps what is done, stops what has not begun, and frees the rest", async () => {
+  test("canceled at half keeps finished rows, starts no further ones, and frees queue and memory", async () => {
     const { id } = await submitBatch(stack, slow, ndjson(busy(400, 8)));
     await eventually(async () => expect((await batchOf(id)).progress).toBeGreaterThanOrEqual(0.5), 40_000);
     const canceled = await stack.call("POST", `/v1/batches/${id}/cancel`);
@@ -91,8 +91,8 @@ describe("the life of a batch", () => {
     expect(body.counts.canceled).toBeGreaterThan(0);
     expect(body.counts).toMatchObject({ total: 400, failed: 0, pending: 0, canceled: 400 - body.counts.succeeded });
     expect(body.progress).toBeCloseTo(body.counts.succeeded / 400, 3);
-    expectProblem(await stack.call("POST", `/v1/batches/${id}/cancel`), 409, "state_conflict");
-    // Another one of the same model is not held up by what was waiting, and the canceled one stays as it was.
+    assertProblem(await stack.call("POST", `/v1/batches/${id}/cancel`), 409, "state_conflict");
+    // Waiting chunks of the canceled batch do not delay another batch of the model, and its state does not change.
     const { id: next } = await submitBatch(stack, slow, ndjson(busy(2, 1)));
     await finalBatch(stack, next);
     expect(await batchOf(id)).toEqual(body);
@@ -110,7 +110,7 @@ describe("the life of a batch", () => {
     await eventually(async () => expect(await runNotes(stack, slow)).toEqual(new Map()));
   });
 
-  test("ends with one webhook, batch.completed, whose data is what GET tells, whichever way it ends", async () => {
+  test("ends with one webhook, batch.completed, with the same data as GET, whatever its final status", async () => {
     const hook = (path: string) => ({ webhook: { url: sink.url(path) } });
     const query = `?webhook=${encodeURIComponent(sink.url("/rows"))}`;
     const byQuery = await submitBatch(stack, echo, ndjson([...rowsOf(9), "bad"]), { query });
@@ -139,13 +139,13 @@ describe("the life of a batch", () => {
     for (const path of ["/rows", "/json", "/bad", "/canceled"]) expect(sink.at(path)).toHaveLength(1);
   });
 
-  test("goes on beside another one and beside single predictions, which pass it, and each gets its own", async () => {
+  test("runs beside another batch and beside single predictions, which overtake it", async () => {
     const before = await submitBatch(stack, slow, ndjson(busy(500, 6)));
     const passing = await Promise.all(
       Array.from({ length: 10 }, async (_, i) => (await stack.predict(slow, { x: [[i]] })).body.output.y[0][0]),
     );
     expect(passing).toEqual(passing.map((_, i) => i));
-    // Its two hundred and fifty chunks wait in line, and singles that came later did not wait for them.
+    // Its 250 chunks still wait, and later single predictions did not wait for them.
     expect((await batchOf(before.id)).finished_at).toBeNull();
     const { body } = await stack.call("POST", `/v1/batches/${before.id}/cancel`);
     expect(body.counts).toMatchObject({ failed: 0, pending: 0, canceled: 500 - body.counts.succeeded });
@@ -161,7 +161,7 @@ describe("the life of a batch", () => {
     expect((await resultsOf(stack, two.id)).map(({ output }) => output.y[0])).toEqual(rowsOf(400).reverse());
   });
 
-  test("waits for a worker where there is none, and runs in order of priority when one comes", async () => {
+  test("waits while there is no worker, and runs in order of priority when one starts", async () => {
     const [worker] = stack.workers as [TestStack["workers"][number]];
     expect(await worker.stop(40_000)).toBe(0);
     const send = (query: string) => submitBatch(stack, slow, ndjson(busy(2, 60)), { query });
@@ -175,12 +175,12 @@ describe("the life of a batch", () => {
       progress: 0,
     });
     expect(await resultsOf(stack, first.id)).toEqual([]);
-    // A wait answers in time with how far it is.
+    // A wait answers with the progress when its time is over.
     expect((await stack.get(`/v1/batches/${first.id}?wait=1`)).body).toMatchObject({
       status: "queued",
       finished_at: null,
     });
-    // One that is canceled before it begins has run nothing, and its chunks are passed over.
+    // A batch canceled before its start has run nothing, and its chunks are skipped.
     const canceled = await send("");
     const { body } = await stack.call("POST", `/v1/batches/${canceled.id}/cancel`);
     expect(body).toMatchObject({ status: "canceled", started_at: null, progress: 0, rows_per_second: 0 });
@@ -192,7 +192,7 @@ describe("the life of a batch", () => {
   });
 });
 
-test("all keys of a batch are gone after the result time, whichever way it ended", async () => {
+test("ends with the expiry of all its keys after the result time, whatever its final status", async () => {
   const stack = await TestStack.start({ models: [slow, echo], manifests, env: { RESULT_TTL_SECONDS: "4" } });
   try {
     const ids: string[] = [];
@@ -208,11 +208,11 @@ test("all keys of a batch are gone after the result time, whichever way it ended
       for (const model of [slow, echo]) expect(await batchKeys(stack, model)).toEqual([]);
     });
     for (const gone of [...ids, id]) {
-      expectProblem(await stack.get(`/v1/batches/${gone}`), 404, "batch_not_found");
-      expectProblem(await stack.get(`/v1/batches/${gone}/results`), 404, "batch_not_found");
+      assertProblem(await stack.get(`/v1/batches/${gone}`), 404, "batch_not_found");
+      assertProblem(await stack.get(`/v1/batches/${gone}/results`), 404, "batch_not_found");
     }
     expect((await stack.get("/v1/batches")).body.data).toEqual([]);
-    // What is left of them are the queue's newest finished jobs and, until the next batch, names in the owner's index.
+    // Only the queue's newest finished jobs are left and, until the next batch, ids in the owner's index.
     const { base, batchQueue, ownedBatches } = modelKeys(stack.prefix, echo);
     const all = await (stack.redis as { keys(pattern: string): Promise<string[]> }).keys(`${stack.prefix}:*`);
     const left = all.filter(

@@ -10,7 +10,7 @@ import {
   resultsOf,
   types,
 } from "../support/batches.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { peakBytes } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -28,11 +28,8 @@ describe("a hostile or a slow upload", () => {
   });
   afterAll(() => stack?.close());
 
-  /**
-   * Expects of whatever is done that the API needs no more memory for it than that, and that it answers others
-   * meanwhile.
-   */
-  async function expectGrowthBelow(bytes: number, act: () => Promise<void>): Promise<void> {
+  /** Asserts that the API needs less than `bytes` more memory for `act`, and still answers others. */
+  async function assertMemoryGrowthBelow(bytes: number, act: () => Promise<void>): Promise<void> {
     const { pid } = stack.apis[0] as TestStack["apis"][number];
     const before = peakBytes(pid);
     await act();
@@ -40,7 +37,7 @@ describe("a hostile or a slow upload", () => {
     expect(peakBytes(pid) - before).toBeLessThan(bytes);
   }
 
-  async function writeMuch(open: OpenUpload, filler: string, bytes: number): Promise<void> {
+  async function writeFiller(open: OpenUpload, filler: string, bytes: number): Promise<void> {
     const piece = Buffer.alloc(million, filler);
     for (let sent = 0; sent < bytes; sent += piece.length) await open.write(piece);
   }
@@ -49,11 +46,11 @@ describe("a hostile or a slow upload", () => {
     ["NDJSON", types.ndjson, "[1,2,3]\n[1,2,", "]\n[4,5,6]\n"],
     ["JSON", types.json, '{"inputs":[[1,2,3],[1,2,', "],[4,5,6]]}"],
     ["CSV, quoted", types.csv, 'a,b,c\n1,2,3\n1,2,"', '"\n4,5,6'],
-  ])("with a row of 100 MB in %s fails at that row alone, which is never held", async (_what, type, before, after) => {
-    await expectGrowthBelow(70e6, async () => {
+  ])("with a row of 100 MB in %s fails in that row alone, without buffering it", async (_what, type, before, after) => {
+    await assertMemoryGrowthBelow(70e6, async () => {
       const open = openUpload(stack, echo, { type });
       await open.write(before);
-      await writeMuch(open, "3", 100 * million);
+      await writeFiller(open, "3", 100 * million);
       open.end(after);
       const { body, status } = await open.answer;
       expect(status, JSON.stringify(body)).toBe(202);
@@ -69,30 +66,30 @@ describe("a hostile or a slow upload", () => {
   test.each([
     ["line ends", "\n"],
     ["one endless row", "0"],
-  ])("in gzip that is nearly nothing but %s is refused when that shows, and leaves nothing", async (_what, filler) => {
-    // Packed parts, one after the other, unpack to their texts, one after the other.
+  ])("in gzip of almost only %s is refused while it is unpacked, and leaves nothing", async (_what, filler) => {
+    // Concatenated gzip members unpack to the concatenation of their texts.
     const part = gzipSync(Buffer.alloc(10 * million, filler), { level: 9 });
     const bomb = Buffer.concat(Array.from({ length: 30 }, () => part));
     expect(bomb.length).toBeLessThan(million);
-    await expectGrowthBelow(70e6, async () => {
+    await assertMemoryGrowthBelow(70e6, async () => {
       const open = openUpload(stack, echo, { headers: { "content-encoding": "gzip" } });
       open.end(bomb);
-      expectProblem(await open.answer, 413, "body_too_large");
+      assertProblem(await open.answer, 413, "body_too_large");
     });
     expect((await batchKeys(stack, echo)).filter((key) => key.includes("/batch-chunks:"))).toEqual([]);
   });
 
-  test("goes on for as long as something arrives, and twenty at once hold no bodies in memory", async () => {
+  test("continues as long as bytes arrive, and twenty at once keep no bodies in memory", async () => {
     const flows = Array.from({ length: 50 }, (_, i) => flow(i * 7919));
     const lines = ndjson(flows);
     const rounds = 280;
     expect(lines.length * rounds * 20).toBeGreaterThan(80e6);
     const part = lines.repeat(rounds / 4);
     const uploads = Array.from({ length: 20 }, () => openUpload(stack, tree));
-    await expectGrowthBelow(70e6, async () => {
+    await assertMemoryGrowthBelow(70e6, async () => {
       for (let round = 0; round < 4; round++) {
         await Promise.all(uploads.map((open) => open.write(part)));
-        // Between the parts they all stand still, each within a row.
+        // Between the parts all uploads pause, each within a row.
         await Promise.all(uploads.map((open) => open.write("[1,")));
         expect((await stack.predict(echo, [1, 2, round])).body.status).toBe("succeeded");
         await Promise.all(uploads.map((open) => open.write("2]\n")));

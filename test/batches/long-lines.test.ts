@@ -10,7 +10,7 @@ import { keys, TestStack } from "../support/stack/stack.js";
 
 const longest = 64 * 1024 + 1024 * 40;
 
-/** Outputs of a classifier of so many labels, among them faults. */
+/** Random outputs of a classifier of `width` labels, with faults among them. */
 function classesOf(lines: number, width: number): { chunk: BulkChunk; scores: number[][]; best: number[] } {
   const r = random(lines + width);
   const faults = Array.from({ length: lines }, (_, offset) => offset)
@@ -30,7 +30,7 @@ function classesOf(lines: number, width: number): { chunk: BulkChunk; scores: nu
   return { chunk: { start: 0, lines, faults, origins: null, form: "classes", width, body }, scores, best };
 }
 
-/** The whole text, with each piece held to what is promised of it. */
+/** The whole text; asserts length, `whole` and line count of each piece. */
 function textOf(format: ResultFormat, chunk: BulkChunk, from = 0, to = Number.POSITIVE_INFINITY) {
   let text = "";
   let lines = 0;
@@ -45,7 +45,7 @@ function textOf(format: ResultFormat, chunk: BulkChunk, from = 0, to = Number.PO
 }
 
 describe("results in pieces", () => {
-  test.each([2, 15, 1024, 1025, 20_000])("of %i labels are the whole of it, from any line to any other", (width) => {
+  test.each([2, 15, 1024, 1025, 20_000])("of %i labels make up the whole text, from any line to any other", (width) => {
     const labels = Array.from({ length: width }, (_, i) => (i === 1 ? 'a,"b\u2028' : `label-${i}`));
     const { best, chunk, scores } = classesOf(12, width);
     const lines: unknown[] = [];
@@ -73,7 +73,7 @@ describe("results in pieces", () => {
     ] as const) {
       const { lines: count, text } = textOf(ndjsonFormat(labels), chunk, from, to);
       expect(count).toBe(to - from);
-      // Not toEqual, which takes minutes for so many members.
+      // toEqual takes minutes for so many members.
       expect(
         text
           .split("\n")
@@ -84,7 +84,7 @@ describe("results in pieces", () => {
     }
   });
 
-  test("of long JSON are the whole of it, with characters of any length at every border", () => {
+  test("of long JSON make up the whole text, with characters of any length at every border", () => {
     const r = random(5);
     const outputs = Array.from({ length: 20 }, () => ({
       text: Array.from({ length: r.below(40_000) }, () => r.pick(["a", "é", "日", "😀", '"', "\n", "\u2028"])).join(""),
@@ -107,7 +107,7 @@ describe("results in pieces", () => {
     ).toEqual(outputs);
   });
 
-  test.each([1, 2, 3, 4, 7])("of UTF-8 never end within a character: at most %i bytes and up", (extra) => {
+  test.each([1, 2, 3, 4, 7])("of UTF-8 never end within a character: at most 4 + %i bytes", (extra) => {
     const text = "a😀é日𝄞b".repeat(50);
     const pieces = [...utf8Pieces(Buffer.from(text), 4 + extra)];
     expect(pieces.join("")).toBe(text);
@@ -115,7 +115,7 @@ describe("results in pieces", () => {
   });
 });
 
-test("a chunk has so few rows that its outputs stay within 1 MiB, whatever the head", () => {
+test("the rows of a chunk are limited so that its outputs stay within 1 MiB, for any head", () => {
   const labels = (count: number) => Array.from({ length: count }, (_, i) => `l${i}`);
   const rowsAtOnce = (output: object, width?: number) => {
     const manifest = manifestSchema.parse({
@@ -150,7 +150,7 @@ describe("a batch with long results", () => {
   });
   afterAll(() => stack.close());
 
-  test("is read in any form while the API answers others at once", async () => {
+  test("is read in any format while the API answers others at once", async () => {
     const inputs = Array.from({ length: rows }, (_, i) => ({
       x: [Array.from({ length: width }, (_, k) => i + k / 8)],
     }));
@@ -183,7 +183,7 @@ describe("a batch with long results", () => {
     expect(data.length).toBeGreaterThan(10);
     expect(next).toBe(String(data.length));
     for (const { index, output } of data) expect(output.y[0][8]).toBe(index + 2);
-    // A piece takes a few ms, all of it seconds; what a busy machine adds, it adds to a request alone, too.
+    // A piece takes a few ms, the whole result seconds. A busy machine delays a request alone as well.
     expect(worstMs).toBeLessThan(1000 + 10 * alone);
   });
 });

@@ -29,7 +29,7 @@ const manifestFor = (features: readonly Feature[], bulkRows = 7): TabularManifes
     batching: { bulk_rows: bulkRows },
   }) as TabularManifest;
 
-/** A reader and what it has read by the end: for each line its numbers, or the code of its fault. */
+/** A reader and its lines: the numbers of each, or the code of its fault. */
 function tableOf(features: readonly Feature[], bulkRows?: number) {
   const manifest = manifestFor(features, bulkRows);
   const chunks: BulkChunk[] = [];
@@ -63,7 +63,7 @@ function linesOf(chunk: BulkChunk, width: number): (number[] | string)[] {
   return lines;
 }
 
-/** What a line of JSON comes to by way of `JSON.parse` and the packer of single predictions. */
+/** The numbers or fault of a line of JSON, by `JSON.parse` and the packer of single predictions. */
 function expected(line: string, pack: Packer): number[] | string {
   let input: unknown;
   try {
@@ -71,7 +71,7 @@ function expected(line: string, pack: Packer): number[] | string {
   } catch {
     return "malformed_json";
   }
-  // `JSON.parse` takes the second of two members of the same name; we take neither.
+  // `JSON.parse` takes the second of two members of the same name; the reader refuses both.
   if (/"a":.*"a":/.test(line)) return "invalid_input";
   const packed = pack(input);
   if (!("pack" in packed)) return "invalid_input";
@@ -79,7 +79,7 @@ function expected(line: string, pack: Packer): number[] | string {
   return [...new Float32Array(Uint8Array.from(tensor?.bytes as Uint8Array).buffer)];
 }
 
-/** A number as some sender may write it, most of them valid JSON. */
+/** A number in any spelling, mostly valid JSON. */
 function numberText(r: Random): string {
   const digits = (count: number) => Array.from({ length: count }, () => r.below(10)).join("");
   const sign = r.below(3) === 0 ? "-" : "";
@@ -99,7 +99,7 @@ function numberText(r: Random): string {
       return `${whole}${r.pick(["e", "E"])}${r.pick(["", "+", "-"])}${r.below(50)}`;
     }
     case 6: {
-      // Halfway between two floats, or next to it, where rounding twice would show.
+      // Halfway between two floats, or next to it, where double rounding gives another result.
       const float = Math.fround(r.unit() * 2 ** (r.below(60) - 30));
       const half = float + float * 2 ** -24;
       const beside = half * (1 + r.pick([-40, -17, -16, -2, -1, 1, 2, 16, 17, 40]) * 2 ** -52);
@@ -137,7 +137,7 @@ function numberText(r: Random): string {
   }
 }
 
-/** What is no number of JSON's grammar, or no number at all. */
+/** Texts that are not JSON numbers. */
 const strays = [
   "01",
   "-",
@@ -177,13 +177,13 @@ describe("rows of JSON", () => {
     return `{${members.join(r.below(5) === 0 ? ", " : ",")}}`;
   }
 
-  test("come out as JSON.parse and the packer of single predictions have them, 8,000 at random", () => {
+  test("are the same as by JSON.parse and the packer of single predictions, 8,000 at random", () => {
     const r = random(1);
     const pack = tabularPacker(manifestFor(features));
     const table = tableOf(features);
     const lines = Array.from({ length: 8000 }, () => line(r));
     for (const text of lines) {
-      // Digits, quotes and brackets around the line must never count as part of it.
+      // Digits, quotes and brackets around the line must not be read as part of it.
       const before = r.pick(["", "1", '"', "[", ","]);
       const after = r.pick(["", "\n", "0", "]", ",", ".5", "e9"]);
       const bytes = Buffer.from(before + text + (text === "" ? "" : after));
@@ -201,7 +201,7 @@ describe("rows of JSON", () => {
     expect(valid / lines.length).toBeLessThan(0.95);
   });
 
-  test("come out the same within an envelope, however it is cut, 4,000 at random", () => {
+  test("are the same within an envelope in any pieces, 4,000 at random", () => {
     const r = random(21);
     const pack = tabularPacker(manifestFor(features));
     const isJson = (text: string) => expected(text, pack) !== "malformed_json";
@@ -232,8 +232,8 @@ describe("rows of JSON", () => {
   });
 
   test.each([
-    ["1e39 is beyond a 32-bit float", "[1e39,1,1,1]", "invalid_input"],
-    ["a bound is held to the number as it was sent", "[1,-1000.0000001,1,1]", "invalid_input"],
+    ["1e39 is beyond float32", "[1e39,1,1,1]", "invalid_input"],
+    ["a bound is checked against the number as sent", "[1,-1000.0000001,1,1]", "invalid_input"],
     ["a string of digits is no number", '["1",1,1,1]', "invalid_input"],
     ["a row too short", "[1,1,1]", "invalid_input"],
     ["a row too long", "[1,1,1,1,1]", "invalid_input"],
@@ -263,7 +263,7 @@ describe("lines", () => {
     return lines;
   };
 
-  test("are the same however the text is cut, with LF, CRLF, a byte order mark and no last line end", () => {
+  test("are the same in any pieces, with LF, CRLF, a byte order mark and no last line end", () => {
     const r = random(2);
     for (let round = 0; round < 1000; round++) {
       const lines = Array.from({ length: r.below(8) }, () =>
@@ -287,7 +287,7 @@ describe("lines", () => {
     expect(read([...Buffer.from(text)].map((byte) => Buffer.of(byte)))).toEqual([]);
   });
 
-  test("one that is too long is told once and passed over, wherever it is cut, and the next are read", () => {
+  test("a line that is too long is reported once and skipped, in any pieces, and the next are read", () => {
     const r = random(3);
     for (let round = 0; round < 500; round++) {
       const lengths = Array.from({ length: 6 }, () => r.pick([1, 49, 50, 51, 500]));
@@ -346,7 +346,7 @@ describe("the JSON envelope", () => {
       : Object.fromEntries(children.map((child, i) => [r.pick(["inputs", "a", '"', "]"]) + i, child]));
   }
 
-  test("gives the elements and the options that JSON.parse gives, however it is cut and laid out", () => {
+  test("gives the elements and options of JSON.parse, in any pieces and layout", () => {
     const r = random(5);
     for (let round = 0; round < 700; round++) {
       const inputs = Array.from({ length: r.below(6) }, () => value(r, 0));
@@ -368,7 +368,7 @@ describe("the JSON envelope", () => {
     }
   });
 
-  test("with one character too few, too many or another is refused wherever JSON.parse refuses it", () => {
+  test("with a missing, additional or changed character is refused if JSON.parse refuses it", () => {
     const r = random(6);
     let refused = 0;
     for (let round = 0; round < 3000; round++) {
@@ -407,20 +407,20 @@ describe("the JSON envelope", () => {
     ["a body that ends after the inputs", '{"inputs":[1]', "malformed_json"],
     ["a comma before the end", '{"inputs":[1,]}', "malformed_json"],
     ["a comma at the beginning", '{"inputs":[,1]}', "malformed_json"],
-    ["options beyond all measure", `{"metadata":"${"x".repeat(3000)}","inputs":[1]}`, "body_too_large"],
+    ["options that are too large", `{"metadata":"${"x".repeat(3000)}","inputs":[1]}`, "body_too_large"],
   ])("refuses %s", (_what, text, code) => {
     expect(read([Buffer.from(text)]).fault).toBe(code);
     expect(read([...Buffer.from(text)].map((byte) => Buffer.of(byte))).fault).toBe(code);
   });
 
-  test("a byte order mark before it is passed over", () => {
+  test("after a byte order mark is read", () => {
     expect(read([Buffer.from('\ufeff{"inputs":[1],"version":"2"}')])).toMatchObject({
       elements: ["1"],
       options: { version: "2" },
     });
   });
 
-  test("an input that is too long is told in its place, and the others are read", () => {
+  test("with an input that is too long reports it at its index, and the others are read", () => {
     const r = random(7);
     for (let round = 0; round < 300; round++) {
       const lengths = Array.from({ length: 5 }, () => r.pick([2, 49, 50, 51, 300]));
@@ -447,7 +447,7 @@ describe("rows of CSV", () => {
   }
   const header = 'a,"b, c","d""é",e\r\n';
 
-  test("come out as the same numbers in JSON do, in the order of any header, quoted or not, 3,000 at random", () => {
+  test("give the same numbers as in JSON, in any column order, quoted or not, 3,000 at random", () => {
     const r = random(8);
     const pack = tabularPacker(manifestFor(features));
     const names = ["a", '"b, c"', '"d""é"', "e"];
@@ -465,12 +465,12 @@ describe("rows of CSV", () => {
   test.each([
     ["an empty field", "1,,3,4", "invalid_input"],
     ["a word", "1,two,3,4", "invalid_input"],
-    ["a number that CSV would take for another", "1,1_000,3,4", "invalid_input"],
+    ["a number with a digit separator", "1,1_000,3,4", "invalid_input"],
     ["hexadecimal", "0x10,2,3,4", "invalid_input"],
     ["NaN", "NaN,2,3,4", "invalid_input"],
     ["a field too few", "1,2,3", "malformed_csv"],
     ["a field too many", "1,2,3,4,", "malformed_csv"],
-    ["a quote that is followed by more", '"1"x,2,3,4', "malformed_csv"],
+    ["text after a closing quote", '"1"x,2,3,4', "malformed_csv"],
     ["a stray quote", '1,2",3,4', "invalid_input"],
     ["a quoted line end", '1,"2\n3",3,4', "invalid_input"],
     ["a line of spaces", "   ", "malformed_csv"],
@@ -479,7 +479,7 @@ describe("rows of CSV", () => {
     expect(readCsv(`${header}1,2,3,4\n${line}\n5,6,7,8\n`)).toEqual([[1, 2, 3, 4], code, [5, 6, 7, 8]]);
   });
 
-  test("a sign, a bare dot or spaces around a number are what spreadsheets write, and taken", () => {
+  test("may have numbers with a sign, a bare dot or surrounding spaces, as written by spreadsheets", () => {
     expect(readCsv(`${header}+1,.5, 2. ,-0\n`)).toEqual([[1, 0.5, 2, -0]]);
   });
 
@@ -502,7 +502,7 @@ describe("rows of CSV", () => {
 });
 
 describe("a chunk", () => {
-  test("comes back as it was written", () => {
+  test("is decoded unchanged", () => {
     const r = random(9);
     for (let round = 0; round < 300; round++) {
       const lines = r.below(50);
@@ -534,7 +534,7 @@ describe("a chunk", () => {
     expect(splitParts(joinParts([]))).toEqual([]);
   });
 
-  test("of bad lines alone is closed like any other, and its details are cut", () => {
+  test("of only faulty lines is closed like any other, and its details are truncated", () => {
     const table = tableOf(["a"], 3);
     for (let i = 0; i < 7; i++) table.reader.builder.addFault(`code_${i}`, "d".repeat(10_000));
     expect(table.reader.builder).toMatchObject({ chunks: 2, lines: 7, faults: 7 });

@@ -27,7 +27,7 @@ const runQueue = {
   timeoutMs: 1000,
 };
 
-/** Inputs of a chunk, one number a row; null stands for a line that was never valid. */
+/** Inputs of a chunk, one number a row; null: an invalid line. */
 type Inputs = readonly (number | null)[];
 
 function chunkOf(form: "table" | "packs", inputs: Inputs, rest: Partial<BulkChunk> = {}): Buffer {
@@ -82,12 +82,12 @@ const closed: JobBreaker = {
 };
 
 interface Behaviour {
-  /** Kills whatever runs it. */
+  /** Whether a run with this value kills its slot. */
   kills?(value: number): boolean;
-  /** Makes the run of it alone throw. */
+  /** Whether this value's row throws. */
   throws?(value: number): boolean;
-  /** The runs, by number from 0, that are killed although nothing in them is to blame. */
-  unlucky?: readonly number[];
+  /** Runs, by number from 0, that are killed although none of their rows is the cause. */
+  killedRuns?: readonly number[];
   released?: boolean;
   late?: boolean;
   deaths?: number;
@@ -98,10 +98,10 @@ interface Behaviour {
   breaker?: JobBreaker;
 }
 
-/** Runs the processor with slots that behave as told; what they were given is in `runs`. */
+/** Runs the processor with slots of that behaviour; `runs` has their inputs. */
 async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Behaviour = {}) {
   const runs: number[][] = [];
-  const said: string[] = [];
+  const calls: string[] = [];
   let finish: ChunkFinish | undefined;
   const submit = async (work: Work): Promise<Outcome> => {
     const bulk = work.bulk as NonNullable<Work["bulk"]>;
@@ -112,7 +112,7 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
     expect(work.rows).toBe(values.length);
     const number = runs.push(values) - 1;
     if (behaviour.released) return { kind: "released" };
-    if (behaviour.unlucky?.includes(number) || values.some((value) => behaviour.kills?.(value))) {
+    if (behaviour.killedRuns?.includes(number) || values.some((value) => behaviour.kills?.(value))) {
       return { kind: "blamed", code: behaviour.late ? "timeout" : "poisoned" };
     }
     const threw = (value: number) => behaviour.throws?.(value) ?? false;
@@ -164,10 +164,10 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
       return behaviour.finish ?? "written";
     },
     notebook: {
-      note: async () => void said.push("note"),
-      noteLater: () => void said.push("note later"),
-      ended: () => void said.push("ended"),
-      forget: async () => void said.push("forget"),
+      note: async () => void calls.push("note"),
+      noteLater: () => void calls.push("note later"),
+      ended: () => void calls.push("ended"),
+      forget: async () => void calls.push("forget"),
     },
     history: async () => ({ final: false, diedRunning: true, deaths: behaviour.deaths ?? 0 }),
     metrics: createWorkerMetrics(),
@@ -177,11 +177,11 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
     id: "b-7",
     data: { v: 1, b: "b", n: 7 },
     attemptsStarted: behaviour.attemptsStarted ?? 1,
-    moveToDelayed: async () => said.push("delayed"),
-    moveToWait: async () => said.push("wait"),
+    moveToDelayed: async () => calls.push("delayed"),
+    moveToWait: async () => calls.push("wait"),
   };
   const answer = await process(job, "token").catch((fault: Error) => fault);
-  return { answer, runs, said, finish };
+  return { answer, runs, calls, finish };
 }
 
 /** The outputs by line: a number, or the code of a fault. */
@@ -204,30 +204,30 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
   const eight = [0, 1, 2, 3, 4, 5, 6, 7];
 
   test("runs once as a whole, and its outputs are written in order", async () => {
-    const { answer, finish, runs, said } = await run(form, chunkOf(form, eight));
+    const { answer, finish, runs, calls } = await run(form, chunkOf(form, eight));
     expect(answer).toBe("written");
     expect(runs).toEqual([eight]);
-    expect(said).toEqual(["note later", "ended"]);
+    expect(calls).toEqual(["note later", "ended"]);
     expect(outputsOf(finish)).toEqual(eight);
     expect(finish).toMatchObject({ id: "b", number: 7, token: "token", succeeded: 8, failed: 0, failedInputs: null });
   });
 
-  test("that was killed by somebody else's fault runs again as a whole", async () => {
-    const { finish, runs } = await run(form, chunkOf(form, eight), { unlucky: [0] });
+  test("whose slot was killed for another reason runs again as a whole", async () => {
+    const { finish, runs } = await run(form, chunkOf(form, eight), { killedRuns: [0] });
     expect(runs).toEqual([eight, eight]);
     expect(outputsOf(finish)).toEqual(eight);
   });
 
-  test("that died by the version's fault is given back whole, with nothing of it kept", async () => {
+  test("whose slot died by the version's fault returns to the queue whole, without partial outputs", async () => {
     const recordDeath = async () => false;
-    const { answer, finish, runs, said } = await run(form, chunkOf(form, eight), {
-      ...{ unlucky: [0], breaker: { ...closed, recordDeath } },
+    const { answer, finish, runs, calls } = await run(form, chunkOf(form, eight), {
+      ...{ killedRuns: [0], breaker: { ...closed, recordDeath } },
     });
     expect([answer, finish, runs]).toEqual([expect.any(WaitingError), undefined, [eight]]);
-    expect(said.slice(-2)).toEqual(["forget", "wait"]);
+    expect(calls.slice(-2)).toEqual(["forget", "wait"]);
   });
 
-  test("that is the probe of a version goes on to the row to blame, although the breaker opens again", async () => {
+  test("that is a version's probe continues down to the faulty row, although the breaker opens again", async () => {
     const owners: string[] = [];
     const breaker: JobBreaker = {
       ...closed,
@@ -239,28 +239,25 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     expect(new Set(owners)).toEqual(new Set(["alice"]));
   });
 
-  test("of a version that is out of order is put off, and not begun", async () => {
-    const { answer, runs, said } = await run(form, chunkOf(form, eight), {
+  test("of a version with an open breaker is delayed, and not begun", async () => {
+    const { answer, runs, calls } = await run(form, chunkOf(form, eight), {
       breaker: { ...closed, admit: () => "wait" },
     });
-    expect([answer, runs, said]).toEqual([expect.any(DelayedError), [], ["delayed"]]);
+    expect([answer, runs, calls]).toEqual([expect.any(DelayedError), [], ["delayed"]]);
   });
 
-  test.each([false, true])(
-    "that kills its slot is halved down to the row that is to blame (late: %s)",
-    async (late) => {
-      const { finish, runs } = await run(form, chunkOf(form, eight), { kills: (value) => value === 5, late });
-      expect(runs).toEqual([eight, eight, [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [4], [5], [6, 7]]);
-      const code = late ? "timeout" : "poisoned";
-      expect(outputsOf(finish)).toEqual([0, 1, 2, 3, 4, code, 6, 7]);
-      expect(finish).toMatchObject({ succeeded: 7, failed: 1 });
-      const failed = decodeChunk(finish?.failedInputs as Buffer);
-      expect(inputsOf(failed)).toEqual([5]);
-      expect([...(failed.origins as Uint32Array)]).toEqual([105]);
-    },
-  );
+  test.each([false, true])("that kills its slot is halved down to the faulty row (by timeout: %s)", async (late) => {
+    const { finish, runs } = await run(form, chunkOf(form, eight), { kills: (value) => value === 5, late });
+    expect(runs).toEqual([eight, eight, [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [4], [5], [6, 7]]);
+    const code = late ? "timeout" : "poisoned";
+    expect(outputsOf(finish)).toEqual([0, 1, 2, 3, 4, code, 6, 7]);
+    expect(finish).toMatchObject({ succeeded: 7, failed: 1 });
+    const failed = decodeChunk(finish?.failedInputs as Buffer);
+    expect(inputsOf(failed)).toEqual([5]);
+    expect([...(failed.origins as Uint32Array)]).toEqual([105]);
+  });
 
-  test("with any faults of any kinds keeps each line's own, 100 at random", async () => {
+  test("with faults of any kind gives each line its own, 100 at random", async () => {
     const r = random(11);
     for (let round = 0; round < 100; round++) {
       let value = 0;
@@ -291,16 +288,16 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     }
   });
 
-  test("of nothing but bad lines runs nothing", async () => {
+  test("of only faulty lines runs nothing", async () => {
     const { finish, runs } = await run(form, chunkOf(form, [null, null]));
     expect(runs).toEqual([]);
     expect(outputsOf(finish)).toEqual(["invalid_input", "invalid_input"]);
     expect(inputsOf(decodeChunk(finish?.failedInputs as Buffer))).toEqual([null, null]);
   });
 
-  test("that was alone with ten dead workers fails as poisoned without another", async () => {
+  test("that was the only running job at ten worker deaths fails as poisoned without an eleventh run", async () => {
     const nine = await run(form, chunkOf(form, [1, null, 2]), { attemptsStarted: 10, deaths: 9 });
-    expect(nine.said).toEqual(["note", "ended"]);
+    expect(nine.calls).toEqual(["note", "ended"]);
     expect(outputsOf(nine.finish)).toEqual([1, "invalid_input", 2]);
     const ten = await run(form, chunkOf(form, [1, null, 2]), { attemptsStarted: 11, deaths: 10 });
     expect(ten.runs).toEqual([]);
@@ -308,13 +305,13 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     expect(inputsOf(decodeChunk(ten.finish?.failedInputs as Buffer))).toEqual([1, null, 2]);
   });
 
-  test("goes back when its worker ends, waits for one with its version, and ends where nobody wants it", async () => {
+  test("returns to the queue when its worker ends, waits for its version, and ends if no longer wanted", async () => {
     const released = await run(form, chunkOf(form, eight), { released: true });
     expect(released.answer).toBeInstanceOf(WaitingError);
-    expect(released.said).toEqual(["note later", "ended", "forget", "wait"]);
+    expect(released.calls).toEqual(["note later", "ended", "forget", "wait"]);
     const other = await run(form, chunkOf(form, eight), { version: "2" });
     expect(other.answer).toBeInstanceOf(DelayedError);
-    expect([other.said, other.runs]).toEqual([["delayed"], []]);
+    expect([other.calls, other.runs]).toEqual([["delayed"], []]);
     const gone = await run(form, chunkOf(form, eight), { version: "gone" });
     expect([gone.answer, gone.runs]).toEqual(["written", []]);
     expect(outputsOf(gone.finish)).toEqual(eight.map(() => "version_gone"));
@@ -330,7 +327,7 @@ describe("a table for several slots", () => {
   const rows = (count: number) => Array.from({ length: count }, (_, i) => i);
   const sizes = (runs: readonly number[][]) => runs.map(({ length }) => length);
 
-  test("runs in parts that keep every slot busy, delay singles only briefly, and come back in order", async () => {
+  test("runs in parts that keep every slot busy and delay singles only briefly, and is joined in order", async () => {
     for (const [count, slots, parts] of [
       [255, 2, [255]],
       [256, 2, [128, 128]],
@@ -345,13 +342,13 @@ describe("a table for several slots", () => {
     }
   });
 
-  test("is blamed part by part, down to the row, and goes back only when no part runs any more", async () => {
+  test("is blamed part by part, down to the row, and returns to the queue only when no part runs", async () => {
     const killer = await run("table", chunkOf("table", rows(400)), { slots: 2, kills: (value) => value === 321 });
     expect(outputsOf(killer.finish)).toEqual(rows(400).map((value) => (value === 321 ? "poisoned" : value)));
     expect(sizes(killer.runs).filter((length) => length === 200)).toHaveLength(3);
     const released = await run("table", chunkOf("table", rows(400)), { slots: 2, released: true });
     expect(released.answer).toBeInstanceOf(WaitingError);
     expect([sizes(released.runs), released.finish]).toEqual([[200, 200], undefined]);
-    expect(released.said.slice(-3)).toEqual(["ended", "forget", "wait"]);
+    expect(released.calls.slice(-3)).toEqual(["ended", "forget", "wait"]);
   });
 });

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { counts, finalBatch, ndjson, resultsOf, runBatch, submitBatch } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
 import { openRequest } from "../support/http/open-request.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { peakBytes } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -33,7 +33,7 @@ const manifests = {
 };
 const data = fileURLToPath(new URL("../../../shared/data/cicids2017/", import.meta.url));
 
-/** Real flows, every `step`th of each file. */
+/** Every `step`th real flow of each file. */
 function realFlows(step: number): number[][] {
   const flows: number[][] = [];
   for (const file of readdirSync(data).sort()) {
@@ -51,7 +51,7 @@ function realFlows(step: number): number[][] {
 
 describe("results of a batch", () => {
   let stack: TestStack;
-  /** 35 rows of which every seventh is broken, and its results. */
+  /** A batch of 35 rows, every seventh of them malformed. */
   let known: string;
   // biome-ignore lint/suspicious/noExplicitAny: see Answer
   let all: any[];
@@ -65,7 +65,7 @@ describe("results of a batch", () => {
   });
   afterAll(() => stack?.close());
 
-  async function expectSameAsSingles(model: string, flows: readonly number[][]): Promise<void> {
+  async function assertSameAsSingles(model: string, flows: readonly number[][]): Promise<void> {
     const { batch, results } = await runBatch(stack, model, ndjson(flows));
     expect(batch).toMatchObject({ status: "succeeded", counts: counts(flows.length) });
     const singles: unknown[] = [];
@@ -79,22 +79,22 @@ describe("results of a batch", () => {
     expect(results).toEqual(singles.map((output, index) => ({ index, status: "succeeded", output, error: null })));
   }
 
-  test.each([tree, forest])("of %s are those of single predictions, row by row", async (model) => {
-    await expectSameAsSingles(
+  test.each([tree, forest])("of %s equal those of single predictions, row by row", async (model) => {
+    await assertSameAsSingles(
       model,
       Array.from({ length: 100 }, (_, i) => flow(i * 7919)),
     );
   });
 
   // The data is not part of the repository; see models/training/README.md.
-  test.skipIf(!existsSync(data))("of real flows are those of single predictions, row by row", async () => {
+  test.skipIf(!existsSync(data))("of real flows equal those of single predictions, row by row", async () => {
     const flows = realFlows(100);
     expect(flows.length).toBeGreaterThan(200);
-    await expectSameAsSingles(forest, flows);
-    await expectSameAsSingles(tree, flows);
+    await assertSameAsSingles(forest, flows);
+    await assertSameAsSingles(tree, flows);
   });
 
-  test("of a head that is no classifier are those of single predictions too", async () => {
+  test("of heads other than classifiers equal those of single predictions too", async () => {
     const rows = [[1], [0.1], [-5e10]];
     const { results } = await runBatch(stack, "dynamic-inner", ndjson(rows));
     const singles = await Promise.all(rows.map(async (row) => (await stack.predict("dynamic-inner", row)).body.output));
@@ -102,7 +102,7 @@ describe("results of a batch", () => {
     expect(singles[0]).toEqual({ value: 2 });
   });
 
-  test("are one line for each input, in order, each with its own output or error", () => {
+  test("are one line per input, in order, each with its own output or error", () => {
     expect(all).toHaveLength(35);
     for (const [i, line] of all.entries()) {
       if (i % 7 === 3) {
@@ -133,7 +133,7 @@ describe("results of a batch", () => {
     expect(await resultsOf(stack, known, `?from=${from}`)).toEqual(all.slice(from));
   });
 
-  test("are CSV by Accept, with a column for each class, quoted where they must be", async () => {
+  test("are CSV by Accept, with a column per class, quoted where necessary", async () => {
     const answer = await stack.get(`/v1/batches/${known}/results`, { headers: { accept: "text/csv" } });
     expect(answer.headers.get("content-type")).toMatch(/^text\/csv/);
     const lines = answer.body.split("\r\n");
@@ -187,10 +187,10 @@ describe("results of a batch", () => {
     ["?cursor=x", { accept: "application/json" }, 400, "bad_query"],
     ["", { accept: "image/png" }, 406, "not_acceptable"],
   ])("by %s %j are refused", async (query, headers, status, code) => {
-    expectProblem(await stack.get(`/v1/batches/${known}/results${query}`, { headers }), status, code);
+    assertProblem(await stack.get(`/v1/batches/${known}/results${query}`, { headers }), status, code);
   });
 
-  test("are asked for by HEAD without a body", async () => {
+  test("answer HEAD without a body", async () => {
     for (const accept of ["application/x-ndjson", "text/csv", "application/json"]) {
       const answer = await stack.call("HEAD", `/v1/batches/${known}/results`, { headers: { accept } });
       expect([answer.status, answer.body]).toEqual([200, ""]);
@@ -198,7 +198,7 @@ describe("results of a batch", () => {
     }
   });
 
-  test("are there while the batch runs, as far as there is no gap, and the rest by the next index", async () => {
+  test("are readable while the batch runs, up to the first gap, and the rest later from the next index", async () => {
     const inputs = Array.from({ length: 20 }, (_, i) => ({ x: [[80 + i]] }));
     const { id } = await submitBatch(stack, "slow", ndjson(inputs));
     const early = await eventually(async () => {
@@ -221,18 +221,18 @@ describe("results of a batch", () => {
     );
   });
 
-  test("that are gone are not told as anything else", async () => {
+  test("that have expired in part are a 404 or a broken stream, never wrong", async () => {
     const { id } = await runBatch(stack, echo, ndjson(Array.from({ length: 25 }, () => [1, 2, 3])));
     const names = modelKeys(stack.prefix, echo);
     await stack.redis.hdel(names.batchResults(id), "1");
     await expect(resultsOf(stack, id)).rejects.toThrow();
     const headers = { accept: "application/json" };
-    expectProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
     await stack.redis.del(names.batchLines(id));
-    expectProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}/results`, { headers }), 404, "batch_not_found");
   });
 
-  test("are read by readers who stop reading without being held for them, while others read on", async () => {
+  test("are not buffered for readers who stop reading, while others read on", async () => {
     const flows = Array.from({ length: 50 }, (_, i) => flow(i * 7919));
     const { id } = await submitBatch(stack, tree, ndjson(flows).repeat(400));
     await finalBatch(stack, id);
@@ -243,7 +243,7 @@ describe("results of a batch", () => {
     const stalled = Array.from({ length: 40 }, () => openRequest(url));
     const answers = await Promise.all(stalled.map(({ answered }) => answered));
     for (const answer of answers) answer.pause();
-    // All of this passes through the same process meanwhile.
+    // Meanwhile the same process serves all of this.
     for (let i = 0; i < 5; i++)
       expect(((await stack.get(`/v1/batches/${id}/results`)).body as string).length).toBe(whole.length);
     expect(whole.length * stalled.length).toBeGreaterThan(200e6);

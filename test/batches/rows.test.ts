@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { counts, finalBatch, ndjson, resultsOf, runBatch, submitBatch, types } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { volume } from "../support/run/volume.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -19,7 +19,7 @@ const manifests = {
   slow: { kind: "tensor", timeout_ms: 600, batching: { max_batch_rows: 1 } },
 };
 
-/** Ways to break a line of JSON, and what each is told as. */
+/** Malformed lines of JSON, with the code of each. */
 const broken: ((i: number) => [line: string, code: "malformed_json" | "invalid_input"])[] = [
   (i) => [`[${i},1]`, "invalid_input"],
   (i) => [`[${i},1,2,3]`, "invalid_input"],
@@ -65,7 +65,7 @@ describe("rows of a batch", () => {
   });
   afterAll(() => stack?.close());
 
-  test(`${total} rows, every hundredth broken in a different way: those fail alone, each with its reason`, async () => {
+  test(`of ${total}, every hundredth malformed in its own way: these fail alone, each with its reason`, async () => {
     const lines: string[] = [];
     const codes = new Map<number, string>();
     for (let i = 0; i < total; i++) {
@@ -79,23 +79,23 @@ describe("rows of a batch", () => {
     const { batch, results } = await runBatch(stack, echo, lines.join("\n"));
     expect(batch).toMatchObject({ status: "partial", counts: counts(total - total / 100, total / 100), progress: 1 });
     expect(results).toHaveLength(total);
-    let told = 0;
+    let faults = 0;
     for (const [i, { error, index, output, status }] of results.entries()) {
       const code = codes.get(i);
       if (code === undefined) {
-        // Compared by hand, because a hundred thousand expectations take a minute.
+        // Compared by hand, because 100,000 expectations take a minute.
         const [a, b, c] = output?.y[0] ?? [];
         if (index === i && status === "succeeded" && a === i && b === 0.5 && c === -i && error === null) continue;
       } else if (index === i && status === "failed" && output === null && error.code === code && error.detail !== "") {
-        told += 1;
+        faults += 1;
         continue;
       }
       expect.fail(`line ${i}, ${lines[i]}: ${JSON.stringify(results[i])}`);
     }
-    expect(told).toBe(total / 100);
+    expect(faults).toBe(total / 100);
   });
 
-  test("all of them bad: the batch has failed, without a run", async () => {
+  test("that are all invalid fail the batch without a run", async () => {
     const { batch, results } = await runBatch(stack, echo, ndjson([1, 2, 3]));
     expect(batch).toMatchObject({ status: "failed", counts: counts(0, 3) });
     expect(results.map(({ status }) => status)).toEqual(["failed", "failed", "failed"]);
@@ -103,7 +103,7 @@ describe("rows of a batch", () => {
     expect(csv).toMatchObject({ status: "failed", counts: counts(0, 2) });
   });
 
-  test("one that makes the model throw fails alone, with the model's reason and no path", async () => {
+  test("a row that makes the model throw fails alone, with the model's reason and no file path", async () => {
     const values = Array.from({ length: 50 }, (_, i) => (i === 13 || i === 40 ? 77 : i % 9));
     const { batch, results } = await runBatch(
       stack,
@@ -120,7 +120,7 @@ describe("rows of a batch", () => {
     }
   });
 
-  test("one that never returns fails alone, and the worker goes on with all its slots", async () => {
+  test("a row whose run never returns fails alone, and the worker continues with all its slots", async () => {
     const values = [5, 6, 7, 8, 9, 1, 3, 4, 5, 6];
     const { batch, results } = await runBatch(
       stack,
@@ -136,8 +136,8 @@ describe("rows of a batch", () => {
     expect(stack.logged("worker ready")).toHaveLength(1);
   });
 
-  // Only x86 traps on what this model divides.
-  test.skipIf(process.arch !== "x64")("one that kills its process fails alone", async () => {
+  // Only x86 traps on this model's division.
+  test.skipIf(process.arch !== "x64")("a row that kills its process fails alone", async () => {
     const values = [1, 2, 4, 5, 8, 10, 20, 0, 25, 40, 50, 100, 125];
     const { batch, results } = await runBatch(
       stack,
@@ -150,7 +150,7 @@ describe("rows of a batch", () => {
     );
   });
 
-  test("those that failed make a new batch, with their first indexes, also when they fail once more", async () => {
+  test("that failed can be retried as a new batch with their first indexes, again and again", async () => {
     const inputs = [[1, 2, 3], "bad", [4, 5, 6], [7, 8], [9, 9, 9]];
     const { id } = await runBatch(stack, echo, `${ndjson(inputs)}no JSON`, {
       query: "?metadata=%7B%22night%22%3A7%7D",
@@ -172,10 +172,10 @@ describe("rows of a batch", () => {
     expect(last.retry_of).toBe(final.id);
     expect((await resultsOf(stack, last.id)).map(({ first_index }) => first_index)).toEqual([1, 3, 5]);
     const { id: good } = await runBatch(stack, echo, ndjson([[1, 2, 3]]));
-    expectProblem(await stack.call("POST", `/v1/batches/${good}/retry`), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/batches/${good}/retry`), 409, "state_conflict");
   });
 
-  test("failed rows succeed in the new batch once their fault is mended, each with its own output", async () => {
+  test("that failed succeed in the new batch once the cause is fixed, each with its own output", async () => {
     const values = Array.from({ length: 6 }, (_, i) => (i === 2 || i === 5 ? 1800 + i : i));
     const { batch, id } = await runBatch(stack, "slow", ndjson(values.map((value) => ({ x: [[value]] }))));
     expect(batch).toMatchObject({ status: "partial", counts: counts(4, 2) });
@@ -186,7 +186,7 @@ describe("rows of a batch", () => {
     await writeFile(file, JSON.stringify({ ...JSON.parse(await readFile(file, "utf8")), timeout_ms: 60_000 }));
     await stack.workers[0]?.stop();
     const open = await submitBatch(stack, "slow", ndjson([{ x: [[1]] }]));
-    expectProblem(await stack.call("POST", `/v1/batches/${open.id}/retry`), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/batches/${open.id}/retry`), 409, "state_conflict");
     await stack.startWorker();
     const retried = await stack.call("POST", `/v1/batches/${id}/retry`);
     expect(await finalBatch(stack, retried.body.id)).toMatchObject({ status: "succeeded", counts: counts(2) });

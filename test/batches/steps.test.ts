@@ -62,7 +62,7 @@ describe("the steps of a batch in Redis", () => {
     return [batch?.succeeded, batch?.failed, batch?.canceled];
   };
 
-  test("a chunk counts once, for whoever holds its job, however often it is finished", async () => {
+  test("a chunk counts once, for the holder of its job's lock, however often it is finished", async () => {
     const id = await committed([3, 2]);
     await lock(id, 0, "mine");
     expect(await finish(id, 0, "another's", 3)).toBe("lost");
@@ -87,7 +87,7 @@ describe("the steps of a batch in Redis", () => {
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
   });
 
-  test("what is finished after a cancel is dropped", async () => {
+  test("outputs of a chunk finished after a cancel are dropped", async () => {
     const id = await committed([3, 2]);
     await lock(id, 0, "mine");
     await lock(id, 1, "mine");
@@ -105,7 +105,7 @@ describe("the steps of a batch in Redis", () => {
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
   });
 
-  test("no more than a window of a batch's chunks is queued, and each that ends lets one in, in order", async () => {
+  test("at most a window of a batch's chunks is queued; each finished one admits the next, in order", async () => {
     await redis.del(`${keys.batchQueue}wait`);
     const id = await committed(new Array(70).fill(1));
     const waiting = () => redis.lrange(`${keys.batchQueue}wait`, 0, -1);
@@ -119,9 +119,9 @@ describe("the steps of a batch in Redis", () => {
     await cancelBatch(redis, keys, id, settings);
   });
 
-  test("owners' chunks take turns by rows, whatever each has uploaded, and pending rows are counted", async () => {
+  test("owners' chunks take turns by rows, however much each has uploaded, and pending rows are counted", async () => {
     const counts = () => redis.hgetall(keys.bulkRowsOf);
-    // What other batches have left in the queue, where nobody takes anything.
+    // Other tests' batches leave jobs in the queue, since no worker takes any.
     const emptyQueue = async () => {
       for (const pattern of [`${keys.batchQueue}*`, `${keys.base}/fair*`]) {
         const left = await (redis as { keys(pattern: string): Promise<string[]> }).keys(pattern);
@@ -146,7 +146,7 @@ describe("the steps of a batch in Redis", () => {
     await emptyQueue();
   });
 
-  test("what has expired in part is lost, not made a batch of less", async () => {
+  test("an upload that has expired in part is lost, not committed as a smaller batch", async () => {
     const id = await staged([1, 1]);
     await redis.hdel(keys.batchChunks(id), "0");
     const outcome = await commitBatch(redis, keys, {
@@ -164,7 +164,7 @@ describe("the steps of a batch in Redis", () => {
   ];
   const early = { uploader: "o", weight: 1, version: "1", priority: 0 };
 
-  test("chunks that run early count once the batch is accepted, and nothing leads to them before", async () => {
+  test("chunks that run before the commit count after it, and are not readable before", async () => {
     await redis.del(`${keys.batchQueue}wait`);
     const id = await staged([3, 2, 1], early);
     expect(await redis.lrange(`${keys.batchQueue}wait`, 0, -1)).toEqual([`${id}-2`, `${id}-1`, `${id}-0`]);
@@ -191,7 +191,7 @@ describe("the steps of a batch in Redis", () => {
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
   });
 
-  test("a batch that is done when it is accepted ends there, and starts no sooner than it exists", async () => {
+  test("a batch whose chunks are all done at the commit ends there, and starts no sooner than created", async () => {
     const id = await staged([3, 2], early);
     for (const number of [1, 0]) {
       expect((await takeChunk(redis, keys, id, number))?.begun).toBe(number === 0);
@@ -210,7 +210,7 @@ describe("the steps of a batch in Redis", () => {
       ...{ status: "succeeded", counts: { total: 5, succeeded: 5, pending: 0 }, progress: 1 },
       ...{ created_at: at, started_at: at, finished_at: at },
     });
-    // Five rows in the second and a little that it took.
+    // Five rows in slightly more than a second.
     expect(JSON.parse(json).rows_per_second).toBeLessThanOrEqual(5);
     expect(JSON.parse(json).rows_per_second).toBeGreaterThan(0);
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
@@ -220,7 +220,7 @@ describe("the steps of a batch in Redis", () => {
     }
   });
 
-  test("what runs of an upload that is dropped, or ran as another version, leaves nothing", async () => {
+  test("chunks of an upload that was dropped, or committed as another version, leave nothing", async () => {
     const dropped = await staged([3, 2], early);
     const other = await staged([3, 2], { uploader: "o", weight: 1, version: "2", priority: 0 });
     for (const id of [dropped, other]) {
@@ -239,7 +239,7 @@ describe("the steps of a batch in Redis", () => {
     }
   });
 
-  test("no more than a window of chunks is in the queue before the batch is accepted, or as it is", async () => {
+  test("at most a window of chunks is queued before the commit and at it", async () => {
     await redis.del(`${keys.batchQueue}wait`);
     const lines = new Array(140).fill(1);
     const id = await staged(lines.slice(0, 70), early);
@@ -250,7 +250,7 @@ describe("the steps of a batch in Redis", () => {
       await lock(id, number, "mine");
       expect(await finish(id, number, "mine", 1)).toBe("written");
     }
-    // There are no more than 70 yet.
+    // Only 70 are staged yet.
     expect(await waiting()).toEqual(first(70));
     for (let number = 70; number < 140; number++) {
       await stageChunk(redis, keys, id, { number, lines: 1, bytes: Buffer.from("in") }, 60_000, early);
@@ -265,7 +265,7 @@ describe("the steps of a batch in Redis", () => {
     await cancelBatch(redis, keys, id, settings);
   });
 
-  test("times are written as JavaScript writes them, for 100 dates in two centuries", async () => {
+  test("times are formatted like JavaScript's toISOString, for 100 dates in two centuries", async () => {
     const r = random(12);
     const dates = [0, 951_782_400_000, 1_709_164_799_999, 4_102_444_800_000 - 1, 4_107_542_400_000];
     for (let i = 0; i < 95; i++) dates.push(r.below(200 * 365.2425 * 86_400_000));

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { counts, finalBatch, ndjson, runBatch, submitBatch } from "../support/batches.js";
 import { TestStack } from "../support/stack/stack.js";
 
-/** Models that are only an ONNX file. */
+/** Models without a manifest. */
 const bare = ["dynamic-inner", "echo-string", "batch-mean", "row-swap-shape", "fixed", "scalars", "two-in-two-out"];
 const three = [1, 2, 3];
 
@@ -53,7 +53,7 @@ describe("batches for models that are only an ONNX file", () => {
     expect(results.map(({ output }) => output)).toEqual(outputs);
   });
 
-  test("outputs that are large make shorter pages, whose cursors lead through all of them all the same", async () => {
+  test("large outputs make shorter pages, whose cursors still lead through all of them", async () => {
     const inputs = Array.from({ length: 24 }, (_, i) => ({ x: [Array.from({ length: 100_000 }, (_, k) => i + k)] }));
     const { id } = await submitBatch(stack, "dynamic-inner", ndjson(inputs));
     await finalBatch(stack, id);
@@ -74,7 +74,7 @@ describe("batches for models that are only an ONNX file", () => {
   });
 });
 
-describe("batches of rows that make no table", () => {
+describe("batches of rows that cannot share a run", () => {
   const table = (features: string[]) => ({
     kind: "tabular",
     input: { tensor: "x", features },
@@ -93,7 +93,7 @@ describe("batches of rows that make no table", () => {
   });
   afterAll(() => stack?.close());
 
-  test.each(Object.entries(manifests))("%s gives each row what it gives it alone", async (model, { input }) => {
+  test.each(Object.entries(manifests))("%s gives each row its output when alone", async (model, { input }) => {
     const rows = Array.from({ length: 20 }, (_, i) => input.features.map((_, k) => i - k / 2));
     const { batch, results } = await runBatch(stack, model, ndjson(rows));
     expect(batch.counts).toEqual(counts(20));

@@ -17,11 +17,11 @@ import {
   upload,
 } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { localWebhooks } from "../support/http/webhook-sink.js";
 import { TestStack } from "../support/stack/stack.js";
 
-/** Its output is its input, so that each row can be told from all others. */
+/** Returns its input, so that each row's output is unique. */
 const model = "echo-float32";
 const manifest = {
   kind: "tabular",
@@ -41,7 +41,7 @@ const models = fileURLToPath(new URL("../fixtures/models/", import.meta.url));
 
 describe("an upload", () => {
   let stack: TestStack;
-  /** Its limits are low. */
+  /** URL of an API with low limits. */
   let narrow: string;
   let singles: unknown[];
 
@@ -97,13 +97,13 @@ describe("an upload", () => {
     ["CSV without the last line end", [header, ...csvRows].join("\r\n"), { type: "text/csv; header=present" }],
     ["CSV with quotes and spaces", [header, ...quotedRows, "", ""].join("\n"), { type: types.csv }],
     ["CSV in another order", turned.join("\n"), { type: types.csv }],
-  ])("of %s comes to what single predictions come to", async (_what, body, options) => {
+  ])("of %s gives the results of single predictions", async (_what, body, options) => {
     const { batch, results } = await runBatch(stack, model, body, options);
     expect(batch).toMatchObject({ status: "succeeded", counts: counts(rows.length), progress: 1, eta_ms: null });
     expect(results).toEqual(succeeded());
   });
 
-  test("is answered with the batch as the contract has it, and Location leads to it", async () => {
+  test("is answered with the batch in the documented form, and its Location", async () => {
     const begunAt = Date.now();
     const answer = await upload(stack, model, ndjson(rows), {
       query: "?metadata=%7B%22a%22%3A%5B1%5D%7D&priority=3&cache=false",
@@ -150,7 +150,7 @@ describe("an upload", () => {
     expect((await upload(stack, model, ndjson(rows))).body.status).toMatch(/^(queued|running|succeeded)$/);
   });
 
-  test("one row of a chunk more or less is no different", async () => {
+  test("may have any number of rows around the size of a chunk", async () => {
     for (const size of [1, 3, 4, 5, 8, 9]) {
       const many = Array.from({ length: size }, (_, i) => [i, -i - 1, 0.5]);
       const { batch, results } = await runBatch(stack, model, ndjson(many));
@@ -159,7 +159,7 @@ describe("an upload", () => {
     }
   });
 
-  test("a version before the inputs is the one they are read for; one behind them must take the same", async () => {
+  test("is read for the version before its inputs; a version after them must take the same inputs", async () => {
     const words = [["größe", "", "x"]];
     const send = (body: string) => upload(stack, "mixed", body, { type: types.json });
     const first = await send(JSON.stringify({ version: "2", inputs: [{ x: words }] }));
@@ -169,9 +169,9 @@ describe("an upload", () => {
     const numbers = [{ x: [[1, 2, 3]] }];
     const behind = await send(JSON.stringify({ inputs: numbers, version: "1" }));
     expect([behind.status, behind.body.version]).toEqual([202, "1"]);
-    const late = expectProblem(await send(JSON.stringify({ inputs: numbers, version: "2" })), 422, "invalid_request");
+    const late = assertProblem(await send(JSON.stringify({ inputs: numbers, version: "2" })), 422, "invalid_request");
     expect(late.errors).toEqual([{ detail: expect.stringContaining("before them"), pointer: "/version" }]);
-    expectProblem(await send(JSON.stringify({ version: "9", inputs: numbers })), 404, "version_not_found");
+    assertProblem(await send(JSON.stringify({ version: "9", inputs: numbers })), 404, "version_not_found");
     const byQuery = await upload(stack, "mixed", ndjson([{ x: words }]), { query: "?version=2" });
     expect((await finalBatch(stack, byQuery.body.id)).status).toBe("succeeded");
   });
@@ -181,9 +181,9 @@ describe("an upload", () => {
   test.each<[string, string | Buffer, UploadOptions, number, string, string?]>([
     ["a JSON body that ends early", '{"inputs":[[1,2,3]', json, 400, "malformed_json"],
     ["a JSON body with a stray comma", '{"inputs":[[1,2,3],]}', json, 400, "malformed_json"],
-    ["a JSON body with a row that is none", '{"inputs":[[1,2,3],[1,2,NaN]]}', json, 400, "malformed_json"],
+    ["a JSON body with a malformed row", '{"inputs":[[1,2,3],[1,2,NaN]]}', json, 400, "malformed_json"],
     ["a JSON body with a tail", '{"inputs":[[1,2,3]]} x', json, 400, "malformed_json"],
-    ["JSON inputs that are no array", '{"inputs":"x"}', json, 422, "invalid_request", "/inputs"],
+    ["JSON inputs that are not an array", '{"inputs":"x"}', json, 422, "invalid_request", "/inputs"],
     ["a JSON body without inputs", "{}", json, 422, "invalid_request", "/inputs"],
     ["no inputs in JSON", '{"inputs":[]}', json, 422, "invalid_request"],
     ["an unknown field", '{"inputs":[[1,2,3]],"input":1}', json, 422, "invalid_request", "/input"],
@@ -196,7 +196,7 @@ describe("an upload", () => {
       "/metadata",
     ],
     [
-      "a webhook to nowhere",
+      "a webhook to a private address",
       '{"inputs":[[1,2,3]],"webhook":{"url":"https://10.0.0.1/"}}',
       json,
       422,
@@ -204,7 +204,7 @@ describe("an upload", () => {
       "/webhook/url",
     ],
     [
-      "an event that batches have not",
+      "an event that batches do not have",
       '{"inputs":[[1,2,3]],"webhook":{"url":"http://127.0.0.1/","events":["prediction.completed"]}}',
       json,
       422,
@@ -213,16 +213,16 @@ describe("an upload", () => {
     ],
     ["options of JSON in the query", '{"inputs":[[1,2,3]]}', { ...json, query: "?priority=1" }, 400, "bad_query"],
     ["an unknown query parameter", ndjson(rows), { query: "?delay_ms=1" }, 400, "bad_query"],
-    ["metadata in the query that is no JSON", ndjson(rows), { query: "?metadata=%7B" }, 400, "bad_query"],
+    ["metadata in the query that is not JSON", ndjson(rows), { query: "?metadata=%7B" }, 400, "bad_query"],
     ["a priority beyond 1000", ndjson(rows), { query: "?priority=1001" }, 400, "bad_query"],
-    ["a version that is not there", ndjson(rows), { query: "?version=9" }, 404, "version_not_found"],
+    ["an unknown version", ndjson(rows), { query: "?version=9" }, 404, "version_not_found"],
     ["no line at all", "\r\n\n", {}, 422, "invalid_request"],
     ["an empty body", "", {}, 422, "invalid_request"],
     ["a CSV header without rows", `${header}\n`, csv, 422, "invalid_request"],
     ["a CSV without a column", `a,"c"""\n1,2\n`, csv, 422, "invalid_request"],
     ["another media type", ndjson(rows), { type: "text/plain" }, 415, "unsupported_media_type"],
     ["another encoding", ndjson(rows), { headers: { "content-encoding": "zstd" } }, 415, "unsupported_media_type"],
-    ["gzip that is none", ndjson(rows), { headers: { "content-encoding": "gzip" } }, 400, "malformed_body"],
+    ["a body that is not gzip", ndjson(rows), { headers: { "content-encoding": "gzip" } }, 400, "malformed_body"],
     [
       "gzip that ends early",
       gzipSync(ndjson(rows)).subarray(0, 40),
@@ -230,7 +230,7 @@ describe("an upload", () => {
       400,
       "malformed_body",
     ],
-    ["a client that takes no JSON", ndjson(rows), { headers: { accept: "text/csv" } }, 406, "not_acceptable"],
+    ["a client that does not accept JSON", ndjson(rows), { headers: { accept: "text/csv" } }, 406, "not_acceptable"],
     ["a key that may only read", ndjson(rows), { as: "reader" }, 403, "forbidden"],
     [
       "an Idempotency-Key too long",
@@ -241,51 +241,51 @@ describe("an upload", () => {
     ],
   ])("%s is refused and leaves nothing", async (_what, body, options, status, code, pointer) => {
     const before = await batchKeys(stack, model);
-    const problem = expectProblem(await upload(stack, model, body, options), status, code);
+    const problem = assertProblem(await upload(stack, model, body, options), status, code);
     if (pointer !== undefined)
       expect(problem.errors.map((error: { pointer: string }) => error.pointer)).toContain(pointer);
     expect((await batchKeys(stack, model)).filter((key) => !before.includes(key))).toEqual([]);
   });
 
-  test("a CSV without needed columns is refused naming each, also where rows stand before anybody looks", async () => {
+  test("of CSV without required columns is refused with each of them, also if many rows follow", async () => {
     const many = Array.from({ length: 2000 }, () => "1").join("\n");
-    const problem = expectProblem(await upload(stack, model, `a\n${many}`, csv), 422, "invalid_request");
+    const problem = assertProblem(await upload(stack, model, `a\n${many}`, csv), 422, "invalid_request");
     expect(problem.errors.map(({ detail }: { detail: string }) => detail)).toEqual([
       'column "b, b" is missing',
       'column "c"" is missing',
     ]);
-    expectProblem(await upload(stack, "throws-on-row", "x\n1\n", csv), 415, "unsupported_media_type");
-    expectProblem(await upload(stack, "nobody", ndjson(rows)), 404, "model_not_found");
+    assertProblem(await upload(stack, "throws-on-row", "x\n1\n", csv), 415, "unsupported_media_type");
+    assertProblem(await upload(stack, "nobody", ndjson(rows)), 404, "model_not_found");
   });
 
-  test("one that goes beyond the rows is answered 413 before it has ended", async () => {
+  test("beyond MAX_BATCH_ROWS is answered 413 before its end", async () => {
     const exactly = Array.from({ length: 100 }, (_, i) => [i, 0, 0]);
     expect((await upload(stack, model, ndjson(exactly), { url: narrow })).status).toBe(202);
     const open = openUpload(stack, model, { url: narrow });
     await open.write(ndjson([...exactly, [0, 0, 0]]));
-    expect(expectProblem(await open.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_ROWS");
+    expect(assertProblem(await open.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_ROWS");
     open.hangUp();
     const asJson = openUpload(stack, model, { url: narrow, ...json });
     await asJson.write(`{"inputs":[${"[1,2,3],".repeat(102)}`);
-    expectProblem(await asJson.answer, 413, "body_too_large");
+    assertProblem(await asJson.answer, 413, "body_too_large");
     asJson.hangUp();
   });
 
-  test("one that goes beyond the bytes is answered 413 by its length, or when it has, unpacked", async () => {
-    const told = openUpload(stack, model, { url: narrow, headers: { "content-length": "30001" } });
-    expect(expectProblem(await told.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_BYTES");
-    told.hangUp();
+  test("beyond MAX_BATCH_BYTES is answered 413 by its length, or when its unpacked bytes exceed it", async () => {
+    const declared = openUpload(stack, model, { url: narrow, headers: { "content-length": "30001" } });
+    expect(assertProblem(await declared.answer, 413, "body_too_large").detail).toContain("MAX_BATCH_BYTES");
+    declared.hangUp();
     const grows = openUpload(stack, model, { url: narrow });
     await grows.write(`${" ".repeat(15_000)}\n`.repeat(2));
-    expectProblem(await grows.answer, 413, "body_too_large");
+    assertProblem(await grows.answer, 413, "body_too_large");
     grows.hangUp();
     const packed = openUpload(stack, model, { url: narrow, headers: { "content-encoding": "gzip" } });
     await packed.write(gzipSync(`${" ".repeat(15_000)}\n`.repeat(2)));
-    expectProblem(await packed.answer, 413, "body_too_large");
+    assertProblem(await packed.answer, 413, "body_too_large");
     packed.hangUp();
   });
 
-  test("a row beyond MAX_BODY_BYTES fails alone", async () => {
+  test("fails only in a row beyond MAX_BODY_BYTES", async () => {
     const long = `[1,2,${"3".repeat(20_001)}]`;
     for (const [body, options] of [
       [`[1,2,3]\n${long}\n[4,5,6]`, {}],
@@ -298,7 +298,7 @@ describe("an upload", () => {
     }
   });
 
-  test("a client that breaks off, within or between lines, leaves nothing and is no fault of the service", async () => {
+  test("broken off by its client, within or between lines, leaves nothing and logs no error", async () => {
     const begun = await batchKeys(stack, model);
     const staged = async () => (await batchKeys(stack, model)).filter((key) => !begun.includes(key));
     const lines = ndjson(Array.from({ length: 50 }, (_, i) => [i, 0, 0]));
@@ -320,7 +320,7 @@ describe("an upload", () => {
     expect(mine.filter((batch: { counts: { total: number } }) => batch.counts.total === 50)).toEqual([]);
   });
 
-  test("runs while it arrives, and there is no batch before all of it is there", async () => {
+  test("runs while it arrives, and is no batch before its end", async () => {
     const many = Array.from({ length: 9 }, (_, i) => [i, -i - 1, 0.5]);
     const open = openUpload(stack, model);
     await open.write(ndjson(many.slice(0, 8)));
@@ -333,8 +333,8 @@ describe("an upload", () => {
       return running as [string];
     });
     const id = /:([0-9a-z]{28})$/.exec(results)?.[1] as string;
-    expectProblem(await stack.get(`/v1/batches/${id}`), 404, "batch_not_found");
-    expectProblem(await stack.get(`/v1/batches/${id}/results`), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}`), 404, "batch_not_found");
+    assertProblem(await stack.get(`/v1/batches/${id}/results`), 404, "batch_not_found");
     open.end(ndjson(many.slice(8)));
     const answer = await open.answer;
     expect([answer.status, answer.body.id]).toEqual([202, id]);
@@ -357,20 +357,20 @@ describe("an upload", () => {
       expect(again.headers.get("idempotency-replayed")).toBe("true");
       expect(again.headers.get("location")).toBe(`/v1/batches/${first.body.id}`);
     }
-    expectProblem(await send(body.replace("1", "2")), 422, "idempotency_mismatch");
-    expectProblem(await send(body, { query: "?priority=2" }), 422, "idempotency_mismatch");
+    assertProblem(await send(body.replace("1", "2")), 422, "idempotency_mismatch");
+    assertProblem(await send(body, { query: "?priority=2" }), 422, "idempotency_mismatch");
     const bobs = await send(body, { as: "bob" });
     expect(bobs.status).toBe(202);
     expect(bobs.body.id).not.toBe(first.body.id);
     const final = await finalBatch(stack, first.body.id);
     expect((await send(body)).body).toEqual(final);
-    // What the replays had staged is gone with the rest.
+    // Chunks staged by the replays are removed too.
     await eventually(async () => {
       expect((await batchKeys(stack, model)).filter((key) => key.includes("/batch-chunks:"))).toEqual([]);
     });
   });
 
-  test("another owner's batch is unknown on every path", async () => {
+  test("of another owner is unknown on every path", async () => {
     const { id } = await submitBatch(stack, model, ndjson([[1, 2, "x"]]));
     await finalBatch(stack, id);
     for (const [method, path] of [
@@ -381,17 +381,17 @@ describe("an upload", () => {
       ["POST", "/cancel"],
       ["POST", "/retry"],
     ] as const) {
-      expectProblem(await stack.call(method, `/v1/batches/${id}${path}`, { as: "bob" }), 404, "batch_not_found");
-      expectProblem(await stack.call(method, `/v1/batches/${"0".repeat(28)}${path}`), 404, "batch_not_found");
-      expectProblem(await stack.call(method, `/v1/batches/x${path}`), 404, "batch_not_found");
+      assertProblem(await stack.call(method, `/v1/batches/${id}${path}`, { as: "bob" }), 404, "batch_not_found");
+      assertProblem(await stack.call(method, `/v1/batches/${"0".repeat(28)}${path}`), 404, "batch_not_found");
+      assertProblem(await stack.call(method, `/v1/batches/x${path}`), 404, "batch_not_found");
     }
     const listed = await stack.get("/v1/batches?limit=100", { as: "bob" });
     expect(listed.body.data.map((batch: { id: string }) => batch.id)).not.toContain(id);
-    expectProblem(await stack.call("POST", `/v1/batches/${id}/cancel`, { as: "reader" }), 403, "forbidden");
-    expectProblem(await stack.call("PUT", `/v1/batches/${id}`), 405, "method_not_allowed");
+    assertProblem(await stack.call("POST", `/v1/batches/${id}/cancel`, { as: "reader" }), 403, "forbidden");
+    assertProblem(await stack.call("PUT", `/v1/batches/${id}`), 405, "method_not_allowed");
   });
 
-  test("its batch is listed, newest first, in pages, by model and by status", async () => {
+  test("makes a batch that is listed, newest first, in pages, by model and by status", async () => {
     const sent: string[] = [];
     for (const body of [ndjson(rows), ndjson([[1]]), `${ndjson(rows)}x\n`, ndjson(rows)]) {
       const { id } = await submitBatch(stack, model, body, { as: "admin" });
@@ -414,7 +414,7 @@ describe("an upload", () => {
     expect(ids(await list("?status=partial"))).toEqual([sent[1]]);
     expect(ids(await list(`?status=succeeded&model=${model}`))).toEqual([sent[0], sent[3]]);
     expect(ids(await list("?model=throws-on-row"))).toEqual([]);
-    expectProblem(await stack.get("/v1/batches?status=expired"), 400, "bad_query");
-    expectProblem(await stack.get("/v1/batches?model=nobody"), 404, "model_not_found");
+    assertProblem(await stack.get("/v1/batches?status=expired"), 400, "bad_query");
+    assertProblem(await stack.get("/v1/batches?model=nobody"), 404, "model_not_found");
   });
 });

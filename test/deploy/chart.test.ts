@@ -6,7 +6,7 @@ const outside = ["redis.existingSecret=redis", "redis.existingSecretKey=url", "s
 const hasHelm = hasTool("helm", "version");
 const hasKubeconform = hasTool("kubeconform", "-v");
 
-/** What a set of values makes of the chart: how many of each kind, and what its text has or has not. */
+/** Rendered chart by values: number of resources of each kind, and text that it must or must not contain. */
 const combinations: {
   name: string;
   set: string[];
@@ -15,20 +15,20 @@ const combinations: {
   hasNot?: string[];
 }[] = [
   {
-    name: "the least that must be said",
+    name: "only the required ones",
     set: needed,
     kinds: { Deployment: 3, PodDisruptionBudget: 3, NetworkPolicy: 3, Service: 1, Secret: 1, ServiceAccount: 1 },
     has: ["replicas: 2", "value: '*'", "terminationGracePeriodSeconds: 47", "terminationGracePeriodSeconds: 42"],
     hasNot: ["hostNetwork", "privileged: true", "kind: Ingress"],
   },
   {
-    name: "secrets that are there already",
+    name: "existing secrets",
     set: outside,
     kinds: { Deployment: 3, PodDisruptionBudget: 3, NetworkPolicy: 3, Service: 1, ServiceAccount: 1 },
     has: ["name: redis\n", "key: url", "name: keys\n"],
   },
   {
-    name: "groups of models that scale apart, one of them to zero",
+    name: "worker groups that scale separately, one of them to zero",
     set: [
       ...needed,
       "workers[0].name=intrusion,workers[0].models={intrusion-*},workers[0].autoscaling.enabled=true",
@@ -48,7 +48,7 @@ const combinations: {
     has: ['"ml.example.com"', "secretName: cert", "ingressClassName: nginx"],
   },
   {
-    name: "everything that watches",
+    name: "all monitoring",
     set: [
       ...needed,
       "monitoring.serviceMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboards.enabled=true",
@@ -58,7 +58,7 @@ const combinations: {
     has: ["alert: MillraceNoWorker", "millrace-overview.json", "release: prometheus"],
   },
   {
-    name: "Redis outside of the cluster, and a receiver inside",
+    name: "Redis outside the cluster, a webhook receiver inside",
     set: [
       ...outside,
       "networkPolicy.redis.to[0].ipBlock.cidr=203.0.113.7/32,networkPolicy.redis.ports={6380}",
@@ -99,7 +99,7 @@ const documents = (text: string): string[] => text.split(/^---$/m).filter((part)
 const kindOf = (document: string): string => /^kind: (\w+)/m.exec(document)?.[1] as string;
 
 describe.skipIf(!hasHelm)("the chart", () => {
-  test("helm finds nothing to complain of", () => {
+  test("passes helm lint --strict", () => {
     runTool("helm", ["lint", "--strict", "deploy/chart", ...needed.flatMap((value) => ["--set", value])]);
   });
 
@@ -121,25 +121,25 @@ describe.skipIf(!hasHelm)("the chart", () => {
     });
   }
 
-  test("only deliverers may leave the cluster", () => {
+  test("lets only webhook workers connect to addresses outside the cluster", () => {
     const policies = documents(render(needed)).filter((document) => kindOf(document) === "NetworkPolicy");
     const leaving = policies.filter((policy) => policy.includes("0.0.0.0/0"));
     expect(leaving.map((policy) => /^ {2}name: (\S+)/m.exec(policy)?.[1])).toEqual(["t-millrace-webhooks"]);
     for (const policy of policies) {
       const egress = policy.slice(policy.indexOf("\n  egress:"));
-      // A rule without a peer would let out everything on its ports.
+      // A rule without a peer would allow every destination on its ports.
       expect(egress.match(/^ {4}- /gm)?.length).toBe(egress.match(/^ {4,6}(- )?to:/gm)?.length);
     }
   });
 
   test.each([
     ["no Redis", ["secrets.apiKeys=a"], /redis\.existingSecret or redis\.url/],
-    ["nobody who may call", ["redis.url=redis://r"], /secrets\.existingSecret or secrets\.apiKeys/],
-    ["a value that is spelt wrong", [...needed, "api.replcas=3"], /replcas/],
-    ["a setting that the chart itself makes", [...needed, "settings.PORT=3"], /PORT/],
+    ["no API keys", ["redis.url=redis://r"], /secrets\.existingSecret or secrets\.apiKeys/],
+    ["a misspelt value", [...needed, "api.replcas=3"], /replcas/],
+    ["a setting that the chart sets itself", [...needed, "settings.PORT=3"], /PORT/],
     ["an Ingress without a host", [...needed, "api.ingress.enabled=true"], /ingress/],
     [
-      "two groups of one name",
+      "two worker groups with one name",
       [...needed, "workers[0].name=a,workers[0].models={x}", "workers[1].name=a,workers[1].models={y}"],
       /two groups are named a/,
     ],
@@ -148,11 +148,11 @@ describe.skipIf(!hasHelm)("the chart", () => {
   });
 });
 
-describe.skipIf(!hasHelm || !hasKubeconform)("what the chart renders", () => {
+describe.skipIf(!hasHelm || !hasKubeconform)("the rendered chart", () => {
   test("is valid for Kubernetes, KEDA and the Prometheus operator, for all values in the table", () => {
     const location = "deploy/chart-schemas/{{.ResourceKind}}{{.KindSuffix}}.json";
     const text = combinations.map(({ set }) => render(set)).join("\n---\n");
-    const said = runTool("kubeconform", ["-strict", "-summary", "-schema-location", location, "-"], text);
-    expect(said).toMatch(/Invalid: 0, Errors: 0, Skipped: 0/);
+    const report = runTool("kubeconform", ["-strict", "-summary", "-schema-location", location, "-"], text);
+    expect(report).toMatch(/Invalid: 0, Errors: 0, Skipped: 0/);
   });
 });

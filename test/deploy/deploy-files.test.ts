@@ -20,23 +20,23 @@ describe("dashboards and alerts", () => {
   let stack: TestStack;
   const folder = mkdtempSync(join(tmpdir(), "millrace-panels-"));
   let scrapes: string[];
-  let told: string;
+  let scraped: string;
 
   beforeAll(async () => {
     stack = await TestStack.start({ models: [model] });
     await stack.predict(model, flow(1));
     const urls = [stack.url, `http://127.0.0.1:${stack.workers[0]?.port}`];
     scrapes = await Promise.all(urls.map(async (url) => (await fetch(`${url}/metrics`)).text()));
-    told = scrapes.join("\n");
+    scraped = scrapes.join("\n");
   });
   afterAll(async () => {
     rmSync(folder, { recursive: true });
     await stack.close();
   });
 
-  test("ask only for metrics that the services tell", () => {
+  test("query only metrics that the services export", () => {
     const known = new Set(
-      [...told.matchAll(/^# TYPE (\S+) (\S+)/gm)].flatMap(([, name, type]) =>
+      [...scraped.matchAll(/^# TYPE (\S+) (\S+)/gm)].flatMap(([, name, type]) =>
         type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name as string],
       ),
     );
@@ -48,7 +48,7 @@ describe("dashboards and alerts", () => {
 
   test("show no owner", () => {
     for (const text of [alerts, ...dashboards.map((dashboard) => dashboard.text)]) expect(text).not.toMatch(/\bowner=/);
-    expect(told).not.toMatch(/owner="/);
+    expect(scraped).not.toMatch(/owner="/);
   });
 
   test("cover what operators need, each panel with a question and each alert with a runbook section", () => {
@@ -69,14 +69,14 @@ describe("dashboards and alerts", () => {
 
   test.skipIf(!hasPromtool)("pass promtool: metric names and help, rules, and the rules' own tests", () => {
     for (const scrape of scrapes) {
-      // Node's own, which prom-client names, do not all pass.
+      // Node's own metrics are named by prom-client, and some of them fail the check.
       const own = scrape.split("\n").filter((line) => /^(# \w+ )?ml_/.test(line));
       runTool("promtool", ["check", "metrics"], `${own.join("\n")}\n`);
     }
     runTool("promtool", ["check", "rules", join(files, "alerts.yml")]);
     runTool("promtool", ["test", "rules", join(files, "alerts.test.yml")]);
     for (const { name, text } of dashboards) {
-      // As rules, for promtool reads no bare expressions; with what Grafana puts in for its variables.
+      // Wrapped as rules, since promtool reads no bare expressions, with values for Grafana's variables.
       const expressions = [...text.matchAll(/"expr": ("(?:[^"\\]|\\.)*")/g)].map(([, json]) =>
         (JSON.parse(json as string) as string).replaceAll("$__rate_interval", "1m").replaceAll("$model", ".*"),
       );
@@ -91,18 +91,18 @@ describe("dashboards and alerts", () => {
 describe("compose", () => {
   const compose = readFileSync(join(root, "docker-compose.yml"), "utf8");
 
-  test("hands on every setting that .env.example names", () => {
+  test("passes on every setting of .env.example", () => {
     const example = readFileSync(join(root, ".env.example"), "utf8");
     const named = [...example.matchAll(/^#?([A-Z_]+)=/gm)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
-    // What docker-compose.yml itself makes out of others, what only the file beside it reads, and files of processes of
-    // one's own.
+    // Settings that docker-compose.yml derives from others, that only the file beside it reads, or that only processes
+    // outside compose use.
     const others = ["REDIS_URL", "PORT", "HOST", "MODELS_DIR", "WORKER_PORT", "MODELS_FOLDER"];
     others.push("REDIS_URL_FILE", "WEBHOOK_SECRET_FILE");
     expect(named.filter((name) => !compose.includes(`\${${name}:`) && !others.includes(name))).toEqual([]);
   });
 
-  test.skipIf(!hasCompose)("is valid, with and without what it may be given", () => {
+  test.skipIf(!hasCompose)("is valid, with and without the optional profile and files", () => {
     const env = { REDIS_PASSWORD: "secret", API_KEYS: "a:0" };
     const [plain, observed] = [[], ["--profile", "observe"]].map(
       (more) =>

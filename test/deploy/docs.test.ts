@@ -9,28 +9,28 @@ const pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].concat(
     .map((name) => `docs/${name}`),
 );
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
-/** Decisions tell of the day they were made on; their paths may be gone. */
+/** All pages but decisions, which describe the code of their date, so that their paths may no longer exist. */
 const current = pages.filter((page) => !page.startsWith("docs/decisions/"));
 
 describe("the pages", () => {
-  test.each(pages)("%s links to files that are there", (page) => {
+  test.each(pages)("%s links to existing files", (page) => {
     const links = [...read(page).matchAll(/\]\(([^)\s#]+)(?:#[^)]*)?\)/g)].map(([, link]) => link as string);
     const inside = links.filter((link) => !/^[a-z]+:/.test(link));
     expect(inside.filter((link) => !existsSync(join(root, dirname(page), link)))).toEqual([]);
   });
 
-  test.each(current)("%s names files of the code that are there", (page) => {
+  test.each(current)("%s names existing source files", (page) => {
     const named = [...read(page).matchAll(/`((?:api|shared|workers|cli|test|bench|deploy|docs)\/[\w./-]+\.\w+)`/g)];
     expect(named.map(([, path]) => path as string).filter((path) => !existsSync(join(root, path)))).toEqual([]);
   });
 
-  test("docs/reliability.md names tests that are there", () => {
+  test("docs/reliability.md names existing tests", () => {
     const named = [...read("docs/reliability.md").matchAll(/`([a-z]+\/[a-z-]+)`/g)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
     expect(named.filter((name) => !existsSync(join(root, `test/${name}.test.ts`)))).toEqual([]);
   });
 
-  test("docs/settings.md names every setting that .env.example does, but for those of the compose file alone", () => {
+  test("docs/settings.md names every setting of .env.example, except those of the compose file alone", () => {
     const named = [...read(".env.example").matchAll(/^#?([A-Z_]+)=/gm)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
     const settings = read("docs/settings.md");

@@ -24,7 +24,7 @@ describe("a release", () => {
   });
   afterEach(() => rmSync(clone, { recursive: true, force: true }));
 
-  test("gives packages, chart and images one version, closes the changelog's section, and is a tag", () => {
+  test("gives packages, chart and images one version, closes the changelog's section, and makes a tag", () => {
     const { status, stderr } = release("7.8.9");
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     expect(git("describe", "--exact-match")).toBe("v7.8.9");
@@ -43,7 +43,7 @@ describe("a release", () => {
     expect(read("CHANGELOG.md")).toMatch(/^## \[Unreleased\]\n\n## \[7\.8\.9\] - \d{4}-\d\d-\d\d\n\n### /m);
   });
 
-  test("is refused without a change to release, and with one that is not committed", () => {
+  test("is refused without a change to release, and with an uncommitted change", () => {
     expect(release("minor").status).toBe(0);
     const again = release("minor");
     expect([again.status, again.stderr]).toEqual([1, "CHANGELOG.md has nothing under [Unreleased].\n"]);

@@ -14,7 +14,7 @@ const files = readdirSync(folder, { recursive: true, encoding: "utf8" })
   .filter((name) => name.endsWith(".onnx"))
   .sort();
 
-/** Those that nothing is proven of, with the reason that is told. */
+/** Graphs without a proof, with the reported reason. */
 const unproven: Record<string, string> = {
   "catboost-classifier.onnx": "ZipMap: it is not known to keep rows apart",
   "lstm-time-first.onnx": 'LSTM "/LSTM_9": it carries a state along the row axis',
@@ -23,12 +23,12 @@ const unproven: Record<string, string> = {
   "sklearn-tfidf.onnx": 'StringNormalizer "StringNormalizer": it is not known to keep rows apart',
 };
 
-/** What each dimension that is free is in these runs, by its name. */
+/** Lengths of free dimensions in these runs, by name. */
 const lengths: Record<string, number> = { sequence: 5, time: 4, height: 8, width: 12 };
 
 function specsOf({ inputMetadata }: InferenceSession): InputSpec[] {
   return inputMetadata.map((input) => {
-    if (!input.isTensor) throw new Error(`${input.name} is no tensor`);
+    if (!input.isTensor) throw new Error(`${input.name} is not a tensor`);
     const rest = input.shape.slice(1).map((d) => (typeof d === "number" ? d : (lengths[d] ?? 3)));
     const texts = ["red", "blue", "green"];
     const below = input.name === "attention_mask" ? 2 : 20;
@@ -36,7 +36,7 @@ function specsOf({ inputMetadata }: InferenceSession): InputSpec[] {
   });
 }
 
-test.each(files)("%s is proven or tells why not, and joined runs answer as each request alone", async (name) => {
+test.each(files)("%s is proven or has a reason; joined runs of a proven one answer as alone", async (name) => {
   const proof = proveRows(readOnnx(`${folder}${name}`));
   expect(proof.proven ? null : proof.reason).toBe(unproven[basename(name)] ?? null);
   if (!proof.proven) return;
@@ -49,7 +49,7 @@ test.each(files)("%s is proven or tells why not, and joined runs answer as each 
   await session.release();
 });
 
-test("there are as many kinds of them as there should be", () => {
+test("the fixtures hold at least 40 graphs and all of the unproven ones", () => {
   expect(files.length).toBeGreaterThanOrEqual(40);
   expect(Object.keys(unproven).filter((name) => !files.some((file) => basename(file) === name))).toEqual([]);
 });

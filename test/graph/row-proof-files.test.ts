@@ -20,7 +20,7 @@ interface RawModel {
   opset_import: { domain: string; version: number }[];
 }
 
-/** Whether a file is proven, `change` having been made to what is written. */
+/** Whether a file is proven, after `change` to the written message. */
 function isProven(file: Omit<ModelFile, "inputs" | "outputs"> & Partial<ModelFile>, change?: (raw: RawModel) => void) {
   const inputs = { x: ["float32", ["N", 2]] } as const;
   const bytes = onnxFile({ inputs, outputs: { y: ["float32", null] }, ...file });
@@ -37,7 +37,7 @@ const int64List = (...data: number[]) => {
   return bytes;
 };
 
-test("the indices of a sparse tensor do not stand for an input of their name", () => {
+test("the indices of a sparse tensor do not shadow an input of the same name", () => {
   const graph = {
     nodes: [node("ReduceSum", ["x"], ["all"], { keepdims: 0 }), node("Add", ["z", "all"], ["y"])],
     inputs: { x: ["float32", ["N", 2]], z: ["float32", ["N", 2]] },
@@ -52,14 +52,14 @@ test("the indices of a sparse tensor do not stand for an input of their name", (
   expect(isProven(graph, named)).toBe(false);
 });
 
-test("a tensor that holds its numbers twice is read as ONNX Runtime reads it", () => {
+test("a tensor with its numbers in two fields is read like by ONNX Runtime", () => {
   const nodes = [node("Reshape", ["x", "s"], ["y"])];
   expect(isProven({ nodes, constants: { s: ints(-1, 2) } })).toBe(true);
   const listed = (raw: RawModel) => Object.assign(raw.graph.initializer[0] as object, { int64_data: [-1, 2] });
   expect(isProven({ nodes, constants: { s: ints(2, -1) } }, listed)).toBe(false);
 });
 
-test("an attribute by reference, or one without a value, is the 0 that ONNX Runtime takes it for", () => {
+test("an attribute by reference, or without a value, is 0, as in ONNX Runtime", () => {
   const nodes = [node("Softmax", ["x"], ["y"], { axis: 1 })];
   const inputs = { x: ["float32", ["N", 2]] } as const;
   expect(isProven({ nodes, inputs })).toBe(true);
@@ -69,8 +69,8 @@ test("an attribute by reference, or one without a value, is the 0 that ONNX Runt
   expect(isProven({ nodes, inputs }, byReference)).toBe(false);
 });
 
-test("of two versions of the operator set the last one counts, as in ONNX Runtime", () => {
-  const turned = {
+test("of two versions of an operator set the last one counts, as in ONNX Runtime", () => {
+  const transposed = {
     opset: 13,
     inputs: { x: ["float32", ["N", 2, 2]] },
     nodes: [
@@ -79,31 +79,31 @@ test("of two versions of the operator set the last one counts, as in ONNX Runtim
       node("Transpose", ["u"], ["y"], { perm: [2, 0, 1] }),
     ],
   } as const;
-  expect(isProven(turned)).toBe(true);
-  expect(isProven(turned, (raw) => raw.opset_import.push({ domain: "ai.onnx", version: 11 }))).toBe(false);
+  expect(isProven(transposed)).toBe(true);
+  expect(isProven(transposed, (raw) => raw.opset_import.push({ domain: "ai.onnx", version: 11 }))).toBe(false);
 });
 
-test("a function of the file is not taken for the operator of its name, however its domain is spelt", () => {
+test("a function of the file is not taken for the operator of the same name, in any spelling of its domain", () => {
   const nodes = [node("Relu", ["x"], ["y"])];
   const own = { name: "Relu", inputs: ["a"], outputs: ["b"], nodes: [node("ReduceSum", ["a"], ["b"])] };
   expect(isProven({ nodes })).toBe(true);
   for (const domain of ["", "ai.onnx"]) expect(isProven({ nodes, functions: [{ ...own, domain }] })).toBe(false);
 });
 
-test("sums that turn over are no lengths", () => {
+test("sums that overflow are not lengths", () => {
   const nodes = [node("Add", ["most", "one"], ["end"]), node("Slice", ["x", "zero", "end"], ["y"])];
   const most = { dtype: "int64", dims: [1], data: [2n ** 63n - 1n] } as const;
   expect(isProven({ nodes, constants: { most, one: ints(1), zero: ints(0) } })).toBe(false);
 });
 
-test("an end that is brought into a smaller type may be another one", () => {
+test("an end that is cast to a smaller type may change its value", () => {
   const nodes = [node("Cast", ["most"], ["end"], { to: 6 }), node("Slice", ["x", "zero", "end"], ["y"])];
   const most = { dtype: "int64", dims: [1], data: [2n ** 63n - 1n] } as const;
   const zero = { dtype: "int32", dims: [1], data: [0] } as const;
   expect(isProven({ nodes, constants: { most, zero } })).toBe(false);
 });
 
-test("lengths are not followed through types that do not hold them", () => {
+test("lengths are not followed through types too small for them", () => {
   const nodes = (to: number) => [
     node("Shape", ["x"], ["s"]),
     node("Cast", ["s"], ["small"], { to }),
@@ -114,7 +114,7 @@ test("lengths are not followed through types that do not hold them", () => {
   for (const narrow of [2, 3, 5, 9, 10, 16]) expect(isProven({ nodes: nodes(narrow) }), `${narrow}`).toBe(false);
 });
 
-test("a product over no axes may be none", () => {
+test("a ReduceProd over no axes may be the identity", () => {
   const nodes = (attributes: Record<string, number>) => [
     node("Shape", ["x"], ["s"]),
     node("ReduceProd", ["s"], ["n"], { keepdims: 1, ...attributes }),
@@ -123,7 +123,7 @@ test("a product over no axes may be none", () => {
   ];
   const file = { opset: 18, constants: { half: floats([1], [0.5]), two: ints(-1, 2) } };
   expect(isProven({ ...file, nodes: nodes({}) })).toBe(true);
-  // It makes [N, 2] then, of which the last step makes the same; but what is known of it is a list of two lengths.
+  // As the identity it gives [N, 2], and the last step changes nothing, but the proof must know a list of two lengths.
   expect(
     isProven({
       ...file,
@@ -134,7 +134,7 @@ test("a product over no axes may be none", () => {
   ).toBe(false);
 });
 
-test("no name of a dimension stands for a length that an operator makes", () => {
+test("no name of a dimension collides with a length made by an operator", () => {
   const inputs = (name: string) => ({ x: ["float32", ["N", 8]], z: ["float32", ["N", name]] }) as const;
   const nodes = [
     node("Slice", ["x", "from", "far", "axes"], ["t"]),
@@ -153,7 +153,7 @@ test("no name of a dimension stands for a length that an operator makes", () => 
   }
 });
 
-test("nothing is proven of subgraphs, other domains, inputs of one row and fixed outputs", () => {
+test("subgraphs, other domains, inputs of one row and fixed outputs are not proven", () => {
   const inner = { nodes: [node("Relu", ["x"], ["b"])], inputs: {}, outputs: { b: ["float32", null] } } as const;
   const branch = node("If", ["c"], ["y"], { then_branch: { graph: inner }, else_branch: { graph: inner } });
   const constants = { c: { dtype: "bool", dims: [], data: [1] } } as const;

@@ -28,13 +28,13 @@ const plan: fc.Arbitrary<GraphPlan> = fc.record({
   steps: fc.array(fc.nat(2 ** 31 - 1), { minLength: 1, maxLength: 8 }),
 });
 
-/** Two to four requests of one to three rows each; the first few are the smallest ones, which mix most easily. */
-function companies({ inputs }: RandomGraph, own: ReturnType<typeof random>): Request[][] {
+/** Sets of two to four requests of one to three rows; the first sets are the smallest, which mix most easily. */
+function requestSets({ inputs }: RandomGraph, own: ReturnType<typeof random>): Request[][] {
   const counts = [[1, 1], [1, 2], [1, 1, 1], Array.from({ length: 2 + own.below(3) }, () => 1 + own.below(3))];
   return counts.map((rows) => rows.map((count) => randomRequest(own, inputs, count)));
 }
 
-test("what is proven of a random graph holds: every joined run answers as each request alone", async () => {
+test("a proven random graph keeps rows apart: every joined run answers as each request alone", async () => {
   const tally = { proven: 0, provenRan: 0, provenRefused: 0, unproven: 0, joinable: 0, mixing: 0, refused: 0 };
   const reasons = new Map<string, number>();
   const file = join(folder, "model.onnx");
@@ -51,10 +51,10 @@ test("what is proven of a random graph holds: every joined run answers as each r
       const proof = proveRows(readOnnx(file));
       let ran = 0;
       let differs: Comparison | null = null;
-      // A difference that comes of rounding alone does not come again with other numbers.
+      // A difference due to rounding alone does not repeat with other numbers.
       for (let turn = 0; turn < 4 && (turn === 0 || differs !== null); turn++) {
         differs = null;
-        for (const requests of companies(graph, random(own.seed + turn))) {
+        for (const requests of requestSets(graph, random(own.seed + turn))) {
           const found = await compareJoined(session, requests);
           if (found.kind === "same") ran += 1;
           else if (found.kind === "different") differs = found;
@@ -88,7 +88,7 @@ test("what is proven of a random graph holds: every joined run answers as each r
   expect(tally.provenRan).toBeGreaterThan(graphs * 0.35);
 }, 3_600_000);
 
-/** A graph in short lines, one for each operator. */
+/** A graph as short lines, one an operator. */
 function described({ file }: RandomGraph): string {
   const values = (named: object) => Object.entries(named).map(([name, [, shape]]) => `${name} ${shape ?? ""}`);
   const fixed = Object.entries(file.constants ?? {}).map(([name, { data, dims }]) => {

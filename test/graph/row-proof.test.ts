@@ -26,18 +26,18 @@ function proofOf({ file }: RowCase): RowProof {
   return proveRows(readOnnx(path));
 }
 
-const companies = [
+const requestSizes = [
   [1, 1],
   [2, 1],
   [1, 2, 2],
 ];
 
-/** Runs of several companies, each compared with its requests alone. */
+/** Joined runs of several sets of requests, each compared with its requests alone. */
 async function comparisons({ file, inputs }: RowCase): Promise<Comparison[]> {
   const session = await openSession(onnxFile(file));
   try {
     const made: Comparison[] = [];
-    for (const [i, counts] of companies.entries()) {
+    for (const [i, counts] of requestSizes.entries()) {
       const own = random(i + 1);
       made.push(
         await compareJoined(
@@ -52,7 +52,7 @@ async function comparisons({ file, inputs }: RowCase): Promise<Comparison[]> {
   }
 }
 
-test("every operator of the rules has graphs here", () => {
+test("every operator of the rules has cases", () => {
   for (const [domain, rules] of Object.entries(rulesByDomain)) {
     const here = all.filter((cases) => cases.domain === domain).map(({ type }) => type);
     expect(here.sort(), domain).toEqual(Object.keys(rules).sort());
@@ -60,17 +60,17 @@ test("every operator of the rules has graphs here", () => {
 });
 
 describe.each(all)("$domain $type", ({ apart, mixed }) => {
-  test("is proven where it keeps rows apart, and joined runs answer as each request alone", async () => {
+  test("is proven if it keeps rows apart, and joined runs answer as each request alone", async () => {
     for (const own of apart) {
       expect(proofOf(own)).toMatchObject({ proven: true });
-      if (own.shows) expect(await comparisons(own)).toEqual(companies.map(() => ({ kind: "same" })));
+      if (own.checkedByRuns) expect(await comparisons(own)).toEqual(requestSizes.map(() => ({ kind: "same" })));
     }
   });
 
-  test("is not proven where rows are mixed, as runs show", async () => {
+  test("is not proven if it mixes rows, as runs show", async () => {
     for (const own of mixed) {
       expect(proofOf(own)).toMatchObject({ proven: false, reason: expect.stringMatching(/\w/) });
-      if (own.shows) expect((await comparisons(own)).map(({ kind }) => kind)).toContain("different");
+      if (own.checkedByRuns) expect((await comparisons(own)).map(({ kind }) => kind)).toContain("different");
     }
   });
 });

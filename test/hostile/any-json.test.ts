@@ -6,13 +6,13 @@ import { flow, manifestOf } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
 import { tree, wire } from "./request.js";
 
-/** Seeded, so that a run in CI fails for what has changed and not by chance. */
+/** Seeded, so that a run in CI fails because of a change, not by chance. */
 const runs = { numRuns: 80, seed: 20261121, endOnFailure: true };
 
 const features: string[] = manifestOf(tree).input.features;
 const id = fc.oneof(fc.string({ maxLength: 40 }), fc.stringMatching(/^[0-9a-hjkmnp-tv-z]{28}$/));
 
-/** Values near what the paths take, and far from it. */
+/** Values close to valid ones, and arbitrary ones. */
 const anything = fc.jsonValue({ maxDepth: 6, stringUnit: "binary" });
 const input = fc.oneof(
   anything,
@@ -51,17 +51,15 @@ const redrive = fc.oneof(
   ),
 );
 
-describe("whatever JSON is sent wherever", () => {
+describe("arbitrary requests", () => {
   let stack: TestStack;
   beforeAll(async () => {
     stack = await TestStack.start({ models: [tree, "echo-float32"] });
   });
   afterAll(() => stack.close());
 
-  /**
-   * Sends and holds the answer against what every answer is: in time, no 5xx, and a problem where it is none of 2xx.
-   */
-  const hold = async (method: string, target: string, body: string | Buffer, type = "application/json") => {
+  /** Sends a request and asserts that the answer is in time, not a 5xx, and a problem from 400 on. */
+  const assertHandled = async (method: string, target: string, body: string | Buffer, type = "application/json") => {
     const answer = await sendRaw(stack.url, wire(method, target, { body, type }), { deadlineMs: 20_000 });
     expect(answer.status, answer.body).toBeGreaterThanOrEqual(200);
     expect(answer.status, answer.body).toBeLessThan(500);
@@ -69,54 +67,55 @@ describe("whatever JSON is sent wherever", () => {
     expect(answer.headers.get("content-type")).toMatch(/^application\/problem\+json/);
     expect(JSON.parse(answer.body)).toMatchObject({ status: answer.status, code: expect.stringMatching(/^[a-z_]+$/) });
   };
-  const holds = <T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => Promise<void>) =>
+  const checkAll = <T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => Promise<void>) =>
     fc.assert(fc.asyncProperty(arbitrary, check), runs);
   const part = encodeURIComponent;
 
-  test("a submission is taken or told what is wrong with it", () =>
-    holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), submission), ([model, body]) =>
-      hold("POST", `/v1/models/${model}/predictions`, JSON.stringify(body) ?? "null"),
+  test("submissions of any JSON are accepted or refused with a problem", () =>
+    checkAll(fc.tuple(fc.constantFrom(tree, "echo-float32"), submission), ([model, body]) =>
+      assertHandled("POST", `/v1/models/${model}/predictions`, JSON.stringify(body) ?? "null"),
     ));
 
-  test("so is a batch, as JSON", () =>
-    holds(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
-      hold("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
+  test("batches of any JSON are accepted or refused with a problem", () =>
+    checkAll(fc.tuple(fc.constantFrom(tree, "echo-float32"), upload), ([model, body]) =>
+      assertHandled("POST", `/v1/models/${model}/batches`, JSON.stringify(body) ?? "null"),
     ));
 
-  test("so is a redrive", () =>
-    holds(redrive, (body) => hold("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
+  test("redrives of any JSON are accepted or refused with a problem", () =>
+    checkAll(redrive, (body) => assertHandled("POST", "/v1/failures/redrive", JSON.stringify(body) ?? "null")));
 
-  test("so are lines of whatever", () =>
-    holds(
+  test("batches of any lines are accepted or refused with a problem", () =>
+    checkAll(
       fc.array(
         fc.oneof(
           input.map((value) => JSON.stringify(value) ?? ""),
           fc.string(),
         ),
       ),
-      (rows) => hold("POST", `/v1/models/${tree}/batches`, rows.join("\n"), "application/x-ndjson"),
+      (rows) => assertHandled("POST", `/v1/models/${tree}/batches`, rows.join("\n"), "application/x-ndjson"),
     ));
 
-  test("so is CSV of whatever", () =>
-    holds(
+  test("batches of any CSV are accepted or refused with a problem", () =>
+    checkAll(
       fc.array(
         fc.array(fc.oneof(fc.string(), fc.double().map(String), fc.constantFrom(...features)), { maxLength: 80 }),
       ),
-      (rows) => hold("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
+      (rows) =>
+        assertHandled("POST", `/v1/models/${tree}/batches`, rows.map((row) => row.join(",")).join("\n"), "text/csv"),
     ));
 
-  test("so are bytes of whatever, as a body of any kind", () =>
-    holds(
+  test("bodies of any bytes and type are accepted or refused with a problem", () =>
+    checkAll(
       fc.tuple(
         fc.constantFrom("predictions", "batches"),
         fc.uint8Array({ maxLength: 2000 }),
         fc.constantFrom("application/json", "application/x-ndjson", "text/csv", "text/plain"),
       ),
-      ([what, bytes, type]) => hold("POST", `/v1/models/${tree}/${what}`, Buffer.from(bytes), type),
+      ([what, bytes, type]) => assertHandled("POST", `/v1/models/${tree}/${what}`, Buffer.from(bytes), type),
     ));
 
-  test("so is every path with whatever in it, its query and its headers", () =>
-    holds(
+  test("any path, query and headers are answered without a 5xx", () =>
+    checkAll(
       fc.tuple(
         fc.constantFrom("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"),
         fc.oneof(
@@ -154,11 +153,15 @@ describe("whatever JSON is sent wherever", () => {
       ),
       async ([method, path, query, body]) => {
         const pairs = Object.entries(query).map(([name, value]) => `${part(name)}=${part(value)}`);
-        await hold(method, `${path}${pairs.length > 0 ? `?${pairs.join("&")}` : ""}`, JSON.stringify(body) ?? "");
+        await assertHandled(
+          method,
+          `${path}${pairs.length > 0 ? `?${pairs.join("&")}` : ""}`,
+          JSON.stringify(body) ?? "",
+        );
       },
     ));
 
-  test("and in the end it all still works", async () => {
+  test("leave the service working", async () => {
     expect((await stack.predict(tree, flow(3))).body.status).toBe("succeeded");
     expect(stack.log.filter(({ level }) => level === "error")).toEqual([]);
   });

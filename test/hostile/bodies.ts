@@ -11,7 +11,7 @@ const packed = (encoding: string, body: Buffer, path = submitPath) =>
   wire("POST", path, { body, headers: [`Content-Encoding: ${encoding}`] });
 const bomb = Buffer.from(withInput(`"${"a".repeat(64 * 1024 * 1024)}"`));
 
-/** Bodies of a submission: no JSON, JSON that hurts, and JSON that is no submission. */
+/** Bodies of a submission: malformed JSON, expensive JSON, and invalid submissions. */
 export const bodyRows: HostileRow[] = [
   ...(
     [
@@ -85,13 +85,13 @@ export const bodyRows: HostileRow[] = [
       ["78 texts", withInput(JSON.stringify(Array(78).fill("1"))), 422],
       ["78 arrays", withInput(JSON.stringify(Array(78).fill([1]))), 422],
       ["1e400", withInput(`[${Array(78).fill("1e400").join(",")}]`), 422],
-      ["1e39, which float32 has not", withInput(`[${Array(78).fill("1e39").join(",")}]`), 422],
-      ["a feature that is unknown", withInput('{"nothing":1}'), 422],
+      ["1e39, beyond float32", withInput(`[${Array(78).fill("1e39").join(",")}]`), 422],
+      ["an unknown feature", withInput('{"nothing":1}'), 422],
       ["a feature with a pointer in its name", withInput('{"a/b~c":1}'), 422],
       ["a version that is a number", rest('"version":1'), 422],
       ["a version that is a path", rest('"version":"../../etc"'), 404],
       ["a version that is __proto__", rest('"version":"__proto__"'), 404],
-      ["a version that is not there", rest('"version":"7"'), 404],
+      ["an unknown version", rest('"version":"7"'), 404],
       ["a version with a NUL", rest('"version":"1\\u0000"'), 404],
       ["a version of 17 characters", rest(`"version":"${"1".repeat(17)}"`), 422],
       ["a priority of -1", rest('"priority":-1'), 422],
@@ -103,16 +103,16 @@ export const bodyRows: HostileRow[] = [
       ["a delay into the past", rest('"delay_ms":-1'), 422],
       ["a delay of centuries", rest('"delay_ms":99999999999999'), 422],
       ["a delay of half a ms", rest('"delay_ms":0.5'), 422],
-      ["an end before the begin", rest('"delay_ms":10,"expires_in_ms":5'), 422],
-      ["an end of -1", rest('"expires_in_ms":-1'), 422],
-      ["a cache of yes", rest('"cache2":"yes"'), 422],
+      ["an expiry before the delay", rest('"delay_ms":10,"expires_in_ms":5'), 422],
+      ["an expiry of -1", rest('"expires_in_ms":-1'), 422],
+      ["an unknown option of yes", rest('"cache2":"yes"'), 422],
       ["metadata that is text", rest('"metadata":"x"'), 422],
       ["metadata that is an array", rest('"metadata":[]'), 422],
       ["metadata of 5 KB", rest(`"metadata":{"a":"${"x".repeat(5000)}"}`), 422],
       ["metadata nested 40 deep", rest(`"metadata":{"a":${nested(40)}}`), 422],
-      ["metadata with __proto__, handed back as it is", rest('"metadata":{"__proto__":{"a":1}}'), 202],
+      ["metadata with __proto__, returned unchanged", rest('"metadata":{"__proto__":{"a":1}}'), 202],
       ["metadata that is a script", rest('"metadata":{"a":"</script><script>alert(1)</script>"}'), 202],
-      ["metadata with half a character", rest('"metadata":{"a":"\\ud800"}'), 202],
+      ["metadata with half a surrogate pair", rest('"metadata":{"a":"\\ud800"}'), 202],
       ["metadata with a NUL", rest('"metadata":{"a":"\\u0000"}'), 202],
       ["metadata with line separators", rest('"metadata":{"a":"\\u2028\\r\\n\\r\\n"}'), 202],
       ["an unknown field", rest('"owner":"bob"'), 422],
@@ -160,13 +160,13 @@ export const bodyRows: HostileRow[] = [
       ["a ragged tensor", withInput('{"x":[[1,2,3],[1]]}'), 422],
       ["a tensor of texts", withInput('{"x":[["1","2","3"]]}'), 422],
       ["a tensor of nulls", withInput('{"x":[[null,null,null]]}'), 422],
-      ["a tensor that is deep", withInput(`{"x":${nested(60)}}`), 422],
+      ["a deeply nested tensor", withInput(`{"x":${nested(60)}}`), 422],
       ["a tensor that is an object with a length", withInput('{"x":{"length":3,"0":[1]}}'), 422],
       ["__proto__ as a tensor", withInput('{"x":[[1,2,3]],"__proto__":[1]}'), 422],
     ] as [string, string, number][]
   ).map(([name, body, status]): HostileRow => [name, submit(body, [], echo), status]),
   [
-    "a key that is no UTF-8",
+    "a key of invalid UTF-8",
     submit(Buffer.concat([Buffer.from('{"'), Buffer.of(0xff, 0xfe), Buffer.from('":1}')])),
     400,
   ],
@@ -184,10 +184,10 @@ export const bodyRows: HostileRow[] = [
   ["a gzip bomb of 64 MB", packed("gzip", gzipSync(bomb)), 413],
   ["a deflate bomb of 64 MB", packed("deflate", deflateSync(bomb)), 413],
   ["a brotli bomb of 64 MB", packed("br", brotliCompressSync(bomb)), 413],
-  ["gzip that breaks off", packed("gzip", gzipSync(Buffer.from(withInput(good))).subarray(0, 40)), 400],
+  ["truncated gzip", packed("gzip", gzipSync(Buffer.from(withInput(good))).subarray(0, 40)), 400],
   ["gzip within gzip", packed("gzip", gzipSync(gzipSync(Buffer.from(withInput(good))))), 400],
   ["gzip of a deep body", packed("gzip", gzipSync(Buffer.from(nested(4_000_000)))), 422],
-  ["what is said to be gzip", packed("gzip", Buffer.from(withInput(good))), 400],
+  ["a body that is not gzip", packed("gzip", Buffer.from(withInput(good))), 400],
   ["an empty gzip", packed("gzip", gzipSync("")), 400],
   ...(
     [
@@ -198,11 +198,11 @@ export const bodyRows: HostileRow[] = [
       ["__proto__", '{"__proto__":{"owner":"bob"}}', 422],
       ["the same key twice", '{"rate":1,"rate":1000}', 422],
       ["a model that is an object", '{"model":{"$ne":""}}', 422],
-      ["a model that is not there", '{"model":"nobody"}', 404],
+      ["an unknown model", '{"model":"nobody"}', 404],
       ["the queue of redrives as a model", '{"model":"~redrives"}', 404],
       ["a model of 5,000 characters", `{"model":"${"a".repeat(5000)}"}`, 422],
       ["a model with a NUL", '{"model":"a\\u0000b"}', 404],
-      ["a code that is none", '{"code":"done"}', 422],
+      ["an unknown code", '{"code":"done"}', 422],
       ["a code that is __proto__", '{"code":"__proto__"}', 422],
       ["a list of codes", '{"code":["timeout"]}', 422],
       ["a rate of 0", '{"rate":0}', 422],
@@ -217,7 +217,7 @@ export const bodyRows: HostileRow[] = [
       ["a 30th of February", '{"failed_before":"2026-02-30T00:00:00Z"}', 422],
       ["a time of year -1", '{"failed_before":"-000001-01-01T00:00:00Z"}', 422],
       [
-        "an end before the begin",
+        "an end before the start",
         '{"failed_after":"2026-01-02T00:00:00Z","failed_before":"2026-01-01T00:00:00Z"}',
         422,
       ],
@@ -225,5 +225,5 @@ export const bodyRows: HostileRow[] = [
     ] as [string, string, number][]
   ).map(([name, body, status]): HostileRow => [`a redrive: ${name}`, submit(body, [], "/v1/failures/redrive"), status]),
   ["a redrive as text", wire("POST", "/v1/failures/redrive", { body: "{}", type: "text/plain" }), 415],
-  ["a redrive by who may only read", wire("POST", "/v1/failures/redrive", { body: "{}", as: "reader" }), 403],
+  ["a redrive with a read-only key", wire("POST", "/v1/failures/redrive", { body: "{}", as: "reader" }), 403],
 ];

@@ -2,7 +2,7 @@ import { gzipSync } from "node:zlib";
 import { keys, type Owner } from "../support/stack/stack.js";
 import { type HostileRow, lines, tree, wire } from "./request.js";
 
-/** How a route takes its body. */
+/** The kind of body of a route. */
 type Form = "json" | "options" | "tensors" | "upload" | "file" | "none";
 
 interface BodyRoute {
@@ -10,16 +10,16 @@ interface BodyRoute {
   /** A path of the route. */
   at: string;
   as?: Owner;
-  /** It takes any type for JSON. */
+  /** Reads a body of any content type as JSON. */
   anyType?: boolean;
-  /** It says all that is wrong as 400, as clients of the Open Inference Protocol want it. */
+  /** Answers every fault of a request with 400, as clients of the Open Inference Protocol expect. */
   openInference?: boolean;
 }
 
-const never = "0".repeat(28);
+const unknownId = "0".repeat(28);
 const admin = { form: "options", as: "admin" } as const;
 
-/** Every route that takes a POST or a PUT, by method and template; a test holds it against the router. */
+/** Every route with POST or PUT, by method and template; a test compares it with the router. */
 export const bodyRoutes: Record<string, BodyRoute> = {
   "POST /v1/models/:model/predictions": { form: "json", at: `/v1/models/${tree}/predictions` },
   "POST /v1/models/:model/batches": { form: "upload", at: `/v1/models/${tree}/batches` },
@@ -43,12 +43,12 @@ export const bodyRoutes: Record<string, BodyRoute> = {
   "POST /admin/keys": { ...admin, at: "/admin/keys" },
   "POST /admin/keys/:key/rotate": { ...admin, at: "/admin/keys/nothing/rotate" },
   "POST /admin/keys/:key/revoke": { form: "none", at: "/admin/keys/nothing/revoke", as: "admin" },
-  "POST /v1/predictions/:id/cancel": { form: "none", at: `/v1/predictions/${never}/cancel` },
-  "POST /v1/predictions/:id/retry": { form: "none", at: `/v1/predictions/${never}/retry` },
-  "POST /v1/batches/:id/cancel": { form: "none", at: `/v1/batches/${never}/cancel` },
-  "POST /v1/batches/:id/retry": { form: "none", at: `/v1/batches/${never}/retry` },
-  "POST /v1/deliveries/:id/redeliver": { form: "none", at: `/v1/deliveries/${never}/redeliver` },
-  "POST /v1/failures/redrives/:id/cancel": { form: "none", at: `/v1/failures/redrives/${never}/cancel` },
+  "POST /v1/predictions/:id/cancel": { form: "none", at: `/v1/predictions/${unknownId}/cancel` },
+  "POST /v1/predictions/:id/retry": { form: "none", at: `/v1/predictions/${unknownId}/retry` },
+  "POST /v1/batches/:id/cancel": { form: "none", at: `/v1/batches/${unknownId}/cancel` },
+  "POST /v1/batches/:id/retry": { form: "none", at: `/v1/batches/${unknownId}/retry` },
+  "POST /v1/deliveries/:id/redeliver": { form: "none", at: `/v1/deliveries/${unknownId}/redeliver` },
+  "POST /v1/failures/redrives/:id/cancel": { form: "none", at: `/v1/failures/redrives/${unknownId}/cancel` },
   "POST /v2/repository/models/:model/load": { form: "none", at: "/v2/repository/models/nobody/load", as: "admin" },
   "POST /v2/repository/models/:model/unload": { form: "none", at: "/v2/repository/models/nobody/unload", as: "admin" },
 };
@@ -69,7 +69,7 @@ const manyKeys = keysOf(10_001);
 const deep = `{"a":${"[".repeat(100)}${"]".repeat(100)}}`;
 const invalidUtf8 = Buffer.concat([Buffer.from('{"a":"'), Buffer.of(0xc0, 0xaf), Buffer.from('"}')]);
 
-/** The attacks on a form: what is sent, as which type and with which headers, and the status. */
+/** An attack on one kind of body, with the expected status. */
 interface Attack {
   name: string;
   body: string | Buffer;
@@ -79,7 +79,7 @@ interface Attack {
 }
 
 const chunksOf = (text: string) => [...text].map((byte) => `1\r\n${byte}\r\n`).join("");
-/** Twice as many chunks of one byte as are taken; and so many that an object for each would take 180 MB. */
+/** `manyChunks`: twice the accepted number of one-byte chunks. `mostChunks`: with an object for each, 180 MB. */
 const manyChunks = 20_000;
 const mostChunks = 400_000;
 const tiny = {
@@ -91,17 +91,17 @@ const tiny = {
 const gzip = ["Content-Encoding: gzip"];
 const bomb = gzipSync(Buffer.alloc(96 * 1024 * 1024, 0x20));
 
-/** Attacks on JSON, which the checker of all JSON bodies refuses. */
+/** Attacks refused by the common check of JSON bodies. */
 const jsonAttacks: Attack[] = [
   { name: "a key twice", body: '{"a":1,"a":2}', status: 422 },
   { name: "a key twice, once escaped", body: '{"a":1,"\\u0061":2}', status: 422 },
   { name: "10,001 keys", body: manyKeys, status: 422 },
   { name: "100 levels", body: deep, status: 422 },
-  { name: "no UTF-8", body: invalidUtf8, status: 400 },
-  { name: "no JSON", body: "{", status: 400 },
+  { name: "invalid UTF-8", body: invalidUtf8, status: 400 },
+  { name: "malformed JSON", body: "{", status: 400 },
   { name: "a gzip bomb", body: bomb, headers: gzip, status: 413 },
-  { name: "what is said to be gzip", body: "{}", headers: gzip, status: 400 },
-  { name: "an unknown packing", body: "{}", headers: ["Content-Encoding: zstd"], status: 415 },
+  { name: "a body that is not gzip", body: "{}", headers: gzip, status: 400 },
+  { name: "an unknown encoding", body: "{}", headers: ["Content-Encoding: zstd"], status: 415 },
 ];
 
 const textType = (status: number): Attack => ({ name: "another type", body: "{", type: "text/plain", status });
@@ -121,7 +121,7 @@ const attacksOn: Record<Form, (route: BodyRoute) => Attack[]> = {
     inBinary('{"a":1,"a":2}', "a key twice", 400),
     inBinary(manyKeys, "10,001 keys", 400),
     inBinary(deep, "100 levels", 400),
-    inBinary(invalidUtf8, "no UTF-8", 400),
+    inBinary(invalidUtf8, "invalid UTF-8", 400),
     inBinary(" ".repeat(17 * 1024 * 1024), "17 MB of JSON", 413),
   ],
   upload: () => [
@@ -130,7 +130,7 @@ const attacksOn: Record<Form, (route: BodyRoute) => Attack[]> = {
     { name: "1,001 keys", body: `${keysOf(1001).slice(0, -1)},"inputs":[1]}`, status: 422 },
     { name: "100 levels", body: `{"inputs":[1],"metadata":${deep}}`, status: 422 },
     {
-      name: "no UTF-8 in an option",
+      name: "invalid UTF-8 in an option",
       body: Buffer.concat([Buffer.from('{"inputs":[1],"metadata":'), invalidUtf8]),
       status: 400,
     },
@@ -141,11 +141,11 @@ const attacksOn: Record<Form, (route: BodyRoute) => Attack[]> = {
     { name: "a file twice", body: `${part("file", "a")}${part("file", "b")}--x--\r\n`, status: 422 },
     { name: "another field", body: `${part("other", "a")}--x--\r\n`, status: 422 },
     { name: "no end", body: part("file", "a"), status: 400 },
-    { name: "an upload that is packed", body: bomb, headers: gzip, status: 400 },
+    { name: "a compressed upload", body: bomb, headers: gzip, status: 400 },
     textType(415),
   ],
   none: () => [
-    { name: "a body that is not wanted", body: "{", status: 404 },
+    { name: "an unexpected body", body: "{", status: 404 },
     { name: "a gzip bomb", body: bomb, headers: gzip, status: 404 },
   ],
 };
@@ -163,14 +163,14 @@ const chunkedHead = (method: string, { as = "alice", at, form }: BodyRoute, type
 function tinyChunks(method: string, route: BodyRoute): [request: string, status: number] {
   const end = "0\r\n\r\n";
   if (route.form === "upload") {
-    // Lines may come one by one, so they are read, without being kept.
+    // Lines may arrive one by one, so an upload of many chunks is read, without buffering.
     return [`${chunkedHead(method, route, "application/x-ndjson")}${tiny.lines}${end}`, 202];
   }
   const body = route.form === "file" ? tiny.file : tiny.json;
   return [`${chunkedHead(method, route)}${body}${end}`, route.form === "none" ? 404 : 400];
 }
 
-/** The same attacks on every route with a body. */
+/** The attacks on each route with a body. */
 export const everyBodyRows: HostileRow[] = Object.entries(bodyRoutes).flatMap(([template, route]) => {
   const method = template.slice(0, template.indexOf(" "));
   const { as = "alice", at, form, openInference = false } = route;

@@ -7,7 +7,7 @@ const withHeader = (header: string) => submit(valid, [header], submitPath);
 const bare = (...headers: string[]) => wire("GET", "/v1/models", { as: null, headers });
 const basic = (text: string) => `Authorization: Basic ${Buffer.from(text).toString("base64")}`;
 
-/** Keys that are none, or that may not do this. */
+/** Invalid keys, and keys without the scope. */
 export const keyRows: HostileRow[] = [
   ["no key", bare(), 401],
   ["an empty Authorization", bare("Authorization:"), 401],
@@ -30,8 +30,8 @@ export const keyRows: HostileRow[] = [
   ["a key that is null", bare("Authorization: Bearer null"), 401],
   ["a JWT without a signature", bare("Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9."), 401],
   ["a Digest", bare('Authorization: Digest username="alice"'), 401],
-  ["Basic that is no base64", bare("Authorization: Basic ****"), 401],
-  ["Basic without a colon that is no key", bare(basic("alice")), 401],
+  ["Basic with invalid base64", bare("Authorization: Basic ****"), 401],
+  ["Basic without a colon", bare(basic("alice")), 401],
   ["Basic with the key as user", bare(basic(`${keys.alice}:`)), 401],
   ["Basic with another key", bare(basic("alice:who")), 401],
   ["two Authorization headers", bare("Authorization: Bearer who", `Authorization: Bearer ${keys.alice}`), 400],
@@ -47,7 +47,7 @@ export const keyRows: HostileRow[] = [
   ["a key in the URL's credentials", wire("GET", `http://alice:${keys.alice}@millrace/v1/models`, { as: null }), 401],
   ["a forged address", bare("X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1"), 401],
   ["a forged path", wire("GET", "/health/../v1/models", { as: null, headers: ["X-Original-URL: /health"] }), 401],
-  ["no key at a path that is not there", wire("GET", "/nothing", { as: null }), 401],
+  ["no key at an unknown path", wire("GET", "/nothing", { as: null }), 401],
   ["no key and a bad body", wire("POST", submitPath, { as: null, body: "{" }), 401],
   [
     "no key and an endless body",
@@ -87,7 +87,7 @@ export const keyRows: HostileRow[] = [
   ),
 ];
 
-/** Header values that are wrong, and some that look it and must do no harm. */
+/** Invalid header values, and unusual but valid ones. */
 export const headerRows: HostileRow[] = [
   ...(
     [

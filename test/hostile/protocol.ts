@@ -18,7 +18,7 @@ const upload = (...headers: string[]) => [
 ];
 const chunked = (body: string, ...headers: string[]) =>
   `${lines(...post("Transfer-Encoding: chunked", ...headers))}${body}`;
-/** Lines that take longer than any other body may. */
+/** An upload of lines that takes longer than other bodies may. */
 const slowUpload = (path: string): HostileRow => {
   const head = upload("Transfer-Encoding: chunked");
   const pieces = [...Array(11).fill("2\r\n1\n\r\n"), "0\r\n\r\n"];
@@ -27,7 +27,7 @@ const slowUpload = (path: string): HostileRow => {
 };
 const smuggled = lines("GET /admin/queues HTTP/1.1", "Host: a");
 
-/** Bytes that are not HTTP, or that two readers of HTTP understand in two ways. */
+/** Malformed HTTP, and HTTP that two parsers may read differently (request smuggling). */
 export const protocolRows: HostileRow[] = [
   ["no HTTP", "hello\r\n\r\n", 400],
   ["TLS to a plain port", Buffer.from("16030100c8010000c40303", "hex"), 400],
@@ -85,7 +85,7 @@ export const protocolRows: HostileRow[] = [
   ["a length of 1 TB", lines(...post("Content-Length: 1099511627776")), 413],
   ["a batch of 1 PB", lines(...upload("Content-Length: 1125899906842624")), 413],
   [
-    "a length in a GET, and what it would smuggle",
+    "a body with a length in a GET, which smuggles a request",
     `${lines("GET /health HTTP/1.1", "Host: a", `Content-Length: ${smuggled.length}`)}${smuggled}`,
     200,
   ],
@@ -133,9 +133,9 @@ export const protocolRows: HostileRow[] = [
   ],
 ];
 
-/** Requests that take their time; each is given up on within a deadline of its own. */
+/** Slow requests, each with its own deadline. */
 export const slowRows: HostileRow[] = [
-  ["a connection that says nothing", "", 408],
+  ["a silent connection", "", 408],
   ["a request line that never ends", "GET /health HT", 408],
   ["headers that never end", "GET /health HTTP/1.1\r\nHost: a\r\nX-A: b\r\n", 408],
   [

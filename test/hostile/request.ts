@@ -1,7 +1,7 @@
 import type { RawOptions } from "../support/http/raw-http.js";
 import { keys, type Owner } from "../support/stack/stack.js";
 
-/** One hostile request: what it tries, its bytes, and the status that it must be answered with. */
+/** One hostile request: its name, its bytes, and the expected status. */
 export type HostileRow = [name: string, request: string | Buffer, status: number, options?: RawOptions];
 
 export const tree = "intrusion-decision-tree";
@@ -15,7 +15,7 @@ export interface RequestParts {
   type?: string | null;
 }
 
-/** A request as it goes over the wire, with a key, a length and a type unless told otherwise. */
+/** The bytes of a request; default: alice's key, Content-Length and JSON's type. */
 export function wire(method: string, target: string, parts: RequestParts = {}): Buffer {
   const { as = "alice", body, headers = [], type = "application/json" } = parts;
   const lines = [`${method} ${target} HTTP/1.1`, "Host: millrace", "Connection: close"];
@@ -34,5 +34,5 @@ export const get = (target: string, headers: readonly string[] = []): Buffer => 
 export const submit = (body: string | Buffer, headers: readonly string[] = [], path = submitPath): Buffer =>
   wire("POST", path, { body, headers });
 
-/** Lines as they are, for what no builder would build. */
+/** Unchecked header lines, for requests that `wire` cannot build. */
 export const lines = (...text: string[]): string => `${text.join("\r\n")}\r\n\r\n`;

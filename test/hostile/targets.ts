@@ -1,9 +1,9 @@
 import { modelTag, newId, redrivesName } from "@millrace/shared/redis/keys.js";
 import { batchPath, get, type HostileRow, submitPath, tree, wire } from "./request.js";
 
-const never = newId(modelTag(tree));
+const unknownId = newId(modelTag(tree));
 
-/** Paths that are tricks, ids that are none, and queries that no path takes. */
+/** Malicious paths, invalid ids, and unknown queries. */
 export const targetRows: HostileRow[] = [
   ...(
     [
@@ -74,25 +74,25 @@ export const targetRows: HostileRow[] = [
       ["/v1/predictions/wait", 404],
       ["/v1/predictions/*", 404],
       ["/v1/predictions/%00", 404],
-      [`/v1/predictions/${never}`, 404],
-      [`/v1/predictions/${never.toUpperCase()}`, 404],
-      [`/v1/predictions/${never}x`, 404],
-      [`/v1/predictions/${never}%0a`, 404],
+      [`/v1/predictions/${unknownId}`, 404],
+      [`/v1/predictions/${unknownId.toUpperCase()}`, 404],
+      [`/v1/predictions/${unknownId}x`, 404],
+      [`/v1/predictions/${unknownId}%0a`, 404],
       [`/v1/predictions/${"z".repeat(28)}`, 404],
       [`/v1/predictions/${"0".repeat(4000)}`, 404],
-      [`/v1/predictions/${never}/events`, 404],
-      [`/v1/predictions/${never}/deliveries`, 404],
-      [`/v1/predictions/${never}/nothing`, 404],
-      [`/v1/predictions/${never}?wait=60`, 404],
+      [`/v1/predictions/${unknownId}/events`, 404],
+      [`/v1/predictions/${unknownId}/deliveries`, 404],
+      [`/v1/predictions/${unknownId}/nothing`, 404],
+      [`/v1/predictions/${unknownId}?wait=60`, 404],
       ["/v1/batches/1", 404],
       ["/v1/batches/__proto__", 404],
       ["/v1/batches/%00", 404],
-      [`/v1/batches/${never}`, 404],
-      [`/v1/batches/${never}?wait=60`, 404],
-      [`/v1/batches/${never}/events`, 404],
-      [`/v1/batches/${never}/results`, 404],
-      [`/v1/batches/${never}/deliveries`, 404],
-      [`/v1/batches/${never}/../${never}`, 404],
+      [`/v1/batches/${unknownId}`, 404],
+      [`/v1/batches/${unknownId}?wait=60`, 404],
+      [`/v1/batches/${unknownId}/events`, 404],
+      [`/v1/batches/${unknownId}/results`, 404],
+      [`/v1/batches/${unknownId}/deliveries`, 404],
+      [`/v1/batches/${unknownId}/../${unknownId}`, 404],
       ["/v1/deliveries", 404],
       ["/v1/failures/", 200],
       ["/v1/failures/x", 404],
@@ -112,10 +112,10 @@ export const targetRows: HostileRow[] = [
       ["/v1/failures/redrives/__proto__", 404],
       ["/v1/failures/redrives/%00", 404],
       ["/v1/failures/redrives/*", 404],
-      [`/v1/failures/redrives/${never}`, 404],
+      [`/v1/failures/redrives/${unknownId}`, 404],
       [`/v1/failures/redrives/${newId(modelTag(redrivesName))}`, 404],
       [`/v1/failures/redrives/${newId(modelTag(redrivesName))}?wait=60`, 404],
-      [`/v1/failures/redrives/${never}?wait=61`, 400],
+      [`/v1/failures/redrives/${unknownId}?wait=61`, 400],
       [`/v1/predictions/${newId(modelTag(redrivesName))}`, 404],
       ["/schemas/../model.json", 404],
       ["/schemas/%2e%2e/model.json", 404],
@@ -144,9 +144,9 @@ export const targetRows: HostileRow[] = [
       ["/v1/predictions?cursor=x", 400],
       ["/v1/predictions?cursor=%00", 400],
       ["/v1/predictions?cursor=LTEuYQ", 400],
-      [`/v1/predictions?cursor=${Buffer.from(`-1.${never}`).toString("base64url")}`, 400],
-      [`/v1/predictions?cursor=${Buffer.from(`1e9.${never}`).toString("base64url")}`, 400],
-      [`/v1/predictions?cursor=${Buffer.from(`9999999999999999.${never}`).toString("base64url")}`, 200],
+      [`/v1/predictions?cursor=${Buffer.from(`-1.${unknownId}`).toString("base64url")}`, 400],
+      [`/v1/predictions?cursor=${Buffer.from(`1e9.${unknownId}`).toString("base64url")}`, 400],
+      [`/v1/predictions?cursor=${Buffer.from(`9999999999999999.${unknownId}`).toString("base64url")}`, 200],
       ["/v1/predictions?model=nobody", 404],
       ["/v1/predictions?model=__proto__", 404],
       ["/v1/predictions?model=a&model=b", 404],
@@ -156,16 +156,16 @@ export const targetRows: HostileRow[] = [
       ["/v1/batches?cursor=x", 400],
       ["/v1/batches?model=nobody", 404],
       ["/v1/batches?owner=bob", 400],
-      [`/v1/predictions/${never}?wait=61`, 400],
-      [`/v1/predictions/${never}?wait=-1`, 400],
-      [`/v1/predictions/${never}?wait=1e1`, 400],
-      [`/v1/predictions/${never}?wait=0x1`, 400],
-      [`/v1/predictions/${never}?wait=Infinity`, 400],
-      [`/v1/predictions/${never}?wait=%D9%A1`, 400],
-      [`/v1/predictions/${never}?wait=1&wait=2`, 400],
-      [`/v1/batches/${never}?wait=61`, 400],
-      [`/v1/batches/${never}/results?from=-1`, 404],
-      [`/v1/batches/${never}/results?nothing=1`, 400],
+      [`/v1/predictions/${unknownId}?wait=61`, 400],
+      [`/v1/predictions/${unknownId}?wait=-1`, 400],
+      [`/v1/predictions/${unknownId}?wait=1e1`, 400],
+      [`/v1/predictions/${unknownId}?wait=0x1`, 400],
+      [`/v1/predictions/${unknownId}?wait=Infinity`, 400],
+      [`/v1/predictions/${unknownId}?wait=%D9%A1`, 400],
+      [`/v1/predictions/${unknownId}?wait=1&wait=2`, 400],
+      [`/v1/batches/${unknownId}?wait=61`, 400],
+      [`/v1/batches/${unknownId}/results?from=-1`, 404],
+      [`/v1/batches/${unknownId}/results?nothing=1`, 400],
     ] as [string, number][]
   ).map(([target, status]): HostileRow => [`GET ${target.slice(0, 80)} (${target.length})`, get(target), status]),
   ["an absolute target of another host", get("http://169.254.169.254/latest/meta-data/"), 404],
@@ -177,17 +177,17 @@ export const targetRows: HostileRow[] = [
   ["the target *", wire("OPTIONS", "*"), 404],
   ["a batch of an unknown model", wire("POST", "/v1/models/nobody/batches", { body: '{"inputs":[1]}' }), 404],
   ["work for __proto__", wire("POST", "/v1/models/__proto__/predictions", { body: '{"input":1}' }), 404],
-  ["cancel of what never was", wire("POST", `/v1/predictions/${never}/cancel`, { body: "" }), 404],
-  ["retry of what never was", wire("POST", `/v1/predictions/${never}/retry`), 404],
-  ["cancel of a batch that never was", wire("POST", `/v1/batches/${never}/cancel`), 404],
-  ["retry of a batch that never was", wire("POST", `/v1/batches/${never}/retry`), 404],
-  ["redelivery of what never was", wire("POST", `/v1/deliveries/${never}/redeliver`), 404],
-  ["cancel of a redrive that never was", wire("POST", `/v1/failures/redrives/${never}/cancel`), 404],
-  ["cancel of a redrive that is no id", wire("POST", "/v1/failures/redrives/x*/cancel"), 404],
-  ["redelivery of what is no id", wire("POST", "/v1/deliveries/x*/redeliver"), 404],
+  ["cancel of an unknown prediction", wire("POST", `/v1/predictions/${unknownId}/cancel`, { body: "" }), 404],
+  ["retry of an unknown prediction", wire("POST", `/v1/predictions/${unknownId}/retry`), 404],
+  ["cancel of an unknown batch", wire("POST", `/v1/batches/${unknownId}/cancel`), 404],
+  ["retry of an unknown batch", wire("POST", `/v1/batches/${unknownId}/retry`), 404],
+  ["redelivery of an unknown delivery", wire("POST", `/v1/deliveries/${unknownId}/redeliver`), 404],
+  ["cancel of an unknown redrive", wire("POST", `/v1/failures/redrives/${unknownId}/cancel`), 404],
+  ["cancel of an invalid redrive id", wire("POST", "/v1/failures/redrives/x*/cancel"), 404],
+  ["redelivery of an invalid id", wire("POST", "/v1/deliveries/x*/redeliver"), 404],
 ];
 
-const odd = ["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "PROPFIND", "MKCOL", "LOCK"];
+const otherMethods = ["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "PROPFIND", "MKCOL", "LOCK"];
 const getOnly = [
   "/",
   "/health",
@@ -197,21 +197,23 @@ const getOnly = [
   "/v1/models",
   `/v1/models/${tree}`,
   "/v1/predictions",
-  `/v1/predictions/${never}`,
+  `/v1/predictions/${unknownId}`,
   "/v1/batches",
   "/v1/failures",
-  `/v1/failures/redrives/${never}`,
+  `/v1/failures/redrives/${unknownId}`,
 ];
 
-/** Methods that a path has not. */
+/** Methods not allowed at a path. */
 export const methodRows: HostileRow[] = [
-  ...getOnly.flatMap((path) => odd.map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405])),
+  ...getOnly.flatMap((path) =>
+    otherMethods.map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405]),
+  ),
   ...[
     submitPath,
     batchPath,
     "/v1/failures/redrive",
-    `/v1/predictions/${never}/cancel`,
-    `/v1/batches/${never}/retry`,
+    `/v1/predictions/${unknownId}/cancel`,
+    `/v1/batches/${unknownId}/retry`,
   ].flatMap((path) =>
     ["GET", "HEAD", "PUT", "DELETE"].map((method): HostileRow => [`${method} ${path}`, wire(method, path), 405]),
   ),

@@ -10,7 +10,7 @@ const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclud
   .split("\n")
   .filter((path) => path !== "" && existsSync(join(root, path)));
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
-/** Code of this release; that of earlier ones, which fixtures keep, stays as it was. */
+/** Code of this release; that of earlier ones, in fixtures, is never changed. */
 const isCode = (path: string): boolean => /\.(ts|js|lua)$/.test(path) && !path.startsWith("test/fixtures/releases/");
 
 describe("the house", () => {
@@ -25,12 +25,12 @@ describe("the house", () => {
     expect(code.filter((path) => dirname(path).split("/").length > 3)).toEqual([]);
   });
 
-  test("has no file of code with over 300 lines, tests aside", () => {
+  test("has no source file of more than 300 lines, except tests", () => {
     const code = files.filter((path) => isCode(path) && !path.startsWith("test/"));
     expect(code.filter((path) => read(path).split("\n").length > 301)).toEqual([]);
   });
 
-  test("has no line of code over 120 columns", () => {
+  test("has no line of code of more than 120 columns", () => {
     const wide = files.filter(isCode).flatMap((path) =>
       read(path)
         .split("\n")
@@ -39,7 +39,7 @@ describe("the house", () => {
     expect(wide).toEqual([]);
   });
 
-  test("has no two folders that import each other, whatever is in between", () => {
+  test("has no two folders that import each other, directly or through others", () => {
     const imports = new Map<string, Set<string>>();
     for (const path of files.filter(
       (path) => path.endsWith(".ts") && packages.includes(path.split("/")[0] as string),

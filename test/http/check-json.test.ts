@@ -12,8 +12,8 @@ const isRefused = (text: string): boolean => {
   }
 };
 
-describe("the look at JSON before it is parsed", () => {
-  test("whatever has each key once passes, whatever it holds", () => {
+describe("the check of JSON before it is parsed", () => {
+  test("JSON without duplicate keys passes, whatever its values", () => {
     fc.assert(
       fc.property(fc.jsonValue({ maxDepth: 8, stringUnit: "binary" }), (value) => {
         expect(isRefused(JSON.stringify(value))).toBe(false);
@@ -23,7 +23,7 @@ describe("the look at JSON before it is parsed", () => {
     );
   });
 
-  test("a key that is put in a second time is found, wherever that is and however it is spelled", () => {
+  test("a duplicate key is found at any depth and in any spelling", () => {
     const spelled = (key: string, escaped: boolean) =>
       escaped
         ? `"${[...key].map((c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`).join("")}"`
@@ -48,7 +48,7 @@ describe("the look at JSON before it is parsed", () => {
     );
   });
 
-  test("the same key in different objects is not twice", () => {
+  test("the same key in different objects is not a duplicate", () => {
     const rows = Array.from({ length: 3000 }, (_, i) => `{"a":${i},"b":{"a":[{"a":1},{"a":2}]}}`);
     expect(isRefused(`[${rows.slice(0, 1500).join(",")}]`)).toBe(false);
   });

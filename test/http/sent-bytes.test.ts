@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runBatch, types, upload } from "../support/batches.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
 const model = "echo-string";
 const latin1 = (text: string) => Buffer.from(text, "latin1");
 
-describe("bytes that are no UTF-8 are refused, never changed", () => {
+describe("invalid UTF-8 is refused, never changed", () => {
   let stack: TestStack;
   beforeAll(async () => {
     stack = await TestStack.start({ models: [model] });
@@ -19,7 +19,7 @@ describe("bytes that are no UTF-8 are refused, never changed", () => {
     return { status: response.status, headers: response.headers, body: await response.json() };
   };
 
-  test("in NDJSON row by row: the others run", async () => {
+  test("in NDJSON only its row fails", async () => {
     const body = Buffer.concat([
       Buffer.from('{"x":[["é","b","c"]]}\n'),
       latin1('{"x":[["\xe9","b","c"]]}\n'),
@@ -42,7 +42,7 @@ describe("bytes that are no UTF-8 are refused, never changed", () => {
     ["beside the inputs", '{"metadata":{"a":"\xe9"},"inputs":[{"x":[["a","b","c"]]}]}'],
     ["after the inputs", '{"inputs":[{"x":[["a","b","c"]]}],"metadata":{"\xff":1}}'],
   ])("in a JSON batch %s: 400", async (_where, text) => {
-    expectProblem(await upload(stack, model, latin1(text), { type: types.json }), 400, "malformed_json");
+    assertProblem(await upload(stack, model, latin1(text), { type: types.json }), 400, "malformed_json");
   });
 
   test.each([
@@ -56,13 +56,13 @@ describe("bytes that are no UTF-8 are refused, never changed", () => {
     ["/predict/anomaly", '{"amount":1,"date":"2026-01-31\xff"}'],
     ["/v1/failures/redrive", '{"model":"\xff"}'],
   ])("in a request to %s: 400", async (path, text) => {
-    expectProblem(await send(path, latin1(text)), 400, "malformed_json");
+    assertProblem(await send(path, latin1(text)), 400, "malformed_json");
   });
 
   test.each(["%FF", "%E9", "%ED%A0%80", "%"])("in a query (%s): 400", async (bytes) => {
     const query = `?metadata={%22a%22:%22${bytes}%22}`;
     const answer = await upload(stack, model, '{"x":[["a","b","c"]]}\n', { query });
-    expectProblem(answer, 400, "bad_query");
-    expectProblem(await stack.get(`/v1/predictions?model=${bytes}`), 400, "bad_query");
+    assertProblem(answer, 400, "bad_query");
+    assertProblem(await stack.get(`/v1/predictions?model=${bytes}`), 400, "bad_query");
   });
 });

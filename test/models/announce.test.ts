@@ -31,10 +31,10 @@ const announce = (version: string) => {
 test.each([
   ["nothing", null, []],
   ["an automatic split", '{"weights":null,"shadow":[]}', []],
-  ["one with shadow versions", '{"weights":null,"shadow":["7","8"]}', ["7", "8"]],
-  ["one whose members are in another order", '{"shadow":["7"],"weights":null}', ["7"]],
+  ["a split with shadow versions", '{"weights":null,"shadow":["7","8"]}', ["7", "8"]],
+  ["a split with its members in another order", '{"shadow":["7"],"weights":null}', ["7"]],
 ])(
-  "a new highest version takes over from %s, and a rollback gives the one before its traffic back",
+  "a new highest version takes over from %s, and a rollback returns the traffic to the previous one",
   async (_is, current, shadow) => {
     if (current !== null) await redis.hset(keys().traffic, "current", current);
     for (const version of ["1", "2"]) expect(await announce(version)).toEqual({ announced: true });
@@ -49,7 +49,7 @@ test.each([
   },
 );
 
-test("a split that somebody has set stays when a new highest version comes", async () => {
+test("a split set by an admin stays when a new highest version is announced", async () => {
   const current = '{"shadow":[],"weights":{"1":1}}';
   await redis.hset(keys().traffic, "current", current);
   for (const version of ["1", "2"]) await announce(version);

@@ -8,81 +8,81 @@ import { Breaker, type BreakerState, type Death } from "@millrace/workers/jobs/b
 import type { Outcome } from "@millrace/workers/runs/work.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { type Answer, type CallOptions, type Owner, TestStack } from "../support/stack/stack.js";
 
 const log = openLog("worker", "silent" as never);
 
 describe("a breaker", () => {
-  /** A breaker whose sample comes out as told, and all that it has said. */
-  function opened(sample: Outcome["kind"][] | null) {
-    const said: BreakerState["state"][] = [];
+  /** A breaker with the given outcomes of its sample runs, and the states that it reported. */
+  function breakerWithSample(sample: Outcome["kind"][] | null) {
+    const states: BreakerState["state"][] = [];
     const openMs: number[] = [];
-    let asked = 0;
-    const trySample = sample === null ? null : async () => sample[Math.min(asked++, sample.length - 1)] as "done";
+    let sampleRuns = 0;
+    const trySample = sample === null ? null : async () => sample[Math.min(sampleRuns++, sample.length - 1)] as "done";
     const onChange = ({ retryAt, state }: BreakerState) => {
-      said.push(state);
-      // Told in the same turn; to the nearest ten, because a clock may move on in between.
+      states.push(state);
+      // Reported in the same turn of the event loop; rounded to ten, because the clock may advance in between.
       if (state === "open") openMs.push(Math.round((retryAt - Date.now()) / 10) * 10);
     };
     const breaker = new Breaker({ trySample, onChange, log, openMs: 20 });
     let next = 0;
     const death = (owner: string, rest: Partial<Death> = {}) =>
       breaker.recordDeath({ id: `${++next}`, owner, last: false, ...rest });
-    return { breaker, said, openMs, death, asked: () => asked };
+    return { breaker, states, openMs, death, sampleRuns: () => sampleRuns };
   }
 
-  test("with a sample opens only when the sample dies too, whoever's jobs died before", async () => {
-    const well = opened(["done"]);
+  test("with a sample opens only if the sample's run dies too, whichever owners' jobs died before", async () => {
+    const healthy = breakerWithSample(["done"]);
     const blamed: boolean[] = [];
-    for (let i = 0; i < 30; i++) blamed.push(await well.death(i % 2 === 0 ? "alice" : "bob"));
-    expect([well.said, new Set(blamed), well.asked()]).toEqual([[], new Set([true]), 10]);
+    for (let i = 0; i < 30; i++) blamed.push(await healthy.death(i % 2 === 0 ? "alice" : "bob"));
+    expect([healthy.states, new Set(blamed), healthy.sampleRuns()]).toEqual([[], new Set([true]), 10]);
 
-    const sick = opened(["blamed", "done"]);
-    expect([await sick.death("alice"), await sick.death("alice"), await sick.death("alice")]).toEqual([
+    const failing = breakerWithSample(["blamed", "done"]);
+    expect([await failing.death("alice"), await failing.death("alice"), await failing.death("alice")]).toEqual([
       true,
       true,
       false,
     ]);
-    expect([sick.said, sick.breaker.room, sick.breaker.admit("x")]).toEqual([["open"], 0, "wait"]);
-    await eventually(() => expect(sick.said).toEqual(["open", "half_open", "closed"]));
-    expect(sick.breaker.admit("x")).toBe("run");
+    expect([failing.states, failing.breaker.room, failing.breaker.admit("x")]).toEqual([["open"], 0, "wait"]);
+    await eventually(() => expect(failing.states).toEqual(["open", "half_open", "closed"]));
+    expect(failing.breaker.admit("x")).toBe("run");
   });
 
-  test("asks the sample before a job would fail for good, and once for all who die meanwhile", async () => {
-    const sick = opened(["blamed"]);
-    const pays = await Promise.all(Array.from({ length: 5 }, () => sick.death("alice", { last: true })));
-    expect([pays, sick.asked(), sick.said]).toEqual([pays.map(() => false), 1, ["open"]]);
-    sick.breaker.close();
+  test("runs the sample before a job fails for good, once for all jobs that die meanwhile", async () => {
+    const failing = breakerWithSample(["blamed"]);
+    const pays = await Promise.all(Array.from({ length: 5 }, () => failing.death("alice", { last: true })));
+    expect([pays, failing.sampleRuns(), failing.states]).toEqual([pays.map(() => false), 1, ["open"]]);
+    failing.breaker.close();
   });
 
-  test("opens for longer each time that the probe dies, and from the start again once it was closed", async () => {
-    const sick = opened(["blamed", "blamed", "blamed", "done", "blamed"]);
-    await sick.death("alice", { last: true });
-    await eventually(() => expect(sick.said.at(-1)).toBe("closed"));
-    await sick.death("alice", { last: true });
-    expect(sick.said).toEqual(["open", "half_open", "open", "half_open", "open", "half_open", "closed", "open"]);
-    expect(sick.openMs).toEqual([20, 40, 80, 20]);
-    sick.breaker.close();
+  test("opens for longer each time the probe dies, and for the initial time again after it was closed", async () => {
+    const failing = breakerWithSample(["blamed", "blamed", "blamed", "done", "blamed"]);
+    await failing.death("alice", { last: true });
+    await eventually(() => expect(failing.states.at(-1)).toBe("closed"));
+    await failing.death("alice", { last: true });
+    expect(failing.states).toEqual(["open", "half_open", "open", "half_open", "open", "half_open", "closed", "open"]);
+    expect(failing.openMs).toEqual([20, 40, 80, 20]);
+    failing.breaker.close();
   });
 
-  test("without a sample never opens for one owner, nor for one beside whom others have few that die", async () => {
-    const { breaker, death, said } = opened(null);
+  test("without a sample never opens for jobs of one owner, even if a few jobs of others die", async () => {
+    const { breaker, death, states } = breakerWithSample(null);
     for (let i = 0; i < 100; i++) expect(await death("alice")).toBe(true);
     await death("bob");
     for (let tries = 0; tries < 20; tries++) await death("bob", { id: "the same" });
-    expect(said).toEqual([]);
+    expect(states).toEqual([]);
     breaker.recordSuccess();
     for (const owner of ["alice", "alice", "alice", "bob", "bob"]) await death(owner);
-    expect(said).toEqual([]);
+    expect(states).toEqual([]);
     expect(await death("carol")).toBe(false);
-    expect(said).toEqual(["open"]);
+    expect(states).toEqual(["open"]);
     breaker.close();
   });
 
-  test("without a sample lets one job through as the probe, which pays if it dies, or else another", async () => {
-    const { breaker, death, said } = opened(null);
+  test("without a sample admits one job as the probe, which pays an attempt if it dies, or another one", async () => {
+    const { breaker, death, states } = breakerWithSample(null);
     for (const owner of ["alice", "alice", "alice", "bob", "bob", "bob"]) await death(owner);
     expect(breaker.state).toMatchObject({ state: "open", refuses: true });
     await eventually(() => expect(breaker.state).toMatchObject({ state: "half_open", refuses: false }));
@@ -95,23 +95,28 @@ describe("a breaker", () => {
     await eventually(() => expect(breaker.room).toBe(1));
     expect(breaker.admit("c")).toBe("probe");
     breaker.recordSuccess();
-    expect(said).toEqual(["open", "half_open", "open", "half_open", "closed"]);
+    expect(states).toEqual(["open", "half_open", "open", "half_open", "closed"]);
     expect(breaker.room).toBe(Number.POSITIVE_INFINITY);
   });
 
-  test("counts over all workers: a closed one keeps a version in service, a dead worker's counts only alone", () => {
-    const said = (worker: string, rest: Partial<WorkerBreaker> = {}): WorkerBreaker => ({
+  test("is combined over workers: any closed one wins, a dead worker's counts only if none is alive", () => {
+    const announced = (worker: string, rest: Partial<WorkerBreaker> = {}): WorkerBreaker => ({
       ...{ worker, version: "1", state: "open", refuses: true, retryAt: 1000 },
       ...rest,
     });
     expect(breakerOf("1", [], ["a"])).toMatchObject({ state: "closed", refuses: false, workers: 0 });
-    expect(breakerOf("1", [said("a")], ["a"])).toEqual({ state: "open", refuses: true, retryAt: 1000, workers: 1 });
-    expect(breakerOf("1", [said("a")], ["a", "b"])).toMatchObject({ state: "closed", refuses: false, workers: 1 });
-    expect(breakerOf("2", [said("a")], ["a"])).toMatchObject({ state: "closed" });
-    expect(breakerOf("1", [said("dead")], [])).toMatchObject({ state: "open", refuses: true });
-    expect(breakerOf("1", [said("dead")], ["b"])).toMatchObject({ state: "closed", workers: 0 });
-    const half = said("b", { state: "half_open", refuses: false, retryAt: 500 });
-    expect(breakerOf("1", [said("a"), half], ["a", "b"])).toMatchObject({
+    expect(breakerOf("1", [announced("a")], ["a"])).toEqual({
+      state: "open",
+      refuses: true,
+      retryAt: 1000,
+      workers: 1,
+    });
+    expect(breakerOf("1", [announced("a")], ["a", "b"])).toMatchObject({ state: "closed", refuses: false, workers: 1 });
+    expect(breakerOf("2", [announced("a")], ["a"])).toMatchObject({ state: "closed" });
+    expect(breakerOf("1", [announced("dead")], [])).toMatchObject({ state: "open", refuses: true });
+    expect(breakerOf("1", [announced("dead")], ["b"])).toMatchObject({ state: "closed", workers: 0 });
+    const half = announced("b", { state: "half_open", refuses: false, retryAt: 500 });
+    expect(breakerOf("1", [announced("a"), half], ["a", "b"])).toMatchObject({
       ...{ state: "half_open", refuses: false, retryAt: 500 },
     });
   });
@@ -120,7 +125,7 @@ describe("a breaker", () => {
 const model = "echo-int64";
 const versioned = "echo-int32";
 const path = `/v1/models/${model}`;
-const slotProgram = fileURLToPath(new URL("../support/models/sick-slot.js", import.meta.url));
+const slotProgram = fileURLToPath(new URL("../support/models/crashing-slot.js", import.meta.url));
 
 describe("a version that dies in every slot", () => {
   let stack: TestStack;
@@ -131,7 +136,7 @@ describe("a version that dies in every slot", () => {
       models: [model, versioned],
       manifests: {
         [versioned]: { kind: "tensor", attempts: 1, samples: [{ input: { x: [[1]] } }] },
-        // One attempt: whoever pays for a death has failed.
+        // One attempt, so that a job that pays for a death fails.
         [model]: { kind: "tensor", attempts: 1, samples: [{ input: { x: [[1]] } }] },
       },
       apis: 2,
@@ -142,27 +147,28 @@ describe("a version that dies in every slot", () => {
   });
   afterAll(() => stack.close());
 
-  const moodFile = (name: string, version: string) => join(stack.modelsDir, name, `mood-${version}`);
-  const setMood = (mood: string, name = model, version = "1") => writeFile(moodFile(name, version), mood);
-  const getWell = (name = model, version = "1") => rm(moodFile(name, version));
+  const behaviourFile = (name: string, version: string) => join(stack.modelsDir, name, `behaviour-${version}`);
+  const setBehaviour = (behaviour: string, name = model, version = "1") =>
+    writeFile(behaviourFile(name, version), behaviour);
+  const stopCrashing = (name = model, version = "1") => rm(behaviourFile(name, version));
   const inferBody = (value: number) => ({
     inputs: [{ name: "x", datatype: "INT64", shape: [1, 1], data: [value] }],
   });
   const submitTo = (options: CallOptions, value = 1, rest: object = {}): Promise<Answer> =>
     stack.post(`${path}/predictions`, { input: { x: [[value]] }, cache: false, ...rest }, options);
-  const openOnAll = () =>
+  const untilOpenOnEveryApi = () =>
     eventually(async () => {
       for (const { url } of stack.apis) expect(await scrape(url, "ml_circuit_breaker_state", { model })).toBe(2);
     });
 
-  test("is refused by all APIs, also by one that starts then, while what was accepted waits, unharmed", async () => {
-    await setMood("die");
+  test("is refused by all APIs, also by one that starts later, while accepted work waits unharmed", async () => {
+    await setBehaviour("die");
     const headers = { "idempotency-key": "before" };
     const first = await submitTo({ headers }, 0);
     const accepted = await Promise.all(Array.from({ length: 12 }, (_, i) => stack.submit(model, { x: [[i]] })));
     const batch = await stack.post(`${path}/batches`, { inputs: [{ x: [[1]] }, { x: [[2]] }] }, { as: "bob" });
     expect([first.status, batch.status]).toEqual([202, 202]);
-    await openOnAll();
+    await untilOpenOnEveryApi();
     const third = await stack.startApi();
     for (const { url } of stack.apis) {
       const refused = await Promise.all([
@@ -176,11 +182,11 @@ describe("a version that dies in every slot", () => {
         stack.post(`/v2/models/${model}/infer`, inferBody(1), { url }),
       ]);
       for (const answer of refused) {
-        expectProblem(answer, 503, "breaker_open");
+        assertProblem(answer, 503, "breaker_open");
         expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
         expect(Number(answer.headers.get("retry-after"))).toBeLessThan(61);
       }
-      // What needs no run is answered all the same.
+      // Requests that need no run are still answered.
       const replayed = await submitTo({ url, headers }, 0);
       expect([replayed.status, replayed.body.id]).toEqual([202, first.body.id]);
       const cached = await stack.post(`${path}/predictions`, { input: { x: [[100]] } }, { url });
@@ -191,18 +197,18 @@ describe("a version that dies in every slot", () => {
     }
     const retry = await stack.post(`/v1/predictions/${accepted[11].id}/cancel`, {});
     expect([retry.status, retry.body.status]).toEqual([200, "canceled"]);
-    expectProblem(await stack.post(`/v1/predictions/${accepted[11].id}/retry`, {}), 503, "breaker_open");
+    assertProblem(await stack.post(`/v1/predictions/${accepted[11].id}/retry`, {}), 503, "breaker_open");
     const health = (await stack.get("/monitoring/health", { url: third.url })).body;
     expect(health).toMatchObject({ status: "degraded", circuit_breakers: { [model]: { 1: { workers: 1 } } } });
     expect(Date.parse(health.circuit_breakers[model][1].retry_at)).toBeGreaterThan(Date.now() - 60_000);
     expect((await stack.get(path)).body.accepting).toBe(false);
     expect(await scrape(third.url, "ml_requests_shed_total", { reason: "breaker_open" })).toBeGreaterThan(5);
 
-    // One worker for which it is well is enough, and what waits is for that one, too.
+    // One worker with a working version is enough, and it runs the waiting work too.
     const elsewhere = await mkdtemp(join(tmpdir(), "millrace-models-"));
     await cp(stack.modelsDir, elsewhere, { recursive: true });
-    await rm(join(elsewhere, model, "mood-1"));
-    const well = await stack.startWorker({ MODELS_DIR: elsewhere });
+    await rm(join(elsewhere, model, "behaviour-1"));
+    const healthy = await stack.startWorker({ MODELS_DIR: elsewhere });
     const finals = await Promise.all([first.body, ...accepted.slice(0, 11)].map(({ id }) => stack.final(id)));
     expect(finals.map(({ attempts, status }) => [status, attempts])).toEqual(finals.map(() => ["succeeded", 1]));
     const ended = await stack.get(`/v1/batches/${batch.body.id}?wait=20`, { as: "bob" });
@@ -214,28 +220,28 @@ describe("a version that dies in every slot", () => {
     expect(then).toMatchObject({ status: "degraded", circuit_breakers: { [model]: { 1: { workers: 1 } } } });
     expect(then.circuit_breakers[model][1].state).toBe("closed");
 
-    await getWell();
-    expect(await well.stop()).toBe(0);
+    await stopCrashing();
+    expect(await healthy.stop()).toBe(0);
     await rm(elsewhere, { recursive: true });
   }, 60_000);
 
-  test("gives way to another version of the model, whose jobs run past those that wait for it", async () => {
+  test("gives way to another version of the model, whose jobs overtake those that wait for it", async () => {
     const folder = (name: string) => join(stack.modelsDir, versioned, name);
     await cp(folder("1"), folder("aside"), { recursive: true });
     await rename(folder("aside"), folder("2"));
     const submit = (rest: object = {}) =>
       stack.post(`/v1/models/${versioned}/predictions`, { input: { x: [[1]] }, cache: false, ...rest });
     await eventually(async () => expect((await submit()).body.version).toBe("2"));
-    await setMood("die", versioned, "2");
+    await setBehaviour("die", versioned, "2");
     const waiting = await Promise.all(Array.from({ length: 30 }, () => submit({ version: "2" })));
-    await eventually(async () => expectProblem(await submit({ version: "2" }), 503, "breaker_open"));
+    await eventually(async () => assertProblem(await submit({ version: "2" }), 503, "breaker_open"));
     const others = await Promise.all(Array.from({ length: 5 }, () => submit()));
     expect(others.map(({ body }) => body.version)).toEqual(others.map(() => "1"));
     for (const { body } of others) expect((await stack.final(body.id)).status).toBe("succeeded");
     const { body } = await stack.get(`/v1/models/${versioned}`);
     expect(body.versions).toMatchObject([{ circuit_breaker: "closed" }, { circuit_breaker: "open" }]);
     expect(body).toMatchObject({ accepting: true, default_version: "1" });
-    await getWell(versioned, "2");
+    await stopCrashing(versioned, "2");
     const accepted = waiting.filter(({ status }) => status === 202);
     expect(accepted.length).toBeGreaterThan(0);
     for (const { body } of accepted)
@@ -243,25 +249,25 @@ describe("a version that dies in every slot", () => {
     await eventually(async () => expect((await submit()).body.version).toBe("2"));
   }, 60_000);
 
-  test("is not held against it for longer than said when the worker that opened it dies", async () => {
+  test("is served again after the retry time if the worker that opened the breaker dies", async () => {
     await eventually(async () => {
       expect((await stack.predict(model, { x: [[9]] })).body.status).toBe("succeeded");
       const { body } = await stack.get("/monitoring/health");
       expect(body.circuit_breakers[model][1]).toEqual({ state: "closed", workers: 0, retry_at: null });
     }, 40_000);
-    await setMood("die");
+    await setBehaviour("die");
     const { body } = await submitTo({});
-    await openOnAll();
+    await untilOpenOnEveryApi();
     const [worker] = stack.workers as [TestStack["workers"][number]];
     worker.child.kill("SIGKILL");
     await worker.exited;
-    expectProblem(await submitTo({}), 503, "breaker_open");
+    assertProblem(await submitTo({}), 503, "breaker_open");
     const waits = await eventually(async () => {
       const answer = await submitTo({});
       expect(answer.status).toBe(202);
       return answer.body;
     }, 30_000);
-    await getWell();
+    await stopCrashing();
     await stack.startWorker();
     for (const { id } of [body, waits]) expect(await stack.final(id)).toMatchObject({ status: "succeeded" });
   }, 60_000);
@@ -280,7 +286,7 @@ describe("inputs that no slot survives", () => {
   });
   afterAll(() => stack.close());
 
-  test("of one owner fail alone and never keep another from the model; of several in a row they open it", async () => {
+  test("fail alone and open no breaker if one owner sends them, but open it if several owners do", async () => {
     const poison = async (...owners: Owner[]) => {
       const all: { id: string; as: Owner }[] = [];
       for (const as of owners) all.push({ id: (await stack.submit(endless, { x: [[1]] }, {}, { as })).id, as });
@@ -288,7 +294,7 @@ describe("inputs that no slot survives", () => {
     };
     for (const { id } of await poison("alice", "alice", "alice")) {
       expect(await stack.final(id)).toMatchObject({ status: "failed", error: { code: "timeout" } });
-      // Taken all the while, and kept from the slot until the end of this test.
+      // Still accepted, and delayed beyond the end of this test.
       await stack.submit(endless, { x: [[5]] }, { delay_ms: 3_600_000 }, { as: "bob" });
     }
     expect((await stack.predict(endless, { x: [[6]] }, {}, { as: "bob" })).body.status).toBe("succeeded");
@@ -298,10 +304,10 @@ describe("inputs that no slot survives", () => {
     const good = await stack.submit(endless, { x: [[7]] }, {}, { as: "bob" });
     await eventually(() => expect(stack.logged("breaker opens")).toHaveLength(1));
     expect(stack.logged("breaker opens")[0]).toMatchObject({ model: endless, version: "1" });
-    // The one that waits is the probe.
+    // The waiting job is the probe.
     expect(await stack.final(good.id, { as: "bob" })).toMatchObject({ status: "succeeded", attempts: 1 });
     expect(stack.logged("breaker closes")).toHaveLength(1);
-    // The one whose death opened it did not pay then, and was tried again.
+    // The job whose death opened the breaker paid no attempt for it, and was tried again.
     const ends = await Promise.all(theirs.map(({ as, id }) => stack.final(id, { as })));
     expect(ends.map(({ status }) => status)).toEqual(ends.map(() => "failed"));
   }, 60_000);

@@ -4,13 +4,13 @@ import { fileURLToPath } from "node:url";
 import { crc32 } from "node:zlib";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const fixture = (dtype: string) => fileURLToPath(new URL(`../fixtures/models/echo-image-${dtype}/1`, import.meta.url));
 const image = (input: object) => ({ kind: "image", input: { tensor: "x", width: 4, height: 2, ...input } });
 
-/** Models by name, each of which gives back the tensor that its image became. */
+/** Models by name; each returns the tensor made of its image. */
 const models: Record<string, [string, object]> = {
   plain: ["uint8", image({ layout: "nhwc", max_bytes: 20_000, max_pixels: 1_000_000 })],
   planes: ["float32", image({ layout: "nchw", mean: [0, 0.5, 1], std: [1, 0.5, 0.25] })],
@@ -20,7 +20,7 @@ const models: Record<string, [string, object]> = {
   "only-png": ["uint8", image({ layout: "nhwc", formats: ["png"] })],
 };
 
-// Four by two pixels, none like another.
+// Four by two pixels, all different.
 const pixels = Array.from({ length: 8 }, (_, p) => [p * 30, 255 - p * 20, (p * 67) % 256]);
 const raw = (values: readonly (readonly number[])[], width: number) =>
   sharp(Buffer.from(values.flat()), {
@@ -49,12 +49,12 @@ describe("image models", () => {
   };
   const refused = async (model: string, input: unknown) => {
     const answer = await stack.predict(model, input instanceof Buffer ? input.toString("base64") : input);
-    const body = expectProblem(answer, 422, "invalid_input");
+    const body = assertProblem(answer, 422, "invalid_input");
     expect(pointersOf(body)).toEqual(["/input"]);
     return body.detail as string;
   };
 
-  test("PNG and WebP, in base64 or as a data URL, become the pixels that they hold", async () => {
+  test("PNG and WebP, in base64 or as a data URL, are decoded to their exact pixels", async () => {
     const png = await raw(pixels, 4).png().toBuffer();
     const webp = await raw(pixels, 4).webp({ lossless: true }).toBuffer();
     const expected = nested(pixels, 4);
@@ -76,7 +76,7 @@ describe("image models", () => {
     }
   });
 
-  test("values are normalised by channel, in planes where the model wants them, or become gray", async () => {
+  test("values are normalised by channel, put into planes, or converted to gray, as the manifest says", async () => {
     const png = await raw(pixels, 4).png().toBuffer();
     const planes: number[][][] = await tensorOf("planes", png);
     const [means, deviations] = [
@@ -94,19 +94,19 @@ describe("image models", () => {
     for (const [p, value] of gray.flat(2).entries()) expect(Math.abs(value - p * 36)).toBeLessThanOrEqual(1);
   });
 
-  test("an image that lies on its side is turned upright", async () => {
-    // Stored as two by four, to be turned by a quarter.
+  test("an image is rotated by its EXIF orientation", async () => {
+    // Stored as two by four, to be rotated by a quarter turn.
     const stored = Array.from({ length: 8 }, (_, p) => pixels[3 - (p >> 1) + (p % 2) * 4] as number[]);
-    const turned = (orientation: number) => raw(stored, 2).withMetadata({ orientation });
+    const rotated = (orientation: number) => raw(stored, 2).withMetadata({ orientation });
     const upright = nested(stored, 2);
     const wanted = upright[0]?.map((_, x) => upright.map((row) => row[x])) ?? [];
-    expect(await tensorOf("plain", await turned(5).png().toBuffer())).toEqual(wanted);
+    expect(await tensorOf("plain", await rotated(5).png().toBuffer())).toEqual(wanted);
     const quarter = wanted.map((row) => [...row].reverse());
-    expect(await tensorOf("plain", await turned(6).png().toBuffer())).toEqual(quarter);
-    expect(await tensorOf("plain", await turned(6).webp({ lossless: true }).toBuffer())).toEqual(quarter);
+    expect(await tensorOf("plain", await rotated(6).png().toBuffer())).toEqual(quarter);
+    expect(await tensorOf("plain", await rotated(6).webp({ lossless: true }).toBuffer())).toEqual(quarter);
   });
 
-  test("what is contained has black borders, and what is seen through is seen before black", async () => {
+  test("a contained image gets black borders, and transparent pixels become black", async () => {
     const seeThrough = pixels.map((pixel, p) => [...pixel, p === 0 ? 0 : 255]);
     const wanted = nested(
       pixels.map((pixel, p) => (p === 0 ? [0, 0, 0] : pixel)),
@@ -118,7 +118,7 @@ describe("image models", () => {
     expect(contained).toEqual([black, ...nested(pixels, 4), black]);
   });
 
-  test("a crop is the middle in its own pixels, on the grid of JPEG's blocks", async () => {
+  test("a crop is the centre at its own resolution, on the grid of JPEG's blocks", async () => {
     const large = Array.from({ length: 50 * 37 }, (_, p) => [p % 251, (p * 3) % 253, (p * 7) % 241]);
     const rows = nested(large, 50);
     const cut = rows.slice(8, 24).map((row) => row.slice(16, 32));
@@ -127,7 +127,7 @@ describe("image models", () => {
     expect([small.length, small[0].length]).toEqual([16, 16]);
   });
 
-  test("what is no image, of another format, too large or a bomb is refused before it is decoded", async () => {
+  test("invalid input, other formats, large files and decompression bombs are refused before decoding", async () => {
     for (const input of [7, null, ["x"], "", "no image!", "data:image/png,abc", Buffer.from("hello world, no image")]) {
       await refused("plain", input);
     }
@@ -138,7 +138,7 @@ describe("image models", () => {
     ).toMatch(/format/);
     expect(await refused("only-png", await raw(pixels, 4).webp().toBuffer())).toMatch(/of the format png/);
     expect(await refused("plain", Buffer.alloc(20_001))).toMatch(/20000 bytes/);
-    // Some 140 bytes that say they are 900 million pixels, and 4 KB that truly are two million.
+    // About 140 bytes that claim 900 million pixels, and 4 KB that really are two million.
     expect(await refused("plain", pngOf(30_000, 30_000))).toMatch(/1000000 pixels.*30000 × 30000/);
     const flat = sharp({ create: { width: 2000, height: 1000, channels: 3, background: "white" } });
     const bomb = await flat.png({ compressionLevel: 9 }).toBuffer();
@@ -146,7 +146,7 @@ describe("image models", () => {
     expect(await refused("plain", bomb)).toMatch(/1000000 pixels/);
   });
 
-  test("a file that only decoding shows to be broken fails alone, as an input that is none", async () => {
+  test("a file found to be broken only while decoding fails alone, as invalid_input", async () => {
     const whole = await raw(
       Array.from({ length: 10_000 }, (_, p) => [p % 256, (p * 7) % 256, 0]),
       100,
@@ -169,7 +169,7 @@ describe("image models", () => {
     expect(good.map(({ status }) => status)).toEqual(["succeeded", "succeeded"]);
   });
 
-  test("GET /v1/models tells formats and limits", async () => {
+  test("GET /v1/models returns formats and limits", async () => {
     const { body } = await stack.get("/v1/models/plain");
     expect(body.input).toEqual({
       kind: "image",
@@ -181,7 +181,7 @@ describe("image models", () => {
   });
 });
 
-/** A PNG of header and end alone: it says how large it is and holds nothing. */
+/** A PNG with only header and end: a size without pixels. */
 function pngOf(width: number, height: number): Buffer {
   const chunk = (type: string, data: Buffer) => {
     const body = Buffer.concat([Buffer.from(type), data]);

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { hasData, readReference, readRows } from "../support/read-data.js";
 import { runBatch } from "../support/run-batch.js";
 import { manifestOf } from "../support/stack/flows.js";
@@ -18,7 +18,7 @@ describe("intent-banking77", () => {
 
   const ask = (query: unknown) => stack.post("/predict/intent", { query });
 
-  test("the request of its documentation is answered in the words of its clients", async () => {
+  test("the documented request gets an answer in the field names of its existing clients", async () => {
     const answer = await ask("  I am still waiting for my new card, where is it?\0 ");
     expect(answer.status, JSON.stringify(answer.body)).toBe(200);
     expect(Object.keys(answer.body)).toEqual([
@@ -38,7 +38,7 @@ describe("intent-banking77", () => {
     expect(alternatives.every(({ intent }: { intent: string }) => labels.includes(intent))).toBe(true);
     const { body } = await stack.get(`/v1/predictions/${prediction_id}`);
     expect(body).toMatchObject({ status: "succeeded", model, output: { label: "card_arrival", confidence } });
-    // What is asked again, however it is spaced, is answered from the cache.
+    // The same query with other spaces is answered from the cache.
     expect((await ask("I am still waiting for my new card, where is it?")).body).toMatchObject({
       intent: "card_arrival",
       confidence,
@@ -51,13 +51,13 @@ describe("intent-banking77", () => {
     for (const query of ["", " \0\n ", "x".repeat(513), "😀".repeat(513), 7, null, ["x"]]) {
       const answer = await ask(query);
       const code = typeof query === "string" ? "invalid_input" : "invalid_request";
-      expect(pointersOf(expectProblem(answer, 422, code)), String(query).slice(0, 20)).toEqual(["/query"]);
+      expect(pointersOf(assertProblem(answer, 422, code)), String(query).slice(0, 20)).toEqual(["/query"]);
     }
     const unknown = await stack.post("/predict/intent", { query: "x", top: 3 });
-    expect(pointersOf(expectProblem(unknown, 422, "invalid_request"))).toEqual(["/top"]);
+    expect(pointersOf(assertProblem(unknown, 422, "invalid_request"))).toEqual(["/top"]);
   });
 
-  test("texts of different lengths in one run come out as each does alone", async () => {
+  test("texts of different lengths in one run get the same output as alone", async () => {
     const texts: string[] = manifestOf(model).samples.map(({ input }: { input: string }) => input);
     const mixed = [...texts, "?", "hi", "card ".repeat(100).trim()];
     const alone: { label: string; confidence: number }[] = [];
@@ -74,7 +74,7 @@ describe("intent-banking77", () => {
   });
 
   test.skipIf(!hasData("banking77"))(
-    "the test split: at least nine of ten right, and as in the training library within 1e-5",
+    "the test split: at least nine of ten right, and within 1e-5 of the training library",
     async () => {
       const { about, rows: expected } = readReference(model, labels.length);
       expect(about.classes).toEqual(labels);
@@ -98,7 +98,7 @@ describe("intent-banking77", () => {
       }
       expect(expected).toHaveLength(Math.ceil(questions.length / (about.step as number)));
       expect(right / questions.length).toBeGreaterThanOrEqual(0.9);
-      // The clients' path says the same.
+      // The path of existing clients returns the same label.
       for (let i = 0; i < questions.length; i += 100) {
         const { body, status } = await ask(questions[i]?.[0]);
         expect([status, body.intent], JSON.stringify(body)).toEqual([200, results[i]?.output.label]);

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { hasData, readFlows, readHeldOut } from "../support/read-data.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -48,32 +48,32 @@ describe("the paths of intrusion detection", () => {
     }
   });
 
-  test("without a model's name the random forest answers, and a wrong one is refused", async () => {
+  test("without a model name the random forest answers; an unknown name is refused", async () => {
     expect((await stack.post("/predict", { features: flow() })).body.model_name).toBe("random_forest");
     const wrong = await stack.post("/predict", { features: flow(), model_name: "svm", top: 1 });
-    expect(pointersOf(expectProblem(wrong, 422, "invalid_request")).sort()).toEqual(["/model_name", "/top"]);
+    expect(pointersOf(assertProblem(wrong, 422, "invalid_request")).sort()).toEqual(["/model_name", "/top"]);
   });
 
-  test("features that are wrong are told by their pointer into the body", async () => {
+  test("invalid features are reported by pointers into the body", async () => {
     const short = await stack.post("/predict", { features: flow().slice(1) });
-    expect(pointersOf(expectProblem(short, 422, "invalid_input"))).toEqual(["/features"]);
+    expect(pointersOf(assertProblem(short, 422, "invalid_input"))).toEqual(["/features"]);
     const features: unknown[] = flow();
     features[3] = "x";
     features[77] = null;
     const bad = await stack.post("/predict", { features });
-    expect(pointersOf(expectProblem(bad, 422, "invalid_input"))).toEqual(["/features/3", "/features/77"]);
+    expect(pointersOf(assertProblem(bad, 422, "invalid_input"))).toEqual(["/features/3", "/features/77"]);
   });
 
-  test("a key, a content type and JSON are asked of it as of every path", async () => {
-    expectProblem(await stack.post("/predict", { features: flow() }, { as: null }), 401, "unauthenticated");
-    expectProblem(await stack.post("/predict", { features: flow() }, { as: "reader" }), 403, "forbidden");
-    expectProblem(await stack.call("POST", "/predict", { text: "{}" }), 415, "unsupported_media_type");
-    expectProblem(await stack.get("/predict"), 405, "method_not_allowed");
+  test("POST /predict requires a key, a content type and JSON like every path", async () => {
+    assertProblem(await stack.post("/predict", { features: flow() }, { as: null }), 401, "unauthenticated");
+    assertProblem(await stack.post("/predict", { features: flow() }, { as: "reader" }), 403, "forbidden");
+    assertProblem(await stack.call("POST", "/predict", { text: "{}" }), 415, "unsupported_media_type");
+    assertProblem(await stack.get("/predict"), 405, "method_not_allowed");
     const headers = { "content-type": "application/json" };
-    expectProblem(await stack.call("POST", "/predict", { text: "{", headers }), 400, "malformed_json");
+    assertProblem(await stack.call("POST", "/predict", { text: "{", headers }), 400, "malformed_json");
   });
 
-  test("POST /predict/batch answers each flow at its index; one that is wrong fails alone", async () => {
+  test("POST /predict/batch answers each flow at its index; an invalid one fails alone", async () => {
     const rows = sampleRows();
     const flows: unknown[] = rows.map(({ features }) => ({ features }));
     flows.splice(1, 0, { features: [1, 2] }, { feature: flow() }, 7);
@@ -101,7 +101,7 @@ describe("the paths of intrusion detection", () => {
   });
 
   test.skipIf(!hasData("cicids2017"))(
-    "held-out flows come out of POST /predict/batch as in the training library",
+    "POST /predict/batch answers held-out flows like the training library",
     async () => {
       const { classes, probabilities, rows } = readHeldOut("intrusion-xgboost");
       const flows = readFlows(rows.slice(0, 1000));
@@ -118,15 +118,15 @@ describe("the paths of intrusion detection", () => {
     },
   );
 
-  test("a thousand flows are taken, one more is refused, and so are none", async () => {
+  test("1 to 1,000 flows are accepted; none and 1,001 are refused", async () => {
     const flows = Array.from({ length: 1000 }, (_, i) => ({ features: flow(i) }));
     const { body, status } = await stack.post("/predict/batch", { flows, model_name: "decision_tree" });
     expect(status, JSON.stringify(body).slice(0, 500)).toBe(200);
     expect(body).toMatchObject({ total: 1000, succeeded: 1000, failed: 0 });
     const more = await stack.post("/predict/batch", { flows: [...flows, flows[0]], model_name: "decision_tree" });
-    expect(pointersOf(expectProblem(more, 422, "invalid_request"))).toEqual(["/flows"]);
+    expect(pointersOf(assertProblem(more, 422, "invalid_request"))).toEqual(["/flows"]);
     const none = await stack.post("/predict/batch", { flows: [] });
-    expect(pointersOf(expectProblem(none, 422, "invalid_request"))).toEqual(["/flows"]);
+    expect(pointersOf(assertProblem(none, 422, "invalid_request"))).toEqual(["/flows"]);
   });
 
   test("the same Idempotency-Key with the same body answers with the same prediction", async () => {
@@ -135,30 +135,30 @@ describe("the paths of intrusion detection", () => {
     const again = await stack.post("/predict", { features: flow(1) }, { headers });
     expect(again.body).toEqual(first.body);
     const other = await stack.post("/predict", { features: flow(2) }, { headers });
-    expectProblem(other, 422, "idempotency_mismatch");
+    assertProblem(other, 422, "idempotency_mismatch");
   });
 
-  test("GET /models and GET /health tell what is served", async () => {
+  test("GET /models and GET /health list the served models", async () => {
     const { body } = await stack.get("/models", { as: "reader" });
     const expected = [...models].sort().map((name) => {
       const { kind, metrics } = manifestOf(name);
       return { name, version: "1", kind, metrics };
     });
     expect(body).toEqual({ models: expected });
-    expectProblem(await stack.get("/models", { as: null }), 401, "unauthenticated");
+    assertProblem(await stack.get("/models", { as: null }), 401, "unauthenticated");
     const health = await stack.get("/health", { as: null });
     expect(health.body).toMatchObject({ status: "healthy", models_loaded: 3, available_models: [...models].sort() });
   });
 
-  test("without a model it is a 404, without a worker a 503, and late a 504 that leads to the prediction", async () => {
-    expectProblem(await stack.post("/predict/intent", { query: "hi" }), 404, "model_not_found");
+  test("an unknown model is a 404, no worker a 503, a late result a 504 with the prediction's Location", async () => {
+    assertProblem(await stack.post("/predict/intent", { query: "hi" }), 404, "model_not_found");
     const [worker] = stack.workers as [(typeof stack.workers)[0]];
     const { url } = await stack.startApi({ SYNC_TIMEOUT_SECONDS: "1" });
-    // A worker that stands still is alive for as long as its last beat says.
+    // A stopped worker counts as alive until its last heartbeat expires.
     worker.child.kill("SIGSTOP");
     try {
       const late = await stack.post("/predict", { features: flow(5_000) }, { url });
-      expectProblem(late, 504, "not_in_time");
+      assertProblem(late, 504, "not_in_time");
       const location = late.headers.get("location") as string;
       expect((await stack.get(location)).body).toMatchObject({ model: "intrusion-random-forest", status: "queued" });
       worker.child.kill("SIGCONT");
@@ -167,11 +167,11 @@ describe("the paths of intrusion detection", () => {
       worker.child.kill("SIGCONT");
     }
     expect(await worker.stop()).toBe(0);
-    // What an API knows of workers is up to two seconds old.
+    // The API's list of workers is up to two seconds old.
     await eventually(async () => expect((await stack.get(`/v1/models/${models[0]}`)).body.workers_alive).toBe(0));
     const none = await stack.post("/predict", { features: flow(5_001) });
-    expectProblem(none, 503, "no_worker");
+    assertProblem(none, 503, "no_worker");
     expect(Number(none.headers.get("retry-after"))).toBeGreaterThan(0);
-    expectProblem(await stack.post("/predict/batch", { flows: [{ features: flow() }] }), 503, "no_worker");
+    assertProblem(await stack.post("/predict/batch", { flows: [{ features: flow() }] }), 503, "no_worker");
   });
 });

@@ -2,12 +2,12 @@ import { cp, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { runBatch } from "../support/run-batch.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/models/${name}/1`, import.meta.url));
-/** Gives back its three float32 columns as `y`, so that a test sees what the model saw. */
+/** Returns its three float32 columns as `y`, so that a test sees the model's input. */
 const echoed = (features: unknown[], more: object = {}, output: object = { head: "raw" }) => ({
   kind: "tabular",
   input: { tensor: "x", features, ...more },
@@ -15,7 +15,7 @@ const echoed = (features: unknown[], more: object = {}, output: object = { head:
 });
 const flags = (threshold: unknown) => ({ head: "multi_label", probabilities: "y", labels: ["a", "b", "c"], threshold });
 
-/** A tokenizer as BERT has it: words and their ends, in lower case, between [CLS] and [SEP]. */
+/** A tokenizer like BERT's: lower-case word pieces between [CLS] and [SEP]. */
 const tokenizer = {
   version: "1.0",
   truncation: null,
@@ -60,7 +60,7 @@ const tokenizer = {
   },
 };
 
-/** Models by name: the fixture whose ONNX file they have, and their manifest. */
+/** Models by name: the fixture with their ONNX file, and their manifest. */
 const models: Record<string, [string, object]> = {
   typed: [
     "echo-float32",
@@ -149,23 +149,23 @@ describe("kinds and heads", () => {
     return body.output.y?.[0];
   };
   const refused = async (model: string, input: unknown) =>
-    pointersOf(expectProblem(await stack.predict(model, input), 422, "invalid_input"));
+    pointersOf(assertProblem(await stack.predict(model, input), 422, "invalid_input"));
 
-  test("a category is its position, a date its part, and a default stands in for what is not given", async () => {
+  test("a category becomes its index, a date its part, and a missing value its default", async () => {
     expect(await seen("typed", { colour: "green", day: "2026-01-31", size: 2 })).toEqual([1, 5, 2]);
     expect(await seen("typed", ["red", "2026-02-02T23:00:00-02:00", -1])).toEqual([0, 1, -1]);
     expect(await seen("typed", { day: "2026-02-02" })).toEqual([2, 0, 1.5]);
     expect(await seen("typed", [null, "2026-02-02", null])).toEqual([2, 0, 1.5]);
   });
 
-  test("a date tells its second of the day, its weekday and its day since 1970, in UTC", async () => {
+  test("a date gives its second of the day, its weekday and its day since 1970, in UTC", async () => {
     const all = (date: string) => seen("dates", [date, date, date]);
     expect(await all("1970-01-01")).toEqual([0, 3, 0]);
     expect(await all("2026-01-31T09:30:15.5Z")).toEqual([9 * 3600 + 30 * 60 + 15.5, 5, 20_484]);
     expect(await all("1969-12-31T23:59:59Z")).toEqual([86_399, 2, -1]);
   });
 
-  test("what is out of range, no known value, no date or unknown is refused by its pointer, all at once", async () => {
+  test("values out of range, unknown categories, invalid dates and unknown fields are all listed at once", async () => {
     expect(await refused("typed", { colour: "pink", day: "31.01.2026", size: 2.6, shape: 1 })).toEqual([
       "/input/colour",
       "/input/day",
@@ -177,7 +177,7 @@ describe("kinds and heads", () => {
     expect(await refused("typed", ["red", null, 1])).toEqual(["/input/1"]);
   });
 
-  test("what is derived follows the features, from what came before it, and is always a finite number", async () => {
+  test("derived columns follow the features, may use earlier ones, and are always finite", async () => {
     expect(await seen("ratios", [3, 4])).toEqual([3, 4, 7.5]);
     expect(await seen("ratios", [3, 0])).toEqual([3, 0, 0]);
     expect(await seen("ratios", [3e38, 1e-38])).toEqual([3e38, 1e-38, 3.4028234663852886e38].map(Math.fround));
@@ -188,7 +188,7 @@ describe("kinds and heads", () => {
     expect(await seen("chained", [0])).toEqual([0, 0, 0]);
   });
 
-  test("a batch takes what is typed, derived or text as single predictions do, in JSON and in CSV", async () => {
+  test("a batch reads typed, derived and text inputs like single predictions, in JSON and in CSV", async () => {
     const rows = [
       { colour: "green", day: "2026-01-31", size: 2 },
       [1, "2026-01-31", 2],
@@ -204,7 +204,7 @@ describe("kinds and heads", () => {
     const texts = await runBatch(stack, "texts", [" größe ", "", "bad"]);
     expect(texts.map(({ output }) => output?.value ?? null)).toEqual([5, null, 3]);
 
-    // A column that has a default may be missing, and so may its value.
+    // A column with a default may be missing, and so may its value.
     const text = "day,colour\n2026-01-31,green\n2026-02-02,\n2026-02-02,7\n";
     const headers = { "content-type": "text/csv" };
     const { body } = await stack.call("POST", "/v1/models/typed/batches", { text, headers });
@@ -218,7 +218,7 @@ describe("kinds and heads", () => {
     expect(outputs).toEqual([[1, 5, 1.5], [2, 0, 1.5], null]);
   });
 
-  test("several labels are given at once, each from its own threshold on", async () => {
+  test("a multi_label head returns each label at or above its own threshold", async () => {
     const { body } = await stack.predict("flags", [0.5, 0.5, 0]);
     expect(body.output).toEqual({ labels: ["a", "c"], scores: { a: 0.5, b: 0.5, c: 0 } });
     expect((await stack.predict("flags", [0.25, 1, -2])).body.output.labels).toEqual(["b"]);
@@ -227,7 +227,7 @@ describe("kinds and heads", () => {
 
   test("a text reaches a string tensor trimmed and without NUL, counted in characters", async () => {
     const score = async (text: unknown) => (await stack.predict("texts", text)).body.output;
-    // The fixture knows words, and gives -1 for all else.
+    // The fixture knows a few words, and returns -1 for others.
     expect(await score(" \0gr\0öße\n")).toEqual({ value: 5 });
     expect(await score("日本")).toEqual({ value: 2 });
     expect(await score("😀😀😀😀😀")).toEqual({ value: -1 });
@@ -243,7 +243,7 @@ describe("kinds and heads", () => {
     ]);
   });
 
-  test("a tokenizer makes ids of a text, cut at its longest, and the padding of a run counts for nobody", async () => {
+  test("a tokenizer encodes a text, truncated to its maximum, and padding changes no output", async () => {
     const texts = ["My cards", "lost", "", "my unknown CARD!", "my my my my my my my my"];
     const expected = [
       { sum: 1 + 80 + 10 + 20 + 2, tokens: 5 },
@@ -262,8 +262,8 @@ describe("kinds and heads", () => {
     );
   });
 
-  test("a text that a tokenizer finds nothing in fails alone, as an input that is none", async () => {
-    // A joiner is a character, but no token.
+  test("a text without any token fails alone, as invalid_input", async () => {
+    // A zero-width joiner is a character, but no token.
     const [good, empty, last] = await runBatch(stack, "bare", ["my card", "\u200d", "lost"]);
     expect([good?.output, last?.output]).toEqual([
       { sum: [90], tokens: [2] },
@@ -276,7 +276,7 @@ describe("kinds and heads", () => {
     });
   });
 
-  test("a manifest that does not fit its ONNX file is refused with pointers", async () => {
+  test("a manifest that contradicts its ONNX file is refused with pointers", async () => {
     const [worker] = stack.workers as [(typeof stack.workers)[0]];
     const state = (await (await fetch(`http://127.0.0.1:${worker.port}/ready`)).json()) as {
       refused: { model: string; reason: string }[];
@@ -336,7 +336,7 @@ describe("ensembles", () => {
               { feature: "a", mean: 0, std: 1 },
               { feature: "b", mean: 0, std: 1 },
             ],
-            // Of two features that go together: their difference counts nine times what their sum does.
+            // Two correlated features: their difference weighs nine times their sum.
             precision: [
               [2.5, -2],
               [-2, 2.5],
@@ -363,7 +363,7 @@ describe("ensembles", () => {
     return body.output;
   };
 
-  test("a soft vote shares confidences by weight, and each member's say is told", async () => {
+  test("a soft vote averages confidences by weight, and each member's output is returned", async () => {
     const output = await outputOf("soft", [6, 0.5]);
     expect(Object.keys(output)).toEqual(["label", "confidence", "probabilities", "abstained", "members"]);
     expect(output).toMatchObject({ label: "high", abstained: false, probabilities: { odd: 0 } });
@@ -382,7 +382,7 @@ describe("ensembles", () => {
     expect(probabilities).toEqual({ low: 1 / 3, high: 2 / 3, odd: 0 });
   });
 
-  test("what is far from its baseline is an anomaly, the surer the farther", async () => {
+  test("values far from their baseline are an anomaly, with a confidence that grows with the distance", async () => {
     const near = await outputOf("soft", [6, 3.5]);
     const far = await outputOf("soft", [6, 9]);
     expect(near.members[2].confidence).toBeCloseTo(1 / (1 + Math.exp(-0.5)), 6);
@@ -396,7 +396,7 @@ describe("ensembles", () => {
     expect((await outputOf("correlated", [0.1, -0.1])).label).toBe("low");
   });
 
-  test("below its margin, and where nobody speaks, an ensemble abstains and says what each member said", async () => {
+  test("below its margin, or if all members abstain, an ensemble abstains and returns their outputs", async () => {
     const torn = await outputOf("soft", [6, 3.1]);
     expect(torn).toMatchObject({ label: null, abstained: true });
     expect(torn.members.map(({ label }: { label: string }) => label)).toEqual(["low", "high", "odd"]);
@@ -405,7 +405,7 @@ describe("ensembles", () => {
     expect(silent.members.every(({ abstained }: { abstained: boolean }) => abstained)).toBe(true);
   });
 
-  test("GET /v1/models tells who votes and how", async () => {
+  test("GET /v1/models returns members and vote", async () => {
     const { body } = await stack.get("/v1/models/soft");
     expect(body.output).toEqual({
       head: "ensemble",

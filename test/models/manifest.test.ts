@@ -10,7 +10,7 @@ import { describe, expect, test } from "vitest";
 
 const models = fileURLToPath(new URL("../../models/", import.meta.url));
 
-/** JSON Pointers of what is wrong with a manifest, in order of their text. */
+/** JSON Pointers of a manifest's faults, sorted. */
 const pointersOf = (manifest: unknown) => {
   const read = readManifest(JSON.stringify(manifest));
   return "complaints" in read ? read.complaints.map(({ pointer }) => pointer).sort() : [];
@@ -22,12 +22,12 @@ const tabular = (input: object, output: object = { head: "raw" }) => ({
 });
 
 describe("model.json", () => {
-  test("the schema beside the models is the one that checks them (vitest -u writes it)", async () => {
+  test("the schema file in models/ equals the one used for checks (vitest -u writes it)", async () => {
     const text = `${JSON.stringify(manifestJsonSchema(), null, 2)}\n`;
     await expect(text).toMatchFileSnapshot("../../models/model.schema.json");
   });
 
-  test("every shipped manifest is valid and names the schema that an editor can follow", () => {
+  test("every shipped manifest is valid and names the schema for editors", () => {
     const shipped = readdirSync(models, { withFileTypes: true }).filter(
       ({ name }) => name !== "training" && !name.includes("."),
     );
@@ -38,7 +38,7 @@ describe("model.json", () => {
     }
   });
 
-  test("a manifest with twenty mistakes lists twenty, each by its pointer", () => {
+  test("a manifest with twenty faults gets twenty pointers", () => {
     const manifest = {
       $schema: 1,
       kind: "tabular",
@@ -94,7 +94,7 @@ describe("model.json", () => {
   });
 
   test.each<[string, unknown, string[]]>([
-    ["no object", [], [""]],
+    ["a manifest that is not an object", [], [""]],
     ["an unknown kind", { kind: "audio" }, ["/kind"]],
     ["an unknown head", { ...tabular({}), output: { head: "ranker" } }, ["/output/head"]],
     ["two features of one name", tabular({ features: ["a", { name: "a" }] }), ["/input/features/1"]],
@@ -104,7 +104,7 @@ describe("model.json", () => {
       ["/input/features/0/values"],
     ],
     [
-      "a default that is none",
+      "an invalid default",
       tabular({
         features: [
           { name: "a", type: "category", values: ["x"], default: "y" },
@@ -114,7 +114,7 @@ describe("model.json", () => {
       ["/input/features/0/default", "/input/features/1/default"],
     ],
     [
-      "what is derived from nothing, or from too much",
+      "a derived column with unknown, missing or incomplete operands",
       tabular({
         derived: [
           { name: "c", op: "ratio", of: ["a", "z"] },
@@ -136,7 +136,7 @@ describe("model.json", () => {
       ["/input/mean"],
     ],
     [
-      "members that lead out of the folder and say what the ensemble does not",
+      "members with a file outside the folder or an unknown label",
       tabular(
         {},
         {
@@ -151,7 +151,7 @@ describe("model.json", () => {
       ["/output/members/0/file", "/output/members/1/rules/0/label"],
     ],
     [
-      "a rule for no label",
+      "a rule for an unknown label",
       tabular(
         {},
         {
@@ -162,11 +162,11 @@ describe("model.json", () => {
       ),
       ["/output/members/0/rules/0/label"],
     ],
-  ])("%s is told by its pointer", (_what, manifest, pointers) => {
+  ])("%s is reported by its pointer", (_what, manifest, pointers) => {
     expect(pointersOf(manifest)).toEqual(pointers);
   });
 
-  test("whoever starts a worker is told file, pointer and what was expected", async () => {
+  test("a refused manifest is reported with file, pointer and expectation", async () => {
     const dir = await mkdtemp(join(tmpdir(), "millrace-manifest-"));
     try {
       await mkdir(join(dir, "bad/1"), { recursive: true });

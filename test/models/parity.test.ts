@@ -3,13 +3,13 @@ import { hasData, inParallel, readFlows, readHeldOut } from "../support/read-dat
 import { runBatch } from "../support/run-batch.js";
 import { TestStack } from "../support/stack/stack.js";
 
-/** Every so many flows are predicted singly too. */
+/** Every `step`th flow is also sent as a single prediction. */
 const step = 20;
 const tolerance = 1e-5;
 const shareWithin = 0.9995;
 
 // The data is not part of the repository; see models/training/README.md.
-describe.skipIf(!hasData("cicids2017"))("held-out flows come out as in the training library", () => {
+describe.skipIf(!hasData("cicids2017"))("held-out flows agree with the training library", () => {
   const models = ["intrusion-random-forest", "intrusion-xgboost", "intrusion-decision-tree"];
   let stack: TestStack;
   let flows: number[][];
@@ -20,7 +20,7 @@ describe.skipIf(!hasData("cicids2017"))("held-out flows come out as in the train
   });
   afterAll(() => stack?.close());
 
-  test.each(models)("%s: probabilities within 1e-5 on 9,995 of 10,000 or more", async (model) => {
+  test.each(models)("%s: probabilities within 1e-5 on at least 9,995 of 10,000", async (model) => {
     const { classes, probabilities, rows } = readHeldOut(model);
     expect(flows).toHaveLength(rows.length);
     const results = await runBatch(stack, model, flows);
@@ -33,7 +33,7 @@ describe.skipIf(!hasData("cicids2017"))("held-out flows come out as in the train
     });
     const within = differences.filter((difference) => difference <= tolerance).length;
     expect(within / differences.length).toBeGreaterThanOrEqual(shareWithin);
-    // Single predictions, which run in other company, come to the same.
+    // Single predictions, which are joined with other rows, give the same.
     await inParallel(Math.floor(flows.length / step), async (i) => {
       const { body, status } = await stack.predict(model, flows[i * step]);
       expect([status, body.status], JSON.stringify(body)).toEqual([200, "succeeded"]);

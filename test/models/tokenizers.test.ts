@@ -7,7 +7,7 @@ import { InputRefusedError } from "@millrace/workers/preparation/preparation.js"
 import { openTokenizer, type Tokens } from "@millrace/workers/preparation/tokenizer.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { volume } from "../support/run/volume.js";
 import { runBatch } from "../support/run-batch.js";
 import { childrenOf, readiness } from "../support/stack/processes.js";
@@ -26,7 +26,7 @@ interface Expected {
 const packed = await readFile(fileURLToPath(new URL("../fixtures/tokenizers/expected.json.gz", import.meta.url)));
 const expected: Expected = JSON.parse(gunzipSync(packed).toString());
 /**
- * In the suite each tokenizer has one of its settings, the next one the next: to open one takes longer than to use it.
+ * In the suite each tokenizer is tested with one of its three settings, in turn, because opening takes longer than use.
  */
 const settingsEach = volume(1, 3);
 const cases = expected.cases.filter(({ tokenizer }, i) => {
@@ -45,7 +45,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const defaults = { max_tokens: 512, special_tokens: true, max_length: 512 };
 
-/** Opens a file with this content. */
+/** Opens a tokenizer file with this content. */
 async function open(content: unknown, settings: Partial<typeof defaults> = {}) {
   made += 1;
   const file = join(folder, `${made}.json`);
@@ -59,15 +59,15 @@ const rowOf = ({ ids, mask, typeIds }: Tokens): Row => {
   return typeIds.some((id) => id !== 0) ? [ids, typeIds] : [ids];
 };
 
-describe("ids are those of the Rust library", () => {
-  test("the fixtures are of the release that the workers use, many kinds and many hard texts", async () => {
+describe("token ids equal those of the Rust library", () => {
+  test("the fixtures are of the workers' release of the library, with many kinds and difficult texts", async () => {
     const manifest = JSON.parse(
       await readFile(fileURLToPath(new URL("../../workers/package.json", import.meta.url)), "utf8"),
     );
     expect(expected.library).toBe(manifest.dependencies.tokenizers);
     expect(Object.keys(expected.tokenizers).length).toBeGreaterThanOrEqual(20);
     expect(new Set(expected.texts).size).toBeGreaterThanOrEqual(600);
-    // The file may not be mostly refusals.
+    // Guards against a file of mostly refusals.
     expect(new Set(cases.map(({ tokenizer }) => tokenizer)).size).toBe(Object.keys(expected.tokenizers).length);
     for (const { tokenizer, texts } of expected.cases)
       expect(
@@ -98,7 +98,7 @@ describe("ids are those of the Rust library", () => {
   );
 });
 
-describe("a tokenizer that cannot be used is refused with what is wrong with it, and no path", () => {
+describe("an unusable tokenizer is refused with the reason, and no file path", () => {
   const wordLevel = fileOf("wordlevel");
   const reasonFor = async (content: unknown, settings = {}): Promise<string> => {
     const fault = await open(content, settings).then(
@@ -110,7 +110,7 @@ describe("a tokenizer that cannot be used is refused with what is wrong with it,
     return fault.message.slice("tokenizer.json cannot be used as a tokenizer: ".length);
   };
 
-  test("a component that the library does not read is named, however deep it lies", async () => {
+  test("a component that the library cannot read is named, at any depth", async () => {
     const nested = {
       type: "Sequence",
       normalizers: [{ type: "NFC" }, { type: "Sequence", normalizers: [{ type: "Wat" }] }],
@@ -124,7 +124,7 @@ describe("a tokenizer that cannot be used is refused with what is wrong with it,
     expect(await reasonFor({ ...wordLevel, normalizer: broken })).toMatch(/its normalizer "Replace"/);
   });
 
-  test("what ends the process of the library ends no other, and is named", async () => {
+  test("a component that crashes the library's process crashes no other, and is named", async () => {
     const normalizer = (charsmap: unknown) => ({ type: "Precompiled", precompiled_charsmap: charsmap });
     const sequence = (id: string) => ({ Sequence: { id, type_id: 0 } });
     const template = { type: "TemplateProcessing", single: [sequence("B")], pair: [], special_tokens: {} };
@@ -140,7 +140,7 @@ describe("a tokenizer that cannot be used is refused with what is wrong with it,
     expect(await reasonFor({ ...wordLevel, model: bpe })).toMatch(/fails on its model "BPE"/);
   });
 
-  test("a file that is missing, no JSON, no text or no tokenizer is told from the others", async () => {
+  test("a missing file, invalid JSON, invalid UTF-8 and other JSON each get their own reason", async () => {
     const missing = openTokenizer(join(folder, "no.json"), "no.json", defaults);
     await expect(missing).rejects.toThrow("no.json cannot be used as a tokenizer: it cannot be read (ENOENT)");
     expect(await reasonFor("{")).toBe("it is not valid JSON");
@@ -150,7 +150,7 @@ describe("a tokenizer that cannot be used is refused with what is wrong with it,
     expect(await reasonFor({ ...wordLevel, padding: "much" })).not.toBe("");
   });
 
-  test("settings that would draw at random, leave no room or fill the memory are named", async () => {
+  test("settings that draw at random, leave no room for tokens or fill the memory are named", async () => {
     const gpt2 = fileOf("bpe-gpt2") as { model: object };
     expect(await reasonFor({ ...gpt2, model: { ...gpt2.model, dropout: 0.1 } })).toMatch(/"dropout": 0.1 draws/);
     await open({ ...gpt2, model: { ...gpt2.model, dropout: 0 } });
@@ -167,10 +167,10 @@ describe("a tokenizer that cannot be used is refused with what is wrong with it,
   });
 });
 
-describe("no text ends a process or throws anything but a refusal", () => {
+describe("no text crashes a process or throws anything but a refusal", () => {
   const names = ["wordlevel", "wordlevel-without-unk", "added-tokens", "bpe-byte-fallback", "unigram-precompiled"];
 
-  test("whatever the characters are, halves of surrogate pairs too", async () => {
+  test("with any characters, also halves of surrogate pairs", async () => {
     const all = await Promise.all(
       [...names, "unigram-nmt", "bpe-split", "truncation-only-first"].map((name) => open(fileOf(name))),
     );
@@ -195,15 +195,15 @@ describe("no text ends a process or throws anything but a refusal", () => {
     }
   });
 
-  test("a megabyte of anything is cut, and two long texts are refused where memory would not do", async () => {
+  test("a megabyte of text is truncated, and a pair of long texts that needs too much memory is refused", async () => {
     const long = ["x".repeat(1e6), "a ".repeat(5e4), "é".repeat(5e4), "日本".repeat(3e4), "\u0301".repeat(5e4)];
     for (const name of ["unigram-precompiled", "bpe-split", "bpe-byte-fallback"]) {
       const tokenizer = await open(fileOf(name));
-      // A run of one sort may be one token: an unknown one, or a word that is too long.
+      // A run of one character may be one token: unknown, or a word that is too long.
       for (const text of long) expect([512, 3, 4]).toContain((await tokenizer.encode(text, null)).ids.length);
       const both = tokenizer.encode(long[1] as string, long[2] as string);
       if (name === "bpe-byte-fallback") {
-        // It takes a text as one word, all of which is in memory.
+        // This tokenizer reads a text as one word, all of it in memory.
         await expect(both).rejects.toThrow("too long for a pair");
         expect((await tokenizer.encode("x", long[1] as string)).ids).toHaveLength(512);
       } else if (name === "bpe-split")
@@ -212,7 +212,7 @@ describe("no text ends a process or throws anything but a refusal", () => {
     }
   });
 
-  test("a stride that leaves no step, which ends the library's process, is no matter", async () => {
+  test("a stride without any step, which crashes the library's process, does no harm", async () => {
     const truncation = { max_length: 4, strategy: "LongestFirst", stride: 3, direction: "Left" };
     const tokenizer = await open({ ...fileOf("wordpiece-bert"), truncation });
     const { ids } = await tokenizer.encode("the card was lost", null);
@@ -222,14 +222,14 @@ describe("no text ends a process or throws anything but a refusal", () => {
     );
   });
 
-  test("a pair that has no room beside its special tokens is refused, its first text alone is not", async () => {
+  test("a pair without room beside its special tokens is refused, but not its first text alone", async () => {
     const tokenizer = await open(fileOf("unigram-precompiled"), { max_tokens: 3 });
     await expect(tokenizer.encode("the card", "was lost")).rejects.toThrow("a pair has 4 special tokens, more than 3");
     expect((await tokenizer.encode("the card", null)).ids).toHaveLength(3);
   });
 });
 
-describe("texts of a running stack", () => {
+describe("texts in a running stack", () => {
   let stack: TestStack;
   const echo = (more: object = {}) => ({
     kind: "text",
@@ -251,7 +251,7 @@ describe("texts of a running stack", () => {
     padded: ["padding-fixed-left", echo()],
     twice: ["wordlevel", echo({ mask: "position_ids" })],
   };
-  /** Ends the process of the library at the first text: no fault that anybody could catch. */
+  /** Crashes the library's process at the first text; no caller can catch that. */
   const deadly = { type: "Precompiled", precompiled_charsmap: "AAAAAA==" };
 
   beforeAll(async () => {
@@ -281,7 +281,7 @@ describe("texts of a running stack", () => {
   };
   const worker = () => stack.workers[0] as TestStack["workers"][number];
 
-  test("a word that a WordLevel model does not know is its unknown token, or fails alone; no slot ends", async () => {
+  test("a word unknown to a WordLevel model becomes its unknown token or fails alone; no slot ends", async () => {
     const slots = await childrenOf(worker().pid);
     expect((await outputOf("words", "zyzzyva card")).ids).toEqual([[0, expect.any(Number)]]);
     const { body } = await stack.predict("strict", "zyzzyva card");
@@ -324,9 +324,9 @@ describe("texts of a running stack", () => {
     expect(types[0]).toEqual(mask[0].map((bit: number) => (bit === 0 ? 2 : 0)));
   });
 
-  test("what is no text and no pair is complained of by its pointer", async () => {
+  test("inputs that are no text and no pair are refused with pointers", async () => {
     const refused = async (input: unknown) =>
-      pointersOf(expectProblem(await stack.predict("pairs", input), 422, "invalid_input"));
+      pointersOf(assertProblem(await stack.predict("pairs", input), 422, "invalid_input"));
     for (const input of [5, null, ["a", "b"], "", "x".repeat(101)]) expect(await refused(input)).toEqual(["/input"]);
     expect(await refused({})).toEqual(["/input/text"]);
     expect(await refused({ text: "a", pair: null })).toEqual(["/input/pair"]);
@@ -338,7 +338,7 @@ describe("texts of a running stack", () => {
     ]);
   });
 
-  test("a version whose tokenizer cannot be used is refused with the reason, others are served", async () => {
+  test("a version with an unusable tokenizer is refused with the reason, and others are served", async () => {
     const { refused } = await readiness(worker());
     const reasons = Object.fromEntries(refused.map(({ model, reason }: Record<string, string>) => [model, reason]));
     expect(Object.keys(reasons).sort()).toEqual(["deadly", "twice", "unknown"]);

@@ -5,13 +5,13 @@ import { versionByWeight } from "@millrace/shared/models/traffic.js";
 import { compareOutputs } from "@millrace/workers/versions/compare-outputs.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const model = "slow";
-/** All take `x` int64 [N, 1]; what each does with it is told in test/fixtures/README.md. */
+/** All take `x` int64 [N, 1]; test/fixtures/README.md describes each. */
 const versions = { "2": "endless-on-one", "3": "throws-on-row", "4": "crashes-on-zero" };
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/models/${name}/1`, import.meta.url));
 
@@ -22,7 +22,7 @@ describe("splitting by weight", () => {
   const share = (chosen: (string | null)[], version: string) =>
     chosen.filter((other) => other === version).length / keys.length;
 
-  test("gives each version its share, the same key the same version, and moves no more than a change asks for", () => {
+  test("gives each version its share, a key always the same version, and moves no more keys than necessary", () => {
     const before = split({ "1": 90, "2": 10 });
     // Five standard deviations of 20,000 draws.
     expect(Math.abs(share(before, "2") - 0.1)).toBeLessThan(5 * Math.sqrt((0.1 * 0.9) / keys.length));
@@ -33,7 +33,7 @@ describe("splitting by weight", () => {
     expect(before.filter((version, i) => version === "2" && after[i] !== "2")).toEqual([]);
   });
 
-  test("leaves aside what has no weight or is no candidate, and asks for no key where there is no choice", () => {
+  test("ignores versions without weight and non-candidates, and needs no key if only one is left", () => {
     const noKey = () => {
       throw new Error("asked");
     };
@@ -47,7 +47,7 @@ describe("splitting by weight", () => {
 describe("comparing outputs", () => {
   const compare = (a: unknown, b: unknown) => compareOutputs(JSON.stringify(a), JSON.stringify(b));
 
-  test("labels and flags decide where there are any, numbers within a tolerance where there are none", () => {
+  test("labels and flags decide if there are any, else numbers within a tolerance", () => {
     const classified = (label: string, a: number) => ({ label, confidence: a, probabilities: { A: a, B: 1 - a } });
     expect(compare(classified("A", 0.9), classified("A", 0.75))).toEqual({
       agrees: true,
@@ -88,21 +88,21 @@ describe("traffic between versions", () => {
   });
   afterAll(() => stack.close());
 
-  test("is changed by admins only, and every mistake is pointed out", async () => {
-    expectProblem(await put({ weights: { "1": 1 } }, {}), 403, "forbidden");
+  test("is changed by admins only, and every fault is reported by its pointer", async () => {
+    assertProblem(await put({ weights: { "1": 1 } }, {}), 403, "forbidden");
     const wrong = { weights: { "1": -1, "9": 1 }, shadow: ["2", "2"], more: 1 };
-    expect(pointersOf(expectProblem(await put(wrong), 422, "invalid_request")).sort()).toEqual([
+    expect(pointersOf(assertProblem(await put(wrong), 422, "invalid_request")).sort()).toEqual([
       "/more",
       "/shadow",
       "/weights/1",
     ]);
     expect(
-      pointersOf(expectProblem(await put({ weights: { "9": 1 }, shadow: ["8"] }), 422, "invalid_request")),
+      pointersOf(assertProblem(await put({ weights: { "9": 1 }, shadow: ["8"] }), 422, "invalid_request")),
     ).toEqual(["/shadow/0", "/weights/9"]);
-    expectProblem(await put({ weights: { "1": 0 } }), 422, "invalid_request");
-    expectProblem(await put({ shadow: [] }), 422, "invalid_request");
+    assertProblem(await put({ weights: { "1": 0 } }), 422, "invalid_request");
+    assertProblem(await put({ shadow: [] }), 422, "invalid_request");
     const unknown = await stack.call("PUT", "/v1/models/nobody/traffic", { json: { weights: { "1": 1 } }, ...admin });
-    expectProblem(unknown, 404, "model_not_found");
+    assertProblem(unknown, 404, "model_not_found");
   });
 
   test("follows the weights on every API, sticky by input and by Idempotency-Key", async () => {
@@ -121,7 +121,7 @@ describe("traffic between versions", () => {
         const answers = await Promise.all(
           [0, 1].map((j) => stack.post(`/v1/models/${model}/predictions`, input, { headers, ...api(j) })),
         );
-        // Both at once: the second may hear that the first is still being accepted, or is handed the same prediction.
+        // Concurrent: the second is told that the first is still being accepted, or gets the same prediction.
         return answers.filter(({ status }) => status === 202).map((answer) => answer.body.version);
       }),
     );
@@ -137,21 +137,21 @@ describe("traffic between versions", () => {
     expect(named.body).toMatchObject({ version: "4", output: { y: [[200]] } });
   });
 
-  test("goes back one change with each rollback, and not further than the one that was meant", async () => {
+  test("goes back one change with each rollback, and only from the given revision", async () => {
     const { revision } = (await put({ weights: { "3": 1 } })).body;
     expect((await predict(2)).body).toMatchObject({ version: "3", output: { y: [[3]] } });
-    expectProblem(await rollback({ revision: revision - 1 }), 409, "state_conflict");
+    assertProblem(await rollback({ revision: revision - 1 }), 409, "state_conflict");
     expect((await rollback({ revision })).body).toMatchObject({
       weights: { "1": 90, "3": 10 },
       revision: revision + 1,
     });
-    expectProblem(await rollback({ revision }), 409, "state_conflict");
-    // Before that nobody had said anything: the highest version takes it all.
+    assertProblem(await rollback({ revision }), 409, "state_conflict");
+    // Before that the split was automatic: the highest version takes all traffic.
     expect((await rollback()).body).toMatchObject({ automatic: true, shares: { "4": 1 } });
-    expectProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
+    assertProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
   });
 
-  test("holds for batches too, each of which runs on one version", async () => {
+  test("applies to batches too, each of which runs on one version", async () => {
     await put({ weights: { "3": 1 } });
     const inputs = [1, 2, 4].map((x) => ({ x: [[x]] }));
     const { body, status } = await stack.post(`/v1/models/${model}/batches`, { inputs });
@@ -161,11 +161,11 @@ describe("traffic between versions", () => {
     await rollback();
   });
 
-  test("a shadow that hangs, throws, crashes or differs never touches the caller, and is counted", async () => {
+  test("a shadow that hangs, throws, crashes or differs never affects the caller, and is counted", async () => {
     const worker = stack.workers[0] as TestStack["workers"][number];
     const slots = await childrenOf(worker.pid);
     await put({ weights: { "1": 1 }, shadow: Object.keys(versions) });
-    // The shadows' own process is there, and the caller's slot is what it was.
+    // The shadows have a process of their own, and the caller's slot is unchanged.
     await eventually(async () => {
       expect(await childrenOf(worker.pid)).toHaveLength(2);
       await predict(4);
@@ -174,20 +174,20 @@ describe("traffic between versions", () => {
     type Counts = Record<"agree" | "differ" | "failed" | "dropped", number>;
     const runsOf = ({ agree, differ, dropped, failed }: Counts) => agree + differ + failed + dropped;
     const url = `http://127.0.0.1:${worker.port}`;
-    // Each prediction has a run in each shadow; all of them are over and told when the counts are the same everywhere.
+    // Each prediction runs in each shadow; equal counts everywhere mean that all of these runs have ended.
     const before = await eventually(async () => {
       const runs = (await describeModel()).shadows.map(runsOf);
       const started = await scrape(url, "ml_shadow_total");
       expect([new Set(runs).size, runs[0] * 3]).toEqual([1, started]);
       return runs[0];
     });
-    // 1 hangs in one shadow, 77 throws in another, 0 crashes the third, where it does.
+    // 1 hangs in one shadow, 77 throws in another, 0 crashes the third on x86.
     const inputs = [1, 77, 0, 2, 3, 4, 5, 6, 7, 8];
     for (const x of inputs) {
       const { body } = await predict(x);
       expect(body).toMatchObject({ status: "succeeded", version: "1", output: { y: [[x]] }, attempts: 1 });
     }
-    // All of them were answered while the shadow still hung, for it is given up only after 8 s.
+    // All were answered while the shadow still hung, whose timeout is 8 s.
     const counted = (shadows: { shadow: string; failed: number }[], shadow: string) =>
       shadows.find((entry) => entry.shadow === shadow) as never as Record<string, number>;
     const meanwhile = (await describeModel()).shadows;
@@ -196,7 +196,7 @@ describe("traffic between versions", () => {
       const { shadows } = await describeModel();
       const runs = shadows.map(runsOf);
       expect(new Set(runs).size).toBe(1);
-      // One of those before may have been on its way when they were counted.
+      // An earlier prediction may still have been running at the first count.
       expect(runs[0]).toBeGreaterThanOrEqual(before + inputs.length);
       return shadows;
     }, 60_000);
@@ -217,7 +217,7 @@ describe("traffic between versions", () => {
     expect(await childrenOf(worker.pid)).toEqual(expect.arrayContaining(slots));
   }, 120_000);
 
-  test("without shadows their process ends, and its memory is given back", async () => {
+  test("without shadows their process ends, which frees its memory", async () => {
     const worker = stack.workers[0] as TestStack["workers"][number];
     await put({ weights: { "1": 1 } });
     await eventually(async () => expect(await childrenOf(worker.pid)).toHaveLength(1));

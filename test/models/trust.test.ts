@@ -16,7 +16,7 @@ const program = fileURLToPath(new URL("../../cli/dist/main.js", import.meta.url)
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/models/${name}`, import.meta.url));
 const cli = async (...args: string[]) => (await run(process.execPath, [program, "models", ...args])).stdout.trim();
 
-/** Why each model that is not served is refused, by `<model>/<version>`. */
+/** Reasons of refused models by `<model>/<version>`. */
 async function refusalsOf(stack: TestStack): Promise<Record<string, string>> {
   const { refused } = await readiness(stack.workers[0] as TestStack["workers"][number]);
   return Object.fromEntries(
@@ -60,7 +60,7 @@ describe("a worker with MODEL_PUBLIC_KEYS", () => {
     await rm(dir, { recursive: true, force: true });
   });
 
-  test("loads versions that one of them has signed, and none that was changed, extended, cut or unsigned", async () => {
+  test("loads versions signed by one of them, and none that is changed, extended, incomplete or unsigned", async () => {
     expect(await served()).toEqual(["echo-float32/1"]);
     expect((await stack.predict("echo-float32", { x: [[1, 2, 3]] })).body.output).toEqual({ y: [[1, 2, 3]] });
     expect(await refusalsOf(stack)).toEqual({
@@ -74,14 +74,14 @@ describe("a worker with MODEL_PUBLIC_KEYS", () => {
     });
   });
 
-  test("takes up what is signed while it runs, and its list is one that sha256sum checks", async () => {
+  test("loads a version that is signed while it runs, and the signed list passes sha256sum -c", async () => {
     await cli("sign", path("unsigned"), "--key", join(dir, "ours.pem"));
     await eventually(async () => expect(await served()).toContain("unsigned/1"));
     const { stdout } = await run("sha256sum", ["-c", "manifest.sha256"], { cwd: path("echo-float32/1") });
     expect(stdout.trim()).toBe("model.onnx: OK");
   });
 
-  test("that is no key stops the worker before it starts, and a key file is never written over", async () => {
+  test("does not start with an invalid key, and the CLI never overwrites a key file", async () => {
     const worker = stack.startWorker({ MODEL_PUBLIC_KEYS: "abc" });
     await expect(worker).rejects.toThrow(/MODEL_PUBLIC_KEYS must be Ed25519 public keys/);
     expect(await stack.workers.at(-1)?.exited).toBe(78);
@@ -92,7 +92,7 @@ describe("a worker with MODEL_PUBLIC_KEYS", () => {
   });
 });
 
-describe("what a version's folder may hold", () => {
+describe("the files of a version's folder", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
@@ -132,7 +132,7 @@ describe("what a version's folder may hold", () => {
   });
   afterAll(() => stack.close());
 
-  test("links, paths and data that lead outside and files too large are refused, and the rest is served", async () => {
+  test("links, paths and data outside the folder and large files are refused, and the rest is served", async () => {
     const { models } = await readiness(stack.workers[0] as TestStack["workers"][number]);
     expect(models.map(({ model }: { model: string }) => model)).toEqual(["echo-float32", "own-data"]);
     const refusals = await refusalsOf(stack);

@@ -5,7 +5,7 @@ import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { Queue } from "bullmq";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { childrenOf, readiness } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -34,7 +34,7 @@ describe("versions that change under load", () => {
     await queue.close();
   }
 
-  /** Puts a fixture there as a version, whole at once, as a deployment would. */
+  /** Adds a fixture as a version, atomically, like a deployment. */
   async function put(name: string, version: string, of = model): Promise<void> {
     const aside = join(stack.modelsDir, of, "aside");
     await cp(fixture(name), aside, { recursive: true });
@@ -42,7 +42,7 @@ describe("versions that change under load", () => {
   }
 
   beforeAll(async () => {
-    // Version 1 of the model adds one, echo-float32 gives back what it got.
+    // Version 1 of the model adds one; echo-float32 returns its input.
     stack = await TestStack.start({
       models: [model, "slow"],
       timing: { api: { modelsRereadMs: 500 }, worker: { versionNoticedMs: 1000, versionRetryMs: 1000 } },
@@ -50,7 +50,7 @@ describe("versions that change under load", () => {
   });
   afterAll(() => stack.close());
 
-  test("a version put into the folder is served beside the old without a restart, and no request fails", async () => {
+  test("a new version in the folder is served beside the old without a restart, and no request fails", async () => {
     const [slotBefore] = await childrenOf(worker().pid);
     const traffic = startSteadyTraffic(stack, model, input);
     await eventually(() => expect(traffic.answers.length).toBeGreaterThan(10));
@@ -63,13 +63,13 @@ describe("versions that change under load", () => {
     expect(answers.map(({ body, status }) => [status, body.status])).toEqual(answers.map(() => [200, "succeeded"]));
     for (const [i, { body }] of answers.entries()) {
       expect(["1", "2"], `answer ${i}`).toContain(body.version);
-      // Each ran on the version, and the bytes, that it says.
+      // Each ran on the version, and on the files, that it reports.
       const [value] = body.output.y[0];
       expect(Number.isInteger(value)).toBe(true);
     }
     expect((await stack.predict(model, input(7), { version: "1" })).body.output).toEqual({ y: [[8, 1, 1]] });
     expect((await stack.predict(model, input(7))).body).toMatchObject({ version: "2", output: { y: [[7, 0, 0]] } });
-    // What is new was made ready in a process beside the old one, which ended.
+    // The new version was loaded in a new process beside the old one, which then ended.
     await eventually(async () => {
       const slots = await childrenOf(worker().pid);
       expect([slots.length, slots.includes(slotBefore as number)]).toEqual([1, false]);
@@ -77,18 +77,18 @@ describe("versions that change under load", () => {
     expect(await scrape(`http://127.0.0.1:${worker().port}`, "ml_slot_death_total")).toBe(0);
   });
 
-  test("a new version that took the traffic by itself is rolled back in one call, by an admin", async () => {
-    expectProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
+  test("a new version that took the traffic automatically is rolled back by an admin in one call", async () => {
+    assertProblem(await stack.post(`/v1/models/${model}/rollback`, {}), 403, "forbidden");
     const { body } = await stack.call("POST", `/v1/models/${model}/rollback`, admin);
     expect(body).toMatchObject({ automatic: false, shares: { "1": 1 } });
     expect((await stack.predict(model, input(9))).body).toMatchObject({ version: "1", output: { y: [[10, 1, 1]] } });
-    expectProblem(await stack.call("POST", `/v1/models/${model}/rollback`, admin), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/models/${model}/rollback`, admin), 409, "state_conflict");
   });
 
-  test("one that cannot be loaded is refused with the reason, again and again, and the others serve on", async () => {
+  test("a version that fails to load is refused with the reason, and the others are still served", async () => {
     await put("broken", "3");
     const answer = await stack.post(`/v1/models/${model}/load`, { version: "3" }, admin);
-    expect(expectProblem(answer, 409, "state_conflict").detail).toMatch(/cannot be loaded/);
+    expect(assertProblem(answer, 409, "state_conflict").detail).toMatch(/cannot be loaded/);
     await eventually(async () => {
       const { refused } = await describeModel();
       expect(refused).toEqual([{ version: "3", worker: expect.any(String), reason: expect.any(String) }]);
@@ -100,7 +100,7 @@ describe("versions that change under load", () => {
     await eventually(async () => expect((await describeModel()).refused).toEqual([]));
   });
 
-  test("an order to load is carried out at once, and one for what is not there is a 404", async () => {
+  test("a call of load takes effect at once, and is a 404 for an unknown version", async () => {
     await put("echo-float32", "4");
     const { body, status } = await stack.post(`/v1/models/${model}/load`, {}, admin);
     expect([status, body.workers_unanswered]).toEqual([200, 0]);
@@ -110,13 +110,13 @@ describe("versions that change under load", () => {
       ["4", "ready"],
     ]);
     expect((await stack.predict(model, input(3), { version: "4" })).body.output).toEqual({ y: [[3, 0, 0]] });
-    expectProblem(await stack.post(`/v1/models/${model}/load`, {}), 403, "forbidden");
-    expectProblem(await stack.post(`/v1/models/${model}/load`, { version: "9" }, admin), 404, "version_not_found");
-    expectProblem(await stack.post("/v1/models/nobody/load", {}, admin), 404, "model_not_found");
-    expectProblem(await stack.post(`/v1/models/${model}/load`, { version: "../1" }, admin), 422, "invalid_request");
+    assertProblem(await stack.post(`/v1/models/${model}/load`, {}), 403, "forbidden");
+    assertProblem(await stack.post(`/v1/models/${model}/load`, { version: "9" }, admin), 404, "version_not_found");
+    assertProblem(await stack.post("/v1/models/nobody/load", {}, admin), 404, "model_not_found");
+    assertProblem(await stack.post(`/v1/models/${model}/load`, { version: "../1" }, admin), 422, "invalid_request");
   });
 
-  test("other bytes under a version that is served are refused, and it goes on with what it had", async () => {
+  test("changed files of a served version are refused, and it keeps running the loaded ones", async () => {
     const before = (await stack.predict(model, input(1), { version: "4" })).body;
     await cp(join(fixture("echo-float64"), "model.onnx"), join(folder("4"), "model.onnx"));
     await stack.post(`/v1/models/${model}/load`, {}, admin);
@@ -138,16 +138,16 @@ describe("versions that change under load", () => {
     expect((await stack.predict("slow", { x: [[4]] })).body.status).toBe("succeeded");
   });
 
-  test("versions that are taken away still run what was accepted; what comes too late fails and says why", async () => {
+  test("removed versions still run accepted work; work that starts too late fails as version_gone", async () => {
     await rm(folder("4"), { recursive: true });
     await put("echo-float32", "5");
     const load = (version: string) => stack.post(`/v1/models/${model}/load`, { version }, admin);
     const unload = (version: string, options: object = admin) =>
       stack.post(`/v1/models/${model}/unload`, { version }, options);
     expect((await load("5")).status).toBe(200);
-    expectProblem(await unload("1"), 409, "state_conflict");
-    expectProblem(await unload("7"), 404, "version_not_found");
-    expectProblem(await unload("5", {}), 403, "forbidden");
+    assertProblem(await unload("1"), 409, "state_conflict");
+    assertProblem(await unload("7"), 404, "version_not_found");
+    assertProblem(await unload("5", {}), 403, "forbidden");
 
     const late = await stack.submit(model, input(5), { version: "2", delay_ms: 600_000 });
     const traffic = startSteadyTraffic(stack, model, input, 1);
@@ -158,7 +158,7 @@ describe("versions that change under load", () => {
     expect([status, body.workers_unanswered]).toEqual([200, 0]);
     const states = body.workers[0].versions.map(({ state, version }: Record<string, string>) => [version, state]);
     expect(states).toEqual(expect.arrayContaining(["2", "5"].map((version) => [version, "draining"])));
-    // While it drains, whoever names it is still served.
+    // A draining version still serves requests that name it.
     expect((await stack.predict(model, input(8), { version: "2" })).body.output).toEqual({ y: [[8, 0, 0]] });
     for (const [i, { id }] of waiting.entries()) {
       expect(await stack.final(id)).toMatchObject({
@@ -168,12 +168,12 @@ describe("versions that change under load", () => {
       });
     }
     await stack.final(held.id);
-    // Asking for it again and again does not keep it, and nobody is taken in and then let down.
+    // Repeated requests do not keep it loaded, and no accepted request fails.
     for (const version of ["2", "5"]) {
       await eventually(async () => {
         const answer = await stack.predict(model, input(1), { version });
         if (answer.status === 200) expect(answer.body.status).toBe("succeeded");
-        expectProblem(answer, 404, "version_not_found");
+        assertProblem(answer, 404, "version_not_found");
       }, 50_000);
       await eventually(async () => expect(await stateOf(version)).toBeUndefined(), 30_000);
     }
@@ -186,12 +186,12 @@ describe("versions that change under load", () => {
       error: { code: "version_gone" },
     });
 
-    expectProblem(await stack.predict(model, input(1), { version: "5" }), 404, "version_not_found");
+    assertProblem(await stack.predict(model, input(1), { version: "5" }), 404, "version_not_found");
     expect((await load("5")).status).toBe(200);
     expect((await stack.predict(model, input(6), { version: "5" })).body.output).toEqual({ y: [[6, 0, 0]] });
   });
 
-  test("what is only half there is not loaded until it is whole", async () => {
+  test("an incomplete version is not loaded until it is complete", async () => {
     await mkdir(folder("6"));
     await writeFile(join(folder("6"), "labels.txt"), "a\n");
     await eventually(async () => {

@@ -8,7 +8,7 @@ import { type CallOptions, type Owner, TestStack } from "../support/stack/stack.
 
 const ms = (...rows: number[]) => ({ x: rows.map((row) => [row]) });
 
-/** Its rows take as long as the longest of them, which nobody minds here. */
+/** Joins runs; all rows of a run take as long as the longest of them, which does not matter here. */
 const joined = { kind: "tensor", batching: { join: "always" } };
 
 describe("cancel and retry", () => {
@@ -31,45 +31,45 @@ describe("cancel and retry", () => {
   });
   afterAll(() => stack.close());
 
-  test("a running one ends at once, and its slot serves others at once", async () => {
+  test("cancel ends a running prediction at once, and its slot serves others at once", async () => {
     const { id } = await stack.submit("slow", ms(60_000));
     await running(id);
-    const told = await cancel(id);
-    expect(told.started_at).not.toBeNull();
-    // It waits for 30 s, which is before the run would have ended.
+    const answered = await cancel(id);
+    expect(answered.started_at).not.toBeNull();
+    // This waits at most 30 s, less than the canceled run would take.
     expect((await stack.predict("slow", ms(1))).body.status).toBe("succeeded");
-    expect(await read(id)).toEqual(told);
+    expect(await read(id)).toEqual(answered);
   });
 
-  test("queued and scheduled ones are canceled and never run", async () => {
+  test("canceled queued and scheduled predictions never run", async () => {
     const { id: holder } = await stack.submit("slow", ms(1000));
     await running(holder);
     const queued = await stack.submit("slow", ms(2));
     const scheduled = await stack.submit("slow", ms(3), { delay_ms: 300 });
     expect(scheduled.status).toBe("scheduled");
-    const told = [await cancel(queued.id), await cancel(scheduled.id)];
-    for (const each of told) expect(each).toMatchObject({ started_at: null, attempts: 0 });
+    const answered = [await cancel(queued.id), await cancel(scheduled.id)];
+    for (const each of answered) expect(each).toMatchObject({ started_at: null, attempts: 0 });
     await stack.final(holder);
-    // What is submitted now runs behind all that waited.
+    // A new submission runs after everything that waited.
     await stack.predict("slow", ms(1));
-    expect([await read(queued.id), await read(scheduled.id)]).toEqual(told);
+    expect([await read(queued.id), await read(scheduled.id)]).toEqual(answered);
     expect(stack.logged("prediction finished").map((line) => line.prediction_id)).not.toContain(queued.id);
   });
 
-  test("one that runs in company is canceled alone", async () => {
+  test("cancel of a prediction in a joined run leaves the others running", async () => {
     const { id: before } = await stack.submit("slow", ms(600));
     await running(before);
-    const company = await Promise.all([900, 20, 30].map((x) => stack.submit("slow", ms(x))));
-    const [one, ...others] = company.map(({ id }) => id as string);
+    const together = await Promise.all([900, 20, 30].map((x) => stack.submit("slow", ms(x))));
+    const [one, ...others] = together.map(({ id }) => id as string);
     await running(one as string);
-    const told = await cancel(one as string);
+    const answered = await cancel(one as string);
     for (const other of others) {
       expect(await stack.final(other)).toMatchObject({ status: "succeeded", attempts: 1, timings: { batch_rows: 3 } });
     }
-    expect(await read(one as string)).toEqual(told);
+    expect(await read(one as string)).toEqual(answered);
   });
 
-  test("what is final cannot be canceled", async () => {
+  test("a final prediction cannot be canceled", async () => {
     const ends = [
       (await stack.predict("slow", ms(1))).body,
       (await stack.predict("throws-on-row", ms(99))).body,
@@ -83,25 +83,25 @@ describe("cancel and retry", () => {
     }
   });
 
-  test("cancel against completion: what it was told is what it stays, hundreds of times", async () => {
+  test("a cancel that races with the end leaves the state that it answered, hundreds of times", async () => {
     const times = volume(200, 1000);
-    const told: { id: string; canceled: boolean }[] = [];
-    // All lanes seek the moment of the end together, by the pause before the cancel or, where that alone comes too
-    // late, by the length of the run; so that about as many cancels come too late as in time.
+    const answered: { id: string; canceled: boolean }[] = [];
+    // All callers together adjust the pause before the cancel or, if even no pause is too late, the length of the run,
+    // so that about half of the cancels come in time.
     let leadMs = 8;
-    const lane = async () => {
+    const caller = async () => {
       for (let i = 0; i < times / 10; i++) {
         const { id } = await stack.submit("slow", ms(2 + (i % 4) + Math.max(0, -leadMs)));
         await delay(Math.max(0, leadMs));
         const { status } = await act("cancel", id);
         expect([200, 409]).toContain(status);
-        told.push({ id, canceled: status === 200 });
+        answered.push({ id, canceled: status === 200 });
         leadMs += status === 200 ? 2 : -2;
       }
     };
-    const states = async () => Promise.all(told.map(async ({ id }) => (await read(id)).status as string));
-    await Promise.all(Array.from({ length: 10 }, lane));
-    const wanted = told.map(({ canceled }) => (canceled ? "canceled" : "succeeded"));
+    const states = async () => Promise.all(answered.map(async ({ id }) => (await read(id)).status as string));
+    await Promise.all(Array.from({ length: 10 }, caller));
+    const wanted = answered.map(({ canceled }) => (canceled ? "canceled" : "succeeded"));
     expect(await states()).toEqual(wanted);
     await stack.predict("slow", ms(1));
     expect(await states()).toEqual(wanted);
@@ -110,24 +110,24 @@ describe("cancel and retry", () => {
     ).toBeGreaterThan(times / 20);
   }, 120_000);
 
-  test("one canceled while no worker lives is not run by the next one", async () => {
+  test("a prediction canceled while no worker is alive is not run by the next worker", async () => {
     await stack.workers.at(-1)?.stop();
     const { id } = await stack.submit("slow", ms(5));
-    const told = await cancel(id);
+    const answered = await cancel(id);
     const worker = await stack.startWorker();
     expect((await stack.predict("slow", ms(1))).body.status).toBe("succeeded");
-    expect(await read(id)).toEqual(told);
+    expect(await read(id)).toEqual(answered);
     expect(await scrape(`http://127.0.0.1:${worker.port}`, "ml_prediction_total", { model: "slow" })).toBe(1);
   });
 
-  test("one that could not be started in time expires, although somebody waits for it", async () => {
-    // Else both may run together.
+  test("a prediction that could not start in time expires, although a client waits for it", async () => {
+    // Otherwise both might be joined into one run.
     await running((await stack.submit("slow", ms(1200))).id);
     const { id } = await stack.submit("slow", ms(1), { expires_in_ms: 200 });
     expect(await stack.final(id)).toMatchObject({ status: "expired", started_at: null, error: { code: "expired" } });
   });
 
-  test("a retry is a new prediction with a result of its own", async () => {
+  test("a retry is a new prediction with its own result", async () => {
     await running((await stack.submit("slow", ms(1500))).id);
     const expired = await stack.submit("slow", ms(2), { expires_in_ms: 100, metadata: { was: "expired" } });
     await eventually(async () => expect((await read(expired.id)).status).toBe("expired"));
@@ -149,7 +149,7 @@ describe("cancel and retry", () => {
     }
   });
 
-  test("what succeeded or is not final cannot be retried", async () => {
+  test("a succeeded or unfinished prediction cannot be retried", async () => {
     const succeeded = (await stack.predict("slow", ms(1))).body;
     const scheduled = await stack.submit("slow", ms(1), { delay_ms: 60_000 });
     const active = await stack.submit("slow", ms(400));
@@ -161,7 +161,7 @@ describe("cancel and retry", () => {
     await cancel(scheduled.id);
   });
 
-  test("another owner's is unknown, and a key that may only read ends nothing", async () => {
+  test("another owner's prediction is unknown, and a read-only key cancels and retries nothing", async () => {
     const pending = await stack.submit("slow", ms(1), { delay_ms: 60_000 });
     const unknown = `${pending.id.slice(0, -1)}${pending.id.endsWith("0") ? "1" : "0"}`;
     for (const verb of ["cancel", "retry"] as const) {
@@ -178,7 +178,7 @@ describe("cancel and retry", () => {
   });
 });
 
-test("one that was canceled in company never comes back, even when its result time ends before the run", async () => {
+test("a prediction canceled in a joined run stays gone, even if its result expires before the run ends", async () => {
   const env = { RESULT_TTL_SECONDS: "1" };
   const stack = await TestStack.start({ models: ["slow"], manifests: { slow: joined }, env });
   const read = async (id: string) => (await stack.get(`/v1/predictions/${id}`)).body;

@@ -7,24 +7,24 @@ import type { Answer } from "../support/stack/stack.js";
 import { startTwoApiStack, type TwoApiStack, tree } from "../support/stack/two-api-stack.js";
 
 describe("identical submissions", () => {
-  let { stack, sink, send, done, apiUrl, fresh, close } = {} as TwoApiStack;
+  let { stack, sink, send, done, apiUrl, freshFlow, close } = {} as TwoApiStack;
 
   beforeAll(async () => {
-    ({ stack, sink, send, done, apiUrl, fresh, close } = await startTwoApiStack());
+    ({ stack, sink, send, done, apiUrl, freshFlow, close } = await startTwoApiStack());
   });
   afterAll(() => close());
 
   test("hundreds at once over two APIs are one inference, and each one's webhook is delivered once", async () => {
     const callers = volume(250, 1000);
-    const told = callers / 5;
-    // The models stay known without a worker, so that nothing ends before all are accepted.
+    const webhookCount = callers / 5;
+    // Without a worker the model stays known, and nothing ends before all are accepted.
     await stack.workers[0]?.stop();
-    const input = fresh();
-    const hook = (i: number) => (i < told ? { webhook: { url: sink.url(`/thousand/${i}`) } } : {});
+    const input = freshFlow();
+    const hook = (i: number) => (i < webhookCount ? { webhook: { url: sink.url(`/thousand/${i}`) } } : {});
     const one = async (i: number): Promise<Answer> => {
       const headers = { "idempotency-key": `thousand-${i}` };
       const answer = await send(tree, input, { metadata: { i }, ...hook(i) }, { ...apiUrl(i), headers });
-      // A Redis or an API that is too busy says so; then the same is sent again, as the contract has it.
+      // A busy Redis or API answers 503; then the same request is sent again, which is safe by the contract.
       return answer.status === 503 ? one(i) : answer;
     };
     const answers = await Promise.all(Array.from({ length: callers }, (_, i) => one(i)));
@@ -38,16 +38,16 @@ describe("identical submissions", () => {
 
     expect(await stack.final(id)).toMatchObject({ status: "succeeded", attempts: 1, metadata, deduplicated: false });
     const url = `http://127.0.0.1:${worker.port}`;
-    await eventually(async () => expect(await scrape(url, "ml_webhook_attempt_total")).toBe(told));
-    for (let i = 0; i < told; i++) {
+    await eventually(async () => expect(await scrape(url, "ml_webhook_attempt_total")).toBe(webhookCount));
+    for (let i = 0; i < webhookCount; i++) {
       const event = { type: "prediction.completed", data: { id, status: "succeeded", metadata } };
       expect(sink.at(`/thousand/${i}`), `webhook ${i}`).toMatchObject([event]);
     }
     expect(await scrape(url, "ml_prediction_total", { model: tree })).toBe(1);
   });
 
-  test("one after the end is answered from the cache, as a prediction and with a webhook of its own", async () => {
-    const input = fresh();
+  test("after the end are answered from the cache, as new predictions with their own webhooks", async () => {
+    const input = freshFlow();
     const original = await done(tree, input, { metadata: { who: "first" } });
     const webhook = { url: sink.url("/cached") };
     const hit = await send(tree, input, { metadata: { who: "second" }, webhook }, apiUrl(1));
@@ -61,15 +61,15 @@ describe("identical submissions", () => {
     expect(sink.at("/cached")[0]).toMatchObject({ type: "prediction.completed", data: hit.body });
   });
 
-  test("the array form and the object form of one flow are the same flow", async () => {
-    const input = fresh();
+  test("may give the same flow as an array or as an object", async () => {
+    const input = freshFlow();
     const original = await done(tree, input);
     const names: string[] = manifestOf(tree).input.features;
     const byName = Object.fromEntries(names.map((name, i) => [name, input[i]]).reverse());
     expect((await send(tree, byName)).body).toMatchObject({ cached: true, output: original.output });
   });
 
-  test("another owner neither joins nor is answered from the cache", async () => {
+  test("of another owner are neither joined nor answered from the cache", async () => {
     const input = { x: [[600]] };
     const alice = await send("slow", input);
     const bob = await send("slow", input, {}, { as: "bob" });
@@ -79,13 +79,13 @@ describe("identical submissions", () => {
     expect((await stack.get(`/v1/predictions/${alice.body.id}`, { as: "bob" })).status).toBe(404);
     await Promise.all([stack.final(alice.body.id), stack.final(bob.body.id, { as: "bob" })]);
 
-    const own = fresh();
+    const own = freshFlow();
     await done(tree, own);
     expect((await send(tree, own, {}, { as: "bob" })).status).toBe(202);
   });
 
-  test("another version, priority, delay or expiry makes another submission", async () => {
-    const input = fresh();
+  test("with another version, priority, delay or expiry are not identical", async () => {
+    const input = freshFlow();
     const changes = [{}, { version: "2" }, { priority: 5 }, { delay_ms: 50 }, { expires_in_ms: 60_000 }];
     const kinds = changes.map((change) => ({ version: "1", ...change }));
     const slotHolder = await stack.submit("slow", { x: [[500]] });
@@ -99,8 +99,8 @@ describe("identical submissions", () => {
     }
   });
 
-  test("with cache false one neither joins nor hits nor fills", async () => {
-    const [input, other] = [fresh(), fresh()];
+  test("with cache: false are neither joined nor answered from the cache nor stored in it", async () => {
+    const [input, other] = [freshFlow(), freshFlow()];
     await stack.submit("slow", { x: [[300]] });
     const joinable = await send(tree, input);
     const alone = await send(tree, input, { cache: false });
@@ -113,7 +113,7 @@ describe("identical submissions", () => {
     expect((await send(tree, other)).status).toBe(202);
   });
 
-  test("a failure is not cached", async () => {
+  test("that failed are not cached", async () => {
     const first = await done("throws-on-row", { x: [[99]] });
     const second = await done("throws-on-row", { x: [[99]] });
     expect([first.status, second.status]).toEqual(["failed", "failed"]);
@@ -121,7 +121,7 @@ describe("identical submissions", () => {
     expect(second.id).not.toBe(first.id);
   });
 
-  test("the cache ends with the model's cache time", async () => {
+  test("are computed again after the model's cache time", async () => {
     const input = { x: [[1, 2, 3]] };
     await done("echo-float32", input);
     const begun = performance.now();
@@ -130,9 +130,9 @@ describe("identical submissions", () => {
     expect(performance.now() - begun).toBeGreaterThan(500);
   });
 
-  test("what was canceled by one is canceled for all that joined it, and the next one is computed", async () => {
+  test("that are joined are canceled together, and the next one is computed", async () => {
     await stack.submit("slow", { x: [[500]] });
-    const input = fresh();
+    const input = freshFlow();
     const [one, two] = await Promise.all(
       ["/one", "/two"].map((path, i) => send(tree, input, { webhook: { url: sink.url(path) } }, apiUrl(i))),
     );
@@ -148,9 +148,9 @@ describe("identical submissions", () => {
     expect(await stack.final(next.body.id)).toMatchObject({ status: "succeeded" });
   });
 
-  test("one that comes after the first has expired is not joined to it", async () => {
+  test("are not joined to an expired prediction", async () => {
     await stack.submit("slow", { x: [[1500]] });
-    const input = fresh();
+    const input = freshFlow();
     const rest = { expires_in_ms: 200 };
     const expired = await send(tree, input, rest);
     const deadline = Date.parse(expired.body.created_at) + 200;
@@ -160,7 +160,7 @@ describe("identical submissions", () => {
     expect(next.body).toMatchObject({ status: "queued", deduplicated: false });
   });
 
-  test("hits, joins and misses are counted", async () => {
+  test("are counted as hits, joins and misses", async () => {
     const counts = () =>
       Promise.all(
         ["miss", "join", "hit"].map(async (outcome) => {
@@ -177,13 +177,13 @@ describe("identical submissions", () => {
     expect(after.map((value, i) => value - (before[i] as number))).toEqual([1, 2, 3]);
   });
 
-  test("one that races with the end is joined and told, or answered from the cache, every time", async () => {
+  test("that race with the end are joined and notified, or answered from the cache, every time", async () => {
     let joins = 0;
     const races = volume(40, 200);
     const rounds = Array.from({ length: races }, (_, round) => `/race/${round}`);
-    const lane = async () => {
+    const caller = async () => {
       for (let path = rounds.pop(); path !== undefined; path = rounds.pop()) {
-        const input = fresh();
+        const input = freshFlow();
         const answers: Promise<Answer>[] = [];
         const submit = () => {
           const i = answers.length;
@@ -201,7 +201,7 @@ describe("identical submissions", () => {
         }
       }
     };
-    await Promise.all([lane(), lane(), lane(), lane()]);
+    await Promise.all([caller(), caller(), caller(), caller()]);
     expect(joins).toBeGreaterThan(races / 10);
   });
 });

@@ -1,6 +1,6 @@
 import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { type CallOptions, TestStack } from "../support/stack/stack.js";
 
@@ -19,31 +19,31 @@ describe("errors", () => {
       models: [model, "echo-float32", "echo-float64"],
       env: { MAX_BODY_BYTES: "20000", MAX_QUEUE_DEPTH: "3" },
     });
-    // What is known stays known, and from here on nothing is taken out of the queues.
+    // Models stay known without a worker, and the queues only grow.
     await (stack.workers[0] as (typeof stack.workers)[0]).stop();
   });
   afterAll(() => stack.close());
 
   const requests: [what: string, request: string, options: CallOptions, status: number, code: string][] = [
-    ["a body that is no JSON", `POST ${path}`, { text: "{", headers: json }, 400, "malformed_json"],
+    ["a malformed body", `POST ${path}`, { text: "{", headers: json }, 400, "malformed_json"],
     ["a body that ends early", `POST ${path}`, { text: '{"input":[1,', headers: json }, 400, "malformed_json"],
-    ["NaN, which JSON has not", `POST ${path}`, { text: '{"input":[NaN]}', headers: json }, 400, "malformed_json"],
+    ["NaN, which is not JSON", `POST ${path}`, { text: '{"input":[NaN]}', headers: json }, 400, "malformed_json"],
     ["Prefer: wait=99", `POST ${path}`, valid({ prefer: "wait=99" }), 400, "bad_header"],
     ["Prefer: wait=soon", `POST ${path}`, valid({ prefer: "wait=soon" }), 400, "bad_header"],
     ["a word for seconds", "GET /v1/predictions/x?wait=abc", {}, 400, "bad_query"],
     ["a wait of 61 s", "GET /v1/predictions/x?wait=61", {}, 400, "bad_query"],
-    ["a wait into the past", "GET /v1/predictions/x?wait=-1", {}, 400, "bad_query"],
+    ["a negative wait", "GET /v1/predictions/x?wait=-1", {}, 400, "bad_query"],
     ["a wait of half seconds", "GET /v1/predictions/x?wait=1.5", {}, 400, "bad_query"],
     ["two waits", "GET /v1/predictions/x?wait=1&wait=2", {}, 400, "bad_query"],
     ["an unknown query parameter", "GET /v1/predictions/x?wiat=1", {}, 400, "bad_query"],
-    ["a query that models do not take", "GET /v1/models?limit=1", {}, 400, "bad_query"],
+    ["an unknown query parameter of models", "GET /v1/models?limit=1", {}, 400, "bad_query"],
     ["a query on submission", `POST ${path}?wait=5`, valid(), 400, "bad_query"],
     ["a path that cannot be decoded", "GET /v1/predictions/%E0%A4%A", {}, 400, "malformed_request"],
     ["no key", "GET /v1/models", { as: null }, 401, "unauthenticated"],
     ["an unknown key", "GET /v1/models", { headers: { authorization: "Bearer who" } }, 401, "unauthenticated"],
     ["an unknown scheme", "GET /v1/models", { headers: { authorization: "Digest alice-key" } }, 401, "unauthenticated"],
     ["no key and a bad body", `POST ${path}`, { as: null, text: "{", headers: json }, 401, "unauthenticated"],
-    ["no key at a path that is not there", "GET /v1/nothing", { as: null }, 401, "unauthenticated"],
+    ["no key at an unknown path", "GET /v1/nothing", { as: null }, 401, "unauthenticated"],
     ["a reader who submits", `POST ${path}`, { as: "reader", ...valid() }, 403, "forbidden"],
     ["a user who opens the queue page", "GET /admin/queues", { as: "alice" }, 403, "forbidden"],
     ["an unknown path", "GET /v1/nothing", {}, 404, "not_found"],
@@ -51,10 +51,10 @@ describe("errors", () => {
     ["__proto__ as a model", "GET /v1/models/__proto__", {}, 404, "model_not_found"],
     ["work for an unknown model", "POST /v1/models/nobody/predictions", valid(), 404, "model_not_found"],
     ["an unknown version", `POST ${path}`, { json: { input: flow(), version: "7" } }, 404, "version_not_found"],
-    ["a text that is no id", "GET /v1/predictions/nope", {}, 404, "prediction_not_found"],
+    ["an invalid id", "GET /v1/predictions/nope", {}, 404, "prediction_not_found"],
     ["an id that is a path", "GET /v1/predictions/..%2F..%2Fetc%2Fpasswd", {}, 404, "prediction_not_found"],
     ["an id of no model", `GET /v1/predictions/${freeId("nobody")}`, {}, 404, "prediction_not_found"],
-    ["an id that was never given", `GET /v1/predictions/${freeId(model)}`, {}, 404, "prediction_not_found"],
+    ["an unknown id", `GET /v1/predictions/${freeId(model)}`, {}, 404, "prediction_not_found"],
     ["an answer in HTML", "GET /v1/models", { headers: { accept: "text/html" } }, 406, "not_acceptable"],
     ["a result in CSV", `POST ${path}`, valid({ accept: "text/csv" }), 406, "not_acceptable"],
     ["plain text", `POST ${path}`, valid({ "content-type": "text/plain" }), 415, "unsupported_media_type"],
@@ -66,17 +66,17 @@ describe("errors", () => {
   test.each(requests)("%s: %s", async (_what, request, options, status, code) => {
     const [method, url] = request.split(" ") as [string, string];
     const answer = await stack.call(method, url, options);
-    expectProblem(answer, status, code);
+    assertProblem(answer, status, code);
     expect(answer.headers.get("www-authenticate")).toEqual(status === 401 ? expect.stringMatching(/^Bearer/) : null);
   });
 
-  test("an unknown X-API-Key is no key, and a known one is as good as a bearer token", async () => {
-    expectProblem(await stack.get("/v1/models", { as: null, headers: { "x-api-key": "who" } }), 401, "unauthenticated");
+  test("an unknown X-API-Key is refused, and a known one works like a bearer token", async () => {
+    assertProblem(await stack.get("/v1/models", { as: null, headers: { "x-api-key": "who" } }), 401, "unauthenticated");
     const known = await stack.get("/v1/models", { as: null, headers: { "x-api-key": "alice-key" } });
     expect(known.status).toBe(200);
   });
 
-  test("a method that a path has not is told with those that it has", async () => {
+  test("a method that a path does not have is answered with the allowed ones", async () => {
     for (const [method, url, allow] of [
       ["DELETE", "/v1/predictions/x", ["GET", "HEAD"]],
       ["GET", path, ["POST"]],
@@ -85,26 +85,26 @@ describe("errors", () => {
       ["POST", "/health", ["GET", "HEAD"]],
     ] as const) {
       const answer = await stack.call(method, url);
-      expectProblem(answer, 405, "method_not_allowed");
+      assertProblem(answer, 405, "method_not_allowed");
       expect(answer.headers.get("allow")?.split(/,\s*/).sort()).toEqual(allow);
     }
   });
 
-  test("a body without a length is cut off at MAX_BODY_BYTES too", async () => {
+  test("a body without a length is limited to MAX_BODY_BYTES too", async () => {
     const chunks = ['{"input":"', "x".repeat(30_000), '"}'];
     const body = new ReadableStream({
       pull: (sink) => (chunks.length > 0 ? sink.enqueue(Buffer.from(chunks.shift() as string)) : sink.close()),
     });
     const headers = { ...json, authorization: "Bearer alice-key" };
     const response = await fetch(stack.url + path, { method: "POST", headers, body, duplex: "half" } as RequestInit);
-    expectProblem(
+    assertProblem(
       { status: response.status, headers: response.headers, body: await response.json() },
       413,
       "body_too_large",
     );
   });
 
-  test("everything that is wrong with a submission is listed at once, by pointers", async () => {
+  test("every fault of a submission is listed at once, by pointers", async () => {
     const answer = await stack.post(path, {
       input: flow(),
       version: 2,
@@ -116,18 +116,18 @@ describe("errors", () => {
       "a/b~c": 1,
       prioritty: 1,
     });
-    const body = expectProblem(answer, 422, "invalid_request");
+    const body = assertProblem(answer, 422, "invalid_request");
     expect(pointersOf(body)).toEqual(
       ["/a~1b~0c", "/cache", "/delay_ms", "/expires_in_ms", "/metadata", "/prioritty", "/priority", "/version"].sort(),
     );
     for (const { detail } of body.errors) expect(detail).toMatch(/\S/);
   });
 
-  test("an unknown field does not hide what else is wrong", async () => {
-    const misspelt = expectProblem(await stack.post(path, { inptu: flow() }), 422, "invalid_request");
+  test("an unknown field does not hide other faults", async () => {
+    const misspelt = assertProblem(await stack.post(path, { inptu: flow() }), 422, "invalid_request");
     expect(pointersOf(misspelt)).toEqual(["/inptu", "/input"]);
     const body = { input: flow(), extra: 1, expires_in_ms: 5, delay_ms: 10, metadata: { a: "x".repeat(5000) } };
-    const three = expectProblem(await stack.post(path, body), 422, "invalid_request");
+    const three = assertProblem(await stack.post(path, body), 422, "invalid_request");
     expect(pointersOf(three)).toEqual(["/expires_in_ms", "/extra", "/metadata"]);
   });
 
@@ -135,25 +135,25 @@ describe("errors", () => {
     ["a missing input", {}, "/input"],
     ["priority -1", { input: flow(), priority: -1 }, "/priority"],
     ["priority 1.5", { input: flow(), priority: 1.5 }, "/priority"],
-    ["an end that is the begin", { input: flow(), delay_ms: 100, expires_in_ms: 100 }, "/expires_in_ms"],
+    ["an expiry equal to the delay", { input: flow(), delay_ms: 100, expires_in_ms: 100 }, "/expires_in_ms"],
     ["metadata beyond 4 KiB", { input: flow(), metadata: { a: "x".repeat(4090) } }, "/metadata"],
-    ["metadata that is no object", { input: flow(), metadata: "a" }, "/metadata"],
-    ["metadata nested without end", { input: flow(), metadata: { a: nested(40) } }, "/metadata"],
-    ["a body that is no object", [1], ""],
+    ["metadata that is not an object", { input: flow(), metadata: "a" }, "/metadata"],
+    ["deeply nested metadata", { input: flow(), metadata: { a: nested(40) } }, "/metadata"],
+    ["a body that is not an object", [1], ""],
     ["a body that is null", null, ""],
     ["a field from Object.prototype", JSON.parse(`{"input":[1],"__proto__":1}`), "/__proto__"],
-  ])("%s is refused where it stands", async (_what, body, pointer) => {
-    const problem = expectProblem(await stack.post(path, body), 422, "invalid_request");
+  ])("%s is refused with its pointer", async (_what, body, pointer) => {
+    const problem = assertProblem(await stack.post(path, body), 422, "invalid_request");
     expect(pointersOf(problem)).toEqual([pointer]);
   });
 
-  test("a body nested without end is refused before it is parsed, and one of 64 levels like any other", async () => {
+  test("a body nested deeper than 64 levels is refused before it is parsed", async () => {
     const deep = (levels: number) => "[".repeat(levels) + "]".repeat(levels);
     for (const text of [`{"input":${deep(5000)}}`, `{"input":{"x":${deep(100_000)}}}`.slice(0, 19_000), deep(65)]) {
-      expectProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
+      assertProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
     }
     const shallow = await stack.call("POST", path, { text: `{"input":${deep(63)}}`, headers: json });
-    expectProblem(shallow, 422, "invalid_input");
+    assertProblem(shallow, 422, "invalid_input");
   });
 
   test.each<[string, string, string]>([
@@ -162,20 +162,20 @@ describe("errors", () => {
     ["of a feature", '{"input":{"a":1,"b":2,"a":3}}', ""],
     ["of metadata", '{"input":[1],"metadata":{"a":{"b":1,"b":1}}}', ""],
     ["without a character", '{"input":{"":1,"":2}}', ""],
-  ])("a key that is there twice is refused: one %s", async (_what, text, pointer) => {
-    const problem = expectProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
+  ])("a duplicate key is refused: one %s", async (_what, text, pointer) => {
+    const problem = assertProblem(await stack.call("POST", path, { text, headers: json }), 422, "invalid_request");
     expect(pointersOf(problem)).toEqual([pointer]);
     expect(problem.detail).toMatch(/Duplicate key/);
   });
 
-  test("metadata of just 4 KiB is taken", async () => {
+  test("metadata of exactly 4 KiB is accepted", async () => {
     const metadata = { ü: "ü".repeat((4096 - JSON.stringify({ uu: "" }).length) / 2) };
     expect(Buffer.byteLength(JSON.stringify(metadata))).toBeGreaterThan(4094);
     const { metadata: returned } = await stack.submit(model, flow(), { metadata });
     expect(returned).toEqual(metadata);
   });
 
-  test("metadata comes back unchanged, names that JavaScript has ideas about included", async () => {
+  test("metadata is returned unchanged, also with names that are special in JavaScript", async () => {
     const text = `{"__proto__":{"a":1},"constructor":null,"toString":[]}`;
     const submission = { text: `{"input":${JSON.stringify(flow())},"metadata":${text}}`, headers: json };
     const accepted = await stack.call("POST", path, submission);
@@ -184,23 +184,23 @@ describe("errors", () => {
     expect(JSON.stringify(read.body.metadata)).toBe(text);
   });
 
-  test("a full queue answers 429 with Retry-After, and only for its own model", async () => {
+  test("a full queue answers 429 with Retry-After, for its own model only", async () => {
     const input = { x: [[1, 2, 3]] };
     for (let i = 0; i < 3; i++) await stack.submit("echo-float32", input, { delay_ms: i === 2 ? 60_000 : 0 });
     const answer = await stack.post("/v1/models/echo-float32/predictions", { input });
-    expectProblem(answer, 429, "queue_full");
+    assertProblem(answer, 429, "queue_full");
     expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
     await stack.submit("echo-float64", input);
     const { body } = await stack.get("/v1/models/echo-float32");
     expect(body.queue).toMatchObject({ waiting: 2, scheduled: 1 });
   });
 
-  test("a usable X-Request-Id comes back, any other is replaced", async () => {
+  test("a valid X-Request-Id is returned, any other is replaced", async () => {
     const echoed = await stack.get("/v1/nothing", { headers: { "x-request-id": "job-42/a:b" } });
-    expect(expectProblem(echoed, 404, "not_found").request_id).toBe("job-42/a:b");
+    expect(assertProblem(echoed, 404, "not_found").request_id).toBe("job-42/a:b");
     for (const bad of ["with space", "x".repeat(129), "<b>"]) {
       const made = await stack.get("/v1/nothing", { headers: { "x-request-id": bad } });
-      expect(expectProblem(made, 404, "not_found").request_id).not.toBe(bad);
+      expect(assertProblem(made, 404, "not_found").request_id).not.toBe(bad);
     }
     const fine = await stack.get("/v1/models", { headers: { "x-request-id": "job-43" } });
     expect(fine.headers.get("x-request-id")).toBe("job-43");

@@ -3,7 +3,7 @@ import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { failuresOf, failing as model } from "../support/failures.js";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { volume } from "../support/run/volume.js";
 import { type Owner, TestStack } from "../support/stack/stack.js";
@@ -17,7 +17,7 @@ describe("failures and redrives", () => {
   beforeAll(async () => {
     stack = await TestStack.start({
       models: [model, late, "echo-int32"],
-      // With a sample, by which it is known that it is the inputs that are late, and not the version.
+      // The sample shows the breaker that the inputs cause the timeouts, not the version.
       manifests: { [late]: { kind: "tensor", timeout_ms: 1000, attempts: 1, samples: [{ input: { x: [[1]] } }] } },
       apis: 2,
       slots: 2,
@@ -25,7 +25,7 @@ describe("failures and redrives", () => {
   });
   afterAll(() => stack.close());
 
-  test("are grouped by model and code, the owner's own, newest first, and nothing else is among them", async () => {
+  test("are grouped by model and code, of one owner, newest first, without other predictions", async () => {
     const own = await fail(7);
     const bobs = await fail(3, "bob");
     await stack.predict("echo-int32", { x: [[1, 2, 3]] });
@@ -60,7 +60,7 @@ describe("failures and redrives", () => {
       },
     ]);
     const [, group] = shown;
-    // The time of the step that wrote them, a moment after the time that they tell themselves.
+    // Groups have the time of the step in Redis, shortly after `finished_at` of the predictions.
     expect(group.last_failed_at <= tooLate.created_at).toBe(true);
     expect(group.first_failed_at >= (times[0] as string)).toBe(true);
     expect(group.last_failed_at >= (times.at(-1) as string)).toBe(true);
@@ -75,7 +75,7 @@ describe("failures and redrives", () => {
     expect(await failures(`model=${late}&code=inference_failed`)).toEqual([]);
   });
 
-  test("one that is tried again by hand is no failure any more, and is not redriven", async () => {
+  test("no longer include a prediction that was retried by hand, nor is it redriven", async () => {
     const [id = ""] = await fail(1, "admin");
     const retried = (await stack.call("POST", `/v1/predictions/${id}/retry`, { as: "admin" })).body;
     await stack.final(retried.id, { as: "admin" });
@@ -83,17 +83,17 @@ describe("failures and redrives", () => {
     const { counts } = await ended((await redrive({ model }, { as: "admin" })).id, { as: "admin" });
     expect(counts).toMatchObject({ total: 1, redriven: 1, skipped: 0 });
     expect(await retriesOf([id], "admin")).toHaveLength(1);
-    // By hand it can be tried as often as wanted.
+    // Retries by hand are not limited.
     expect((await stack.call("POST", `/v1/predictions/${id}/retry`, { as: "admin" })).status).toBe(202);
   });
 
-  test("two redrives of the same failures at once make exactly as many new predictions, each of its own", async () => {
+  test("are each redriven once by two concurrent redrives of the same failures", async () => {
     const count = volume(200, 1000);
     const before = (await failures(`model=${model}`))[0].count;
     const ids = await fail(count - before, "alice", { metadata: { batch: 7 } });
     await eventually(async () => expect((await failures(`model=${model}`))[0].count).toBe(count));
     const bobs = await failures("", { as: "bob" });
-    // Or what the first has made fail again would be among those of the second.
+    // Otherwise retries of the first redrive that fail again would be redriven by the second.
     const filter = { model, code: "inference_failed", failed_before: new Date(Date.now() + 1).toISOString() };
     const made = await Promise.all(stack.apis.map(({ url }) => redrive({ ...filter, rate: 1000 }, { url })));
     const ends = await Promise.all(made.map(({ id }) => ended(id)));
@@ -107,7 +107,7 @@ describe("failures and redrives", () => {
     expect(retries).toHaveLength(ids.length);
     for (const { metadata } of retries) expect(metadata).toEqual({ batch: 7 });
     expect(await failures("", { as: "bob" })).toEqual(bobs);
-    // What failed again is there again, under its new id.
+    // Retries that failed again are failures again, under their new ids.
     const again = new Set(retries.map(({ id }) => id));
     await eventually(async () => expect((await failures(`model=${model}`))[0].count).toBe(count));
     for (const id of (await failures(`model=${model}`))[0].examples) expect(ids).not.toContain(id);
@@ -117,7 +117,7 @@ describe("failures and redrives", () => {
     expect(counted).toBeGreaterThanOrEqual(count);
   }, 120_000);
 
-  test("a redrive over all models keeps its rate, the times that it is given, and large inputs", async () => {
+  test("of all models can be redriven at a rate, between two times, and with large inputs", async () => {
     const options = { as: "reader" as Owner };
     const key = await madeKey({ owner: "carol", scopes: ["predict"] });
     const carol = { as: null, headers: { authorization: `Bearer ${key}` } };
@@ -129,7 +129,7 @@ describe("failures and redrives", () => {
     const slow = (await stack.predict(late, { x: [[6000]] }, {}, carol)).body;
     const ids = [slow.id, ...middle.map(({ body }) => body.id)];
     const [{ last_failed_at: after }] = await failures("code=timeout", carol);
-    // Failures are told apart by when they were written down; the early one was before all of the others.
+    // Filters compare the time of the step in Redis; the early failure was written before all others.
     const first = (await failures("code=inference_failed", carol))[0].first_failed_at;
     const before = new Date(Date.parse(after) + 1).toISOString();
     const made = await redrive({ rate: 20, failed_after: first, failed_before: before }, carol);
@@ -158,7 +158,7 @@ describe("failures and redrives", () => {
     expect((await stack.get("/v1/failures/redrives", options)).body.data).toEqual([]);
   });
 
-  test("one that is canceled leaves the rest as failures, and another owner's is unknown", async () => {
+  test("stay failures if their redrive is canceled before them; another owner's redrive is unknown", async () => {
     const count = (await failures(`model=${model}`))[0].count;
     const { id } = await redrive({ model, rate: 2 });
     await eventually(async () => {
@@ -166,8 +166,8 @@ describe("failures and redrives", () => {
     });
     for (const method of ["GET", "POST"]) {
       const path = `/v1/failures/redrives/${id}${method === "POST" ? "/cancel" : ""}`;
-      expectProblem(await stack.call(method, path, { as: "bob" }), 404, "redrive_not_found");
-      expectProblem(await stack.call(method, path, { as: null }), 401, "unauthenticated");
+      assertProblem(await stack.call(method, path, { as: "bob" }), 404, "redrive_not_found");
+      assertProblem(await stack.call(method, path, { as: null }), 401, "unauthenticated");
     }
     expect((await stack.call("POST", `/v1/failures/redrives/${id}/cancel`, { as: "reader" })).status).toBe(403);
     const waiting = stack.get(`/v1/failures/redrives/${id}?wait=30`, { url: stack.apis[1]?.url as string });
@@ -175,31 +175,31 @@ describe("failures and redrives", () => {
     expect(canceled.body).toMatchObject({ id, status: "canceled", counts: { total: count, pending: 0 } });
     expect(canceled.body.finished_at).not.toBeNull();
     expect((await waiting).body.status).toBe("canceled");
-    expectProblem(await stack.call("POST", `/v1/failures/redrives/${id}/cancel`), 409, "state_conflict");
+    assertProblem(await stack.call("POST", `/v1/failures/redrives/${id}/cancel`), 409, "state_conflict");
     const { counts } = (await stack.get(`/v1/failures/redrives/${id}`)).body;
     expect(counts.redriven + counts.canceled).toBe(count);
     expect(counts.canceled).toBeGreaterThan(count / 2);
   });
 
-  test("ten may be under way, so that nobody fills the places of all", async () => {
-    // Each takes one of hundreds, and would go on for hours.
+  test("may have ten concurrent redrives an owner", async () => {
+    // Each would run for hours.
     const made = await Promise.all(Array.from({ length: 10 }, () => redrive({ rate: 0.01 })));
-    expectProblem(await stack.post("/v1/failures/redrive", {}), 409, "state_conflict");
+    assertProblem(await stack.post("/v1/failures/redrive", {}), 409, "state_conflict");
     expect((await stack.get("/v1/failures/redrives")).body.data.length).toBeGreaterThan(10);
     for (const { id } of made) await stack.call("POST", `/v1/failures/redrives/${id}/cancel`);
     const { id } = await redrive({ code: "version_gone" });
     expect(await ended(id)).toMatchObject({ status: "succeeded", counts: { total: 0, redriven: 0 } });
   });
 
-  test("a key that is bound to models sees and redrives failures of these only", async () => {
+  test("are visible to and redriven by a key bound to models for these models only", async () => {
     await stack.predict(late, { x: [[6000]] }, {}, { as: "bob" });
     const key = await madeKey({ owner: "bob", scopes: [`predict@${model}`] });
     const bound = { as: null, headers: { authorization: `Bearer ${key}` } };
     expect((await failures("", bound)).map(({ model: of }: { model: string }) => of)).toEqual([model]);
     expect(await failures(`model=${late}`, bound)).toEqual([]);
-    expectProblem(await stack.post("/v1/failures/redrive", { model: late }, bound), 403, "forbidden");
+    assertProblem(await stack.post("/v1/failures/redrive", { model: late }, bound), 403, "forbidden");
     const free = await redrive({ code: "timeout" }, { as: "bob" });
-    expectProblem(await stack.get(`/v1/failures/redrives/${free.id}`, bound), 404, "redrive_not_found");
+    assertProblem(await stack.get(`/v1/failures/redrives/${free.id}`, bound), 404, "redrive_not_found");
     await ended(free.id, { as: "bob" });
     const again = await eventually(async () => {
       const groups = await failures(`model=${late}`, { as: "bob" });
@@ -210,12 +210,12 @@ describe("failures and redrives", () => {
     expect(await failures(`model=${late}`, { as: "bob" })).toEqual(again);
   });
 
-  test("those whose results are gone count no more", async () => {
+  test("no longer count once their results have expired", async () => {
     const key = modelKeys(stack.prefix, model).failures("admin", "inference_failed");
     await stack.redis.del(key);
     const ids = await fail(4, "admin");
     expect(await failures("", { as: "admin" })).toMatchObject([{ count: 4 }]);
-    // As if two of them had failed a result time ago.
+    // Sets the time of two of them to a result time ago.
     const dayAgo = Date.now() - 86_400_000;
     for (const id of ids.slice(0, 2)) await stack.redis.zadd(key, dayAgo, id);
     const [group] = await failures("", { as: "admin" });
@@ -226,12 +226,12 @@ describe("failures and redrives", () => {
     expect(await redrive({}, { as: "admin" })).toMatchObject({ counts: { total: 0 } });
   });
 
-  test("filters that cannot be are refused, each thing by its name", async () => {
+  test("cannot be filtered by invalid values, which are each refused by name", async () => {
     for (const query of ["code=", "code=done", "code=timeout&code=timeout", "owner=bob", "limit=1"]) {
-      expectProblem(await stack.get(`/v1/failures?${query}`), 400, "bad_query");
+      assertProblem(await stack.get(`/v1/failures?${query}`), 400, "bad_query");
     }
-    expectProblem(await stack.get("/v1/failures?model=nobody"), 404, "model_not_found");
-    expectProblem(await stack.post("/v1/failures/redrive", { model: "nobody" }), 404, "model_not_found");
+    assertProblem(await stack.get("/v1/failures?model=nobody"), 404, "model_not_found");
+    assertProblem(await stack.post("/v1/failures/redrive", { model: "nobody" }), 404, "model_not_found");
     const bad = {
       model: 7,
       code: "done",
@@ -240,7 +240,7 @@ describe("failures and redrives", () => {
       rate: 0,
       owner: "bob",
     };
-    const problem = expectProblem(await stack.post("/v1/failures/redrive", bad), 422, "invalid_request");
+    const problem = assertProblem(await stack.post("/v1/failures/redrive", bad), 422, "invalid_request");
     expect(pointersOf(problem)).toEqual(
       Object.keys(bad)
         .map((name) => `/${name}`)
@@ -254,7 +254,7 @@ describe("failures and redrives", () => {
       [{ failed_after: "2026-02-30T00:00:00Z" }, "/failed_after"],
     ] as const) {
       const answer = await stack.post("/v1/failures/redrive", body);
-      expect(pointersOf(expectProblem(answer, 422, "invalid_request"))).toEqual([pointer]);
+      expect(pointersOf(assertProblem(answer, 422, "invalid_request"))).toEqual([pointer]);
     }
     expect((await stack.call("POST", "/v1/failures/redrive", { text: "{}" })).status).toBe(415);
     expect((await stack.post("/v1/failures/redrive", {}, { as: "reader" })).status).toBe(403);
@@ -263,12 +263,12 @@ describe("failures and redrives", () => {
     }
   });
 
-  test("the queue page shows their queue", async () => {
+  test("have their redrive queue on the queue page", async () => {
     const { body } = await stack.get("/admin/queues/api/queues", { as: "admin" });
     expect(body.queues.map(({ name }: { name: string }) => name)).toContain("~redrives");
   });
 
-  /** A key that this API knows by now. */
+  /** Creates a key and waits until the API knows it. */
   const madeKey = async (json: object): Promise<string> => {
     const { key } = (await stack.post("/admin/keys", json, { as: "admin" })).body;
     const options = { as: null, headers: { authorization: `Bearer ${key}` } };

@@ -5,13 +5,13 @@ import { digestOf } from "@millrace/shared/redis/digest.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, resultsOf, types, upload } from "../support/batches.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { type Random, random } from "../support/random.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
 const failing = "throws-on-row";
 
-/** JSON text of a value with the members of its objects in any order. */
+/** JSON of a value with the members of its objects in random order. */
 function shuffled(value: unknown, r: Random): string {
   if (typeof value !== "object" || value === null) return JSON.stringify(value);
   if (Array.isArray(value)) return `[${value.map((element) => shuffled(element, r))}]`;
@@ -19,7 +19,7 @@ function shuffled(value: unknown, r: Random): string {
   return `{${members.map(([name, member]) => `${JSON.stringify(name)}:${shuffled(member, r)}`)}}`;
 }
 
-test("canonical JSON is the same in any order of members, and another for another value, 3,000 at random", () => {
+test("canonical JSON is independent of the order of members and differs between values, 3,000 at random", () => {
   const r = random(61);
   const value = (depth: number): unknown => {
     const kind = r.below(depth > 3 ? 3 : 5);
@@ -39,7 +39,7 @@ test("canonical JSON is the same in any order of members, and another for anothe
   }
 });
 
-describe("an Idempotency-Key is held against what a body says", () => {
+describe("an Idempotency-Key is compared by content of the body", () => {
   let stack: TestStack;
   let used = 0;
   const newKey = () => `key-${++used}`;
@@ -65,7 +65,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
     delay_ms: 3_600_000,
   };
 
-  test("in whatever order the members stand, at any depth", async () => {
+  test("in any order of members, at any depth", async () => {
     const r = random(62);
     const key = newKey();
     const first = await send(single, JSON.stringify(body), key);
@@ -86,17 +86,17 @@ describe("an Idempotency-Key is held against what a body says", () => {
       { ...body, metadata: { ...body.metadata, b: { d: 1, c: [{ f: 3, e: 4 }, 2] } } },
     ],
     ["another member", { ...body, metadata: { ...body.metadata, c: 1 } }],
-  ])("and refused for %s", async (_what, other) => {
+  ])("and refused with %s", async (_what, other) => {
     const key = newKey();
     expect((await send(single, JSON.stringify(body), key)).status).toBe(202);
-    expectProblem(await send(single, JSON.stringify(other), key), 422, "idempotency_mismatch");
+    assertProblem(await send(single, JSON.stringify(other), key), 422, "idempotency_mismatch");
   });
 
-  test("as an earlier release kept it, which reads what is kept now, too", async () => {
+  test("in a form that is compatible with the previous release", async () => {
     const key = newKey();
     const first = await send(single, JSON.stringify(body), key);
     const name = modelKeys(stack.prefix, "echo-float32").idempotency("alice", key);
-    // What a release before kept: a digest of the submission with its members as they came, and the id.
+    // The previous release stored a digest of the submission with its members in their original order, and the id.
     const former = {
       input: body.input,
       priority: 3,
@@ -111,7 +111,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
     expect((await send(single, JSON.stringify(body), key)).body.id).toBe(first.body.id);
   });
 
-  test("of a JSON batch in any order of members, of one in lines as its bytes", async () => {
+  test("of a JSON batch in any order of members, of an NDJSON batch by its bytes", async () => {
     const r = random(63);
     const inputs = [{ x: [[1, 2, 3]] }, { x: [["NaN", 2, 3]], y: { b: 1, a: 2 } }, [1, [2]], "é"];
     const envelope = { inputs, metadata: { b: 1, a: { d: 1, c: 2 } }, priority: 2, cache: true };
@@ -127,15 +127,15 @@ describe("an Idempotency-Key is held against what a body says", () => {
       { ...envelope, inputs: [...inputs].reverse() },
       { ...envelope, inputs: inputs.slice(1) },
     ]) {
-      expectProblem(await send(batches, JSON.stringify(other), key), 422, "idempotency_mismatch");
+      assertProblem(await send(batches, JSON.stringify(other), key), 422, "idempotency_mismatch");
     }
     const lines = newKey();
     const line = await send(batches, '{"x":[[1,2,3]],"y":1}\n', lines, types.ndjson);
     expect((await send(batches, '{"x":[[1,2,3]],"y":1}\n', lines, types.ndjson)).body.id).toBe(line.body.id);
-    expectProblem(await send(batches, '{"y":1,"x":[[1,2,3]]}\n', lines, types.ndjson), 422, "idempotency_mismatch");
+    assertProblem(await send(batches, '{"y":1,"x":[[1,2,3]]}\n', lines, types.ndjson), 422, "idempotency_mismatch");
   });
 
-  test("of a tensor request in any order of members, refused for other elements or another wish", async () => {
+  test("of a tensor request in any order of members, and refused with other elements or parameters", async () => {
     const r = random(64);
     const asked = {
       id: "mine",
@@ -162,7 +162,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
     }
   });
 
-  test("that is one: two headers are refused on every path, also where they are equal", async () => {
+  test("and may be sent once: two headers are refused on every path, even if they are equal", async () => {
     for (const [path, text] of [
       [single, JSON.stringify(body)],
       [batches, '{"inputs":[{"x":[[1,2,3]]}]}'],
@@ -182,7 +182,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
         expect([path, response.statusCode, answer.code]).toEqual([path, 400, "bad_header"]);
       }
     }
-    // One that has a comma in it is one.
+    // A comma within a key does not make two keys.
     const key = `${newKey()}, and more`;
     const first = await send(single, JSON.stringify(body), key);
     expect((await send(single, JSON.stringify(body), `"${key}"`)).body.id).toBe(first.body.id);
@@ -196,7 +196,7 @@ describe("an Idempotency-Key is held against what a body says", () => {
   };
 
   test.each(["failed", "canceled"])(
-    "of a retry of a %s prediction: however often and at once, one is made",
+    "for repeated and concurrent retries of a %s prediction, which make one",
     async (status) => {
       const make = async () => {
         if (status === "failed") return failedOne();
@@ -216,12 +216,12 @@ describe("an Idempotency-Key is held against what a body says", () => {
       const later = await retry(`/v1/predictions/${id}/retry`, `"${key}"`);
       expect(later.body).toMatchObject({ id: made, retry_of: id });
       expect(later.headers.get("location")).toBe(`/v1/predictions/${made}`);
-      expectProblem(await retry(`/v1/predictions/${other}/retry`, key), 422, "idempotency_mismatch");
+      assertProblem(await retry(`/v1/predictions/${other}/retry`, key), 422, "idempotency_mismatch");
       expect((await retry(`/v1/predictions/${id}/retry`, newKey())).body.id).not.toBe(made);
     },
   );
 
-  test("of a retry of a batch: however often and at once, one is made", async () => {
+  test("for repeated and concurrent retries of a batch, which make one", async () => {
     const make = async () => {
       const { body: batch } = await upload(stack, failing, '{"x":[[1]]}\n{"x":[[100]]}\n');
       return (await finalBatch(stack, batch.id)).id as string;
@@ -236,10 +236,10 @@ describe("an Idempotency-Key is held against what a body says", () => {
     expect(await finalBatch(stack, made)).toMatchObject({ retry_of: id, counts: { total: 1, failed: 1 } });
     expect(await resultsOf(stack, made)).toMatchObject([{ index: 0, first_index: 1, status: "failed" }]);
     expect((await retry(`/v1/batches/${id}/retry`, key)).body.id).toBe(made);
-    expectProblem(await retry(`/v1/batches/${other}/retry`, key), 422, "idempotency_mismatch");
+    assertProblem(await retry(`/v1/batches/${other}/retry`, key), 422, "idempotency_mismatch");
   });
 
-  test("of a redrive: however often and at once, one is made", async () => {
+  test("for repeated and concurrent redrives, which make one", async () => {
     await failedOne();
     const key = newKey();
     const path = "/v1/failures/redrive";
@@ -253,6 +253,6 @@ describe("an Idempotency-Key is held against what a body says", () => {
     const again = await send(path, `{"rate":1000,"model":"${failing}"}`, key);
     expect(again.body).toMatchObject({ id, status: "succeeded" });
     expect(again.headers.get("location")).toBe(`/v1/failures/redrives/${id}`);
-    expectProblem(await send(path, "{}", key), 422, "idempotency_mismatch");
+    assertProblem(await send(path, "{}", key), 422, "idempotency_mismatch");
   });
 });

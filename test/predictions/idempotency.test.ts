@@ -41,14 +41,14 @@ describe("an Idempotency-Key", () => {
     expect((await send("order-1", body)).body).toMatchObject({ id: first.body.id, status: "succeeded", attempts: 1 });
   });
 
-  test("a quoted key may hold what must be escaped, and is not the key with the backslashes", async () => {
+  test("in quotes may have escaped characters, and differs from the same key with backslashes", async () => {
     const body = { input: fresh(), cache: false };
     const first = await send('"a\\"b\\\\c"', body);
     expect((await send('a"b\\c', body)).body.id).toBe(first.body.id);
     expect((await send('a\\"b\\\\c', body)).body.id).not.toBe(first.body.id);
   });
 
-  test("used for another body is refused with 422, and starts nothing", async () => {
+  test("used with another body is refused with 422, and starts nothing", async () => {
     const body = { input: fresh(), cache: false };
     const first = await send("order-2", body);
     for (const other of [
@@ -74,7 +74,7 @@ describe("an Idempotency-Key", () => {
     expect((await send("shared-name", { ...body, priority: 1 }, { as: "admin" })).status).toBe(202);
   });
 
-  test("that is none is refused with 400", async () => {
+  test("that is invalid is refused with 400", async () => {
     for (const key of ["", '""', '"open', '"a"b"', "é", "x".repeat(256), "a\tb"]) {
       const refused = await send(key, { input: fresh() });
       expect(refused.status, JSON.stringify(key)).toBe(400);
@@ -83,7 +83,7 @@ describe("an Idempotency-Key", () => {
     expect((await send("x".repeat(255), { input: fresh() })).status).toBe(202);
   });
 
-  test("of a body that was refused may be used again for one that is right", async () => {
+  test("of a refused body may be used again with a valid one", async () => {
     expect((await send("order-3", { input: "nonsense" })).status).toBe(422);
     expect((await send("order-3", { input: fresh(), cache: false })).status).toBe(202);
   });
@@ -136,15 +136,15 @@ describe("an Idempotency-Key", () => {
       }));
       const asBob = { as: "bob" } as const;
       const firsts = bodies.map(({ key, body }) => send(key, body, { ...asBob, url: victim.url }).catch(() => null));
-      // Killed at a random moment, or as soon as one was answered, when the others are in the midst of it.
+      // Killed at a random moment, or after the first answer, while the other requests are in progress.
       await Promise.race([round % 2 === 0 ? delay(randomInt(5, 60)) : delay(2000), Promise.any(firsts)]);
       victim.child.kill("SIGKILL");
       await victim.exited;
-      const said = await Promise.all(firsts);
+      const firstAnswers = await Promise.all(firsts);
       const again = await Promise.all(bodies.map(({ key, body }) => send(key, body, asBob)));
       for (const [i, answer] of again.entries()) {
         expect(answer.status).toBe(202);
-        const before = said[i];
+        const before = firstAnswers[i];
         if (before?.status === 202) expect(answer.body.id).toBe(before.body.id);
         const isReplay = answer.headers.get("idempotency-replayed") === "true";
         if (before?.status === 202) answered += 1;
@@ -161,7 +161,7 @@ describe("an Idempotency-Key", () => {
     const keys = [...found.keys()].filter((key) => key?.startsWith("round-"));
     expect(keys).toHaveLength(rounds * perRound);
     expect(keys.filter((key) => found.get(key) !== 1)).toEqual([]);
-    // Every way that it can go was gone: answered, accepted without an answer, never accepted.
+    // Each outcome must have occurred: answered, accepted without an answer, never accepted.
     expect(Math.min(answered, replayed, anew), JSON.stringify({ answered, replayed, anew })).toBeGreaterThan(0);
   });
 });

@@ -2,7 +2,7 @@ import { modelKeys, modelTag, newId, tagOfId } from "@millrace/shared/redis/keys
 import { describe, expect, test } from "vitest";
 
 describe("prediction ids", () => {
-  test("a hundred thousand of them are all different, of one form, and lead to their model", () => {
+  test("are all different, of one form, and lead to their model, for 100,000 of them", () => {
     const tag = modelTag("intrusion-random-forest");
     const ids = new Set(Array.from({ length: 100_000 }, () => newId(tag)));
     expect(ids.size).toBe(100_000);
@@ -10,7 +10,7 @@ describe("prediction ids", () => {
     expect(odd).toEqual([]);
   });
 
-  test("every character after the tag varies, evenly, so that none can be guessed", () => {
+  test("are uniformly random in every character after the tag, so that they cannot be guessed", () => {
     const count = 32_000;
     const ids = Array.from({ length: count }, () => newId("00000000"));
     for (let at = 8; at < 28; at++) {
@@ -22,7 +22,7 @@ describe("prediction ids", () => {
     }
   });
 
-  test("what cannot be an id leads nowhere", () => {
+  test("that are invalid lead to no model", () => {
     const id = newId(modelTag("slow"));
     const wrong = [
       "",
@@ -38,7 +38,7 @@ describe("prediction ids", () => {
     expect(wrong.map(tagOfId)).toEqual(wrong.map(() => null));
   });
 
-  test("all keys of a model carry its tag alone as hash tag, and another model has another", () => {
+  test("share a hash tag with all keys of their model, and with no other model's", () => {
     const keys = modelKeys("p", "slow");
     const id = newId(keys.tag);
     const fixed = [keys.queuePrefix, keys.queue, keys.versions, keys.beats, keys.running, keys.deaths, keys.starts];

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
-import { assertTold } from "../support/stack/assert-told.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
+import { assertNotified } from "../support/stack/assert-notified.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
 const model = "intrusion-decision-tree";
 const features: string[] = manifestOf(model).input.features;
@@ -22,10 +22,10 @@ describe("inputs of a tabular model", () => {
     const headers = { "content-type": "application/json" };
     const text = `{"input":${inputText}}`;
     const answer = await stack.call("POST", `/v1/models/${model}/predictions`, { text, headers });
-    return expectProblem(answer, 422, "invalid_input");
+    return assertProblem(answer, 422, "invalid_input");
   };
 
-  test("a row as an array and as an object, in any order of its names, come to the same output", async () => {
+  test("a row as an array or as an object, in any order of names, gives the same output", async () => {
     const array = await stack.predict(model, flow(7));
     const object = await stack.predict(model, byName(flow(7)));
     const reversed = await stack.predict(model, Object.fromEntries(Object.entries(byName(flow(7))).reverse()));
@@ -39,7 +39,7 @@ describe("inputs of a tabular model", () => {
     }
   });
 
-  test("every bad feature of an object is named at once, with its pointer escaped", async () => {
+  test("every invalid feature of an object is listed at once, with an escaped pointer", async () => {
     const input: Record<string, unknown> = byName(flow());
     input["Flow Bytes/s"] = null;
     input["Flow Packets/s"] = "12";
@@ -59,7 +59,7 @@ describe("inputs of a tabular model", () => {
     }
   });
 
-  test("every bad place of an array is named at once, with the feature that it stands for", async () => {
+  test("every invalid element of an array is listed at once, with the name of its feature", async () => {
     const values: unknown[] = flow();
     values[14] = null;
     values[3] = "3";
@@ -72,7 +72,7 @@ describe("inputs of a tabular model", () => {
     }
   });
 
-  test("the largest float32 is taken, and the next double that would round to infinity is not", async () => {
+  test("the largest float32 is accepted, and the next double that would round to infinity is refused", async () => {
     const largest = flow();
     largest[5] = 3.4028234663852886e38;
     expect((await stack.predict(model, largest)).body.status).toBe("succeeded");
@@ -81,16 +81,16 @@ describe("inputs of a tabular model", () => {
   });
 
   test.each([
-    ["too short an array", JSON.stringify(flow().slice(1))],
-    ["too long an array", JSON.stringify([...flow(), 1])],
+    ["an array that is too short", JSON.stringify(flow().slice(1))],
+    ["an array that is too long", JSON.stringify([...flow(), 1])],
     ["a number", "5"],
     ["a text", '"flow"'],
     ["null", "null"],
-  ])("%s is no row", async (_what, text) => {
+  ])("%s is refused as a row", async (_what, text) => {
     expect(pointersOf(await refused(text))).toEqual(["/input"]);
   });
 
-  test("an object without any feature is told all 78", async () => {
+  test("an object without any feature is refused with all 78", async () => {
     expect(pointersOf(await refused("{}"))).toEqual(features.map(pointer).sort());
   });
 });
@@ -101,11 +101,11 @@ describe("order and time", () => {
   const input = (ms: number) => ({ x: [[ms]] });
 
   beforeAll(async () => {
-    stack = await TestStack.start({ models: ["slow", "echo-int64"], manifests: { slow }, timing: toldOnly });
+    stack = await TestStack.start({ models: ["slow", "echo-int64"], manifests: { slow }, timing: noticesOnly });
   });
   afterAll(() => stack.close());
 
-  test("while the slot is busy, priority 0 goes before 1 and 1 before 1000, whatever came first", async () => {
+  test("while the slot is busy, priority 0 goes before 1 and 1 before 1000, in any order of arrival", async () => {
     const busy = await stack.submit("slow", input(800));
     await eventually(async () => {
       expect((await stack.get(`/v1/predictions/${busy.id}`)).body.status).toBe("running");
@@ -118,7 +118,7 @@ describe("order and time", () => {
     expect(new Set(begun).size).toBe(3);
   });
 
-  test("what is delayed is scheduled, and runs no sooner", async () => {
+  test("a delayed prediction is scheduled, and runs no sooner", async () => {
     const scheduled = await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { delay_ms: 700 });
     expect(scheduled).toMatchObject({ status: "scheduled", queue_position: null, started_at: null });
     const { body } = await stack.get(`/v1/predictions/${scheduled.id}`);
@@ -128,7 +128,7 @@ describe("order and time", () => {
     expect(Date.parse(final.started_at) - Date.parse(final.created_at)).toBeGreaterThanOrEqual(700);
   });
 
-  test("a place in the queue counts those before it", async () => {
+  test("queue_position counts the predictions ahead", async () => {
     await stopWorkers(stack);
     const submitted = [];
     for (let i = 0; i < 4; i++) submitted.push(await stack.submit("slow", input(1)));
@@ -142,7 +142,7 @@ describe("order and time", () => {
     );
   });
 
-  test("what expires while no worker lives is told so on reading, and never runs afterwards", async () => {
+  test("a prediction that expires while no worker is alive reads as expired, and never runs afterwards", async () => {
     await stopWorkers(stack);
     const read = await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { expires_in_ms: 300 });
     const unread = await stack.submit("echo-int64", { x: [[4, 5, 6]] }, { expires_in_ms: 300 });
@@ -163,17 +163,17 @@ describe("order and time", () => {
     expect(metrics).toMatch(/^ml_prediction_total{model="echo-int64",version="1",status="succeeded"} 1$/m);
   });
 
-  test("who waits for what expires is told when it does, not when the wait is over", async () => {
+  test("a wait answers when its prediction expires, not at the end of its time", async () => {
     await stopWorkers(stack);
     for (let i = 0; i < 2; i++) {
       const { id } = await stack.submit("echo-int64", { x: [[1, 2, i]] }, { expires_in_ms: 300 });
       const control = { model: "echo-int64", input: { x: [[1, 2, 3]] } };
-      const { body } = await assertTold(stack, control, () => stack.get(`/v1/predictions/${id}?wait=30`));
+      const { body } = await assertNotified(stack, control, () => stack.get(`/v1/predictions/${id}?wait=30`));
       expect(body.status).toBe("expired");
     }
   });
 
-  test("a wait that is over tells how the prediction stands then, not how it stood before", async () => {
+  test("a wait answers with the state at its end, not with an earlier one", async () => {
     const { id } = await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { expires_in_ms: 300 });
     expect((await stack.get(`/v1/predictions/${id}?wait=1`)).body.status).toBe("expired");
   });

@@ -19,8 +19,8 @@ describe("the list of predictions", () => {
     }
     return ids;
   };
-  /** All pages, with something done in between. */
-  const walk = async (query: string, as: Owner, between: () => Promise<unknown> = async () => undefined) => {
+  /** All pages; calls `between` after each. */
+  const allPages = async (query: string, as: Owner, between: () => Promise<unknown> = async () => undefined) => {
     const found: { id: string; model: string; status: string; created_at: string }[] = [];
     for (let cursor: string | null = ""; cursor !== null; ) {
       const { body } = await list(`${query}${cursor && `&cursor=${cursor}`}`, as);
@@ -40,7 +40,7 @@ describe("the list of predictions", () => {
     await redis.close();
   });
 
-  test("holds the caller's own of every model, newest first", async () => {
+  test("has the caller's own predictions of every model, newest first", async () => {
     const ids = await make(12);
     const bobs = await make(3, "bob");
     await Promise.all(ids.map((id) => stack.final(id)));
@@ -54,18 +54,18 @@ describe("the list of predictions", () => {
     expect(new Set((await list("", "bob")).body.data.map(({ id }: { id: string }) => id))).toEqual(new Set(bobs));
   });
 
-  test("shows every old one exactly once, whatever arrives between its pages", async () => {
+  test("shows every old prediction exactly once, although new ones arrive between its pages", async () => {
     const [sooner, later] = [await make(25, "admin"), await Promise.all([make(20, "admin"), make(20, "admin")])];
     const old = [...sooner, ...later.flat()];
     const first = (await list("limit=7", "admin")).body.data;
-    const found = await walk("limit=7", "admin", () => make(3, "admin"));
+    const found = await allPages("limit=7", "admin", () => make(3, "admin"));
     expect(found.slice(0, 7).map(({ id }) => id)).toEqual(first.map(({ id }: { id: string }) => id));
     expect(found.map(({ id }) => id).sort()).toEqual(old.sort());
   });
 
-  test("can be narrowed to a model and to a status", async () => {
+  test("can be filtered by model and status", async () => {
     const scheduled = await make(3, "alice", { delay_ms: 600_000 });
-    const all = await walk("limit=100", "alice");
+    const all = await allPages("limit=100", "alice");
     for (const [query, fits] of [
       ["model=slow", ({ model }) => model === "slow"],
       ["status=succeeded", ({ status }) => status === "succeeded"],
@@ -74,14 +74,16 @@ describe("the list of predictions", () => {
       ["status=failed&model=slow", () => false],
     ] as [string, (shown: { model: string; status: string }) => boolean][]) {
       const wanted = all.filter(fits).map(({ id }) => id);
-      expect(await walk(`${query}&limit=2`, "alice").then((found) => found.map(({ id }) => id)), query).toEqual(wanted);
+      expect(await allPages(`${query}&limit=2`, "alice").then((found) => found.map(({ id }) => id)), query).toEqual(
+        wanted,
+      );
     }
     expect(all.filter(({ status }) => status === "scheduled")).toHaveLength(scheduled.length);
     expect(all.filter(({ status }) => status === "failed").length).toBeGreaterThan(0);
     for (const id of scheduled) await stack.call("POST", `/v1/predictions/${id}/cancel`);
   });
 
-  test("refuses what it cannot read", async () => {
+  test("refuses invalid parameters", async () => {
     for (const bad of ["0", "101", "-1", "1.5", "abc", "", "1e1", "%201"].map((limit) => `limit=${limit}`)) {
       expect((await list(bad)).status, bad).toBe(400);
     }
@@ -94,7 +96,7 @@ describe("the list of predictions", () => {
     expect((await list("limit=1")).body.data).toHaveLength(1);
   });
 
-  test("costs with 50,000 entries what it costs with few", async () => {
+  test("costs the same with 50,000 entries as with few", async () => {
     const calls = async () => {
       const text = await stack.redis.info("commandstats");
       return new Map(Array.from(text.matchAll(/cmdstat_(\S+?):calls=(\d+)/g), ([, name, n]) => [name, Number(n)]));
@@ -113,7 +115,7 @@ describe("the list of predictions", () => {
     await stack.workers[0]?.stop();
     await make(30, "bob");
     const before = await cost("limit=10");
-    // Older ones that can no longer be read, as months of them would be.
+    // Older entries whose predictions have expired, as months of use would leave.
     const { owned, tag } = modelKeys(stack.prefix, "slow");
     const old = Date.now() - 3_600_000;
     for (let from = 0; from < 50_000; from += 5000) {
@@ -122,9 +124,9 @@ describe("the list of predictions", () => {
     }
     const after = await cost("limit=10");
     expect(after.ranges).toBe(before.ranges);
-    // The directory reads, too, now and then.
+    // The model directory also reads from time to time.
     expect(after.reads).toBeLessThanOrEqual(before.reads + 10);
-    // The page behind all that can be read.
+    // The page after all readable predictions.
     const { next_cursor } = (await cost("limit=100")).body;
     const deep = await cost(`limit=10&cursor=${next_cursor}`);
     expect(deep.ranges).toBeLessThanOrEqual(200);
@@ -133,7 +135,7 @@ describe("the list of predictions", () => {
   });
 });
 
-test("what is past its result time is gone from the list, and what still waits is not", async () => {
+test("the list drops predictions after their result time, but not waiting ones", async () => {
   const stack = await TestStack.start({ models: ["slow"], env: { RESULT_TTL_SECONDS: "1" } });
   try {
     const ended = (await stack.predict("slow", { x: [[1]] })).body;

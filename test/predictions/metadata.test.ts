@@ -4,12 +4,12 @@ import { compactJson, rawMember } from "@millrace/shared/predictions/raw-member.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finalBatch, submitBatch, types } from "../support/batches.js";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { Receiver, secretOf } from "../support/http/receiver.js";
 import { random } from "../support/random.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
-/** Metadata as somebody may write them, and as they come back where that differs by the space between tokens. */
+/** Metadata as sent, and as returned if that differs in the space between tokens. */
 const written: [sent: string, back?: string][] = [
   ['{"a":1,"b":[true,null,"x"]}'],
   ['{"id":12345678901234567890,"small":9007199254740993}'],
@@ -25,7 +25,7 @@ const written: [sent: string, back?: string][] = [
 const textIn = (json: string): string | undefined => rawMember(Buffer.from(json), "metadata");
 
 describe("a member of JSON", () => {
-  test("is found as it was written, in any object, 5,000 at random", () => {
+  test("is found with its exact text, in any object, 5,000 at random", () => {
     const r = random(51);
     const space = () => r.pick(["", "", " ", "\n\t"]);
     const value = (depth: number): string => {
@@ -58,7 +58,7 @@ describe("a member of JSON", () => {
 describe("a job's metadata", () => {
   const job = { v: 1, o: "alice", ver: "1", x: "" } as const;
 
-  test("are the text that was sent, and an object that an earlier release reads", () => {
+  test("are the sent text, and an object for the previous release", () => {
     for (const [sent, back = sent] of written) {
       const text = compactJson(sent);
       const data = JSON.parse(JSON.stringify({ ...job, ...metadataFields(text) }));
@@ -68,17 +68,17 @@ describe("a job's metadata", () => {
     expect(metadataFields(undefined)).toEqual({});
   });
 
-  test("of an earlier release are read as they were", () => {
+  test("of the previous release are still readable", () => {
     expect(metadataText(predictionJobSchema.parse({ ...job, m: { a: 1 } }))).toBe('{"a":1}');
     expect(metadataText(predictionJobSchema.parse(job))).toBeUndefined();
   });
 
-  test("are kept once where they are as JSON.stringify writes them", () => {
+  test("are stored once if their text equals that of JSON.stringify", () => {
     expect(metadataFields('{"a":1}')).toEqual({ m: { a: 1 } });
   });
 });
 
-describe("metadata come back with every number and every string as it was written", () => {
+describe("metadata are returned with every number and string in its exact text", () => {
   let stack: TestStack;
   let receiver: Receiver;
   const path = "/v1/models/throws-on-row/predictions";
@@ -96,7 +96,7 @@ describe("metadata come back with every number and every string as it was writte
     await receiver?.close();
   });
 
-  /** The text of an answer, in which no number was parsed. */
+  /** The unparsed text of an answer. */
   async function raw(method: string, to: string, body?: string, more: Record<string, string> = {}) {
     const headers = { authorization: `Bearer ${keys.alice}`, "content-type": types.json, ...more };
     const response = await fetch(`${stack.url}${to}`, { method, headers, ...(body !== undefined && { body }) });
@@ -105,7 +105,7 @@ describe("metadata come back with every number and every string as it was writte
   const idIn = (text: string): string => JSON.parse(text).id;
 
   test.each(written)(
-    "of a prediction, at once, at its end, in lists, events, webhooks and from the cache: %s",
+    "of a prediction, in its first and final state, lists, events, webhooks and from the cache: %s",
     async (sent, back = sent) => {
       const hook = `/hook-${Math.abs(written.findIndex(([text]) => text === sent))}`;
       const body = (cache: boolean, webhook: string) =>
@@ -151,7 +151,7 @@ describe("metadata come back with every number and every string as it was writte
     expect(textIn((await raw("GET", `/v1/predictions/${redriven}`)).text)).toBe(back);
   });
 
-  test.each(written)("of batches in JSON and NDJSON, and of what retries them: %s", async (sent, back = sent) => {
+  test.each(written)("of batches in JSON and NDJSON, and of their retries: %s", async (sent, back = sent) => {
     const inJson = `{"inputs":[{"x":[[1]]},{"x":[[100]]}],"metadata":${sent}}`;
     const { id } = await submitBatch(stack, "throws-on-row", inJson, { type: types.json });
     await finalBatch(stack, id);
@@ -166,13 +166,13 @@ describe("metadata come back with every number and every string as it was writte
     expect(textIn(retried.text)).toBe(back);
   });
 
-  test("or are refused where their text is too long, whatever they would come to", async () => {
+  test("or are refused if their text is too long, even if their value is short", async () => {
     const long = `{"a":1.${"0".repeat(5000)}}`;
     const answer = await stack.call("POST", path, {
       text: `{"input":{"x":[[5]]},"metadata":${long}}`,
       headers: { "content-type": types.json },
     });
-    expectProblem(answer, 422, "invalid_request");
+    assertProblem(answer, 422, "invalid_request");
     expect(answer.body.errors).toMatchObject([{ pointer: "/metadata" }]);
     const spaced = `{"input":{"x":[[5]]},"cache":false,"metadata":{"a":1${" ".repeat(5000)}}}`;
     expect((await raw("POST", path, spaced)).status).toBe(202);

@@ -16,7 +16,7 @@ describe("predictions on the shipped models", () => {
   });
   afterAll(() => stack.close());
 
-  test("an accepted prediction answers 202 with its Location and comes to its result", async () => {
+  test("an accepted prediction answers 202 with its Location, and succeeds", async () => {
     const answer = await stack.post("/v1/models/intrusion-random-forest/predictions", {
       input: flow(),
       metadata: { a: [1] },
@@ -37,12 +37,12 @@ describe("predictions on the shipped models", () => {
     expect(final.timings.total_ms).toBeGreaterThan(0);
   });
 
-  test("hundreds of different rows submitted at once come back each with its own result", async () => {
+  test("hundreds of different rows submitted at once each get their own result", async () => {
     const model = "intrusion-decision-tree";
     const inputs = Array.from({ length: count }, (_, i) => flow(i * 7919));
     const accepted = await Promise.all(inputs.map((input, i) => stack.submit(model, input, { metadata: { i } })));
     const finals = await Promise.all(accepted.map(({ id }) => stack.final(id)));
-    // Asked again one by one, where no row has company.
+    // Compared with single submissions, which run alone.
     for (const i of [0, 1, 2, count / 4, count / 2, count - 2, count - 1]) {
       const alone = await stack.predict(model, inputs[i]);
       expect(finals[i].output).toEqual(alone.body.output);

@@ -24,10 +24,10 @@ const closed: JobBreaker = {
   recordDeath: async () => true,
 };
 
-/** Processes one job as a worker would; what it asked of others is told with what came of it. */
+/** Processes one job like a worker; returns the outcome and all calls to dependencies. */
 async function processed(
   job: Partial<TakenJob> = {},
-  world: {
+  fakes: {
     blob?: Buffer;
     outcome?: Outcome;
     breaker?: JobBreaker;
@@ -37,7 +37,7 @@ async function processed(
 ) {
   const calls: unknown[][] = [];
   const submitted: Work[] = [];
-  const handedOver: unknown[] = [];
+  const passedOn: unknown[] = [];
   const tallied: unknown[][] = [];
   const blobs: string[] = [];
   // biome-ignore lint/suspicious/noExplicitAny: a prediction as JSON
@@ -47,12 +47,12 @@ async function processed(
     workerId: "w",
     version: (name) => (name === "1" ? served : undefined),
     isKnown: async (name) => name !== "gone",
-    breaker: () => world.breaker ?? closed,
+    breaker: () => fakes.breaker ?? closed,
     dispatcher: {
       async submit(work) {
         submitted.push(work);
         work.onBegin(1000, work.alone);
-        return world.outcome ?? { kind: "done", item };
+        return fakes.outcome ?? { kind: "done", item };
       },
     },
     writer: {
@@ -60,8 +60,8 @@ async function processed(
         if (blob !== undefined) blobs.push(blob);
         written.push({ ...JSON.parse(result.json), owner: result.owner });
         calls.push(["write", id, typeof by === "string" ? by : by.token, result.status]);
-        handedOver.push({ cache, dedup, input: result.input });
-        return world.write ?? "written";
+        passedOn.push({ cache, dedup, input: result.input });
+        return fakes.write ?? "written";
       },
     },
     notebook: {
@@ -74,12 +74,12 @@ async function processed(
       makeRoom: async () => ({ release: () => void calls.push(["release"]) }),
       read: async (id, bytes) => {
         calls.push(["read", id, bytes]);
-        return world.blob ?? null;
+        return fakes.blob ?? null;
       },
       keep: async (pack) => ({ pack: pack.toString("base64") }),
       forget: async (kept) => void (kept !== undefined && calls.push(["drop", kept])),
     },
-    history: async () => world.history ?? { final: false, diedRunning: false, deaths: 0 },
+    history: async () => fakes.history ?? { final: false, diedRunning: false, deaths: 0 },
     tally: (...counted) => void tallied.push(counted),
     onFinished: ({ status }) => calls.push(["finished", status]),
     metrics: createWorkerMetrics(),
@@ -95,11 +95,11 @@ async function processed(
     (word) => ({ word, fault: undefined }),
     (fault: Error) => ({ word: undefined, fault }),
   );
-  return { ...end, blobs, calls, handedOver, submitted, tallied, written };
+  return { ...end, blobs, calls, passedOn, submitted, tallied, written };
 }
 
 describe("processing a prediction's job", () => {
-  test("that runs writes its result, with its own times, before BullMQ hears of the end", async () => {
+  test("that runs writes its result, with its own times, before BullMQ is told of the end", async () => {
     const { calls, word, written } = await processed();
     expect(word).toBe("succeeded");
     expect(written[0]).toMatchObject({ status: "succeeded", output: { y: [[1]] }, attempts: 1, owner: "alice" });
@@ -113,7 +113,7 @@ describe("processing a prediction's job", () => {
     ]);
   });
 
-  test("is noted before it runs, not later, when it was taken before or its start is to be told", async () => {
+  test("is noted before its run, not later, if it was taken before or its start is to be published", async () => {
     const note = { startedAt: 1000, attempt: 1, alone: false, worker: "w", token: "token" };
     for (const job of [{ attemptsStarted: 2 }, { data: { ...data, s: 1 } }]) {
       const { calls } = await processed(job);
@@ -126,7 +126,7 @@ describe("processing a prediction's job", () => {
     }
   });
 
-  test("whose input is a blob reads it, lets go of its memory, and drops it or keeps it for another try", async () => {
+  test("whose input is a blob reads it, frees its memory, and drops it or keeps it for a retry", async () => {
     const blob = Buffer.from(x, "base64");
     const large = { data: { ...data, x: "", b: blob.length } };
     const succeeded = await processed(large, { blob });
@@ -148,12 +148,12 @@ describe("processing a prediction's job", () => {
     expect(lost.written[0]).toMatchObject({ status: "failed", error: { code: "input_lost" } });
   });
 
-  test("that is wanted as tensors writes them, and drops them where its result is not written", async () => {
+  test("with tensors as output writes them, and drops them if its result is not written", async () => {
     const pack = Buffer.from("tensors");
     const outcome: Outcome = { kind: "done", item: { ...item, pack } };
     const written = await processed({ data: { ...data, d: "hash" } }, { outcome });
     const packed = pack.toString("base64");
-    expect(written.handedOver).toMatchObject([{ cache: { outputJson: packed, ttlSeconds: 60, packed: true } }]);
+    expect(written.passedOn).toMatchObject([{ cache: { outputJson: packed, ttlSeconds: 60, packed: true } }]);
     const lost = await processed({}, { outcome, write: "lost" });
     expect(lost.calls.at(-1)).toEqual(["drop", { pack: packed }]);
     expect([written.tallied, lost.tallied]).toEqual([[["1", 1, expect.any(Number), expect.anything()]], []]);
@@ -164,7 +164,7 @@ describe("processing a prediction's job", () => {
     expect([word, submitted, calls]).toEqual(["ended before it was taken", [], []]);
   });
 
-  test("whose version this worker does not have goes back for another, a second later", async () => {
+  test("whose version this worker does not have is delayed by a second, for another worker", async () => {
     const before = Date.now();
     const { calls, fault, submitted } = await processed({ data: { ...data, ver: "2" } });
     expect(fault).toBeInstanceOf(DelayedError);
@@ -173,7 +173,7 @@ describe("processing a prediction's job", () => {
     expect((calls[0] as [string, number])[1]).toBeGreaterThanOrEqual(before + 1000);
   });
 
-  test("whose version was taken away for good fails, and says so", async () => {
+  test("whose version was removed for good fails as version_gone", async () => {
     const { fault, submitted, written } = await processed({ data: { ...data, ver: "gone" } });
     expect(fault).toBeInstanceOf(UnrecoverableError);
     expect(submitted).toEqual([]);
@@ -195,13 +195,13 @@ describe("processing a prediction's job", () => {
     expect(written[0]).toMatchObject({ status: "expired", attempts: 0, started_at: null, error: { code: "expired" } });
   });
 
-  test("that is handed out again after its end finds it, and neither runs nor writes", async () => {
+  test("that is taken again after its end neither runs nor writes", async () => {
     const history = { final: true, diedRunning: false, deaths: 0 };
     const { calls, submitted, word } = await processed({ attemptsStarted: 2 }, { history });
     expect([word, submitted, calls]).toEqual(["already final", [], []]);
   });
 
-  test("that was in a run which took its worker down runs alone from then on", async () => {
+  test("that was in a run at its worker's death runs alone from then on", async () => {
     const history = { final: false, diedRunning: true, deaths: 0 };
     const again = await processed({ attemptsStarted: 2 }, { history });
     expect(again.submitted[0]?.alone).toBe(true);
@@ -213,7 +213,7 @@ describe("processing a prediction's job", () => {
     expect(unharmed.submitted[0]?.alone).toBe(false);
   });
 
-  test("that ran alone at ten deaths of whole workers fails as poisoned, and at nine has another try", async () => {
+  test("that ran alone at ten worker deaths fails as poisoned, and at nine is tried again", async () => {
     const at = (deaths: number) =>
       processed({ attemptsStarted: deaths + 1 }, { history: { final: false, diedRunning: true, deaths } });
     expect((await at(9)).word).toBe("succeeded");
@@ -223,7 +223,7 @@ describe("processing a prediction's job", () => {
     expect(written[0]).toMatchObject({ status: "failed", error: { code: "poisoned" }, output: null });
   });
 
-  test("that was not begun goes back into the queue unharmed", async () => {
+  test("that was not begun returns to the queue unharmed", async () => {
     const { calls, fault, written } = await processed({}, { outcome: { kind: "released" } });
     expect(fault).toBeInstanceOf(WaitingError);
     expect(written).toEqual([]);
@@ -239,18 +239,18 @@ describe("processing a prediction's job", () => {
     expect(calls.map(([what]) => what)).toEqual(["noteLater", "ended", "forget"]);
   });
 
-  test("hands its output over to be cached, its input over to be tried again, whichever is of use", async () => {
+  test("passes on its output for the cache if it succeeds, its input for a retry if it fails", async () => {
     const shared = { data: { ...data, d: "hash" } };
     const succeeded = await processed(shared);
     const cache = { outputJson: item.text, ttlSeconds: 60 };
-    expect(succeeded.handedOver).toEqual([{ cache, dedup: "hash", input: undefined }]);
-    expect((await processed()).handedOver).toEqual([{ cache: null, dedup: null, input: undefined }]);
+    expect(succeeded.passedOn).toEqual([{ cache, dedup: "hash", input: undefined }]);
+    expect((await processed()).passedOn).toEqual([{ cache: null, dedup: null, input: undefined }]);
     const failed = await processed(shared, { outcome: { kind: "done", item: { ...item, ok: false } } });
-    expect(failed.handedOver).toEqual([{ cache: null, dedup: "hash", input: x }]);
+    expect(failed.passedOn).toEqual([{ cache: null, dedup: "hash", input: x }]);
   });
 
   test.each(["timeout", "poisoned"] as const)(
-    "that is to blame (%s) is tried again until its attempts are used up",
+    "that is blamed (%s) is tried again until its attempts are used up",
     async (code) => {
       const first = await processed({ attemptsMade: 1, attemptsStarted: 2 }, { outcome: { kind: "blamed", code } });
       expect(first.fault).not.toBeInstanceOf(UnrecoverableError);
@@ -262,7 +262,7 @@ describe("processing a prediction's job", () => {
     },
   );
 
-  test("whose slot died by the version's fault goes back behind the others, with all its attempts", async () => {
+  test("whose slot died by the version's fault is delayed, without losing an attempt", async () => {
     const deaths: unknown[] = [];
     const breaker = { ...closed, waitMs: 3000, recordDeath: async (death: unknown) => deaths.push(death) === 0 };
     const outcome = { kind: "blamed", code: "poisoned" } as const;
@@ -276,28 +276,28 @@ describe("processing a prediction's job", () => {
     expect(calls.at(-1)?.[1]).toBeGreaterThan(Date.now() + 1000);
   });
 
-  test("of a version that is out of order is put off, and not begun", async () => {
+  test("of a version with an open breaker is delayed, and not begun", async () => {
     const { calls, fault, submitted } = await processed({}, { breaker: { ...closed, admit: () => "wait" } });
     expect([fault, submitted]).toEqual([expect.any(DelayedError), []]);
     expect(calls).toEqual([["moveToDelayed", expect.any(Number), "token"]]);
   });
 
-  test("that is the probe of a version runs alone, still in time, and says how it went", async () => {
-    const said: string[] = [];
+  test("that is the probe of a version runs alone, before its expiry, and reports the outcome", async () => {
+    const calls: string[] = [];
     const breaker: JobBreaker = {
       ...closed,
       admit: () => "probe",
-      recordSuccess: () => void said.push("recordSuccess"),
-      abandonProbe: (id) => void said.push(`abandoned ${id}`),
+      recordSuccess: () => void calls.push("recordSuccess"),
+      abandonProbe: (id) => void calls.push(`abandoned ${id}`),
     };
     const { submitted } = await processed({ data: { ...data, e: Date.now() + 60_000 } }, { breaker });
     expect(submitted.map(({ alone, expiresAt }) => [alone, expiresAt])).toEqual([[true, expect.any(Number)]]);
-    expect(said).toEqual(["recordSuccess", "abandoned id"]);
+    expect(calls).toEqual(["recordSuccess", "abandoned id"]);
     await processed({}, { breaker, outcome: { kind: "released" } });
-    expect(said).toEqual(["recordSuccess", "abandoned id", "abandoned id"]);
+    expect(calls).toEqual(["recordSuccess", "abandoned id", "abandoned id"]);
   });
 
-  test("whose input the model cannot run fails at once, with attempts left", async () => {
+  test("whose input the model cannot run fails at once, although it has attempts left", async () => {
     const outcome: Outcome = { kind: "done", item: { ...item, ok: false, text: "out of range" } };
     const { fault, written } = await processed({}, { outcome });
     expect(fault).toBeInstanceOf(UnrecoverableError);
@@ -307,7 +307,7 @@ describe("processing a prediction's job", () => {
     });
   });
 
-  test("that is somebody else's by now ends without a fault, whatever came of it here", async () => {
+  test("whose lock was lost ends without an error, whatever its outcome", async () => {
     expect((await processed({}, { write: "lost" })).word).toBe("lost");
     const outcome: Outcome = { kind: "done", item: { ...item, ok: false } };
     expect((await processed({}, { write: "lost", outcome })).word).toBe("lost");

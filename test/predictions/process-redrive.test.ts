@@ -14,14 +14,14 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, t
 
 const log = openLog("test", "error");
 
-/** So many jobs may wait. */
+/** Limits that let `jobs` jobs wait. */
 const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1 });
 
 describe("a slice of a redrive", () => {
   let redis: RedisClient;
   let prefix: string;
   const keys = (model = "echo") => modelKeys(prefix, model);
-  const home = () => redriveKeys(prefix);
+  const redriveHome = () => redriveKeys(prefix);
 
   beforeAll(() => {
     redis = openRedis(parseRedisUrl(inject("redisUrl")), "patient", "test");
@@ -36,7 +36,7 @@ describe("a slice of a redrive", () => {
     if (left.length > 0) await redis.unlink(...left);
   });
 
-  /** Leaves what a failed prediction leaves; null for one whose result is gone. */
+  /** Writes the keys of a failed prediction; version null: its result has expired. */
   const fail = async (of: ModelKeys, version: string | null, owner = "alice"): Promise<string> => {
     const id = newId(of.tag);
     await redis.zadd(of.failures("alice", "timeout"), Date.now(), id);
@@ -50,7 +50,7 @@ describe("a slice of a redrive", () => {
     return id;
   };
   const make = async (overrides: Partial<RedrivePlan> = {}): Promise<string> => {
-    const id = newId(home().tag);
+    const id = newId(redriveHome().tag);
     const plan: RedrivePlan = {
       v: 1,
       filter: { model: null, code: null, failed_after: null, failed_before: null },
@@ -63,13 +63,13 @@ describe("a slice of a redrive", () => {
       requestId: "request",
       ...overrides,
     };
-    const made = await makeRedrive(redis, home(), { id, owner: "alice", plan, createdAt: Date.now() }, 10);
+    const made = await makeRedrive(redis, redriveHome(), { id, owner: "alice", plan, createdAt: Date.now() }, 10);
     expect(made).toEqual({ kind: "made", id });
     return id;
   };
-  /** Runs slices until the redrive has ended, under that lock, and tells what became of the last. */
+  /** Runs slices under that lock token until the redrive has ended; resolves to the last slice's outcome. */
   const run = async (id: string, token = "mine"): Promise<string> => {
-    await redis.set(`${home().queue}${id}:lock`, "mine");
+    await redis.set(`${redriveHome().queue}${id}:lock`, "mine");
     const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
     for (;;) {
       const delayed: number[] = [];
@@ -77,8 +77,8 @@ describe("a slice of a redrive", () => {
       const end = await process(job, token).catch((fault: Error) => fault.name);
       if (end !== "DelayedError") return end;
       expect(delayed).toHaveLength(1);
-      // As if that time were over.
-      await redis.hset(home().redrive(id), "paced", Date.now() - 1000);
+      // Moves the pace into the past, as if the delay were over.
+      await redis.hset(redriveHome().redrive(id), "paced", Date.now() - 1000);
     }
   };
   const jobs = async (model?: string) => {
@@ -87,12 +87,12 @@ describe("a slice of a redrive", () => {
     return Promise.all(ids.map(async (id) => JSON.parse((await redis.hget(`${queue}${id}`, "data")) as string)));
   };
   const state = async (id: string) => {
-    const redrive = await readRedrive(redis, home(), id);
-    if (redrive === null) throw new Error("it is gone");
+    const redrive = await readRedrive(redis, redriveHome(), id);
+    if (redrive === null) throw new Error(`redrive ${id} has expired`);
     return { ...redrive, redriven: await countRedriven(redis, prefix, redrive) };
   };
 
-  test("accepts what failed of every model anew, with input, version, metadata and request id", async () => {
+  test("accepts the failures of every model again, with input, version, metadata and request id", async () => {
     const one = await fail(keys(), "1");
     const other = await fail(keys("other"), "1");
     const id = await make();
@@ -111,7 +111,7 @@ describe("a slice of a redrive", () => {
     expect(await state(id)).toMatchObject({ end: "succeeded", redriven: 2, skipped: 0 });
   });
 
-  test("leaves what has no result, no version or another owner as it is, and counts it", async () => {
+  test("skips and counts failures without a result, without a version or of another owner", async () => {
     const left = [await fail(keys(), null), await fail(keys(), "2"), await fail(keys(), "1", "bob")];
     const good = await fail(keys(), "1");
     const id = await make();
@@ -121,11 +121,11 @@ describe("a slice of a redrive", () => {
     expect((await redis.zrange(keys().failures("alice", "timeout"), "0", "-1")).sort()).toEqual(left.sort());
   });
 
-  test("that was lost before it noted how far it came is repeated without accepting anything twice", async () => {
+  test("that was lost before it noted its progress is repeated without accepting anything twice", async () => {
     for (let i = 0; i < 150; i++) await fail(keys(), i % 10 === 0 ? "2" : "1");
     const id = await make({ accept: { limits: limitsOf(1000), weight: 1, resultTtlMs: 60_000 } });
-    // Each of these accepts what its rate allows, and may not note it, as one whose job is another's by now.
-    await redis.hset(home().redrive(id), "paced", Date.now() - 30);
+    // This slice accepts what its rate allows, but cannot note it, because another token holds the job's lock.
+    await redis.hset(redriveHome().redrive(id), "paced", Date.now() - 30);
     expect(await run(id, "another's")).toBe("ended");
     expect((await state(id)).redriven).toBeGreaterThan(0);
     expect(await state(id)).toMatchObject({ place: null, skipped: 0, end: null });
@@ -135,13 +135,13 @@ describe("a slice of a redrive", () => {
     expect(await state(id)).toMatchObject({ redriven: 135, skipped: 15 });
   });
 
-  test("waits while a version is out of order, and goes on when it is not", async () => {
+  test("waits while a version's breaker is open, and continues when it closes", async () => {
     await fail(keys(), "1");
     const id = await make();
     const breaker = { worker: "w", version: "1" };
     const open = { ...breaker, state: "open", refuses: true, retryAt: Date.now() + 60_000 } as const;
     await tellBreaker(redis, keys(), breaker, open);
-    await redis.set(`${home().queue}${id}:lock`, "mine");
+    await redis.set(`${redriveHome().queue}${id}:lock`, "mine");
     const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
     const job = { id, moveToDelayed: async () => undefined };
     await expect(process(job, "mine")).rejects.toThrow(DelayedError);
@@ -151,17 +151,17 @@ describe("a slice of a redrive", () => {
     expect(await state(id)).toMatchObject({ redriven: 1, skipped: 0 });
   });
 
-  test("does nothing for one that has ended", async () => {
+  test("does nothing if the redrive has ended", async () => {
     await fail(keys(), "1");
     const id = await make();
-    const redrive = await readRedrive(redis, home(), id);
-    if (redrive === null) throw new Error("it is gone");
-    expect(await endRedrive(redis, home(), prefix, redrive, "canceled")).toBe(true);
-    expect(await endRedrive(redis, home(), prefix, redrive, "succeeded")).toBe(false);
+    const redrive = await readRedrive(redis, redriveHome(), id);
+    if (redrive === null) throw new Error(`redrive ${id} has expired`);
+    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "canceled")).toBe(true);
+    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "succeeded")).toBe(false);
     expect(await run(id)).toBe("ended before it was taken");
     expect(await jobs()).toEqual([]);
-    expect(await redis.pttl(home().redrive(id))).toBeGreaterThan(50_000);
-    expect(await redis.exists(home().open("alice"))).toBe(0);
+    expect(await redis.pttl(redriveHome().redrive(id))).toBeGreaterThan(50_000);
+    expect(await redis.exists(redriveHome().open("alice"))).toBe(0);
   });
 });
 
@@ -171,7 +171,7 @@ describe("the pace of a redrive", () => {
     return allowed;
   };
 
-  test("begins at once, follows the clock, and makes up for a second at the most", () => {
+  test("begins at once, follows the clock, and catches up by at most a second", () => {
     expect([pace(10, null), pace(0.01, null), pace(1000, null)]).toEqual([1, 1, 1]);
     expect([pace(10, 0), pace(10, 99), pace(10, 100), pace(10, 550)]).toEqual([0, 0, 1, 5]);
     expect([pace(10, 1000), pace(10, 60_000), pace(1000, 60_000)]).toEqual([10, 10, 1000]);

@@ -13,7 +13,7 @@ describe("a redrive whose worker is killed", () => {
   });
   afterAll(() => stack.close());
 
-  test("goes on elsewhere, waits while the queue is full, and ends with each failure redriven once", async () => {
+  test("continues on another worker, waits while the queue is full, and redrives each failure once", async () => {
     const ids: string[] = [];
     while (ids.length < 300) ids.push(...(await fail(30)));
     await eventually(async () => expect((await failures())[0].count).toBe(300));
@@ -25,7 +25,7 @@ describe("a redrive whose worker is killed", () => {
     await worker.exited;
     const atDeath = (await state()).counts.redriven;
     expect(atDeath).toBeLessThan(300);
-    // One without a model redrives as well, and fills the queue, which nobody empties.
+    // A worker without models redrives too, and fills the queue, since none takes jobs from it.
     await stack.startWorker({ WORKER_ROLES: "webhooks" });
     const { queue } = modelKeys(stack.prefix, model);
     const depth = async () =>

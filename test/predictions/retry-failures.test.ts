@@ -15,10 +15,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, t
 import { acceptanceOf } from "../support/acceptance.js";
 import { contents } from "../support/queue-contents.js";
 
-/** So many jobs may wait. */
+/** Limits that let `jobs` jobs wait. */
 const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1 });
 
-describe("taking failures and accepting them anew in one step", () => {
+describe("retrying failures in one step", () => {
   let redis: RedisClient;
   let prefix: string;
   const keys = () => modelKeys(prefix, "echo");
@@ -45,14 +45,14 @@ describe("taking failures and accepting them anew in one step", () => {
     const outcomes = await retryFailures(redis, keys(), failed.map(retryOf), { ...settings, ...overrides });
     return outcomes.map(({ kind }) => kind);
   };
-  const note = async (count: number): Promise<string[]> => {
+  const addFailures = async (count: number): Promise<string[]> => {
     const ids = Array.from({ length: count }, () => newId(keys().tag)).sort();
     for (const id of ids) await redis.zadd(failures(), Date.now(), id);
     return ids;
   };
   const waiting = () => redis.llen(`${keys().queue}wait`);
 
-  /** Ends predictions as failed, as a worker does that holds them. */
+  /** Ends predictions as failed, like the worker that holds their locks. */
   const end = async (ids: readonly string[], ttlSeconds: number) => {
     const result: StoredResult = { owner: "alice", status: "failed", json: '{"output":null}', input: "AA==" };
     for (const id of ids) await redis.set(`${keys().queue}${id}:lock`, "lock");
@@ -72,38 +72,38 @@ describe("taking failures and accepting them anew in one step", () => {
     );
   };
 
-  test("a failure is accepted once, and what is repeated or came from nowhere is told as taken", async () => {
-    const ids = await note(3);
+  test("accepts a failure once, and reports a repeated or unknown one as taken", async () => {
+    const ids = await addFailures(3);
     expect(await retry([...ids.slice(0, 2), "never"])).toEqual(["queued", "queued", "taken"]);
     expect(await retry(ids)).toEqual(["taken", "taken", "queued"]);
     expect(await retry(ids)).toEqual(["taken", "taken", "taken"]);
     expect([await waiting(), await redis.get(counter()), await redis.exists(failures())]).toEqual([3, "3", 0]);
   });
 
-  test("many who try the same at once accept each once", async () => {
-    const ids = await note(50);
+  test("accepts each failure once in concurrent calls", async () => {
+    const ids = await addFailures(50);
     const outcomes = await Promise.all(Array.from({ length: 8 }, () => retry(ids)));
     for (const i of ids.keys()) expect(outcomes.filter((kinds) => kinds[i] === "queued")).toHaveLength(1);
     expect([await waiting(), await redis.get(counter())]).toEqual([50, "50"]);
   });
 
-  test("what the queue has no room for stays a failure", async () => {
-    const ids = await note(5);
+  test("leaves a failure in place if the queue is full", async () => {
+    const ids = await addFailures(5);
     expect(await retry(ids, { limits: limitsOf(3) })).toEqual(["queued", "queued", "queued", "full", "full"]);
     expect(await redis.zrange(failures(), "0", "-1")).toEqual(ids.slice(3));
     expect(await redis.get(counter())).toBe("3");
   });
 
-  test("one whose large input is gone stays a failure", async () => {
-    const [failed = ""] = await note(1);
+  test("leaves a failure in place if its large input has expired", async () => {
+    const [failed = ""] = await addFailures(1);
     const retries = [{ failed, acceptance: { ...acceptance(), pieces: 2 } }];
     const settings = { nowMs: Date.now(), limits: limitsOf(100), resultTtlMs: 60_000, failures: failures() };
     expect(await retryFailures(redis, keys(), retries, settings)).toEqual([{ kind: "gone" }]);
     expect(await redis.zcard(failures())).toBe(1);
   });
 
-  test("by hand it is accepted whether it is a failure still or not", async () => {
-    const [id = ""] = await note(1);
+  test("accepts a retry by hand whether or not it is still a failure", async () => {
+    const [id = ""] = await addFailures(1);
     const byHand = { failures: failures(), limits: limitsOf(100), resultTtlMs: 60_000, nowMs: Date.now() };
     for (let i = 0; i < 2; i++) {
       expect(await retryFailures(redis, keys(), [retryOf(id)], byHand)).toMatchObject([{ kind: "queued" }]);
@@ -111,8 +111,8 @@ describe("taking failures and accepting them anew in one step", () => {
     expect(await redis.exists(failures(), counter())).toBe(0);
   });
 
-  test("leaves the queue as accepting alone leaves it", async () => {
-    const ids = await note(3);
+  test("leaves the queue in the same state as accepting alone", async () => {
+    const ids = await addFailures(3);
     const settings = { nowMs: Date.now(), limits: limitsOf(100), resultTtlMs: 60_000 };
     const retries = ids.map(retryOf);
     await retryFailures(redis, keys(), retries, { ...settings, failures: failures() });
@@ -123,14 +123,14 @@ describe("taking failures and accepting them anew in one step", () => {
     expect(ours).toEqual(await contents(redis, keys().base));
   });
 
-  test("what fails is among its owner's failures until its result is gone, and takes older ones away", async () => {
+  test("finds a failed prediction until its result expires; each new failure removes expired ones", async () => {
     const old = Array.from({ length: 100 }, (_, i) => newId(keys().tag) + i);
     for (const id of old) await redis.zadd(failures(), Date.now() - 61_000, id);
     const since = () => Date.now() - 60_000;
     expect(await failureGroups(redis, keys(), "alice", ["timeout"], since())).toEqual([]);
     const ids = [newId(keys().tag), newId(keys().tag)];
     expect(await end(ids, 60)).toEqual(["written", "written"]);
-    // What is written again changes nothing.
+    // Writing the same ends again changes nothing.
     expect(await end(ids, 60)).toEqual(["final", "final"]);
     expect(await redis.zcard(failures())).toBe(2);
     const [group] = await failureGroups(redis, keys(), "alice", ["poisoned", "timeout"], since());
@@ -140,7 +140,7 @@ describe("taking failures and accepting them anew in one step", () => {
     expect(await failureGroups(redis, keys(), "bob", ["timeout"], since())).toEqual([]);
   });
 
-  test("pages leave none out, of those that failed in the same millisecond neither", async () => {
+  test("pages through all failures, also those of the same millisecond", async () => {
     const wanted: string[] = [];
     for (let i = 0; i < 40; i++) {
       const id = `${String(i).padStart(3, "0")}`;
@@ -153,7 +153,7 @@ describe("taking failures and accepting them anew in one step", () => {
       const last = page.at(-1);
       if (last === undefined) break;
       found.push(...page.map(({ id }) => id));
-      // What is taken by others in between does not move the place.
+      // Failures taken by others in between do not shift the page.
       await redis.zrem(failures(), page[0]?.id as string);
       after = last;
     }

@@ -11,11 +11,11 @@ import { openLog } from "@millrace/shared/service/log.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { volume } from "../support/run/volume.js";
-import { assertTold } from "../support/stack/assert-told.js";
+import { assertNotified } from "../support/stack/assert-notified.js";
 import { untilRunning } from "../support/stack/processes.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
-/** What controls of waits are submitted with. */
+/** The prediction of a control. */
 const never = { model: "slow", input: { x: [[1]] } };
 const lifeOf = ["queued", "running", "succeeded"];
 
@@ -27,12 +27,12 @@ describe("waiting and polling", () => {
       models: ["slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 4, join: "always" } } },
       slots: 2,
-      timing: toldOnly,
+      timing: noticesOnly,
     });
   });
   afterAll(() => stack.close());
 
-  test("thousands of polls while jobs run all answer 200, and no prediction is ever seen to go back", async () => {
+  test("thousands of polls while jobs run all answer 200, and no status ever goes backwards", async () => {
     const polls = volume(1000, 10_000);
     const accepted = await Promise.all(
       Array.from({ length: volume(50, 200) }, (_, i) => stack.submit("slow", { x: [[500 + i]] })),
@@ -41,9 +41,9 @@ describe("waiting and polling", () => {
     const seen = new Map<string, string[]>();
     let sent = 0;
     let wrong = 0;
-    // Each caller has ids of its own, so that the answers about one come in the order in which it was asked.
+    // Each caller polls its own ids, so that the answers for one id are in order.
     const poll = async (own: readonly string[]) => {
-      // And until each of them has been seen to be done, as a quick machine is sooner through with the polls.
+      // A fast machine reaches `polls` early, so each caller also polls until it has seen all its ids succeed.
       for (let i = 0; sent < polls || own.some((id) => seen.get(id)?.at(-1) !== "succeeded"); i++) {
         sent += 1;
         const id = own[i % own.length] as string;
@@ -63,8 +63,8 @@ describe("waiting and polling", () => {
     expect(finals.map(({ output }) => output.y[0][0])).toEqual(ids.map((_, i) => 500 + i));
   });
 
-  test("Prefer: wait answers 200 with the result as soon as there is one, and says that it waited", async () => {
-    const { body, headers, status } = await assertTold(stack, never, () =>
+  test("Prefer: wait answers 200 with the result as soon as there is one, and with Preference-Applied", async () => {
+    const { body, headers, status } = await assertNotified(stack, never, () =>
       stack.predict("slow", { x: [[300]] }, {}, { headers: { prefer: "wait=20" } }),
     );
     expect(status).toBe(200);
@@ -73,30 +73,30 @@ describe("waiting and polling", () => {
     expect(headers.get("location")).toBe(`/v1/predictions/${body.id}`);
   });
 
-  test("Prefer: wait answers 202 with the prediction as it stands when it is not done in time", async () => {
+  test("Prefer: wait answers 202 with the current prediction if it is not done in time", async () => {
     const begun = performance.now();
     const answer = await stack.predict("slow", { x: [[3000]] }, {}, { headers: { prefer: "wait=1" } });
     expect(performance.now() - begun).toBeGreaterThan(950);
-    // So it was answered before the run had ended.
+    // The answer came before the end of the run.
     expect([answer.status, answer.body.status, answer.body.output]).toEqual([202, "running", null]);
 
-    const waited = await assertTold(stack, never, () => stack.get(`/v1/predictions/${answer.body.id}?wait=20`));
+    const waited = await assertNotified(stack, never, () => stack.get(`/v1/predictions/${answer.body.id}?wait=20`));
     expect(waited.body.status).toBe("succeeded");
     const done = await stack.get(`/v1/predictions/${answer.body.id}?wait=20`);
     expect(done.body).toEqual(waited.body);
   });
 
-  test("callers at several APIs who wait for one prediction are all answered with the same", async () => {
+  test("waits for one prediction at several APIs all get the same answer", async () => {
     const { url } = await stack.startApi();
     const { id } = await stack.submit("slow", { x: [[800]] });
     const waits = () =>
       Array.from({ length: 20 }, (_, i) => stack.get(`/v1/predictions/${id}?wait=20`, i % 2 === 0 ? {} : { url }));
-    const answers = await assertTold(stack, never, () => Promise.all(waits()));
+    const answers = await assertNotified(stack, never, () => Promise.all(waits()));
     expect(answers.map(({ body }) => body)).toEqual(answers.map(() => answers[0]?.body));
     expect(answers[0]?.body).toMatchObject({ id, status: "succeeded" });
   });
 
-  test("who waits still gets the answer when the notice of it was lost", async () => {
+  test("a wait still gets the answer if its notice was lost", async () => {
     const { id } = await stack.submit("slow", { x: [[1500]] });
     await untilRunning(stack, "slow", [id]);
     const waiting = stack.get(`/v1/predictions/${id}?wait=30`);
@@ -106,7 +106,7 @@ describe("waiting and polling", () => {
       expect(found).toEqual([expect.stringMatching(/^w/)]);
       return found[0]?.slice(1);
     });
-    // The subscription is cut over and over until the prediction is final, so that nobody hears of it.
+    // The subscription is cut again and again until the prediction is final, so that the notice is lost.
     let cuts = 0;
     while ((await stack.redis.exists(result(id))) === 0) {
       const clients = String(await stack.redis.call("CLIENT", "LIST", "TYPE", "pubsub")).split("\n");
@@ -118,12 +118,12 @@ describe("waiting and polling", () => {
     expect(cuts).toBeGreaterThan(3);
     const { body, status } = await waiting;
     expect([status, body.status, body.output]).toEqual([200, "succeeded", { y: [[1500]] }]);
-    // And the next one is heard of again.
-    const next = await assertTold(stack, never, () => stack.predict("slow", { x: [[50]] }));
+    // The next notice arrives again.
+    const next = await assertNotified(stack, never, () => stack.predict("slow", { x: [[50]] }));
     expect(next.body.status).toBe("succeeded");
   });
 
-  test("a wait whose client has gone is given up at once and keeps nothing", async () => {
+  test("a wait of a disconnected client ends at once and keeps nothing", async () => {
     const target = parseRedisUrl(stack.redisUrl);
     const redis = openRedis(target, "patient", "test-api");
     const subscriber = openRedis(target, "patient", "test-notices");

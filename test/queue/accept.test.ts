@@ -9,7 +9,7 @@ import { Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
 
 const model = "echo";
@@ -34,11 +34,11 @@ describe("accepting a prediction", () => {
   const acceptance = (overrides: Partial<Acceptance> = {}): Acceptance => acceptanceOf(newId(keys().tag), overrides);
   const settings = (limits: Partial<QueueLimits> = {}) => ({
     nowMs: Date.now(),
-    limits: { ...plenty, ...limits },
+    limits: { ...ampleLimits, ...limits },
     resultTtlMs: 60_000,
   });
-  const acceptOne = async (one: Acceptance, said = settings()): Promise<AcceptOutcome> => {
-    const [outcome] = await acceptPredictions(redis, keys(), [one], said);
+  const acceptOne = async (one: Acceptance, options = settings()): Promise<AcceptOutcome> => {
+    const [outcome] = await acceptPredictions(redis, keys(), [one], options);
     return outcome as AcceptOutcome;
   };
 
@@ -50,30 +50,30 @@ describe("accepting a prediction", () => {
   ];
 
   test.each(mixes.flatMap(([kind, mix]) => [[kind, "one by one", mix] as const, [kind, "in one step", mix] as const]))(
-    "leaves in Redis what BullMQ's own Queue.add leaves: jobs %s, %s",
+    "leaves the same in Redis as BullMQ's own Queue.add: jobs %s, %s",
     async (_kind, way, mix) => {
       const accepted = mix.map((overrides) => acceptance(overrides));
-      const said = settings();
-      // As a worker's announcement does, without which there is no API that could accept.
+      const options = settings();
+      // Set by a worker's announcement, without which no API accepts.
       await redis.hset(`${keys().queue}meta`, "opts.maxLenEvents", keptEvents);
       for (const step of way === "in one step" ? [accepted] : accepted.map((one) => [one])) {
-        await acceptPredictions(redis, keys(), step, said);
+        await acceptPredictions(redis, keys(), step, options);
       }
       const theirs = `${prefix}-bullmq:{${keys().tag}}`;
-      await addByBullMq(redis, { name: model, prefix: theirs }, accepted, said.nowMs);
+      await addByBullMq(redis, { name: model, prefix: theirs }, accepted, options.nowMs);
       const [{ events, ...ours }, { events: all, ...bullmqs }] = [
         asOneQueue(await contents(redis, keys().queue)),
         asOneQueue(await contents(redis, `${theirs}:${model}:`)),
       ];
       expect(ours).toEqual(bullmqs);
       expect(Object.keys(ours)).toEqual(expect.arrayContaining(accepted.map(({ id }) => id)));
-      // Nobody reads the event stream, so what is not delayed is not told there.
-      const told = accepted.filter(({ delayMs }) => delayMs > 0).map(({ id }) => id);
-      expect(events ?? []).toEqual((all as string[][]).filter((fields) => told.some((id) => fields.includes(id))));
+      // Only delayed jobs are written to the event stream, since nothing reads the rest.
+      const delayed = accepted.filter(({ delayMs }) => delayMs > 0).map(({ id }) => id);
+      expect(events ?? []).toEqual((all as string[][]).filter((fields) => delayed.some((id) => fields.includes(id))));
     },
   );
 
-  test("a worker of BullMQ takes what was accepted first in, first out, and prioritized ones behind", async () => {
+  test("a BullMQ worker takes accepted jobs first in, first out, and then the prioritized ones", async () => {
     const accepted = [{ priority: 9 }, {}, { priority: 1 }, {}].map((overrides) => acceptance(overrides));
     for (const one of accepted) await acceptOne(one);
     const taken: [string, unknown][] = [];
@@ -92,7 +92,7 @@ describe("accepting a prediction", () => {
     );
   });
 
-  test("a queue that is full refuses, whatever fills it, and a refusal leaves nothing at all behind", async () => {
+  test("a full queue refuses, whatever kind of jobs fill it, and a refusal leaves nothing behind", async () => {
     for (const overrides of [{}, { priority: 1 }, { delayMs: 60_000 }]) {
       expect(await acceptOne(acceptance(overrides))).toMatchObject({ kind: "queued" });
     }
@@ -108,15 +108,15 @@ describe("accepting a prediction", () => {
     expect(await contents(redis, `${prefix}:`)).toEqual(before);
   });
 
-  test("notes the owner, who waits, who is to be called and under which key, in the same step", async () => {
+  test("stores owner, watcher, webhook and idempotency key in the same step", async () => {
     const follower = { json: '{"owner":"alice"}', wantsStart: true };
     const idempotency = { key: "key-1", bodyHash: "body" };
     const one = acceptance({ watcher: "api-1", dedup: "hash", idempotency, follower });
-    const said = settings();
-    expect(await acceptOne(one, said)).toEqual({ kind: "queued", position: 1 });
-    expect(await redis.zscore(keys().owned("alice"), one.id)).toBe(`${said.nowMs}`);
-    expect(await redis.pttl(keys().owned("alice"))).toBeGreaterThan(said.resultTtlMs);
-    // Who is to hear of the end is noted until then, however long that takes.
+    const options = settings();
+    expect(await acceptOne(one, options)).toEqual({ kind: "queued", position: 1 });
+    expect(await redis.zscore(keys().owned("alice"), one.id)).toBe(`${options.nowMs}`);
+    expect(await redis.pttl(keys().owned("alice"))).toBeGreaterThan(options.resultTtlMs);
+    // Watchers and webhooks are stored without expiry, until the end.
     expect(await redis.lrange(keys().interest(one.id), 0, -1)).toEqual(["wapi-1", `f${follower.json}`]);
     expect(await redis.pttl(keys().interest(one.id))).toBe(-1);
     expect(await redis.smembers(keys().starts)).toEqual([one.id]);
@@ -129,8 +129,8 @@ describe("accepting a prediction", () => {
 
   test.each([
     ["this release", true],
-    ["an earlier one, which has its expiry in its data and in the index alone", false],
-  ])("one that has expired is not joined, whether it is a job of %s", async (_release, hasField) => {
+    ["the previous one, with its expiry only in its data and in the index", false],
+  ])("does not join an expired prediction of %s", async (_release, hasField) => {
     const nowMs = Date.now();
     const data = { x: "AA==", m: { e: 1 }, e: nowMs + 1000, ver: "1", o: "alice", v: 1 };
     const expiring = acceptance({ dedup: "hash", dataJson: JSON.stringify(data), expiresAtMs: data.e });
@@ -145,7 +145,7 @@ describe("accepting a prediction", () => {
   });
 
   test.each(["one by one", "in one step"])(
-    "what is identical, or comes under a key that was used, gets no job of its own: %s",
+    "adds no job for an identical submission or a used idempotency key: %s",
     async (way) => {
       const key = (bodyHash: string) => ({ key: "key", bodyHash });
       const first = acceptance({ dedup: "hash", idempotency: key("body") });

@@ -6,7 +6,7 @@ import { TestStack } from "../support/stack/stack.js";
 
 const model = "slow";
 
-describe("what a scrape tells of the backlog", () => {
+describe("metrics of the backlog", () => {
   let redis: OwnRedis;
   let stack: TestStack;
   const metric = (name: string, labels: Record<string, string> = {}) => scrape(stack.url, name, labels);
@@ -20,7 +20,7 @@ describe("what a scrape tells of the backlog", () => {
     await redis.close();
   });
 
-  test("living workers and their slots are counted, and a model without one says 0", async () => {
+  test("count live workers and their slots, with 0 for a model without workers", async () => {
     await eventually(async () => expect(await metric("ml_workers_alive", { model })).toBe(1));
     const workerUrl = `http://127.0.0.1:${stack.workers[0]?.port}`;
     expect(await scrape(workerUrl, "ml_slots", { state: "configured" })).toBe(1);
@@ -29,7 +29,7 @@ describe("what a scrape tells of the backlog", () => {
     await eventually(async () => expect(await metric("ml_workers_alive", { model })).toBe(0));
   });
 
-  test("the age of the oldest job counts from when it could have run", async () => {
+  test("count the age of the oldest job from the time at which it could have run", async () => {
     expect(await metric("ml_queue_oldest_age_seconds", { model })).toBe(0);
     const later = await stack.submit(model, { x: [[1]] }, { delay_ms: 600_000 });
     expect(await metric("ml_queue_oldest_age_seconds", { model })).toBe(0);
@@ -45,21 +45,21 @@ describe("what a scrape tells of the backlog", () => {
     expect(await metric("ml_queue_load", { model, unit: "rows" })).toBe(3);
     expect(await metric("ml_queue_load", { model, unit: "bytes" })).toBeGreaterThan(3 * 50);
     expect(await metric("ml_queue_depth", { model, state: "scheduled" })).toBe(1);
-    // Without a worker nobody moves it, and without its being seen nobody would start one.
+    // Without a worker nothing promotes a due job, and an autoscaler must see it to start one.
     await stack.submit(model, { x: [[1]] }, { delay_ms: 1 });
     await eventually(async () => expect(await metric("ml_queue_depth", { model, state: "waiting" })).toBe(3));
     expect(await metric("ml_queue_depth", { model, state: "scheduled" })).toBe(1);
     await stack.post(`/v1/predictions/${later.id}/cancel`, undefined);
   });
 
-  test("memory of Redis is told with its limit", async () => {
+  test("include Redis' memory and its limit", async () => {
     expect(await metric("ml_redis_memory_bytes", { kind: "max" })).toBe(0);
     expect(await metric("ml_redis_memory_bytes", { kind: "used" })).toBeGreaterThan(500_000);
     await stack.redis.call("CONFIG", "SET", "maxmemory", "100mb");
     expect(await metric("ml_redis_memory_bytes", { kind: "max" })).toBe(100 * 1024 * 1024);
   });
 
-  test("while Redis is away, an API tells that and everything that it knows without it", async () => {
+  test("report an unreachable Redis, beside everything known without it", async () => {
     expect(await metric("ml_redis_up")).toBe(1);
     await redis.kill();
     await eventually(async () => expect(await metric("ml_redis_up")).toBe(0));

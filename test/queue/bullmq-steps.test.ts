@@ -15,21 +15,21 @@ import { Job, Queue, UnrecoverableError, Worker } from "bullmq";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
 
 const model = "echo";
 const lockMs = 30_000;
 const token = "token";
 
-/** A queue that we filled, or that BullMQ filled with the same jobs; BullMQ's own classes on either. */
+/** A queue filled by our steps, or by BullMQ with the same jobs; BullMQ's own classes work on both. */
 interface Side {
   keys: ModelKeys;
   worker: Worker;
   queue: Queue;
 }
 
-describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ's:", () => {
+describe("BullMQ's own steps have the same effect on our queue as on BullMQ's:", () => {
   let redis: RedisClient;
   let prefix: string;
   let ours: Side;
@@ -64,12 +64,12 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
   async function fill(mix: readonly Partial<Acceptance>[]): Promise<string[]> {
     const list = mix.map((overrides) => acceptanceOf(newId(ours.keys.tag), overrides));
     const nowMs = Date.now();
-    await acceptPredictions(redis, ours.keys, list, { nowMs, limits: plenty, resultTtlMs: 60_000 });
+    await acceptPredictions(redis, ours.keys, list, { nowMs, limits: ampleLimits, resultTtlMs: 60_000 });
     await addByBullMq(redis, { name: model, prefix: theirs.keys.queuePrefix }, list, nowMs);
     return list.map(({ id }) => id);
   }
 
-  /** Takes the next jobs of either queue: ours by our step, BullMQ's by its own. */
+  /** Takes the next jobs of both queues: ours by our step, BullMQ's by its own. */
   async function take(count: number): Promise<void> {
     const { jobs = [] } = (await takeJobs(redis, ours.keys.queue, token, count, lockMs)) ?? {};
     const taken: unknown[] = [];
@@ -82,12 +82,12 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
   };
   const job = async ({ queue }: Side, id: string | undefined): Promise<Job> => {
     const found = (await Job.fromId(queue, id as string)) as Job;
-    // Attempts are the worker's to say; see `model-consumer.ts`.
+    // The worker sets the attempts; see `model-consumer.ts`.
     found.opts.attempts = 3;
     return found;
   };
 
-  /** What is in a queue, without what tells when, and without the events, which our steps do not tell. */
+  /** Contents of a queue, without times, and without events, which our steps do not write. */
   async function readable({ keys }: Side): Promise<Record<string, unknown>> {
     const found = asOneQueue(await contents(redis, keys.queue));
     const { events: _events, id: _id, marker: _marker, "stalled-check": _check, ...rest } = found;
@@ -104,31 +104,31 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     return rest;
   }
 
-  async function expectSame(): Promise<Record<string, unknown>> {
+  async function assertSameQueues(): Promise<Record<string, unknown>> {
     const left = await readable(ours);
     expect(left).toEqual(await readable(theirs));
     return left;
   }
 
-  /** The rest is taken in the same order, and nothing but what is active or ended is left. */
-  async function expectSameOrder(): Promise<void> {
+  /** Asserts that the other jobs are taken in the same order, and that only active or ended jobs are left. */
+  async function assertSameOrder(): Promise<void> {
     await take(10);
-    expect(await expectSame()).toMatchObject({ waits: [] });
+    expect(await assertSameQueues()).toMatchObject({ waits: [] });
   }
 
-  test("the stalled check gives back jobs whose lock has run out, and no others", async () => {
+  test("the stalled check returns jobs with an expired lock, and no others", async () => {
     await take(3);
     const check = ({ worker }: Side) =>
       (worker as unknown as { moveStalledJobsToWait(): Promise<void> }).moveStalledJobsToWait();
-    // The first look only notes which are active.
+    // The first check only notes the active jobs.
     await both(check);
     await both(({ keys }) => redis.del(`${keys.queue}${ids[0]}:lock`, `${keys.queue}${ids[1]}:lock`));
     await both(({ keys }) => redis.del(`${keys.queue}stalled-check`));
     await both(check);
-    const { active, waits } = await expectSame();
+    const { active, waits } = await assertSameQueues();
     expect(active).toEqual([ids[2]]);
     expect((waits as string[]).toSorted()).toEqual([ids[0], ids[1], ids[3]].toSorted());
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
   test("a lock is extended by its token alone", async () => {
@@ -141,10 +141,10 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
       expect(await (await job(side, ids[0])).extendLock(token, lockMs)).toBe(1);
       expect(await redis.pttl(key)).toBeGreaterThan(10_000);
     });
-    await expectSame();
+    await assertSameQueues();
   });
 
-  test("an attempt that failed is tried again, at once or later", async () => {
+  test("a failed attempt is repeated, at once or later", async () => {
     await take(3);
     await both(async (side) => (await job(side, ids[1])).moveToFailed(new Error("again"), token));
     await both(async (side) => {
@@ -152,48 +152,48 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
       later.opts.backoff = { type: "fixed", delay: 60_000 };
       await later.moveToFailed(new Error("later"), token);
     });
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left).toMatchObject({ active: [ids[0]], delayed: [ids[2]] });
     expect(left.waits).toContain(ids[1]);
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
-  test("a job that failed for good is kept as failed, and waits again when it is retried", async () => {
+  test("a job that failed for good is kept as failed, and waits again after a retry", async () => {
     await take(2);
     await both(async (side) => (await job(side, ids[0])).moveToFailed(new UnrecoverableError("reason"), token));
-    expect(await expectSame()).toMatchObject({ failed: [ids[0]], active: [ids[1]] });
+    expect(await assertSameQueues()).toMatchObject({ failed: [ids[0]], active: [ids[1]] });
     await both(async (side) => (await job(side, ids[0])).retry("failed"));
-    expect((await expectSame()).waits).toContain(ids[0]);
-    await expectSameOrder();
+    expect((await assertSameQueues()).waits).toContain(ids[0]);
+    await assertSameOrder();
   });
 
-  test("a job is put off until later", async () => {
+  test("a job is delayed", async () => {
     await take(2);
     const later = Date.now() + 60_000;
     await both(async (side) => (await job(side, ids[0])).moveToDelayed(later, token));
-    expect(await expectSame()).toMatchObject({ delayed: [ids[0]], active: [ids[1]] });
-    await expectSameOrder();
+    expect(await assertSameQueues()).toMatchObject({ delayed: [ids[0]], active: [ids[1]] });
+    await assertSameOrder();
   });
 
   test("a delayed job is promoted", async () => {
     const [delayed] = await fill([{ delayMs: 60_000 }]);
     await both(async (side) => (await job(side, delayed)).promote());
-    expect((await expectSame()).waits).toContain(delayed);
-    await expectSameOrder();
+    expect((await assertSameQueues()).waits).toContain(delayed);
+    await assertSameOrder();
   });
 
-  test("jobs that wait, are delayed or have failed are removed, and the others taken in their order", async () => {
+  test("waiting, delayed and failed jobs are removed, and the others taken in order", async () => {
     const [delayed] = await fill([{ delayMs: 60_000 }]);
     await take(1);
     await both(async (side) => (await job(side, ids[0])).moveToFailed(new UnrecoverableError("reason"), token));
     for (const id of [ids[0], ids[2], delayed]) await both(async (side) => (await job(side, id)).remove());
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.waits).toEqual([ids[1], ids[3]]);
     expect(Object.keys(left)).not.toEqual(expect.arrayContaining([delayed]));
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
-  test("one that waits by priority, or among other owners', is removed, and those behind it are taken", async () => {
+  test("a job with a priority, or beside other owners', is removed, and the jobs behind it are taken", async () => {
     const [first, second, other] = await fill([{ priority: 2 }, { priority: 3 }, { owner: "bob" }]);
     for (const id of [first, other]) {
       await (await job(ours, id)).remove();
@@ -201,16 +201,16 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     }
     const { jobs = [] } = (await takeJobs(redis, ours.keys.queue, token, 10, lockMs)) ?? {};
     expect(jobs.map(([, id]) => id)).toEqual([...ids, second]);
-    // Nothing waits any more, so nothing is counted that was removed.
+    // No job waits, so the load must not count the removed ones.
     expect(await redis.exists(ours.keys.waitingLoad)).toBe(0);
   });
 
   test("a queue is paused and resumed", async () => {
     await both(({ queue }) => queue.pause());
     expect(await takeJobs(redis, ours.keys.queue, token, 2, lockMs)).toBeNull();
-    await expectSame();
+    await assertSameQueues();
     await both(({ queue }) => queue.resume());
-    await expectSameOrder();
+    await assertSameOrder();
   });
 
   test("a queue is counted", async () => {
@@ -221,8 +221,8 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     expect(counts).toEqual(await theirs.queue.getJobCounts("active", "delayed", "wait", "prioritized"));
   });
 
-  test("the job of a redrive, as that of a delivery, is added as BullMQ's own is", async () => {
-    const accept = { limits: { ...plenty }, weight: 1, resultTtlMs: 60_000 };
+  test("the job of a redrive is added like BullMQ's own", async () => {
+    const accept = { limits: { ...ampleLimits }, weight: 1, resultTtlMs: 60_000 };
     const filter = { model, code: null, failed_after: null, failed_before: null };
     const plan: RedrivePlan = {
       v: 1,
@@ -251,7 +251,7 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     expect(await contents(redis, keys.queue)).toEqual(await contents(redis, theirs));
   });
 
-  test("the jobs of a batch's chunks are added as BullMQ's own are, but for the events", async () => {
+  test("the jobs of a batch's chunks are added like BullMQ's own, without events", async () => {
     const nowMs = Date.now();
     const id = newId(ours.keys.tag);
     for (const number of [0, 1, 2]) {
@@ -279,17 +279,17 @@ describe("a step of BullMQ's own does to a queue of ours what it does to BullMQ'
     expect(left.waits).toEqual([0, 1, 2].map((n) => `${id}-${n}`));
   });
 
-  test("a job given back is where BullMQ's moveToWait puts it, but for the attempt, which did not begin", async () => {
+  test("a returned job is in the place of BullMQ's moveToWait, but without an attempt", async () => {
     await take(3);
     const jobs = [ids[0], ids[1]].map((id) => ({ id: id as string, token }));
     await giveBackJobs(redis, ours.keys.queue, jobs);
-    // The one that was taken first is to be the next again, so it goes last.
+    // The job taken first must be the next again, so it is returned last.
     for (const { id } of jobs.toReversed()) await (await job(theirs, id)).moveToWait(token);
     for (const { id } of jobs) {
       expect(await redis.hget(`${ours.keys.queue}${id}`, "ats")).toBe("0");
       await redis.hset(`${theirs.keys.queue}${id}`, "ats", 0);
     }
-    expect((await expectSame()).waits).toEqual([ids[0], ids[1], ids[3]]);
-    await expectSameOrder();
+    expect((await assertSameQueues()).waits).toEqual([ids[0], ids[1], ids[3]]);
+    await assertSameOrder();
   });
 });

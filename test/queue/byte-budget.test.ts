@@ -1,7 +1,7 @@
 import { createByteBudget } from "@millrace/workers/jobs/byte-budget.js";
 import { expect, test } from "vitest";
 
-/** Takes in order; what was admitted by now, and what lets it go again. */
+/** Takes `sizes` in order; returns the admitted ones so far, and their release. */
 async function takers(total: number, ...sizes: number[]) {
   const budget = createByteBudget(total);
   const admitted: number[] = [];
@@ -22,7 +22,7 @@ async function takers(total: number, ...sizes: number[]) {
   };
 }
 
-test("so many bytes are held at a time, by whoever asked first", async () => {
+test("a byte budget admits up to its total, in order of requests", async () => {
   const { admitted, release } = await takers(10, 4, 4, 4, 1);
   expect(admitted).toEqual([0, 1]);
   await release(1);
@@ -31,7 +31,7 @@ test("so many bytes are held at a time, by whoever asked first", async () => {
   expect(admitted).toEqual([0, 1, 2, 3]);
 });
 
-test("what is larger than everything has its turn when nothing else is held", async () => {
+test("a request larger than the budget is admitted when nothing else is held", async () => {
   const { admitted, release } = await takers(10, 4, 50, 4);
   expect(admitted).toEqual([0]);
   await release(0);

@@ -13,13 +13,13 @@ import { createRedisBackend, type Job, raw2NextJobData, UnrecoverableError, Work
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { eventually } from "../support/eventually.js";
-import { plenty } from "../support/plenty.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
 
 const model = "echo";
 const lockMs = 30_000;
-/** One of a queue that we end and of a queue that BullMQ ends; all else about them is the same. */
+/** Two identical queues, whose jobs we end in one and BullMQ ends in the other. */
 type Side = "ours" | "bullmq";
 const sides: Side[] = ["ours", "bullmq"];
 
@@ -28,9 +28,9 @@ describe("ending jobs in one step", () => {
   let prefix: string;
   let nowMs: number;
   let workers: Worker[];
-  /** A worker of each queue that takes jobs as it is told, and runs none. */
+  /** A worker of each queue that takes jobs on request and runs none. */
   const takers: Partial<Record<Side, Worker>> = {};
-  /** Active jobs as BullMQ knows them, by id. */
+  /** BullMQ's active jobs, by id. */
   let taken: Map<string, Job>;
 
   beforeAll(() => {
@@ -63,22 +63,22 @@ describe("ending jobs in one step", () => {
 
   /** Puts the same jobs into both queues; returns their ids. */
   async function fill(list: readonly Acceptance[], acceptedAt = nowMs): Promise<string[]> {
-    const settings = { nowMs: acceptedAt, limits: plenty, resultTtlMs: 60_000 };
-    // As a worker's announcement does.
+    const settings = { nowMs: acceptedAt, limits: ampleLimits, resultTtlMs: 60_000 };
+    // Set by a worker's announcement.
     await redis.hset(`${queueOf("ours")}meta`, "opts.maxLenEvents", keptEvents);
     await acceptPredictions(redis, keysOf("ours"), list, settings);
     await addByBullMq(redis, { name: model, prefix: keysOf("bullmq").queuePrefix }, list, acceptedAt);
     return list.map(({ id }) => id);
   }
 
-  /** What is due a second after it was accepted, accepted two seconds ago. */
+  /** Adds jobs with a delay of one second, accepted two seconds ago, so that they are due. */
   const fillDue = (list: readonly Partial<Acceptance>[]) =>
     fill(
       list.map((overrides) => acceptance({ delayMs: 1000, ...overrides })),
       nowMs - 2000,
     );
 
-  /** BullMQ takes the next `count` jobs of both queues; they are marked as stalled-checked as its workers do. */
+  /** BullMQ takes the next `count` jobs of both queues, marked for the stalled check like by its workers. */
   async function take(count: number): Promise<string[]> {
     const ids: string[][] = [];
     for (const side of sides) {
@@ -105,7 +105,7 @@ describe("ending jobs in one step", () => {
     ...overrides,
   });
 
-  /** What BullMQ makes of the same, job by job: its error code, nothing, or the next job. */
+  /** Ends the job by BullMQ: its error code, nothing, or the next job. */
   async function completeByBullMq({
     failedReason,
     id,
@@ -127,7 +127,7 @@ describe("ending jobs in one step", () => {
     }
   }
 
-  /** Ends the same jobs in both queues; what came of each, in the same form for both. */
+  /** Ends the same jobs in both queues; returns the outcomes in one form. */
   async function complete(completions: readonly Completion[]) {
     const ours = await completeJobs(redis, queueOf("ours"), completions, lockMs);
     const bullmq: unknown[] = [];
@@ -141,7 +141,7 @@ describe("ending jobs in one step", () => {
 
   const idsOf = (answers: readonly ReturnType<typeof summary>[]) => answers.map((answer) => answer.job?.id ?? null);
 
-  async function expectSame(): Promise<Record<string, unknown>> {
+  async function assertSameQueues(): Promise<Record<string, unknown>> {
     const [ours, bullmq] = [await readable(redis, queueOf("ours")), await readable(redis, queueOf("bullmq"))];
     expect(ours).toEqual(bullmq);
     return ours;
@@ -155,17 +155,20 @@ describe("ending jobs in one step", () => {
     ["some followed by another", (ids) => ids.map((id, i) => completion(id, i, { takeNext: i % 2 === 0 }))],
     ["only some of the active", (ids) => ids.map((id, i) => completion(id, i)).filter((_, i) => i % 2 === 1)],
     ["in another order", (ids) => ids.map((id, i) => completion(id, i, { keep: i < 2 })).reverse()],
-    ["with other words", (ids) => ids.map((id, i) => completion(id, i, { returnValueJson: `{"ü":[${i},"\\n"]}` }))],
-    ["one by itself", (ids) => [completion(ids[0] as string, 0)]],
+    [
+      "with other return values",
+      (ids) => ids.map((id, i) => completion(id, i, { returnValueJson: `{"ü":[${i},"\\n"]}` })),
+    ],
+    ["a single one", (ids) => [completion(ids[0] as string, 0)]],
   ];
   const backlogs: [string, () => Promise<unknown>][] = [
     ["nothing behind them", async () => undefined],
-    ["more that wait", () => fill(plain(9))],
-    ["fewer that wait", () => fill(plain(1))],
-    ["prioritized ones", () => fill([7, 3, 1000, 3, 1, 2, 9].map((priority) => acceptance({ priority })))],
-    ["one that waits and one prioritized", () => fill([acceptance({ priority: 5 }), acceptance()])],
-    ["some delayed for long", () => fill([60_000, 50_000].map((delayMs) => acceptance({ delayMs })))],
-    ["some that are due", () => fillDue([{}, { priority: 4 }, { delayMs: 500 }, { delayMs: 500, priority: 2 }])],
+    ["more waiting jobs", () => fill(plain(9))],
+    ["fewer waiting jobs", () => fill(plain(1))],
+    ["prioritized jobs", () => fill([7, 3, 1000, 3, 1, 2, 9].map((priority) => acceptance({ priority })))],
+    ["a waiting and a prioritized job", () => fill([acceptance({ priority: 5 }), acceptance()])],
+    ["delayed jobs", () => fill([60_000, 50_000].map((delayMs) => acceptance({ delayMs })))],
+    ["due jobs", () => fillDue([{}, { priority: 4 }, { delayMs: 500 }, { delayMs: 500, priority: 2 }])],
     [
       "all kinds",
       async () => {
@@ -175,7 +178,7 @@ describe("ending jobs in one step", () => {
     ],
   ];
 
-  test.each(backlogs)("leaves and takes what BullMQ leaves and takes, with %s", async (_backlog, addBacklog) => {
+  test.each(backlogs)("leaves and takes the same as BullMQ, with %s", async (_backlog, addBacklog) => {
     for (const [_mix, completionsOf] of mixes) {
       await fill(plain(5));
       const ids = await take(5);
@@ -183,7 +186,7 @@ describe("ending jobs in one step", () => {
       const completions = completionsOf(ids);
       const { bullmq, ours } = await complete(completions);
       expect(ours).toEqual(bullmq);
-      const left = await expectSame();
+      const left = await assertSameQueues();
       for (const { id, keep } of completions) {
         expect([id, left[id] !== undefined, left[`${id}:lock`]]).toEqual([id, keep, undefined]);
       }
@@ -192,7 +195,7 @@ describe("ending jobs in one step", () => {
     }
   });
 
-  test.each(backlogs)("takes in one step what BullMQ takes one by one, with %s", async (_backlog, addBacklog) => {
+  test.each(backlogs)("takes in one step the same jobs as BullMQ one by one, with %s", async (_backlog, addBacklog) => {
     await fill(plain(3));
     await addBacklog();
     for (const count of [2, 5, 50]) {
@@ -205,18 +208,18 @@ describe("ending jobs in one step", () => {
       }
       expect(jobs.map(([, id]) => id)).toEqual(theirs);
       const [ours, bullmq] = [await readable(redis, queueOf("ours")), await readable(redis, queueOf("bullmq"))];
-      // A marker only wakes, and ours wakes once more where somebody may sleep beside work.
+      // A marker only wakes workers; our step writes one more if a worker may sleep while jobs wait.
       expect({ ...ours, marker: null }).toEqual({ ...bullmq, marker: null });
     }
   });
 
-  test("what was taken and not begun goes back to where it is taken next, as if nothing had happened", async () => {
+  test("returns jobs that were taken but not begun to the head of the queue, without an attempt", async () => {
     const ids = await fill(plain(8));
     const before = await readable(redis, queueOf("ours"));
     const { jobs = [] } = (await takeJobs(redis, queueOf("ours"), "token", 5, lockMs)) ?? {};
     const taken = jobs.map(([, id]) => ({ id: id as string, token: "token" }));
     expect(taken.map(({ id }) => id)).toEqual(ids.slice(0, 5));
-    // One of them is another's by now.
+    // One of them now has another token.
     await redis.set(`${queueOf("ours")}${ids[1]}:lock`, "another");
     await giveBackJobs(redis, queueOf("ours"), taken);
     const after = await readable(redis, queueOf("ours"));
@@ -226,12 +229,12 @@ describe("ending jobs in one step", () => {
     expect(after[ids[0] as string]).toMatchObject({ ats: "0" });
   });
 
-  test("a worker starts what it has taken before it asks for more, however fast more comes", async () => {
+  test("a worker starts the jobs that it has taken before it takes more, however fast more arrive", async () => {
     let added = 0;
     const begunAt: number[] = [];
     class Flooded extends StockingWorker<string> {
       protected override async moveToActive(token: string, name?: string) {
-        // Whenever it asks, there is one more; BullMQ's own would go on asking until it held all that it can.
+        // Each take finds one more job; BullMQ's own worker would take up to its concurrency before starting any.
         if (added < 200) {
           added += 1;
           await fill(plain(1));
@@ -255,7 +258,7 @@ describe("ending jobs in one step", () => {
     expect(begunAt[0]).toBeLessThan(5);
   });
 
-  test("keeps the newest jobs only, and drops with the others all that is theirs", async () => {
+  test("keeps the newest jobs only, and removes the others with all of their keys", async () => {
     const old = Array.from({ length: keptJobs - 1 }, (_, i) => `old-${i}`);
     for (const side of sides) {
       const pipeline = redis.pipeline();
@@ -267,15 +270,15 @@ describe("ending jobs in one step", () => {
     }
     await fill(plain(4));
     const ids = await take(4);
-    // The one that is not kept displaces nothing.
+    // The job that is not kept displaces no other.
     await complete(ids.map((id, i) => completion(id, i, { keep: i !== 1 })));
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.completed).toHaveLength(keptJobs);
     expect(left.completed).toEqual([...old.slice(2), ids[0], ids[2], ids[3]].sort());
     expect(Object.keys(left).filter((name) => name.startsWith("old-"))).toHaveLength(keptJobs - 3);
   });
 
-  test("fails jobs as BullMQ does but for stacks, keeps the newest only, and takes others in their place", async () => {
+  test("fails jobs like BullMQ without stack traces, keeps the newest only, and takes others instead", async () => {
     const old = Array.from({ length: keptJobs - 1 }, (_, i) => `old-${i}`);
     for (const side of sides) {
       await redis.zadd(`${queueOf(side)}failed`, ...old.flatMap((id, i) => [1000 + i, id]));
@@ -285,11 +288,11 @@ describe("ending jobs in one step", () => {
     const { bullmq, ours } = await complete(ids.map((id, i) => completion(id, i, { failedReason: `reason ${i}` })));
     expect(ours).toEqual(bullmq);
     for (const id of ids) await redis.hdel(`${queueOf("bullmq")}${id}`, "stacktrace");
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.failed).toEqual([...old.slice(2), ...ids].sort());
   });
 
-  test("gives back a job without a result, as after a fail-over that lost it, and ends the others", async () => {
+  test("returns a job without a result, as after a failover that lost it, and ends the others", async () => {
     await fill(plain(3));
     const [lost, kept, failed] = (await take(3)) as [string, string, string];
     const { queue, result } = keysOf("ours");
@@ -311,7 +314,7 @@ describe("ending jobs in one step", () => {
     expect(again?.jobs.map(([, id]) => id)).toEqual([failed, lost]);
   });
 
-  test("gives back a chunk whose outputs are not there", async () => {
+  test("returns a chunk without outputs", async () => {
     await fill([acceptance({ id: "batch-7" }), acceptance({ id: "batch-8" })]);
     const ids = await take(2);
     const { batchResults, queue } = keysOf("ours");
@@ -322,7 +325,7 @@ describe("ending jobs in one step", () => {
     expect(await redis.lrange(`${queue}wait`, 0, -1)).toEqual(["batch-7"]);
   });
 
-  test("refuses a job whose lock is missing, another's, or that is not active, and ends the others", async () => {
+  test("refuses a job with a missing lock, another's lock, or that is not active, and ends the others", async () => {
     await fill(plain(5));
     const [missing, anothers, inactive, held, last] = (await take(5)) as [string, string, string, string, string];
     for (const side of sides) {
@@ -337,7 +340,7 @@ describe("ending jobs in one step", () => {
     );
     expect(ours).toEqual(bullmq);
     expect(ours.slice(0, 3).map(({ code }) => code)).toEqual([-2, -6, -3]);
-    // None is taken for one that was refused.
+    // No job is taken in place of a refused one.
     expect(idsOf(ours)).toEqual([null, null, null, waiting[0], waiting[1]]);
     const after = await readable(redis, queueOf("ours"));
     expect(after.active).toEqual([waiting[1], waiting[0], anothers, missing]);
@@ -348,17 +351,17 @@ describe("ending jobs in one step", () => {
     }
   });
 
-  test("refuses a job that it has ended before, under the same token too", async () => {
+  test("refuses a job that has already ended, even with the same token", async () => {
     await fill(plain(2));
     const [first, second] = (await take(2)) as [string, string];
     await complete([completion(first, 0, { keep: false }), completion(second, 1)]);
-    const left = await expectSame();
+    const left = await assertSameQueues();
     const again = [completion(first, 0), completion(second, 1, { returnValueJson: '"other"' })];
     expect(await completeJobs(redis, queueOf("ours"), again, lockMs)).toEqual([-2, -2]);
     expect(await readable(redis, queueOf("ours"))).toEqual(left);
   });
 
-  test("takes waiting jobs first in first out, and then prioritized ones, the lowest number first", async () => {
+  test("takes waiting jobs first in, first out, and then prioritized ones, the lowest number first", async () => {
     await fill(plain(6));
     const ids = await take(6);
     const [nine, first, one, nineToo, second] = await fill([
@@ -377,10 +380,10 @@ describe("ending jobs in one step", () => {
       expect(await redis.pttl(lock)).toBeLessThanOrEqual(lockMs);
       expect(ours[i]?.job).toMatchObject({ attemptsStarted: 1 });
     }
-    await expectSame();
+    await assertSameQueues();
   });
 
-  test("counts a job that was taken before once more", async () => {
+  test("counts another attempt of a job that was taken before", async () => {
     await fill(plain(2));
     const [, stalled] = (await take(2)) as [string, string];
     for (const side of sides) {
@@ -390,22 +393,22 @@ describe("ending jobs in one step", () => {
     const { bullmq, ours } = await complete([...taken.keys()].slice(0, 1).map((id, i) => completion(id, i)));
     expect(ours).toEqual(bullmq);
     expect(ours[0]?.job).toMatchObject({ id: stalled, attemptsStarted: 2 });
-    await expectSame();
+    await assertSameQueues();
   });
 
-  test("promotes what is due, and leaves what is not", async () => {
+  test("promotes due jobs only", async () => {
     await fill(plain(2));
     const ids = await take(2);
     const [later] = await fill([acceptance({ delayMs: 60_000 })]);
     const [due, prioritized, earlier] = await fillDue([{}, { priority: 3 }, { delayMs: 500 }]);
     const { ours } = await complete(ids.map((id, i) => completion(id, i)));
     expect(idsOf(ours)).toEqual([earlier, due]);
-    const left = await expectSame();
+    const left = await assertSameQueues();
     expect(left.waits).toEqual([prioritized]);
     expect((left.delayed as string[])[0]).toBe(later);
   });
 
-  test("of a queue that is paused, or full by its own limit, takes none, but ends what it is told to end", async () => {
+  test("takes no job from a paused queue or beyond its concurrency, but still ends jobs", async () => {
     for (const field of ["paused", "concurrency"]) {
       await fill(plain(2));
       const ids = await take(2);
@@ -417,22 +420,22 @@ describe("ending jobs in one step", () => {
       const left = await readable(redis, queueOf("ours"));
       expect(left).toMatchObject({ completed: [...ids].sort(), waits: waiting });
       expect(left.active).toBeUndefined();
-      if (field === "paused") await expectSame();
+      if (field === "paused") await assertSameQueues();
       await redis.unlink(...(await redis.keys(`${prefix}*`)));
     }
   });
 
-  test("tells when the next delayed job is due where there is none to take", async () => {
+  test("returns the due time of the next delayed job if there is none to take", async () => {
     await fill([acceptance(), acceptance()]);
     const ids = await take(2);
     await fill([acceptance({ delayMs: 90_000 }), acceptance({ delayMs: 60_000, priority: 2 })]);
     const { bullmq, ours } = await complete(ids.map((id, i) => completion(id, i)));
     expect(ours).toEqual(bullmq);
     for (const { delayUntil, job } of ours) expect([job, delayUntil]).toEqual([null, nowMs + 60_000]);
-    await expectSame();
+    await assertSameQueues();
   });
 
-  test("a worker that ends its jobs so leaves the queue as BullMQ's own does, and runs each of them once", async () => {
+  test("a worker with these steps leaves the same queue as BullMQ's own, and runs each job once", async () => {
     const list = Array.from({ length: 300 }, (_, i) =>
       acceptance(i % 5 === 0 ? { priority: 1 + (i % 7) } : i % 11 === 0 ? { delayMs: 20 + i } : {}),
     );
@@ -450,7 +453,7 @@ describe("ending jobs in one step", () => {
         model,
         async (job) => {
           ran.push(job.id as string);
-          // All that were taken together end in one turn, as those of one run do.
+          // Jobs taken together end in one turn of the event loop, like those of one run.
           await new Promise((resolve) => setImmediate(resolve));
           return `end of ${job.id}`;
         },
@@ -474,7 +477,7 @@ describe("ending jobs in one step", () => {
       expect(ran.toSorted()).toEqual(ids.toSorted());
       expect(faults).toEqual([]);
     }
-    // Who was the last to sleep or to look for stalled jobs is a matter of time.
+    // Whether a worker slept or checked for stalled jobs last depends on timing.
     const [ours, bullmq] = await Promise.all(
       sides.map(async (side) => {
         const { marker: _marker, "stalled-check": _check, ...left } = await readable(redis, queueOf(side));
@@ -487,20 +490,20 @@ describe("ending jobs in one step", () => {
   });
 });
 
-/** What ended a job answers: a code, and the job that was taken in its place or when the next one is due. */
+/** The answer of a step that ends a job: a code, and the job taken in its place or the time of the next due one. */
 function summary(answer: unknown) {
   if (!Array.isArray(answer)) return { code: (answer as number | undefined) ?? 0, job: null, delayUntil: 0 };
   const [json, id, , delayUntil] = answer as [Record<string, unknown>?, string?, number?, number?];
   if (!json) return { code: 0, job: null, delayUntil: delayUntil ?? 0 };
-  const { lane: _lane, opts: said, priority: _priority, processedOn, share: _share, ...rest } = json;
-  const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = said as Record<string, unknown>;
+  const { lane: _lane, opts: rawOptions, priority: _priority, processedOn, share: _share, ...rest } = json;
+  const { attempts: _attempts, jobId: _id, timestamp: _timestamp, ...opts } = rawOptions as Record<string, unknown>;
   expect(Math.abs(Date.now() - Number(processedOn))).toBeLessThan(10_000);
   return { code: 0, job: { ...rest, opts, id }, delayUntil: delayUntil ?? 0 };
 }
 
-/** A queue without its event stream and without the times at which things happened to be done. */
+/** Contents of a queue, without its event stream and with times replaced. */
 async function readable(redis: RedisClient, queue: string): Promise<Record<string, unknown>> {
-  // We count what is promoted as an arrival, BullMQ does not.
+  // Our steps count a promoted job as an arrival, BullMQ does not.
   const { events: _events, id: _id, ...found } = asOneQueue(await contents(redis, queue));
   for (const [name, value] of Object.entries(found)) {
     if (typeof value !== "object" || value === null || Array.isArray(value)) continue;
@@ -512,7 +515,7 @@ async function readable(redis: RedisClient, queue: string): Promise<Record<strin
     }
     found[name] = fields;
   }
-  // Scores are times of ending, among which the order of those of one moment is that of their ids.
+  // Scores are end times; jobs with equal scores are ordered by id, so compare the sorted ids.
   for (const set of ["completed", "failed"]) {
     const members = found[set];
     if (Array.isArray(members)) found[set] = members.filter((_, i) => i % 2 === 0).sort();

@@ -10,7 +10,7 @@ import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { volume } from "../support/run/volume.js";
 
@@ -20,7 +20,7 @@ describe("owners who share a queue", () => {
   let redis: RedisClient;
   let prefix: string;
   const keys = () => modelKeys(prefix, "echo");
-  /** Whose each id is, and in which order they came. */
+  /** Owners by id, in order of arrival. */
   let ownerOf: Map<string, string>;
 
   beforeAll(() => {
@@ -38,30 +38,30 @@ describe("owners who share a queue", () => {
   };
   afterEach(drop);
 
-  type Said = Partial<Pick<Acceptance, "blobBytes" | "delayMs" | "priority" | "rows">>;
+  type JobFields = Partial<Pick<Acceptance, "blobBytes" | "delayMs" | "priority" | "rows">>;
   interface Settings {
     limits?: Partial<QueueLimits>;
     weights?: Record<string, number>;
     nowMs?: number;
   }
 
-  async function accept(owner: string, said: readonly Said[], settings: Settings = {}): Promise<AcceptOutcome[]> {
+  async function accept(owner: string, jobs: readonly JobFields[], settings: Settings = {}): Promise<AcceptOutcome[]> {
     const outcomes: AcceptOutcome[] = [];
-    for (let i = 0; i < said.length; i += 500) {
-      const step = said.slice(i, i + 500).map((overrides): Acceptance => {
+    for (let i = 0; i < jobs.length; i += 500) {
+      const step = jobs.slice(i, i + 500).map((overrides): Acceptance => {
         const id = newId(keys().tag);
         ownerOf.set(id, owner);
         return acceptanceOf(id, { owner, dataJson: `{"v":1,"o":"${owner}"}`, ...overrides });
       });
       const { limits, nowMs = Date.now(), weights } = settings;
-      const given = { nowMs, limits: { ...plenty, ...limits }, resultTtlMs: 60_000 };
+      const given = { nowMs, limits: { ...ampleLimits, ...limits }, resultTtlMs: 60_000 };
       outcomes.push(
         ...(await acceptPredictions(redis, keys(), step, { ...given, weightOf: (name) => weights?.[name] ?? 1 })),
       );
     }
     return outcomes;
   }
-  const plain = (count: number, said: Said = {}): Said[] => Array.from({ length: count }, () => said);
+  const plain = (count: number, fields: JobFields = {}): JobFields[] => Array.from({ length: count }, () => fields);
 
   async function take(count: number): Promise<string[]> {
     const taken = await takeJobs(redis, keys().queue, token, count, 30_000);
@@ -77,7 +77,7 @@ describe("owners who share a queue", () => {
       30_000,
     );
 
-  test("one with tens of thousands waiting does not keep another's single job from being second next", async () => {
+  test("do not delay another's single job beyond second place, even with tens of thousands waiting", async () => {
     await accept("alice", plain(volume(20_000, 100_000)));
     await take(10);
     const [outcome] = await accept("bob", plain(1));
@@ -85,7 +85,7 @@ describe("owners who share a queue", () => {
     expect(owners(await take(2))).toContain("bob");
   });
 
-  test("share it evenly, whoever was there first, and by weight where they have one", async () => {
+  test("share it evenly in any order of arrival, and by weight if they have one", async () => {
     await accept("alice", plain(300));
     await take(100);
     await accept("bob", plain(300));
@@ -94,7 +94,7 @@ describe("owners who share a queue", () => {
     await accept("alice", plain(400), { weights: { alice: 3 } });
     await accept("bob", plain(400), { weights: { alice: 3 } });
     const ids: string[] = [];
-    // However many are taken in one step.
+    // Any number of jobs may be taken in one step.
     for (const count of [1, 1, 1, 5, 64, 28]) ids.push(...(await take(count)));
     expect(Math.abs(countOf(ids, "alice") - 75)).toBeLessThanOrEqual(1);
   });
@@ -106,22 +106,22 @@ describe("owners who share a queue", () => {
     expect(Math.abs(countOf(ids, "alice") - 4)).toBeLessThanOrEqual(1);
   });
 
-  test("one that was idle is neither ahead for it nor behind", async () => {
+  test("gain and lose no turns by having been idle", async () => {
     await accept("alice", plain(2000));
     await take(1000);
     await accept("bob", plain(200));
     expect(Math.abs(countOf(await take(100), "bob") - 50)).toBeLessThanOrEqual(1);
     await take(100 + 100);
-    // Bob has none left; a while later he is back.
+    // Bob has no jobs left, and later submits again.
     await take(200);
     await accept("bob", plain(100));
     expect(Math.abs(countOf(await take(100), "bob") - 50)).toBeLessThanOrEqual(1);
   });
 
-  test("one that never lets a job wait gains nothing by it", async () => {
+  test("gain nothing by never having more than one waiting job", async () => {
     await accept("alice", plain(4000));
     let alice = 0;
-    // Bob always has one job in the queue, each of a hundred rows.
+    // Bob always has one job of a hundred rows in the queue.
     for (let i = 0; i < 20; i++) {
       await accept("bob", [{ rows: 100 }]);
       for (let bobs = 0; bobs === 0; ) {
@@ -133,21 +133,21 @@ describe("owners who share a queue", () => {
     expect(alice).toBeGreaterThan(19 * 100 - 2);
   });
 
-  test("still do so when ten million rows have been taken without an idle moment", async () => {
+  test("still share evenly after ten million rows without an idle moment", async () => {
     await accept("alice", plain(2000, { rows: 5000 }));
     for (let i = 0; i < 10; i++) {
       await end(await take(199));
       await accept("alice", plain(1));
     }
     expect(Number(await redis.hget(keys().waitingLoad, "served"))).toBeGreaterThan(9_900_000);
-    // The last of the large ones, and some small ones, for a large one counts against who had it.
+    // Takes the last large jobs and some small ones, because a large job counts against its owner afterwards.
     await take(15);
     await accept("alice", plain(300));
     await accept("bob", plain(300));
     expect(Math.abs(countOf(await take(200), "bob") - 100)).toBeLessThanOrEqual(1);
   });
 
-  test("each has its own jobs in order of arrival, and behind those, of the lowest priority first", async () => {
+  test("get their own jobs in order of arrival, and then prioritized ones, the lowest number first", async () => {
     const mixes: Record<string, number[]> = { alice: [5, 0, 9, 0, 5], bob: [0, 1000, 0, 1, 0] };
     const expected: Record<string, string[]> = {};
     for (const [owner, priorities] of Object.entries(mixes)) {
@@ -166,15 +166,15 @@ describe("owners who share a queue", () => {
     }
   });
 
-  test("what was scheduled takes its turn among its owner's when it is due, and no other's", async () => {
+  test("get their scheduled jobs, once due, within their own turns", async () => {
     const nowMs = Date.now() - 5000;
     await accept("alice", plain(50, { delayMs: 1000 }), { nowMs });
     await accept("bob", plain(50));
     expect(Math.abs(countOf(await take(40), "bob") - 20)).toBeLessThanOrEqual(1);
   });
 
-  test("no step costs more for more owners", async () => {
-    // What others do on the Redis of all tests would count as well.
+  test("add no cost to a step by their number", async () => {
+    // A Redis of its own, since commands of other tests would be counted too.
     const own = await OwnRedis.start();
     const [shared] = [redis];
     redis = openRedis(parseRedisUrl(own.url), "patient", "test");
@@ -199,7 +199,7 @@ describe("owners who share a queue", () => {
     expect(Math.abs(many - few)).toBeLessThan(16);
   });
 
-  test("jobs that no set of an owner knows are taken too, and sets that know too much do no harm", async () => {
+  test("get jobs that are missing in their sets too, and stale entries in the sets do no harm", async () => {
     await accept("alice", plain(5));
     await accept("bob", plain(5));
     await redis.del(keys().waitingOf("alice"), keys().waitingOwners);
@@ -213,7 +213,7 @@ describe("owners who share a queue", () => {
   describe("limits", () => {
     const full = (unit: string, whose: string, held: number) => ({ kind: "full", unit, whose, held });
 
-    test("of jobs, rows and bytes, of all that wait, and of a part that is one owner's", async () => {
+    test("apply to jobs, rows and bytes, of all owners and of one owner's part", async () => {
       expect(await accept("alice", plain(3, { rows: 4 }), { limits: { rows: 8 } })).toMatchObject([
         { kind: "queued" },
         { kind: "queued" },
@@ -231,7 +231,7 @@ describe("owners who share a queue", () => {
       ]);
     });
 
-    test("what waits no more makes room, what is put back takes it, and how fast it drains is told", async () => {
+    test("free capacity for taken jobs, count returned ones again, and report the rate of draining", async () => {
       const limits = { rows: 20 };
       await accept("alice", plain(20), { limits });
       expect(await accept("bob", plain(1), { limits })).toMatchObject([{ ...full("rows", "all", 20), perSecond: 0 }]);
@@ -244,7 +244,7 @@ describe("owners who share a queue", () => {
       );
       expect(await redis.hgetall(keys().waitingLoad)).toMatchObject({ rows: "19", "jobs:alice": "19" });
       await end([kept as string]);
-      // A second later, as the clock of the step has it.
+      // Moves the start of the measurement two seconds into the past.
       await redis.hset(keys().waitingLoad, "drained_since", Date.now() - 2000);
       await take(10);
       await accept("alice", plain(20), { limits });
@@ -256,7 +256,7 @@ describe("owners who share a queue", () => {
     });
   });
 
-  test("whatever is done in whichever order, each job is taken once and what waits is counted right", async () => {
+  test("get each job once, with correct counts of waiting jobs, in any sequence of steps", async () => {
     const owner = fc.constantFrom("alice", "bob", "carol");
     const step = fc.oneof(
       fc.record({
@@ -319,7 +319,7 @@ describe("owners who share a queue", () => {
     );
   });
 
-  test("whoever comes and goes, each owner's jobs are taken in their order", async () => {
+  test("get their jobs in order in any sequence of arrivals and takes", async () => {
     const step = fc.record({
       owner: fc.constantFrom("alice", "bob", "carol"),
       priorities: fc.array(fc.constantFrom(0, 0, 0, 1, 7), { maxLength: 6 }),

@@ -9,7 +9,7 @@ import { TestStack } from "../support/stack/stack.js";
 const models = ["echo-int64", "slow"];
 const events = ["prediction.started", "prediction.completed"];
 
-describe("once the result time is over", () => {
+describe("after the result time", () => {
   let stack: TestStack;
   let receiver: Receiver;
 
@@ -25,13 +25,13 @@ describe("once the result time is over", () => {
     await receiver?.close();
   });
 
-  /** Keys of one prediction, batch, chunk, delivery or cached output; but for those that are kept longer on purpose. */
+  /** Keys of predictions, batches, chunks, deliveries and cached outputs, except those kept longer on purpose. */
   async function leftOver(): Promise<string[]> {
     const redis = stack.redis as Redis;
     const kept = new Set<string>();
     for (const { batchQueue, queue, webhookQueue } of models.map((model) => modelKeys(stack.prefix, model))) {
       for (const name of [batchQueue, queue, webhookQueue]) {
-        // What the queue page shows.
+        // Jobs shown on the queue page.
         for (const set of ["completed", "failed"]) {
           for (const id of (await redis.call("ZRANGE", `${name}${set}`, "0", "-1")) as string[])
             kept.add(`${name}${id}`);
@@ -45,7 +45,7 @@ describe("once the result time is over", () => {
       .sort();
   }
 
-  test("nothing is left of predictions, batches and deliveries with any end, except on the queue page", async () => {
+  test("no keys are left of predictions, batches and deliveries with any end, except on the queue page", async () => {
     const hook = (path: string) => ({ webhook: { url: receiver.url(path), events } });
     const echo = { x: [[1, 2, 3]] };
     const large = { x: Array.from({ length: 6000 }, (_, i) => [i, 1, 2]) };
@@ -82,7 +82,7 @@ describe("once the result time is over", () => {
     await eventually(async () => expect(await leftOver()).toEqual([]), 40_000);
   });
 
-  test("who begins to watch what has just ended leaves no note", async () => {
+  test("a watch that begins just after the end leaves no key", async () => {
     const keys = modelKeys(stack.prefix, "slow");
     const { id } = (await stack.predict("slow", { x: [[3]] })).body;
     await watchPrediction(stack.redis, keys, id, "an API", { start: true, result: keys.result(id) });

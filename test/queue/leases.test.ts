@@ -13,7 +13,7 @@ const secret = `whsec_${Buffer.alloc(32, "lease").toString("base64")}`;
 test("one worker ends expired predictions for all, another after its SIGKILL, each prediction once", async () => {
   const stack = await TestStack.start({ models: [model], workerEnv: { WEBHOOK_SECRET: secret } });
   const holder = () => stack.redis.get(sweeperKey(stack.prefix));
-  /** No worker is there for the model, so that only who looks can end it. */
+  /** Without a worker for the model, only the lease holder's sweep can end the prediction. */
   const expiring = async () => (await stack.submit(model, { x: [[1]] }, { expires_in_ms: 1 })).id as string;
   const expired = () => stack.logged("prediction expired").map((line) => line.prediction_id);
 
@@ -37,7 +37,7 @@ test("one worker ends expired predictions for all, another after its SIGKILL, ea
   }
 });
 
-test("a lease is one's own until it runs out, and kept for as long as one asks", async () => {
+test("a lease is exclusive until it expires, and extended by its holder's calls", async () => {
   const redis = openRedis(parseRedisUrl(inject("redisUrl")), "patient", "test");
   const key = `t-${randomBytes(5).toString("hex")}:{lease}`;
   try {

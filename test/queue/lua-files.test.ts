@@ -23,7 +23,7 @@ const includesOf = (path: string) => [...read(path).matchAll(/^-- include (\S+)$
 const pathOf = (name: string) => `shared/scripts/${name}.lua`;
 const isBullmqs = (name: string) => name.startsWith("bullmq/");
 
-/** Files that a file includes, and those that these include. */
+/** Files included by a file, directly or indirectly. */
 function allIncludes(path: string): Set<string> {
   const found = new Set<string>();
   const add = (from: string) => {
@@ -46,7 +46,7 @@ describe("Lua files", () => {
   test.each(luaFiles)("%s is Lua that declares its names and reads its locals", (path) => {
     const { undeclared, unused } = lintLua(read(path));
     const fromOthers = [...allIncludes(path)].flatMap((other) => [...lintLua(read(other)).offered]);
-    // A file that is included may rest on others that are included before it.
+    // An included file may use names of files included before it.
     const before = included.has(path) ? luaFiles.filter((one) => allIncludes(one).has(path)) : [];
     for (const one of before) fromOthers.push(...[...allIncludes(one)].flatMap((o) => [...lintLua(read(o)).offered]));
     const known = new Set([...ofRedis, ...ofLua, ...ofTables, ...fromOthers]);
@@ -55,25 +55,25 @@ describe("Lua files", () => {
     expect([...unused].filter((name) => !offered.has(name))).toEqual([]);
   });
 
-  test.each(luaFiles)("%s spells no name of a key", (path) => {
+  test.each(luaFiles)("%s contains no key name as text", (path) => {
     const names = new Set<string>([keyNames, bullKeys, fairKeys].flatMap((table) => Object.values(table)));
     const spelt = [...lintLua(read(path)).joinedTexts].filter((one) => names.has(one) || one.startsWith("/"));
     expect(spelt).toEqual([]);
   });
 
-  test.each(luaFiles)("%s takes no JSON apart by patterns, and no bytes by places of its own", (path) => {
+  test.each(luaFiles)("%s parses no JSON by patterns, and reads no bytes at fixed positions", (path) => {
     const lua = read(path);
     expect(lua.match(/string\.(g?match|find|gsub)\(.*[{"]/g) ?? []).toEqual([]);
     expect(lua.match(/string\.byte|struct\.\w+\('/g) ?? []).toEqual([]);
   });
 
-  test("no file, nor TypeScript, counts places of keys or arguments", () => {
+  test("no Lua or TypeScript file uses positions of keys or arguments", () => {
     const counting = sources.filter((path) => /\b(ARGV|KEYS)\s*\[/.test(read(path)));
     expect(counting).toEqual([]);
     expect(sources.length).toBeGreaterThan(200);
   });
 
-  test("each is a step or included in one, each function that it offers is called, and each constant is used", () => {
+  test("each is a step or included in one; each of their functions and constants is used", () => {
     const typescript = sources
       .filter((path) => path.endsWith(".ts"))
       .map(read)
@@ -96,7 +96,7 @@ describe("Lua files", () => {
   test.each([
     ["Dockerfile.api", /^(shared|api)\//],
     ["Dockerfile.worker", /^(shared|workers)\//],
-  ])("%s brings all that its service reads", (dockerfile, theirs) => {
+  ])("%s copies all Lua files of its service", (dockerfile, theirs) => {
     const folders = read(dockerfile)
       .match(/find (.+) -name '\*\.lua' -exec cp --parents \{\} \/app\//)?.[1]
       ?.split(" ");
@@ -105,7 +105,7 @@ describe("Lua files", () => {
     expect(needed.filter((path) => !folders?.some((folder) => path.startsWith(`${folder}/`)))).toEqual([]);
   });
 
-  test(".luacheckrc knows the names that come from tables and from files that are included", () => {
+  test(".luacheckrc knows the names from tables and from included files", () => {
     expect([...lintLua(read(".luacheckrc")).undeclared]).toContain("read_globals");
     const names = new Set([...read(".luacheckrc").matchAll(/"(\w+)"/g)].map(([, name]) => name));
     const functions = [...included].flatMap((path) =>
@@ -119,19 +119,19 @@ describe("Lua files", () => {
 });
 
 describe("the check of Lua files", () => {
-  test("finds names that are declared nowhere, also where they are assigned to or declared later", () => {
+  test("finds undeclared names, also if they are assigned to or declared later", () => {
     const lua = "local a = b\nc = a\nlocal function f(x) return x + y end\nlocal y = f(1)\nreturn z.field, y";
     expect([...lintLua(lua).undeclared].sort()).toEqual(["b", "c", "y", "z"]);
   });
 
-  test("finds locals that are never read, in any block, but not what stands for a place", () => {
+  test("finds unread locals in any block, except placeholders", () => {
     const lua =
       "local a, used = 1, 2\nlocal function f() local b = used end\nif used then local c = 1 end\n" +
       "for i = 1, 2 do local d = 1 end\nfor _, e in ipairs({}) do end\nlocal n = 1\nwhile used do local g end";
     expect([...lintLua(lua).unused].sort()).toEqual(["a", "b", "c", "d", "e", "f", "g"]);
   });
 
-  test("finds the texts that are put together, and refuses what is no Lua", () => {
+  test("finds concatenated strings, and refuses invalid Lua", () => {
     expect([...lintLua("return base .. '/result:' .. id .. \":lock\", 'other'").joinedTexts]).toEqual([
       "/result:",
       ":lock",
@@ -152,7 +152,7 @@ describe("the loader", () => {
     }
   };
 
-  test("puts places in for names, and includes each file once", () => {
+  test("replaces names by positions, and includes each file once", () => {
     const table = {
       keys: { batch: text("a"), lines: text("b") },
       eachKey: "proof",
@@ -178,11 +178,11 @@ describe("the loader", () => {
     },
   );
 
-  test("refuses a file that is not there", () => {
+  test("refuses a missing file", () => {
     expect(() => load("-- include queue/nothing")).toThrow("nothing.lua");
   });
 
-  test("refuses a table with a name that its file does not read, and a key before others that may be missing", () => {
+  test("refuses a table with an unread name, and an optional key before required ones", () => {
     const lease = text("The lease.");
     const fields = { holder: text("Asks."), ttlMs: number("Lasts.") };
     const table = { name: "test", file: "lease", keys: { lease }, fields };

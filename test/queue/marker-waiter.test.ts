@@ -33,7 +33,7 @@ describe("waiting for the marker of a queue", () => {
     ((await redis.client("LIST")) as string).split("\n").filter((line) => line.includes(`name=${name}`));
   const untilBlocked = () => eventually(async () => expect((await connections()).join()).toContain("cmd=bzpopmin"));
 
-  test("ends with what was put there, before or meanwhile, or with nothing when the time is over", async () => {
+  test("ends with the marker, written before or during the wait, or with null at the end of its time", async () => {
     await redis.zadd(marker, 5, "1");
     expect(await waiter.wait(5)).toEqual({ member: "1", score: 5 });
     const waiting = waiter.wait(30);
@@ -53,7 +53,7 @@ describe("waiting for the marker of a queue", () => {
     await eventually(async () => expect(await connections()).toEqual([]));
   });
 
-  test("ends when its connection breaks, and the next goes on over another", async () => {
+  test("ends when its connection breaks, and the next wait uses another", async () => {
     const waiting = waiter.wait(30);
     await untilBlocked();
     const [id] = /(?<=^id=)\d+/.exec((await connections())[0] as string) as RegExpExecArray;
@@ -63,21 +63,21 @@ describe("waiting for the marker of a queue", () => {
     expect(await waiter.wait(5)).toEqual({ member: "0", score: 0 });
   });
 
-  test("ends when Redis falls silent, and the next goes on when it answers again", async () => {
+  test("ends when Redis stops answering, and the next wait works when it answers again", async () => {
     const waiting = waiter.wait(1);
     await untilBlocked();
     process.kill(server.pid, "SIGSTOP");
     expect(await waiting).toBeNull();
     process.kill(server.pid, "SIGCONT");
     await eventually(async () => {
-      // Redis may give one to the connection that was left, until it has seen that nobody is there.
+      // Redis may pop a marker for the abandoned connection until it notices that it is closed.
       await redis.zadd(marker, 0, "0");
       expect(await waiter.wait(5)).toEqual({ member: "0", score: 0 });
     });
   });
 });
 
-describe("on a cluster whose nodes go away and come back, each in turn", () => {
+describe("on a cluster whose nodes fail and return, each in turn", () => {
   let cluster: OwnCluster;
   let redis: RedisClient;
   let subscriber: RedisClient;
@@ -95,7 +95,7 @@ describe("on a cluster whose nodes go away and come back, each in turn", () => {
     await cluster.close();
   });
 
-  test("a subscription hears what is published on any node, and a waiter is told of its marker", async () => {
+  test("a subscription gets messages from any node, and a waiter its marker", async () => {
     const heard = new Set<string>();
     subscriber.on("message", (_channel: string, text: string) => heard.add(text));
     await subscriber.subscribe("news");
@@ -103,7 +103,7 @@ describe("on a cluster whose nodes go away and come back, each in turn", () => {
     for (const [i, node] of cluster.nodes.entries()) {
       await node.kill();
       const others = cluster.nodes.map((_, n) => n).filter((n) => n !== i);
-      // Some of what is published while the subscription moves is lost, as ever.
+      // Messages published while the subscription moves to another node may be lost.
       await eventually(async () => {
         for (const n of others) await cluster.ask(n, "PUBLISH", "news", `${n} without ${i}`);
         for (const n of others) expect(heard).toContain(`${n} without ${i}`);

@@ -8,8 +8,8 @@ import { promisify } from "node:util";
 import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
-import { assertTold } from "../support/stack/assert-told.js";
+import { assertProblem } from "../support/http/problem.js";
+import { assertNotified } from "../support/stack/assert-notified.js";
 import { manifestOf } from "../support/stack/flows.js";
 import { keys, type Owner, TestStack } from "../support/stack/stack.js";
 
@@ -17,7 +17,7 @@ const tree = "intrusion-decision-tree";
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/models/${name}/1`, import.meta.url));
 
-/** The rule of shared/models/model-digest.ts, with the programs that it names. */
+/** The digest by the rule in shared/models/model-digest.ts, computed with the programs named there. */
 async function digestOf(folder: string): Promise<string> {
   const lines = "find . -type f | LC_ALL=C sort | xargs sha256sum";
   const { stdout } = await promisify(execFile)("sh", ["-c", lines], { cwd: folder });
@@ -35,10 +35,10 @@ describe("models and owners", () => {
     stack = await TestStack.start({
       models: [tree, "dynamic-inner"],
       workers: 0,
-      // A second key of the reader's, which can submit.
+      // A second key of the owner `reader`, which can submit.
       env: { API_KEYS: [...lines, `reader:${sha256("reader-2")}`].join(",") },
     });
-    // Version 1 adds one, version 2 gives back what it got.
+    // Version 1 adds one, version 2 returns its input.
     await cp(fixture("echo-float32"), join(stack.modelsDir, "dynamic-inner/2"), { recursive: true });
     await mkdir(join(stack.modelsDir, "dynamic-inner/2/notes"));
     await writeFile(join(stack.modelsDir, "dynamic-inner/2/notes/about.txt"), "second\n");
@@ -52,17 +52,17 @@ describe("models and owners", () => {
     await rm(otherDir, { recursive: true, force: true });
   });
 
-  test("an API that is older than its first model knows it as soon as a worker has announced it", async () => {
+  test("an API started before the first model knows it as soon as a worker has announced it", async () => {
     expect((await stack.get("/v1/models")).body).toEqual({ data: [] });
-    expectProblem(await stack.get(`/v1/models/${tree}`), 404, "model_not_found");
+    assertProblem(await stack.get(`/v1/models/${tree}`), 404, "model_not_found");
     await stack.startWorker();
     const input = manifestOf(tree).samples[0].input;
     expect((await stack.predict(tree, input)).body.status).toBe("succeeded");
   });
 
-  test("a model tells its versions, input, labels, workers, depth and an input that succeeds", async () => {
+  test("a model's resource has versions, input, labels, workers, queue depth and a valid sample input", async () => {
     const manifest = manifestOf(tree);
-    // A result can be read a moment before its job leaves the queue.
+    // A result is readable slightly before its job leaves the queue.
     const body = await eventually(async () => {
       const { body } = await stack.get(`/v1/models/${tree}`);
       expect(body).toMatchObject({
@@ -89,7 +89,7 @@ describe("models and owners", () => {
     expect(tensor.body.input.tensors).toEqual([{ name: "x", dtype: "float32", shape: ["N", 3] }]);
   });
 
-  test("of two versions the highest is the default, and each runs when it is named", async () => {
+  test("the highest of two versions is the default, and each runs if it is named", async () => {
     const input = { x: [[1, 2, 3]] };
     const first = await stack.predict("dynamic-inner", input, { version: "1" });
     const second = await stack.predict("dynamic-inner", input, { version: "2" });
@@ -105,7 +105,7 @@ describe("models and owners", () => {
     expect(both.map(({ body }) => body.output.y[0][0])).toEqual(both.map((_, i) => i + 1 - (i % 2)));
   });
 
-  test("the digest of a version is the SHA-256 of what sha256sum prints for its files, in answers too", async () => {
+  test("the digest of a version is the SHA-256 of sha256sum's output for its files, in predictions too", async () => {
     const { body } = await stack.get("/v1/models/dynamic-inner");
     const digests = await Promise.all(["1", "2"].map((v) => digestOf(join(stack.modelsDir, "dynamic-inner", v))));
     expect(body.versions.map(({ digest }: { digest: string }) => digest)).toEqual(digests);
@@ -113,7 +113,7 @@ describe("models and owners", () => {
     expect(answer.body.model_digest).toBe(digests[0]);
   });
 
-  test("another owner's id is unknown, with the same answer as an id that never was", async () => {
+  test("another owner's id gets the same answer as an unknown id", async () => {
     const { id } = await stack.submit(tree, manifestOf(tree).samples[0].input);
     const pending = await stack.submit(tree, manifestOf(tree).samples[0].input, { delay_ms: 600_000 });
     await stack.final(id);
@@ -121,27 +121,27 @@ describe("models and owners", () => {
       const never = await stack.get(`/v1/predictions/${newId(modelTag(tree))}`, { as });
       for (const foreign of [id, pending.id]) {
         const answer = await stack.get(`/v1/predictions/${foreign}`, { as });
-        const { request_id: _, ...body } = expectProblem(answer, 404, "prediction_not_found");
+        const { request_id: _, ...body } = assertProblem(answer, 404, "prediction_not_found");
         const { request_id: __, ...expected } = never.body;
         expect(body).toEqual(expected);
         expect([...answer.headers.keys()]).toEqual([...never.headers.keys()]);
       }
-      const waited = await assertTold(stack, { model: tree, input: manifestOf(tree).samples[0].input }, () =>
+      const waited = await assertNotified(stack, { model: tree, input: manifestOf(tree).samples[0].input }, () =>
         stack.get(`/v1/predictions/${pending.id}?wait=20`, { as }),
       );
-      expectProblem(waited, 404, "prediction_not_found");
+      assertProblem(waited, 404, "prediction_not_found");
     }
   });
 
-  test("a key that may only read reads what its owner submitted with another key, and nothing else", async () => {
+  test("a read-only key reads predictions that its owner submitted with another key, and no others", async () => {
     const headers = { authorization: "Bearer reader-2" };
     const { id } = await stack.submit("dynamic-inner", { x: [[5]] }, { version: "1" }, { headers });
     expect((await stack.final(id, { as: "reader" })).output).toEqual({ y: [[6]] });
-    expectProblem(await stack.get(`/v1/predictions/${id}`, { as: "alice" }), 404, "prediction_not_found");
-    expectProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, { as: "reader" }), 403, "forbidden");
+    assertProblem(await stack.get(`/v1/predictions/${id}`, { as: "alice" }), 404, "prediction_not_found");
+    assertProblem(await stack.post(`/v1/models/${tree}/predictions`, {}, { as: "reader" }), 403, "forbidden");
   });
 
-  test("a worker with other bytes under a served version refuses them, says so, and serves the rest", async () => {
+  test("a worker with other files for a served version refuses them with the reason, and serves the rest", async () => {
     await mkdir(join(otherDir, "linked/1"), { recursive: true });
     await symlink(join(fixture("scalars"), "model.onnx"), join(otherDir, "linked/1/model.onnx"));
     const second = await stack.startWorker({ MODELS_DIR: otherDir });
@@ -158,7 +158,7 @@ describe("models and owners", () => {
     expect(reason).toContain(await digestOf(join(stack.modelsDir, "dynamic-inner/2")));
     expect(reason).toContain(await digestOf(join(otherDir, "dynamic-inner/2")));
     expect(stack.logged("model cannot be served").map((line) => line.reason)).toContain(reason);
-    // As float64 it would keep what float32 rounds away.
+    // The refused version computes in float64 and would return 0.1 unrounded.
     const answers = await Promise.all(
       Array.from({ length: 20 }, () => stack.predict("dynamic-inner", { x: [[0.1, 0, 0]] })),
     );
@@ -166,7 +166,7 @@ describe("models and owners", () => {
     expect(await second.stop()).toBe(0);
   });
 
-  test("without a worker a model stays known, even to an API that starts then, and its work waits", async () => {
+  test("without a worker a model stays known, even to a newly started API, and its work waits", async () => {
     expect(await worker().stop()).toBe(0);
     const { url } = await stack.startApi();
     for (const api of [stack.url, url]) {

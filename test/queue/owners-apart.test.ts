@@ -1,7 +1,7 @@
 import { modelTag, newId } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { localWebhooks, openWebhookSink, type WebhookSink } from "../support/http/webhook-sink.js";
 import { flow } from "../support/stack/flows.js";
 import { type Answer, TestStack } from "../support/stack/stack.js";
@@ -9,10 +9,10 @@ import { type Answer, TestStack } from "../support/stack/stack.js";
 const tree = "intrusion-decision-tree";
 const others = ["bob", "reader", "admin"] as const;
 
-describe("owners apart", () => {
+describe("separation of owners", () => {
   let stack: TestStack;
   let sink: WebhookSink;
-  /** Alice's: a prediction that is final, one that waits, a batch that is final, and a delivery. */
+  /** Alice's: a final prediction, a scheduled one, a final batch, and a delivery. */
   let finished: string;
   let waiting: string;
   let batch: string;
@@ -38,8 +38,8 @@ describe("owners apart", () => {
     await sink.close();
   });
 
-  /** What tells one answer from another, once what differs in every answer is left out. */
-  const shown = ({ body, headers, status }: Answer) => {
+  /** An answer without the parts that differ in every answer. */
+  const comparable = ({ body, headers, status }: Answer) => {
     const { request_id: _, ...rest } = body;
     const fixed = [...headers].filter(([name]) => name !== "date" && name !== "x-request-id");
     return { status, headers: fixed, body: rest };
@@ -62,31 +62,31 @@ describe("owners apart", () => {
     ["POST", "batches", "/retry"],
     ["POST", "deliveries", "/redeliver"],
   ];
-  test.each(paths)("%s of another's %s%s is answered like what never was", async (method, kind, rest) => {
+  test.each(paths)("%s of another's %s%s gets the answer of an unknown id", async (method, kind, rest) => {
     const ids = kind === "predictions" ? [finished, waiting] : kind === "batches" ? [batch] : [delivery];
     for (const as of others) {
       if (method === "POST" && as === "reader") continue;
       const unknown = await stack.call(method, `/v1/${kind}/${newId(modelTag(tree))}${rest}`, { as });
-      expectProblem(
+      assertProblem(
         unknown,
         404,
         `${{ predictions: "prediction", batches: "batch", deliveries: "delivery" }[kind]}_not_found`,
       );
       for (const id of ids)
-        expect(shown(await stack.call(method, `/v1/${kind}/${id}${rest}`, { as }))).toEqual(shown(unknown));
+        expect(comparable(await stack.call(method, `/v1/${kind}/${id}${rest}`, { as }))).toEqual(comparable(unknown));
     }
-    // An id of one kind is none of another.
+    // An id of one kind is unknown as another kind.
     const wrong = kind === "predictions" ? batch : finished;
     expect((await stack.call(method, `/v1/${kind}/${wrong}${rest}`)).status).toBe(404);
   });
 
-  test("what was tried on another's changed nothing of it", async () => {
+  test("requests of other owners changed nothing", async () => {
     expect((await stack.get(`/v1/predictions/${waiting}`)).body.status).toBe("scheduled");
     expect((await stack.get(`/v1/predictions/${finished}`)).body.status).toBe("succeeded");
     expect((await stack.get(`/v1/batches/${batch}`)).body.status).toBe("partial");
   });
 
-  test("lists hold one's own, whatever cursor of another's is brought", async () => {
+  test("lists have the caller's own only, even with another owner's cursor", async () => {
     const first = (await stack.get("/v1/predictions?limit=1")).body;
     for (const as of others) {
       for (const kind of ["predictions", "batches"]) {
@@ -97,7 +97,7 @@ describe("owners apart", () => {
     }
   });
 
-  test("an identical submission of another is neither joined nor answered from what was computed for one", async () => {
+  test("an identical submission of another owner is neither joined nor answered from the cache", async () => {
     const submission = { input: flow(4), delay_ms: 600_000 };
     const path = `/v1/models/${tree}/predictions`;
     const mine = await stack.post(path, submission);
@@ -109,7 +109,7 @@ describe("owners apart", () => {
     expect(computed.body.cached).toBe(false);
   });
 
-  test("an Idempotency-Key of another's is one's own", async () => {
+  test("the same Idempotency-Key of two owners is two keys", async () => {
     const headers = { "idempotency-key": "the-same" };
     const path = `/v1/models/${tree}/predictions`;
     const mine = await stack.post(path, { input: flow(6) }, { headers });
@@ -118,7 +118,7 @@ describe("owners apart", () => {
     expect(theirs.body.id).not.toBe(mine.body.id);
   });
 
-  test("the time to the answer does not tell another's id from one that never was", async () => {
+  test("the response time does not distinguish another's id from an unknown one", async () => {
     const times = { foreign: [] as number[], unknown: [] as number[] };
     for (let i = 0; i < 300; i++) {
       for (const [kind, id] of [
@@ -131,11 +131,11 @@ describe("owners apart", () => {
       }
     }
     const median = (list: number[]) => list.sort((a, b) => a - b)[list.length >> 1] as number;
-    // Milliseconds on a busy machine: what is left of a difference is far below what a network hides.
+    // Milliseconds on a busy machine; a remaining difference is far below the noise of a network.
     expect(Math.abs(median(times.foreign) - median(times.unknown))).toBeLessThan(0.5 * median(times.unknown));
   });
 
-  test("neither metrics nor logs hold what an owner sent, and metrics no owner", async () => {
+  test("neither metrics nor logs contain data of an owner, and metrics no owner name", async () => {
     const { body } = await stack.get("/metrics", { as: null });
     expect(body).not.toMatch(/alice|bob|reader/);
     expect(stack.log.map((line) => JSON.stringify(line)).join("\n")).not.toContain("alice-only");

@@ -21,7 +21,7 @@ describe("owners who share a model", () => {
   };
   const waiting = () => scrape(stack.url, "ml_queue_depth", { model, state: "waiting" });
 
-  test("a single job is done while another's backlog still waits, and those of a backlog take turns", async () => {
+  test("a single job is done while another's backlog still waits, and two backlogs take turns", async () => {
     const manifest = { kind: "tensor", batching: { max_batch_rows: 4 } };
     stack = await TestStack.start({ models: [model], manifests: { [model]: manifest } });
     await stack.workers[0]?.stop();
@@ -40,7 +40,7 @@ describe("owners who share a model", () => {
     expect(await waiting()).toBeGreaterThan(100);
   });
 
-  test("a queue that is full for one owner has room for another, and says when to come back", async () => {
+  test("a queue that is full for one owner accepts from another, and answers with Retry-After", async () => {
     stack = await TestStack.start({
       models: [model],
       env: { MAX_QUEUE_DEPTH: "10", MAX_OWNER_PART: "0.5", MAX_QUEUE_ROWS: "20" },
@@ -62,7 +62,7 @@ describe("owners who share a model", () => {
     await submitMany(1, "alice");
   });
 
-  test("rows of batches that are not done count against the limit of rows, of all and of one owner", async () => {
+  test("rows of unfinished batches count against the limit of rows, of all owners and of one", async () => {
     stack = await TestStack.start({ models: [model], env: { MAX_QUEUE_ROWS: "100", MAX_OWNER_PART: "0.5" } });
     await stack.workers[0]?.stop();
     const rows = `${Array.from({ length: 60 }, () => '{"x":[[1]]}').join("\n")}\n`;

@@ -7,7 +7,7 @@ import { OwnRedis } from "../support/redis/own-redis.js";
 
 class Idle extends StockingWorker<string> {}
 
-test("a worker that is closed while it is about to find back to Redis ends when it has", async () => {
+test("a worker that is closed while it reconnects to Redis ends once it is connected", async () => {
   const store = await OwnRedis.start();
   const redis = openRedis(parseRedisUrl(store.url), "patient", "test");
   redis.on("error", () => undefined);
@@ -17,7 +17,7 @@ test("a worker that is closed while it is about to find back to Redis ends when 
     worker.on("error", () => undefined);
     await worker.waitUntilReady();
     await store.kill();
-    // At that very moment, in which there is no connection that could tell of its end.
+    // Closes between two connections, when no connection can report its end.
     const closed = await new Promise<{ closing: Promise<void> }>((resolve) =>
       redis.once("reconnecting", () => resolve({ closing: worker.close() })),
     );

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { hasData, inParallel, readReference, readRows } from "../support/read-data.js";
 import { manifestOf } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
@@ -15,7 +15,7 @@ describe("transaction-anomaly", () => {
   });
   afterAll(() => stack?.close());
 
-  test("the request of its documentation is answered in the words of its clients", async () => {
+  test("the documented request gets an answer in the field names of its existing clients", async () => {
     const { threshold } = manifestOf(model).output;
     const small = await ask({ amount: 42.5, date: "2026-01-31" });
     expect(small.status, JSON.stringify(small.body)).toBe(200);
@@ -31,7 +31,7 @@ describe("transaction-anomaly", () => {
     expect(body).toMatchObject({ status: "succeeded", model, output: { is_anomaly, score, threshold } });
   });
 
-  test("what is not given counts as its default, and a date as its time of day in UTC", async () => {
+  test("missing fields get their defaults, and of a date the time of day in UTC counts", async () => {
     const score = async (json: object) => (await stack.predict(model, json)).body.output.score;
     const { input } = manifestOf(model).samples[1];
     const { v14, ...rest } = input;
@@ -43,26 +43,26 @@ describe("transaction-anomaly", () => {
     expect(await at("2013-09-01T00:00:00Z")).toBe(await at("1969-12-31"));
   });
 
-  test("every field that is not what it should be is told at once", async () => {
+  test("all invalid fields are listed at once", async () => {
     const refused = await ask({ amount: -1, date: "yesterday", v1: "0", v28: null, v29: 1 });
-    const body = expectProblem(refused, 422, "invalid_input");
+    const body = assertProblem(refused, 422, "invalid_input");
     expect(pointersOf(body)).toEqual(["/amount", "/date", "/v1", "/v28", "/v29"]);
-    expect(pointersOf(expectProblem(await ask({}), 422, "invalid_input"))).toEqual(["/amount", "/date"]);
+    expect(pointersOf(assertProblem(await ask({}), 422, "invalid_input"))).toEqual(["/amount", "/date"]);
     for (const amount of ["1000000.5", "1e400", "null", '"1"']) {
       const text = `{"amount":${amount},"date":"2026-01-31"}`;
       const headers = { "content-type": "application/json" };
       const answer = await stack.call("POST", "/predict/anomaly", { text, headers });
-      expect(pointersOf(expectProblem(answer, 422, "invalid_input")), text).toEqual(["/amount"]);
+      expect(pointersOf(assertProblem(answer, 422, "invalid_input")), text).toEqual(["/amount"]);
     }
     for (const date of ["2026-02-30", "2025-02-29", "2026-01-31T24:00:01Z", "2026-01-31T00:00:00+25:00"]) {
-      expect(pointersOf(expectProblem(await ask({ amount: 1, date }), 422, "invalid_input")), date).toEqual(["/date"]);
+      expect(pointersOf(assertProblem(await ask({ amount: 1, date }), 422, "invalid_input")), date).toEqual(["/date"]);
     }
     expect((await ask({ amount: 0, date: "2026-01-31" })).status).toBe(200);
     expect((await ask({ amount: 1_000_000, date: "2026-01-31T23:59:59.5-11:00" })).status).toBe(200);
   });
 
   test.skipIf(!hasData("creditcard"))(
-    "held-out payments: ROC AUC of 0.95 or more, and as in the training library within 1e-5",
+    "held-out payments: ROC AUC of 0.95 or more, and within 1e-5 of the training library",
     async () => {
       const { about, rows: expected } = readReference(model, 1);
       const rows = about.rows as number[];
@@ -86,7 +86,7 @@ describe("transaction-anomaly", () => {
   );
 });
 
-/** How often a fraud scores above another payment; a tie counts half. */
+/** ROC AUC: the share of pairs in which the fraud scores above the other payment; a tie counts half. */
 function areaUnderCurve(scored: readonly { score: number; fraud: boolean }[]): number {
   const frauds = scored.filter(({ fraud }) => fraud);
   const others = scored.filter(({ fraud }) => !fraud);

@@ -10,11 +10,11 @@ import { createBlobKeeper } from "@millrace/workers/jobs/blob-keeper.js";
 import { createByteBudget } from "@millrace/workers/jobs/byte-budget.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
-import { plenty } from "../support/plenty.js";
+import { ampleLimits } from "../support/ample-limits.js";
 
 const MiB = 1 << 20;
 
-describe("what is too large for a job", () => {
+describe("a blob, for data too large for a job", () => {
   const keys = modelKeys(`t-${randomBytes(5).toString("hex")}`, "echo");
   let redis: RedisClient;
 
@@ -29,11 +29,11 @@ describe("what is too large for a job", () => {
 
   const accept = async (id: string, pieces: number) => {
     const dataJson = `{"v":1,"o":"alice","ver":"1","x":"","b":${MiB}}`;
-    const settings = { nowMs: Date.now(), limits: plenty, resultTtlMs: 60_000 };
+    const settings = { nowMs: Date.now(), limits: ampleLimits, resultTtlMs: 60_000 };
     return (await acceptPredictions(redis, keys, [acceptanceOf(id, { dataJson, pieces })], settings))[0]?.kind;
   };
 
-  test.each([1, MiB, MiB + 65_536, MiB + 65_537, 5 * MiB + 3])("comes back as it was: %i bytes", async (bytes) => {
+  test.each([1, MiB, MiB + 65_536, MiB + 65_537, 5 * MiB + 3])("is read unchanged: %i bytes", async (bytes) => {
     const id = newId(keys.tag);
     const blob = randomBytes(bytes);
     await writeBlob(redis, keys, id, blob, 500_000);
@@ -47,7 +47,7 @@ describe("what is too large for a job", () => {
     expect(await readBlob(redis, keys, id, bytes)).toBeNull();
   });
 
-  test("is nothing where it is not whole", async () => {
+  test("reads as null if it is incomplete", async () => {
     const id = newId(keys.tag);
     await writeBlob(redis, keys, id, randomBytes(3 * MiB), 1000);
     await redis.rpop(keys.blob(id));
@@ -55,7 +55,7 @@ describe("what is too large for a job", () => {
     expect(await copyBlob(redis, keys, newId(keys.tag), newId(keys.tag), 1000)).toBe(0);
   });
 
-  test("goes by itself unless it is accepted, and is not accepted unless it is whole", async () => {
+  test("expires unless it is accepted, and is accepted only if it is complete", async () => {
     const [accepted, short, gone] = [newId(keys.tag), newId(keys.tag), newId(keys.tag)];
     for (const id of [accepted, short]) {
       const { pieces, written } = await sendBlob(redis, keys, id, randomBytes(2 * MiB), unclaimedTtlMs);
@@ -72,7 +72,7 @@ describe("what is too large for a job", () => {
     expect(await redis.pttl(keys.blob(accepted))).toBe(-1);
   });
 
-  test("leaves nothing that stays where its connection breaks between a piece and its time to live", async () => {
+  test("leaves no key without expiry if its connection breaks between a piece and its TTL", async () => {
     const id = newId(keys.tag);
     const line = await breakingLine({ before: "pexpire" });
     const hasty = openRedis(parseRedisUrl(line.url), "hasty", "test");
@@ -83,11 +83,11 @@ describe("what is too large for a job", () => {
     hasty.disconnect();
     await line.close();
     expect(line.breaks).toBe(1);
-    // -1: it is there for good. What is left of the connection is carried out before this.
+    // -1: no expiry. Redis executes the rest of the broken connection's commands before this one.
     expect(await redis.pttl(keys.blob(id))).not.toBe(-1);
   });
 
-  test("comes back as it was where its connection broke before Redis could say that it has a part of it", async () => {
+  test("is read unchanged if its connection broke before Redis' answer to a piece", async () => {
     const line = await breakingLine({ answerTo: "rpush" });
     const patient = openRedis(parseRedisUrl(line.url), "patient", "test");
     patient.on("error", () => undefined);
@@ -105,8 +105,8 @@ describe("what is too large for a job", () => {
 });
 
 /**
- * A line to Redis that breaks once: before it lets the first command of that name through, or when the first answer
- * after such a command comes back.
+ * A proxy to Redis that breaks once: before it forwards the first command of that name, or at the first answer after
+ * such a command.
  */
 async function breakingLine(at: { before: string } | { answerTo: string }) {
   const target = parseRedisUrl(inject("redisUrl")).hosts[0] as { host: string; port: number };
@@ -129,7 +129,7 @@ async function breakingLine(at: { before: string } | { answerTo: string }) {
       const found = data.indexOf("before" in at ? at.before : at.answerTo);
       if (breaks > 0 || found < 0) upstream.write(data);
       else if ("before" in at) {
-        // What was sent before it is carried out, as far as it can be.
+        // Forwards the commands before it.
         upstream.end(data.subarray(0, data.lastIndexOf("*", found)), () => broken());
       } else {
         asked = true;

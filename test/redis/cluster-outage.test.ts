@@ -4,10 +4,10 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { type OwnCluster, startOwnCluster } from "../support/redis/own-cluster.js";
 import { writeChaosResult } from "../support/run/chaos-result.js";
-import { assertTold } from "../support/stack/assert-told.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { assertNotified } from "../support/stack/assert-notified.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
-/** Of the long form, by `npm run chaos`. */
+/** More than one in the long form, `npm run chaos`. */
 const outages = Number(process.env.CHAOS_OUTAGES ?? 1);
 const inputs: Record<string, unknown> = {
   "echo-int64": { x: [[1, 2, 3]] },
@@ -24,20 +24,20 @@ describe("a cluster that loses a node", () => {
 
   beforeAll(async () => {
     cluster = await startOwnCluster(3);
-    stack = await TestStack.start({ models, redisUrl: cluster.url, timing: toldOnly });
+    stack = await TestStack.start({ models, redisUrl: cluster.url, timing: noticesOnly });
   });
   afterAll(async () => {
     await stack?.close().finally(() => cluster.close());
   });
 
-  /** Resolves to how long it took until every model answered with a result, told by a notice, in ms. */
+  /** Resolves to the time, in ms, until every model answered with a result by a notice. */
   async function untilAllAnswer(): Promise<number> {
     const begun = performance.now();
     await Promise.all(
       models.map((model) =>
         eventually(async () => {
           const input = inputs[model];
-          const answer = await assertTold(stack, { model, input }, () => stack.predict(model, input));
+          const answer = await assertNotified(stack, { model, input }, () => stack.predict(model, input));
           expect([model, answer.status, answer.body.status]).toEqual([model, 200, "succeeded"]);
         }, 60_000),
       ),
@@ -46,7 +46,7 @@ describe("a cluster that loses a node", () => {
   }
 
   test(
-    "the same API and worker go on with what is on a node that was away, whether they were busy or not",
+    "the same API and worker continue with models on a node that failed and returned, idle or busy",
     async () => {
       let stopped = false;
       let quiet = false;
@@ -70,7 +70,7 @@ describe("a cluster that loses a node", () => {
         quiet = i % 2 === 1;
         if (quiet) await delay(2000 + Math.random() * 6000);
         await victim.kill();
-        // Until after the others have noticed; in the long form longer than any patience of a connection, too.
+        // Until the other nodes have noticed; in the long form also longer than any timeout of a connection.
         if (outages === 1) await cluster.untilMissed(node);
         else await delay(2000 + Math.random() * (i % 4 === 3 ? 30_000 : 12_000));
         await victim.resume();

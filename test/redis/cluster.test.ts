@@ -3,10 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { Receiver, secretOf, verified } from "../support/http/receiver.js";
 import { type OwnCluster, startOwnCluster } from "../support/redis/own-cluster.js";
-import { assertTold } from "../support/stack/assert-told.js";
+import { assertNotified } from "../support/stack/assert-notified.js";
 import { flow } from "../support/stack/flows.js";
 import { readiness } from "../support/stack/processes.js";
-import { TestStack, toldOnly } from "../support/stack/stack.js";
+import { noticesOnly, TestStack } from "../support/stack/stack.js";
 
 const tree = "intrusion-decision-tree";
 const inputs: Record<string, unknown> = {
@@ -33,7 +33,7 @@ describe("six models on a cluster of three nodes", () => {
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
       apis: 2,
       redisUrl: cluster.url,
-      timing: toldOnly,
+      timing: noticesOnly,
       env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.1" },
       workerEnv: { WEBHOOK_RETRY_SCHEDULE: "1,1,1" },
     });
@@ -45,7 +45,7 @@ describe("six models on a cluster of three nodes", () => {
 
   const placeOf = (model: string) => cluster.nodeOf(modelKeys(stack.prefix, model).base);
 
-  test("every key of a model is on the model's node, and the models are on two nodes or more", async () => {
+  test("every key of a model is on the model's node, and the models are on at least two nodes", async () => {
     await Promise.all(models.map((model) => stack.predict(model, inputs[model])));
     const places = new Map<string, number>();
     for (const model of models) places.set(modelKeys(stack.prefix, model).base, await placeOf(model));
@@ -82,23 +82,23 @@ describe("six models on a cluster of three nodes", () => {
     expect(times).toEqual([...times].sort().reverse());
   });
 
-  test("a notice tells who waits for a slow run, on whichever nodes model and subscription are", async () => {
+  test("a notice reaches a wait for a slow run, on whichever nodes model and subscription are", async () => {
     for (const { url } of stack.apis) {
-      const answer = await assertTold(stack, { model: "slow", input: inputs.slow }, () =>
+      const answer = await assertNotified(stack, { model: "slow", input: inputs.slow }, () =>
         stack.predict("slow", { x: [[700]] }, {}, { url }),
       );
       expect(answer.body.output).toEqual({ y: [[700]] });
     }
   });
 
-  test("an input and an output that are too large for a job are kept on the model's node too", async () => {
+  test("inputs and outputs too large for a job are stored on the model's node too", async () => {
     const x = Array.from({ length: 3000 }, (_, i) => [i, 1, 2]);
     for (const model of ["echo-int64", "echo-float32"]) {
       expect((await stack.predict(model, { x })).body.output.y).toEqual(x);
     }
   });
 
-  test("an event stream tells of the start and the end", async () => {
+  test("an event stream sends the start and the end", async () => {
     const { id } = await stack.submit("slow", { x: [[300]] });
     const { body } = await stack.get(`/v1/predictions/${id}/events`);
     expect(body).toMatch(/"status":"running"[\s\S]*"status":"succeeded"/);
@@ -122,11 +122,11 @@ describe("six models on a cluster of three nodes", () => {
     }
   });
 
-  test("what waits, is delayed or expires is canceled, started and ended in time", async () => {
+  test("waiting, delayed and expiring predictions are canceled, started and expired in time", async () => {
     const running = await stack.submit("slow", { x: [[20_000]] });
     const waiting = await stack.submit("slow", { x: [[1]] }, { priority: 5 });
     const expiring = await stack.submit("slow", { x: [[1]] }, { expires_in_ms: 300 });
-    // While the slot is held; once it is free, what waits may begin in time.
+    // The slot is still busy here; once it is free, waiting predictions may start.
     expect((await stack.final(expiring.id)).status).toBe("expired");
     for (const { id } of [waiting, running]) {
       const canceled = await stack.post(`/v1/predictions/${id}/cancel`, undefined);
@@ -159,11 +159,11 @@ describe("six models on a cluster of three nodes", () => {
     await receiver.received("/slow", 2);
   });
 
-  test("a batch of each model runs to its end, its rows in order, bad ones failing alone", async () => {
+  test("a batch of each model runs to its end, with its rows in order, and faulty ones fail alone", async () => {
     const batches = await Promise.all(
       models.map(async (model) => {
         const rows = Array.from({ length: 1200 }, (_, i) => (i === 1100 ? '"bad"' : JSON.stringify(inputs[model])));
-        // With so many at once on a busy machine Redis may be late, which is a 503 and repeated.
+        // So many at once may make Redis late on a busy machine; the resulting 503 is repeated.
         return eventually(async () => {
           const answer = await stack.call("POST", `/v1/models/${model}/batches`, {
             text: rows.join("\n"),
@@ -207,7 +207,7 @@ describe("six models on a cluster of three nodes", () => {
     expect(verified(secret, told as never)).toMatchObject({ type: "batch.completed", data: { status: "canceled" } });
   });
 
-  test("failures of all models are redriven, wherever they are", async () => {
+  test("failures of all models are redriven, on any node", async () => {
     const failed = await Promise.all([97, 98, 99].map((row) => stack.predict("throws-on-row", { x: [[row]] })));
     const [group] = (await stack.get("/v1/failures")).body.data;
     expect(group).toMatchObject({ model: "throws-on-row", code: "inference_failed", count: 3 });
@@ -219,7 +219,7 @@ describe("six models on a cluster of three nodes", () => {
     expect(retried.sort()).toEqual(failed.map(({ body }) => body.id).sort());
   });
 
-  test("the queue page shows every queue and a job of it, and metrics tell every model's depth", async () => {
+  test("the queue page shows every queue and its jobs, and metrics have every model's depth", async () => {
     const queues = await stack.get("/admin/queues/api/queues", { as: "admin" });
     expect(queues.status).toBe(200);
     const names = queues.body.queues.map(({ name }: { name: string }) => name);
@@ -236,7 +236,7 @@ describe("six models on a cluster of three nodes", () => {
     expect((await stack.get("/ready", { as: null })).status).toBe(200);
   });
 
-  test("with one node killed and started again nothing accepted is lost, and the same worker does it", async () => {
+  test("after a kill and restart of one node nothing accepted is lost, and the same worker finishes it", async () => {
     const slowPlace = await placeOf("slow");
     const running = await stack.submit("slow", { x: [[2500]] });
     const accepted = await Promise.all(models.map((model) => stack.submit(model, inputs[model])));
@@ -248,9 +248,9 @@ describe("six models on a cluster of three nodes", () => {
     const tookMs = performance.now() - begun;
     const healthBegun = performance.now();
     expect((await stack.get("/health", { as: null })).status).toBe(200);
-    // An answer that needs no Redis takes as long as the machine is busy.
+    // The control request needs no Redis, so its time shows how busy the machine is.
     expect(tookMs).toBeLessThan(2500 + 4 * (performance.now() - healthBegun));
-    // Until after the others have noticed, and the run has ended.
+    // Until the other nodes have noticed and the run has ended.
     await cluster.untilMissed(slowPlace);
     const [worker] = stack.workers as [TestStack["workers"][number]];
     await eventually(async () => expect((await readiness(worker)).slots.busy).toBe(0));

@@ -72,7 +72,7 @@ describe("REDIS_URL", () => {
     "redis://:%zzsecret@host",
     "redis://:sec@ret@host",
     "redis://[secret",
-  ])("%s is refused without being repeated", (url) => {
+  ])("%s is refused without being shown", (url) => {
     let said = "";
     try {
       readWorkerConfig({ REDIS_URL: url });
@@ -117,7 +117,7 @@ describe("a Redis that is found or started", () => {
     }
   };
 
-  test("REDIS_URL goes before every program, which is then not started", async () => {
+  test("REDIS_URL takes precedence over programs, and none is started", async () => {
     const dataDir = join(dir, "unused");
     const redis = await findRedis({ redisUrl: "redis://elsewhere:1", path: bin, dataDir, say });
     expect(redis).toMatchObject({ url: "redis://elsewhere:1", pid: null });
@@ -126,7 +126,7 @@ describe("a Redis that is found or started", () => {
     expect(existsSync(dataDir)).toBe(false);
   });
 
-  test("the program on PATH is started on 127.0.0.1 only, durable, and keeps its data over starts", async () => {
+  test("the program on PATH is started on 127.0.0.1 only, durable, and keeps its data across restarts", async () => {
     const options = { redisUrl: undefined, path: `${bin}:/usr/bin:/bin`, dataDir: join(dir, "data"), say };
     const first = await findRedis(options);
     expect(existsSync(join(dir, "started"))).toBe(true);
@@ -159,7 +159,7 @@ describe("a Redis that is found or started", () => {
     await eventually(() => expect(isAlive(pid)).toBe(false));
   });
 
-  test("closing a private Redis is waited for by a process that has nothing else to do", async () => {
+  test("a pending close of a private Redis keeps its process alive", async () => {
     const code = `import { startRedis } from ${JSON.stringify(found)};
       const redis = await startRedis(${JSON.stringify(program)}, ${JSON.stringify(join(dir, "closed"))});
       redis.close().then(() => process.exit(7));`;
@@ -167,7 +167,7 @@ describe("a Redis that is found or started", () => {
     expect((await once(child, "exit"))[0]).toBe(7);
   });
 
-  describe("that may lose work", () => {
+  describe("with settings that may lose work", () => {
     let lossy: FoundRedis;
     beforeAll(async () => {
       const args = ["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"];
@@ -175,7 +175,7 @@ describe("a Redis that is found or started", () => {
     });
     afterAll(() => lossy.close());
 
-    test("is warned of before the first job, by API and worker, and in /ready", async () => {
+    test("causes warnings before the first job, by API and worker, and in /ready", async () => {
       const facts = await using(lossy, (redis) => checkRedis(redis, 5000));
       expect(facts).toMatchObject({ durability: "none", maxmemoryPolicy: "allkeys-lru" });
       expect(facts.warnings).toEqual([expect.stringContaining("noeviction"), expect.stringContaining("appendonly")]);
@@ -191,12 +191,12 @@ describe("a Redis that is found or started", () => {
       await stack.close();
     });
 
-    test("is refused where DURABILITY promises more than it keeps", async () => {
+    test("is refused if DURABILITY promises more", async () => {
       await using(lossy, async (redis) => {
         await expect(checkRedis(redis, 5000, "fsync")).rejects.toThrow("DURABILITY=fsync");
         await expect(checkRedis(redis, 5000, "everysec")).rejects.toThrow("DURABILITY=everysec");
         await redis.config("SET", "appendonly", "yes");
-        // Until its first append-only file is written, Redis does not even let itself be stopped.
+        // Redis cannot be stopped until its first append-only file is written.
         await eventually(async () => expect(await redis.info("persistence")).toContain("aof_rewrite_in_progress:0"));
         await redis.config("SET", "appendfsync", "everysec");
         await expect(checkRedis(redis, 5000, "fsync")).rejects.toThrow("DURABILITY=fsync");

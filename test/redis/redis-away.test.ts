@@ -5,23 +5,23 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { volume } from "../support/run/volume.js";
-import { assertTold } from "../support/stack/assert-told.js";
+import { assertNotified } from "../support/stack/assert-notified.js";
 import { readiness } from "../support/stack/processes.js";
-import { type Answer, shortLocks, TestStack, toldOnly } from "../support/stack/stack.js";
+import { type Answer, noticesOnly, shortLocks, TestStack } from "../support/stack/stack.js";
 
 const model = "echo-int64";
-/** Predictions that are accepted before a fault, and after it. */
+/** Number of predictions accepted before a fault, and after it. */
 const amid = volume(100, 300);
 const path = `/v1/models/${model}/predictions`;
 
-describe("Redis away", () => {
+describe("while Redis is unreachable", () => {
   let redis: OwnRedis;
   let stack: TestStack;
   let known: string;
 
   beforeAll(async () => {
     redis = await OwnRedis.start();
-    const timing = { ...shortLocks, ...toldOnly };
+    const timing = { ...shortLocks, ...noticesOnly };
     stack = await TestStack.start({ models: [model, "slow"], redisUrl: redis.url, timing });
     known = (await stack.submit(model, { x: [[0, 0, 0]] })).id;
   });
@@ -30,12 +30,12 @@ describe("Redis away", () => {
     await redis?.close();
   });
 
-  /** Waits until API and Redis have found each other again. */
+  /** Waits until the API is connected to Redis again. */
   const untilReady = () => eventually(async () => expect((await stack.get("/v1/models")).status).toBe(200));
 
   /**
-   * Sends one request of each kind at once and holds every answer to what is promised while Redis is away: each within
-   * 2 s of one that needs no Redis, sent at the same time, which takes as long as the machine is busy.
+   * Sends one request of each kind at once and asserts the promised refusals: each within 2 s of a control request that
+   * needs no Redis, whose time shows how busy the machine is.
    */
   async function expectQuickRefusals(): Promise<void> {
     const timed = async (answer: Promise<Answer>) => {
@@ -70,7 +70,7 @@ describe("Redis away", () => {
     expect(readiness.tookMs).toBeLessThan(withinMs);
   }
 
-  /** Submits distinct inputs without a pause until told to stop, by so many callers, half of whom wait for the end. */
+  /** Submits distinct inputs without a pause until `stop`, by `callers` callers, half of which wait for the end. */
   function load(callers: number) {
     const accepted = new Map<string, number[]>();
     const refusals: Answer[] = [];
@@ -84,7 +84,7 @@ describe("Redis away", () => {
         if (answer.status === 200 || answer.status === 202) accepted.set(answer.body.id, row);
         else {
           refusals.push(answer);
-          // What a client is asked to do, but sooner.
+          // Sooner than Retry-After asks for.
           await delay(100);
         }
       }
@@ -119,12 +119,12 @@ describe("Redis away", () => {
     });
   }, 90_000);
 
-  test("whoever waits for a run that Redis did not live to see is answered, and the run counts", async () => {
+  test("a wait for a run that ended without Redis is answered, and the run's result is kept", async () => {
     const { id } = await stack.submit("slow", { x: [[1500]] });
     const waiting = stack.get(`/v1/predictions/${id}?wait=30`);
     await eventually(async () => expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("running"));
     await redis.kill();
-    // Away until after the run has ended, whose result then has nowhere to go.
+    // Redis stays down until the run has ended, so that its result cannot be written yet.
     const [worker] = stack.workers as [TestStack["workers"][number]];
     await eventually(async () => expect((await readiness(worker)).slots.busy).toBe(0));
     await redis.resume();
@@ -134,12 +134,12 @@ describe("Redis away", () => {
     if (answer.status !== 503) expect(answer.body).toMatchObject({ id, status: "succeeded" });
   });
 
-  test("a Redis that is there but does not answer is refused for just as quickly, and recovered from", async () => {
+  test("a Redis that accepts connections but does not answer means equally quick refusals, then recovery", async () => {
     await untilReady();
     process.kill(redis.pid, "SIGSTOP");
     try {
       const early = stack.get(`/v1/predictions/${known}`);
-      // Requests do not come all at once: those that follow must not wait for what is under way to give up first.
+      // Later requests must not wait for the timeout of earlier ones.
       await delay(300);
       await expectQuickRefusals();
       expect((await early).status).toBe(503);
@@ -153,7 +153,7 @@ describe("Redis away", () => {
     await eventually(async () => expect((await stack.get("/ready", { as: null })).status).toBe(200));
   });
 
-  /** Holds every prediction of a load to its own result. */
+  /** Asserts that every prediction of a load has its own result. */
   async function expectAllSucceeded(accepted: ReadonlyMap<string, number[]>): Promise<void> {
     const entries = [...accepted];
     for (let i = 0; i < entries.length; i += 64) {
@@ -165,7 +165,7 @@ describe("Redis away", () => {
     }
   }
 
-  test("connections killed under load, those of subscriptions too, cost no accepted prediction", async () => {
+  test("connections and subscriptions killed under load cost no accepted prediction", async () => {
     await untilReady();
     const admin = stack.redis as Redis;
     const { accepted, refusals, stop } = load(12);
@@ -181,14 +181,14 @@ describe("Redis away", () => {
     await stop();
     expect(refusals.filter(({ status }) => status !== 503)).toEqual([]);
     await expectAllSucceeded(accepted);
-    // Notices are heard again.
-    const heard = await assertTold(stack, { model, input: { x: [[1, 1, 1]] } }, () =>
+    // Notices arrive again.
+    const heard = await assertNotified(stack, { model, input: { x: [[1, 1, 1]] } }, () =>
       stack.predict("slow", { x: [[500]] }),
     );
     expect(heard.body.status).toBe("succeeded");
   }, 90_000);
 
-  test("readiness tells what Redis promises by now, once a connection to it is back", async () => {
+  test("readiness reports Redis' current durability after a reconnect", async () => {
     await untilReady();
     const admin = stack.redis as Redis;
     const told = async () => (await stack.get("/ready", { as: null })).body;
@@ -220,10 +220,10 @@ describe("Redis away", () => {
     await expectAllSucceeded(accepted);
   }, 90_000);
 
-  test("with its memory used up Redis takes no work, keeps none by halves, and workers go on draining", async () => {
+  test("with its memory full Redis accepts no work, keeps no partial work, and workers still drain", async () => {
     await untilReady();
     const admin = stack.redis as Redis;
-    // What came before is over, so that no key of it goes or comes meanwhile.
+    // Earlier work must have ended, so that none of its keys change during the comparison.
     const { queue } = modelKeys(stack.prefix, model);
     await eventually(async () => expect(await admin.exists(`${queue}active`)).toBe(0));
     const webhook = { url: "https://example.com/hook" };
@@ -256,7 +256,7 @@ describe("Redis away", () => {
     } finally {
       await admin.config("SET", "maxmemory", "0");
     }
-    // An API looks once a second how much room there is.
+    // The API checks Redis' memory once a second.
     await eventually(async () => {
       const answer = await stack.predict(model, { x: [[4, 4, 4]] }, {}, { headers: { "idempotency-key": "full-2" } });
       expect([answer.status, answer.body.status]).toEqual([200, "succeeded"]);

@@ -1,7 +1,7 @@
 import { refusalCode } from "@millrace/shared/redis/redis-faults.js";
 import { describe, expect, test } from "vitest";
 
-describe("why Redis refuses a command", () => {
+describe("the code of a command refused by Redis", () => {
   test.each([
     ["OOM command not allowed when used memory > 'maxmemory'.", "OOM"],
     ["OOM command not allowed when used memory > 'maxmemory'. script: 0e7f, on @user_script:27.", "OOM"],
@@ -21,7 +21,7 @@ describe("why Redis refuses a command", () => {
     "ERR user_script:12: attempt to index a nil value script: 0e7f, on @user_script:12.",
     "WRONGTYPE Operation against a key holding the wrong kind of value",
     "ERR unknown command 'OOM'",
-  ])("is not told by a mistake of our own: %s", (message) => {
+  ])("is null for a fault of our own: %s", (message) => {
     expect(refusalCode(message)).toBeNull();
   });
 });

@@ -2,7 +2,7 @@ import { request as httpRequest } from "node:http";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { type Answer, keys, TestStack } from "../support/stack/stack.js";
@@ -10,7 +10,7 @@ import { type Answer, keys, TestStack } from "../support/stack/stack.js";
 const model = "echo-int64";
 const path = `/v1/models/${model}`;
 
-describe("Redis of which four fifths are used", () => {
+describe("Redis above four fifths of its memory limit", () => {
   let redis: OwnRedis;
   let stack: TestStack;
 
@@ -25,7 +25,7 @@ describe("Redis of which four fifths are used", () => {
 
   const admin = () => stack.redis as Redis;
 
-  /** Sets the limit so that this part of it is used. */
+  /** Sets maxmemory so that `part` of it is used. */
   async function setLimit(part: number): Promise<void> {
     const used = Number(/^used_memory:(\d+)/m.exec(await admin().info("memory"))?.[1]);
     await admin().config("SET", "maxmemory", Math.round(used / part));
@@ -33,7 +33,7 @@ describe("Redis of which four fifths are used", () => {
 
   const complaints = async (): Promise<string[]> => (await stack.get("/ready", { as: null })).body.turning_away;
 
-  /** Begins an upload of which `first` has been sent; what comes back is told when `rest` has been, too. */
+  /** Begins an upload with `first`; the returned function sends `rest` and resolves to the answer. */
   function beginUpload(first: string): (rest: string) => Promise<{ status: number; body: { code: string } }> {
     const sending = httpRequest(`${stack.url}${path}/batches`, {
       method: "POST",
@@ -56,7 +56,7 @@ describe("Redis of which four fifths are used", () => {
     };
   }
 
-  test("refuses new work of any kind, also in the middle of an upload, and goes on with everything else", async () => {
+  test("refuses new work of any kind, even in the middle of an upload, and continues everything else", async () => {
     const input = (value: number) => ({ input: { x: [[value, 0, 0]] } });
     const key = { headers: { "idempotency-key": "before" } };
     const before = await stack.post(`${path}/predictions`, input(1), key);
@@ -69,7 +69,7 @@ describe("Redis of which four fifths are used", () => {
     await eventually(async () => expect(await staged()).toHaveLength(1));
 
     await admin().set("filler", Buffer.alloc(40 * 1024 * 1024));
-    // What Redis needs for a moment is part of what is used, so the limit follows.
+    // Used memory includes Redis' temporary needs and changes, so the limit is set again.
     await eventually(async () => {
       await setLimit(0.87);
       expect(await complaints()).toEqual([expect.stringMatching(/^Redis has used 8\d % of/)]);
@@ -85,7 +85,7 @@ describe("Redis of which four fifths are used", () => {
       stack.post(`/v2/models/${model}/infer`, tensor),
     ]);
     for (const answer of refused) {
-      expectProblem(answer, 429, "memory_pressure");
+      assertProblem(answer, 429, "memory_pressure");
       expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
       expect(Number(answer.headers.get("retry-after"))).toBeLessThan(61);
     }
@@ -104,14 +104,14 @@ describe("Redis of which four fifths are used", () => {
 
     await eventually(async () => {
       await setLimit(1.01);
-      expectProblem(await stack.post(`${path}/predictions`, input(4)), 503, "redis_full");
+      assertProblem(await stack.post(`${path}/predictions`, input(4)), 503, "redis_full");
     });
     await admin().del("filler");
     await eventually(async () => expect((await stack.predict(model, input(5).input)).status).toBe(200));
     expect(await complaints()).toEqual([]);
   });
 
-  test("that has no limit refuses nothing", async () => {
+  test("refuses nothing without a limit", async () => {
     await admin().config("SET", "maxmemory", "0");
     await eventually(async () => expect(await scrape(stack.url, "ml_redis_memory_bytes", { kind: "max" })).toBe(0));
     expect((await stack.predict(model, { x: [[6, 6, 6]] })).status).toBe(200);

@@ -12,11 +12,11 @@ import { type Answer, TestStack } from "../support/stack/stack.js";
 
 const model = "echo-int64";
 const path = `/v1/models/${model}/predictions`;
-/** Of the long form, by `npm run chaos`. */
+/** More than one in the long form, `npm run chaos`. */
 const failovers = Number(process.env.CHAOS_FAILOVERS ?? 1);
 /** Predictions accepted before each kill; a third as many after it. */
 const amid = failovers > 1 ? 300 : 90;
-/** Held in the long form alone. */
+/** Asserted in the long form only. */
 const longestAwayMs = 10_000;
 
 describe("sentinels, a master and two replicas, with DURABILITY=replica", () => {
@@ -31,20 +31,20 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     await stack?.close().finally(() => sentinels.close());
   });
 
-  /** How long an answer takes that needs no Redis: what a busy machine adds to any other. */
+  /** Time of an answer that needs no Redis, which shows how busy the machine is. */
   const healthTakesMs = async () => {
     const begun = performance.now();
     expect((await stack.get("/health", { as: null })).status).toBe(200);
     return performance.now() - begun;
   };
 
-  test("says in words what an acknowledgement is worth", async () => {
+  test("describes the durability of an acknowledgement in words", async () => {
     const { body, status } = await stack.get("/ready", { as: null });
     expect([status, body.redis, body.durability]).toEqual([200, "writable", "replica"]);
     expect(body.promise).toMatch(/replica before it is acknowledged/);
   });
 
-  test("warns of a fail-over where nobody waits for the replicas that there are", async () => {
+  test("warns of lost work in a failover if there are replicas that no write waits for", async () => {
     const redis = openRedis(parseRedisUrl(sentinels.url), "patient", "test");
     try {
       const { durability, warnings } = await checkRedis(redis, 10_000);
@@ -54,14 +54,14 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     }
   });
 
-  test("takes an input that is too large for its job", async () => {
+  test("accepts an input that is too large for its job", async () => {
     const x = Array.from({ length: 3000 }, (_, i) => [i, 1, 2]);
     const answer = await stack.predict(model, { x });
     expect([answer.status, answer.body.status]).toEqual([200, "succeeded"]);
     expect(answer.body.output.y).toEqual(x);
   });
 
-  test("after a kill of the master nothing acknowledged is lost or wrong, and service comes back", async () => {
+  test("after a kill of the master nothing acknowledged is lost or wrong, and service returns", async () => {
     const accepted = new Map<string, number[]>();
     const statuses = new Map<number, number>();
     let stopped = false;
@@ -117,7 +117,7 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     }
   }, 600_000);
 
-  test("while no replica confirms, nothing is acknowledged, readiness says so, and reading goes on", async () => {
+  test("while no replica confirms, nothing is acknowledged, readiness reports it, and reads still work", async () => {
     await sentinels.untilReplicated(2);
     const { id } = await stack.submit(model, { x: [[1, 2, 3]] });
     await stack.final(id);
@@ -147,7 +147,7 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     }
   });
 
-  test("a Redis without a replica is refused at the start", async () => {
+  test("a Redis without a replica is refused at startup", async () => {
     const env = stack.environment({ REDIS_URL: inject("redisUrl"), DURABILITY: "replica" });
     for (const kind of ["api", "worker"] as const) {
       const service = spawnService(kind, env);

@@ -7,7 +7,7 @@ import { shortLocks, TestStack } from "../support/stack/stack.js";
 
 const ms = (time: string): number => Date.parse(time);
 
-describe("sudden death", () => {
+describe("killed processes", () => {
   let stack: TestStack;
 
   afterEach(() => stack.close());
@@ -54,7 +54,7 @@ describe("sudden death", () => {
     expect(finals.map((final) => [final.status, final.output])).toEqual(inputs.map((y) => ["succeeded", { y }]));
   });
 
-  test("slots end with their worker, whether idle or within a run that never returns", async () => {
+  test("slots end with their worker, whether idle or in a run that never returns", async () => {
     stack = await TestStack.start({
       timing: shortLocks,
       models: ["endless-on-one"],
@@ -73,7 +73,7 @@ describe("sudden death", () => {
     await eventually(async () => expect(await stillRunning(slots)).toEqual([]), 5000);
   });
 
-  test("predictions joined in a run whose slot is killed succeed, each alone, and pay no attempt", async () => {
+  test("predictions joined in a run whose slot is killed succeed, each alone, without paying an attempt", async () => {
     stack = await TestStack.start({
       timing: shortLocks,
       models: ["slow"],
@@ -97,7 +97,7 @@ describe("sudden death", () => {
     expect(await childrenOf(worker.pid)).not.toContain(slot);
   });
 
-  test("a prediction pays no attempt for what Redis refuses, and is run once it does not", async () => {
+  test("a prediction pays no attempt for a refusal by Redis, and runs once Redis accepts again", async () => {
     stack = await TestStack.start({
       timing: shortLocks,
       models: ["slow"],
@@ -107,8 +107,8 @@ describe("sudden death", () => {
     expect(await worker?.stop()).toBe(0);
     const { id } = await stack.submit("slow", { x: [[7]] });
     const keys = modelKeys(stack.prefix, "slow");
-    // Taken by one who died at once, so that its history is read; which Redis refuses while that key holds something
-    // else.
+    // Taken by a worker that died at once, so that the job's history is read, which Redis refuses while the key has
+    // another type.
     await takeJobs(stack.redis, keys.queue, "dead", 1, 1);
     await stack.redis.set(keys.deaths, "not a hash");
     await stack.startWorker();

@@ -2,18 +2,18 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Dispatcher } from "@millrace/workers/runs/dispatcher.js";
 import type { Outcome, RunQueue, Work } from "@millrace/workers/runs/work.js";
 import { describe, expect, test } from "vitest";
-import { HandRunner, itemOf } from "../support/models/hand-runner.js";
+import { itemOf, ManualSlots } from "../support/models/manual-slots.js";
 
 const done = (id: string): Outcome => ({ kind: "done", item: itemOf(id) });
-/** A table whose two parts are that text. */
+/** A table in two parts, of which the first is that text. */
 const tableOf = (text: string) => [Buffer.from(text), Buffer.alloc(0)] as const;
-/** Lets everything that is ready happen. */
+/** Lets all pending callbacks run. */
 const settle = () => delay(5);
-/** Ends the turn of the event loop in which something was submitted, and no more. */
+/** Ends the current turn of the event loop, no more. */
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 function setUp(overrides: Partial<RunQueue> = {}, slots = 1) {
-  const runner = new HandRunner(slots);
+  const runner = new ManualSlots(slots);
   const dispatcher = new Dispatcher(runner);
   const runQueue: RunQueue = {
     ...{ model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 4, maxDelayMs: 0, timeoutMs: 1000 },
@@ -39,7 +39,7 @@ function setUp(overrides: Partial<RunQueue> = {}, slots = 1) {
 }
 
 describe("the dispatcher", () => {
-  test("starts at once on an idle slot, and joins only what has come while it was busy", async () => {
+  test("starts at once on an idle slot, and joins only works that arrived while it was busy", async () => {
     const { begun, runner, submit } = setUp();
     const all = [submit("a")];
     await turn();
@@ -61,7 +61,7 @@ describe("the dispatcher", () => {
     expect(await Promise.all(all)).toEqual(["a", "b", "c"].map(done));
   });
 
-  test("joins works of one turn of the event loop on an idle slot too, but takes none that come later", async () => {
+  test("joins works of one turn of the event loop on an idle slot too, but no later ones", async () => {
     const { begun, runner, submit } = setUp({}, 2);
     const all = ["a", "b", "c"].map((id) => submit(id));
     expect(runner.ids).toEqual([]);
@@ -80,7 +80,7 @@ describe("the dispatcher", () => {
     expect(await Promise.all(all)).toEqual(["a", "b", "c", "d"].map(done));
   });
 
-  test("never joins more rows than the model allows, keeps the order, and runs a larger input by itself", async () => {
+  test("never joins more rows than the model allows, keeps the order, and runs a larger input alone", async () => {
     const { runner, submit } = setUp();
     submit("a");
     await turn();
@@ -99,7 +99,7 @@ describe("the dispatcher", () => {
     expect(runner.ids).toEqual([["a"], ["b", "c"], ["d"], ["big"], ["e"]]);
   });
 
-  test("joins only inputs of one signature, of one model, and none of a model that cannot be joined", async () => {
+  test("joins only inputs of one signature and one model, and none of a model that is not joinable", async () => {
     const { runQueue, runner, submit } = setUp();
     const other = { ...runQueue, modelKey: 1 };
     const single = { ...runQueue, modelKey: 2, joinable: false };
@@ -118,7 +118,7 @@ describe("the dispatcher", () => {
     expect(runner.ids).toEqual([["a"], ["b1", "b2"], ["c1", "c2"], ["s1"], ["s2"]]);
   });
 
-  test("stops joining a model whose slot found that its rows are not independent", async () => {
+  test("stops joining a model whose slot found dependent rows", async () => {
     const { runner, submit } = setUp();
     submit("a");
     await turn();
@@ -128,7 +128,7 @@ describe("the dispatcher", () => {
     expect(runner.ids).toEqual([["a"], ["b"]]);
   });
 
-  test("gives an idle slot to whoever has waited longest, so that a busy model starves no other", async () => {
+  test("gives an idle slot to the work that has waited longest, so that a busy model starves no other", async () => {
     const { runQueue, runner, submit } = setUp({ maxBatchRows: 1 });
     const other = { ...runQueue, modelKey: 1 };
     for (const id of ["a1", "a2", "a3"]) submit(id);
@@ -143,7 +143,7 @@ describe("the dispatcher", () => {
     expect(runner.ids.flat()).toEqual(["a1", "a2", "a3", "b1", "a4"]);
   });
 
-  test("waits on an idle slot for company only as long as maxDelayMs says, and not once a run is full", async () => {
+  test("waits on an idle slot for more works up to maxDelayMs, or until a run is full", async () => {
     const { runner, submit } = setUp({ maxDelayMs: 80, maxBatchRows: 2 }, 2);
     const begun = performance.now();
     submit("a");
@@ -162,33 +162,33 @@ describe("the dispatcher", () => {
     ["timeout", "timeout"],
     ["crash", "poisoned"],
   ] as const)(
-    "after a joined run ends by %s each runs alone, and only the one that does it again alone is blamed",
+    "after a joined run ends by %s each work runs alone, and only one that repeats it is blamed",
     async (reason, code) => {
       const { begun, runner, submit } = setUp();
       submit("a");
       await turn();
-      const all = ["x", "guilty", "y"].map((id) => submit(id));
+      const all = ["x", "faulty", "y"].map((id) => submit(id));
       runner.runs[0]?.end();
       await settle();
       runner.runs[1]?.die(reason);
       await settle();
       for (let i = 2; i < 5; i++) {
         const run = runner.runs[i];
-        if (run?.ids[0] === "guilty") run.die(reason);
+        if (run?.ids[0] === "faulty") run.die(reason);
         else run?.end();
         await settle();
       }
-      expect(runner.ids).toEqual([["a"], ["x", "guilty", "y"], ["x"], ["guilty"], ["y"]]);
+      expect(runner.ids).toEqual([["a"], ["x", "faulty", "y"], ["x"], ["faulty"], ["y"]]);
       expect(begun.slice(4)).toEqual([
         ["x", true],
-        ["guilty", true],
+        ["faulty", true],
         ["y", true],
       ]);
       expect(await Promise.all(all)).toEqual([done("x"), { kind: "blamed", code }, done("y")]);
     },
   );
 
-  test("runs the most urgent first, and equals in order of arrival, within a model and between two", async () => {
+  test("runs the most urgent works first, equal ones in order of arrival, within and across models", async () => {
     const { runQueue, runner, submit } = setUp({ maxBatchRows: 1 });
     const other = { ...runQueue, modelKey: 1 };
     submit("busy");
@@ -206,7 +206,7 @@ describe("the dispatcher", () => {
     expect(runner.ids.flat()).toEqual(["busy", "b0", "a0", "a1", "a1too", "b5", "a9"]);
   });
 
-  test("lets canceled works never begin, ends them where they run alone, and leaves the others unharmed", async () => {
+  test("never begins canceled works, ends them if they run alone, and leaves the others unharmed", async () => {
     const { dispatcher, runner, submit } = setUp();
     const alone = submit("alone");
     await turn();
@@ -225,7 +225,7 @@ describe("the dispatcher", () => {
     expect(dispatcher.waiting).toBe(0);
   });
 
-  test("takes nobody along with a work that has to run alone", async () => {
+  test("joins nothing with a work that must run alone", async () => {
     const { runner, submit } = setUp();
     submit("a");
     await turn();
@@ -239,7 +239,7 @@ describe("the dispatcher", () => {
     expect(runner.ids).toEqual([["a"], ["suspect"], ["suspect2"], ["b"]]);
   });
 
-  test("lets what is urgent overtake its own owner's works only, in that owner's places", async () => {
+  test("lets an urgent work overtake its own owner's works only, in that owner's turns", async () => {
     const { runner, submit } = setUp({ maxBatchRows: 1 });
     submit("first");
     await turn();
@@ -261,7 +261,7 @@ describe("the dispatcher", () => {
     expect(runner.ids.flat()).toEqual(["first", "a0", "b0", "a1", "b5", "a1too", "a9"]);
   });
 
-  test("lets part of a batch yield to whatever came later, but not for ever, and joins it with nothing", async () => {
+  test("lets a part of a batch yield to later works, but not for ever, and joins it with nothing", async () => {
     const { runner, submit } = setUp();
     const bulk = { packs: [Buffer.from("b1"), Buffer.from("b2")] };
     const table = { table: tableOf("t") };
@@ -280,7 +280,7 @@ describe("the dispatcher", () => {
       { kind: "done in bulk", items: ["b1", "b2"].map(itemOf), table: null },
       { kind: "done in bulk", items: [], table: Buffer.from("t") },
     ]);
-    // Others never end, so that it would never run, were it not for its age.
+    // Other works keep arriving, so the part runs only because of its age.
     submit("first");
     const old = submit("old", { bulk, alone: true, rows: 2 });
     let passed = 0;
@@ -295,7 +295,7 @@ describe("the dispatcher", () => {
     expect((await old).kind).toBe("done in bulk");
   });
 
-  test("a part of a batch is blamed alone where its slot dies, and given back where the worker ends", async () => {
+  test("blames a part of a batch alone if its slot dies, and returns it if the worker ends", async () => {
     const { dispatcher, runner, submit } = setUp();
     const bulk = { table: tableOf("b") };
     const late = submit("late", { bulk, alone: true });
@@ -316,7 +316,7 @@ describe("the dispatcher", () => {
     await drained;
   });
 
-  test("a drain gives back all that has not begun, takes no more, and waits for what runs", async () => {
+  test("returns all works not begun at a drain, accepts no more, and waits for running ones", async () => {
     const { dispatcher, runner, submit } = setUp();
     const running = submit("a");
     await turn();
@@ -336,7 +336,7 @@ describe("the dispatcher", () => {
     expect(dispatcher.waiting).toBe(0);
   });
 
-  test("gives back what waits for versions that are gone, and tells which it still has work for", async () => {
+  test("returns works for removed versions, and knows for which versions it still has work", async () => {
     const { dispatcher, runQueue, runner, submit } = setUp();
     submit("a");
     await turn();
@@ -357,7 +357,7 @@ describe("the dispatcher", () => {
     expect(dispatcher.holds(0)).toBe(false);
   });
 
-  test("blames nobody for slots that end because the worker does", async () => {
+  test("blames no work for slots that end because the worker ends", async () => {
     const { dispatcher, runner, submit } = setUp();
     const running = submit("a");
     await turn();

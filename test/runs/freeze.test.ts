@@ -7,7 +7,7 @@ import { shortLocks, TestStack } from "../support/stack/stack.js";
 
 const frozenMs = 10_000;
 
-describe("a worker that freezes for longer than its locks last", () => {
+describe("a worker that is frozen for longer than its locks", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
@@ -19,7 +19,7 @@ describe("a worker that freezes for longer than its locks last", () => {
   });
   afterAll(() => stack.close());
 
-  test("another finishes what it ran and what it held, and it overwrites nothing when it wakes", async () => {
+  test("loses its jobs, running or held, to another worker, and overwrites nothing when it wakes", async () => {
     const [frozen] = stack.workers as [TestStack["workers"][number]];
     const keys = modelKeys(stack.prefix, "slow");
     const running = await stack.submit("slow", { x: [[2500]] });
@@ -28,7 +28,7 @@ describe("a worker that freezes for longer than its locks last", () => {
     await untilHeld(stack, "slow", 4);
     const ids = [running, ...held].map(({ id }) => id as string);
 
-    // The slot is not frozen: it finishes meanwhile, and its result is the first thing that the worker finds.
+    // The slot is not frozen: it finishes its run, and the worker reads that result first when it wakes.
     frozen.child.kill("SIGSTOP");
     const thaw = delay(frozenMs).then(() => frozen.child.kill("SIGCONT"));
     const other = await stack.startWorker();
@@ -44,7 +44,7 @@ describe("a worker that freezes for longer than its locks last", () => {
       const { ready, slots } = await readiness(frozen);
       expect({ ready, busy: slots.busy }).toEqual({ ready: true, busy: 0 });
     });
-    // With the other one gone, only the one that was frozen can serve this, and it does so after all that it held.
+    // Without the other worker only the thawed one can serve this, after all jobs that it held.
     expect(await other.stop()).toBe(0);
     expect((await stack.predict("slow", { x: [[30]] })).body).toMatchObject({ status: "succeeded", attempts: 1 });
 
@@ -56,9 +56,9 @@ describe("a worker that freezes for longer than its locks last", () => {
     expect(after.map(({ body }) => body)).toEqual(finals);
   });
 
-  test("no job of it stays active or goes back into the queue", async () => {
+  test("leaves no job active or in the queue", async () => {
     const { queue } = modelKeys(stack.prefix, "slow");
-    // Longer than a lock lasts, after which a job that is stuck would be found and moved.
+    // Longer than a lock, after which a stuck job would be found and moved.
     await delay(shortLocks.worker.lockMs + shortLocks.worker.stalledCheckMs + 1000);
     expect(await stack.redis.llen(`${queue}active`)).toBe(0);
     expect(await stack.redis.llen(`${queue}wait`)).toBe(0);
@@ -66,7 +66,7 @@ describe("a worker that freezes for longer than its locks last", () => {
     expect(await stack.redis.zcard(`${queue}failed`)).toBe(0);
   });
 
-  test("no note of a run of jobs that were no longer its own stays behind", async () => {
+  test("leaves no run notes of the jobs that it lost", async () => {
     expect(await stack.redis.hgetall(modelKeys(stack.prefix, "slow").running)).toEqual({});
   });
 });

@@ -5,7 +5,7 @@ import { type ModelFile, node } from "../support/models/onnx-file.js";
 import { childrenOf, readiness, untilHeld, untilRunning } from "../support/stack/processes.js";
 import type { TestStack } from "../support/stack/stack.js";
 
-/** What makes the model below run for ever; no input that a worker makes by itself has it. */
+/** The value that makes the model below run for ever; no input made by a worker itself contains it. */
 const endlessValue = 4321;
 const endless: ModelFile = {
   nodes: [
@@ -39,7 +39,7 @@ const manifest = {
   batching: { max_batch_rows: 16 },
 };
 
-describe("a poisonous input beside innocent ones", () => {
+describe("a poisonous input among valid ones", () => {
   let stack: TestStack;
   let busyMs = 900;
 
@@ -51,7 +51,7 @@ describe("a poisonous input beside innocent ones", () => {
         models: ["crashes-on-zero", "throws-on-row", "slow"],
         manifests: {
           "crashes-on-zero": manifest,
-          // Whoever waits for a second attempt here waits for longer than the test does.
+          // A second attempt would wait for longer than the test.
           "throws-on-row": { ...manifest, backoff_ms: 3_600_000 },
         },
       },
@@ -61,7 +61,7 @@ describe("a poisonous input beside innocent ones", () => {
 
   const worker = () => stack.workers[0] as TestStack["workers"][number];
 
-  /** Runs of a model that took more than one row, as the worker counts them. */
+  /** The worker's count of runs of a model with more than one row. */
   async function joinedRuns(model: string): Promise<number> {
     const text = await (await fetch(`http://127.0.0.1:${worker().port}/metrics`)).text();
     const read = (line: string) =>
@@ -75,69 +75,74 @@ describe("a poisonous input beside innocent ones", () => {
   }
 
   /**
-   * Submits inputs while the only slot is busy with something else, so that they share a run, and awaits their ends.
+   * Submits inputs while another prediction keeps the only slot busy, so that they share a run; waits for their ends.
    */
   async function inOneRun(model: string, values: readonly number[]) {
     busyMs += 1;
-    const company = await stack.submit("slow", { x: [[busyMs]] });
-    await untilRunning(stack, "slow", [company.id]);
+    const blocking = await stack.submit("slow", { x: [[busyMs]] });
+    await untilRunning(stack, "slow", [blocking.id]);
     const accepted = await Promise.all(values.map((value) => stack.submit(model, { x: [[value]] })));
     await untilHeld(stack, model, values.length);
-    expect((await stack.get(`/v1/predictions/${company.id}`)).body.status).toBe("running");
+    expect((await stack.get(`/v1/predictions/${blocking.id}`)).body.status).toBe("running");
     const finals = await Promise.all(accepted.map(({ id }) => stack.final(id)));
     return { finals, byValue: new Map(values.map((value, i) => [value, finals[i]])) };
   }
 
-  const expectNoPath = (detail: string) => expect(detail).not.toMatch(/\/\w|\\|\.onnx|\.js|node_modules/);
+  const assertNoPath = (detail: string) => expect(detail).not.toMatch(/\/\w|\\|\.onnx|\.js|node_modules/);
 
-  test("a run that never returns costs only its own input its attempts, and ends as timeout", async () => {
+  test("an input whose run never returns uses up only its own attempts, and fails as timeout", async () => {
     const { byValue, finals } = await inOneRun("endless", [5, 6, endlessValue, 7, 8]);
     expect(await joinedRuns("endless")).toBe(1);
-    const guilty = byValue.get(endlessValue);
-    expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "timeout" } });
-    expectNoPath(guilty.error.detail);
-    const innocent = finals.filter((final) => final !== guilty);
-    expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
+    const poisonous = byValue.get(endlessValue);
+    expect(poisonous).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "timeout" } });
+    assertNoPath(poisonous.error.detail);
+    const others = finals.filter((final) => final !== poisonous);
+    expect(others.map(({ output, status }) => [status, output.y])).toEqual(
       [5, 6, 7, 8].map((value) => ["succeeded", [[value]]]),
     );
-    expect(innocent.map(({ attempts, timings }) => [attempts, timings.batch_rows])).toEqual(innocent.map(() => [1, 1]));
+    expect(others.map(({ attempts, timings }) => [attempts, timings.batch_rows])).toEqual(others.map(() => [1, 1]));
   });
 
-  // Only x86 traps on what this model divides.
+  // Only x86 traps on this model's division.
   test.skipIf(process.arch !== "x64")(
-    "an input that crashes its process costs only itself its attempts, and ends as poisoned",
+    "an input that crashes its process uses up only its own attempts, and fails as poisoned",
     async () => {
-      // A zero is among what workers make to try a model with; it has cost a process, and the version is served all the
-      // same.
+      // Workers try a model with made inputs, among them a zero, which has crashed a process; the version is still
+      // served.
       const { joining } = (await stack.get("/v1/models/crashes-on-zero")).body;
       expect(joining).toEqual({ mode: "proven", reason: expect.stringMatching(/not tried, because an input/) });
       const { byValue, finals } = await inOneRun("crashes-on-zero", [1, 2, 0, 4, 5]);
       expect(await joinedRuns("crashes-on-zero")).toBe(1);
-      const guilty = byValue.get(0);
-      expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "poisoned" } });
-      expectNoPath(guilty.error.detail);
-      const innocent = finals.filter((final) => final !== guilty);
-      expect(innocent.map(({ output, status }) => [status, output.y])).toEqual(
+      const poisonous = byValue.get(0);
+      expect(poisonous).toMatchObject({ status: "failed", output: null, attempts: 2, error: { code: "poisoned" } });
+      assertNoPath(poisonous.error.detail);
+      const others = finals.filter((final) => final !== poisonous);
+      expect(others.map(({ output, status }) => [status, output.y])).toEqual(
         [1000, 500, 250, 200].map((value) => ["succeeded", [[value]]]),
       );
-      expect(innocent.map(({ attempts }) => attempts)).toEqual([1, 1, 1, 1]);
+      expect(others.map(({ attempts }) => attempts)).toEqual([1, 1, 1, 1]);
     },
   );
 
-  test("a row that makes the run throw fails alone and at once, and the others are found by halving", async () => {
+  test("a row that makes the run throw is found by halving, and fails alone and at once", async () => {
     const values = [0, 1, 2, 3, 77, 5, 6, 7];
     const { byValue, finals } = await inOneRun("throws-on-row", values);
     expect(await joinedRuns("throws-on-row")).toBe(1);
-    const guilty = byValue.get(77);
-    expect(guilty).toMatchObject({ status: "failed", output: null, attempts: 1, error: { code: "inference_failed" } });
-    expectNoPath(guilty.error.detail);
-    const innocent = finals.filter((final) => final !== guilty);
-    expect(innocent.map(({ output }) => output.y[0][0])).toEqual([0, 1.5, 3, 4.5, 7.5, 9, 10.5]);
-    expect(innocent.map(({ attempts }) => attempts)).toEqual(innocent.map(() => 1));
-    expect(innocent.map(({ timings }) => timings.batch_rows).sort()).toEqual([1, 2, 2, 4, 4, 4, 4]);
+    const poisonous = byValue.get(77);
+    expect(poisonous).toMatchObject({
+      status: "failed",
+      output: null,
+      attempts: 1,
+      error: { code: "inference_failed" },
+    });
+    assertNoPath(poisonous.error.detail);
+    const others = finals.filter((final) => final !== poisonous);
+    expect(others.map(({ output }) => output.y[0][0])).toEqual([0, 1.5, 3, 4.5, 7.5, 9, 10.5]);
+    expect(others.map(({ attempts }) => attempts)).toEqual(others.map(() => 1));
+    expect(others.map(({ timings }) => timings.batch_rows).sort()).toEqual([1, 2, 2, 4, 4, 4, 4]);
   });
 
-  test("the worker lives through all of it with the slots that it was given, and goes on serving", async () => {
+  test("leaves the worker running with all its slots, and still serving", async () => {
     expect(worker().child.exitCode).toBeNull();
     expect(stack.logged("worker ready")).toHaveLength(1);
     await eventually(async () => {

@@ -23,14 +23,14 @@ describe("slots that are killed at random while a version is loaded", () => {
   });
   afterAll(() => stack.close());
 
-  test("cost no prediction more than attempts, and the version is served in the end", async () => {
+  test("cost predictions nothing but attempts, and the version is served in the end", async () => {
     const [worker] = stack.workers as [TestStack["workers"][number]];
     const traffic = startSteadyTraffic(stack, model, (i) => ({ x: [[i, 0, 0]] }));
     const folder = (name: string) => join(stack.modelsDir, model, name);
     await cp(fixture, folder("aside"), { recursive: true });
     await rename(folder("aside"), folder("2"));
     for (let kills = 0; kills < 6; kills++) {
-      // Not waited for anything: any moment of a load is a good one.
+      // Kills at an arbitrary moment of the load.
       await delay(150 + 50 * kills);
       const pids = await childrenOf(worker.pid);
       process.kill(pids[kills % pids.length] as number, "SIGKILL");

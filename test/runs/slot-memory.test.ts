@@ -3,7 +3,7 @@ import { eventually } from "../support/eventually.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
 
-/** Above what a slot holds after it has loaded, under what the leaking run adds to that. */
+/** Above a slot's memory after loading, below its memory after the leaking run. */
 const limitMb = 320;
 
 describe("a slot that leaks", () => {
@@ -11,7 +11,7 @@ describe("a slot that leaks", () => {
 
   afterEach(() => stack.close());
 
-  test("is replaced once it is idle, and what waits behind it runs in the next, at no attempt", async () => {
+  test("is replaced once it is idle, and waiting runs use its successor without paying an attempt", async () => {
     stack = await TestStack.start({
       models: ["wants-memory", "slow"],
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
@@ -31,7 +31,7 @@ describe("a slot that leaks", () => {
       expect([slots.length, slots.includes(leaking as number)]).toEqual([1, false]);
     });
     expect(stack.logged("slot holds too much memory and is replaced")).toHaveLength(1);
-    expect(stack.logged("slot ended and is replaced"), "it was let go of, not lost").toEqual([]);
+    expect(stack.logged("slot ended and is replaced"), "replaced on purpose, not lost").toEqual([]);
     expect((await stack.predict("slow", { x: [[2]] })).body.status).toBe("succeeded");
   });
 });

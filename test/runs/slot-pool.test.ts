@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { stillRunning } from "../support/stack/processes.js";
 
-const program = fileURLToPath(new URL("../support/models/moody-slot.js", import.meta.url));
+const program = fileURLToPath(new URL("../support/models/scripted-slot.js", import.meta.url));
 const pack = Buffer.from("anything");
 
 describe("the slot pool", () => {
@@ -36,15 +36,15 @@ describe("the slot pool", () => {
       },
     });
   };
-  const moodOf = (key: number) => join(dir, String(key));
+  const behaviourFile = (key: number) => join(dir, String(key));
   const request = (key: number) => ({
-    ...{ key, model: "m", version: String(key), folder: moodOf(key), file: "", digest: "sha256:" },
+    ...{ key, model: "m", version: String(key), folder: behaviourFile(key), file: "", digest: "sha256:" },
     manifest: defaultManifest(),
   });
   const load = async (...keys: number[]) => (await pool.load(keys.map(request))).map(({ ok }) => ok);
   const run = (key: number) => pool.use(key, (slot) => slot.run(key, [pack], { joins: true, timeoutMs: 10_000 }));
 
-  test("makes what is new ready in processes beside the slots, which keep their runs until then", async () => {
+  test("loads a new version in new processes beside the slots, which keep running until then", async () => {
     open(2);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
@@ -60,56 +60,56 @@ describe("the slot pool", () => {
     expect([pool.hasIdle(1), pool.hasIdle(2), deaths]).toEqual([false, true, 0]);
   });
 
-  test("refuses a version that kills its loader, or cannot be loaded, and harms no slot in service", async () => {
+  test("refuses a version that kills its process or fails to load, without harming slots in service", async () => {
     open(2);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
-    await writeFile(moodOf(2), "die");
-    await writeFile(moodOf(3), "refuse");
+    await writeFile(behaviourFile(2), "die");
+    await writeFile(behaviourFile(3), "refuse");
     expect(await pool.load([request(2), request(3)])).toEqual([
       { key: 2, ok: false, reason: "loading it killed the process", died: true },
       { key: 3, ok: false, reason: "not now" },
     ]);
     expect([pool.pids, pool.alive, deaths]).toEqual([before, 2, 0]);
     await run(1);
-    // What is mended may come again.
-    await rm(moodOf(2));
+    // A fixed version may be loaded again.
+    await rm(behaviourFile(2));
     expect(await load(2)).toEqual([true]);
   });
 
   test.each(["die", "refuse"])(
-    "goes without a version that a new process cannot take (%s) as long as that lasts, and then has it again",
-    async (mood) => {
+    "works without a version that a new process cannot load (%s), and has it again once it can",
+    async (behaviour) => {
       open(1);
       expect(await load(1, 2)).toEqual([true, true]);
-      await writeFile(moodOf(1), mood);
+      await writeFile(behaviourFile(1), behaviour);
       process.kill(pool.pids[0] as number, "SIGKILL");
       await eventually(() => expect([deaths, pool.hasIdle(2), pool.hasIdle(1)]).toEqual([1, true, false]));
       await run(2);
-      await rm(moodOf(1));
+      await rm(behaviourFile(1));
       await eventually(() => expect(pool.hasIdle(1)).toBe(true));
       for (const key of [1, 2]) await run(key);
       expect(deaths).toBe(1);
     },
   );
 
-  test("a slot keeps a version that no new process can take, and takes what is new itself", async () => {
+  test("keeps a slot with a version that no new process can load, and loads new ones in that slot", async () => {
     open(1);
     expect(await load(1)).toEqual([true]);
     const before = pool.pids;
-    await writeFile(moodOf(1), "refuse");
+    await writeFile(behaviourFile(1), "refuse");
     expect(await load(2)).toEqual([true]);
     expect(pool.pids).toEqual(before);
     for (const key of [1, 2]) await run(key);
     expect(pool.holds(1)).toBe(true);
-    // When the slot has died, nobody has the one any more, and whoever asks is told.
+    // After the slot's death no slot has the version, and the pool reports that.
     process.kill(before[0] as number, "SIGKILL");
     await eventually(() => expect([pool.holds(1), pool.holds(2), pool.hasIdle(2)]).toEqual([false, true, true]));
   });
 
-  test("a version that only one of its first processes dies of is served", async () => {
+  test("serves a version that kills only one of its first processes", async () => {
     open(1);
-    await writeFile(moodOf(1), "die once");
+    await writeFile(behaviourFile(1), "die once");
     expect(await load(1)).toEqual([true]);
     await run(1);
   });

@@ -2,8 +2,8 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { JoinTurn, joinCalls } from "@millrace/shared/service/join-turn.js";
 import { describe, expect, test } from "vitest";
 
-/** Calls that answer with their own step, which is noted. */
-function noted(options: Parameters<typeof joinCalls<string, string>>[1] = {}) {
+/** Joined calls that answer with their step; `steps` records the calls of each. */
+function recordedCalls(options: Parameters<typeof joinCalls<string, string>>[1] = {}) {
   const steps: string[][] = [];
   const call = joinCalls<string, string>(async (asked) => {
     steps.push(asked);
@@ -14,8 +14,8 @@ function noted(options: Parameters<typeof joinCalls<string, string>>[1] = {}) {
 }
 
 describe("calls of one turn of the event loop", () => {
-  test("are one step, which answers each by its position; those of the next turn are another", async () => {
-    const { call, steps } = noted();
+  test("become one step, which answers each by its position; those of the next turn become another", async () => {
+    const { call, steps } = recordedCalls();
     const both = Promise.all([call("a"), call("b")]);
     expect(steps).toEqual([]);
     expect(await both).toEqual(["a of 2", "b of 2"]);
@@ -23,22 +23,22 @@ describe("calls of one turn of the event loop", () => {
     expect(steps).toEqual([["a", "b"], ["c"]]);
   });
 
-  test("are apart by key, and in several steps where they are too many or too large", async () => {
-    const byKey = noted({ keyOf: (text) => text.slice(0, 1), maxCalls: 2 });
+  test("are separated by key, and split into several steps if they are too many or too large", async () => {
+    const byKey = recordedCalls({ keyOf: (text) => text.slice(0, 1), maxCalls: 2 });
     await Promise.all(["a1", "b1", "a2", "a3", "b2"].map(byKey.call));
     expect(byKey.steps).toEqual([["a1", "a2"], ["b1", "b2"], ["a3"]]);
-    const bySize = noted({ maxBytes: 4, bytesOf: (text) => text.length });
+    const bySize = recordedCalls({ maxBytes: 4, bytesOf: (text) => text.length });
     await Promise.all(["aa", "bbb", "c", "ddddd", "e"].map(bySize.call));
     expect(bySize.steps).toEqual([["aa", "bbb"], ["c", "ddddd"], ["e"]]);
   });
 
   test("are rejected with their own step only", async () => {
-    const { call } = noted({ maxCalls: 2 });
+    const { call } = recordedCalls({ maxCalls: 2 });
     const ends = await Promise.allSettled(["a", "bad", "c"].map(call));
     expect(ends.map(({ status }) => status)).toEqual(["rejected", "rejected", "fulfilled"]);
   });
 
-  test("run at the moment that was chosen: before or after what the turn has already planned", async () => {
+  test("run at the chosen moment: before or after the callbacks already planned in the turn", async () => {
     const order: string[] = [];
     const after = new JoinTurn<string>((all) => order.push(`after: ${all}`));
     const before = new JoinTurn<string>((all) => order.push(`before: ${all}`), queueMicrotask);

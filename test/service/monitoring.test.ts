@@ -1,7 +1,7 @@
 import { binOf, driftBaselineSchema, populationStabilityIndex } from "@millrace/shared/models/drift.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
 import { keys, TestStack } from "../support/stack/stack.js";
@@ -11,7 +11,7 @@ const table = "echo-float32";
 const thirds = { edges: [1, 2], shares: [0.25, 0.5, 0.25] };
 
 describe("the population stability index", () => {
-  test("is 0 for the same spread, known by hand for another, and finite where a bin is empty", () => {
+  test("is 0 for equal distributions, as computed by hand for others, and finite for an empty bin", () => {
     expect(populationStabilityIndex([0.25, 0.5, 0.25], [25, 50, 25])).toBeCloseTo(0, 12);
     // (0.5 - 0.25) ln 2 + (0.25 - 0.5) ln 0.5
     expect(populationStabilityIndex([0.25, 0.5, 0.25], [50, 25, 25])).toBeCloseTo(0.5 * Math.LN2, 12);
@@ -23,7 +23,7 @@ describe("the population stability index", () => {
     expect([-9, 1, 1.5, 2, 2.1, Number.NaN].map((value) => binOf(edges, value))).toEqual([0, 0, 1, 1, 2, 2]);
   });
 
-  test("takes a baseline only whose bins ascend and whose shares add up", () => {
+  test("accepts a baseline only if its bins ascend and its shares add up", () => {
     const faults = (edges: number[], shares: number[]) =>
       driftBaselineSchema.safeParse({ a: { edges, shares } }).success;
     expect([faults([1, 2], [0.2, 0.3, 0.5]), faults([2, 1], [0.2, 0.3, 0.5])]).toEqual([true, false]);
@@ -53,7 +53,7 @@ describe("monitoring", () => {
   });
   afterAll(() => stack.close());
 
-  test("counts what ended on any worker, by whoever ended it, and tells the same on every API", async () => {
+  test("counts all ends, on any worker and by any cause, and reports the same on every API", async () => {
     await Promise.all(Array.from({ length: 30 }, (_, i) => stack.predict(tree, flow(1000 + i), {}, api(i))));
     await Promise.all(Array.from({ length: 5 }, (_, i) => stack.predict(tree, flow(2000 + i), {}, { as: "bob" })));
     await Promise.all([77, 78, 79].map((x) => stack.predict("throws-on-row", { x: [[x]] })));
@@ -87,7 +87,7 @@ describe("monitoring", () => {
     }
     expect(latency_ms.total.p50).toBeGreaterThanOrEqual(latency_ms.inference.p50);
     for (const value of Object.values(confidence)) expect(value).toBeGreaterThan(0);
-    // Both workers had their part in it.
+    // The sum over both workers.
     const parts = stack.workers.map(({ port }) =>
       scrape(`http://127.0.0.1:${port}`, "ml_prediction_total", { model: tree, status: "succeeded" }),
     );
@@ -98,7 +98,7 @@ describe("monitoring", () => {
     expect((await count("ml_model_cache_misses_total")).reduce((a, b) => a + b)).toBe(1);
   });
 
-  test("shows a caller no more than the caller's own figures, and nobody without a key", async () => {
+  test("shows callers their own figures only, and nothing without a key", async () => {
     const bob = await statistics({ as: "bob" });
     expect(bob.of).toBe("bob");
     expect(bob.models[tree].versions["1"]).toMatchObject({
@@ -108,12 +108,12 @@ describe("monitoring", () => {
     });
     expect(bob.models["throws-on-row"].versions["1"]).toMatchObject({ counts: { failed: 0 }, error_rate: null });
     for (const path of ["/monitoring/health", "/monitoring/statistics"]) {
-      expectProblem(await stack.get(path, { as: null }), 401, "unauthenticated");
+      assertProblem(await stack.get(path, { as: null }), 401, "unauthenticated");
       expect(JSON.stringify((await stack.get(path, asAdmin)).body)).not.toContain(keys.bob);
     }
   });
 
-  test("tells at a glance how each model is, and the cache, and owns up when no worker is left", async () => {
+  test("reports the health of each model and the cache", async () => {
     const { body } = await stack.get("/monitoring/health");
     expect(Object.keys(body.models).sort()).toEqual([table, tree, "throws-on-row"].sort());
     expect(body).toMatchObject({
@@ -127,7 +127,7 @@ describe("monitoring", () => {
     expect(body.models[tree].avg_latency).toBeLessThan(30);
   });
 
-  test("tells drifted inputs from others, over all workers, as a metric and in the statistics", async () => {
+  test("reports drift of inputs, over all workers, as a metric and in the statistics", async () => {
     const inputs = Array.from({ length: 240 }, (_, i) => [[0, 1.5, 1.5, 3][i % 4] as number, 3, i]);
     const [few, rest] = [inputs.slice(0, 100), inputs.slice(100)];
     const send = (some: number[][]) => Promise.all(some.map((input, i) => stack.predict(table, input, {}, api(i))));
@@ -151,7 +151,7 @@ describe("monitoring", () => {
     expect((await statistics()).models[tree].versions["1"].drift).toBeNull();
   });
 
-  test("what was counted outlives the workers that counted it", async () => {
+  test("keeps counts of stopped workers, and reports degraded health without workers", async () => {
     const before = await statistics();
     await Promise.all(stack.workers.map((worker) => worker.stop()));
     expect((await statistics()).models[tree]).toEqual(before.models[tree]);

@@ -7,7 +7,7 @@ const model = "echo-string";
 const breaks = "a\u2028b\u2029c\u0085d";
 const anyBreak = /[\u0085\u2028\u2029]/;
 
-test("JSON in one line says the same without any character at which some readers end a line", () => {
+test("oneLine keeps the value of JSON and escapes every character that may end a line", () => {
   const value = { [breaks]: breaks, rest: 'é日"\\u2028\\\u2028' };
   const line = oneLine(JSON.stringify(value));
   expect(line).not.toMatch(anyBreak);
@@ -15,7 +15,7 @@ test("JSON in one line says the same without any character at which some readers
   expect(oneLine('{"a":1}')).toBe('{"a":1}');
 });
 
-describe("characters at which some readers end a line", () => {
+describe("characters that some readers treat as line ends", () => {
   let stack: TestStack;
   beforeAll(async () => {
     stack = await TestStack.start({ models: [model] });
@@ -27,7 +27,7 @@ describe("characters at which some readers end a line", () => {
     return (await fetch(`${stack.url}${path}`, { headers })).text();
   };
 
-  test("are escaped in NDJSON and CSV results, in outputs as in faults", async () => {
+  test("are escaped in NDJSON and CSV results, in outputs and in errors", async () => {
     const inputs = [{ x: [[breaks, "b", "c"]] }, { x: [["a", "b", "c"]], [breaks]: 1 }];
     const { id } = await submitBatch(stack, model, inputs.map((input) => JSON.stringify(input)).join("\n"));
     await finalBatch(stack, id);

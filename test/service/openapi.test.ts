@@ -15,18 +15,18 @@ interface Operation {
   responses: Record<string, { content?: Record<string, { schema: Schema }> }>;
 }
 
-/** A schema without room for fields that it does not name, so that one which nobody documented is found. */
-function closed(schema: unknown): unknown {
-  if (Array.isArray(schema)) return schema.map(closed);
+/** The schema with additionalProperties false, so that undocumented fields are found. */
+function strict(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(strict);
   if (typeof schema !== "object" || schema === null) return schema;
-  const inner = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closed(value)]));
+  const inner = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, strict(value)]));
   const isOpen = inner.type === "object" && inner.properties !== undefined && inner.additionalProperties === undefined;
   return isOpen ? { ...inner, additionalProperties: false } : inner;
 }
 
 describe("the OpenAPI document", () => {
   let stack: TestStack;
-  // biome-ignore lint/suspicious/noExplicitAny: read as the document has it
+  // biome-ignore lint/suspicious/noExplicitAny: parsed JSON
   let document: any;
 
   beforeAll(async () => {
@@ -39,51 +39,52 @@ describe("the OpenAPI document", () => {
   afterAll(() => stack.close());
 
   const faultsOf = (schema: Schema, body: unknown): string[] => {
-    const text = JSON.stringify(closed({ ...schema, $defs: document.components.schemas }));
+    const text = JSON.stringify(strict({ ...schema, $defs: document.components.schemas }));
     const parsed = z.fromJSONSchema(JSON.parse(text.replaceAll("#/components/schemas/", "#/$defs/"))).safeParse(body);
     return (parsed.error?.issues ?? []).map(({ message, path }) => `${path.join(".")}: ${message}`);
   };
-  /** Holds an answer against what the document says of it. */
-  const hold = (method: string, path: string, { body, headers, status }: Answer): void => {
+  /** Asserts that the document has the answer's status and content type, and that its schema accepts the body. */
+  const assertDocumented = (method: string, path: string, { body, headers, status }: Answer): void => {
     const operation = document.paths[path]?.[method] as Operation;
-    const told = operation.responses[status] ?? (status >= 400 ? document.components.responses.Problem : undefined);
-    expect(told, `${method} ${path} answers ${status}: ${JSON.stringify(body)}`).toBeDefined();
+    const documented =
+      operation.responses[status] ?? (status >= 400 ? document.components.responses.Problem : undefined);
+    expect(documented, `${method} ${path} answers ${status}: ${JSON.stringify(body)}`).toBeDefined();
     const type = (headers.get("content-type") ?? "").split(";")[0] as string;
-    const schema = told.content?.[type]?.schema;
+    const schema = documented.content?.[type]?.schema;
     expect(schema, `${method} ${path} answers ${status} with ${type}`).toBeDefined();
     const faults = faultsOf(schema as Schema, body);
     expect(faults, `${method} ${path} answers ${status}: ${JSON.stringify(body).slice(0, 2000)}`).toEqual([]);
   };
   const get = async (path: string, at = path, options: Parameters<TestStack["get"]>[1] = {}) => {
     const answer = await stack.get(at, options);
-    hold("get", path, answer);
+    assertDocumented("get", path, answer);
     expect(answer.status, JSON.stringify(answer.body)).toBe(200);
     return answer.body;
   };
   const post = async (path: string, at: string, body: unknown, options: Parameters<TestStack["post"]>[2] = {}) => {
     const answer = await stack.post(at, body, options);
-    hold("post", path, answer);
+    assertDocumented("post", path, answer);
     expect(answer.status, JSON.stringify(answer.body)).toBeLessThan(300);
     return answer.body;
   };
-  /** One that is refused with a problem. */
+  /** A request that is refused with a documented problem. */
   const refused = async (path: string, at: string, body: unknown, options: Parameters<TestStack["post"]>[2] = {}) => {
     const answer = await stack.post(at, body, options);
-    hold("post", path, answer);
+    assertDocumented("post", path, answer);
     expect(answer.status).toBeGreaterThanOrEqual(400);
   };
 
-  test("tells every route of the router, and no other", () => {
+  test("has every route of the router, and no other", () => {
     const served = servedRoutes().map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`);
-    const told = Object.entries<object>(document.paths).flatMap(([path, methods]) =>
+    const documented = Object.entries<object>(document.paths).flatMap(([path, methods]) =>
       Object.keys(methods)
         .filter((method) => method !== "parameters")
         .map((method) => `${method.toUpperCase()} ${path}`),
     );
-    expect(told.sort()).toEqual(served.sort());
+    expect(documented.sort()).toEqual(served.sort());
   });
 
-  test("types every answer that is JSON", () => {
+  test("has a named schema for every JSON answer", () => {
     for (const [path, methods] of Object.entries<Record<string, Operation>>(document.paths)) {
       for (const [method, operation] of Object.entries(methods)) {
         if (method === "parameters") continue;
@@ -96,7 +97,7 @@ describe("the OpenAPI document", () => {
     }
   });
 
-  test("is held against answers closely: what lacks a field, has another type or one field more is found", async () => {
+  test("is compared strictly: a missing field, another type and an additional field are found", async () => {
     const prediction = { $ref: "#/components/schemas/Prediction" };
     const { id } = await stack.submit(tree, flow(1));
     const whole = await stack.final(id);
@@ -107,7 +108,7 @@ describe("the OpenAPI document", () => {
     }
   });
 
-  test("has the answers about predictions as they are, from the first to the last", async () => {
+  test("has schemas that accept the answers about predictions, from submission to retry", async () => {
     const submit = "/v1/models/{model}/predictions";
     const at = `/v1/models/${tree}/predictions`;
     const webhook = { url: "http://127.0.0.1:19999/hook" };
@@ -124,7 +125,7 @@ describe("the OpenAPI document", () => {
     await post("/v1/predictions/{id}/retry", `/v1/predictions/${later.id}/retry`, {});
   });
 
-  test("has those about batches", async () => {
+  test("has schemas that accept the answers about batches", async () => {
     const path = "/v1/models/{model}/batches";
     const { id } = await post(path, `/v1/models/${tree}/batches`, { inputs: [flow(1), [1]] });
     const ended = await get("/v1/batches/{id}", `/v1/batches/${id}?wait=20`);
@@ -137,7 +138,7 @@ describe("the OpenAPI document", () => {
     await refused("/v1/batches/{id}/cancel", `/v1/batches/${id}/cancel`, {});
   });
 
-  test("has those about failures and redrives", async () => {
+  test("has schemas that accept the answers about failures and redrives", async () => {
     const submit = "/v1/models/{model}/predictions";
     const options = { headers: { prefer: "wait=20" } };
     const failed = await post(submit, "/v1/models/throws-on-row/predictions", { input: { x: [[97]] } }, options);
@@ -148,7 +149,7 @@ describe("the OpenAPI document", () => {
     await get("/v1/failures/redrives/{id}", `/v1/failures/redrives/${id}?wait=20`);
   });
 
-  test("has those about models of every kind, and what admins do to them", async () => {
+  test("has schemas that accept the answers about models of every kind, and about admin actions on them", async () => {
     const { data } = await get("/v1/models");
     expect(new Set(data.map(({ kind }: { kind: string }) => kind))).toEqual(new Set(["tabular", "text", "tensor"]));
     await get("/v1/models/{model}", `/v1/models/${tree}`);
@@ -156,19 +157,19 @@ describe("the OpenAPI document", () => {
     const last = "/v1/models/throws-on-row/unload";
     await post("/v1/models/{model}/unload", last, { version: "1" }, admin);
     const traffic = await stack.call("PUT", `/v1/models/${tree}/traffic`, { json: { weights: { "1": 1 } }, ...admin });
-    hold("put", "/v1/models/{model}/traffic", traffic);
+    assertDocumented("put", "/v1/models/{model}/traffic", traffic);
     await post("/v1/models/{model}/rollback", `/v1/models/${tree}/rollback`, {}, admin);
     await refused("/v1/models/{model}/rollback", `/v1/models/${tree}/rollback`, {}, admin);
   });
 
-  test("has those about keys", async () => {
+  test("has schemas that accept the answers about keys", async () => {
     const { id } = await post("/admin/keys", "/admin/keys", { owner: "carol" }, admin);
     await get("/admin/keys", "/admin/keys", admin);
     const made = await post("/admin/keys/{key}/rotate", `/admin/keys/${id}/rotate`, {}, admin);
     await post("/admin/keys/{key}/revoke", `/admin/keys/${made.id}/revoke`, {}, admin);
   });
 
-  test("has those of the Open Inference Protocol", async () => {
+  test("has schemas that accept the answers of the Open Inference Protocol", async () => {
     const inputs = [{ name: "x", datatype: "FP32", shape: [1, 3], data: [1, 2, 3] }];
     const model = "/v2/models/{model}";
     const at = "/v2/models/echo-float32";
@@ -193,7 +194,7 @@ describe("the OpenAPI document", () => {
     await refused("/v2/repository/models/{model}/unload", "/v2/repository/models/echo-float32/unload", {}, admin);
   });
 
-  test("has those that existing clients of the shipped services know", async () => {
+  test("has schemas that accept the answers for existing clients of the shipped services", async () => {
     const features = flow(1);
     await post("/predict", "/predict", { features, model_name: "decision_tree" });
     await post("/predict/batch", "/predict/batch", { flows: [{ features }, {}], model_name: "decision_tree" });
@@ -203,7 +204,7 @@ describe("the OpenAPI document", () => {
     await get("/models");
   });
 
-  test("has those about the service itself", async () => {
+  test("has schemas that accept the answers about the service itself", async () => {
     await get("/monitoring/health");
     await get("/monitoring/statistics");
     for (const path of ["/health", "/ready", "/metrics", "/schemas/model.json", "/openapi.json", "/docs/style.css"]) {

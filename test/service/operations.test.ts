@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow, manifestOf } from "../support/stack/flows.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { keys, TestStack } from "../support/stack/stack.js";
@@ -10,7 +10,7 @@ const model = "intrusion-decision-tree";
 const owners = /alice|bob|reader|admin-key/;
 const features: string[] = manifestOf(model).input.features;
 
-/** A number that nothing else in a log or a metric is. */
+/** A number that occurs nowhere else in logs and metrics. */
 const marked = 8_675_309;
 
 describe("operations", () => {
@@ -40,7 +40,7 @@ describe("operations", () => {
   });
   afterAll(() => stack.close());
 
-  test("an API tells without a key that it lives, that Redis is writable, and what its word is worth", async () => {
+  test("an API reports without a key that it is healthy, that Redis is writable, and its durability", async () => {
     const health = await stack.get("/health", { as: null });
     expect(health.status).toBe(200);
     expect(health.body).toEqual({
@@ -55,7 +55,7 @@ describe("operations", () => {
     expect((await fetch(`${stack.url}/ready`, { method: "HEAD" })).status).toBe(200);
   });
 
-  test("a worker tells on its own port that it lives and what it serves", async () => {
+  test("a worker reports on its own port that it is healthy, and its models", async () => {
     expect(await (await fetch(`${workerUrl}/health`)).json()).toMatchObject({ status: "healthy" });
     const ready = await fetch(`${workerUrl}/ready`);
     expect(ready.status).toBe(200);
@@ -71,7 +71,7 @@ describe("operations", () => {
   });
 
   test.skipIf(process.platform !== "linux")(
-    "inference processes see no address, no secret and report to nobody",
+    "inference processes see no addresses and no secrets, and send no telemetry",
     async () => {
       const [slot] = await childrenOf(stack.workers[0]?.pid as number);
       const names = (await readFile(`/proc/${slot}/environ`, "utf8")).split("\0").filter(Boolean);
@@ -96,7 +96,7 @@ describe("operations", () => {
     expect(text).toMatch(/^process_resident_memory_bytes \d+/m);
   });
 
-  test("an API's metrics tell refused inputs, queue depths and requests by route template", async () => {
+  test("an API's metrics count refused inputs, queue depths, and requests by route template", async () => {
     const text = await metricsOf(stack.url);
     expect(text).toContain(`ml_invalid_input_total{model="${model}",code="invalid_input"} 1`);
     expect(text).toContain(`ml_queue_depth{model="${model}",state="scheduled"} 1`);
@@ -108,7 +108,7 @@ describe("operations", () => {
     expect(text).toMatch(/^ml_event_loop_lag_seconds\{percentile="99"\} [\d.]+/m);
   });
 
-  test("no label of a metric holds an owner, a key or an id", async () => {
+  test("no label of a metric contains an owner, a key or an id", async () => {
     for (const base of [stack.url, workerUrl]) {
       const text = await metricsOf(base);
       expect(text).not.toMatch(owners);
@@ -127,7 +127,7 @@ describe("operations", () => {
     for (const line of stack.log) expect(Date.parse(line.timestamp as string)).toBeGreaterThan(0);
   });
 
-  test("no line of a log holds a key, an input or metadata", () => {
+  test("no log line contains a key, an input or metadata", () => {
     const text = stack.log.map((line) => JSON.stringify(line)).join("\n");
     for (const key of Object.values(keys)) expect(text).not.toContain(key);
     for (const secret of [String(marked), "1000000", "kept-quiet", Buffer.from(keys.alice).toString("base64")]) {
@@ -135,15 +135,15 @@ describe("operations", () => {
     }
   });
 
-  test("the queue page challenges a browser, and opens for an admin's key as password only", async () => {
+  test("the queue page asks a browser for a password, and accepts only an admin's key", async () => {
     const nobody = await stack.get("/admin/queues", { as: null });
-    expectProblem(nobody, 401, "unauthenticated");
+    assertProblem(nobody, 401, "unauthenticated");
     expect(nobody.headers.get("www-authenticate")).toMatch(/^Basic realm=/);
     for (const path of ["", "/", "/api/queues", "/static/images/logo.svg"]) {
       const wrong = await stack.get(`/admin/queues${path}`, { as: null, headers: basic("who") });
-      expectProblem(wrong, 401, "unauthenticated");
+      assertProblem(wrong, 401, "unauthenticated");
       const user = await stack.get(`/admin/queues${path}`, { as: null, headers: basic(keys.alice) });
-      expectProblem(user, 403, "forbidden");
+      assertProblem(user, 403, "forbidden");
     }
     const page = await board("GET", "");
     expect(page.status).toBe(200);
@@ -152,7 +152,7 @@ describe("operations", () => {
     expect((await stack.get("/admin/queues", { as: "admin" })).status).toBe(200);
   });
 
-  test("the queue page counts jobs by state and shows what they hold by the names of the features", async () => {
+  test("the queue page counts jobs by state and shows their inputs by feature name", async () => {
     await eventually(async () => {
       expect((await queueOf(model)).counts).toMatchObject({ active: 0, completed: 2, delayed: 1, waiting: 0 });
       expect((await queueOf("throws-on-row")).counts).toMatchObject({ failed: 1 });
@@ -165,7 +165,7 @@ describe("operations", () => {
     expect(failed.data.input).toEqual({ x: { datatype: "int64", shape: [1, 1], data: ["1000000"] } });
   });
 
-  test("the queue page changes nothing", async () => {
+  test("the queue page is read-only", async () => {
     const [job] = (await queueOf(model, "delayed")).jobs;
     for (const [method, path] of [
       ["PUT", `/api/queues/${model}/pause`],
@@ -187,7 +187,7 @@ describe("operations", () => {
     expect(job).toMatchObject(left);
   });
 
-  test("the schema of model.json is served to everybody and names what a manifest says", async () => {
+  test("the schema of model.json is served without a key and names all fields of a manifest", async () => {
     const { body, status } = await stack.get("/schemas/model.json", { as: null });
     expect(status).toBe(200);
     expect(body.$schema).toMatch(/^https:\/\/json-schema\.org\//);

@@ -3,12 +3,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { watchLoop } from "@millrace/api/admission/loop-watch.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { scrape } from "../support/http/scrape.js";
 import { type Answer, keys, TestStack } from "../support/stack/stack.js";
 
-describe("the watch over an event loop", () => {
-  test("tells of a stall at once, before any timer has run, and until the loop was in time for a while", async () => {
+describe("the watch of an event loop", () => {
+  test("reports a stall at once, before any timer has run, and until the loop is on time for a while", async () => {
     const loop = watchLoop(1000);
     try {
       expect(loop.isDrowning()).toBe(false);
@@ -27,7 +27,7 @@ describe("the watch over an event loop", () => {
 const model = "echo-int64";
 const path = `/v1/models/${model}`;
 
-describe("an API whose event loop stood still for over a second", () => {
+describe("an API whose event loop stalled for over a second", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
@@ -35,7 +35,7 @@ describe("an API whose event loop stood still for over a second", () => {
   });
   afterAll(() => stack.close());
 
-  /** Sends the head of a large upload and a part of its body, and no more, and resolves to the answer. */
+  /** Sends the head of a large upload and only a part of its body; resolves to the answer. */
   function halfAnUpload(to = `${path}/batches`): Promise<{ status: number; code: string; retryAfter: string }> {
     return new Promise((resolve, reject) => {
       const sending = httpRequest(`${stack.url}${to}`, {
@@ -61,7 +61,7 @@ describe("an API whose event loop stood still for over a second", () => {
     });
   }
 
-  test("turns new work away with its body unread, does everything else, and soon takes work again", async () => {
+  test("refuses new work without reading its body, does everything else, and soon accepts work again", async () => {
     const [api] = stack.apis as [TestStack["apis"][number]];
     const done = (await stack.predict(model, { x: [[1, 1, 1]] })).body.id;
     const later = (await stack.submit(model, { x: [[2, 2, 2]] }, { delay_ms: 3_600_000 })).id;
@@ -95,7 +95,7 @@ describe("an API whose event loop stood still for over a second", () => {
       api.child.kill("SIGCONT");
     }
     for (const answer of await Promise.all(refused)) {
-      expectProblem(answer, 503, "overloaded");
+      assertProblem(answer, 503, "overloaded");
       expect(answer.headers.get("retry-after")).toBe("1");
     }
     expect((await refused[2])?.body.error).toContain("overloaded");

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -8,7 +8,7 @@ const html = { accept: "text/html,application/xhtml+xml,*/*;q=0.8" };
 
 describe("pages and the OpenAPI document", () => {
   let stack: TestStack;
-  // biome-ignore lint/suspicious/noExplicitAny: read as the document has it
+  // biome-ignore lint/suspicious/noExplicitAny: parsed JSON
   let document: any;
 
   beforeAll(async () => {
@@ -32,7 +32,7 @@ describe("pages and the OpenAPI document", () => {
     }
   });
 
-  test("pages load nothing from anywhere else, hold no script, and say so to the browser", async () => {
+  test("pages load nothing from other origins, contain no inline script, and enforce both by CSP", async () => {
     const pages = await Promise.all(["/", "/docs"].map((path) => stack.get(path, { as: null, headers: html })));
     for (const { body, headers } of pages) {
       expect(headers.get("content-security-policy")).toMatch(/default-src 'none'.*script-src 'self'/);
@@ -51,10 +51,10 @@ describe("pages and the OpenAPI document", () => {
     expect(board.headers.get("content-security-policy")).not.toMatch(/https?:/);
   });
 
-  test("the document says of each path just the methods that it has", async () => {
+  test("the document has exactly the allowed methods of each path", async () => {
     for (const [path, methods] of Object.entries<object>(document.paths)) {
       const answer = await stack.call("DELETE", path.replaceAll(/\{\w+\}/g, model), { as: "admin" });
-      expectProblem(answer, 405, "method_not_allowed");
+      assertProblem(answer, 405, "method_not_allowed");
       const allowed = (answer.headers.get("allow") ?? "")
         .toLowerCase()
         .split(", ")
@@ -68,21 +68,21 @@ describe("pages and the OpenAPI document", () => {
     }
   });
 
-  test("each reference in it leads somewhere, and each parameter of a path is declared", () => {
+  test("each reference in it resolves, and each path parameter is declared", () => {
     const text = JSON.stringify(document);
     for (const [, pointer] of text.matchAll(/"\$ref":"#\/([^"]+)"/g)) {
       const target = (pointer as string).split("/").reduce((at, part) => at?.[part], document);
       expect([pointer, typeof target]).toEqual([pointer, "object"]);
     }
     expect(document.openapi).toMatch(/^3\.1\./);
-    // biome-ignore lint/suspicious/noExplicitAny: read as the document has it
+    // biome-ignore lint/suspicious/noExplicitAny: parsed JSON
     for (const [path, item] of Object.entries<any>(document.paths)) {
       const declared = (item.parameters ?? []).map(({ name }: { name: string }) => name);
       expect([path, declared]).toEqual([path, [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name)]);
     }
   });
 
-  test("its submission is the one that is checked: what it names is taken, what it does not is refused", async () => {
+  test("its submission is the validated one: documented fields are accepted, others are refused", async () => {
     const { properties } = document.components.schemas.Submission;
     const values: Record<string, unknown> = {
       input: flow(),
@@ -98,12 +98,12 @@ describe("pages and the OpenAPI document", () => {
     expect(document.components.schemas.Submission.additionalProperties).toBe(false);
   });
 
-  test("/docs tells every path of the document", async () => {
+  test("/docs shows every path of the document", async () => {
     const { body } = await stack.get("/docs", { as: null, headers: html });
     for (const path of Object.keys(document.paths)) expect(body).toContain(`<code>${path}</code>`);
   });
 
-  test("pages of an origin that is named may call, those of others may not", async () => {
+  test("pages of an allowed origin may call the API, those of others may not", async () => {
     const ask = (origin: string) =>
       stack.call("OPTIONS", `/v1/models/${model}/predictions`, {
         as: null,

@@ -14,7 +14,7 @@ const tree = "intrusion-decision-tree";
 const models = ["slow", "throws-on-row", "echo-int64", tree];
 
 describe.each(recordedReleases().map((recorded): [string, RecordedRelease] => [recorded.release, recorded]))(
-  "what release %s left in Redis",
+  "work that release %s left in Redis",
   (_release, recorded) => {
     let stack: TestStack;
     let sink: WebhookSink;
@@ -31,7 +31,7 @@ describe.each(recordedReleases().map((recorded): [string, RecordedRelease] => [r
       await sink.close();
     });
 
-    test("is known, read, listed and replayed before any worker of this release has started", async () => {
+    test("is readable, listed and replayed before any worker of this release has started", async () => {
       const { body } = await stack.get("/v1/models");
       expect(body.data.map(({ name }: { name: string }) => name).sort()).toEqual([...models].sort());
       expect((await stack.get(`/v1/predictions/${recorded.finished.id}`)).body).toMatchObject(recorded.finished);
@@ -47,7 +47,7 @@ describe.each(recordedReleases().map((recorded): [string, RecordedRelease] => [r
       expect(replayed.body.id).toBe(recorded.finished.id);
     });
 
-    test("is worked off by this release, whatever state it was in", async () => {
+    test("is finished by this release, from any state", async () => {
       await stack.startWorker();
       const endings = Object.entries(left).map(async ([name, id]) => [name, (await stack.final(id)).status]);
       expect(Object.fromEntries(await Promise.all(endings))).toEqual({
@@ -68,7 +68,7 @@ describe.each(recordedReleases().map((recorded): [string, RecordedRelease] => [r
       expect((await stack.final(left.retry)).retry_of).toBe(recorded.failed.id);
     });
 
-    test("is told to whoever asked for a webhook then", async () => {
+    test("is reported to the webhooks requested then", async () => {
       await eventually(() => {
         expect(sink.at("/told").map(({ type }) => type)).toContain("prediction.completed");
         expect(sink.at("/batch").map(({ type }) => type)).toContain("batch.completed");
@@ -82,14 +82,14 @@ describe.each(recordedReleases().map((recorded): [string, RecordedRelease] => [r
   },
 );
 
-describe("what this release leaves in Redis", () => {
+describe("work that this release leaves in Redis", () => {
   let stack: TestStack;
   beforeAll(async () => {
     stack = await TestStack.start({ models });
   });
   afterAll(() => stack.close());
 
-  test("is what the release before can read: announcements, jobs and results", async () => {
+  test("is readable by the previous release: announcements, jobs and results", async () => {
     const keys = modelKeys(stack.prefix, tree);
     const announced = Object.values(await stack.redis.hgetall(keys.versions));
     expect(announced.map((text) => oldAnnouncementSchema.parse(JSON.parse(text)).model)).toEqual([tree]);
@@ -108,7 +108,7 @@ describe("what this release leaves in Redis", () => {
     }
   });
 
-  test("an announcement of a release to come is read, whatever else it says", async () => {
+  test("does not depend on unknown fields, which announcements of later releases may have", async () => {
     const [text] = Object.values(await stack.redis.hgetall(modelKeys(stack.prefix, tree).versions));
     const known = JSON.parse(text as string);
     const { manifest } = known;

@@ -11,11 +11,11 @@ import { programs } from "../support/stack/stack.js";
 
 const redis = { REDIS_URL: "redis://127.0.0.1:6379" };
 const hash = "a".repeat(64);
-/** 24 bytes in base64, as the Standard Webhooks have it. */
+/** 24 bytes in base64, in the form of Standard Webhooks. */
 const secret = `whsec_${"c2Vj".repeat(8)}`;
 const complete = { ...redis, API_KEYS: `alice:${hash}` };
 
-/** The problems that a configuration is refused with, one a line. */
+/** The problems of a refused configuration, one a line. */
 function problemsOf(read: () => unknown): string[] {
   try {
     read();
@@ -23,15 +23,15 @@ function problemsOf(read: () => unknown): string[] {
     expect(fault).toBeInstanceOf(ConfigError);
     return (fault as Error).message.split("\n").slice(1);
   }
-  throw new Error("it was taken");
+  throw new Error("the configuration was accepted");
 }
 
-/** The variables that those lines begin with. */
+/** The variables at the beginning of the lines. */
 const variablesIn = (lines: readonly string[]): string[] =>
   lines.map((line) => /[A-Z_]{4,}/.exec(line)?.[0] ?? "").sort();
 
 describe("settings", () => {
-  test("an API that is told only Redis and its keys has the promised defaults", () => {
+  test("an API with only Redis and keys set has the documented defaults", () => {
     const config = readApiConfig({ ...complete, PORT: "", MAX_BODY_BYTES: "" });
     expect(config).toMatchObject({
       port: 3000,
@@ -45,7 +45,7 @@ describe("settings", () => {
     expect(config.apiKeys).toEqual([{ owner: "alice", sha256Hex: hash, scopes: new Set(["predict", "read"]) }]);
   });
 
-  test("a worker that is told only Redis has the promised defaults, and its slots see no secret", () => {
+  test("a worker with only Redis set has the documented defaults, and its slots see no secret", () => {
     const config = readWorkerConfig({ ...complete, PATH: "/bin", HOME: "/root", WEBHOOK_SECRET: secret });
     expect(config).toMatchObject({
       modelsDir: "./models",
@@ -61,7 +61,7 @@ describe("settings", () => {
     expect(lists).toMatchObject({ modelGlobs: ["a-*", "b"], port: "off", slots: 3 });
   });
 
-  test("every wrong or missing setting of an API is named at once", () => {
+  test("every invalid or missing setting of an API is named at once", () => {
     const env = {
       PORT: "70000",
       LOG_LEVEL: "loud",
@@ -78,7 +78,7 @@ describe("settings", () => {
     expect(variablesIn(lines)).toEqual([...Object.keys(env), "REDIS_URL", "API_KEYS"].sort());
   });
 
-  test("every wrong setting of a worker is named at once", () => {
+  test("every invalid setting of a worker is named at once", () => {
     const env = {
       REDIS_URL: "localhost:6379",
       WORKER_SLOTS: "0",
@@ -91,7 +91,7 @@ describe("settings", () => {
     expect(variablesIn(problemsOf(() => readWorkerConfig(env)))).toEqual(Object.keys(env).sort());
   });
 
-  test("keys are read from a list and a file, and a bad entry is named by its place, not its content", async () => {
+  test("keys are read from a list and a file; an invalid entry is named by its position, not its content", async () => {
     const dir = await mkdtemp(join(tmpdir(), "millrace-keys-"));
     const file = join(dir, "keys");
     await writeFile(file, `# who may do what\nbob:${"B".repeat(64)}:read+admin\n\ncarol:${hash}\n`);
@@ -113,8 +113,8 @@ describe("settings", () => {
   });
 });
 
-describe("secrets and the outside", () => {
-  test("secrets may be in files, for both services; one in both places or unreadable is named", async () => {
+describe("secrets and limits", () => {
+  test("secrets may be in files, for both services; duplicate and unreadable ones are named", async () => {
     const dir = await mkdtemp(join(tmpdir(), "millrace-secrets-"));
     const file = async (name: string, text: string) => {
       await writeFile(join(dir, name), text);
@@ -136,7 +136,7 @@ describe("secrets and the outside", () => {
     await rm(dir, { recursive: true });
   });
 
-  test("nothing is limited, trusted or opened unless a setting says so", () => {
+  test("nothing is limited, trusted or allowed unless a setting says so", () => {
     const none = { requestsPerMinute: null, rowsPerMinute: null, failuresPerMinute: null };
     expect(readApiConfig(complete)).toMatchObject({
       rateLimits: none,
@@ -178,14 +178,14 @@ describe("secrets and the outside", () => {
   });
 });
 
-describe("processes that cannot start", () => {
+describe("processes that fail to start", () => {
   let empty: string;
   beforeAll(async () => {
     empty = await mkdtemp(join(tmpdir(), "millrace-empty-"));
   });
   afterAll(() => rm(empty, { recursive: true }));
 
-  /** Starts a process that is expected to end by itself; resolves to its end, what it said, and where it listened. */
+  /** Starts a process that ends by itself; resolves to its exit code, its output, and the ports it listened on. */
   const endOf = async (kind: "api" | "worker", env: Record<string, string>, program?: string) => {
     const lines: string[] = [];
     const ports: unknown[] = [];
@@ -200,42 +200,42 @@ describe("processes that cannot start", () => {
       program,
     );
     const code = await service.exited;
-    // What it said last may still be in the pipe.
+    // The last output may still be in the pipe.
     await Promise.all(
       [service.child.stdout, service.child.stderr].map((s) => s?.closed || new Promise((r) => s?.once("close", r))),
     );
-    return { code, said: lines.join("\n"), ports };
+    return { code, output: lines.join("\n"), ports };
   };
 
-  test("a wrong configuration ends an API and a worker with 78, every problem listed, before they listen", async () => {
+  test("an invalid configuration ends an API and a worker with 78 and all problems, before they listen", async () => {
     const api = await endOf("api", { PORT: "x", LOG_LEVEL: "loud" });
     expect([api.code, api.ports]).toEqual([78, []]);
-    for (const name of ["PORT", "LOG_LEVEL", "REDIS_URL", "API_KEYS"]) expect(api.said).toContain(`- ${name} `);
+    for (const name of ["PORT", "LOG_LEVEL", "REDIS_URL", "API_KEYS"]) expect(api.output).toContain(`- ${name} `);
     const worker = await endOf("worker", { WORKER_SLOTS: "0", WORKER_PORT: "x" });
     expect([worker.code, worker.ports]).toEqual([78, []]);
-    for (const name of ["WORKER_SLOTS", "WORKER_PORT", "REDIS_URL"]) expect(worker.said).toContain(`- ${name} `);
-    expect(api.said + worker.said).not.toMatch(/\bat \S+ \(|node_modules/);
+    for (const name of ["WORKER_SLOTS", "WORKER_PORT", "REDIS_URL"]) expect(worker.output).toContain(`- ${name} `);
+    expect(api.output + worker.output).not.toMatch(/\bat \S+ \(|node_modules/);
   });
 
-  test("a worker with no model that it can serve ends with 78", async () => {
+  test("a worker without a servable model ends with 78", async () => {
     const REDIS_URL = inject("redisUrl");
     for (const MODELS_DIR of [empty, join(empty, "nothing")]) {
-      const { code, said } = await endOf("worker", { REDIS_URL, MODELS_DIR, WORKER_SLOTS: "1" });
-      expect([code, said]).toEqual([78, expect.stringContaining("MODELS_DIR")]);
+      const { code, output } = await endOf("worker", { REDIS_URL, MODELS_DIR, WORKER_SLOTS: "1" });
+      expect([code, output]).toEqual([78, expect.stringContaining("MODELS_DIR")]);
     }
   });
 
   test("a missing models folder is listed beside the other problems", async () => {
-    const { code, said } = await endOf("worker", {
+    const { code, output } = await endOf("worker", {
       REDIS_URL: inject("redisUrl"),
       MODELS_DIR: join(empty, "nothing"),
       WORKER_SLOTS: "0",
     });
     expect(code).toBe(78);
-    for (const name of ["MODELS_DIR", "WORKER_SLOTS"]) expect(said).toContain(`- ${name} `);
+    for (const name of ["MODELS_DIR", "WORKER_SLOTS"]) expect(output).toContain(`- ${name} `);
   });
 
-  test("a Redis that is away or silent ends a start with 1 and one message without its address", async () => {
+  test("an unreachable or silent Redis ends a start with 1 and one message without its address", async () => {
     const mute = createServer(() => undefined);
     await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
     const { port } = mute.address() as { port: number };
@@ -247,10 +247,10 @@ describe("processes that cannot start", () => {
       endOf("worker", { ...times, REDIS_URL: away, MODELS_DIR: empty, WORKER_SLOTS: "1" }, programs.worker),
     ]);
     mute.close();
-    for (const { code, ports, said } of ends) {
+    for (const { code, ports, output } of ends) {
       expect([code, ports]).toEqual([1, []]);
-      expect(said).toMatch(/^Redis is not reachable.*REDIS_URL$/);
-      expect(said).not.toMatch(/127\.0\.0\.1|hidden|ECONN/);
+      expect(output).toMatch(/^Redis is not reachable.*REDIS_URL$/);
+      expect(output).not.toMatch(/127\.0\.0\.1|hidden|ECONN/);
     }
   });
 });

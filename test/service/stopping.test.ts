@@ -8,7 +8,7 @@ import { eventually } from "../support/eventually.js";
 import { runNotes, untilHeld, untilRunning } from "../support/stack/processes.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
-/** Longer than a test may take: a service that ends did not wait for its grace. */
+/** Longer than a test, so that a service that ends did not wait for its grace period. */
 const longGrace = { SHUTDOWN_GRACE_SECONDS: "600" };
 
 const ms = (time: string): number => Date.parse(time);
@@ -18,7 +18,7 @@ describe("stopping", () => {
 
   afterEach(() => stack.close());
 
-  test("a worker at SIGTERM, sent twice, finishes what runs and gives back what it has not begun", async () => {
+  test("a worker at SIGTERM, sent twice, finishes its runs and returns jobs not begun", async () => {
     stack = await TestStack.start({
       models: ["slow"],
       manifests: { slow: { kind: "tensor", timeout_ms: 600_000, batching: { max_batch_rows: 1 } } },
@@ -43,11 +43,11 @@ describe("stopping", () => {
     expect(others.map(({ attempts, output, status }) => [status, output.y, attempts])).toEqual(
       [10, 11, 12, 13].map((x) => ["succeeded", [[x]], 1]),
     );
-    // Done while the first worker still ran its own: nobody waited for it, nor for its locks to expire.
+    // Finished while the first worker still ran its job, without waiting for it or for its locks to expire.
     for (const other of others) expect(ms(other.finished_at)).toBeLessThan(ms(final.finished_at));
   });
 
-  test("a worker whose run outlasts the grace ends with 0 and gives the prediction back unharmed", async () => {
+  test("a worker whose run outlasts the grace period ends with 0 and returns the prediction unharmed", async () => {
     stack = await TestStack.start({
       models: ["endless-on-one"],
       manifests: { "endless-on-one": { kind: "tensor", timeout_ms: 600_000 } },
@@ -57,7 +57,7 @@ describe("stopping", () => {
     const { id } = await stack.submit("endless-on-one", { x: [[1]] });
     await untilRunning(stack, "endless-on-one", [id]);
     const begun = performance.now();
-    // Ten seconds after the grace it would end itself with 1.
+    // Ten seconds after the grace period it would end itself with 1.
     expect(await worker.stop()).toBe(0);
     expect(performance.now() - begun).toBeGreaterThan(900);
     const { queue } = modelKeys(stack.prefix, "endless-on-one");
@@ -67,7 +67,7 @@ describe("stopping", () => {
     expect((await stack.get(`/v1/predictions/${id}`)).body).toMatchObject({ status: "queued", attempts: 0 });
   });
 
-  test("an API at SIGTERM, sent twice, answers waits with the state of the moment, and exits 0 at once", async () => {
+  test("an API at SIGTERM, sent twice, answers waits with the current state, and exits 0 at once", async () => {
     stack = await TestStack.start({ models: ["slow"], env: longGrace });
     const [api] = stack.apis as [TestStack["apis"][number]];
     const waiting = stack.predict("slow", { x: [[3000]] });
@@ -82,17 +82,18 @@ describe("stopping", () => {
     expect(["queued", "running"]).toContain(first.body.status);
     expect(first.headers.get("location")).toBe(`/v1/predictions/${first.body.id}`);
     expect([second.status, second.body.id]).toEqual([200, polled.id]);
-    // Nothing has begun any more, so there is no grace to wait for, though clients would keep their connections.
+    // No request is in progress, so it does not wait for the grace period, although clients keep their connections
+    // open.
     expect(await api.exited).toBe(0);
 
-    // What it had accepted is another's to tell.
+    // Predictions that it accepted are readable at another API.
     const { url } = await stack.startApi();
     for (const { id } of [first.body, polled]) {
       expect(await stack.final(id, { url })).toMatchObject({ id, status: "succeeded" });
     }
   });
 
-  test("an API at SIGTERM takes no new connection, but answers a request of which only the half has come", async () => {
+  test("an API at SIGTERM accepts no new connection, but answers a request that is half received", async () => {
     stack = await TestStack.start({ models: ["slow"], env: longGrace });
     const [api] = stack.apis as [TestStack["apis"][number]];
     const port = Number(new URL(api.url).port);
@@ -111,7 +112,7 @@ describe("stopping", () => {
 
     api.child.kill("SIGTERM");
     await eventually(() => expect(stack.logged("stopping")).toHaveLength(1));
-    // It says so a moment before it does so.
+    // The log line comes slightly before the listener closes.
     await eventually(async () => {
       const socket = connect(port, "127.0.0.1");
       const fault = new Promise<NodeJS.ErrnoException>((resolve) => socket.once("error", resolve));

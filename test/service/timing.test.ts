@@ -2,7 +2,7 @@ import { readApiConfig } from "@millrace/shared/config/api-config.js";
 import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { expect, test } from "vitest";
 
-// Tests hand in shorter ones (test/support/stack); these are the times that users get.
+// The product's timing; tests may set shorter times (test/support/stack).
 const api = {
   redisDeadlineMs: 10_000,
   redisCommandMs: 1500,
@@ -21,7 +21,7 @@ const worker = {
   versionRetryMs: 5000,
 };
 
-test("the product's times are these, whatever the environment says", () => {
+test("the product's timing is fixed, whatever the environment says", () => {
   const env = {
     REDIS_URL: "redis://127.0.0.1:6379",
     API_KEYS: `alice:${"a".repeat(64)}`,
@@ -31,7 +31,7 @@ test("the product's times are these, whatever the environment says", () => {
   expect(readWorkerConfig(env).timing).toEqual(worker);
 });
 
-test("a killed worker's jobs start again within 7 s, and a version goes when every API has read that it leaves", () => {
+test("a killed worker's jobs start again within 7 s, and APIs reread models before a version is unloaded", () => {
   expect(worker.lockMs + worker.stalledCheckMs + 1000).toBeLessThanOrEqual(7000);
   expect(worker.versionNoticedMs).toBeGreaterThan(api.modelsRereadMs);
 });

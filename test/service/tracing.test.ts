@@ -31,7 +31,7 @@ describe("traces", () => {
     await collector.close();
   });
 
-  test("go from the caller's span through request, queue, slot and result to the webhook", async () => {
+  test("lead from the caller's span through request, queue, slot and result to the webhook", async () => {
     const headers = { traceparent: `00-${traceId}-${callerSpan}-01` };
     const webhook = { url: sink.url("/traced") };
     const { body } = await stack.predict(tree, flow(1), { webhook }, { headers });
@@ -61,7 +61,7 @@ describe("traces", () => {
     expect(BigInt(called?.[from] as string)).toBeGreaterThanOrEqual(BigInt(write?.[from] as string));
   });
 
-  test("begin with the request where the caller has none, and mark what failed", async () => {
+  test("begin with the request if the caller has none, and mark failures", async () => {
     await stack.predict("throws-on-row", { x: [[1_000_000]] });
     await eventually(() => {
       const failed = byName("slot").find(({ status }) => status.code === 2);
@@ -71,7 +71,7 @@ describe("traces", () => {
     });
   });
 
-  test("leave out what the caller has not sampled", async () => {
+  test("leave out requests not sampled by the caller", async () => {
     const other = "1af7651916cd43dd8448eb211c80319c";
     const headers = { traceparent: `00-${other}-${callerSpan}-00` };
     await stack.predict(tree, flow(2), {}, { headers });
@@ -81,8 +81,8 @@ describe("traces", () => {
   });
 });
 
-describe("without a collector to hand them to", () => {
-  test("a collector that is away keeps no prediction from its end, and no service from stopping", async () => {
+describe("traces without a collector", () => {
+  test("an unreachable collector delays no prediction and no stop of a service", async () => {
     const env = {
       OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:9",
       OTEL_EXPORTER_OTLP_TIMEOUT: "500",
@@ -95,7 +95,7 @@ describe("without a collector to hand them to", () => {
     await stack.close();
   });
 
-  test("where traces are off, no file that does them is loaded and no job is touched for them", async () => {
+  test("if traces are off, no tracing code is loaded and no key is written", async () => {
     const loading = ["api", "workers", "shared"].flatMap((folder) =>
       readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
         .filter((name) => name.endsWith(".ts") && !/dist|node_modules|tracing\.ts$/.test(name))

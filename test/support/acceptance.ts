@@ -1,7 +1,7 @@
 import type { Acceptance } from "@millrace/shared/scripts/queue/accept.js";
 
-/** An acceptance of alice's with nothing special about it but what is said. */
-export const acceptanceOf = (id: string, said: Partial<Acceptance> = {}): Acceptance => ({
+/** An acceptance of alice's with default fields, but for `overrides`. */
+export const acceptanceOf = (id: string, overrides: Partial<Acceptance> = {}): Acceptance => ({
   id,
   owner: "alice",
   dataJson: '{"v":1,"o":"alice","ver":"1","x":"AA=="}',
@@ -11,5 +11,5 @@ export const acceptanceOf = (id: string, said: Partial<Acceptance> = {}): Accept
   dedup: null,
   idempotency: null,
   follower: null,
-  ...said,
+  ...overrides,
 });

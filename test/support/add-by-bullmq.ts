@@ -3,7 +3,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { Acceptance } from "@millrace/shared/scripts/queue/accept.js";
 import { Queue } from "bullmq";
 
-/** Adds what `accepted` says to a queue of BullMQ's own, by its `Queue.add`. */
+/** Adds the job of an acceptance to a queue of BullMQ's own, by its `Queue.add`. */
 export async function addByBullMq(
   redis: RedisClient,
   { name, prefix }: { name: string; prefix: string },

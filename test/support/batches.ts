@@ -9,26 +9,26 @@ const agent = new Agent({ keepAlive: false });
 export const types = { json: "application/json", ndjson: "application/x-ndjson", csv: "text/csv" } as const;
 
 export interface UploadOptions {
-  /** NDJSON unless told. */
+  /** Default: NDJSON. */
   type?: string;
   query?: string;
   headers?: Record<string, string>;
   as?: Owner;
-  /** Another API than the first. */
+  /** Default: the first API. */
   url?: string;
 }
 
-/** An upload that the test feeds as slowly as it likes. */
+/** An upload whose body the test writes at its own pace. */
 export interface OpenUpload {
-  /** Resolves when more may be written. */
+  /** Resolves when the connection takes more. */
   write(bytes: string | Buffer): Promise<void>;
   end(bytes?: string | Buffer): void;
-  /** Resolves to the answer, which may come before the end. */
+  /** Resolves to the answer, which may come before the end of the body. */
   answer: Promise<Answer>;
   hangUp(): void;
 }
 
-/** Begins to send a batch over a connection of its own, chunked unless the headers tell its length. */
+/** Begins to send a batch over a connection of its own, chunked unless the headers give a length. */
 export function openUpload(stack: TestStack, model: string, options: UploadOptions = {}): OpenUpload {
   const { as = "alice", headers = {}, query = "", type = types.ndjson, url = stack.url } = options;
   const sent = request(`${url}/v1/models/${model}/batches${query}`, {
@@ -79,7 +79,7 @@ export function upload(
   return open.answer;
 }
 
-/** Sends a batch, expects that it is taken, and returns it. */
+/** Sends a batch, expects 202 and returns the batch. */
 export async function submitBatch(
   stack: TestStack,
   model: string,
@@ -104,7 +104,7 @@ export async function finalBatch(stack: TestStack, id: string): Promise<any> {
   throw new Error(`batch ${id} did not become final`);
 }
 
-/** The results of a batch from an index on, as NDJSON has them. */
+/** The results of a batch from NDJSON; `query` may give the first index. */
 // biome-ignore lint/suspicious/noExplicitAny: see Answer
 export async function resultsOf(stack: TestStack, id: string, query = ""): Promise<any[]> {
   const { body, status } = await stack.get(`/v1/batches/${id}/results${query}`);
@@ -128,8 +128,8 @@ export const ndjson = (inputs: readonly unknown[]): string =>
   inputs.map((input) => `${JSON.stringify(input)}\n`).join("");
 
 /**
- * The keys of a model that belong to a batch, whose id may be unknown: what uploads and batches keep, apart from the
- * queue's own and from the index of an owner's batches.
+ * The keys of a model that belong to a batch, whose id may be unknown: those of uploads and batches, without the
+ * queue's own and without the index of an owner's batches.
  */
 export async function batchKeys(stack: TestStack, model: string, id = "*"): Promise<string[]> {
   const { base } = modelKeys(stack.prefix, model);

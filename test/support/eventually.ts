@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 
 /**
- * Repeats a check until it stops throwing, and returns what it returns; after `withinMs` it throws what it threw last.
- * For what has no event to wait for.
+ * Repeats a check until it no longer throws, and returns its value; after `withinMs` throws the last error. For
+ * conditions without an event to wait for.
  */
 export async function eventually<T>(check: () => T | Promise<T>, withinMs = 15_000): Promise<T> {
   const deadline = Date.now() + withinMs;

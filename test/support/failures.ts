@@ -5,7 +5,7 @@ import type { CallOptions, Owner, TestStack } from "./stack/stack.js";
 /** Fails for any row outside of -10 to 9. */
 export const failing = "throws-on-row";
 
-interface Shown {
+interface ListedPrediction {
   id: string;
   retry_of: string | null;
   created_at: string;
@@ -13,24 +13,24 @@ interface Shown {
   metadata: object;
 }
 
-/** What tests do with the failures and redrives of one stack. */
+/** Calls of one stack's failures and redrives. */
 export function failuresOf(stack: () => TestStack) {
   const failures = async (query = "", options: CallOptions = {}) => {
     const answer = await stack().get(`/v1/failures${query && `?${query}`}`, options);
     expect(answer.status, JSON.stringify(answer.body)).toBe(200);
     return answer.body.data;
   };
-  /** Makes that many fail, and resolves once all of them have. */
+  /** Makes `count` predictions fail; resolves once all of them have. */
   const fail = async (count: number, as: Owner = "alice", rest: Record<string, unknown> = {}): Promise<string[]> => {
     const ids: string[] = [];
-    const lane = async () => {
+    const caller = async () => {
       while (ids.length < count) {
         const place = ids.push("") - 1;
-        // What an API turns away while it lags behind is not accepted, and is sent again.
+        // A submission refused while the API's event loop lags was not accepted, and is sent again.
         ids[place] = await eventually(async () => (await stack().submit(failing, { x: [[99]] }, rest, { as })).id);
       }
     };
-    await Promise.all(Array.from({ length: 16 }, lane));
+    await Promise.all(Array.from({ length: 16 }, caller));
     await Promise.all(ids.slice(-20).map((id) => stack().final(id, { as })));
     return ids;
   };
@@ -47,8 +47,8 @@ export function failuresOf(stack: () => TestStack) {
       expect(body.status).not.toMatch(/queued|running/);
       return body;
     }, 60_000);
-  const all = async (as: Owner = "alice", of = failing): Promise<Shown[]> => {
-    const found: Shown[] = [];
+  const all = async (as: Owner = "alice", of = failing): Promise<ListedPrediction[]> => {
+    const found: ListedPrediction[] = [];
     for (let cursor: string | null = ""; cursor !== null; ) {
       const { body } = await stack().get(`/v1/predictions?model=${of}&limit=100${cursor && `&cursor=${cursor}`}`, {
         as,
@@ -58,7 +58,7 @@ export function failuresOf(stack: () => TestStack) {
     }
     return found;
   };
-  /** The predictions that were made in place of these. */
+  /** The retries of these predictions. */
   const retriesOf = async (ids: readonly string[], as: Owner = "alice", of = failing) => {
     const wanted = new Set(ids);
     return (await all(as, of)).filter(({ retry_of: before }) => before !== null && wanted.has(before));

@@ -1,12 +1,12 @@
 import luaparse, { type LuaNode } from "luaparse";
 
-/** What is wrong with a Lua file, and what it offers to files that include it. */
+/** Faults of a Lua file, and the names that it declares for files that include it. */
 export interface LuaFindings {
   undeclared: Set<string>;
   unused: Set<string>;
   /** Its outermost local names. */
   offered: Set<string>;
-  /** Texts that are put together with `..`. */
+  /** Strings that are concatenated with `..`. */
   joinedTexts: Set<string>;
 }
 
@@ -15,12 +15,12 @@ interface Scope {
   parent: Scope | null;
 }
 
-/** `ITEM` stands for places that begin at `i`, `ITEMKEY` for the place of the item number `n`. */
+/** `ITEM` stands for arguments from position `i` on, `ITEMKEY` for the key of item `n`. */
 const placeMarkers = new Set(["i", "n"]);
 
 /**
- * Parses a Lua file, and finds names that are nowhere declared, and locals that are never read: variables and
- * functions, not parameters, and none whose name begins with `_`. Throws where it is no Lua 5.1.
+ * Parses a Lua file and finds undeclared names and unread locals: variables and functions, but not parameters and no
+ * name that begins with `_`. Throws if it is not Lua 5.1.
  */
 export function lintLua(text: string): LuaFindings {
   const found: LuaFindings = { undeclared: new Set(), unused: new Set(), offered: new Set(), joinedTexts: new Set() };

@@ -1,4 +1,4 @@
-// luaparse brings no types; these are of its tree.
+// Types of luaparse's syntax tree; the package has none.
 declare module "luaparse" {
   export interface LuaNode {
     type: string;

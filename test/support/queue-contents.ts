@@ -1,8 +1,6 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 
-/**
- * All keys under a prefix with their contents, by what follows it. A stream's own ids, which are times, are left out.
- */
+/** Contents of all keys under a prefix, by the rest of the key. Stream ids, which are times, are left out. */
 export async function contents(redis: RedisClient, prefix: string): Promise<Record<string, unknown>> {
   const found: Record<string, unknown> = {};
   for (const key of (await redis.keys(`${prefix}*`)).sort()) {
@@ -20,8 +18,8 @@ export async function contents(redis: RedisClient, prefix: string): Promise<Reco
 }
 
 /**
- * The same, whichever way its jobs wait: BullMQ has a list for those without a priority, we have one for those of one
- * owner. `waits` are the ids in the order in which they will be taken.
+ * The same with waiting jobs in one form: BullMQ keeps jobs without a priority in a list, our queue keeps a list for
+ * the jobs of a single owner. `waits` are the ids in the order in which they will be taken.
  */
 export function asOneQueue(found: Record<string, unknown>): Record<string, unknown> {
   const { pc: _pc, prioritized, wait, ...rest } = found;
@@ -35,8 +33,8 @@ export function asOneQueue(found: Record<string, unknown>): Record<string, unkno
 }
 
 /**
- * A job's options hold what the caller of `Queue.add` said, also what is elsewhere in the job: its id, its timestamp.
- * Attempts are the manifest's, not the job's; see `workers/jobs/model-consumer.ts`.
+ * A job without options that repeat other fields of it (its id, its timestamp) and without attempts, which the manifest
+ * sets, not the job; see `workers/jobs/model-consumer.ts`.
  */
 function readable(hash: Record<string, string>): Record<string, unknown> {
   if (hash.opts === undefined) return hash;

@@ -1,13 +1,13 @@
-/** Random choices that are the same on every run, so that a failure can be repeated. */
+/** Seeded random choices, the same on every run, so that a failure can be repeated. */
 export interface Random {
-  /** From 0, included, to 1. */
+  /** A number in [0, 1). */
   unit(): number;
-  /** A whole number from 0 to below `end`. */
+  /** An integer in [0, `end`). */
   below(end: number): number;
   pick<T>(choices: readonly T[]): T;
 }
 
-/** Mulberry32: small, and good enough to find what somebody did not think of. */
+/** Mulberry32: small, and random enough for tests. */
 export function random(seed: number): Random {
   let state = seed * 0x9e3779b9;
   const unit = () => {

@@ -6,7 +6,7 @@ import { gunzipSync } from "node:zlib";
 const data = fileURLToPath(new URL("../../../shared/data/", import.meta.url));
 const reference = fileURLToPath(new URL("../../models/training/reference/", import.meta.url));
 
-/** Whether a dataset is there; none is part of the repository. */
+/** Whether a dataset exists on this machine; none is part of the repository. */
 export const hasData = (folder: string): boolean => existsSync(join(data, folder));
 
 /** The lines of a CSV file of the datasets, header first; quoted fields may hold commas and doubled quotes. */
@@ -14,7 +14,7 @@ export function readRows(file: string): string[][] {
   const text = gunzipSync(readFileSync(join(data, file))).toString();
   const rows: string[][] = [];
   let row: string[] = [];
-  // A field, quoted or not, and what ends it.
+  // A field, quoted or not, and its end.
   for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/g)) {
     row.push(quoted?.replaceAll('""', '"') ?? plain ?? "");
     if (end === ",") continue;
@@ -24,7 +24,7 @@ export function readRows(file: string): string[][] {
   return rows;
 }
 
-/** The training library's answers for held-out rows, `width` a row, and the file that says which they are. */
+/** The training library's answers for held-out rows, `width` numbers a row, and the file that lists the rows. */
 export function readReference(model: string, width: number): { rows: Float32Array[]; about: Record<string, unknown> } {
   const about = JSON.parse(gunzipSync(readFileSync(join(reference, `${model}.json.gz`))).toString());
   return { rows: rowsOf(model, width), about };
@@ -54,7 +54,7 @@ export async function inParallel(count: number, each: (index: number) => Promise
   await Promise.all(Array.from({ length: width }, caller));
 }
 
-/** Flows by their row in the data, which is counted through the files in the order of their names. */
+/** Flows by row number in the dataset; rows are numbered through its files, ordered by name. */
 export function readFlows(rows: readonly number[]): number[][] {
   const wanted = new Set(rows);
   const flows: number[][] = [];

@@ -8,17 +8,17 @@ const agoMs = 2 * 3_600_000;
 /** BullMQ keeps due times as ms × 4096 and a counter. */
 const delayedFactor = 0x1000;
 
-// biome-ignore lint/suspicious/noExplicitAny: predictions as their release answered with them
+// biome-ignore lint/suspicious/noExplicitAny: predictions in the form of their release
 type Prediction = any;
 
-/** What a release left in Redis; `test/fixtures/releases/record.js` writes it. */
+/** Contents of Redis left by a release; `test/fixtures/releases/record.js` writes them. */
 export interface RecordedRelease {
   release: string;
   recordedAt: number;
   prefix: string;
-  /** What the URLs of its webhooks begin with. */
+  /** The beginning of its webhook URLs. */
   receiver: string;
-  /** A submission with an idempotency key, and what came of it. */
+  /** A submission with an idempotency key, and its prediction. */
   again: { model: string; key: string; body: object };
   finished: Prediction;
   failed: Prediction;
@@ -30,12 +30,12 @@ export interface RecordedRelease {
     string
   >;
   finishedBatch: Prediction;
-  /** A batch of three rows that waits, with a webhook. */
+  /** A waiting batch of three rows, with a webhook. */
   leftBatch: string;
   keys: Record<string, { type: string; value: string | string[] | Record<string, string>; ttlMs?: number }>;
 }
 
-/** Every release that was recorded, oldest first. */
+/** Every recorded release, oldest first. */
 export function recordedReleases(): RecordedRelease[] {
   const names = readdirSync(folder).filter((name) => /^\d+\.\d+\.\d+\.json$/.test(name));
   const parts = (name: string) => name.split(".").slice(0, 3).map(Number);
@@ -44,7 +44,7 @@ export function recordedReleases(): RecordedRelease[] {
 }
 
 /**
- * Puts what a release left under another prefix, with webhooks to another receiver, as if that had been two hours ago.
+ * Restores a release's keys under another prefix, with webhooks to another receiver and times two hours in the past.
  */
 export async function restore(redis: RedisClient, recorded: RecordedRelease, prefix: string, receiver: string) {
   const offset = Date.now() - agoMs - recorded.recordedAt;

@@ -5,12 +5,12 @@ import type { TestStack } from "./stack/stack.js";
 export interface ResultLine {
   index: number;
   status: string;
-  // biome-ignore lint/suspicious/noExplicitAny: an output is whatever the test expects of it
+  // biome-ignore lint/suspicious/noExplicitAny: the shape depends on the model
   output: any;
   error: { code: string; detail: string } | null;
 }
 
-/** Runs inputs as one batch and returns its results in their order; not every one needs to succeed. */
+/** Runs inputs as one batch and returns their results in order, failed ones too. */
 export async function runBatch(stack: TestStack, model: string, inputs: readonly unknown[]): Promise<ResultLine[]> {
   const accepted = await stack.post(`/v1/models/${model}/batches`, { inputs, cache: false });
   expect(accepted.status, JSON.stringify(accepted.body)).toBe(202);

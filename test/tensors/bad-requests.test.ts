@@ -1,7 +1,7 @@
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { bytesOf, float32, type InferTensor, infer, inferBody } from "../support/http/infer.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const models = ["echo-float32", "echo-int64", "echo-bool", "echo-string", "echo-float16", "scalars", "two-in-two-out"];
@@ -12,7 +12,7 @@ const weights = { name: "weights", datatype: "FP32", shape: [1, 2], data: [1, 2]
 const int64 = { name: "x", datatype: "INT64", shape: [1, 3] };
 const text = { name: "x", datatype: "BYTES", shape: [1, 3] };
 
-/** What is sent to which model, and what the message must say besides the tensor's name. */
+/** Inputs of a request, its model, and a part of the expected message. */
 const wrongInputs: [what: string, model: string, inputs: unknown[], says: string][] = [
   ["an unknown input", "echo-float32", [{ ...x, name: "z", data: three }], '"z" is unknown'],
   ["a missing input", "two-in-two-out", [ids], '"weights" is missing'],
@@ -26,24 +26,24 @@ const wrongInputs: [what: string, model: string, inputs: unknown[], says: string
     'duplicate input tensor "x"',
   ],
   ["another datatype", "echo-float32", [{ ...x, datatype: "FP64", data: three }], '"x" has datatype FP64'],
-  ["no datatype of any model", "echo-float32", [{ ...x, datatype: "BF16", data: three }], '"x" has datatype BF16'],
+  ["a datatype of no model", "echo-float32", [{ ...x, datatype: "BF16", data: three }], '"x" has datatype BF16'],
   ["too few dimensions", "echo-float32", [{ ...x, shape: [3], data: three }], '"x" has 1 dimensions'],
   ["dimensions for a scalar", "scalars", [{ ...x, name: "a", shape: [1], data: [1] }], '"a" has 1 dimensions'],
   ["another fixed dimension", "echo-float32", [{ ...x, shape: [1, 2], data: [1, 2] }], '"x" must have length 3'],
   ["a negative dimension", "echo-float32", [{ ...x, shape: [-1, 3], data: three }], '"x" has -1 as dimension 0'],
   ["a broken dimension", "echo-float32", [{ ...x, shape: [0.5, 3], data: three }], '"x" has 0.5 as dimension 0'],
-  ["a dimension that is no number", "echo-float32", [{ ...x, shape: ["1", 3], data: three }], '"x": shape.0'],
+  ["a dimension that is not a number", "echo-float32", [{ ...x, shape: ["1", 3], data: three }], '"x": shape.0'],
   ["a huge dimension", "echo-float32", [{ ...x, shape: [1e15, 3], data: three }], '"x" has 3000000000000000 elements'],
   ["a huge empty dimension", "echo-float32", [{ ...x, shape: [2 ** 31, 3], data: [] }], '"x" has 6442450944 elements'],
   [
-    "dimensions that must agree and do not",
+    "dimensions that must agree but do not",
     "two-in-two-out",
     [ids, { ...weights, shape: [2, 2], data: [1, 2, 3, 4] }],
     '"weights" must have length 1 in dimension 0',
   ],
   ["too few elements", "echo-float32", [{ ...x, data: [1, 2] }], '"x" of shape [1,3]: data has 2 elements'],
   ["uneven nesting", "echo-float32", [{ ...x, data: [[1, 2], 3] }], '"x" of shape [1,3]: data needs an array of 1'],
-  ["data that is no array", "echo-float32", [{ ...x, data: "abc" }], '"x" of shape [1,3]: data must be an array'],
+  ["data that is not an array", "echo-float32", [{ ...x, data: "abc" }], '"x" of shape [1,3]: data must be an array'],
   ["neither data nor binary data", "echo-float32", [x], '"x" has neither data nor'],
   ["an element of another type", "echo-float32", [{ ...x, data: [1, "2", 3] }], '"x" has an element 1'],
   [
@@ -65,9 +65,14 @@ const wrongInputs: [what: string, model: string, inputs: unknown[], says: string
 
 const wrongBytes: [what: string, model: string, inputs: InferTensor[], says: string][] = [
   ["too few bytes", "echo-float32", [{ ...x, bytes: float32(1, 2) }], '"x" of shape [1,3] needs 12 bytes, has 8'],
-  ["a bool that is neither", "echo-bool", [{ ...x, datatype: "BOOL", bytes: Buffer.from([0, 1, 2]) }], '"x" of shape'],
   [
-    "a length that lies",
+    "a bool that is neither 0 nor 1",
+    "echo-bool",
+    [{ ...x, datatype: "BOOL", bytes: Buffer.from([0, 1, 2]) }],
+    '"x" of shape',
+  ],
+  [
+    "a wrong length prefix",
     "echo-string",
     [{ ...text, bytes: bytesOf("a", "b", "c").fill(9, 10, 11) }],
     "claims to be longer",
@@ -75,21 +80,21 @@ const wrongBytes: [what: string, model: string, inputs: InferTensor[], says: str
   ["too few strings", "echo-string", [{ ...text, bytes: bytesOf("a", "b") }], "the bytes end in element 2"],
   ["bytes after the strings", "echo-string", [{ ...text, bytes: bytesOf("a", "b", "c", "d") }], "5 bytes after its 3"],
   [
-    "what is not UTF-8",
+    "invalid UTF-8",
     "echo-string",
     [{ ...text, bytes: bytesOf("a", Buffer.from([0xc3]), "c") }],
     "element 1 that is not",
   ],
 ];
 
-describe("what is wrong with a request of the tensor API", () => {
+describe("faults in requests of the tensor API", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
     stack = await TestStack.start({ models, env: { MAX_TENSOR_BYTES: "100000", MAX_BODY_BYTES: "50000" } });
   });
   afterAll(async () => {
-    // No worker ever saw any of it, because no job was ever made.
+    // No request reached a worker, since none was added as a job.
     const added = await Promise.all(
       models.map((model) => stack.redis.get(`${modelKeys(stack.prefix, model).queue}id`)),
     );
@@ -101,10 +106,10 @@ describe("what is wrong with a request of the tensor API", () => {
 
   const send = async (model: string, body: Uint8Array | string, headers: Record<string, string> = {}) => {
     const answer = await infer(stack, model, { inputs: [] }, { body: Buffer.from(body), headers });
-    return { ...answer, ...expectProblem(answer, answer.status, answer.body.code) };
+    return { ...answer, ...assertProblem(answer, answer.status, answer.body.code) };
   };
 
-  test.each(wrongInputs)("%s is a 400 that names it", async (_what, model, inputs, says) => {
+  test.each(wrongInputs)("%s is a 400 that names the fault", async (_what, model, inputs, says) => {
     const { error, status } = await send(model, JSON.stringify({ inputs }));
     expect([status, error]).toEqual([400, expect.stringContaining(says)]);
   });
@@ -116,7 +121,7 @@ describe("what is wrong with a request of the tensor API", () => {
     expect(error).toContain('tensor "x"');
   });
 
-  test("binary data that does not add up is a 400 that names the tensor", async () => {
+  test("binary data with contradictory sizes is a 400 that names the tensor", async () => {
     const json = (size: number) => JSON.stringify({ inputs: [{ ...x, parameters: { binary_data_size: size } }] });
     const sent = async (size: number, bytes: number, header?: number) => {
       const text = json(size);
@@ -135,7 +140,7 @@ describe("what is wrong with a request of the tensor API", () => {
     expect((await send("echo-float32", `${both}${"x".repeat(12)}`, headers)).error).toContain('tensor "x" has both');
   });
 
-  test("outputs that are unknown or asked for twice, or in a way that is not built, are a 400", async () => {
+  test("unknown, duplicate or unsupported outputs are a 400", async () => {
     const asking = (outputs: unknown[]) =>
       send("echo-float32", JSON.stringify({ inputs: [{ ...x, data: three }], outputs }));
     expect((await asking([{ name: "z" }])).error).toContain('output tensor "z" is unknown');
@@ -143,7 +148,7 @@ describe("what is wrong with a request of the tensor API", () => {
     expect((await asking([{ name: "y", parameters: { classification: 3 } }])).error).toContain('tensor "y"');
   });
 
-  test("several faults are told at once, each with a pointer", async () => {
+  test("several faults are listed at once, each with a pointer", async () => {
     const { body, status } = await send(
       "two-in-two-out",
       JSON.stringify({
@@ -162,7 +167,7 @@ describe("what is wrong with a request of the tensor API", () => {
     ]);
   });
 
-  test("what is no request at all is a 400, what is too large a 413", async () => {
+  test("a body that is not a request is a 400, one that is too large a 413", async () => {
     const inputs = [{ ...x, data: three }];
     for (const body of ["", "{", "[]", "null", "{}", '{"inputs":{}}', '{"inputs":[1]}']) {
       expect((await send("echo-float32", body)).status, body).toBe(400);

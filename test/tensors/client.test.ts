@@ -15,9 +15,9 @@ const echoes = [...dtypes, "float16", "float32", "float64", "string"].map((dtype
 const folder = await mkdtemp(join(tmpdir(), "millrace-triton-"));
 const hasClient = await installClient();
 
-/** A throw-away environment with Triton's client; false where there is no Python or no package index. */
+/** Installs Triton's client into a temporary folder; false without Python or without a package index. */
 async function installClient(): Promise<boolean> {
-  // Nothing of this machine's own Python is touched, and nothing is compiled that is not used.
+  // Leaves this machine's Python packages unchanged, and compiles nothing.
   const options = ["--target", folder, "--no-compile", "--only-binary", ":all:", "--retries", "1", "--timeout", "10"];
   // By name, because finding out takes as long as all else, and its client for asyncio needs as much again.
   const packages = "geventhttpclient gevent greenlet zope.event zope.interface brotli certifi urllib3 numpy ml_dtypes";
@@ -38,7 +38,7 @@ describe.skipIf(!hasClient)("Triton's own client", () => {
   });
   afterAll(() => stack.close());
 
-  test("gets every data type, form and fault as it expects them", async () => {
+  test("gets every data type, format and error in the form that it expects", async () => {
     const url = stack.url.replace("http://", "");
     const { stdout } = await run("python3", [program, url, keys.admin], {
       env: { PATH: process.env.PATH, PYTHONPATH: folder },

@@ -1,7 +1,7 @@
 import { parseExactJson } from "@millrace/api/tensors/exact-json.js";
 import { describe, expect, test } from "vitest";
 
-describe("JSON of which no digit may get lost", () => {
+describe("JSON parsed without losing digits", () => {
   test.each([
     ["[9007199254740993,-9223372036854775808]", ["9007199254740993", "-9223372036854775808"]],
     [
@@ -28,11 +28,11 @@ describe("JSON of which no digit may get lost", () => {
     "[9007199254740993 1]",
     "Infinit",
     '{"a":\\"9007199254740993}',
-  ])("%s is none", (text) => {
+  ])("%s is refused", (text) => {
     expect(() => parseExactJson(text)).toThrow(SyntaxError);
   });
 
-  test("a long text is read in no more than a moment", () => {
+  test("a long text is parsed quickly", () => {
     const text = `["${"\\\\".repeat(500_000)}",${"9007199254740993,".repeat(100_000)}"${"x".repeat(1_000_000)}"]`;
     expect((parseExactJson(text) as unknown[]).length).toBe(100_002);
   });

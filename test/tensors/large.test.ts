@@ -1,13 +1,13 @@
 import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { fetchInference, infer, inferBody } from "../support/http/infer.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
 const MiB = 1 << 20;
 const binaryOut = { parameters: { binary_data_output: true } };
 
-/** Made rows of three float32, no two alike, as bytes. */
+/** Generated rows of three float32, all different, as bytes. */
 function rows(megabytes: number, first = 0): { shape: number[]; bytes: Buffer; values: Float32Array } {
   const count = Math.floor((megabytes * MiB) / 12);
   const values = new Float32Array(3 * count);
@@ -28,7 +28,7 @@ describe("large tensors", () => {
   afterAll(() => stack.close());
 
   const blobsOf = (model: string) => stack.redis.keys(`${modelKeys(stack.prefix, model).base}/blob:*`);
-  /** Inputs that wait; everything else goes by itself. */
+  /** Keys of waiting inputs, the only blobs without expiry. */
   const inputsOf = async (model: string) => {
     const keys = await blobsOf(model);
     const ttls = await Promise.all(keys.map(ttlOf));
@@ -39,7 +39,7 @@ describe("large tensors", () => {
     inputs: [{ name: "x", datatype: "FP32", shape, bytes }],
   });
 
-  test("are bytes in keys of their own: the input until the end, the output for the result time", async () => {
+  test("are stored as bytes in their own keys: the input until the end, the output for the result time", async () => {
     const large = rows(3);
     const answer = await infer(stack, "echo-float32", { ...inputOf(large), ...binaryOut });
     expect(answer.status, answer.text.slice(0, 500)).toBe(200);
@@ -60,7 +60,7 @@ describe("large tensors", () => {
     expect(listed).toMatchObject([{ id, status: "succeeded", output: null }]);
   });
 
-  test("give the same as JSON, streamed and packed", async () => {
+  test("give the same result as JSON, streamed and compressed", async () => {
     const large = rows(1.5, 1);
     const asBytes = await infer(stack, "row-sums", inputOf(large));
     const data = [...large.values];
@@ -73,7 +73,7 @@ describe("large tensors", () => {
     expect(echoed.body.outputs[0].data).toEqual(data);
   });
 
-  test("32 MiB come back bit by bit, while others are answered", async () => {
+  test("of 32 MiB are returned bit by bit, while other requests are answered", async () => {
     const large = rows(32);
     const small = {
       inputs: [{ name: "x", datatype: "FP32", shape: [1, 3], data: [1, 2, 3] }],
@@ -95,7 +95,7 @@ describe("large tensors", () => {
     expect(answered).toBeGreaterThan(1);
   });
 
-  test("that are identical and on their way are joined, and leave no second input behind", async () => {
+  test("in identical concurrent requests are joined, and leave no second input behind", async () => {
     const large = rows(2, 5);
     await Promise.all(stack.workers.splice(0).map((worker) => worker.stop()));
     const send = () => infer(stack, "row-sums", inputOf(large), { headers: { prefer: "respond-async" } });
@@ -108,7 +108,7 @@ describe("large tensors", () => {
     expect(await inputsOf("row-sums")).toEqual([]);
   });
 
-  test("that fail or are canceled keep their input for the result time, and can be tried again", async () => {
+  test("of failed and canceled predictions keep their input for the result time, and can be retried", async () => {
     const count = MiB / 4;
     const bytes = Buffer.from(new BigInt64Array(count).fill(3n, 1).fill(99n, 0, 1).buffer);
     const input = { inputs: [{ name: "x", datatype: "INT64", shape: [count, 1], bytes }], id: "again" };
@@ -134,7 +134,7 @@ describe("large tensors", () => {
     expect(new Set(answer.body.outputs[0].data)).toEqual(new Set([0]));
   });
 
-  test("whose upload breaks off, or which are refused, leave nothing behind", async () => {
+  test("leave nothing behind if their upload breaks off or they are refused", async () => {
     const { body, headers } = inferBody(inputOf(rows(2)));
     const before = (await stack.redis.keys(`${stack.prefix}*`)).length;
     const upload = new AbortController();
@@ -152,7 +152,7 @@ describe("large tensors", () => {
     const wrong = await infer(stack, "row-sums", {
       inputs: [{ name: "x", datatype: "FP32", shape: [1, 2], bytes: body }],
     });
-    expectProblem(wrong, 400, "invalid_input");
+    assertProblem(wrong, 400, "invalid_input");
     expect((await stack.redis.keys(`${stack.prefix}*`)).length).toBeLessThanOrEqual(before + 1);
   });
 });

@@ -10,7 +10,7 @@ import { type PackedTensor, packStrings, unpackTensors } from "@millrace/shared/
 import { describe, expect, test } from "vitest";
 import { type Random, random } from "../support/random.js";
 
-/** Any elements that a model may give, all patterns of bits among them. */
+/** Random elements of any value, with all bit patterns. */
 function bytesOf(r: Random, dtype: Dtype, count: number): Uint8Array {
   if (dtype === "string") {
     const text = () =>
@@ -27,7 +27,7 @@ const special: Partial<Record<Dtype, Uint8Array>> = {
   float16: new Uint8Array(Uint16Array.of(0x7e00, 0x7c00, 0xfc00, 0x8000, 0x0001, 0x7bff).buffer),
 };
 
-test.each(dtypes)("what a model of %s gives out as JSON is taken as input and comes out the same", (dtype) => {
+test.each(dtypes)("JSON of a %s output is accepted as input and gives the same JSON again", (dtype) => {
   const r = random(41);
   const check = (tensor: PackedTensor) => {
     const text = [...tensorsText([tensor])].join("");
@@ -37,7 +37,7 @@ test.each(dtypes)("what a model of %s gives out as JSON is taken as input and co
     const again = unpackTensors((packed as { pack: Buffer }).pack);
     expect([...tensorsText(again)].join("")).toBe(text);
     expect(again[0]?.shape).toEqual(tensor.shape);
-    // The bits of what is not a number are the only ones that JSON has no words for.
+    // Only the bits of NaN cannot be expressed in JSON.
     if (!text.includes("NaN")) expect(Buffer.from(again[0]?.bytes ?? [])).toEqual(Buffer.from(tensor.bytes));
   };
   for (let round = 0; round < 300; round++) {
@@ -52,7 +52,7 @@ test.each(dtypes)("what a model of %s gives out as JSON is taken as input and co
 describe("a tensor's name", () => {
   const names = ["__proto__", "constructor", "toString", "hasOwnProperty"];
 
-  test("may be one that every object has", () => {
+  test("may be a name in Object.prototype", () => {
     const pack = tensorPacker(names.map((name) => ({ name, dtype: "int64", shape: ["N"] })));
     const packed = pack(JSON.parse(`{${names.map((name, i) => `${JSON.stringify(name)}:[${i}]`)}}`));
     expect(packed).toMatchObject({ rows: 1 });
@@ -62,7 +62,7 @@ describe("a tensor's name", () => {
     expect(complaints.map(({ detail }) => detail)).toEqual(names.map((name) => `tensor "${name}" is missing`));
   });
 
-  test("of a feature may be, too", () => {
+  test("of a feature may be one too", () => {
     const manifest = manifestSchema.parse({
       kind: "tabular",
       input: { tensor: "x", features: names },
@@ -96,7 +96,7 @@ describe("a declared dimension", () => {
   };
   const nested = ([rows = 1, width = 1]: number[]) => Array.from({ length: rows }, () => new Array(width).fill(1));
 
-  test.each(["", "?", "-1", -1])("%j is free: no two need be equal, on both ways in", (free) => {
+  test.each(["", "?", "-1", -1])("%j is free: two of them may differ, on both APIs", (free) => {
     const announcement = announce(["N", free], ["N", free]);
     const packed = tensorPacker(announcement.inputs)({ x0: nested([2, 3]), x1: nested([2, 5]) });
     expect(packed).toMatchObject({ rows: 2 });
@@ -112,14 +112,14 @@ describe("a declared dimension", () => {
     expect(() => infer(announcement, [2, 3], [1, 5])).toThrow("must have length 2 in dimension 0");
   });
 
-  test.each(["N", "batch?", "-1x", "unk__1"])("%j is one length wherever it stands, on both ways in", (symbol) => {
+  test.each(["N", "batch?", "-1x", "unk__1"])("%j is the same length wherever it occurs, on both APIs", (symbol) => {
     const announcement = announce([symbol, 2], [symbol, 2]);
     expect(tensorPacker(announcement.inputs)({ x0: nested([2, 2]), x1: nested([3, 2]) })).toHaveProperty("complaints");
     expect(() => infer(announcement, [2, 2], [3, 2])).toThrow("must have length 2 in dimension 0");
     expect(() => infer(announcement, [2, 2], [2, 2])).not.toThrow();
   });
 
-  test("of a tabular model is told as it is taken, without the columns that are derived", () => {
+  test("of a tabular model is reported for its input, without derived columns", () => {
     const derived = [{ name: "s", op: "sum", of: ["a", "b"] }];
     const manifest = manifestSchema.parse({
       kind: "tabular",

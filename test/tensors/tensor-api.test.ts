@@ -2,12 +2,12 @@ import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { bytesOf, fetchInference, float32, type InferAnswer, infer, inferBody } from "../support/http/infer.js";
-import { expectProblem } from "../support/http/problem.js";
+import { assertProblem } from "../support/http/problem.js";
 import { Receiver, secretOf, verified } from "../support/http/receiver.js";
 import { flow } from "../support/stack/flows.js";
 import { TestStack } from "../support/stack/stack.js";
 
-/** A tensor [1, 3] of each data type: as the protocol has it in JSON, as `/v1` has it, and as bytes. */
+/** A tensor [1, 3] of each data type: in the protocol's JSON, in the JSON of `/v1`, and as bytes. */
 const echoes: Record<string, { datatype: string; data: string; v1: string; bytes: Buffer }> = {
   bool: { datatype: "BOOL", data: "[true,false,true]", v1: "[[true,false,true]]", bytes: Buffer.from([1, 0, 1]) },
   int8: { datatype: "INT8", data: "[-128,127,0]", v1: "[[-128,127,0]]", bytes: bytes(new Int8Array([-128, 127, 0])) },
@@ -84,7 +84,7 @@ describe("the tensor API", () => {
     receiver = await Receiver.start();
     stack = await TestStack.start({
       models: [...Object.keys(echoes).map((dtype) => `echo-${dtype}`), ...models],
-      // Whoever comes within this time is sure to be joined.
+      // Long enough for all concurrent requests to be joined.
       manifests: { "dynamic-inner": { kind: "tensor", batching: { max_delay_ms: 200 } } },
       env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.1" },
     });
@@ -125,11 +125,11 @@ describe("the tensor API", () => {
     expect(read.body.output).toEqual({ y: JSON.parse(v1) });
   });
 
-  test("floats that JSON has no number for keep every bit as bytes, and have names in JSON", async () => {
+  test("NaN and infinities keep every bit as bytes, and have names in JSON", async () => {
     const odd = bytes(new Uint32Array([0x7fc12345, 0x7f800000, 0xff800000]));
     const input = { name: "x", datatype: "FP32", shape: [1, 3] };
     const first = await infer(stack, "echo-float32", { inputs: [{ ...input, bytes: odd }], ...binaryOut });
-    // The second is answered from the cache.
+    // The second request is answered from the cache.
     const second = await infer(stack, "echo-float32", { inputs: [{ ...input, bytes: odd }], ...binaryOut });
     expect([first.binary.y, second.binary.y]).toEqual([odd, odd]);
     expect((await stack.get(`/v1/predictions/${idOf(second)}`)).body).toMatchObject({
@@ -143,7 +143,7 @@ describe("the tensor API", () => {
     }
   });
 
-  test("scalars, empty dimensions and nested data are inputs like any other", async () => {
+  test("scalars, empty dimensions and nested data are valid inputs", async () => {
     const scalar = (name: string, data: unknown) => ({ name, datatype: "FP32", shape: [], data });
     const sums = await infer(stack, "scalars", { inputs: [scalar("b", [3.5]), scalar("a", 2)] });
     expect(sums.body.outputs).toEqual([
@@ -174,7 +174,7 @@ describe("the tensor API", () => {
     expect((await infer(stack, "dynamic-inner", { inputs: flat })).body.outputs[0].data).toEqual([2, 3, 4, 5]);
   });
 
-  test("only the outputs that were asked for come back, in that order, each as it was asked for", async () => {
+  test("only the requested outputs are returned, in that order, each in the requested form", async () => {
     const inputs = [
       { name: "weights", datatype: "FP32", shape: [2, 2], bytes: float32(0.5, 1, 2, 0.25) },
       { name: "ids", datatype: "INT64", shape: [2, 2], data: [1, 2, 3, 4] },
@@ -204,7 +204,7 @@ describe("the tensor API", () => {
     expect(one.body.outputs).toEqual([{ name: "total", datatype: "FP32", shape: [2], data: [2.5, 7] }]);
   });
 
-  test("a body without JSON is the only input of the model, in the shape that its size leaves", async () => {
+  test("a body without JSON is the model's only input, with a shape inferred from its size", async () => {
     const raw = (model: string, body: Uint8Array) =>
       infer(stack, model, { inputs: [] }, { body, headers: { "inference-header-content-length": "0" } });
     const rows = await raw("echo-float32", float32(1, 2, 3, 4, 5, 6));
@@ -217,7 +217,7 @@ describe("the tensor API", () => {
     expect((await raw("scalars", float32(1))).body.error).toContain('"a", "b"');
   });
 
-  test("bodies come in packed and go out as the client takes them", async () => {
+  test("request bodies may be compressed, and answers have an encoding that the client accepts", async () => {
     const count = 3000;
     const made = inferBody({
       inputs: [{ name: "x", datatype: "FP32", shape: [count, 3], bytes: Buffer.alloc(12 * count) }],
@@ -238,7 +238,7 @@ describe("the tensor API", () => {
     expect(refused.status).toBe(400);
   });
 
-  test("with respond-async the prediction comes at once, and its result later in the requested form", async () => {
+  test("respond-async returns the prediction at once, and its result later in the requested form", async () => {
     const inputs = [{ name: "x", datatype: "FP32", shape: [1, 3], data: [1, 2, 3.25] }];
     const outputs = [{ name: "y", parameters: { binary_data: true } }];
     const later = { headers: { prefer: "respond-async" } };
@@ -258,13 +258,13 @@ describe("the tensor API", () => {
       { headers: { prefer: "respond-async, wait=20" } },
     );
     expect([waited.status, waited.body.id, waited.body.outputs[0].data]).toEqual([200, "wait", [1, 2, 3.25]]);
-    // The same again is answered from the cache, to be read in the form of that request.
+    // The same request again is answered from the cache, in its own form.
     const again = await infer(stack, "echo-float32", { inputs, outputs, id: "later" }, later);
     expect(again.status).toBe(200);
     expect(again.binary.y).toEqual(float32(1, 2, 3.25));
   });
 
-  test("with a webhook the result is delivered", async () => {
+  test("a webhook delivers the result", async () => {
     const inputs = [{ name: "x", datatype: "FP32", shape: [1, 3], data: [7, 8, 9] }];
     const parameters = { webhook_url: receiver.url("/done"), cache: false };
     const accepted = await infer(
@@ -278,7 +278,7 @@ describe("the tensor API", () => {
     expect(data).toMatchObject({ id: accepted.body.id, status: "succeeded", output: { y: [[7, 8, 9]] } });
   });
 
-  test("a tabular model takes its tensor, and both ways read what came in the other", async () => {
+  test("a tabular model accepts its tensor, and each API reads predictions of the other", async () => {
     const values = flow(5);
     const features = { name: "features", datatype: "FP32" };
     const two = [...values, ...flow(6)];
@@ -304,7 +304,7 @@ describe("the tensor API", () => {
     expect([narrow.status, narrow.body.error]).toEqual([400, expect.stringContaining('tensor "features"')]);
   });
 
-  test("requests that agree but for their rows run together, each with its own result", async () => {
+  test("requests that differ only in their rows are joined, each with its own result", async () => {
     const width = (i: number) => 2 + (i % 2);
     const answers = await Promise.all(
       Array.from({ length: 24 }, (_, i) => {
@@ -322,7 +322,7 @@ describe("the tensor API", () => {
     expect(Math.max(...runs.map(({ body }) => body.timings.batch_rows))).toBeGreaterThan(3);
   });
 
-  test("server and models tell what they are", async () => {
+  test("server and models have metadata", async () => {
     expect((await stack.get("/v2/health/live", { as: null })).body).toEqual({ live: true });
     expect((await stack.get("/v2/health/ready", { as: null })).body).toEqual({ ready: true });
     const server = (await stack.get("/v2", { as: "reader" })).body;
@@ -350,24 +350,24 @@ describe("the tensor API", () => {
     expect(index).toHaveLength(Object.keys(echoes).length + models.length);
   });
 
-  test("unknown models and versions are 404, keys and scopes are asked for, with the protocol's error", async () => {
+  test("unknown models and versions are 404, and keys and scopes are required, with the protocol's error", async () => {
     for (const path of ["/v2/models/nope", "/v2/models/nope/ready", "/v2/models/nope/stats"]) {
-      expectProblem(await stack.get(path), 404, "model_not_found");
+      assertProblem(await stack.get(path), 404, "model_not_found");
     }
-    expectProblem(await stack.get("/v2/models/scalars/versions/9"), 404, "version_not_found");
-    expectProblem(await stack.post("/v2/models/scalars/versions/9/infer", { inputs: [] }), 404, "version_not_found");
-    expectProblem(await stack.post("/v2/models/nope/infer", { inputs: [] }), 404, "model_not_found");
-    expectProblem(await stack.get("/v2", { as: null }), 401, "unauthenticated");
-    expectProblem(await stack.post("/v2/models/scalars/infer", {}, { as: "reader" }), 403, "forbidden");
-    expectProblem(await stack.get("/v2/models/scalars/infer"), 405, "method_not_allowed");
-    expectProblem(await stack.get("/v2/nothing"), 404, "not_found");
+    assertProblem(await stack.get("/v2/models/scalars/versions/9"), 404, "version_not_found");
+    assertProblem(await stack.post("/v2/models/scalars/versions/9/infer", { inputs: [] }), 404, "version_not_found");
+    assertProblem(await stack.post("/v2/models/nope/infer", { inputs: [] }), 404, "model_not_found");
+    assertProblem(await stack.get("/v2", { as: null }), 401, "unauthenticated");
+    assertProblem(await stack.post("/v2/models/scalars/infer", {}, { as: "reader" }), 403, "forbidden");
+    assertProblem(await stack.get("/v2/models/scalars/infer"), 405, "method_not_allowed");
+    assertProblem(await stack.get("/v2/nothing"), 404, "not_found");
     const load = "/v2/repository/models/scalars/load";
-    expectProblem(await stack.post(load, {}), 403, "forbidden");
+    assertProblem(await stack.post(load, {}), 403, "forbidden");
     expect((await stack.post(load, {}, { as: "admin" })).status).toBe(200);
-    expectProblem(await stack.post("/v2/repository/models/scalars/unload", {}, { as: "admin" }), 400, "not_supported");
+    assertProblem(await stack.post("/v2/repository/models/scalars/unload", {}, { as: "admin" }), 400, "not_supported");
   });
 
-  test("statistics tell rows, runs and failures", async () => {
+  test("statistics count rows, runs and failures", async () => {
     const input = (value: number, rows: number) => ({
       inputs: [{ name: "x", datatype: "INT64", shape: [rows, 1], data: new Array(rows).fill(value) }],
     });
@@ -392,7 +392,7 @@ describe("the tensor API", () => {
     );
   });
 
-  test("a prediction that was canceled has no result to fetch", async () => {
+  test("a canceled prediction has no result to fetch", async () => {
     const inputs = [{ name: "x", datatype: "FP32", shape: [1, 3], data: [1, 1, 1] }];
     const { id } = await stack.submit("echo-float32", { x: [[1, 2, 3]] }, { delay_ms: 60_000 });
     const pending = await stack.get(`/v1/predictions/${id}`, {
@@ -400,7 +400,7 @@ describe("the tensor API", () => {
     });
     expect([pending.status, pending.body.status]).toEqual([202, "scheduled"]);
     await stack.post(`/v1/predictions/${id}/cancel`, {});
-    expectProblem(
+    assertProblem(
       await stack.get(`/v1/predictions/${id}`, { headers: { accept: "application/octet-stream" } }),
       409,
       "state_conflict",
@@ -413,7 +413,7 @@ describe("the tensor API", () => {
   });
 });
 
-describe("the tensor API, when it takes too long", () => {
+describe("the tensor API with slow runs", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
@@ -430,7 +430,7 @@ describe("the tensor API, when it takes too long", () => {
     return infer(stack, "endless-on-one", { inputs, parameters }, { headers });
   };
 
-  test("what is not done in time is a 504 that leads to it, what is not begun in time expires", async () => {
+  test("a run not done in time is a 504 with its Location; a prediction not begun in time expires", async () => {
     const endless = await send(1, { cache: false });
     expect([endless.status, endless.body.code]).toEqual([504, "not_in_time"]);
     const behind = await send(7);
@@ -442,7 +442,7 @@ describe("the tensor API, when it takes too long", () => {
     expect((await fetchInference(stack, idOf(behind))).body.outputs[0].data).toEqual([7]);
   });
 
-  test("without a living worker nothing is accepted, but for those who come back for it", async () => {
+  test("without a live worker only requests with respond-async are accepted", async () => {
     await Promise.all(stack.workers.splice(0).map((worker) => worker.stop()));
     const refused = await eventually(async () => {
       const answer = await send(3);

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectProblem, pointersOf } from "../support/http/problem.js";
+import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const json = { "content-type": "application/json" };
 
-/** JSON texts of rows of three, which must come back as the same values. */
+/** JSON of rows of three, which must be returned as the same values. */
 const echoes: Record<string, string> = {
   bool: "[[true,false,true],[false,false,true]]",
   int8: "[[-128,127,0]]",
@@ -21,7 +21,7 @@ const echoes: Record<string, string> = {
   string: '[["größe","😀 日本 e\\u0301",""],["\\"\\\\\\n\\t\\u0001","null"," "]]',
 };
 
-/** What each type cannot hold, one value each; 1e400 is beyond any float once it is read. */
+/** Values that a type cannot represent; 1e400 parses as infinity. */
 const unfit: Record<string, string[]> = {
   bool: ["1", '"true"', "null"],
   int8: ["128", "-129", "1.5", '"x"', "true", "null"],
@@ -40,7 +40,7 @@ const unfit: Record<string, string[]> = {
 
 const others = ["scalars", "two-in-two-out", "fixed", "dynamic-inner", "batch-mean", "row-swap-shape"];
 
-describe("models that are only an ONNX file", () => {
+describe("models without a manifest", () => {
   let stack: TestStack;
 
   beforeAll(async () => {
@@ -59,24 +59,24 @@ describe("models that are only an ONNX file", () => {
     expect(body.status, JSON.stringify(body)).toBe("succeeded");
     return body.output;
   };
-  test.each(Object.entries(echoes))("%s comes back exactly as it was sent", async (dtype, rows) => {
+  test.each(Object.entries(echoes))("%s is returned exactly as sent", async (dtype, rows) => {
     const { body } = await predictText(`echo-${dtype}`, `{"x":${rows}}`);
     expect(body.status, JSON.stringify(body)).toBe("succeeded");
     expect(body.output).toEqual({ y: JSON.parse(rows) });
   });
 
-  test.each(Object.entries(unfit))("%s refuses each value that it cannot hold, all at once", async (dtype, values) => {
+  test.each(Object.entries(unfit))("%s refuses all values that it cannot represent, at once", async (dtype, values) => {
     const fine = (JSON.parse(echoes[dtype] as string) as unknown[][])[0] as unknown[];
     const rows = values.map((value) => `[${JSON.stringify(fine[0])},${value},${JSON.stringify(fine[2])}]`);
     const answer = await predictText(`echo-${dtype}`, `{"x":[${rows}]}`);
-    expect(pointersOf(expectProblem(answer, 422, "invalid_input"))).toEqual(values.map((_, i) => `/input/x/${i}/1`));
+    expect(pointersOf(assertProblem(answer, 422, "invalid_input"))).toEqual(values.map((_, i) => `/input/x/${i}/1`));
   });
 
-  test("a 64-bit integer is taken as a number or as a decimal string", async () => {
+  test("a 64-bit integer may be a number or a decimal string", async () => {
     expect(await outputOf("echo-int64", { x: [[1, "2", "-3"]] })).toEqual({ y: [[1, 2, -3]] });
   });
 
-  test("a string that UTF-8 cannot hold is refused or comes back as it was, never as another", async () => {
+  test("a string that UTF-8 cannot encode is refused or returned unchanged, never altered", async () => {
     const { body, status } = await predictText("echo-string", '{"x":[["\\ud800","a","b"]]}');
     if (status !== 422) expect(body.output).toEqual({ y: [["\ud800", "a", "b"]] });
   });
@@ -94,7 +94,7 @@ describe("models that are only an ONNX file", () => {
     ["dynamic-inner", '{"x":[[1],[1,2]]}', ["/x/1"]],
     ["two-in-two-out", '{"ids":[[1,2]],"weights":[[1,2],[3,4]]}', ["/weights"]],
   ])("%s refuses the shape of %s, with pointers", async (model, input, pointers) => {
-    const body = expectProblem(await predictText(model, input), 422, "invalid_input");
+    const body = assertProblem(await predictText(model, input), 422, "invalid_input");
     expect(pointersOf(body)).toEqual(pointers.map((pointer) => `/input${pointer}`));
   });
 
@@ -122,18 +122,18 @@ describe("models that are only an ONNX file", () => {
     );
   });
 
-  test("a fixed first dimension is run one by one", async () => {
+  test("requests for a fixed first dimension run one by one", async () => {
     const many = await Promise.all(Array.from({ length: 20 }, (_, i) => outputOf("fixed", { x: [[i, 1, 2, 3]] })));
     expect(many).toEqual(many.map((_, i) => ({ y: [[2 * i, 2, 4, 6]] })));
   });
 
-  test("rows of different inner size are in flight at once, each with its own result", async () => {
+  test("concurrent rows of different inner size each get their own result", async () => {
     const row = (i: number) => Array.from({ length: 1 + (i % 7) }, (_, k) => 100 * i + k);
     const many = await Promise.all(Array.from({ length: 60 }, (_, i) => outputOf("dynamic-inner", { x: [row(i)] })));
     expect(many).toEqual(many.map((_, i) => ({ y: [row(i).map((value) => value + 1)] })));
   });
 
-  test("an empty dimension is an input like any other, also among rows", async () => {
+  test("an empty dimension is a valid input, also among other rows", async () => {
     expect(await outputOf("echo-float32", { x: [] })).toEqual({ y: [] });
     expect(await outputOf("dynamic-inner", { x: [[], []] })).toEqual({ y: [[], []] });
     const inputs = Array.from({ length: 30 }, (_, i) => (i % 3 === 0 ? [] : [[i, 1, 2]]));
@@ -141,7 +141,7 @@ describe("models that are only an ONNX file", () => {
     expect(many).toEqual(inputs.map((y) => ({ y })));
   });
 
-  test("a model whose result depends on its company gets none", async () => {
+  test("a model whose outputs depend on the other rows of a run is never joined", async () => {
     const around = (i: number, mean: number) => [
       [mean - 1, -2 * i],
       [mean + 1, 2 * i],
@@ -153,13 +153,13 @@ describe("models that are only an ONNX file", () => {
     expect((await stack.get("/v1/models/batch-mean")).body.batching.joinable).toBe(false);
   });
 
-  test("a model whose output rows are not its input rows hands each request its own", async () => {
+  test("a model with more output rows than input rows gives each request its own", async () => {
     const row = (i: number) => [i, -i - 1];
     const many = await Promise.all(Array.from({ length: 40 }, (_, i) => outputOf("row-swap-shape", { x: [row(i)] })));
     expect(many).toEqual(many.map((_, i) => ({ y: [row(i), row(i)] })));
   });
 
-  test("what cannot be served is told in log, readiness and metrics, and the others serve", async () => {
+  test("refused models are reported in log, readiness and metrics, and the others are served", async () => {
     const worker = stack.workers[0] as (typeof stack.workers)[0];
     const base = `http://127.0.0.1:${worker.port}`;
     const ready = await fetch(`${base}/ready`);
@@ -180,6 +180,6 @@ describe("models that are only an ONNX file", () => {
     expect(metrics).toContain('ml_model_loaded{model="zipmap",version="1"} 0');
     expect(metrics).toContain('ml_model_loaded{model="broken",version="1"} 0');
     expect(metrics).toContain('ml_model_loaded{model="fixed",version="1"} 1');
-    expectProblem(await stack.predict("zipmap", { x: [[1, 2]] }), 404, "model_not_found");
+    assertProblem(await stack.predict("zipmap", { x: [[1, 2]] }), 404, "model_not_found");
   });
 });

@@ -22,14 +22,14 @@ describe("a tensor pack", () => {
         : Uint8Array.from({ length: 2 * (i % 3) * elementBytes[dtype] }, (_, b) => b * 37),
   }));
 
-  test("gives back every tensor of every data type as it was", () => {
+  test("returns every tensor of every data type unchanged", () => {
     expect(plain(unpackTensors(packTensors(oneOfEach)))).toEqual(plain(oneOfEach));
     expect(unpackTensors(packTensors([]))).toEqual([]);
     const scalar: PackedTensor = { name: "a", dtype: "float64", shape: [], bytes: new Uint8Array(8).fill(1) };
     expect(plain(unpackTensors(packTensors([scalar])))).toEqual(plain([scalar]));
   });
 
-  test("that is cut short anywhere, or goes on too long, is refused with a RangeError", () => {
+  test("that is truncated anywhere, or too long, is refused with a RangeError", () => {
     const whole = packTensors(oneOfEach);
     for (let length = 0; length < whole.length; length++) {
       expect(() => unpackTensors(whole.subarray(0, length)), `cut to ${length} bytes`).toThrow(RangeError);
@@ -37,7 +37,7 @@ describe("a tensor pack", () => {
     expect(() => unpackTensors(Buffer.concat([whole, Buffer.from([0])]))).toThrow(RangeError);
   });
 
-  test("whose shape does not match its bytes, or whose data type is unknown, is refused with a RangeError", () => {
+  test("with a shape that does not match its bytes, or an unknown data type, is refused with a RangeError", () => {
     const tensor: PackedTensor = { name: "x", dtype: "float32", shape: [2], bytes: new Uint8Array(8) };
     const shape = packTensors([tensor]);
     shape.writeUInt32LE(3, 5);
@@ -47,7 +47,7 @@ describe("a tensor pack", () => {
     expect(() => unpackTensors(dtype)).toThrow(RangeError);
   });
 
-  test("keeps strings apart, also empty ones and those beyond ASCII, and refuses damaged ones", () => {
+  test("keeps strings separate, also empty and non-ASCII ones, and refuses damaged ones", () => {
     const values = ["", "a", "日本", "a".repeat(1000), ""];
     const packed = packStrings(values);
     expect(unpackStrings(packed)).toEqual(values);
@@ -56,7 +56,7 @@ describe("a tensor pack", () => {
 });
 
 describe("float16", () => {
-  test("every one of the 65,536 bit patterns survives the way to a number and back", () => {
+  test("each of the 65,536 bit patterns survives conversion to a number and back", () => {
     const wrong: number[] = [];
     for (let bits = 0; bits < 65_536; bits++) {
       const value = fromFloat16Bits(bits);
@@ -67,7 +67,7 @@ describe("float16", () => {
     expect(wrong).toEqual([]);
   });
 
-  test("what lies between two of them goes to the nearer, and from the middle to the even one", () => {
+  test("a number between two of them is rounded to the nearer, and halfway to the even one", () => {
     const wrong: number[] = [];
     for (let bits = 0; bits < 0x7bff; bits++) {
       const low = fromFloat16Bits(bits);
@@ -85,7 +85,7 @@ describe("float16", () => {
     expect(wrong).toEqual([]);
   });
 
-  test("beyond the largest it is infinite", () => {
+  test("a number beyond the largest becomes infinite", () => {
     expect(toFloat16Bits(65_519)).toBe(0x7bff);
     expect(toFloat16Bits(65_520)).toBe(0x7c00);
     expect(toFloat16Bits(-1e30)).toBe(0xfc00);

@@ -11,38 +11,36 @@ import { volume } from "../support/run/volume.js";
 import { type Answer, TestStack } from "../support/stack/stack.js";
 
 const secret = secretOf(7);
-/** Every tenth row takes a while, so that kills find something on its way. */
+/** Every tenth row takes 20 ms, so that kills hit running predictions. */
 const takesTime = (row: number): boolean => row % 10 === 0;
 const inputOf = (row: number): number[][] => (takesTime(row) ? [[20]] : [[row, 0, 1]]);
 const events = ["prediction.started", "prediction.completed"];
 const perRound = volume(120, 320);
 const rowsPerBatch = volume(400, 2500);
 const rounds = volume(1, 5);
-/**
- * The long form, by `npm run chaos`: a kill of a random process every 3 s for that long, under load without a pause.
- */
+/** The long form, `npm run chaos`: for that time, a kill of a random process every 3 s under constant load. */
 const chaosMs = Number(process.env.CHAOS_SECONDS ?? 0) * 1000;
 const killEveryMs = 3000;
 const chaosCallers = 12;
 
-describe("webhooks and sudden death", () => {
+describe("webhooks and killed processes", () => {
   let redis: OwnRedis;
   let stack: TestStack;
   let receiver: Receiver;
-  /** The ids of the webhooks that told of an event. */
-  const told = new Map<string, string[]>();
-  /** The ids of webhooks whose try a kill caught between the receiver's answer and its note: they come again. */
-  const caught = new Set<string>();
+  /** Webhook ids by event type and prediction or batch. */
+  const webhookIdsByEvent = new Map<string, string[]>();
+  /** Ids of webhooks with a try that a kill hit between the receiver's answer and its record: they are sent again. */
+  const unrecorded = new Set<string>();
 
   beforeAll(async () => {
     redis = await OwnRedis.start();
     receiver = await Receiver.start((received) => {
-      // At once, because a signature is good for five minutes.
+      // Verified on receipt, because a signature is valid for five minutes.
       const { data, type } = verified(secret, received);
-      const what = `${type} ${data.id}`;
-      const tries = told.get(what);
+      const event = `${type} ${data.id}`;
+      const tries = webhookIdsByEvent.get(event);
       const id = received.headers["webhook-id"] as string;
-      if (tries === undefined) told.set(what, [id]);
+      if (tries === undefined) webhookIdsByEvent.set(event, [id]);
       else tries.push(id);
       return { status: 204 };
     });
@@ -66,7 +64,8 @@ describe("webhooks and sudden death", () => {
   const api = (): string => (stack.apis.findLast(({ url }) => url !== "") as { url: string }).url;
 
   /**
-   * Submits until it is accepted, under one key, as a client is told to. Every fourth wants to hear of the start too.
+   * Submits under one Idempotency-Key until it is accepted, as clients should. Every fourth has a webhook for the start
+   * too.
    */
   async function accept(row: number): Promise<string> {
     const headers = { "idempotency-key": randomUUID() };
@@ -78,7 +77,7 @@ describe("webhooks and sudden death", () => {
         .catch(() => null);
       if (answer?.status === 202) return answer.body.id;
       if (answer !== null) expect(answer.status, JSON.stringify(answer.body)).toBe(503);
-      // What a client is asked to do, but sooner.
+      // Sooner than Retry-After asks for.
       await delay(50);
     }
   }
@@ -95,10 +94,10 @@ describe("webhooks and sudden death", () => {
     redis: async () => {
       await redis.kill();
       await redis.resume();
-      await collectCaught();
+      await collectUnrecorded();
     },
   };
-  /** Where the one of that role now stands among the stack's workers. */
+  /** Index of the current worker of each role in the stack's workers. */
   const workerAt = { inference: 0, webhooks: 1 };
 
   async function restartWorker(role: "inference" | "webhooks"): Promise<void> {
@@ -107,43 +106,43 @@ describe("webhooks and sudden death", () => {
     expect(await victim.exited).toBe("SIGKILL");
     if (role === "webhooks") {
       await eventually(() => expect(receiver.connections).toBe(0));
-      await collectCaught();
+      await collectUnrecorded();
     }
     const next = stack.startWorker({ WORKER_ROLES: role });
     workerAt[role] = stack.workers.length - 1;
     await next;
   }
 
-  async function collectCaught(): Promise<void> {
-    const ids = [...told.values()].flat();
-    const noted = await Promise.all(
+  async function collectUnrecorded(): Promise<void> {
+    const ids = [...webhookIdsByEvent.values()].flat();
+    const recorded = await Promise.all(
       ids.map((id) => {
         const { attempts } = keysOf(id) as ModelKeys;
         return stack.redis.exists(attempts(id));
       }),
     );
-    for (const [i, id] of ids.entries()) if (noted[i] === 0) caught.add(id);
+    for (const [i, id] of ids.entries()) if (recorded[i] === 0) unrecorded.add(id);
   }
 
-  /** The keys of the model that an id belongs to. */
+  /** Keys of the model of an id. */
   const keysOf = (id: string): ModelKeys | undefined =>
     ["echo-int64", "slow"].map((model) => modelKeys(stack.prefix, model)).find(({ tag }) => tagOfId(id) === tag);
 
-  /** A prediction once it is final; what the services said of it is told where that fails. */
+  /** The final prediction; on failure, throws with its log lines and its keys in Redis. */
   // biome-ignore lint/suspicious/noExplicitAny: see Answer
   async function finalOf(id: string): Promise<any> {
     try {
       return await stack.final(id, { url: api() });
     } catch (fault) {
-      const said = stack.log.map((line) => JSON.stringify(line)).filter((line) => line.includes(id));
+      const logLines = stack.log.map((line) => JSON.stringify(line)).filter((line) => line.includes(id));
       const again = await stack.get(`/v1/predictions/${id}`, { url: api() });
       const kept = JSON.stringify(await keptOf(id));
-      const words = `${id}, read again: ${again.status}; kept: ${kept}; said: ${said.join("\n").slice(0, 5000)}`;
+      const words = `${id}, read again: ${again.status}; kept: ${kept}; log: ${logLines.join("\n").slice(0, 5000)}`;
       throw new Error(words, { cause: fault });
     }
   }
 
-  /** What Redis holds of a prediction. */
+  /** Keys of a prediction in Redis. */
   async function keptOf(id: string) {
     const redis = stack.redis as Redis;
     const keys = keysOf(id);
@@ -162,7 +161,7 @@ describe("webhooks and sudden death", () => {
     return { places, job, result, lock, running: await redis.hget(keys.running, id) };
   }
 
-  /** Uploads a batch under one key until it is accepted. */
+  /** Uploads a batch under one Idempotency-Key until it is accepted. */
   async function acceptBatch(batch: number): Promise<string> {
     const headers = { "idempotency-key": randomUUID() };
     const inputs = Array.from({ length: rowsPerBatch }, (_, row) => ({ x: [[batch, row, 2]] }));
@@ -177,8 +176,8 @@ describe("webhooks and sudden death", () => {
     }
   }
 
-  /** Expects every row of a batch to have come out as it should, in its place. */
-  async function expectBatch(id: string, batch: number): Promise<void> {
+  /** Asserts that every row of a batch has the expected output at its index. */
+  async function assertBatchResults(id: string, batch: number): Promise<void> {
     const final = await eventually(async () => {
       const { body } = await stack.get(`/v1/batches/${id}?wait=10`, { url: api() });
       expect(body.finished_at, JSON.stringify(body)).not.toBeNull();
@@ -197,7 +196,7 @@ describe("webhooks and sudden death", () => {
   }
 
   test(
-    "what is accepted through SIGKILLs of API, workers and Redis ends and is told, twice only where a kill caught it",
+    "all accepted amid SIGKILLs of API, workers and Redis ends and is delivered, twice only if a kill hit the record",
     async () => {
       const accepted = new Map<string, number>();
       const batches = new Map<string, number>();
@@ -212,7 +211,7 @@ describe("webhooks and sudden death", () => {
         const batch = ++nextBatch;
         batches.set(await acceptBatch(batch), batch);
       };
-      /** Accepts a round's predictions and kills amid them; both have happened when it resolves. */
+      /** Submits a round's predictions and kills `victim` amid them; resolves when both are done. */
       const round = async (victim: keyof typeof victims) => {
         const end = next + perRound;
         const amid = accepted.size + perRound / 3;
@@ -225,8 +224,8 @@ describe("webhooks and sudden death", () => {
         kills[victim] += 1;
         await callers;
       };
-      /** Kills at random every few seconds, for as long as the long form lasts, while everybody submits. */
-      const rage = async () => {
+      /** Kills a random process every few seconds for the time of the long form, under load. */
+      const killAtRandom = async () => {
         const until = performance.now() + chaosMs;
         const repeat = async (act: () => Promise<void>, pauseMs: number) => {
           while (performance.now() < until) {
@@ -246,14 +245,14 @@ describe("webhooks and sudden death", () => {
         }
         await callers;
       };
-      if (chaosMs > 0) await rage();
+      if (chaosMs > 0) await killAtRandom();
       else {
         for (let i = 0; i < rounds; i++)
           for (const victim of ["api", "inference", "webhooks"] as const) await round(victim);
         await round("redis");
       }
-      expect(accepted.size, "each under an id of its own").toBe(next);
-      expect(batches.size, "each under an id of its own").toBe(nextBatch);
+      expect(accepted.size, "unique ids").toBe(next);
+      expect(batches.size, "unique ids").toBe(nextBatch);
 
       const ids = [...accepted.keys()];
       for (let i = 0; i < ids.length; i += 64) {
@@ -263,22 +262,24 @@ describe("webhooks and sudden death", () => {
           part.map((id) => ["succeeded", { y: inputOf(accepted.get(id) as number) }]),
         );
       }
-      for (const [id, batch] of batches) await expectBatch(id, batch);
+      for (const [id, batch] of batches) await assertBatchResults(id, batch);
       const wanted = [...accepted].flatMap(([id, row]) =>
         (row % 4 === 0 ? events : events.slice(1)).map((e) => `${e} ${id}`),
       );
       for (const id of batches.keys()) wanted.push(`batch.completed ${id}`);
       await eventually(() => {
-        expect(wanted.filter((what) => !told.has(what))).toEqual([]);
+        expect(wanted.filter((event) => !webhookIdsByEvent.has(event))).toEqual([]);
       }, 60_000 + chaosMs);
-      expect(told.size, "nothing else is told").toBe(wanted.length);
-      const webhookIds = [...told.values()].map((tries) => [...new Set(tries)]);
+      expect(webhookIdsByEvent.size, "no other webhook").toBe(wanted.length);
+      const webhookIds = [...webhookIdsByEvent.values()].map((tries) => [...new Set(tries)]);
       expect(webhookIds.filter((tries) => tries.length > 1)).toEqual([]);
       expect(new Set(webhookIds.flat()).size).toBe(wanted.length);
-      const repeats = [...told.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
+      const repeats = [...webhookIdsByEvent.values()].reduce((sum, tries) => sum + tries.length, 0) - wanted.length;
       if (chaosMs === 0) {
-        const repeated = [...told.values()].filter((tries) => tries.length > 1).map(([id]) => id as string);
-        expect(repeated.filter((id) => !caught.has(id))).toEqual([]);
+        const repeated = [...webhookIdsByEvent.values()]
+          .filter((tries) => tries.length > 1)
+          .map(([id]) => id as string);
+        expect(repeated.filter((id) => !unrecorded.has(id))).toEqual([]);
       } else {
         expect(repeats).toBeLessThanOrEqual(0.01 * wanted.length);
         writeChaosResult("chaos", {

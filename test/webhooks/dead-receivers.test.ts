@@ -26,7 +26,7 @@ describe("many dead receivers", () => {
     });
   });
   afterAll(async () => {
-    // First, because a worker that stops waits for the tries that hang.
+    // Closed first, because a stopping worker waits for hanging tries.
     await Promise.all((hanging ?? []).map((server) => server.close()));
     await stack?.close();
     await healthy?.close();
@@ -36,57 +36,57 @@ describe("many dead receivers", () => {
     (await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { webhook: { url } })).id;
 
   /**
-   * Within 40 s, while a try that hangs holds its place for longer than the test: to be held up would be never to be
-   * told.
+   * Asserts a delivery within 40 s. A hanging try keeps its place for longer than the test, so a blocked delivery would
+   * never arrive.
    */
-  async function expectTold(receiver: Receiver, path: string): Promise<void> {
+  async function assertDelivered(receiver: Receiver, path: string): Promise<void> {
     const id = await submit(receiver.url(path));
     const [request] = await receiver.received(path, 1, 40_000);
     expect(verified(secret, request as NonNullable<typeof request>).data.id).toBe(id);
   }
 
-  /** Enough of them hang for all the places that strangers may take. */
-  const untilTheyHang = () =>
+  /** Waits until hanging receivers occupy all places for unknown hosts. */
+  const untilPlacesAreTaken = () =>
     eventually(() => expect(hanging.filter(({ sockets }) => sockets.size > 0).length).toBeGreaterThan(150));
 
-  test("hundreds that hang or are closed, tried again and again, delay no receiver that answered before", async () => {
-    await expectTold(healthy, "/known");
+  test("hundreds that hang or are closed, tried repeatedly, delay no receiver that answered before", async () => {
+    await assertDelivered(healthy, "/known");
     await Promise.all([...hanging, ...closed].map(({ url }) => submit(url)));
-    await untilTheyHang();
-    for (let i = 0; i < 20; i++) await expectTold(healthy, `/known-${i}`);
+    await untilPlacesAreTaken();
+    for (let i = 0; i < 20; i++) await assertDelivered(healthy, `/known-${i}`);
   });
 
-  test("nor one that is called for the first time", async () => {
-    await untilTheyHang();
-    const stranger = await Receiver.start();
+  test("nor do they block a receiver that is called for the first time", async () => {
+    await untilPlacesAreTaken();
+    const newReceiver = await Receiver.start();
     try {
-      await expectTold(stranger, "/new");
+      await assertDelivered(newReceiver, "/new");
     } finally {
-      await stranger.close();
+      await newReceiver.close();
     }
   });
 
-  test("thousands of hosts that hang hold up no receiver that has answered before", async () => {
-    // Those of before leave their places.
+  test("thousands of hanging hosts delay no receiver that answered before", async () => {
+    // The hanging receivers of the earlier tests free their places.
     await Promise.all(hanging.splice(0).map((server) => server.close()));
-    const everywhere = await socketServer(() => undefined, "0.0.0.0");
+    const allHosts = await socketServer(() => undefined, "0.0.0.0");
     try {
-      await expectTold(healthy, "/before");
+      await assertDelivered(healthy, "/before");
       const hosts = volume(700, 10_000);
       let next = 0;
       const caller = async () => {
         for (let i = next++; i < hosts; i = next++) {
-          await submit(`http://127.1.${i >> 8}.${i & 255}:${everywhere.port}/`);
+          await submit(`http://127.1.${i >> 8}.${i & 255}:${allHosts.port}/`);
         }
       };
       const flood = Promise.all(Array.from({ length: 16 }, caller));
-      await eventually(() => expect(everywhere.sockets.size).toBeGreaterThan(500), 30_000);
-      for (let i = 0; i < 5; i++) await expectTold(healthy, `/amid-${i}`);
+      await eventually(() => expect(allHosts.sockets.size).toBeGreaterThan(500), 30_000);
+      for (let i = 0; i < 5; i++) await assertDelivered(healthy, `/amid-${i}`);
       await flood;
-      for (let i = 0; i < 20; i++) await expectTold(healthy, `/after-${i}`);
-      expect(everywhere.sockets.size, "and they still hang").toBeGreaterThan(500);
+      for (let i = 0; i < 20; i++) await assertDelivered(healthy, `/after-${i}`);
+      expect(allHosts.sockets.size, "hosts that still hang").toBeGreaterThan(500);
     } finally {
-      await everywhere.close();
+      await allHosts.close();
     }
   }, 90_000);
 });

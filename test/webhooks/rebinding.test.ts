@@ -10,7 +10,7 @@ import { TestStack } from "../support/stack/stack.js";
 
 const secret = secretOf(6);
 const deadlineMs = 10_000;
-/** Names that lead to loopback on this machine. */
+/** Names that resolve to loopback on this machine. */
 const inwardNames: string[] = [];
 for (const name of ["localhost", hostname()]) {
   const found = await lookup(name).catch(() => null);
@@ -18,7 +18,7 @@ for (const name of ["localhost", hostname()]) {
 }
 const refusal = "the host leads to an address that webhooks may not go to";
 
-describe("a name that turns inward after it was checked", () => {
+describe("a name that resolves to a private address after it was checked", () => {
   let inner: Server;
   let port: number;
   let connections = 0;
@@ -28,11 +28,11 @@ describe("a name that turns inward after it was checked", () => {
       connections += 1;
       socket.destroy();
     });
-    // Both families, as a name may lead to either.
+    // Listens on IPv4 and IPv6, since a name may resolve to either.
     await new Promise<void>((resolve) => inner.listen(0, () => resolve()));
     port = (inner.address() as { port: number }).port;
   });
-  afterEach(() => expect(connections, "connections that the inner server saw").toBe(0));
+  afterEach(() => expect(connections, "connections to the inner server").toBe(0));
   afterAll(() => new Promise((resolve) => inner.close(resolve)));
 
   test.each(inwardNames)("is not connected to: %s", async (name) => {
@@ -62,7 +62,7 @@ describe("a name that turns inward after it was checked", () => {
     expect(answer.error).toContain(error);
   });
 
-  test("what an API let pass is refused by the worker that would call it, and the owner reads why", async () => {
+  test("a URL that an API accepted is refused by the worker, and the owner can read the reason", async () => {
     const receiver = await Receiver.start();
     const stack = await TestStack.start({
       models: ["echo-int64"],

@@ -91,7 +91,7 @@ describe("URLs", () => {
     expect(checkSpelling(url, nothing)).toMatchObject({ allowed: false });
   }); // biome-ignore format: a list
 
-  test("an address or range opens only what spells an address in it, in whatever form that address has", () => {
+  test("an allowed address or range allows only URLs with an address in it, in any spelling", () => {
     const allow = parseAllowances("127.0.0.1 10.20.0.0/16\n::1, fd00::/8");
     const opened = (url: string) => {
       try {
@@ -121,7 +121,7 @@ describe("URLs", () => {
     expect([open.filter((url) => !opened(url)), shut.filter(opened)]).toEqual([[], []]);
   });
 
-  test("a name opens itself, and *.name what is below it and not itself", () => {
+  test("an allowed name allows itself, and *.name only its subdomains", () => {
     const allow = parseAllowances("Hooks.Internal,*.corp.example");
     const opened = (url: string) => checkSpelling(url, allow).allowed;
     expect(
@@ -151,12 +151,12 @@ describe("URLs", () => {
     "256.1.1.1/8",
     "10.0.0.0/",
     "10.0.0.0/8/24",
-  ])("an allowance that cannot be read, %s, is named and not passed over", (entry) =>
+  ])("an invalid entry, %s, is refused by name, not skipped", (entry) =>
     expect(() => parseAllowances(`example.com,${entry}`)).toThrow(entry),
   );
 
   test.each(["localhost"])(
-    "a name that leads to loopback (%s) is refused, and opened by its name alone",
+    "a name that resolves to loopback (%s) is refused unless the name itself is allowed",
     async (name) => {
       await expect(checkWebhookUrl(`https://${name}/`, nothing)).rejects.toThrow(WebhookTargetError);
       await expect(checkWebhookUrl(`https://${name}/`, parseAllowances("127.0.0.0/8 ::1"))).rejects.toThrow("private");
@@ -164,7 +164,7 @@ describe("URLs", () => {
     },
   );
 
-  test("a name that leads nowhere yet is taken, as it is looked at again when it is called", async () => {
+  test("a name that does not resolve yet is accepted, since it is checked again at each call", async () => {
     expect(await checkWebhookUrl("https://nowhere.invalid/", nothing)).toMatchObject({ allowed: false });
   });
 });

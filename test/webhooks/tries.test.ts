@@ -1,7 +1,7 @@
 import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { type Answering, type Received, Receiver, secretOf, verified } from "../support/http/receiver.js";
+import { type Received, Receiver, type Responder, secretOf, verified } from "../support/http/receiver.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const [newer, older] = [secretOf(2), secretOf(3)];
@@ -9,9 +9,9 @@ const noSuchId = (id: string) => `${id.slice(0, 8)}${"z".repeat(20)}`;
 
 type Said = number | [number, Record<string, string>] | (() => [number, Record<string, string>]);
 
-/** Answers the first request by the first word, and so on; the last word stands. */
+/** Answers each request by the word at its index, later ones by the last word. */
 const saying =
-  (...words: Said[]): Answering =>
+  (...words: Said[]): Responder =>
   (_received, _response, before) => {
     const word = words[before] ?? (words.at(-1) as Said);
     const [status, headers] = typeof word === "number" ? [word, {}] : typeof word === "function" ? word() : word;
@@ -34,14 +34,14 @@ describe("tries of a webhook", () => {
     await Promise.all(receivers.map((receiver) => receiver.close()));
   });
 
-  /** Has a prediction made whose webhook goes to a receiver of its own, as failures count against their host. */
+  /** Submits a prediction with a webhook to its own receiver, since failures count against the host. */
   const send = async (...words: Said[]): Promise<{ id: string; receiver: Receiver }> => {
     const receiver = await Receiver.start(saying(...words));
     receivers.push(receiver);
     const webhook = { url: receiver.url("/") };
     return { id: (await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { webhook })).id, receiver };
   };
-  // biome-ignore lint/suspicious/noExplicitAny: an answer is whatever the test expects of it
+  // biome-ignore lint/suspicious/noExplicitAny: see Answer
   const onlyDelivery = async (id: string): Promise<any> => {
     const { body, status } = await stack.get(`/v1/predictions/${id}/deliveries`);
     expect([status, body.data.length]).toEqual([200, 1]);
@@ -92,26 +92,26 @@ describe("tries of a webhook", () => {
   test.each([
     ["in seconds", () => "3", 3000],
     ["as a date", () => new Date(Date.now() + 4000).toUTCString(), 2900],
-  ])("a Retry-After %s is waited for, although the schedule says sooner", async (_what, retryAfter, leastMs) => {
+  ])("a Retry-After %s delays the next try beyond the schedule", async (_what, retryAfter, leastMs) => {
     const { id, receiver } = await send(() => [503, { "retry-after": retryAfter() }], 200);
     const [first, second] = (await receiver.received("/", 2)) as [Received, Received];
     expect(second.at - first.at).toBeGreaterThan(leastMs - 50);
     expect((await ended(id, "delivered")).attempts).toHaveLength(2);
   });
 
-  test("a 410 ends a delivery at once, and a schedule that is used up ends it as failed", async () => {
+  test("a 410 ends a delivery at once, and the end of the schedule ends it as failed", async () => {
     const [gone, never] = [await send(410), await send(500)];
     const failed = await ended(never.id, "failed");
     expect(failed.attempts.map(({ status }: { status: number }) => status)).toEqual([500, 500, 500]);
     expect(idsOf(never.receiver.requests)).toEqual(new Set([failed.id]));
     expect(never.receiver.requests).toHaveLength(3);
     const { attempts } = await ended(gone.id, "failed");
-    // By now the other one has been through a schedule that this one had as well.
+    // By now the same schedule has ended for the other delivery.
     expect(attempts).toHaveLength(1);
     expect(gone.receiver.requests).toHaveLength(1);
   });
 
-  test("every attempt can be read with its time, status, duration, error and 4 KiB of what was answered", async () => {
+  test("every attempt is readable with its time, status, duration, error and 4 KiB of the answer", async () => {
     const { id, receiver } = await send(500, 500, 500, 200);
     const delivery = await ended(id, "failed");
     expect(delivery).toMatchObject({ event: "prediction.completed", url: receiver.url("/") });
@@ -124,14 +124,14 @@ describe("tries of a webhook", () => {
         error: expect.stringContaining("500"),
         response: "500 ".repeat(1024),
       });
-      // Written down when it was answered, before the next one.
+      // Recorded when it was answered, before the next one.
       const at = Date.parse(attempt.at);
       expect(at).toBeGreaterThanOrEqual((receiver.to("/")[i] as Received).at);
       const next = receiver.to("/")[i + 1];
       if (next !== undefined) expect(at).toBeLessThanOrEqual(next.at);
     }
 
-    // The receiver is mended, and its owner asks for what it missed.
+    // The receiver works again, and its owner redelivers the missed webhook.
     const path = `/v1/deliveries/${delivery.id}/redeliver`;
     expect((await stack.post(path, undefined, { as: "reader" })).status).toBe(403);
     expect((await stack.post(path, undefined, { as: "bob" })).status).toBe(404);
@@ -148,7 +148,7 @@ describe("tries of a webhook", () => {
     ).toEqual([...Array.from({ length: 3 }, () => [500, "answered 500"]), [200, null]]);
   });
 
-  test("what was delivered can be sent again as well, and what is on its way cannot", async () => {
+  test("a delivered webhook can be redelivered, a pending one cannot", async () => {
     const { id, receiver } = await send(200);
     const { id: deliveryId } = await ended(id, "delivered");
     expect((await stack.post(`/v1/deliveries/${deliveryId}/redeliver`, undefined)).status).toBe(202);
@@ -166,7 +166,7 @@ describe("tries of a webhook", () => {
     expect([refused.status, refused.body.code]).toEqual([409, "state_conflict"]);
   });
 
-  test("tries follow after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h unless told otherwise", () => {
+  test("the default schedule is 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h", () => {
     const { webhookRetryDelaysMs } = readWorkerConfig({ REDIS_URL: "redis://127.0.0.1" });
     const minutes = [5, 30, 120, 300, 600, 840, 1200, 1440];
     expect(webhookRetryDelaysMs).toEqual([5000, ...minutes.map((count) => count * 60_000)]);

@@ -33,10 +33,8 @@ describe("webhooks", () => {
   const untilRunning = (id: string) =>
     eventually(async () => expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("running"));
 
-  /**
-   * Waits for the one webhook of a path and expects it to be a signed `prediction.completed` that tells the prediction.
-   */
-  async function expectCompleted(path: string, id: string, status: string) {
+  /** Asserts that a path gets one webhook, a signed `prediction.completed` with the prediction. */
+  async function assertCompletedWebhook(path: string, id: string, status: string) {
     const [request] = await receiver.received(path);
     const body = verified(secret, request as NonNullable<typeof request>);
     const { body: prediction } = await stack.get(`/v1/predictions/${id}`);
@@ -54,70 +52,70 @@ describe("webhooks", () => {
     return prediction;
   }
 
-  test("a worker of the inference role leaves webhooks to one of the webhooks role without models", async () => {
+  test("a worker with the inference role leaves webhooks to one with the webhooks role without models", async () => {
     const { id } = await stack.submit("echo-int64", { x: [[1, 2, 3]] }, hook("/roles"));
     expect(await stack.final(id)).toMatchObject({ status: "succeeded" });
     expect(await deliveriesOf(id)).toMatchObject([{ status: "pending", event: "prediction.completed", attempts: [] }]);
     expect(receiver.requests).toEqual([]);
     const worker = await stack.startWorker({ WORKER_ROLES: "webhooks", MODELS_DIR: "/nonexistent" });
-    await expectCompleted("/roles", id, "succeeded");
+    await assertCompletedWebhook("/roles", id, "succeeded");
     const ready = await (await fetch(`http://127.0.0.1:${worker.port}/ready`)).json();
     expect(ready).toMatchObject({ ready: true, roles: ["webhooks"], delivers_webhooks: true });
   });
 
-  test("a prediction that fails is told with its error", async () => {
+  test("a failed prediction is delivered with its error", async () => {
     const { id } = await stack.submit("throws-on-row", { x: [[99]] }, hook("/failed"));
-    const told = await expectCompleted("/failed", id, "failed");
-    expect(told.error.code).toBe("inference_failed");
+    const prediction = await assertCompletedWebhook("/failed", id, "failed");
+    expect(prediction.error.code).toBe("inference_failed");
   });
 
-  test("a prediction that is canceled is told, whether it waits or runs", async () => {
+  test("a canceled prediction is delivered, whether it was waiting or running", async () => {
     const waits = await stack.submit("echo-int64", { x: [[1, 2, 3]] }, { delay_ms: 600_000, ...hook("/canceled") });
     expect((await stack.post(`/v1/predictions/${waits.id}/cancel`, undefined)).status).toBe(200);
-    await expectCompleted("/canceled", waits.id, "canceled");
+    await assertCompletedWebhook("/canceled", waits.id, "canceled");
     const runs = await stack.submit("slow", { x: [[20_000]] }, hook("/canceled-running"));
     await untilRunning(runs.id);
     expect((await stack.post(`/v1/predictions/${runs.id}/cancel`, undefined)).status).toBe(200);
-    await expectCompleted("/canceled-running", runs.id, "canceled");
+    await assertCompletedWebhook("/canceled-running", runs.id, "canceled");
   });
 
-  test("a prediction that is found expired on reading is told, while what held it up still runs", async () => {
+  test("a prediction found to be expired by a read is delivered, while the slot is still busy", async () => {
     const before = await stack.submit("slow", { x: [[20_000]] });
     await untilRunning(before.id);
     const { id } = await stack.submit("slow", { x: [[1]] }, { expires_in_ms: 50, ...hook("/expired") });
     await eventually(async () => expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("expired"));
-    const told = await expectCompleted("/expired", id, "expired");
-    expect(told.started_at).toBeNull();
+    const prediction = await assertCompletedWebhook("/expired", id, "expired");
+    expect(prediction.started_at).toBeNull();
     expect((await stack.post(`/v1/predictions/${before.id}/cancel`, undefined)).status).toBe(200);
   });
 
-  test("a prediction that expires while nobody reads it and no slot is free is told all the same", async () => {
+  test("a prediction that expires without a read and without a free slot is delivered too", async () => {
     const before = await stack.submit("slow", { x: [[20_000]] });
     await untilRunning(before.id);
     const { id } = await stack.submit("slow", { x: [[1]] }, { expires_in_ms: 50, ...hook("/expired-unread") });
-    await expectCompleted("/expired-unread", id, "expired");
+    await assertCompletedWebhook("/expired-unread", id, "expired");
     expect((await stack.get(`/v1/predictions/${before.id}`)).body.status).toBe("running");
     expect((await stack.post(`/v1/predictions/${before.id}/cancel`, undefined)).status).toBe(200);
   });
 
-  test("every joined caller is told under the one id, and one answered from the cache under its own", async () => {
+  test("each joined submission is delivered with the common id, one from the cache with its own", async () => {
     const input = { x: [[400]] };
     const first = await stack.submit("slow", input, { cache: true, metadata: { first: 1 }, ...hook("/first") });
     const joined = await stack.submit("slow", input, { cache: true, ...hook("/joined") });
     const silent = await stack.submit("slow", input, { cache: true });
     expect([joined.id, joined.deduplicated, silent.id]).toEqual([first.id, true, first.id]);
-    await expectCompleted("/first", first.id, "succeeded");
-    const told = await expectCompleted("/joined", first.id, "succeeded");
-    expect(told).toMatchObject({ output: { y: [[400]] }, metadata: { first: 1 } });
+    await assertCompletedWebhook("/first", first.id, "succeeded");
+    const prediction = await assertCompletedWebhook("/joined", first.id, "succeeded");
+    expect(prediction).toMatchObject({ output: { y: [[400]] }, metadata: { first: 1 } });
     expect(await deliveriesOf(first.id)).toHaveLength(2);
 
     const cached = await stack.predict("slow", input, { cache: true, ...hook("/cached") });
     expect([cached.status, cached.body.cached]).toEqual([200, true]);
     expect(cached.body.id).not.toBe(first.id);
-    expect(await expectCompleted("/cached", cached.body.id, "succeeded")).toEqual(cached.body);
+    expect(await assertCompletedWebhook("/cached", cached.body.id, "succeeded")).toEqual(cached.body);
   });
 
-  test("who asks to hear of the start does so before the end, with the prediction running", async () => {
+  test("prediction.started is delivered before the end, with the running prediction", async () => {
     const { id } = await stack.submit("slow", { x: [[700]] }, hook("/started", both));
     const [started] = (await receiver.received("/started")) as [(typeof receiver.requests)[number]];
     expect((await stack.get(`/v1/predictions/${id}`)).body.status).toBe("running");
@@ -134,9 +132,9 @@ describe("webhooks", () => {
   });
 
   test.each([
-    ["that asked for nothing itself", {}],
-    ["whose metadata looks like a prediction that never started", { metadata: { started_at: null } }],
-  ])("who joins after the start of a prediction %s is told of the start too", async (what, rest) => {
+    ["without a webhook of its own", {}],
+    ["with metadata like a prediction that never started", { metadata: { started_at: null } }],
+  ])("a submission joined after the start of a prediction %s gets prediction.started too", async (what, rest) => {
     const path = `/late-${what.length}`;
     const input = { x: [[500 + what.length]] };
     const { id } = await stack.submit("slow", input, { cache: true, ...rest });
@@ -151,7 +149,7 @@ describe("webhooks", () => {
     );
   });
 
-  test("a webhook that could not be sent is refused with 422, and points at what is wrong", async () => {
+  test("an invalid webhook is refused with 422 and a pointer to its fault", async () => {
     const url = receiver.url("/refused");
     const refused: [unknown, string][] = [
       [{ url, events: ["prediction.exploded"] }, "/webhook/events/0"],
@@ -178,7 +176,7 @@ describe("webhooks", () => {
     expect(receiver.to("/refused")).toEqual([]);
   });
 
-  test("an API without WEBHOOK_SECRET refuses a webhook with 422, and takes predictions without", async () => {
+  test("an API without WEBHOOK_SECRET refuses webhooks with 422, and accepts predictions without one", async () => {
     const { url } = await stack.startApi({ WEBHOOK_SECRET: "" });
     const input = { x: [[1, 2, 3]] };
     const refused = await stack.post("/v1/models/echo-int64/predictions", { input, ...hook("/unsigned") }, { url });

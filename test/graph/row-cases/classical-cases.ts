@@ -1,12 +1,12 @@
 import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { type Attribute, type ConstantTensor, ints, node } from "../../support/models/onnx-file.js";
-import { also, type CaseOptions, type OperatorCases, operator, rowCase, turned } from "./row-case.js";
+import { type CaseOptions, type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const domain = "ai.onnx.ml";
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 const numbers = (...list: number[]) => ({ floats: list });
 
-/** Two leaves below one question about the first column. */
+/** A tree with two leaves and one split on the first column. */
 const tree = (kind: "class" | "target"): Record<string, Attribute> => ({
   nodes_treeids: [0, 0, 0],
   nodes_nodeids: [0, 1, 2],
@@ -21,8 +21,8 @@ const tree = (kind: "class" | "target"): Record<string, Attribute> => ({
   [`${kind}_weights`]: numbers(1, 2),
 });
 
-/** With one dimension all of it is one row, and with the rows as columns each row has a part in every answer. */
-const asColumns: CaseOptions = { before: [turned("x", "t")], takes: ["t"], inputs: { x: f(2) } };
+/** A one-dimensional input is a single row, and with rows as columns each row takes part in every output. */
+const asColumns: CaseOptions = { before: [transposed("x", "t")], takes: ["t"], inputs: { x: f(2) } };
 const asOne: CaseOptions = { inputs: { x: f() } };
 const tensor = (dtype: Dtype, ...data: (number | string)[]): Attribute => ({
   tensor: { dtype, dims: [data.length], data } satisfies ConstantTensor,
@@ -53,10 +53,10 @@ export const classicalCases: readonly OperatorCases[] = [
     {
       inputs: { x: f() },
       with: { classlabels_ints: [0, 1, 2], coefficients: numbers(1, 2, 3, 4, 5, 6), intercepts: numbers(0, 0, 0) },
-      shows: false,
+      checkedByRuns: false,
     },
   ),
-  operator("SVMClassifier", { ...labels, with: binarySvm }, { ...asColumns, shows: false }),
+  operator("SVMClassifier", { ...labels, with: binarySvm }, { ...asColumns, checkedByRuns: false }),
   operator(
     "TreeEnsembleClassifier",
     { ...labels, with: { ...tree("class"), classlabels_int64s: [0, 1] } },
@@ -65,7 +65,7 @@ export const classicalCases: readonly OperatorCases[] = [
   operator(
     "LinearRegressor",
     { domain, with: { coefficients: numbers(1, 2, 3), intercepts: numbers(0.5) } },
-    { ...asOne, with: { coefficients: numbers(1, 2), intercepts: numbers(0.5) }, shows: false },
+    { ...asOne, with: { coefficients: numbers(1, 2), intercepts: numbers(0.5) }, checkedByRuns: false },
     { ...asColumns, with: { coefficients: numbers(1, 2), intercepts: numbers(0.5) } },
   ),
   operator(
@@ -81,7 +81,7 @@ export const classicalCases: readonly OperatorCases[] = [
         support_vectors: numbers(1, 0, 1, 0, 1, 0.5),
       },
     },
-    { ...asColumns, shows: false },
+    { ...asColumns, checkedByRuns: false },
   ),
   operator("TreeEnsembleRegressor", { domain, with: { ...tree("target"), n_targets: 1 } }, asColumns),
   operator(
@@ -108,7 +108,11 @@ export const classicalCases: readonly OperatorCases[] = [
   operator(
     "Imputer",
     { domain, with: { imputed_value_floats: numbers(7, 8, 9), replaced_value_float: { float: 0 } } },
-    { ...asOne, with: { imputed_value_floats: numbers(7, 8), replaced_value_float: { float: 0 } }, shows: false },
+    {
+      ...asOne,
+      with: { imputed_value_floats: numbers(7, 8), replaced_value_float: { float: 0 } },
+      checkedByRuns: false,
+    },
     { ...asColumns, with: { imputed_value_floats: numbers(7, 8), replaced_value_float: { float: 0 } } },
   ),
   operator("Normalizer", { domain, with: { norm: "L1" } }, asOne, asColumns),
@@ -118,7 +122,7 @@ export const classicalCases: readonly OperatorCases[] = [
     { ...asOne, with: { offset: numbers(1, 2), scale: numbers(1, 2) } },
     { ...asColumns, with: { offset: numbers(1, 2), scale: numbers(1, 2) } },
   ),
-  operator("Binarizer", { domain, with: { threshold: { float: 0.2 } } }, { gives: ["t"], after: [turned("t")] }),
+  operator("Binarizer", { domain, with: { threshold: { float: 0.2 } } }, { gives: ["t"], after: [transposed("t")] }),
   operator(
     "CategoryMapper",
     {
@@ -127,7 +131,7 @@ export const classicalCases: readonly OperatorCases[] = [
       outputs: { y: "int64" },
       with: { cats_int64s: [5, 6], cats_strings: { strings: ["a", "b"] } },
     },
-    { gives: ["t"], after: [turned("t")] },
+    { gives: ["t"], after: [transposed("t")] },
   ),
   operator(
     "LabelEncoder",
@@ -137,19 +141,19 @@ export const classicalCases: readonly OperatorCases[] = [
       outputs: { y: "int64" },
       with: { keys_strings: { strings: ["a", "b"] }, values_int64s: [5, 6] },
     },
-    { gives: ["t"], after: [turned("t")] },
+    { gives: ["t"], after: [transposed("t")] },
   ),
   operator(
     "FeatureVectorizer",
     { domain, inputs: { x: f(3), z: f(2) }, with: { inputdimensions: [3, 2] } },
     { inputs: { x: f(), z: f() }, with: { inputdimensions: [1, 1] } },
   ),
-  also(
+  withMoreApart(
     operator(
       "ArrayFeatureExtractor",
       { domain, constants: { at: ints(0, 2) } },
       { inputs: { x: f() }, constants: { at: ints(0) } },
-      { before: [turned("x", "t")], takes: ["t", "at"], constants: { at: ints(0) } },
+      { before: [transposed("x", "t")], takes: ["t", "at"], constants: { at: ints(0) } },
     ),
     rowCase("ArrayFeatureExtractor", {
       domain,
@@ -164,7 +168,7 @@ export const classicalCases: readonly OperatorCases[] = [
   operator(
     "OneHotEncoder",
     { domain, inputs: { x: ["int64", 1] }, with: { cats_int64s: [0, 1, 2] } },
-    { before: [turned("x", "t")], takes: ["t"] },
+    { before: [transposed("x", "t")], takes: ["t"] },
   ),
   operator(
     "TfIdfVectorizer",

@@ -1,18 +1,18 @@
 import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { floats, ints, node } from "../../support/models/onnx-file.js";
-import { type CaseOptions, type OperatorCases, operator, rowCase, turned } from "./row-case.js";
+import { type CaseOptions, type OperatorCases, operator, rowCase, transposed } from "./row-case.js";
 
 const names = (list: string): string[] => list.split(/\s+/);
 
-/** One element at a time: rows are mixed where something else puts them along another dimension. */
+/** Element-wise operators mix rows only if other operators move the rows to another dimension. */
 const unary = (type: string, dtype: Dtype = "float32", options: CaseOptions = {}): OperatorCases =>
   operator(
     type,
     { inputs: { x: [dtype, 3] }, outputs: { y: dtype }, ...options },
-    { gives: ["t"], after: [turned("t")] },
+    { gives: ["t"], after: [transposed("t")] },
   );
 
-/** A fixed second tensor of two rows is stretched for one row, and paired with two. */
+/** A constant second tensor of two rows is broadcast against one row, and paired with two. */
 const binary = (
   type: string,
   dtype: Dtype = "float32",
@@ -34,7 +34,7 @@ const binary = (
     type,
     own,
     { constants: fixed([2, 3]) },
-    { before: [turned("x", "w")], constants: {}, takes: ["x", "w"], inputs: { x: [dtype, 2] } },
+    { before: [transposed("x", "w")], constants: {}, takes: ["x", "w"], inputs: { x: [dtype, 2] } },
   );
 };
 
@@ -55,7 +55,7 @@ export const elementwiseCases: readonly OperatorCases[] = [
   ...names("Add Div Mul Sub Pow PRelu").map((type) => binary(type)),
   ...names("Max Mean Min Sum").map((type) => {
     const cases = binary(type);
-    // Version 6 stretched nothing: ONNX Runtime takes the first shape for that of what comes out.
+    // Version 6 does not broadcast: ONNX Runtime takes the first shape for that of the output.
     const old = rowCase(type, {
       opset: 7,
       constants: { w: floats([1, 3], [1, 2, 3]), at: ints(0), rest: ints(-1) },
@@ -88,13 +88,13 @@ export const elementwiseCases: readonly OperatorCases[] = [
   operator(
     "Clip",
     { constants: { least: floats([], [-1]), most: floats([], [1]) } },
-    // The smallest of the company is the bound.
+    // The bound is the smallest value over all rows.
     { constants: {}, before: [node("ReduceMax", ["x"], ["least"], { keepdims: 0 })], takes: ["x", "least"] },
   ),
   operator(
     "CastLike",
     { constants: { w: { dtype: "int64", dims: [], data: [0] } }, outputs: { y: "int64" } },
-    { takes: ["x", "x"], outputs: { y: "float32" }, shows: false },
+    { takes: ["x", "x"], outputs: { y: "float32" }, checkedByRuns: false },
   ),
   operator(
     "QuantizeLinear",

@@ -1,11 +1,11 @@
 import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { type ConstantTensor, node } from "../../support/models/onnx-file.js";
-import { also, type OperatorCases, operator, rowCase, turned } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 const u = (...rest: number[]) => ["uint8", ...rest] as const;
 
-/** A fixed tensor of numbers that are no two alike. */
+/** A constant tensor of varied numbers. */
 const made = (dims: readonly number[], dtype: Dtype = "float32"): ConstantTensor => {
   const count = dims.reduce((size, length) => size * length, 1);
   const data = Array.from({ length: count }, (_, i) => (dtype === "float32" ? Math.sin(i + 1) : 1 + (i % 5)));
@@ -22,7 +22,7 @@ const zero = (...data: number[]): ConstantTensor => ({
   data,
 });
 
-/** Windows with the first two dimensions exchanged: rows become channels. */
+/** Swaps the first two dimensions before and after the operator: rows become channels. */
 const asChannels = (rank: number) => {
   const perm = [1, 0, ...Array.from({ length: rank - 2 }, (_, d) => d + 2)];
   return { before: [node("Transpose", ["x"], ["t"], { perm })], back: node("Transpose", ["u"], ["y"], { perm }) };
@@ -40,35 +40,35 @@ const quantized = {
 };
 
 export const linearCases: readonly OperatorCases[] = [
-  also(
+  withMoreApart(
     operator(
       "MatMul",
       { constants: { w: made([3, 2]) } },
-      // Rows times their own columns: each with each.
-      { constants: {}, before: [turned("x", "t")], takes: ["x", "t"] },
-      { constants: {}, before: [turned("x", "t")], takes: ["t", "x"] },
+      // Rows times their own transpose: each row with each.
+      { constants: {}, before: [transposed("x", "t")], takes: ["x", "t"] },
+      { constants: {}, before: [transposed("x", "t")], takes: ["t", "x"] },
       { constants: { w: made([2, 3, 3]) } },
     ),
     rowCase("MatMul", { inputs: { x: f(2, 3), z: f(3, 2) } }),
     rowCase("MatMul", {
       constants: { w: made([2, 3]) },
-      before: [turned("x", "t")],
+      before: [transposed("x", "t")],
       takes: ["w", "t"],
       gives: ["u"],
-      after: [turned("u")],
+      after: [transposed("u")],
     }),
   ),
   operator(
     "MatMulInteger",
     { inputs: { x: u(3) }, constants: { w: made([3, 2], "uint8"), xz: zero(3) }, outputs: { y: "int32" } },
-    { constants: { w: made([3, 2], "uint8"), xz: zero(3, 4) }, shows: false },
+    { constants: { w: made([3, 2], "uint8"), xz: zero(3, 4) }, checkedByRuns: false },
   ),
   operator(
     "QLinearMatMul",
     { inputs: { x: u(3) }, constants: { ...quantized, w: made([3, 2], "uint8") }, outputs: { y: "uint8" } },
-    { constants: { ...quantized, w: made([3, 2], "uint8"), a: scale(0.1, 0.5), az: zero(3, 3) }, shows: false },
+    { constants: { ...quantized, w: made([3, 2], "uint8"), a: scale(0.1, 0.5), az: zero(3, 3) }, checkedByRuns: false },
   ),
-  also(
+  withMoreApart(
     operator(
       "Gemm",
       { constants: { w: made([2, 3]), c: made([2]) }, with: { transB: 1 } },
@@ -76,7 +76,7 @@ export const linearCases: readonly OperatorCases[] = [
       { constants: { w: made([2, 2]), c: made([2]) }, with: { transA: 1 }, takes: ["x", "w"], inputs: { x: f(1) } },
     ),
     rowCase("Gemm", {
-      before: [turned("x", "t")],
+      before: [transposed("x", "t")],
       takes: ["t", "w", "c"],
       with: { transA: 1, transB: 1 },
       constants: { w: made([2, 3]), c: made([2]) },
@@ -139,7 +139,7 @@ export const linearCases: readonly OperatorCases[] = [
       gives: ["u"],
       after: [node("Transpose", ["u"], ["y"], { perm: [2, 0, 1, 3] })],
       with: { kernel_shape: [1, 2], pads: [0, 0, 0, 0] },
-      shows: false,
+      checkedByRuns: false,
     },
   ),
   ...["AveragePool", "LpPool"].map((type) =>
@@ -170,7 +170,7 @@ export const linearCases: readonly OperatorCases[] = [
   operator(
     "Einsum",
     { inputs: { x: f(2, 3) }, constants: { w: made([3, 4]) }, with: { equation: "nij, jk -> nik" } },
-    { constants: { w: made([2, 2]) }, with: { equation: "nij,nk->nik" }, shows: true },
+    { constants: { w: made([2, 2]) }, with: { equation: "nij,nk->nik" }, checkedByRuns: true },
     { constants: { w: made([3]) }, with: { equation: "nij,j->i" } },
     { constants: {}, takes: ["x", "x"], with: { equation: "nij,mij->nm" } },
   ),

@@ -1,5 +1,5 @@
 import { type ConstantTensor, floats, ints, node } from "../../support/models/onnx-file.js";
-import { also, type OperatorCases, operator, rowCase } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 const made = (...dims: number[]): ConstantTensor => {
@@ -14,7 +14,7 @@ const ones = (count: number): ConstantTensor => floats([count], new Array<number
 const reductions =
   "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare";
 
-/** Rows behind the first dimension, where these operators have something else in mind. */
+/** Moves the rows to the second dimension, which has another meaning for these operators. */
 const behind = {
   before: [node("Transpose", ["x"], ["t"], { perm: [1, 0, 2] })],
   gives: ["u"],
@@ -29,7 +29,7 @@ const recurrences = [
 
 export const reduceCases: readonly OperatorCases[] = [
   ...reductions.split(" ").map((type) =>
-    also(
+    withMoreApart(
       operator(
         type,
         { opset: 18, before: [node("Abs", ["x"], ["p"])], takes: ["p", "axes"], constants: { axes: ints(-1) } },
@@ -47,7 +47,7 @@ export const reduceCases: readonly OperatorCases[] = [
     ),
   ),
   ...["Softmax", "LogSoftmax", "Hardmax"].map((type) =>
-    also(
+    withMoreApart(
       operator(type, {}, { with: { axis: 0 } }, { opset: 11, inputs: { x: f(2, 2) }, with: { axis: 0 } }),
       rowCase(type, { opset: 11, inputs: { x: f(2, 2) } }),
     ),
@@ -56,7 +56,7 @@ export const reduceCases: readonly OperatorCases[] = [
     "LayerNormalization",
     { inputs: { x: f(2, 3) }, constants: { w: ones(3), b: made(3) } },
     { constants: { w: made(2, 3) }, with: { axis: 0 }, inputs: { x: f(3) } },
-    { inputs: { x: f(3) }, constants: { w: made(2, 3) }, with: { axis: 1 }, shows: false },
+    { inputs: { x: f(3) }, constants: { w: made(2, 3) }, with: { axis: 1 }, checkedByRuns: false },
   ),
   operator(
     "RMSNormalization",
@@ -89,10 +89,10 @@ export const reduceCases: readonly OperatorCases[] = [
     "BatchNormalization",
     { inputs: { x: f(2, 3) }, constants: { w: ones(2), b: made(2), m: made(2), v: ones(2) } },
     { ...behind, takes: ["t", "w", "b", "m", "v"] },
-    { with: { training_mode: 1 }, gives: ["y", "rm", "rv"], shows: false },
+    { with: { training_mode: 1 }, gives: ["y", "rm", "rv"], checkedByRuns: false },
   ),
   ...recurrences.map(([type, gates]) =>
-    also(
+    withMoreApart(
       operator(
         type,
         {
@@ -104,14 +104,14 @@ export const reduceCases: readonly OperatorCases[] = [
           after: [node("Transpose", ["h"], ["y"], { perm: [1, 0, 2] })],
           with: { hidden_size: 2 },
         },
-        // A state that is carried from one row to the next.
+        // A state carried from one row to the next.
         {
           before: [],
           takes: ["x", "w", "r"],
           gives: ["h"],
           after: [node("ReduceMax", ["h"], ["y"], { axes: [1, 2], keepdims: 0 })],
         },
-        // One state for one row, or for the two of a company.
+        // Initial states of two rows, also for a run of one row.
         {
           constants: { w: made(1, gates * 2, 2), r: made(1, gates * 2, 2), state: made(1, 2, 2) },
           takes: ["t", "w", "r", "", "", "state"],

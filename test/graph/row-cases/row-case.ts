@@ -8,15 +8,15 @@ import {
   node,
 } from "../../support/models/onnx-file.js";
 
-/** A small graph for one operator, and what it is fed. */
+/** A small graph for one operator, and its inputs. */
 export interface RowCase {
   file: ModelFile;
   inputs: readonly InputSpec[];
-  /** False where ONNX Runtime has no way to run it, or where no run of it can show that it mixes rows. */
-  shows: boolean;
+  /** False if ONNX Runtime cannot run it, or if no run can show that it mixes rows. */
+  checkedByRuns: boolean;
 }
 
-/** For one operator of the rules: graphs that keep rows apart, and graphs that do not. */
+/** Graphs of one operator of the rules: some that keep rows apart, some that mix them. */
 export interface OperatorCases {
   type: string;
   domain: string;
@@ -25,31 +25,38 @@ export interface OperatorCases {
 }
 
 export interface CaseOptions {
-  /** Inputs by name: the data type and the dimensions after the first one, which is "N". */
+  /** Inputs by name: dtype, and dimensions after the first, which is "N". */
   inputs?: Record<string, readonly [dtype: Dtype, ...rest: number[]]>;
   constants?: Record<string, ConstantTensor>;
   /** Attributes of the operator. */
   with?: Record<string, Attribute>;
-  /** What the operator takes: all inputs, then all constants, unless it is said. */
+  /** Input names of the operator; default: all inputs, then all constants. */
   takes?: readonly string[];
   gives?: readonly string[];
-  /** Operators before and behind; the last output is `y`. */
+  /** Operators before and after it; the last output is `y`. */
   before?: readonly NodeFile[];
   after?: readonly NodeFile[];
   outputs?: Record<string, Dtype>;
   opset?: number;
   domain?: string;
   ml?: number;
-  shows?: boolean;
-  /** Whole numbers that are fed are below this. */
+  checkedByRuns?: boolean;
+  /** Exclusive upper bound of integer inputs. */
   below?: number;
   texts?: readonly string[];
 }
 
-/** A graph of one operator, and of whatever is said to be around it. */
+/** A graph of one operator, with the surrounding ones from `options`. */
 export function rowCase(type: string, options: CaseOptions = {}): RowCase {
   const { after = [], before = [], below = 4, constants = {}, domain = "", inputs = { x: ["float32", 3] } } = options;
-  const { gives = ["y"], ml = 3, opset = 17, outputs = { y: "float32" }, shows = true, texts = ["a", "b"] } = options;
+  const {
+    gives = ["y"],
+    ml = 3,
+    opset = 17,
+    outputs = { y: "float32" },
+    checkedByRuns = true,
+    texts = ["a", "b"],
+  } = options;
   const takes = options.takes ?? [...Object.keys(inputs), ...Object.keys(constants)];
   const specs = Object.entries(inputs).map(([name, [dtype, ...rest]]) => ({ name, dtype, rest, below, texts }));
   return {
@@ -62,14 +69,14 @@ export function rowCase(type: string, options: CaseOptions = {}): RowCase {
       opsets: { "ai.onnx.ml": ml },
     },
     inputs: specs,
-    shows,
+    checkedByRuns,
   };
 }
 
-/** Rows of a table as its columns: the output of `from` has the rows along its second dimension. */
-export const turned = (from: string, to = "y"): NodeFile => node("Transpose", [from], [to]);
+/** Transposes a table: rows of `from` become columns of `to`. */
+export const transposed = (from: string, to = "y"): NodeFile => node("Transpose", [from], [to]);
 
-/** Graphs of one operator; `mixed` says what of the first graph's options is otherwise. */
+/** Graphs of one operator; each of `mixed` overrides options of the first graph. */
 export const operator = (type: string, apart: CaseOptions, ...mixed: readonly CaseOptions[]): OperatorCases => ({
   type,
   domain: apart.domain ?? "",
@@ -77,8 +84,8 @@ export const operator = (type: string, apart: CaseOptions, ...mixed: readonly Ca
   mixed: mixed.map((other) => rowCase(type, { ...apart, ...other })),
 });
 
-/** As `operator`, with more graphs that keep rows apart, each said by what is otherwise. */
-export const also = (cases: OperatorCases, ...apart: readonly RowCase[]): OperatorCases => ({
+/** The cases with more graphs that keep rows apart. */
+export const withMoreApart = (cases: OperatorCases, ...apart: readonly RowCase[]): OperatorCases => ({
   ...cases,
   apart: [...cases.apart, ...apart],
 });

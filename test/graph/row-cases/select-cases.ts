@@ -1,6 +1,6 @@
 import type { ConstantTensor } from "../../support/models/onnx-file.js";
 import { floats, ints, node } from "../../support/models/onnx-file.js";
-import { also, type OperatorCases, operator, rowCase, turned } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 const ids = (...rest: number[]) => ["int64", ...rest] as const;
@@ -9,11 +9,11 @@ const table = floats([4, 2], [0, 1, 2, 3, 4, 5, 6, 7]);
 const mask = (...data: number[]): ConstantTensor => ({ dtype: "bool", dims: [data.length], data });
 
 export const selectCases: readonly OperatorCases[] = [
-  also(
+  withMoreApart(
     operator(
       "Gather",
       { constants: { at: ints(0, -1) }, with: { axis: 1 } },
-      // The first row, for every one.
+      // Adds the first row to every row.
       { constants: { at: ints(0) }, with: { axis: 0 }, gives: ["t"], after: [node("Add", ["x", "t"], ["y"])] },
       { inputs: { x: f(3), at: ids() }, constants: {}, with: { axis: 0 }, below: 2 },
     ),
@@ -25,7 +25,7 @@ export const selectCases: readonly OperatorCases[] = [
     { with: { axis: 0 }, inputs: { x: f(2), at: ids(2) }, below: 2 },
     { inputs: { x: f(3) }, constants: { at: { dtype: "int64", dims: [1, 3], data: [0, 0, 0] } }, with: { axis: 0 } },
   ),
-  also(
+  withMoreApart(
     operator(
       "GatherND",
       { inputs: { x: f(4), at: ids(1) }, with: { batch_dims: 1 } },
@@ -38,7 +38,7 @@ export const selectCases: readonly OperatorCases[] = [
     { inputs: { x: f(4), at: ids(1), u: f(1) }, with: { axis: 1 } },
     { inputs: { x: f(1), at: ids(1), u: f(1) }, with: { axis: 0 }, below: 2 },
   ),
-  also(
+  withMoreApart(
     operator(
       "Slice",
       { constants: { from: ints(0), to: ints(2), axes: ints(1) } },
@@ -104,10 +104,10 @@ export const selectCases: readonly OperatorCases[] = [
       constants: { pads: ints(0, 0, 0, 0) },
       before: [node("Abs", ["pads"], ["own"])],
       takes: ["x", "own"],
-      shows: false,
+      checkedByRuns: false,
     },
   ),
-  also(
+  withMoreApart(
     operator(
       "Resize",
       { inputs: { x: f(1, 2, 2) }, constants: { scales: floats([4], [1, 1, 2, 2]) }, takes: ["x", "", "scales"] },
@@ -124,11 +124,11 @@ export const selectCases: readonly OperatorCases[] = [
   operator(
     "DepthToSpace",
     { inputs: { x: f(4, 1, 1) }, with: { blocksize: 2 } },
-    { inputs: { x: f(1, 1, 1) }, before: [turned("x", "t")], takes: ["t"], shows: false },
+    { inputs: { x: f(1, 1, 1) }, before: [transposed("x", "t")], takes: ["t"], checkedByRuns: false },
   ),
   operator(
     "SpaceToDepth",
     { inputs: { x: f(1, 2, 2) }, with: { blocksize: 2 } },
-    { inputs: { x: f(2, 2, 1) }, before: [turned("x", "t")], takes: ["t"], shows: false },
+    { inputs: { x: f(2, 2, 1) }, before: [transposed("x", "t")], takes: ["t"], checkedByRuns: false },
   ),
 ];

@@ -1,5 +1,5 @@
 import { floats, ints, node } from "../../support/models/onnx-file.js";
-import { also, type OperatorCases, operator, rowCase, turned } from "./row-case.js";
+import { type OperatorCases, operator, rowCase, transposed, withMoreApart } from "./row-case.js";
 
 const f = (...rest: number[]) => ["float32", ...rest] as const;
 
@@ -11,7 +11,7 @@ export const shapeCases: readonly OperatorCases[] = [
       gives: ["s"],
       after: [node("Flatten", ["x"], ["t"]), node("Reshape", ["t", "s"], ["y"])],
     },
-    // How many rows there are, added to each.
+    // Adds the number of rows to each row.
     {
       inputs: { x: f(3) },
       after: [
@@ -77,7 +77,7 @@ export const shapeCases: readonly OperatorCases[] = [
       gives: ["t"],
       after: [node("Add", ["x", "t"], ["y"])],
     },
-    // Each row's place.
+    // Adds each row's index.
     {
       before: [node("Shape", ["x"], ["s"]), node("Gather", ["s", "first"], ["n"])],
       constants: {
@@ -90,18 +90,18 @@ export const shapeCases: readonly OperatorCases[] = [
       after: [],
     },
   ),
-  also(
+  withMoreApart(
     operator(
       "Reshape",
       { inputs: { x: f(4) }, constants: { s: ints(0, 2, -1) } },
       { constants: { s: ints(2, -1) } },
       { constants: { s: ints(1, -1) } },
       { constants: { s: ints(-1, 8) } },
-      // A number that may be a 0 or a -1 is no length.
+      // A number that may be 0 or -1 is not a length.
       {
         inputs: { x: f(2) },
         before: [
-          turned("x", "t"),
+          transposed("x", "t"),
           node("Neg", ["zero"], ["k"]),
           node("Concat", ["one", "k", "rest"], ["s"], { axis: 0 }),
         ],
@@ -131,7 +131,7 @@ export const shapeCases: readonly OperatorCases[] = [
     { inputs: { x: f(1, 3) }, constants: { axes: ints(1) } },
     { constants: {} },
     { opset: 11, constants: {} },
-    { constants: { axes: ints(0) }, shows: false },
+    { constants: { axes: ints(0) }, checkedByRuns: false },
   ),
   operator("Unsqueeze", { constants: { axes: ints(1) } }, { constants: { axes: ints(0) } }),
   operator(
@@ -140,7 +140,7 @@ export const shapeCases: readonly OperatorCases[] = [
     { inputs: { x: f(3) }, constants: { s: ints(2, 3) } },
     { inputs: { x: f(3) }, constants: { s: ints(2, 1, 1) } },
   ),
-  also(
+  withMoreApart(
     operator(
       "Tile",
       { constants: { times: ints(1, 2) } },
@@ -167,12 +167,12 @@ export const shapeCases: readonly OperatorCases[] = [
     "Concat",
     { takes: ["x", "x"], with: { axis: 1 } },
     { with: { axis: 0 } },
-    { constants: { w: floats([1, 3], [1, 2, 3]) }, takes: ["x", "w"], with: { axis: 1 }, shows: false },
+    { constants: { w: floats([1, 3], [1, 2, 3]) }, takes: ["x", "w"], with: { axis: 1 }, checkedByRuns: false },
   ),
   operator(
     "Split",
     { inputs: { x: f(4) }, gives: ["y", "z"], with: { axis: 1 }, outputs: { y: "float32", z: "float32" } },
-    { with: { axis: 0 }, constants: { lengths: ints(1, -1) }, shows: false },
+    { with: { axis: 0 }, constants: { lengths: ints(1, -1) }, checkedByRuns: false },
     { inputs: { x: f(3) }, with: { axis: 0 }, after: [] },
   ),
 ];

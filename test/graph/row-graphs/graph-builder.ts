@@ -11,32 +11,32 @@ import {
 } from "../../support/models/onnx-file.js";
 import type { Random } from "../../support/random.js";
 
-/** A tensor of a graph that is being made; its dimensions are those of a run of `rows` rows. */
-export interface Made {
+/** A tensor of a graph under construction; its dimensions are those in a run of `rows` rows. */
+export interface GraphTensor {
   name: string;
   dtype: Dtype;
   dims: readonly number[];
-  /** What it holds in such a run, where it is a list of lengths. */
+  /** Its elements in such a run, if it is a list of lengths. */
   numbers?: readonly number[] | undefined;
 }
 
-/** One more operator, or a few of them, on what is there. Does nothing where it finds no tensor to work on. */
+/** Adds one or a few operators on existing tensors; does nothing if no tensor fits. */
 export type Step = (graph: GraphBuilder, random: Random) => void;
 
-/** Puts a random graph together, operator by operator, so that ONNX Runtime takes most of what comes out. */
+/** Builds a random graph, operator by operator, so that ONNX Runtime accepts most of them. */
 export class GraphBuilder {
   readonly nodes: NodeFile[] = [];
   readonly constants: Record<string, ConstantTensor> = {};
   readonly inputs: Record<string, ValueFile> = {};
   readonly specs: InputSpec[] = [];
-  readonly values: Made[] = [];
+  readonly values: GraphTensor[] = [];
 
   constructor(
     readonly opset: number,
     readonly rows: number,
   ) {}
 
-  input(dtype: Dtype, rest: readonly (number | readonly [symbol: string, length: number])[], first = "N"): Made {
+  input(dtype: Dtype, rest: readonly (number | readonly [symbol: string, length: number])[], first = "N"): GraphTensor {
     const name = `x${this.specs.length}`;
     const lengths = rest.map((d) => (typeof d === "number" ? d : d[1]));
     this.inputs[name] = [dtype, [first, ...rest.map((d) => (typeof d === "number" ? d : d[0]))]];
@@ -44,24 +44,24 @@ export class GraphBuilder {
     return this.#keep({ name, dtype, dims: [this.rows, ...lengths] });
   }
 
-  /** Something of what is there, later ones more often; null where nothing fits. */
-  pick(random: Random, fits: (value: Made) => boolean): Made | null {
+  /** A random fitting tensor, later ones more often; null if none fits. */
+  pick(random: Random, fits: (value: GraphTensor) => boolean): GraphTensor | null {
     const found = this.values.filter(fits);
     if (found.length === 0) return null;
     const recent = random.below(3) > 0 ? found.slice(-2) : found;
     return random.pick(recent);
   }
 
-  /** A float32 tensor of at least so many dimensions. */
-  float(random: Random, least = 1, most = 5): Made | null {
+  /** A float32 tensor of `least` to `most` dimensions. */
+  float(random: Random, least = 1, most = 5): GraphTensor | null {
     return this.pick(random, ({ dims, dtype }) => dtype === "float32" && dims.length >= least && dims.length <= most);
   }
 
-  list(random: Random): Made | null {
+  list(random: Random): GraphTensor | null {
     return this.pick(random, ({ dims, numbers }) => numbers !== undefined && dims.length === 1);
   }
 
-  /** A fixed float32 tensor, as an initializer or as a node. */
+  /** A constant float32 tensor, as an initializer or as a node. */
   floats(random: Random, dims: readonly number[], from = -1, to = 1): string {
     const count = dims.reduce((size, length) => size * length, 1);
     return this.tensor(
@@ -88,24 +88,24 @@ export class GraphBuilder {
     return name;
   }
 
-  /** One node with one output that later steps may use. */
+  /** Adds a node with one output for later steps. */
   add(
     type: string,
     inputs: readonly string[],
-    made: Omit<Made, "name">,
+    made: Omit<GraphTensor, "name">,
     attributes: Record<string, Attribute> = {},
     domain = "",
-  ): Made {
+  ): GraphTensor {
     const name = `v${this.nodes.length}`;
     this.nodes.push({ type, inputs, outputs: [name], attributes, domain });
     return this.#keep({ ...made, name });
   }
 
-  /** One node with several outputs; "" keeps one out. */
+  /** Adds a node with several outputs; null: an omitted one. */
   addMany(
     type: string,
     inputs: readonly string[],
-    made: readonly (Omit<Made, "name"> | null)[],
+    made: readonly (Omit<GraphTensor, "name"> | null)[],
     attributes: Record<string, Attribute> = {},
   ): void {
     const at = this.nodes.length;
@@ -114,7 +114,7 @@ export class GraphBuilder {
     for (const [i, value] of made.entries()) if (value !== null) this.#keep({ ...value, name: outputs[i] as string });
   }
 
-  /** Axes as this operator set has them for an operator that takes them as an input from version `since` on. */
+  /** Axes in the form of this operator set: an attribute, or from version `since` on an input. */
   axes(
     random: Random,
     axes: readonly number[],
@@ -125,7 +125,7 @@ export class GraphBuilder {
       : { inputs: [], attributes: { axes } };
   }
 
-  graph(outputs: readonly Made[]): GraphFile {
+  graph(outputs: readonly GraphTensor[]): GraphFile {
     return {
       nodes: this.#nodesBehind(outputs),
       inputs: this.inputs,
@@ -134,8 +134,8 @@ export class GraphBuilder {
     };
   }
 
-  /** Those that the outputs come of: what nothing uses may be refused, and no answer is wrong by it. */
-  #nodesBehind(outputs: readonly Made[]): NodeFile[] {
+  /** The nodes that the outputs depend on: the proof may refuse unused nodes, although they change no output. */
+  #nodesBehind(outputs: readonly GraphTensor[]): NodeFile[] {
     const wanted = new Set(outputs.map(({ name }) => name));
     const kept = this.nodes.toReversed().filter((node) => {
       if (!node.outputs.some((name) => wanted.has(name))) return false;
@@ -145,28 +145,30 @@ export class GraphBuilder {
     return kept.reverse();
   }
 
-  #keep(value: Made): Made {
+  #keep(value: GraphTensor): GraphTensor {
     this.values.push(value);
     return value;
   }
 }
 
-/** ONNX Runtime dies of some operators where such a Squeeze takes off other dimensions with one row. */
-export const isOpen = ({ nodes }: GraphBuilder): boolean =>
+/**
+ * With a Squeeze without axes, which removes other dimensions in a run of one row, some operators crash ONNX Runtime.
+ */
+export const hasSqueezeWithoutAxes = ({ nodes }: GraphBuilder): boolean =>
   nodes.some(({ attributes, inputs, type }) => type === "Squeeze" && inputs.length === 1 && !attributes?.axes);
 
-/** And of some where nothing is left of a tensor, or where it is not as long as what goes with it. */
-export const mayBeEmpty = ({ nodes }: GraphBuilder): boolean => nodes.some(({ type }) => shortening.has(type));
+/** Some also crash it with an empty tensor, or one shorter than its counterpart. */
+export const mayHaveEmptyTensor = ({ nodes }: GraphBuilder): boolean => nodes.some(({ type }) => shortening.has(type));
 
 const shortening: ReadonlySet<string> = new Set(["Slice", "Resize", "Upsample", "GatherND", "LSTM", "GRU", "RNN"]);
 
-/** An axis of so many, counted from either end. */
-export function anyAxis(random: Random, rank: number): { axis: number; said: number } {
+/** A random axis; `written` may count from the end, as a negative number. */
+export function anyAxis(random: Random, rank: number): { axis: number; written: number } {
   const axis = random.below(rank);
-  return { axis, said: random.below(3) === 0 ? axis - rank : axis };
+  return { axis, written: random.below(3) === 0 ? axis - rank : axis };
 }
 
-/** The dimensions that come of two; null where they do not fit. */
+/** The dimensions of a broadcast of two; null if they do not fit. */
 export function broadcastDims(a: readonly number[], b: readonly number[]): number[] | null {
   const rank = Math.max(a.length, b.length);
   const dims: number[] = [];

@@ -2,9 +2,9 @@ import {
   anyAxis,
   broadcastDims,
   type GraphBuilder,
-  isOpen,
-  type Made,
-  mayBeEmpty,
+  type GraphTensor,
+  hasSqueezeWithoutAxes,
+  mayHaveEmptyTensor,
   type Step,
 } from "./graph-builder.js";
 
@@ -16,7 +16,7 @@ const matMul: Step = (graph, random) => {
   const left = random.below(3) > 0;
   const summed = left || x.dims.length === 1 ? x.dims.length - 1 : x.dims.length - 2;
   const depth = x.dims[summed] as number;
-  const fits = ({ dims, dtype }: Made) =>
+  const fits = ({ dims, dtype }: GraphTensor) =>
     dtype === "float32" && dims.length >= 2 && dims[left ? dims.length - 2 : dims.length - 1] === depth;
   const other = random.below(2) === 0 ? graph.pick(random, fits) : null;
   const width = random.pick([1, 2, 3]);
@@ -41,7 +41,7 @@ const gemm: Step = (graph, random) => {
   const [height, depth] = (transA === 1 ? [...x.dims].reverse() : x.dims) as [number, number];
   const width = random.pick([1, 2, 3]);
   if (swapped) {
-    // The rows come second.
+    // The rows are in the second factor.
     const [k, n] = (transB === 1 ? [...x.dims].reverse() : x.dims) as [number, number];
     graph.add("Gemm", [graph.floats(random, [width, k]), x.name], { dtype: "float32", dims: [width, n] }, { transB });
     return;
@@ -54,7 +54,7 @@ const gemm: Step = (graph, random) => {
 
 const einsum: Step = (graph, random) => {
   const x = graph.float(random, 2, 4);
-  if (x === null || graph.opset < 12 || isOpen(graph)) return;
+  if (x === null || graph.opset < 12 || hasSqueezeWithoutAxes(graph)) return;
   const letters = [..."abcd"].slice(0, x.dims.length);
   const { axis } = anyAxis(random, x.dims.length);
   const result = letters.filter((_, d) => d !== axis).sort(() => random.unit() - 0.5);
@@ -131,7 +131,7 @@ const resize: Step = (graph, random) => {
   else if (random.below(2) === 0) graph.add("Resize", [x.name, "", list()], value, { mode });
   else graph.add("Resize", [x.name, "", "", sizesFor(graph, x, dims)], value, { mode });
 
-  function sizesFor(to: GraphBuilder, from: Made, sizes: readonly number[]): string {
+  function sizesFor(to: GraphBuilder, from: GraphTensor, sizes: readonly number[]): string {
     if (random.below(2) === 0) return to.ints(random, ...sizes);
     const all = to.add("Shape", [from.name], { dtype: "int64", dims: [from.dims.length], numbers: from.dims });
     const first = [all.name, to.ints(random, 0, 1)];
@@ -157,7 +157,7 @@ const blocks: Step = (graph, random) => {
 
 const recurrence: Step = (graph, random) => {
   const x = graph.float(random, 3, 3);
-  if (x === null || isOpen(graph) || mayBeEmpty(graph)) return;
+  if (x === null || hasSqueezeWithoutAxes(graph) || mayHaveEmptyTensor(graph)) return;
   const [steps, count, width] = x.dims as [number, number, number];
   const [type, gates] = random.pick([
     ["LSTM", 4],
@@ -226,7 +226,7 @@ const scaler: Step = (graph, random) => {
 const vectorizer: Step = (graph, random) => {
   const x = graph.float(random, 1, 2);
   const other = graph.pick(random, ({ dims, dtype }) => dtype === "float32" && dims.length === x?.dims.length);
-  if (x === null || other === null || mayBeEmpty(graph)) return;
+  if (x === null || other === null || mayHaveEmptyTensor(graph)) return;
   const widths = [x.dims.at(-1) as number, other.dims.at(-1) as number] as const;
   const dims = [x.dims.length > 1 ? (x.dims[0] as number) : 1, widths[0] + widths[1]];
   const made = { dtype: "float32", dims } as const;
@@ -240,7 +240,7 @@ const isSmall =
     if (largest <= mostElements) step(graph, random);
   };
 
-/** Operators that sum up products, slide windows or carry states, and those of classical models. */
+/** Products, convolutions, pooling, recurrent operators, and those of classical models. */
 export const linearSteps: readonly Step[] = [
   matMul,
   matMul,

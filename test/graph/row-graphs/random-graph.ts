@@ -1,13 +1,13 @@
 import type { InputSpec } from "../../support/models/joined-runs.js";
 import type { ModelFile } from "../../support/models/onnx-file.js";
 import { random } from "../../support/random.js";
-import { GraphBuilder, type Made, type Step } from "./graph-builder.js";
+import { GraphBuilder, type GraphTensor, type Step } from "./graph-builder.js";
 import { linearSteps } from "./linear-steps.js";
 import { selectSteps } from "./select-steps.js";
 import { shapeSteps } from "./shape-steps.js";
 import { valueSteps } from "./value-steps.js";
 
-/** What a random graph is made of: each step by a number of its own, so that steps can be left out one by one. */
+/** A random graph's seeds: one a step, so that a failing plan can be shrunk step by step. */
 export interface GraphPlan {
   seed: number;
   steps: readonly number[];
@@ -16,17 +16,17 @@ export interface GraphPlan {
 export interface RandomGraph {
   file: ModelFile;
   inputs: readonly InputSpec[];
-  /** How many operators there are, without constants. */
+  /** Number of operators, without constants. */
   operators: number;
 }
 
 const opsets = [7, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21];
 const kinds: readonly (readonly Step[])[] = [valueSteps, shapeSteps, shapeSteps, selectSteps, linearSteps];
 
-/** The graph of a plan, always the same one. */
+/** The graph of a plan; deterministic. */
 export function randomGraph({ seed, steps }: GraphPlan): RandomGraph {
   const choice = random(seed);
-  // Its steps are fitted to a run of so many rows; with other numbers it may not run at all.
+  // The steps fit a run of this number of rows; with another the graph may not run at all.
   const graph = new GraphBuilder(choice.pick(opsets), choice.pick([1, 2, 2, 3, 3, 5]));
   const side = () => choice.pick([1, 2, 3, 4, ["L", 3], ["L", 3], ["M", 2]] as const);
   const sides = () => Array.from({ length: choice.below(4) }, side);
@@ -49,11 +49,11 @@ export function randomGraph({ seed, steps }: GraphPlan): RandomGraph {
   };
 }
 
-/** What was made last; where it has not its rows first, mostly rather something that has. */
-function outputsOf(graph: GraphBuilder, way: number): Made[] {
+/** The last tensors; mostly those with the rows in the first dimension. */
+function outputsOf(graph: GraphBuilder, way: number): GraphTensor[] {
   const all = graph.values.filter(({ name, numbers }) => numbers === undefined && name.startsWith("v"));
   const first = all.filter(({ dims }) => dims[0] === graph.rows);
   const chosen = way > 0 && first.length > 0 ? first : all;
   const last = chosen.slice(way === 2 ? -2 : -1);
-  return last.length > 0 ? last : [graph.values[0] as Made];
+  return last.length > 0 ? last : [graph.values[0] as GraphTensor];
 }

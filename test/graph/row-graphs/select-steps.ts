@@ -1,5 +1,12 @@
 import type { Random } from "../../support/random.js";
-import { anyAxis, type GraphBuilder, isOpen, type Made, mayBeEmpty, type Step } from "./graph-builder.js";
+import {
+  anyAxis,
+  type GraphBuilder,
+  type GraphTensor,
+  hasSqueezeWithoutAxes,
+  mayHaveEmptyTensor,
+  type Step,
+} from "./graph-builder.js";
 
 const withLength = (dims: readonly number[], axis: number, length: number): number[] =>
   dims.map((own, d) => (d === axis ? length : own));
@@ -7,24 +14,24 @@ const withLength = (dims: readonly number[], axis: number, length: number): numb
 const concat: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
-  const fits = ({ dims, dtype }: Made) =>
+  const { axis, written } = anyAxis(random, x.dims.length);
+  const fits = ({ dims, dtype }: GraphTensor) =>
     dtype === "float32" && dims.length === x.dims.length && dims.every((n, d) => d === axis || n === x.dims[d]);
   const other = random.below(3) > 0 ? graph.pick(random, fits) : null;
   const length = other?.dims[axis] ?? random.pick([1, 2, 3]);
   const name = other?.name ?? graph.floats(random, withLength(x.dims, axis, length));
   const names = random.below(2) === 0 ? [x.name, name] : [name, x.name];
   const dims = withLength(x.dims, axis, (x.dims[axis] as number) + length);
-  graph.add("Concat", names, { dtype: "float32", dims }, { axis: graph.opset >= 11 ? said : axis });
+  graph.add("Concat", names, { dtype: "float32", dims }, { axis: graph.opset >= 11 ? written : axis });
 };
 
 const split: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  const { axis, written } = anyAxis(random, x.dims.length);
   const length = x.dims[axis] as number;
   if (length < 2) return;
-  const at = graph.opset >= 11 ? said : axis;
+  const at = graph.opset >= 11 ? written : axis;
   const made = (...lengths: number[]) =>
     lengths.map((own) => ({ dtype: "float32" as const, dims: withLength(x.dims, axis, own) }));
   const way = random.below(3);
@@ -47,7 +54,7 @@ const split: Step = (graph, random) => {
 const slice: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  const { axis, written } = anyAxis(random, x.dims.length);
   const length = x.dims[axis] as number;
   const start = random.below(3) > 0 ? 0 : random.below(length) - random.below(length + 1);
   const lengths = graph.list(random);
@@ -60,7 +67,7 @@ const slice: Step = (graph, random) => {
     return;
   }
   if (step < 0) {
-    const inputs = [[-1], [-(2 ** 31)], [said], [step]].map((list) => graph.ints(random, ...list));
+    const inputs = [[-1], [-(2 ** 31)], [written], [step]].map((list) => graph.ints(random, ...list));
     graph.add("Slice", [x.name, ...inputs], { dtype: "float32", dims: x.dims });
     return;
   }
@@ -70,12 +77,16 @@ const slice: Step = (graph, random) => {
     .slice(start, last)
     .filter((_, i) => i % step === 0).length;
   if (taken === 0) return;
-  const inputs = [graph.ints(random, start), byList ? lengths.name : graph.ints(random, end), graph.ints(random, said)];
+  const inputs = [
+    graph.ints(random, start),
+    byList ? lengths.name : graph.ints(random, end),
+    graph.ints(random, written),
+  ];
   if (step !== 1) inputs.push(graph.ints(random, step));
   graph.add("Slice", [x.name, ...inputs], { dtype: "float32", dims: withLength(x.dims, axis, taken) });
 };
 
-/** Whole numbers of the rows, if there are any. */
+/** An int64 input of rows, if there is one. */
 const ids = (graph: GraphBuilder, random: Random) =>
   graph.pick(random, ({ dtype, numbers }) => dtype === "int64" && numbers === undefined);
 
@@ -90,10 +101,10 @@ const gather: Step = (graph, random) => {
     return;
   }
   if (x === null) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  const { axis, written } = anyAxis(random, x.dims.length);
   if (way === 1 && own !== null) {
     const dims = [...x.dims.slice(0, axis), ...own.dims, ...x.dims.slice(axis + 1)];
-    graph.add("Gather", [x.name, own.name], { dtype: "float32", dims }, { axis: said });
+    graph.add("Gather", [x.name, own.name], { dtype: "float32", dims }, { axis: written });
     return;
   }
   const index = () => random.below(x.dims[axis] as number) - (random.below(3) === 0 ? (x.dims[axis] as number) : 0);
@@ -103,7 +114,7 @@ const gather: Step = (graph, random) => {
     ? graph.scalar(random, graph.opset >= 11 ? index() : 0)
     : graph.ints(random, ...list.map(Math.abs));
   const dims = [...x.dims.slice(0, axis), ...(scalar ? [] : [list.length]), ...x.dims.slice(axis + 1)];
-  graph.add("Gather", [x.name, name], { dtype: "float32", dims }, { axis: graph.opset >= 11 ? said : axis });
+  graph.add("Gather", [x.name, name], { dtype: "float32", dims }, { axis: graph.opset >= 11 ? written : axis });
 };
 
 const gatherElements: Step = (graph, random) => {
@@ -113,14 +124,14 @@ const gatherElements: Step = (graph, random) => {
     ({ dims, dtype, numbers }) => dtype === "int64" && numbers === undefined && dims.length === x?.dims.length,
   );
   if (x === null || own === null || graph.opset < 11) return;
-  const { said } = anyAxis(random, x.dims.length);
+  const { written } = anyAxis(random, x.dims.length);
   if (random.below(2) === 0) {
-    graph.add("GatherElements", [x.name, own.name], { dtype: "float32", dims: own.dims }, { axis: said });
+    graph.add("GatherElements", [x.name, own.name], { dtype: "float32", dims: own.dims }, { axis: written });
     return;
   }
   const updates = graph.add("Cast", [own.name], { dtype: "float32", dims: own.dims }, { to: 1 });
   const inputs = [x.name, own.name, updates.name];
-  graph.add("ScatterElements", inputs, { dtype: "float32", dims: x.dims }, { axis: said });
+  graph.add("ScatterElements", inputs, { dtype: "float32", dims: x.dims }, { axis: written });
 };
 
 const gatherNd: Step = (graph, random) => {
@@ -150,18 +161,18 @@ const pad: Step = (graph, random) => {
 
 const largest: Step = (graph, random) => {
   const x = graph.float(random, 1);
-  if (x === null || graph.opset < 11 || mayBeEmpty(graph)) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  if (x === null || graph.opset < 11 || mayHaveEmptyTensor(graph)) return;
+  const { axis, written } = anyAxis(random, x.dims.length);
   if (random.below(2) === 0) {
     const k = 1 + random.below(x.dims[axis] as number);
     const value = { dtype: "float32", dims: withLength(x.dims, axis, k) } as const;
     const inputs = [x.name, graph.ints(random, k)];
-    graph.addMany("TopK", inputs, [value, { ...value, dtype: "int64" }], { axis: said });
+    graph.addMany("TopK", inputs, [value, { ...value, dtype: "int64" }], { axis: written });
     return;
   }
   const keeps = random.below(2);
   const dims = keeps === 1 ? withLength(x.dims, axis, 1) : x.dims.filter((_, d) => d !== axis);
-  graph.add(random.pick(["ArgMax", "ArgMin"]), [x.name], { dtype: "int64", dims }, { axis: said, keepdims: keeps });
+  graph.add(random.pick(["ArgMax", "ArgMin"]), [x.name], { dtype: "int64", dims }, { axis: written, keepdims: keeps });
 };
 
 const oneHot: Step = (graph, random) => {
@@ -188,7 +199,7 @@ const triangle: Step = (graph, random) => {
 
 const reverseSequence: Step = (graph, random) => {
   const x = graph.float(random, 2);
-  if (x === null || graph.opset < 10 || isOpen(graph) || mayBeEmpty(graph)) return;
+  if (x === null || graph.opset < 10 || hasSqueezeWithoutAxes(graph) || mayHaveEmptyTensor(graph)) return;
   const along = random.below(2);
   const count = x.dims[along] as number;
   const other = x.dims[1 - along] as number;

@@ -1,9 +1,9 @@
 import type { Random } from "../../support/random.js";
-import { broadcastDims, type GraphBuilder, type Made, type Step, sizeOfDims } from "./graph-builder.js";
+import { broadcastDims, type GraphBuilder, type GraphTensor, type Step, sizeOfDims } from "./graph-builder.js";
 
 const mostElements = 2000;
 
-/** A list of the lengths of something, whole or in part. */
+/** The shape of a tensor, or a part of it, as a list. */
 const shape: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
@@ -16,17 +16,17 @@ const shape: Step = (graph, random) => {
   else sliceLengths(graph, random, list);
 };
 
-function pickLengths(graph: GraphBuilder, random: Random, list: Made, picked: readonly number[]): Made {
+function pickLengths(graph: GraphBuilder, random: Random, list: GraphTensor, picked: readonly number[]): GraphTensor {
   const numbers = picked.map((i) => list.numbers?.[i] as number);
-  const said = picked.map((i) => (graph.opset >= 11 && random.below(4) === 0 ? i - (list.dims[0] as number) : i));
-  return graph.add("Gather", [list.name, graph.ints(random, ...said)], {
+  const written = picked.map((i) => (graph.opset >= 11 && random.below(4) === 0 ? i - (list.dims[0] as number) : i));
+  return graph.add("Gather", [list.name, graph.ints(random, ...written)], {
     dtype: "int64",
     dims: [numbers.length],
     numbers,
   });
 }
 
-function sliceLengths(graph: GraphBuilder, random: Random, list: Made): void {
+function sliceLengths(graph: GraphBuilder, random: Random, list: GraphTensor): void {
   const length = list.dims[0] as number;
   const start = random.below(length + 1) - random.below(length + 1);
   const end = random.pick([length, 2 ** 31 - 1, -1, start + 1]);
@@ -36,8 +36,8 @@ function sliceLengths(graph: GraphBuilder, random: Random, list: Made): void {
   else graph.add("Slice", [list.name, graph.ints(random, start), graph.ints(random, end)], made);
 }
 
-/** What comes of lengths that are reckoned with. */
-const reckon: Step = (graph, random) => {
+/** Arithmetic on lists of lengths. */
+const arithmetic: Step = (graph, random) => {
   const a = graph.list(random);
   if (a === null) return;
   const numbers = a.numbers as number[];
@@ -78,7 +78,7 @@ const reckon: Step = (graph, random) => {
   }
 };
 
-/** Lists put together, with numbers in between. */
+/** Concatenates lists, with numbers in between. */
 const joinLists: Step = (graph, random) => {
   const parts = Array.from({ length: 1 + random.below(3) }, () => graph.list(random)).filter((list) => list !== null);
   const numbers = parts.flatMap((part) => part.numbers as number[]);
@@ -97,9 +97,9 @@ const joinLists: Step = (graph, random) => {
   graph.add("Concat", names, { dtype: "int64", dims: [numbers.length], numbers }, { axis: 0 });
 };
 
-/** The dimensions that a list stands for where something is brought into that shape; null where it cannot be. */
-function shapeFor(x: Made, said: readonly number[]): number[] | null {
-  const dims = said.map((n, d) => (n === 0 ? (x.dims[d] ?? 0) : n));
+/** The dimensions of `x` after a Reshape to this shape; null if it does not fit. */
+function shapeFor(x: GraphTensor, written: readonly number[]): number[] | null {
+  const dims = written.map((n, d) => (n === 0 ? (x.dims[d] ?? 0) : n));
   const rest = dims.filter((n) => n !== -1).reduce((size, n) => size * n, 1);
   const open = dims.indexOf(-1);
   const total = sizeOfDims(x.dims);
@@ -118,7 +118,7 @@ const reshapeByList: Step = (graph, random) => {
   if (list !== null && dims !== null) graph.add("Reshape", [x.name, list.name], { dtype: "float32", dims });
 };
 
-/** Neighbouring dimensions put together or taken apart, as numbers, as what is there, or as what is left. */
+/** Merges or splits adjacent dimensions, given as numbers, as 0 (keep) or as -1 (the rest). */
 const reshape: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
@@ -135,13 +135,13 @@ const reshape: Step = (graph, random) => {
     } else if (way === 2) dims.splice(d, 0, 1);
     else if (length === 1 && dims.length > 1) dims.splice(d, 1);
   }
-  const said = dims.map((length, d) => (length === x.dims[d] && random.below(2) === 0 ? 0 : length));
-  if (random.below(3) > 0) said[random.below(said.length)] = -1;
-  if (shapeFor(x, said) === null) return;
-  graph.add("Reshape", [x.name, graph.ints(random, ...said)], { dtype: "float32", dims });
+  const written = dims.map((length, d) => (length === x.dims[d] && random.below(2) === 0 ? 0 : length));
+  if (random.below(3) > 0) written[random.below(written.length)] = -1;
+  if (shapeFor(x, written) === null) return;
+  graph.add("Reshape", [x.name, graph.ints(random, ...written)], { dtype: "float32", dims });
 };
 
-/** A shape of lengths of the run, as exporters write it, with at most one -1. */
+/** Reshapes by lengths of the run, like exported models, with at most one -1. */
 const reshapeByLengths: Step = (graph, random) => {
   const [x, from] = [graph.float(random, 2), graph.float(random, 1)];
   if (x === null || from === null) return;
@@ -160,7 +160,7 @@ const reshapeByLengths: Step = (graph, random) => {
     [[random.pick([1, 2, 3])], own, [-1]],
     [[0], own, [-1]],
   ] as const;
-  const parts = random.pick<readonly (Made | readonly number[])[]>(shapes);
+  const parts = random.pick<readonly (GraphTensor | readonly number[])[]>(shapes);
   const numbers = parts.flatMap((part) => ("name" in part ? (part.numbers as number[]) : [...part]));
   const dims = shapeFor(x, numbers);
   if (dims === null) return;
@@ -242,17 +242,17 @@ const unsqueeze: Step = (graph, random) => {
   if (x === null) return;
   const axis = random.below(x.dims.length + 1);
   const dims = [...x.dims.slice(0, axis), 1, ...x.dims.slice(axis)];
-  const said = graph.opset >= 11 && random.below(2) === 0 ? axis - dims.length : axis;
-  const { attributes, inputs } = graph.axes(random, [said], 13);
+  const written = graph.opset >= 11 && random.below(2) === 0 ? axis - dims.length : axis;
+  const { attributes, inputs } = graph.axes(random, [written], 13);
   graph.add("Unsqueeze", [x.name, ...inputs], { dtype: "float32", dims }, attributes);
 };
 
-/** Operators that move elements about, and lists of lengths that say how. */
+/** Operators that move elements, and the lists of lengths that they take. */
 export const shapeSteps: readonly Step[] = [
   shape,
   shape,
-  reckon,
-  reckon,
+  arithmetic,
+  arithmetic,
   joinLists,
   reshapeByList,
   reshapeByList,

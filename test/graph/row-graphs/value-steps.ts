@@ -8,8 +8,8 @@ const unary: Step = (graph, random) => {
   if (x !== null) graph.add(random.pick(unaryTypes), [x.name], { dtype: "float32", dims: x.dims });
 };
 
-/** Dimensions that fit beside some others: shorter, with ones, or with awkward lengths in place of ones. */
-function besideDims(random: Random, dims: readonly number[]): number[] {
+/** Dimensions for a broadcast against `dims`: fewer, with ones, or with lengths that mostly do not fit. */
+function broadcastableDims(random: Random, dims: readonly number[]): number[] {
   const beside = dims.slice(random.below(3) === 0 ? random.below(dims.length + 1) : 0);
   const made = beside.map((length) => (random.below(2) === 0 ? 1 : length));
   if (random.below(8) === 0) made[0] = random.pick([2, 3]);
@@ -20,7 +20,7 @@ const binary: Step = (graph, random) => {
   const x = graph.float(random, 0);
   if (x === null) return;
   const other = random.below(2) === 0 ? graph.float(random, 0) : null;
-  const dims = other?.dims ?? besideDims(random, x.dims);
+  const dims = other?.dims ?? broadcastableDims(random, x.dims);
   const made = broadcastDims(x.dims, dims);
   if (made === null) return;
   const name = other?.name ?? graph.floats(random, dims);
@@ -28,11 +28,11 @@ const binary: Step = (graph, random) => {
   graph.add(random.pick(["Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean"]), inputs, { dtype: "float32", dims: made });
 };
 
-/** Takes from one tensor or another by what a third is like. */
+/** A Where on a comparison. */
 const choose: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 9) return;
-  const beside = besideDims(random, x.dims);
+  const beside = broadcastableDims(random, x.dims);
   const dims = broadcastDims(x.dims, beside);
   if (dims === null) return;
   const condition = graph.add(random.pick(["Greater", "Less"]), [x.name, graph.floats(random, beside)], {
@@ -62,7 +62,7 @@ const dropout: Step = (graph, random) => {
   else graph.add("Dropout", [x.name, graph.scalar(random, 0.5, "float32")], value);
 };
 
-/** One scale for all: ONNX Runtime's optimiser dies of scales along an axis before a Transpose. */
+/** One scale for all elements: ONNX Runtime's optimiser crashes on scales along an axis before a Transpose. */
 const quantize: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 13) return;
@@ -74,21 +74,21 @@ const quantize: Step = (graph, random) => {
 const softmax: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  const { axis, written } = anyAxis(random, x.dims.length);
   const type = random.pick(["Softmax", "LogSoftmax", "Softmax", "LpNormalization"]);
   const value = { dtype: "float32", dims: x.dims } as const;
   const preset = random.below(4) === 0;
-  graph.add(type, [x.name], value, preset ? {} : { axis: graph.opset < 11 ? axis : said });
+  graph.add(type, [x.name], value, preset ? {} : { axis: graph.opset < 11 ? axis : written });
 };
 
 const layerNormalization: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 17) return;
-  const { axis, said } = anyAxis(random, x.dims.length);
+  const { axis, written } = anyAxis(random, x.dims.length);
   const rest = x.dims.slice(axis);
-  const beside = random.below(4) === 0 ? besideDims(random, x.dims) : rest;
+  const beside = random.below(4) === 0 ? broadcastableDims(random, x.dims) : rest;
   const inputs = [x.name, graph.floats(random, beside), ...(random.below(2) === 0 ? [graph.floats(random, rest)] : [])];
-  graph.add("LayerNormalization", inputs, { dtype: "float32", dims: x.dims }, { axis: said });
+  graph.add("LayerNormalization", inputs, { dtype: "float32", dims: x.dims }, { axis: written });
 };
 
 const batchNormalization: Step = (graph, random) => {
@@ -133,8 +133,9 @@ const reduce: Step = (graph, random) => {
   const noop = graph.opset >= since && random.below(6) === 0;
   const all = axes.length === 0 && !noop ? x.dims.map((_, d) => d) : axes;
   const negative = graph.opset >= 11 && random.below(3) === 0;
-  const said = axes.map((axis) => (negative ? axis - x.dims.length : axis));
-  const { attributes, inputs } = axes.length === 0 ? { attributes: {}, inputs: [] } : graph.axes(random, said, since);
+  const written = axes.map((axis) => (negative ? axis - x.dims.length : axis));
+  const { attributes, inputs } =
+    axes.length === 0 ? { attributes: {}, inputs: [] } : graph.axes(random, written, since);
   const dims = x.dims.flatMap((length, d) => (all.includes(d) ? (keeps ? [1] : []) : [length]));
   graph.add(
     type,
@@ -151,10 +152,10 @@ const reduce: Step = (graph, random) => {
 const cumulate: Step = (graph, random) => {
   const x = graph.float(random, 1);
   if (x === null || graph.opset < 11) return;
-  const { said } = anyAxis(random, x.dims.length);
+  const { written } = anyAxis(random, x.dims.length);
   graph.add(
     "CumSum",
-    [x.name, graph.scalar(random, said)],
+    [x.name, graph.scalar(random, written)],
     { dtype: "float32", dims: x.dims },
     {
       reverse: random.below(2),
@@ -162,7 +163,7 @@ const cumulate: Step = (graph, random) => {
   );
 };
 
-/** Operators on the elements of tensors, and those that bring elements along axes together. */
+/** Element-wise operators, and reductions and normalisations along axes. */
 export const valueSteps: readonly Step[] = [
   unary,
   binary,

@@ -13,7 +13,7 @@ export interface InferOptions {
   as?: Owner;
   version?: string;
   headers?: Record<string, string>;
-  /** Sent as it is, in place of the body that is made of the rest. */
+  /** Sent unchanged, in place of the body made of the other options. */
   body?: Uint8Array;
 }
 
@@ -22,13 +22,13 @@ export interface InferAnswer {
   headers: Headers;
   /** The JSON part, as text and parsed. */
   text: string;
-  // biome-ignore lint/suspicious/noExplicitAny: an answer is whatever the test expects of it
+  // biome-ignore lint/suspicious/noExplicitAny: the shape depends on the request
   body: any;
   /** Binary data of outputs by name. */
   binary: Record<string, Buffer>;
 }
 
-/** A request's body and the headers that belong to it. */
+/** A request's body and its headers. */
 export function inferBody(request: { inputs: InferTensor[] } & Record<string, unknown>): {
   body: Buffer;
   headers: Record<string, string>;
@@ -45,7 +45,7 @@ export function inferBody(request: { inputs: InferTensor[] } & Record<string, un
   };
 }
 
-/** Sends a request to a model and takes the answer apart. */
+/** Sends a request to a model and parses the answer. */
 export async function infer(
   stack: TestStack,
   model: string,

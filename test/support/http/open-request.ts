@@ -7,26 +7,26 @@ const agent = new Agent({ keepAlive: false, maxSockets: Number.POSITIVE_INFINITY
 export interface ServerEvent {
   event: string;
   id: string;
-  // biome-ignore lint/suspicious/noExplicitAny: a prediction, of which the test expects what it likes
+  // biome-ignore lint/suspicious/noExplicitAny: the prediction as JSON
   data: any;
 }
 
 /** A GET over a connection of its own. */
 export interface OpenRequest {
-  /** Resolves when the request is on its way. */
+  /** Resolves when the request is sent. */
   flushed: Promise<unknown>;
-  /** Resolves when the headers are there. */
+  /** Resolves when the headers have arrived. */
   answered: Promise<IncomingMessage>;
   /** Resolves to the whole body when it has ended. */
   body: Promise<string>;
-  /** What has come of the body by now. */
+  /** The part of the body received so far. */
   soFar(): string;
-  /** Resolves when the body so far holds that text. */
+  /** Resolves when the body received so far holds that text. */
   until(text: string): Promise<void>;
   hangUp(): void;
 }
 
-/** Sends a GET and leaves the answer to come when it may. */
+/** Sends a GET without waiting for the answer. */
 export function openRequest(url: string, options: { as?: Owner; headers?: Record<string, string> } = {}): OpenRequest {
   const headers = { authorization: `Bearer ${keys[options.as ?? "alice"]}`, ...options.headers };
   const sent = request(url, { agent, headers });
@@ -57,7 +57,7 @@ export function openRequest(url: string, options: { as?: Owner; headers?: Record
   };
 }
 
-/** The events in a stream's text; comments and what is not complete yet are left out. */
+/** The events in a stream's text, without comments and incomplete events. */
 export function eventsIn(text: string): ServerEvent[] {
   const blocks = text.split("\n\n").slice(0, -1);
   return blocks

@@ -1,17 +1,17 @@
 import { expect } from "vitest";
 import type { Answer } from "../stack/stack.js";
 
-/** What no answer may hold: a stack, a path of this machine, or where Redis is. */
-const privateThings =
+/** Forbidden in any answer: a stack trace, a path of this machine, the address of Redis. */
+const privateDetails =
   /node_modules|\bat \S+ \(|\.[jt]s:\d+|\/(?:work|tmp|home|usr|root)\/|127\.0\.0\.1|rediss?:\/\/|ECONN/i;
 
-/** Holds an answer against RFC 9457 and the contract's section 8, and returns its body. */
+/** Asserts that an answer is a problem by RFC 9457 and the contract's section 8, and returns its body. */
 // biome-ignore lint/suspicious/noExplicitAny: see Answer
-export function expectProblem(answer: Answer, status: number, code: string): any {
+export function assertProblem(answer: Answer, status: number, code: string): any {
   expect([answer.status, answer.body.code], JSON.stringify(answer.body)).toEqual([status, code]);
   expect(answer.headers.get("content-type")).toMatch(/^application\/problem\+json/);
   const { error, ...problem } = answer.body;
-  // Clients of the Open Inference Protocol look for this one.
+  // Clients of the Open Inference Protocol read `error`.
   if (error !== undefined) expect(error).toBe(problem.detail);
   expect(Object.keys(problem).sort()).toEqual(["code", "detail", "errors", "request_id", "status", "title", "type"]);
   expect(answer.body.status).toBe(status);
@@ -19,7 +19,7 @@ export function expectProblem(answer: Answer, status: number, code: string): any
   expect(answer.body.detail).not.toBe("");
   expect(answer.body.request_id).toBe(answer.headers.get("x-request-id"));
   expect(answer.body.request_id).not.toBe("");
-  expect(JSON.stringify(answer.body)).not.toMatch(privateThings);
+  expect(JSON.stringify(answer.body)).not.toMatch(privateDetails);
   return answer.body;
 }
 

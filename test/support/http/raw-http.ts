@@ -1,24 +1,24 @@
 import { connect } from "node:net";
 
-/** What a server sent back, read without a client's good manners. */
+/** A server's answer, read from the bare connection. */
 export interface RawAnswer {
-  /** 0 where the connection ended without an answer. */
+  /** 0: the connection ended without an answer. */
   status: number;
   headers: Map<string, string>;
   body: string;
-  /** How many answers came over the connection. */
+  /** Number of answers over the connection. */
   answers: number;
 }
 
 export interface RawOptions {
-  /** Pieces to send one after another, each after a pause of that many ms. */
+  /** Pieces to send one after another, each after a pause in ms. */
   drip?: { pieces: readonly (string | Buffer)[]; everyMs: number };
-  /** Ends the sending side after the bytes, as a client does that will send no more. */
+  /** Closes the sending side after the bytes (half-close). */
   halfClose?: boolean;
   deadlineMs?: number;
 }
 
-/** Sends bytes over a connection of its own and reads until the server closes it or has sent one whole answer. */
+/** Sends bytes over a connection of its own and reads until the server closes it or has sent a complete answer. */
 export function sendRaw(url: string, bytes: string | Buffer, options: RawOptions = {}): Promise<RawAnswer> {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
@@ -35,10 +35,10 @@ export function sendRaw(url: string, bytes: string | Buffer, options: RawOptions
         for (const timer of timers) clearTimeout(timer);
         socket.destroy();
         const what = typeof bytes === "string" ? bytes : bytes.toString("latin1");
-        reject(new Error(`no end of the answer to ${JSON.stringify(what.slice(0, 200))}`));
+        reject(new Error(`incomplete answer to ${JSON.stringify(what.slice(0, 200))}`));
       }, options.deadlineMs ?? 30_000),
     );
-    // A server may close while we still send.
+    // The server may close while the client still sends.
     socket.on("error", () => undefined);
     socket.on("close", settle);
     socket.on("data", (piece) => {
@@ -53,7 +53,7 @@ export function sendRaw(url: string, bytes: string | Buffer, options: RawOptions
   });
 }
 
-/** Whether the bytes hold an answer to its end; informational ones are read past. */
+/** Whether the bytes hold a complete answer; informational (1xx) answers are skipped. */
 function isWhole(bytes: Buffer): boolean {
   const text = bytes.toString("latin1").replace(/^HTTP\/1\.1 1\d\d [\s\S]*?\r\n\r\n/, "");
   const end = text.indexOf("\r\n\r\n");

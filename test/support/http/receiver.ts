@@ -5,10 +5,10 @@ import { Webhook } from "standardwebhooks";
 import { expect } from "vitest";
 import { eventually } from "../eventually.js";
 
-/** A secret as `WEBHOOK_SECRET` wants it; another byte makes another secret. */
+/** A secret in the form of `WEBHOOK_SECRET`; another byte gives another secret. */
 export const secretOf = (byte: number): string => `whsec_${Buffer.alloc(24, byte).toString("base64")}`;
 
-/** A request as it came in, with its body as the very bytes that were signed. */
+/** A received request; `raw` holds the signed bytes of the body. */
 export interface Received {
   at: number;
   path: string;
@@ -23,12 +23,12 @@ export interface Reply {
 }
 
 /**
- * Says what to answer; null where it deals with the response itself, or never answers. `before`: earlier requests of
+ * Returns the reply; null if it writes the response itself, or never answers. `before`: number of earlier requests of
  * the path.
  */
-export type Answering = (received: Received, response: ServerResponse, before: number) => Reply | null;
+export type Responder = (received: Received, response: ServerResponse, before: number) => Reply | null;
 
-/** A server on 127.0.0.1 that webhooks are sent to. It keeps what came and answers as it is told, 204 by itself. */
+/** A webhook receiver on 127.0.0.1. It keeps all requests and answers by its responder, by default 204. */
 export class Receiver {
   readonly requests: Received[] = [];
   readonly #server: Server;
@@ -45,7 +45,7 @@ export class Receiver {
   }
 
   static async start(
-    answer: Answering = () => ({ status: 204 }),
+    answer: Responder = () => ({ status: 204 }),
     tls?: { key: string; cert: string },
   ): Promise<Receiver> {
     const server = tls === undefined ? createServer() : createTlsServer(tls);
@@ -73,12 +73,12 @@ export class Receiver {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** Connections that are open now. */
+  /** Number of open connections. */
   get connections(): number {
     return this.#sockets.size;
   }
 
-  /** A URL of this server, to be told apart by its path. */
+  /** A URL of this server with that path. */
   url(path: string): string {
     return `${"setSecureContext" in this.#server ? "https" : "http"}://127.0.0.1:${this.port}${path}`;
   }
@@ -87,7 +87,7 @@ export class Receiver {
     return this.requests.filter((request) => request.path === path);
   }
 
-  /** Waits until that many requests of a path are there, and returns them. */
+  /** Waits for `count` requests of a path, and returns them. */
   received(path: string, count = 1, withinMs = 15_000): Promise<Received[]> {
     return eventually(() => {
       const found = this.to(path);
@@ -103,22 +103,22 @@ export class Receiver {
   }
 }
 
-/** What a request says, once its signature has passed the verifier of the `standardwebhooks` package; throws if not. */
-// biome-ignore lint/suspicious/noExplicitAny: a body is whatever the test expects of it
+/** The body of a request as JSON; throws if the `standardwebhooks` package rejects its signature. */
+// biome-ignore lint/suspicious/noExplicitAny: the shape depends on the event
 export function verified(secret: string, { headers, raw }: Received): any {
   return new Webhook(secret).verify(raw, headers as Record<string, string>);
 }
 
-/** A server below HTTP, which does as it likes with whoever connects. */
+/** A TCP server whose handling of connections a test defines. */
 export interface SocketServer {
   port: number;
   url: string;
-  /** Those that are open now. */
+  /** Open connections. */
   sockets: ReadonlySet<Socket>;
   close(): Promise<void>;
 }
 
-/** Listens on 127.0.0.1; on `0.0.0.0` it is reached under every address of 127.0.0.0/8, as if it were many hosts. */
+/** Listens on 127.0.0.1; with `0.0.0.0` every address of 127.0.0.0/8 reaches it, like many hosts. */
 export async function socketServer(act: (socket: Socket) => void, address = "127.0.0.1"): Promise<SocketServer> {
   const sockets = new Set<Socket>();
   const server = createSocketServer((socket) => {

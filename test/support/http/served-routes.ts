@@ -2,7 +2,7 @@ import { type AppDependencies, createApp } from "@millrace/api/app.js";
 
 export interface ServedRoute {
   method: string;
-  /** As Express has it, such as `/v1/models/:model`. */
+  /** In Express's form, such as `/v1/models/:model`. */
   path: string;
 }
 
@@ -11,9 +11,9 @@ interface Layer {
   handle?: { stack?: Layer[] };
 }
 
-/** Every route of the API's router, in its order; what the queue page serves under its own path is not among them. */
+/** Every route of the API's router, in its order, without those of the queue page. */
 export function servedRoutes(): ServedRoute[] {
-  // Routes are made without asking anything of what they will work with.
+  // Building the routes uses none of the dependencies, so an empty object will do.
   const idle = { trustProxy: 0, crossOrigin: null, tracing: null, limits: null, keyPrefix: "none", metrics: {} };
   const app = createApp(idle as unknown as AppDependencies);
   const routesOf = ({ handle, route }: Layer): ServedRoute[] => {

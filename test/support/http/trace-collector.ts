@@ -2,7 +2,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { gunzipSync } from "node:zlib";
 
-/** A span as it was handed on, with its service. */
+/** An exported span, with its service. */
 export interface CollectedSpan {
   service: string;
   name: string;
@@ -14,7 +14,7 @@ export interface CollectedSpan {
   status: { code?: number };
 }
 
-/** Takes traces by OTLP over HTTP with JSON, as a collector does. */
+/** A collector that receives traces by OTLP over HTTP with JSON. */
 export async function openTraceCollector() {
   const spans: CollectedSpan[] = [];
   const server = createServer((request, response) => {

@@ -8,10 +8,10 @@ export const localWebhooks = {
   WEBHOOK_ALLOW_HOSTS: "127.0.0.1",
 };
 
-/** A receiver that answers 204 to everything and keeps each body under the path that it was sent to. */
+/** A receiver that answers 204 to everything and keeps each body by its path. */
 export interface WebhookSink {
   url(path: string): string;
-  // biome-ignore lint/suspicious/noExplicitAny: a body is whatever the test expects of it
+  // biome-ignore lint/suspicious/noExplicitAny: the shape depends on the event
   at(path: string): any[];
   close(): Promise<void>;
 }

@@ -2,7 +2,7 @@ import type { Dtype } from "@millrace/shared/tensors/dtype.js";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { Random } from "../random.js";
 
-/** What a request feeds to one input; the first dimension is its rows. */
+/** Data of a request for one input; the first dimension is its rows. */
 export interface Fed {
   dtype: Dtype;
   dims: readonly number[];
@@ -11,7 +11,7 @@ export interface Fed {
 
 export type Request = Readonly<Record<string, Fed>>;
 
-/** An input of random graphs: `rest` are the dimensions after the first one; whole numbers stay below `below`. */
+/** An input of random graphs: `rest` are the dimensions after the first one; integers stay below `below`. */
 export interface InputSpec {
   name: string;
   dtype: Dtype;
@@ -26,11 +26,11 @@ const sessionOptions: InferenceSession.SessionOptions = {
   logSeverityLevel: 4,
 };
 
-/** Rejects where ONNX Runtime does not take the file. */
+/** Rejects if ONNX Runtime refuses the file. */
 export const openSession = (file: Uint8Array): Promise<InferenceSession> =>
   InferenceSession.create(file, sessionOptions);
 
-/** A request of so many rows, with other numbers each time. */
+/** A request of `rows` rows with random numbers. */
 export function randomRequest(random: Random, inputs: readonly InputSpec[], rows: number): Request {
   return Object.fromEntries(
     inputs.map(({ below = 4, dtype, name, rest, texts = ["a", "b"] }) => {
@@ -61,11 +61,11 @@ const arrays: Partial<Record<Dtype, (data: Fed["data"]) => Tensor["data"]>> = {
 
 function tensorOf({ data, dims, dtype }: Fed): Tensor {
   const make = arrays[dtype];
-  if (make === undefined) throw new Error(`no tensors of ${dtype} are made here`);
+  if (make === undefined) throw new Error(`dtype ${dtype} is not supported here`);
   return new Tensor(dtype as "float32", make(data) as Float32Array, dims);
 }
 
-/** The requests one after the other, along the first dimension. */
+/** The requests concatenated along the first dimension. */
 export function joinedRequest(requests: readonly Request[]): Request {
   const [first] = requests as [Request];
   return Object.fromEntries(
@@ -83,8 +83,8 @@ const run = (session: InferenceSession, request: Request): Promise<Outputs> =>
   session.run(Object.fromEntries(Object.entries(request).map(([name, fed]) => [name, tensorOf(fed)])));
 
 /**
- * What a joined run of requests says of them: `same` as each alone, `different`, or that ONNX Runtime refused all of
- * them or the joined run alone, of which no wrong answer can come.
+ * Answers of a joined run compared with those of each request alone: `same` or `different`; `refused` and
+ * `joined-refused` if ONNX Runtime refused every run, or just the joined one: no wrong answer can come of either.
  */
 export type Comparison = { kind: "same" | "refused" | "joined-refused" } | { kind: "different"; how: string };
 
@@ -98,7 +98,7 @@ export async function compareJoined(session: InferenceSession, requests: readonl
   const all = counts.reduce((sum, count) => sum + count, 0);
   for (const [i, outputs] of alone.entries()) {
     const count = counts[i] as number;
-    if (outputs === null) return { kind: "different", how: `request ${i} is refused alone, and answered in company` };
+    if (outputs === null) return { kind: "different", how: `request ${i} is refused alone, but answered when joined` };
     for (const [name, own] of Object.entries(outputs)) {
       const together = joined[name] as Tensor;
       if (own.dims[0] !== count) return { kind: "different", how: `${name} is ${own.dims} for ${count} rows alone` };
@@ -111,7 +111,7 @@ export async function compareJoined(session: InferenceSession, requests: readonl
   return { kind: "same" };
 }
 
-/** How an output alone differs from its rows, from `row` on, of the joined one: beyond 1e-5 of its scale; else null. */
+/** The difference of an output from its rows, from `row` on, of the joined one; null if within 1e-5 of its scale. */
 function differenceOf(own: Tensor, together: Tensor, row: number): string | null {
   if (own.dims.slice(1).join() !== together.dims.slice(1).join()) return `${own.dims} alone, ${together.dims} joined`;
   const data = own.data as ArrayLike<number | bigint | string>;

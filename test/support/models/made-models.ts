@@ -5,14 +5,14 @@ import { InferenceSession, Tensor } from "onnxruntime-node";
 import { TestStack } from "../stack/stack.js";
 import { type ModelFile, onnxFile } from "./onnx-file.js";
 
-/** A model that a test makes: its graph, and its manifest and other files where it has any. */
+/** A model made by a test: its graph, and optionally its manifest and other files. */
 export interface MadeModel {
   graph: ModelFile;
   manifest?: object;
   files?: Record<string, string>;
 }
 
-/** Puts models into a repository, each as version 1. */
+/** Writes models into a repository, each as version 1. */
 export async function writeModels(dir: string, models: Readonly<Record<string, MadeModel>>): Promise<void> {
   for (const [name, { files = {}, graph, manifest }] of Object.entries(models)) {
     const folder = join(dir, name, "1");
@@ -23,7 +23,7 @@ export async function writeModels(dir: string, models: Readonly<Record<string, M
   }
 }
 
-/** A stack that serves models which the test makes. */
+/** A stack that serves models made by the test. */
 export async function startWithModels(
   models: Readonly<Record<string, MadeModel>>,
   { workers = 1, ...rest }: Partial<Parameters<typeof TestStack.start>[0]> = {},
@@ -39,7 +39,7 @@ export async function startWithModels(
   }
 }
 
-/** A tensor in a test: nested arrays are JSON's. */
+/** A tensor in a test, with flat data. */
 export interface GivenTensor {
   dtype: "float32" | "float64" | "float16" | "int32" | "int64" | "uint8" | "bool" | "string";
   dims: number[];
@@ -51,7 +51,7 @@ export type Feeds = Record<string, GivenTensor>;
 export const float32 = (dims: number[], data: number[]): GivenTensor => ({ dtype: "float32", dims, data });
 export const int64 = (dims: number[], data: number[]): GivenTensor => ({ dtype: "int64", dims, data });
 
-/** What ONNX Runtime answers for an input alone, with nothing of Millrace's in between. */
+/** ONNX Runtime's own outputs for an input alone, computed without Millrace. */
 export class Reference {
   readonly #session: InferenceSession;
 
@@ -106,7 +106,7 @@ function givenTensor({ data, dims, type }: Tensor): GivenTensor {
   return { dtype: type as GivenTensor["dtype"], dims: [...dims], data: values };
 }
 
-/** Elements as the nested arrays that JSON has for them. */
+/** Elements as nested arrays of JSON. */
 export function nested({ data, dims }: GivenTensor): unknown {
   let level: unknown[] = data.map((value) =>
     typeof value === "number" && !Number.isFinite(value) ? `${value}` : value,
@@ -119,13 +119,13 @@ export function nested({ data, dims }: GivenTensor): unknown {
   return dims.length === 0 ? level[0] : level;
 }
 
-/** An input or output as `/v1` has it. */
+/** An input or output in the form of `/v1`. */
 export const asJson = (feeds: Feeds): Record<string, unknown> =>
   Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, nested(tensor)]));
 
 /**
- * What is wrong with an output of `/v1` that should be this: another label or integer, another shape, or a float that
- * is off by more than a part (1e-5 unless told) of the largest in its tensor. Null where nothing is.
+ * The difference of an output of `/v1` from the wanted one: another label, integer or shape, or a float that is off by
+ * more than `tolerance` times the largest of its tensor. Null if there is none.
  */
 export function differenceFrom(wanted: Feeds, output: unknown, tolerance = 1e-5): string | null {
   if (typeof output !== "object" || output === null) return `no output: ${JSON.stringify(output)}`;

@@ -8,7 +8,7 @@ const root = protobuf.parse(readFileSync(new URL("../../../workers/graph/onnx.pr
 }).root;
 const modelType = root.lookupType("onnx.ModelProto");
 
-/** Data types of ONNX by the names that ONNX Runtime has for them. */
+/** ONNX's numbers of data types, by ONNX Runtime's names. */
 const typeNumbers: Record<Dtype | "bfloat16", number> = {
   float32: 1,
   uint8: 2,
@@ -53,7 +53,7 @@ export interface NodeFile {
   name?: string;
 }
 
-/** A value of a graph: its data type and shape, null where it declares none. */
+/** A value of a graph: its data type and shape; null: no declared shape. */
 export type ValueFile = readonly [dtype: Dtype | "bfloat16", shape: readonly (number | string)[] | null];
 
 export interface GraphFile {
@@ -65,7 +65,7 @@ export interface GraphFile {
 
 export interface ModelFile extends GraphFile {
   opset?: number;
-  /** Further operator sets by domain; `ai.onnx.ml` 3 is always there. */
+  /** Further operator sets by domain; `ai.onnx.ml` 3 is always included. */
   opsets?: Record<string, number>;
   functions?: readonly { domain: string; name: string; inputs: string[]; outputs: string[]; nodes: NodeFile[] }[];
 }
@@ -77,7 +77,7 @@ export const floats = (dims: readonly number[], data: readonly number[]): Consta
   data,
 });
 
-/** A list of int64, as shapes and axes are. */
+/** A list of int64, the type of shapes and axes. */
 export const ints = (...data: readonly number[]): ConstantTensor => ({ dtype: "int64", dims: [data.length], data });
 
 export const node = (
@@ -144,12 +144,12 @@ function attributeMessage(name: string, value: Attribute): object {
   if (typeof value === "number") return { name, type: 2, i: value };
   if (typeof value === "string") return { name, type: 3, s: bytes(value) };
   if (Array.isArray(value)) return { name, type: 7, ints: value };
-  const said = value as Exclude<Attribute, number | string | readonly number[]>;
-  if ("float" in said) return { name, type: 1, f: said.float };
-  if ("floats" in said) return { name, type: 6, floats: said.floats };
-  if ("strings" in said) return { name, type: 8, strings: said.strings.map(bytes) };
-  if ("tensor" in said) return { name, type: 4, t: tensorMessage("", said.tensor) };
-  return { name, type: 5, g: graphMessage(said.graph, name) };
+  const typed = value as Exclude<Attribute, number | string | readonly number[]>;
+  if ("float" in typed) return { name, type: 1, f: typed.float };
+  if ("floats" in typed) return { name, type: 6, floats: typed.floats };
+  if ("strings" in typed) return { name, type: 8, strings: typed.strings.map(bytes) };
+  if ("tensor" in typed) return { name, type: 4, t: tensorMessage("", typed.tensor) };
+  return { name, type: 5, g: graphMessage(typed.graph, name) };
 }
 
 function tensorMessage(name: string, { data, dims, dtype }: ConstantTensor): object {

@@ -1,6 +1,6 @@
-// The product's slot, but that the fixture `slow` sleeps where it would keep a core busy: one run takes as many ms as
-// its largest row says on any machine, or until a file `release` is in the model's folder; it blocks the slot's thread
-// all the while, and costs the tests beside it nothing.
+// The product's slot, but the fixture `slow` sleeps instead of computing. One run takes as many ms as the largest value
+// of its rows, on any machine, or ends when a file `release` appears in the model's folder. It blocks the slot's thread
+// without using a core, so tests that run beside it are not slowed down.
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";

@@ -11,9 +11,7 @@ export interface Certificate {
   cert: string;
 }
 
-/**
- * Certificates for 127.0.0.1, made by openssl; the first two are of an authority that a worker can be told to trust.
- */
+/** Certificates for 127.0.0.1, made by openssl; the first two are issued by the authority in `authorityFile`. */
 export interface Certificates {
   valid: Certificate;
   expired: Certificate;
@@ -23,7 +21,7 @@ export interface Certificates {
   remove(): Promise<void>;
 }
 
-/** Makes certificates; null where there is no openssl. */
+/** Makes certificates; null without openssl. */
 export async function makeCertificates(): Promise<Certificates | null> {
   const hasOpenssl = await run("openssl", ["version"]).then(
     () => true,

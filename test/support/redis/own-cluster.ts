@@ -5,17 +5,17 @@ import { OwnRedis } from "./own-redis.js";
 
 const slots = 16_384;
 
-/** A Redis Cluster of masters on loopback, each a process that a test may kill and start again. */
+/** A Redis Cluster of masters on loopback; a test may kill and restart each of its processes. */
 export interface OwnCluster {
   nodes: readonly OwnRedis[];
   url: string;
   /** Sends one command to one node. */
   ask(node: number, ...command: [string, ...string[]]): Promise<unknown>;
-  /** Waits until every node finds every slot served. */
+  /** Waits until every node reports the cluster as ok. */
   untilWhole(): Promise<void>;
-  /** Waits until every other node has noticed that one is away. */
+  /** Waits until every other node reports slots as failed. */
   untilMissed(node: number): Promise<void>;
-  /** The node that has a key. */
+  /** The node of a key. */
   nodeOf(key: string): Promise<number>;
   close(): Promise<void>;
 }

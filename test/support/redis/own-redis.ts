@@ -11,8 +11,8 @@ import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 const configFile = fileURLToPath(new URL("../../../deploy/redis.conf", import.meta.url));
 
 /**
- * A Redis that a test may kill and start again, on the same port and the same data. For tests of what happens while it
- * is away: the one that all test files share must stay.
+ * A Redis that a test may kill and restart on the same port and data. For tests of outages: the Redis shared by all
+ * test files must stay up.
  */
 export class OwnRedis {
   readonly url: string;
@@ -32,7 +32,7 @@ export class OwnRedis {
     process.once("exit", this.#endWithMe);
   }
 
-  /** `args`: settings beside those of `deploy/redis.conf`, as on the command line. */
+  /** `args`: settings for the command line, beside those of `deploy/redis.conf`. */
   static async start(args: readonly string[] = []): Promise<OwnRedis> {
     const dataDir = await mkdtemp(join(tmpdir(), "millrace-own-redis-"));
     const redis = new OwnRedis(await freePort(), dataDir, await programOnPath(), args);
@@ -48,7 +48,7 @@ export class OwnRedis {
     return this.#child?.pid as number;
   }
 
-  /** SIGKILL; resolves when it is gone. */
+  /** Sends SIGKILL; resolves when the process has ended. */
   async kill(): Promise<void> {
     const child = this.#child as ChildProcess;
     const exited = new Promise((resolve) => child.once("exit", resolve));
@@ -57,9 +57,9 @@ export class OwnRedis {
     this.#child = null;
   }
 
-  /** Starts it again and resolves when it has read its data and answers. */
+  /** Restarts it; resolves when it has read its data and answers. */
   async resume(): Promise<void> {
-    // A copy, because a fail-over writes into the file.
+    // A copy, because a failover writes into the file.
     const ownConfig = join(this.#dataDir, "redis.conf");
     await copyFile(configFile, ownConfig, constants.COPYFILE_EXCL).catch((fault: NodeJS.ErrnoException) => {
       if (fault.code !== "EEXIST") throw fault;
@@ -78,7 +78,7 @@ export class OwnRedis {
   }
 }
 
-/** The server program that the product itself finds and starts. */
+/** The server program that the product finds and starts. */
 export function programOnPath(): Promise<string> {
   program ??= findProgram();
   return program;
@@ -104,7 +104,7 @@ async function findProgram(): Promise<string> {
   }
 }
 
-/** A port that is free, as is the one 10,000 above it, which a node of a cluster uses too. */
+/** A free port whose neighbour 10,000 above is free too, since a cluster node uses both. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = await portOf(0);

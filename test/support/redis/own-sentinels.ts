@@ -12,11 +12,11 @@ const masterName = "millrace";
 /** One master, two replicas and three sentinels on loopback. */
 export interface OwnSentinels {
   url: string;
-  /** Kills the master of the moment; resolves to it, so that it can be started again, as a replica then. */
+  /** Kills the current master; resolves to it, so that it can be restarted, then as a replica. */
   killMaster(): Promise<OwnRedis>;
-  /** The replicas of the moment. */
+  /** The current replicas. */
   replicas(): Promise<OwnRedis[]>;
-  /** Waits until there is a master with that many replicas that are in step with it. */
+  /** Waits until there is a master with that many replicas in sync. */
   untilReplicated(replicas: number): Promise<void>;
   close(): Promise<void>;
 }

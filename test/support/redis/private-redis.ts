@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { findRedis } from "@millrace/cli/redis-server.js";
 
-/** A Redis that no other test file uses, for those that count its commands or harm its connections. */
+/** A Redis for one test file alone, which counts its commands or breaks its connections. */
 export async function startOwnRedis(): Promise<{ url: string; close(): Promise<void> }> {
   const dataDir = await mkdtemp(join(tmpdir(), "millrace-own-redis-"));
   const redis = await findRedis({ redisUrl: undefined, path: process.env.PATH, dataDir, say: () => undefined });

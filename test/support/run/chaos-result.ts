@@ -3,10 +3,10 @@ import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
-// Of the beginning, because these runs are long.
+// Read at the start, because the commit may change during these long runs.
 const commit = readCommit();
 
-/** Writes what a long form of chaos came to, to `bench/results/<name>.json`, beside the commit that it ran on. */
+/** Writes the figures of a long chaos run to `bench/results/<name>.json`, with the commit that it ran on. */
 export function writeChaosResult(name: string, figures: Record<string, unknown>): void {
   const result = { commit, at: new Date().toISOString(), ...figures };
   writeFileSync(`${root}bench/results/${name}.json`, `${JSON.stringify(result, null, 2)}\n`);

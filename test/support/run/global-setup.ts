@@ -10,7 +10,7 @@ declare module "vitest" {
   }
 }
 
-/** One Redis for all test files, each of which has a key prefix of its own; found or started as `npm start` does. */
+/** One Redis for all test files, found or started as by `npm start`; each file has its own key prefix. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const dataDir = await mkdtemp(join(tmpdir(), "millrace-test-"));
   const redis = await findRedis({

@@ -1,4 +1,4 @@
-// Writes how long each test file took, in seconds, to test/durations.json; its argument is the JSON report of a run.
+// Writes the duration of each test file, in seconds, to test/durations.json; its argument is the JSON report of a run.
 import { readFileSync, writeFileSync } from "node:fs";
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";

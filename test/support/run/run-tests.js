@@ -1,6 +1,6 @@
-// Runs the suite, or the test files that the arguments name, and closes with one plain line. Fails on a failed test, on
-// no test, and on a skipped test that is not listed in test/skips.json with its reason. With `--coverage` as the first
-// argument, the lines that every process ran are counted too, and line coverage of 80 % or less fails.
+// Runs the suite, or the test files named by the arguments, and ends with a summary line. Fails on a failed test, on no
+// test, and on a skipped test without a reason in test/skips.json. With `--coverage` as the first argument it also
+// counts the lines run by every process, and fails at a line coverage of 80 % or less.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -48,7 +48,7 @@ for (const { fullName } of skipped) {
   if (reason === undefined) unlisted += 1;
   process.stdout.write(`skipped: ${fullName}: ${reason ?? "NOT LISTED in test/skips.json"}\n`);
 }
-// Said here again, because what the tests printed themselves is far above.
+// Repeated at the end, because the tests' own output scrolls the first mention away.
 for (const { assertionResults, message, name } of results.testResults) {
   const faults = assertionResults.filter(({ status }) => status === "failed");
   for (const { failureMessages, fullName } of faults) {
@@ -59,7 +59,7 @@ for (const { assertionResults, message, name } of results.testResults) {
   }
 }
 const passed = count(["passed"]);
-// A file that cannot even be read holds no test to count, so it counts as one.
+// A file that fails to load has no tests to count, so it counts as one.
 const failed =
   count(["failed"]) +
   results.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0).length;

@@ -4,10 +4,10 @@ import { fileURLToPath } from "node:url";
 /** The repository's root. */
 export const root = fileURLToPath(new URL("../../../", import.meta.url));
 
-/** Whether a program is there that a test runs but the project does not need; without it the test is skipped. */
+/** Whether a program that only tests need is installed; without it they are skipped. */
 export const hasTool = (program: string, ...args: string[]): boolean => spawnSync(program, args).status === 0;
 
-/** Runs a program in the repository's root; throws with what it said where it ends with anything but 0. */
+/** Runs a program in the repository's root; throws with its output unless it exits with 0. */
 export function runTool(
   program: string,
   args: readonly string[],

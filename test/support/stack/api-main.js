@@ -1,4 +1,4 @@
-// The product's API, but for the times that a test hands in.
+// The product's API, with timing from the test.
 import { startApi } from "../../../api/dist/start.js";
 import { readApiConfig } from "../../../shared/dist/config/api-config.js";
 import { runService } from "../../../shared/dist/config/run-service.js";

@@ -27,32 +27,32 @@ async function processes(): Promise<ProcessLine[]> {
     .map(([pid, parent, state = ""]) => ({ pid: Number(pid), parent: Number(parent), state }));
 }
 
-/** The processes that a process has started and that have not ended: a worker's slots. */
+/** The running child processes of a process: a worker's slots. */
 export async function childrenOf(pid: number): Promise<number[]> {
   const all = await processes();
   return all.filter(({ parent, state }) => parent === pid && !state.startsWith("Z")).map((child) => child.pid);
 }
 
-/** Those of the processes that have not ended; one that nobody has reaped yet has. */
+/** Those of the processes that still run; a zombie does not. */
 export async function stillRunning(pids: readonly number[]): Promise<number[]> {
   const all = await processes();
   return all.filter(({ pid, state }) => pids.includes(pid) && !state.startsWith("Z")).map(({ pid }) => pid);
 }
 
-/** The most memory that a process has had resident so far; where nobody counts that, what it has now. */
+/** The peak resident memory of a process, in bytes; where the system does not count it, the current one. */
 export function peakBytes(pid: number): number {
   const status = `/proc/${pid}/status`;
   if (!existsSync(status)) return 1024 * Number(execFileSync("ps", ["-o", "rss=", "-p", `${pid}`]));
   return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(status, "utf8"))?.[1]);
 }
 
-/** What a worker's own `/ready` says. */
-// biome-ignore lint/suspicious/noExplicitAny: an answer is whatever the test expects of it
+/** The body of a worker's own `/ready`. */
+// biome-ignore lint/suspicious/noExplicitAny: see Answer
 export async function readiness(worker: TestWorker): Promise<any> {
   return (await fetch(`http://127.0.0.1:${worker.port}/ready`)).json();
 }
 
-/** Waits for a worker with a run in a slot, and tells it from those that have none. */
+/** Waits until one of the workers has a run in a slot, and returns that worker. */
 export function busyWorker(workers: readonly TestWorker[]): Promise<TestWorker> {
   return eventually(async () => {
     for (const worker of workers) if ((await readiness(worker)).slots.busy > 0) return worker;
@@ -60,13 +60,13 @@ export function busyWorker(workers: readonly TestWorker[]): Promise<TestWorker> 
   });
 }
 
-/** What slots are noted to be running of a model, by prediction. */
+/** Run notes of a model, by prediction. */
 export async function runNotes(stack: TestStack, model: string): Promise<Map<string, RunNote>> {
   const notes = await stack.redis.hgetall(modelKeys(stack.prefix, model).running);
   return new Map(Object.entries(notes).map(([id, text]) => [id, decodeNote(text)]));
 }
 
-/** Waits until a slot has been given these predictions. */
+/** Waits until these predictions run in a slot. */
 export function untilRunning(stack: TestStack, model: string, ids: readonly string[]): Promise<void> {
   return eventually(async () => {
     const notes = await runNotes(stack, model);
@@ -74,7 +74,7 @@ export function untilRunning(stack: TestStack, model: string, ids: readonly stri
   });
 }
 
-/** Waits until workers hold that many jobs of a model, running or waiting for a slot. */
+/** Waits until workers hold `jobs` jobs of a model, running or waiting for a slot. */
 export function untilHeld(stack: TestStack, model: string, jobs: number): Promise<void> {
   return eventually(async () => {
     expect(await stack.redis.llen(`${modelKeys(stack.prefix, model).queue}active`)).toBe(jobs);

@@ -11,25 +11,25 @@ import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { expect, inject } from "vitest";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
-/** The services with times of the test's own, which no setting of the product's reaches. */
+/** Programs of the services that take timing from the test; no setting of the product does. */
 export const programs = {
   api: fileURLToPath(new URL("./api-main.js", import.meta.url)),
   worker: fileURLToPath(new URL("./worker-main.js", import.meta.url)),
 };
 
-/** Tests of other things are not to be told 503 because the machine does something else. */
-export const onBusyMachine = { overloadLagMs: 60_000, redisCommandMs: 15_000 };
+/** Keeps a busy machine from causing 503 in tests of other things. */
+export const busyMachineTiming = { overloadLagMs: 60_000, redisCommandMs: 15_000 };
 
-/** No wait reads again by itself: what it answers before its own end it was told. */
-export const toldOnly = { api: { noticesRereadMs: 3_600_000 } } as const;
+/** Timing in which a wait never rereads by itself: an answer before its end can only come from a notice. */
+export const noticesOnly = { api: { noticesRereadMs: 3_600_000 } } as const;
 
-/** Locks that end soon after the worker that held them. */
+/** Locks that expire soon after their worker has died. */
 export const shortLocks = { worker: { lockMs: 3000, stalledCheckMs: 400 } } as const;
 
-/** Slots in which the fixture `slow` takes its time without a core. */
+/** Slots in which the fixture `slow` sleeps instead of using a core. */
 const sleepingSlot = fileURLToPath(new URL("../models/sleeping-slot.js", import.meta.url));
 
-/** Keys by the scopes they have; alice and bob are two owners. */
+/** API keys; alice and bob are two owners. */
 export const keys = { alice: "alice-key", bob: "bob-key", reader: "reader-key", admin: "admin-key" } as const;
 const scopes = { alice: "predict", bob: "predict", reader: "read", admin: "predict+admin" };
 const apiKeys = Object.entries(keys)
@@ -40,7 +40,7 @@ const apiKeys = Object.entries(keys)
 
 export type Owner = keyof typeof keys;
 
-/** A manifest for a fixture model, where it needs one. */
+/** Manifests by fixture model. */
 export type Manifests = Record<string, object>;
 
 export interface StackOptions {
@@ -54,20 +54,20 @@ export interface StackOptions {
   env?: Record<string, string>;
   workerEnv?: Record<string, string>;
   redisUrl?: string;
-  /** Other times than the product's, and than those that a busy machine needs. */
+  /** Timing in place of the product's, and of `busyMachineTiming`. */
   timing?: { api?: Partial<ApiTiming>; worker?: Partial<WorkerTiming> };
-  /** Another program than the product's in the slots. */
+  /** Program of the slots, in place of the product's. */
   slotProgram?: string;
 }
 
 export interface Answer {
   status: number;
   headers: Headers;
-  // biome-ignore lint/suspicious/noExplicitAny: an answer is whatever the test expects of it
+  // biome-ignore lint/suspicious/noExplicitAny: the shape depends on the path
   body: any;
 }
 
-/** Real processes on a real Redis, under a key prefix that no other test has. */
+/** Real processes on a real Redis, under a key prefix of its own. */
 export class TestStack {
   readonly apis: (ServiceProcess & { url: string })[] = [];
   readonly workers: (ServiceProcess & { port: number })[] = [];
@@ -86,7 +86,7 @@ export class TestStack {
     this.redis.on("error", () => undefined);
   }
 
-  /** Starts workers first and then APIs, each ready when this resolves. */
+  /** Starts workers first, then APIs; all are ready when this resolves. */
   static async start(options: StackOptions): Promise<TestStack> {
     const modelsDir = await mkdtemp(join(tmpdir(), "millrace-models-"));
     await copyModels(modelsDir, options.models, options.manifests ?? {});
@@ -105,7 +105,7 @@ export class TestStack {
     return (this.apis[0] as { url: string }).url;
   }
 
-  /** The environment of a service: nothing of this machine's but what Node needs. */
+  /** The environment of a service: of this machine's variables only those that Node needs. */
   environment(extra: Record<string, string> = {}): Record<string, string | undefined> {
     return {
       PATH: process.env.PATH,
@@ -134,20 +134,20 @@ export class TestStack {
   }
 
   async startApi(env: Record<string, string> = {}): Promise<ServiceProcess & { url: string }> {
-    const service = this.#spawn("api", env, { times: { ...this.#patience(), ...this.#options.timing?.api } });
+    const service = this.#spawn("api", env, { times: { ...this.#defaultTiming(), ...this.#options.timing?.api } });
     const entry = Object.assign(service, { url: "" });
     this.apis.push(entry);
     entry.url = `http://127.0.0.1:${await service.ready}`;
     return entry;
   }
 
-  /** A Redis of the test's own is one that fails, mostly; then it matters how soon an API says so. */
-  #patience(): Partial<ApiTiming> {
-    const { overloadLagMs } = onBusyMachine;
-    return this.#options.redisUrl === undefined ? onBusyMachine : { overloadLagMs };
+  /** A test with its own Redis mostly makes it fail, and then measures how soon the API reports that. */
+  #defaultTiming(): Partial<ApiTiming> {
+    const { overloadLagMs } = busyMachineTiming;
+    return this.#options.redisUrl === undefined ? busyMachineTiming : { overloadLagMs };
   }
 
-  /** The product's own program, unless the test has something to hand in. */
+  /** The product's own program, unless the test sets timing or a slot program. */
   #spawn(
     kind: "api" | "worker",
     env: Record<string, string>,
@@ -161,7 +161,7 @@ export class TestStack {
     return spawnService(kind, this.environment({ ...env, ...given }), (line) => this.log.push(line), program);
   }
 
-  /** Sends a request as an owner (alice unless told), with a JSON body where there is one. */
+  /** Sends a request as an owner (default: alice), with an optional JSON body. */
   async call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
     const headers: Record<string, string> = { ...options.headers };
     if (options.as !== null) headers.authorization ??= `Bearer ${keys[options.as ?? "alice"]}`;
@@ -193,7 +193,7 @@ export class TestStack {
     return this.call("POST", path, { json, ...options });
   }
 
-  /** Submits an input and waits for its end; computed anew unless `rest` says `cache: true`. */
+  /** Submits an input and waits for its end, without the cache unless `rest` has `cache: true`. */
   async predict(
     model: string,
     input: unknown,
@@ -205,7 +205,8 @@ export class TestStack {
   }
 
   /**
-   * Submits without waiting, computed anew unless `rest` says `cache: true`; expects 202 and returns the prediction.
+   * Submits without waiting, and without the cache unless `rest` has `cache: true`; expects 202 and returns the
+   * prediction.
    */
   async submit(
     model: string,
@@ -230,16 +231,16 @@ export class TestStack {
     throw new Error(`prediction ${id} did not become final`);
   }
 
-  /** Lines of the services' logs that have this message. */
+  /** Lines of the services' logs with this message. */
   logged(message: string): LogLine[] {
     const lines = this.log.filter((line) => line.message === message);
-    // What happened to several predictions in one moment is one line.
+    // One line may report an event for several predictions at once.
     return lines.flatMap(({ predictions, ...line }) =>
       Array.isArray(predictions) ? predictions.map((one: object) => ({ ...line, ...one })) : [line],
     );
   }
 
-  /** Ends every process and expects it to end well; removes keys and files. */
+  /** Stops every process, expects exit code 0, and removes keys and files. */
   async close(): Promise<void> {
     const running = [...this.apis, ...this.workers].filter(
       ({ child }) => child.exitCode === null && child.signalCode === null,
@@ -265,11 +266,11 @@ export interface CallOptions {
   headers?: Record<string, string>;
   json?: unknown;
   text?: string;
-  /** Another API than the first. */
+  /** Default: the first API. */
   url?: string;
 }
 
-/** Copies shipped models and fixtures into a model repository, each fixture with its manifest where it has one. */
+/** Copies shipped models and fixtures, with their manifests, into a model repository. */
 export async function copyModels(dir: string, models: readonly string[], manifests: Manifests = {}): Promise<void> {
   for (const model of models) {
     const shipped = join(root, "models", model);

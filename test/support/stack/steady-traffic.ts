@@ -1,13 +1,13 @@
 import type { Answer, TestStack } from "./stack.js";
 
-/** Callers who each send their next prediction when they have the answer to the last. */
+/** Concurrent callers; each sends its next prediction after the answer to the last. */
 export interface SteadyTraffic {
   readonly answers: Answer[];
-  /** Sends no more, and resolves when all are answered. */
+  /** Stops sending; resolves when all are answered. */
   stop(): Promise<Answer[]>;
 }
 
-/** Starts callers of a model; `input` makes each input from a number that none had before. */
+/** Starts callers of a model; `input` makes each input from an increasing number. */
 export function startSteadyTraffic(
   stack: TestStack,
   model: string,

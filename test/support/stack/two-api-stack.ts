@@ -7,19 +7,19 @@ import { type Answer, type CallOptions, TestStack } from "./stack.js";
 /** A model with two versions of the same bytes in a `TwoApiStack`. */
 export const tree = "intrusion-decision-tree";
 
-/** Two APIs and one worker with one slot, webhooks received here, and submissions as a client makes them. */
+/** Two APIs, one worker with one slot, a webhook receiver, and submissions as a client makes them. */
 export interface TwoApiStack {
   stack: TestStack;
   sink: WebhookSink;
-  /** Submits; unlike `TestStack.submit`, it leaves `cache` as it is and expects nothing. */
+  /** Submits; unlike `TestStack.submit`, it does not set `cache` and asserts nothing. */
   send(model: string, input: unknown, rest?: object, options?: CallOptions): Promise<Answer>;
   /** Submits and waits for the end. */
   // biome-ignore lint/suspicious/noExplicitAny: see Answer
   done(model: string, input: unknown, rest?: object): Promise<any>;
-  /** Now the one API, now the other. */
+  /** Alternates between the two APIs. */
   apiUrl(i: number): { url: string };
-  /** A flow that no other test has sent. */
-  fresh(): number[];
+  /** A flow not sent before. */
+  freshFlow(): number[];
   close(): Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export async function startTwoApiStack(): Promise<TwoApiStack> {
     send,
     done: async (model, input, rest) => stack.final((await send(model, input, rest)).body.id),
     apiUrl: (i) => ({ url: stack.apis[i % 2]?.url as string }),
-    fresh: () => flow(++change * 7919),
+    freshFlow: () => flow(++change * 7919),
     async close() {
       await stack.close();
       await sink.close();

@@ -1,4 +1,4 @@
-// The product's worker, but for the times and the program in its slots that a test hands in.
+// The product's worker, with timing and slot program from the test.
 import { runService } from "../../../shared/dist/config/run-service.js";
 import { readWorkerConfig } from "../../../shared/dist/config/worker-config.js";
 import { startWorker } from "../../../workers/dist/start.js";

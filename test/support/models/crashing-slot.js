@@ -1,25 +1,25 @@
-// A slot program for tests of breakers: every version that it loads takes an int64 [N, 1] and succeeds, until the file
-// `mood-<version>` in the model's folder says "die", from when on every run kills the process.
+// A slot program for tests of breakers: every version takes an int64 [N, 1] and succeeds, but while the file
+// `behaviour-<version>` in the model's folder holds "die", every run kills the process.
 import { existsSync, readFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { basename, join } from "node:path";
 import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../../workers/dist/runs/frames.js";
 
-const moods = new Map();
+const behaviourFiles = new Map();
 const pipe = new Socket({ fd: 3, readable: true, writable: true });
 readFrames(pipe, ({ body, kind }) => {
   if (kind === frameKinds.run) {
     const { modelKey, packs, runId } = decodeRun(body);
-    const file = moods.get(modelKey);
-    const mood = existsSync(file) ? readFileSync(file, "utf8") : "";
-    if (mood === "die") process.kill(process.pid, "SIGKILL");
+    const file = behaviourFiles.get(modelKey);
+    const behaviour = existsSync(file) ? readFileSync(file, "utf8") : "";
+    if (behaviour === "die") process.kill(process.pid, "SIGKILL");
     const items = packs.map(() => ({ ok: true, text: "{}", confidence: Number.NaN, inferenceMs: 0, batchRows: 1 }));
     pipe.write(encodeDone(runId, null, items));
     return;
   }
   if (kind !== frameKinds.load) return;
   const { folder, key } = JSON.parse(body.toString());
-  moods.set(key, join(folder, "..", `mood-${basename(folder)}`));
+  behaviourFiles.set(key, join(folder, "..", `behaviour-${basename(folder)}`));
   const inputs = [{ name: "x", dtype: "int64", shape: ["N", 1] }];
   const facts = {
     inputs,

@@ -4,10 +4,10 @@ import type { TestStack } from "./stack.js";
 const waitSeconds = 20;
 
 /**
- * Asks, and holds that the answer comes before that to a control: a wait of 20 s, begun first, for a prediction of the
- * model that nothing ends. For waits of 20 s or more, which must end by a notice.
+ * Returns the answer of `ask`. Fails unless it comes before that of a control: a wait of 20 s, begun first, for a
+ * prediction of the model that does not end. For waits of 20 s or more that a notice must end.
  */
-export async function assertTold<T>(
+export async function assertNotified<T>(
   stack: TestStack,
   { model, input }: { model: string; input: unknown },
   ask: () => Promise<T>,

@@ -2,8 +2,8 @@ import type { RunningSlot, Slots } from "@millrace/workers/runs/dispatcher.js";
 import type { RunItem } from "@millrace/workers/runs/frames.js";
 import { type RunReply, type RunTerms, SlotDiedError, type TableReply } from "@millrace/workers/runs/slot-handle.js";
 
-/** Slots whose runs end when the test says so; a pack holds the id of its work. */
-export class HandRunner implements Slots, RunningSlot {
+/** Slots whose runs the test ends itself; a pack holds the id of its work. */
+export class ManualSlots implements Slots, RunningSlot {
   readonly runs: { ids: string[]; end(misfit?: string): void; die(reason: SlotDiedError["reason"]): void }[] = [];
   idle: number;
 
@@ -52,7 +52,7 @@ export class HandRunner implements Slots, RunningSlot {
   }
 }
 
-/** What a run gives back for the pack with that text. */
+/** The result of a run for the pack with that text. */
 export const itemOf = (text: string): RunItem => ({
   ok: true,
   text,

@@ -1,6 +1,6 @@
-// A slot program for tests of the slot pool: it loads and runs whatever it is told, until a file says otherwise. The
-// folder of a load request names the file: while it holds "die" the load kills the process, "die once" does so and is
-// gone, and while it holds "refuse" the load is refused.
+// A slot program for tests of the slot pool. Loads and runs succeed unless a file at the path of the load request's
+// folder says otherwise: "die" kills the process during the load, "die once" does so and is removed, "refuse" refuses
+// the load.
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { Socket } from "node:net";
 import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../../workers/dist/runs/frames.js";
@@ -15,9 +15,9 @@ readFrames(pipe, ({ body, kind }) => {
   }
   if (kind !== frameKinds.load) return;
   const { folder, key } = JSON.parse(body.toString());
-  const mood = existsSync(folder) ? readFileSync(folder, "utf8") : "";
-  if (mood === "die once") rmSync(folder);
-  if (mood.startsWith("die")) process.kill(process.pid, "SIGKILL");
+  const behaviour = existsSync(folder) ? readFileSync(folder, "utf8") : "";
+  if (behaviour === "die once") rmSync(folder);
+  if (behaviour.startsWith("die")) process.kill(process.pid, "SIGKILL");
   const facts = {
     inputs: [],
     outputs: [],
@@ -25,7 +25,7 @@ readFrames(pipe, ({ body, kind }) => {
     proofFault: false,
     drawsNumbers: false,
   };
-  const reply = mood === "refuse" ? { ok: false, reason: "not now" } : { ok: true, ...facts };
+  const reply = behaviour === "refuse" ? { ok: false, reason: "not now" } : { ok: true, ...facts };
   pipe.write(encodeJsonFrame(frameKinds.loaded, { key, ...reply }));
 });
 pipe.on("end", () => process.exit(0));

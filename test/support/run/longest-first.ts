@@ -3,14 +3,14 @@ import { relative } from "node:path";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const file = new URL("../../durations.json", import.meta.url);
-/** Seconds of a test file whose duration is not recorded yet. */
+/** Assumed duration, in seconds, of a test file without a recorded one. */
 const usualSeconds = 10;
 
 /**
- * Begins with the test files that took longest when `npm run durations` was last run, so that no worker is left with
- * one.
+ * Runs the longest test files first, by the durations of the last `npm run durations`, so that none of them runs alone
+ * at the end.
  */
-export class SlowFirst extends BaseSequencer {
+export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const seconds = JSON.parse(readFileSync(file, "utf8")) as Record<string, number>;
     const of = ({ moduleId, project }: TestSpecification) =>
