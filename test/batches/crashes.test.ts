@@ -153,7 +153,9 @@ describe("a batch while Redis is full or unreachable", () => {
     redis = await OwnRedis.start();
     // Lets Redis itself refuse, rather than the API's own limit.
     const env = { MAX_REDIS_MEMORY_PART: "1" };
-    stack = await TestStack.start({ models: [echo], manifests: { [echo]: table }, redisUrl: redis.url, env });
+    // A busy machine is not a Redis that is away.
+    const timing = { api: { redisCommandMs: 4000 } };
+    stack = await TestStack.start({ models: [echo], manifests: { [echo]: table }, redisUrl: redis.url, env, timing });
     const { body: batch } = await upload(stack, echo, ndjson(rowsOf(8)));
     await finalBatch(stack, batch.id);
     let before = await batchKeys(stack, echo);

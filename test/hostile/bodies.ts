@@ -106,6 +106,7 @@ export const bodyRows: HostileRow[] = [
       ["an expiry before the delay", rest('"delay_ms":10,"expires_in_ms":5'), 422],
       ["an expiry of -1", rest('"expires_in_ms":-1'), 422],
       ["an unknown option of yes", rest('"cache2":"yes"'), 422],
+      ["a cache of yes", `{"input":${good},"cache":"yes"}`, 422],
       ["metadata that is text", rest('"metadata":"x"'), 422],
       ["metadata that is an array", rest('"metadata":[]'), 422],
       ["metadata of 5 KB", rest(`"metadata":{"a":"${"x".repeat(5000)}"}`), 422],

@@ -28,6 +28,8 @@ export interface BreakerOptions {
   log: Logger;
   /** First period of being open, in ms. */
   openMs: number;
+  /** The clock, in ms since the epoch; the machine's unless given. */
+  now?: () => number;
 }
 
 /** Deaths in a row after which the sample is run, or the owners are counted. */
@@ -50,6 +52,7 @@ const longestWaitMs = 5000;
  */
 export class Breaker {
   readonly #options: BreakerOptions;
+  readonly #now: () => number;
   #state: BreakerState["state"] = "closed";
   #deaths = 0;
   #diedByOwner = new Map<string, Set<string>>();
@@ -62,6 +65,7 @@ export class Breaker {
 
   constructor(options: BreakerOptions) {
     this.#options = options;
+    this.#now = options.now ?? Date.now;
     this.#openMs = options.openMs;
   }
 
@@ -82,7 +86,7 @@ export class Breaker {
 
   /** Delay of a postponed job, in ms. */
   get waitMs(): number {
-    return Math.min(longestWaitMs, Math.max(shortestWaitMs, this.#retryAt - Date.now()));
+    return Math.min(longestWaitMs, Math.max(shortestWaitMs, this.#retryAt - this.#now()));
   }
 
   /** Whether a job may begin, and whether it is the probe, which runs alone. */
@@ -166,7 +170,7 @@ export class Breaker {
 
   #waitAndTry(): void {
     this.#probe = null;
-    this.#retryAt = Date.now() + this.#openMs;
+    this.#retryAt = this.#now() + this.#openMs;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => void this.#try(), this.#openMs).unref();
     this.#change("open");
