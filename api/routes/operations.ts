@@ -12,7 +12,7 @@ import type { ApiMetrics } from "../monitoring/metrics.js";
 const promises: Record<RedisFacts["durability"], string> = {
   replica:
     "an accepted prediction is in the memory of the master and of a replica before it is acknowledged; it survives " +
-    "the loss of either, and a fail-over to a replica that has it; this is no consensus",
+    "the loss of either, and a failover to a replica that has it; this is no consensus",
   fsync: "an accepted prediction is on disk before it is acknowledged; it survives the death of Redis and a power cut",
   everysec:
     "an accepted prediction is on disk within a second, or two when the disk is busy; a power cut loses what is not " +

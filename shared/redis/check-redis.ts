@@ -59,7 +59,7 @@ export async function checkRedis(redis: RedisClient, deadlineMs: number, promise
     return { version, durability: "replica", maxmemoryPolicy, warnings };
   }
   if (infos.some((each) => Number(each.get("connected_slaves") ?? 0) > 0)) {
-    warnings.push("there are replicas, and a fail-over loses what they have not yet; set DURABILITY=replica");
+    warnings.push("there are replicas, and a failover loses what they have not yet; set DURABILITY=replica");
   }
   if (durability === "none") {
     warnings.push("nothing is persisted: when Redis dies, every accepted prediction is lost; set appendonly yes");

@@ -146,7 +146,7 @@ export interface ResultWriter {
 
 /**
  * Writes the results of one model. Results of the same turn of the event loop, as those of one run are, go in one step.
- * When Redis refuses (full, read-only during a fail-over), the step is tried again until the job's lock has expired,
+ * When Redis refuses (full, read-only during a failover), the step is tried again until the job's lock has expired,
  * which gives `lost`.
  */
 export function createResultWriter(
