@@ -7,7 +7,7 @@ export default defineConfig({
     globalSetup: ["test/support/run/global-setup.ts"],
     setupFiles: ["test/support/run/flush-coverage.ts"],
     pool: "forks",
-    // No file leaves anything in its process, so that the next one need not load the modules again.
+    // Files share processes, and with them loaded modules. Run a file alone to find what it leaks.
     isolate: false,
     // Compiled code is loaded by Node itself, as in the services.
     server: { deps: { external: [/\/dist\//] } },

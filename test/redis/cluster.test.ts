@@ -203,8 +203,8 @@ describe("six models on a cluster of three nodes", () => {
       webhook: { url: receiver.url("/canceled-batch") },
     });
     expect((await stack.post(`/v1/batches/${canceled.body.id}/cancel`, undefined)).body.status).toBe("canceled");
-    const [told] = await receiver.received("/canceled-batch");
-    expect(verified(secret, told as never)).toMatchObject({ type: "batch.completed", data: { status: "canceled" } });
+    const [webhook] = await receiver.received("/canceled-batch");
+    expect(verified(secret, webhook as never)).toMatchObject({ type: "batch.completed", data: { status: "canceled" } });
   });
 
   test("failures of all models are redriven, on any node", async () => {

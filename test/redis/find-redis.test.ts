@@ -73,14 +73,14 @@ describe("REDIS_URL", () => {
     "redis://:sec@ret@host",
     "redis://[secret",
   ])("%s is refused without being shown", (url) => {
-    let said = "";
+    let message = "";
     try {
       readWorkerConfig({ REDIS_URL: url });
     } catch (fault) {
-      said = (fault as Error).message;
+      message = (fault as Error).message;
     }
-    expect(said).toMatch(/REDIS_URL \S/);
-    expect(said).not.toMatch(/secret|ret@|%zz/);
+    expect(message).toMatch(/REDIS_URL \S/);
+    expect(message).not.toMatch(/secret|ret@|%zz/);
   });
 });
 

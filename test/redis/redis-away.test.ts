@@ -191,15 +191,15 @@ describe("while Redis is unreachable", () => {
   test("readiness reports Redis' current durability after a reconnect", async () => {
     await untilReady();
     const admin = stack.redis as Redis;
-    const told = async () => (await stack.get("/ready", { as: null })).body;
-    expect((await told()).durability).toBe("fsync");
+    const readinessBody = async () => (await stack.get("/ready", { as: null })).body;
+    expect((await readinessBody()).durability).toBe("fsync");
     for (const [policy, durability] of [
       ["everysec", "everysec"],
       ["always", "fsync"],
     ] as const) {
       await admin.config("SET", "appendfsync", policy);
       await admin.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
-      await eventually(async () => expect(await told()).toMatchObject({ redis: "writable", durability }));
+      await eventually(async () => expect(await readinessBody()).toMatchObject({ redis: "writable", durability }));
     }
   });
 

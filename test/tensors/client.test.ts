@@ -19,7 +19,7 @@ const hasClient = await installClient();
 async function installClient(): Promise<boolean> {
   // Leaves this machine's Python packages unchanged, and compiles nothing.
   const options = ["--target", folder, "--no-compile", "--only-binary", ":all:", "--retries", "1", "--timeout", "10"];
-  // By name, because finding out takes as long as all else, and its client for asyncio needs as much again.
+  // Listed, with `--no-deps`: resolving takes as long as installing, and `[http]` has a client for asyncio too.
   const packages = "geventhttpclient gevent greenlet zope.event zope.interface brotli certifi urllib3 numpy ml_dtypes";
   const all = ["tritonclient==2.73.0", "python-rapidjson", ...packages.split(" ")];
   try {

@@ -7,13 +7,13 @@ const day = 86_400_000;
 test.each([
   ["no header", undefined, null],
   ["seconds", "3", 3000],
-  ["no time", "0", 0],
+  ["zero seconds", "0", 0],
   ["a date", "Fri, 02 Jan 2026 03:04:09 GMT", 4000],
   ["a date of the past", "Fri, 02 Jan 2026 03:04:01 GMT", 0],
   ["seconds of more than a day", "86401", day],
   ["a date of next year", "Fri, 01 Jan 2027 00:00:00 GMT", day],
   ["words", "soon", null],
-  ["nothing", "", null],
+  ["an empty value", "", null],
 ])("Retry-After with %s", (_what, header, ms) => {
   expect(retryAfterMs(header, now)).toBe(ms);
 });

@@ -68,14 +68,14 @@ export function proveRows(model: OnnxModel, shared: SharedLength | null = null):
   const lengths = new Map<string, readonly Size[]>();
   for (const { name } of graph.outputs) {
     const value = known.get(name);
-    const said = `output "${name}"`;
-    if (value === undefined) return { proven: false, reason: `${said} is not produced by any operator` };
+    const output = `output "${name}"`;
+    if (value === undefined) return { proven: false, reason: `${output} is not produced by any operator` };
     if (value.kind === "unknown") return { proven: false, reason: value.reason };
-    if (value.kind === "fixed") return { proven: false, reason: `${said} does not depend on the rows` };
+    if (value.kind === "fixed") return { proven: false, reason: `${output} does not depend on the rows` };
     if (value.axis !== 0 || !sameSize(value.dims[0] as Size, rowCount)) {
       const where =
         value.axis === 0 ? "does not have exactly one entry a row" : `has its rows along dimension ${value.axis}`;
-      return { proven: false, reason: `${said} ${where}` };
+      return { proven: false, reason: `${output} ${where}` };
     }
     lengths.set(name, value.dims);
   }
@@ -122,8 +122,8 @@ function outputsOf(
   const all = (value: Value) => node.outputs.map(() => value);
   const unknown = inputs.find((value) => value?.kind === "unknown");
   if (unknown != null) return all(unknown);
-  const said = node.name === "" ? node.type : `${node.type} "${node.name.slice(0, 100)}"`;
-  const refused = (reason: string) => all({ kind: "unknown", reason: `${said}: ${reason}` });
+  const operator = node.name === "" ? node.type : `${node.type} "${node.name.slice(0, 100)}"`;
+  const refused = (reason: string) => all({ kind: "unknown", reason: `${operator}: ${reason}` });
   const opaque = opaqueBecause(model, node);
   if (opaque !== null) return refused(opaque);
   const rules = rulesByDomain[node.domain] ?? {};

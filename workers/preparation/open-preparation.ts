@@ -8,7 +8,7 @@ export async function openPreparation(
   inputs: readonly TensorSpec[],
   folder: string,
 ): Promise<Preparation> {
-  // Loaded on demand: an image library costs memory that most slots can spare.
+  // Loaded on demand: an image library costs memory, and most slots do not need it.
   switch (manifest.kind) {
     case "tabular":
       if (manifest.input.derived.length === 0) return asItIs;

@@ -4,9 +4,8 @@ import type * as BullMQ from "bullmq";
 const load = createRequire(import.meta.url);
 
 /**
- * The parts of BullMQ that a worker runs on. The package's own entry also loads its flows, schedulers of queues, other
- * databases and relays, which is half of the processor time that its import takes. Files of the pinned version; see
- * docs/bullmq.md.
+ * The parts of BullMQ that a worker runs on. The package's entry also loads flows, relays and backends for other
+ * databases: two thirds of its import time. Files of the pinned version; see docs/bullmq.md.
  */
 export const { Worker } = load("bullmq/dist/cjs/classes/worker.js") as Pick<typeof BullMQ, "Worker">;
 export const { createRedisBackend } = load("bullmq/dist/cjs/utils/create-backend.js") as Pick<

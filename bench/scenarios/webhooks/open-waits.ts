@@ -28,7 +28,8 @@ export const openWaits = ({ quick, say }: ScenarioContext, load: Load): Promise<
     const cpuBefore = usageOf(api.pid).cpuSeconds;
     const { finishedPerSecond, latency } = await held;
     const usage = usageOf(api.pid);
-    if (open < waits) throw new Error(`${open} of ${waits} waits were open when the results came`);
+    // On a busy machine a quick run may be late; it only shows that the scenario works.
+    if (open < waits && !quick) throw new Error(`${open} of ${waits} waits were open when the results came`);
     return [
       figure(`${waits} open waits: peak memory of api`, usage.peakMiB, "MiB", { bound: "at most", value: 250 }),
       figure(`${waits} open waits: memory of api before results`, whileOpen, "MiB"),

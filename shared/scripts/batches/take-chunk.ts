@@ -24,7 +24,7 @@ const beginScript = defineScript({
   whenFull: true,
 });
 
-/** A chunk whose outputs are still missing. */
+/** A chunk whose outputs are still needed. */
 export interface TakenChunk {
   version: string;
   owner: string;
@@ -34,8 +34,8 @@ export interface TakenChunk {
 }
 
 /**
- * The inputs of a chunk whose outputs are still missing, else null. Writes nothing, since a write may take as long as
- * an fsync.
+ * The inputs of a chunk whose outputs are still needed, else null. Writes nothing for such a chunk, since a write may
+ * take as long as an fsync; otherwise removes its run note and deaths.
  */
 export async function takeChunk(
   redis: RedisClient,

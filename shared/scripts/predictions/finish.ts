@@ -75,7 +75,7 @@ export interface Finish {
 
 /**
  * `written`: final from now on. `final`: it was final before and stays unchanged. `lost`: the job's lock has passed to
- * another worker. `running`: it was to end before its start, but it runs. The last three write nothing.
+ * another worker. `running`: it was to end before its start, but it runs. The last three write no result.
  */
 export type FinishOutcome = "written" | "final" | "lost" | "running";
 

@@ -13,8 +13,8 @@ import type { TakenRaw } from "./take-jobs.js";
  * A job is removed only if its proof exists: after a failover, a new master may have the job's lock but not its result.
  * In that case the job returns to the queue.
  *
- * The answer for each job is one of `bullmqErrors` if the lock is not ours, else 0 or `{job, id, 0, time of the next
- * delayed job}`.
+ * The answer for each job is one of `bullmqErrors` if the job is not ours (lock missing or another's, or not active),
+ * else 0 or `{job, id, 0, time of the next delayed job}`.
  */
 const script = defineScript({
   name: "millraceComplete",
@@ -43,7 +43,7 @@ export interface Completion {
   /** Whether it stays visible in the queue page, among the newest. */
   keep: boolean;
   returnValueJson: string;
-  /** Reason of a failure, which then stays visible; null without one. */
+  /** Reason of a failure, which then stays visible; undefined without one. */
   failedReason?: string | undefined;
   /**
    * The key whose existence proves that the job's outcome is stored; without it the job returns to the queue. For a

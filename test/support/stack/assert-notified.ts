@@ -1,11 +1,11 @@
 import { expect } from "vitest";
 import type { TestStack } from "./stack.js";
 
-const waitSeconds = 20;
+const waitSeconds = 15;
 
 /**
- * Returns the answer of `ask`. Fails unless it comes before that of a control: a wait of 20 s, begun first, for a
- * prediction of the model that does not end. For waits of 20 s or more that a notice must end.
+ * Returns the answer of `ask`, a wait of 20 s or more. Fails unless it comes before that of a control: a wait of 15 s,
+ * begun first, for a prediction of the model that does not end.
  */
 export async function assertNotified<T>(
   stack: TestStack,
@@ -17,12 +17,14 @@ export async function assertNotified<T>(
   const control = stack.get(`/v1/predictions/${id}?wait=${waitSeconds}`).finally(() => {
     controlEnded = true;
   });
+  control.catch(() => undefined);
   try {
     const answer = await ask();
     expect(controlEnded, "the control ended before the answer came").toBe(false);
     return answer;
   } finally {
-    await stack.post(`/v1/predictions/${id}/cancel`, {});
-    await control;
+    // While Redis is away the control ends by itself.
+    await stack.post(`/v1/predictions/${id}/cancel`, {}).catch(() => undefined);
+    await control.catch(() => undefined);
   }
 }

@@ -20,7 +20,7 @@ export const programs = {
 /** Keeps a busy machine from causing 503 in tests of other things. */
 export const busyMachineTiming = { overloadLagMs: 60_000, redisCommandMs: 15_000 };
 
-/** Timing in which a wait never rereads by itself: an answer before its end can only come from a notice. */
+/** Timing in which a wait rereads its prediction only at its expiry, and after a reconnect to Redis. */
 export const noticesOnly = { api: { noticesRereadMs: 3_600_000 } } as const;
 
 /** Locks that expire soon after their worker has died. */
