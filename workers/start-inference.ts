@@ -72,6 +72,7 @@ export async function startInference(options: {
   const keeper = new VersionKeeper({ config, workerId, redis, pool, dispatcher, serving, metrics, log });
   const shadows = new Shadows({
     ...{ redis, keyPrefix: config.keyPrefix, slotEnvironment: config.slotEnvironment, metrics, log },
+    nice: config.timing.shadowNice,
     held: () => keeper.held(),
     onMisfit: (runQueue, reason) => void keeper.noteMisfit(runQueue, reason),
   });

@@ -1,4 +1,4 @@
-/** Times of a worker that no setting changes; only tests hand in others. */
+/** Times of a worker, and one priority, that no setting changes; only tests hand in others. */
 export interface WorkerTiming {
   /** How long a job belongs to a worker that does not renew its lock, in ms. Renewed at half of it. */
   lockMs: number;
@@ -16,6 +16,8 @@ export interface WorkerTiming {
   versionNoticedMs: number;
   /** How long a version is refused that killed its loader or disagrees with another worker's, in ms. */
   versionRetryMs: number;
+  /** The nice value of the process of shadow versions: 19 is the lowest priority. */
+  shadowNice: number;
 }
 
 /** Times of an API that no setting changes; only tests hand in others. */
@@ -47,6 +49,7 @@ export const workerTiming: WorkerTiming = {
   hostPauseMs: 5000,
   versionNoticedMs: 3500,
   versionRetryMs: 5000,
+  shadowNice: 19,
 };
 
 /** The product's API. */

@@ -1,4 +1,5 @@
 import { cp } from "node:fs/promises";
+import { getPriority } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { versionByWeight } from "@millrace/shared/models/traffic.js";
@@ -13,6 +14,7 @@ import { TestStack } from "../support/stack/stack.js";
 const model = "slow";
 /** All take `x` int64 [N, 1]; test/fixtures/README.md describes each. */
 const versions = { "2": "endless-on-one", "3": "throws-on-row", "4": "crashes-on-zero" };
+const shadowNice = Math.min(19, getPriority() + 1);
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/models/${name}/1`, import.meta.url));
 
 describe("splitting by weight", () => {
@@ -80,6 +82,8 @@ describe("traffic between versions", () => {
       manifests: { [model]: { kind: "tensor", timeout_ms: 8000 } },
       workers: 0,
       apis: 2,
+      // At the product's priority, shadows get no processor time on a busy machine.
+      timing: { worker: { shadowNice } },
     });
     for (const [version, name] of Object.entries(versions)) {
       await cp(fixture(name), join(stack.modelsDir, model, version), { recursive: true });
@@ -167,7 +171,9 @@ describe("traffic between versions", () => {
     await put({ weights: { "1": 1 }, shadow: Object.keys(versions) });
     // The shadows have a process of their own, and the caller's slot is unchanged.
     await eventually(async () => {
-      expect(await childrenOf(worker.pid)).toHaveLength(2);
+      const processes = await childrenOf(worker.pid);
+      expect(processes).toHaveLength(2);
+      expect(processes.map((pid) => getPriority(pid)).sort((a, b) => a - b)).toEqual([getPriority(), shadowNice]);
       await predict(4);
       expect((await describeModel()).shadows).toHaveLength(3);
     }, 40_000);

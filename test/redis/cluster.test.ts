@@ -20,6 +20,8 @@ const inputs: Record<string, unknown> = {
 const models = Object.keys(inputs);
 const secret = secretOf(3);
 
+const redisCommandMs = 4000;
+
 describe("six models on a cluster of three nodes", () => {
   let cluster: OwnCluster;
   let stack: TestStack;
@@ -33,7 +35,8 @@ describe("six models on a cluster of three nodes", () => {
       manifests: { slow: { kind: "tensor", batching: { max_batch_rows: 1 } } },
       apis: 2,
       redisUrl: cluster.url,
-      timing: noticesOnly,
+      // Six models at once make Redis late on a busy machine.
+      timing: { api: { ...noticesOnly.api, redisCommandMs } },
       env: { WEBHOOK_SECRET: secret, WEBHOOK_ALLOW_HOSTS: "127.0.0.1" },
       workerEnv: { WEBHOOK_RETRY_SCHEDULE: "1,1,1" },
     });
@@ -249,7 +252,7 @@ describe("six models on a cluster of three nodes", () => {
     const healthBegun = performance.now();
     expect((await stack.get("/health", { as: null })).status).toBe(200);
     // The control request needs no Redis, so its time shows how busy the machine is.
-    expect(tookMs).toBeLessThan(2500 + 4 * (performance.now() - healthBegun));
+    expect(tookMs).toBeLessThan(redisCommandMs + 1000 + 4 * (performance.now() - healthBegun));
     // Until the other nodes have noticed and the run has ended.
     await cluster.untilMissed(slowPlace);
     const [worker] = stack.workers as [TestStack["workers"][number]];

@@ -110,7 +110,7 @@ describe("a poisonous input among valid ones", () => {
       // Workers try a model with made inputs, among them a zero, which has crashed a process; the version is still
       // served.
       const { joining } = (await stack.get("/v1/models/crashes-on-zero")).body;
-      expect(joining).toEqual({ mode: "proven", reason: expect.stringMatching(/not tried, because an input/) });
+      expect(joining).toEqual({ mode: "proven", reason: expect.stringMatching(/not tried, because a made input/) });
       const { byValue, finals } = await inOneRun("crashes-on-zero", [1, 2, 0, 4, 5]);
       expect(await joinedRuns("crashes-on-zero")).toBe(1);
       const poisonous = byValue.get(0);

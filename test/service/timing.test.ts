@@ -19,6 +19,7 @@ const worker = {
   hostPauseMs: 5000,
   versionNoticedMs: 3500,
   versionRetryMs: 5000,
+  shadowNice: 19,
 };
 
 test("the product's timing is fixed, whatever the environment says", () => {

@@ -1,4 +1,4 @@
-import { constants, setPriority } from "node:os";
+import { setPriority } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { LoadReply, LoadRequest } from "./load-request.js";
@@ -20,8 +20,8 @@ export interface SlotPoolOptions {
   maxResidentBytes?: number | undefined;
   /** Replaces the program of the slots, for tests of the pool. */
   program?: string;
-  /** Whether the slots run at low priority. */
-  giveWay?: boolean;
+  /** Nice value of the slots; undefined: the worker's own. */
+  nice?: number;
   /** First delay before a slot tries again to load a version, in ms. */
   retryMs?: number;
   /** Called when a slot becomes idle. */
@@ -153,7 +153,8 @@ export class SlotPool {
       overweight: false,
     };
     this.#processes.add(slot);
-    if (this.#options.giveWay && handle.pid !== undefined) setPriority(handle.pid, constants.priority.PRIORITY_LOW);
+    const { nice } = this.#options;
+    if (nice !== undefined && handle.pid !== undefined) setPriority(handle.pid, nice);
     const bornAt = Date.now();
     void handle.exited.then((how) => {
       const wasServing = slot.state !== "starting";

@@ -20,6 +20,8 @@ export interface ShadowOptions {
   redis: RedisClient;
   keyPrefix: string;
   slotEnvironment: Record<string, string | undefined>;
+  /** Nice value of their process. */
+  nice: number;
   /** The versions that this worker serves. */
   held(): readonly LoadedVersion[];
   /** Called for a version whose outputs are not one a row. */
@@ -136,7 +138,7 @@ export class Shadows {
   }
 
   async #load(wanted: readonly LoadedVersion[]): Promise<void> {
-    const { log, slotEnvironment: environment } = this.#options;
+    const { log, nice, slotEnvironment: environment } = this.#options;
     const before = [...this.#loaded.values()].flat();
     const gone = before.filter((loaded) => !wanted.includes(loaded));
     const added = wanted.filter((loaded) => !before.includes(loaded));
@@ -152,7 +154,7 @@ export class Shadows {
     }
     if (this.#active === null) {
       const pool: SlotPool = new SlotPool({
-        ...{ slots: 1, environment, log, giveWay: true },
+        ...{ slots: 1, environment, log, nice },
         onIdle: () => dispatcher.pump(),
         // Counted by the outcome of the run.
         onDeath: () => undefined,
