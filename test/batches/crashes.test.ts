@@ -15,7 +15,7 @@ import { eventually } from "../support/eventually.js";
 import { assertProblem } from "../support/http/problem.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { volume } from "../support/run/volume.js";
-import { peakBytes, readiness, runNotes } from "../support/stack/processes.js";
+import { busyWorker, peakBytes, runNotes } from "../support/stack/processes.js";
 import { shortLocks, TestStack } from "../support/stack/stack.js";
 
 const echo = "echo-float32";
@@ -49,13 +49,7 @@ describe("a batch and killed processes", () => {
     let seen = 0;
     for (let killed = 0; killed < kills; killed++) {
       await eventually(async () => expect((await done()).succeeded).toBeGreaterThan(seen));
-      const victim = await eventually(async () => {
-        for (const worker of stack.workers) {
-          const isUp = worker.port > 0 && worker.child.signalCode === null;
-          if (isUp && (await readiness(worker)).slots.busy > 0) return worker;
-        }
-        throw new Error("no worker is busy");
-      });
+      const victim = await busyWorker(stack.workers);
       victim.child.kill("SIGKILL");
       expect(await victim.exited).toBe("SIGKILL");
       const { failed, pending, succeeded, ...rest } = await done();

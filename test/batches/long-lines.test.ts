@@ -6,6 +6,7 @@ import { type BulkChunk, decodeChunk, joinParts } from "@millrace/shared/predict
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ndjson, runBatch } from "../support/batches.js";
 import { random } from "../support/random.js";
+import { healthMs } from "../support/stack/processes.js";
 import { keys, TestStack } from "../support/stack/stack.js";
 
 const longest = 64 * 1024 + 1024 * 40;
@@ -163,16 +164,11 @@ describe("a batch with long results", () => {
       return response.text();
     };
     let reading = true;
-    const healthMs = async () => {
-      const begun = performance.now();
-      await (await fetch(`${stack.url}/health`)).text();
-      return performance.now() - begun;
-    };
     let alone = 0;
-    for (let i = 0; i < 20; i++) alone = Math.max(alone, await healthMs());
+    for (let i = 0; i < 20; i++) alone = Math.max(alone, await healthMs(stack));
     let worstMs = 0;
     const probing = (async () => {
-      while (reading) worstMs = Math.max(worstMs, await healthMs());
+      while (reading) worstMs = Math.max(worstMs, await healthMs(stack));
     })();
     const [lines, csv, page] = await Promise.all(["application/x-ndjson", "text/csv", "application/json"].map(read));
     reading = false;

@@ -6,7 +6,7 @@ import { eventually } from "../support/eventually.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 import { volume } from "../support/run/volume.js";
 import { assertNotified } from "../support/stack/assert-notified.js";
-import { readiness } from "../support/stack/processes.js";
+import { readiness, untilIdle } from "../support/stack/processes.js";
 import { type Answer, noticesOnly, shortLocks, TestStack } from "../support/stack/stack.js";
 
 const model = "echo-int64";
@@ -37,7 +37,7 @@ describe("while Redis is unreachable", () => {
    * Sends one request of each kind at once and asserts the promised refusals: each within 2 s of a control request that
    * needs no Redis, whose time shows how busy the machine is.
    */
-  async function expectQuickRefusals(): Promise<void> {
+  async function assertQuickRefusals(): Promise<void> {
     const timed = async (answer: Promise<Answer>) => {
       const begun = performance.now();
       return { ...(await answer), tookMs: performance.now() - begun };
@@ -103,7 +103,7 @@ describe("while Redis is unreachable", () => {
     await eventually(() => expect(accepted.size).toBeGreaterThan(amid));
     await redis.kill();
     const before = accepted.size;
-    await expectQuickRefusals();
+    await assertQuickRefusals();
     await redis.resume();
     await untilReady();
     await eventually(() => expect(accepted.size).toBeGreaterThan(before + amid));
@@ -111,7 +111,7 @@ describe("while Redis is unreachable", () => {
     expect(refusals.length).toBeGreaterThan(0);
     expect(new Set(refusals.map(({ status }) => status))).toEqual(new Set([503]));
 
-    await expectAllSucceeded(accepted);
+    await assertAllSucceeded(accepted);
     expect(worker.child.exitCode).toBeNull();
     await eventually(async () => {
       expect((await readiness(worker)).ready).toBe(true);
@@ -126,7 +126,7 @@ describe("while Redis is unreachable", () => {
     await redis.kill();
     // Redis stays down until the run has ended, so that its result cannot be written yet.
     const [worker] = stack.workers as [TestStack["workers"][number]];
-    await eventually(async () => expect((await readiness(worker)).slots.busy).toBe(0));
+    await untilIdle(worker);
     await redis.resume();
     await untilReady();
     expect(await stack.final(id)).toMatchObject({ status: "succeeded", output: { y: [[1500]] } });
@@ -141,7 +141,7 @@ describe("while Redis is unreachable", () => {
       const early = stack.get(`/v1/predictions/${known}`);
       // Later requests must not wait for the timeout of earlier ones.
       await delay(300);
-      await expectQuickRefusals();
+      await assertQuickRefusals();
       expect((await early).status).toBe(503);
     } finally {
       process.kill(redis.pid, "SIGCONT");
@@ -154,7 +154,7 @@ describe("while Redis is unreachable", () => {
   });
 
   /** Asserts that every prediction of a load has its own result. */
-  async function expectAllSucceeded(accepted: ReadonlyMap<string, number[]>): Promise<void> {
+  async function assertAllSucceeded(accepted: ReadonlyMap<string, number[]>): Promise<void> {
     const entries = [...accepted];
     for (let i = 0; i < entries.length; i += 64) {
       const part = entries.slice(i, i + 64);
@@ -180,7 +180,7 @@ describe("while Redis is unreachable", () => {
     await eventually(() => expect(accepted.size).toBeGreaterThan(before + 100));
     await stop();
     expect(refusals.filter(({ status }) => status !== 503)).toEqual([]);
-    await expectAllSucceeded(accepted);
+    await assertAllSucceeded(accepted);
     // Notices arrive again.
     const heard = await assertNotified(stack, { model, input: { x: [[1, 1, 1]] } }, () =>
       stack.predict("slow", { x: [[500]] }),
@@ -211,13 +211,13 @@ describe("while Redis is unreachable", () => {
     const pausedAt = performance.now();
     await (stack.redis as Redis).call("CLIENT", "PAUSE", String(pauseMs), "ALL");
     await delay(300);
-    await expectQuickRefusals();
+    await assertQuickRefusals();
     const before = accepted.size;
     await eventually(() => expect(accepted.size).toBeGreaterThan(before + 100), 40_000);
     expect(performance.now() - pausedAt).toBeGreaterThan(0.9 * pauseMs);
     await stop();
     expect(refusals.filter(({ status }) => status !== 503)).toEqual([]);
-    await expectAllSucceeded(accepted);
+    await assertAllSucceeded(accepted);
   }, 90_000);
 
   test("with its memory full Redis accepts no work, keeps no partial work, and workers still drain", async () => {

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { type OwnSentinels, startOwnSentinels } from "../support/redis/own-sentinels.js";
 import { writeChaosResult } from "../support/run/chaos-result.js";
+import { healthMs } from "../support/stack/processes.js";
 import { type Answer, TestStack } from "../support/stack/stack.js";
 
 const model = "echo-int64";
@@ -30,13 +31,6 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
   afterAll(async () => {
     await stack?.close().finally(() => sentinels.close());
   });
-
-  /** Time of an answer that needs no Redis, which shows how busy the machine is. */
-  const healthTakesMs = async () => {
-    const begun = performance.now();
-    expect((await stack.get("/health", { as: null })).status).toBe(200);
-    return performance.now() - begun;
-  };
 
   test("describes the durability of an acknowledgement in words", async () => {
     const { body, status } = await stack.get("/ready", { as: null });
@@ -130,7 +124,7 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
       expect([refused.status, refused.body.code]).toEqual([503, "redis_unavailable"]);
       expect(refused.headers.get("retry-after")).not.toBeNull();
       const tookMs = performance.now() - begun;
-      expect(tookMs).toBeLessThan(2500 + 4 * (await healthTakesMs()));
+      expect(tookMs).toBeLessThan(2500 + 4 * (await healthMs(stack)));
       expect((await stack.get(`/v1/predictions/${id}`)).status).toBe(200);
       const ready = await stack.get("/ready", { as: null });
       expect([ready.status, ready.body.redis]).toEqual([503, "not_replicated"]);

@@ -20,10 +20,14 @@ async function installClient(): Promise<boolean> {
   // Leaves this machine's Python packages unchanged, and compiles nothing.
   const options = ["--target", folder, "--no-compile", "--only-binary", ":all:", "--retries", "1", "--timeout", "10"];
   // Listed, with `--no-deps`: resolving takes as long as installing, and `[http]` has a client for asyncio too.
-  const packages = "geventhttpclient gevent greenlet zope.event zope.interface brotli certifi urllib3 numpy ml_dtypes";
-  const all = ["tritonclient==2.73.0", "python-rapidjson", ...packages.split(" ")];
+  const packages = [
+    ...["tritonclient==2.73.0", "numpy", "ml_dtypes", "python-rapidjson", "urllib3", "geventhttpclient", "gevent"],
+    ...["greenlet", "zope.event", "zope.interface", "brotli", "certifi"],
+  ];
   try {
-    await run("python3", ["-m", "pip", "install", "--quiet", "--no-deps", ...options, ...all], { timeout: 120_000 });
+    await run("python3", ["-m", "pip", "install", "--quiet", "--no-deps", ...options, ...packages], {
+      timeout: 120_000,
+    });
     return true;
   } catch {
     return false;

@@ -14,10 +14,10 @@ export async function assertNotified<T>(
 ): Promise<T> {
   const { id } = await stack.submit(model, input, { delay_ms: 600_000 });
   let controlEnded = false;
-  const control = stack.get(`/v1/predictions/${id}?wait=${waitSeconds}`).finally(() => {
+  const atEnd = () => {
     controlEnded = true;
-  });
-  control.catch(() => undefined);
+  };
+  const control = stack.get(`/v1/predictions/${id}?wait=${waitSeconds}`).then(atEnd, atEnd);
   try {
     const answer = await ask();
     expect(controlEnded, "the control ended before the answer came").toBe(false);
@@ -25,6 +25,6 @@ export async function assertNotified<T>(
   } finally {
     // While Redis is away the control ends by itself.
     await stack.post(`/v1/predictions/${id}/cancel`, {}).catch(() => undefined);
-    await control.catch(() => undefined);
+    await control;
   }
 }

@@ -55,9 +55,24 @@ export async function readiness(worker: TestWorker): Promise<any> {
 /** Waits until one of the workers has a run in a slot, and returns that worker. */
 export function busyWorker(workers: readonly TestWorker[]): Promise<TestWorker> {
   return eventually(async () => {
-    for (const worker of workers) if ((await readiness(worker)).slots.busy > 0) return worker;
+    for (const worker of workers) {
+      const isUp = worker.port > 0 && worker.child.signalCode === null;
+      if (isUp && (await readiness(worker)).slots.busy > 0) return worker;
+    }
     throw new Error("no worker is busy");
   });
+}
+
+/** Waits until no slot of a worker runs anything. */
+export function untilIdle(worker: TestWorker): Promise<void> {
+  return eventually(async () => expect((await readiness(worker)).slots.busy).toBe(0));
+}
+
+/** Time in ms of an answer that needs no Redis, which shows how busy the machine is. */
+export async function healthMs(stack: TestStack): Promise<number> {
+  const begun = performance.now();
+  expect((await stack.get("/health", { as: null })).status).toBe(200);
+  return performance.now() - begun;
 }
 
 /** Run notes of a model, by prediction. */
