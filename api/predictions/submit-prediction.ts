@@ -15,7 +15,12 @@ import { queueFull } from "../admission/queue-capacity.js";
 import { keepInput } from "./keep-input.js";
 import { type LookUpDependencies, lookUpPrediction } from "./look-up-prediction.js";
 import type { Waiter } from "./notices.js";
-import { type PrepareDependencies, prepareSubmission, type SubmitRequest } from "./prepare-submission.js";
+import {
+  type PrepareDependencies,
+  type PreparedSubmission,
+  prepareSubmission,
+  type SubmitRequest,
+} from "./prepare-submission.js";
 import { usedForAnother } from "./submission.js";
 
 export interface SubmitDependencies extends LookUpDependencies, PrepareDependencies {
@@ -44,48 +49,15 @@ export interface Submitted {
 /** Checks, packs and accepts one prediction, joins it to an identical one or answers it from the cache. */
 export async function submitPrediction(deps: SubmitDependencies, request: SubmitRequest): Promise<Submitted> {
   const prepared = await prepareSubmission(deps, request);
-  const { dedup, followerJson, form, idempotency, model, pack, rows, versionName } = prepared;
+  const { dedup, followerJson, idempotency, model, pack, rows, versionName } = prepared;
   const { owner, requestId, retry, submission } = request;
   const nowMs = Date.now();
   const id = newId(model.keys.tag);
   const { delay_ms: delayMs, expires_in_ms: expiresInMs, priority } = submission;
   const expiresAtMs = expiresInMs === 0 ? null : nowMs + expiresInMs;
-  const { metadata } = request;
-  const wantsStart = submission.webhook?.events.includes("prediction.started") ?? false;
   const kept = await keepInput(deps.writes, model.keys, id, pack ?? (retry as NonNullable<typeof retry>));
-  const dataJson = JSON.stringify({
-    v: 1,
-    o: owner,
-    ver: versionName,
-    e: expiresAtMs ?? undefined,
-    ...metadataFields(metadata),
-    d: dedup ?? undefined,
-    s: wantsStart ? 1 : undefined,
-    r: requestId,
-    tp: request.traceparent,
-    ro: retry?.of,
-    f: form,
-    ...kept.fields,
-  });
-  const view: PredictionView = {
-    id,
-    model: model.name,
-    version: versionName,
-    status: delayMs > 0 ? "scheduled" : "queued",
-    outputJson: null,
-    error: null,
-    createdAt: nowMs,
-    startedAt: null,
-    finishedAt: null,
-    attempts: 0,
-    cached: false,
-    deduplicated: false,
-    metadata,
-    retryOf: retry?.of,
-    queuePosition: null,
-    modelDigest: prepared.modelDigest,
-    timings: null,
-  };
+  const view = newView(prepared, request, id, nowMs);
+  const dataJson = JSON.stringify({ ...jobData(prepared, request, expiresAtMs), ...kept.fields });
   const waiter = request.waitMs > 0 ? deps.notices.wait(id, request.waitMs, expiresAtMs) : null;
   let keepWaiter = false;
   try {
@@ -100,7 +72,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       watcher: waiter === null ? null : deps.notices.apiId,
       dedup,
       idempotency,
-      follower: followerJson === null ? null : { json: followerJson, wantsStart },
+      follower: followerJson === null ? null : { json: followerJson, wantsStart: wantsStart(submission) },
       pieces: kept.blob?.pieces ?? 0,
       blobBytes: kept.fields.b ?? 0,
       rows,
@@ -129,24 +101,8 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
           joined: false,
           waiter,
         };
-      case "cached": {
-        const tensors = request.tensors === undefined ? undefined : { pack: outcome.outputJson };
-        const outputJson = tensors === undefined ? outcome.outputJson : packedOutputJson(tensors.pack);
-        const answer = { ...view, status: "succeeded", outputJson, finishedAt: nowMs } as const;
-        const json = predictionJson({ ...answer, cached: true });
-        const result: StoredResult = { owner, status: "succeeded", json };
-        if (tensors !== undefined) result.tensors = tensors;
-        if (form !== undefined) result.form = form;
-        const { resultTtlSeconds } = deps;
-        const acceptance = { id, result, nowMs, resultTtlSeconds, idempotency, followerJson };
-        const kept = await deps.confirmed(model.keys, (redis) => acceptCached(redis, model.keys, acceptance));
-        if (kept.kind === "mismatch") throw usedForAnother();
-        if (kept.kind === "replayed") return await existingPrediction(deps, owner, decodeReplayed(kept.id), true);
-        deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);
-        deps.tally.count(model.keys, versionName, "cache_hit", Date.now() - nowMs);
-        deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
-        return { id, json, final: true, result, cached: true, replayed: false, joined: false, waiter: null };
-      }
+      case "cached":
+        return await answerCached(deps, prepared, request, view, outcome.outputJson);
       case "joined":
         deps.log.info("prediction joined", { ...line, prediction_id: outcome.id });
         return await existingPrediction(deps, owner, { id: outcome.id, joined: true }, false);
@@ -164,6 +120,73 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   } finally {
     if (!keepWaiter) waiter?.close();
   }
+}
+
+/** The prediction at its submission. */
+function newView(prepared: PreparedSubmission, request: SubmitRequest, id: string, nowMs: number): PredictionView {
+  return {
+    id,
+    model: prepared.model.name,
+    version: prepared.versionName,
+    status: request.submission.delay_ms > 0 ? "scheduled" : "queued",
+    outputJson: null,
+    error: null,
+    createdAt: nowMs,
+    startedAt: null,
+    finishedAt: null,
+    attempts: 0,
+    cached: false,
+    deduplicated: false,
+    metadata: request.metadata,
+    retryOf: request.retry?.of,
+    queuePosition: null,
+    modelDigest: prepared.modelDigest,
+    timings: null,
+  };
+}
+
+/** The data of its job, without the input. */
+const jobData = (prepared: PreparedSubmission, request: SubmitRequest, expiresAtMs: number | null) => ({
+  v: 1,
+  o: request.owner,
+  ver: prepared.versionName,
+  e: expiresAtMs ?? undefined,
+  ...metadataFields(request.metadata),
+  d: prepared.dedup ?? undefined,
+  s: wantsStart(request.submission) ? 1 : undefined,
+  r: request.requestId,
+  tp: request.traceparent,
+  ro: request.retry?.of,
+  f: prepared.form,
+});
+
+const wantsStart = ({ webhook }: SubmitRequest["submission"]): boolean =>
+  webhook?.events.includes("prediction.started") ?? false;
+
+/** Keeps a prediction that ends at once, with the cached output: base64 of packed tensors, or JSON text. */
+async function answerCached(
+  deps: SubmitDependencies,
+  { followerJson, form, idempotency, model, versionName }: PreparedSubmission,
+  { owner, requestId, tensors }: SubmitRequest,
+  view: PredictionView,
+  output: string,
+): Promise<Submitted> {
+  const { createdAt: nowMs, id } = view;
+  const outputJson = tensors === undefined ? output : packedOutputJson(output);
+  const json = predictionJson({ ...view, status: "succeeded", outputJson, finishedAt: nowMs, cached: true });
+  const result: StoredResult = { owner, status: "succeeded", json };
+  if (tensors !== undefined) result.tensors = { pack: output };
+  if (form !== undefined) result.form = form;
+  const { resultTtlSeconds } = deps;
+  const acceptance = { id, result, nowMs, resultTtlSeconds, idempotency, followerJson };
+  const kept = await deps.confirmed(model.keys, (redis) => acceptCached(redis, model.keys, acceptance));
+  if (kept.kind === "mismatch") throw usedForAnother();
+  if (kept.kind === "replayed") return await existingPrediction(deps, owner, decodeReplayed(kept.id), true);
+  deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);
+  deps.tally.count(model.keys, versionName, "cache_hit", Date.now() - nowMs);
+  const line = { request_id: requestId, model: model.name };
+  deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
+  return { id, json, final: true, result, cached: true, replayed: false, joined: false, waiter: null };
 }
 
 /** A prediction that exists already, as the answer to a submission that led to it. */
