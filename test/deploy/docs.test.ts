@@ -57,6 +57,13 @@ describe("the pages", () => {
     expect(told.sort()).toEqual([...registered].sort());
   });
 
+  test("bench/README.md describes every scenario", () => {
+    const scenarios = readdirSync(join(root, "bench/scenarios")).filter((name) => name.endsWith(".ts"));
+    expect(scenarios.length).toBeGreaterThan(10);
+    const described = read("bench/README.md");
+    expect(scenarios.filter((name) => !described.includes(`\n| \`${name.replace(".ts", "")}\` |`))).toEqual([]);
+  });
+
   test("docs/settings.md names every setting of .env.example, except those of the compose file alone", () => {
     const named = [...read(".env.example").matchAll(/^#?([A-Z_]+)=/gm)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
