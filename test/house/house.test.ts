@@ -18,7 +18,6 @@ const notWrapped = [
   "SECURITY.md",
   "deploy/chart-schemas/README.md",
   "docs/api.md",
-  "docs/operations.md",
   "docs/security.md",
   "docs/services.md",
   "docs/settings.md",
