@@ -1,6 +1,6 @@
 // npm run release -- patch | minor | major | X.Y.Z: gives every package, the chart and the images the next version,
-// closes the changelog's section, commits and tags. Pushes nothing. Fails where the tree is not clean or nothing is
-// unreleased.
+// closes the changelog's section, commits and tags. Pushes nothing, and runs no tests. Fails where the version is not
+// above the current one, the tree is not clean, or nothing is unreleased.
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -22,16 +22,23 @@ function edit(path, pattern, replacement) {
 }
 
 function nextVersion(current, bump) {
-  if (/^\d+\.\d+\.\d+$/.test(bump ?? "")) return bump;
+  if (/^(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}$/.test(bump ?? "")) return bump;
   const [major, minor, patch] = current.split(".").map(Number);
   const next = { major: [major + 1, 0, 0], minor: [major, minor + 1, 0], patch: [major, minor, patch + 1] }[bump];
   if (next === undefined) throw new Error("Usage: npm run release -- patch | minor | major | X.Y.Z");
   return next.join(".");
 }
 
+function isAbove(version, current) {
+  const [a, b] = [version, current].map((text) => text.split(".").map(Number));
+  const i = a.findIndex((number, k) => number !== b[k]);
+  return i >= 0 && a[i] > b[i];
+}
+
 function release(bump) {
   const { version: current } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
   const version = nextVersion(current, bump);
+  if (!isAbove(version, current)) throw new Error(`${version} is not above the current version ${current}.`);
   if (run("git", "status", "--porcelain") !== "") {
     throw new Error("The tree has uncommitted changes: commit or stash them.");
   }
@@ -60,7 +67,12 @@ function release(bump) {
 
   run("git", "commit", "--all", "--message", `Release ${version}`);
   run("git", "tag", "--annotate", `v${version}`, "--message", `Millrace ${version}`);
-  process.stdout.write(`v${version} is committed and tagged. Publish it: git push --follow-tags\n`);
+  process.stdout.write(`v${version} is committed and tagged. Next:
+  1. npm run check
+  2. git push --follow-tags
+  3. npm run build && node test/fixtures/releases/record.js ${version}
+     Records its keys for the tests of later releases, before any other change: test/fixtures/releases/README.md
+`);
 }
 
 /** A lock file's entries for the packages of this repository. */

@@ -129,11 +129,20 @@ export const rowsOfOutputs = (manifest: Manifest, outputs: readonly TensorSpec[]
 
 /** What the output of one row takes, as far as the manifest and the ONNX file tell. */
 function bytesOfRow({ output }: Manifest, outputs: readonly TensorSpec[]): number {
-  if (output.head === "classifier") return 2 + 4 * output.labels.length;
-  if ("labels" in output) {
-    const labels: readonly string[] = output.labels;
-    return labels.reduce((sum, label) => sum + label.length + numberBytes, numberBytes);
+  switch (output.head) {
+    case "classifier":
+      return 2 + 4 * output.labels.length;
+    case "multi_label":
+    case "ensemble":
+      return output.labels.reduce((sum, label) => sum + label.length + numberBytes, numberBytes);
+    case "regressor":
+    case "anomaly":
+    case "raw":
+      return bytesOfTensors(outputs);
   }
+}
+
+function bytesOfTensors(outputs: readonly TensorSpec[]): number {
   // What is open is not known here; but it is mostly the rows.
   const elements = outputs.map(({ shape }) =>
     shape.slice(1).reduce((size: number, length) => size * (typeof length === "number" && length > 0 ? length : 1), 1),

@@ -46,9 +46,14 @@ export function rowReader(
   onMalformed: OnMalformed = (builder, what) => builder.addFault("malformed_json", `the line is not ${what}`),
 ): RowReader {
   const mostRows = rowsOfOutputs(manifest, outputs);
-  return manifest.kind === "tabular"
-    ? tableReader(manifest, mostRows, pack, onChunk, onMalformed)
-    : packsReader(Math.min(mostRows, manifest.batching.max_batch_rows), pack, onChunk, onMalformed);
+  switch (manifest.kind) {
+    case "tabular":
+      return tableReader(manifest, mostRows, pack, onChunk, onMalformed);
+    case "text":
+    case "image":
+    case "tensor":
+      return packsReader(Math.min(mostRows, manifest.batching.max_batch_rows), pack, onChunk, onMalformed);
+  }
 }
 
 type OnMalformed = (builder: ChunkBuilder, what: "JSON" | "UTF-8") => void;

@@ -28,15 +28,27 @@ function readableInput(base64: string, directory: ModelDirectory, model: string,
   const known = directory.all().find(({ name }) => name === model);
   const manifest = known?.versions.get(version)?.announcement.manifest;
   const [first] = tensors;
-  if (manifest?.kind === "tabular" && first !== undefined) {
-    const values = elements(first);
-    return Object.fromEntries(featuresOf(manifest).map(({ name }, i) => [name, values[i]]));
+  if (manifest === undefined || first === undefined) return readableTensors(tensors);
+  switch (manifest.kind) {
+    case "tabular": {
+      const values = elements(first);
+      return Object.fromEntries(featuresOf(manifest).map(({ name }, i) => [name, values[i]]));
+    }
+    case "text": {
+      const [text, pair] = elements(first);
+      return pair === undefined ? text : { text, pair };
+    }
+    case "image":
+      return `an image of ${first.bytes.length} bytes`;
+    case "tensor":
+      break;
+    default:
+      manifest satisfies never;
   }
-  if (manifest?.kind === "text" && first !== undefined) {
-    const [text, pair] = elements(first);
-    return pair === undefined ? text : { text, pair };
-  }
-  if (manifest?.kind === "image" && first !== undefined) return `an image of ${first.bytes.length} bytes`;
+  return readableTensors(tensors);
+}
+
+function readableTensors(tensors: readonly PackedTensor[]): Record<string, unknown> {
   return Object.fromEntries(
     tensors.map((tensor) => [
       tensor.name,

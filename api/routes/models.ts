@@ -125,7 +125,8 @@ function describeOutput({ manifest: { output }, outputs }: Announcement): z.infe
         members: output.members.map(({ kind, name, weight }) => ({ name, kind, weight })),
         vote: output.vote,
       };
-    default:
+    case "regressor":
+    case "raw":
       return { head: output.head, tensors: outputs };
   }
 }

@@ -61,8 +61,14 @@ export function packInferInputs(request: InferRequest, announcement: Announcemen
  * What the inputs must be; those of a tabular model are its features, whatever its file leaves open and a slot derives.
  */
 export function inputSpecs({ inputs, manifest }: Announcement): TensorSpec[] {
-  if (manifest.kind !== "tabular") return inputs;
-  return inputs.map((spec) => ({ ...spec, shape: [spec.shape[0] ?? "", featuresOf(manifest).length] }));
+  switch (manifest.kind) {
+    case "tabular":
+      return inputs.map((spec) => ({ ...spec, shape: [spec.shape[0] ?? "", featuresOf(manifest).length] }));
+    case "text":
+    case "image":
+    case "tensor":
+      return inputs;
+  }
 }
 
 function shapeFault({ datatype, shape }: InferInput, spec: TensorSpec, symbols: Map<string, number>): string | null {

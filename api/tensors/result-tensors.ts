@@ -43,17 +43,25 @@ function tensorsInJson(model: KnownModel, json: string): PackedTensor[] {
   const announcement = model.versions.get(version)?.announcement;
   const { output: head } = announcement?.manifest ?? {};
   if (announcement === undefined || head === undefined) throw noTensors();
-  if (head.head === "raw") return announcement.outputs.map((spec) => tensorOf(spec, own(output, spec.name)));
-  if (head.head === "classifier") {
-    const probabilities = output.probabilities as Record<string, number>;
-    return [
-      tensorOf(specOf(announcement, head.probabilities), [head.labels.map((label) => own(probabilities, label))]),
-    ];
+  switch (head.head) {
+    case "raw":
+      return announcement.outputs.map((spec) => tensorOf(spec, own(output, spec.name)));
+    case "classifier": {
+      const probabilities = output.probabilities as Record<string, number>;
+      return [
+        tensorOf(specOf(announcement, head.probabilities), [head.labels.map((label) => own(probabilities, label))]),
+      ];
+    }
+    case "regressor": {
+      const spec = specOf(announcement, head.value);
+      return [tensorOf(spec, spec.shape.length === 1 ? [output.value] : [[output.value]])];
+    }
+    // Their JSON lacks a part of the tensors.
+    case "multi_label":
+    case "anomaly":
+    case "ensemble":
+      throw noTensors();
   }
-  // Of what other heads leave out of their JSON, the tensors cannot be made again.
-  if (head.head !== "regressor") throw noTensors();
-  const spec = specOf(announcement, head.value);
-  return [tensorOf(spec, spec.shape.length === 1 ? [output.value] : [[output.value]])];
 }
 
 /** A member, which may be called as what every object inherits. */

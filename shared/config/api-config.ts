@@ -108,7 +108,8 @@ const proxies = z
     return entries;
   });
 
-const apiSettings = z.object({
+/** The variables of an API. */
+export const apiSettings = z.object({
   ...commonSettings,
   PORT: whole(0, 65_535, 3000),
   HOST: z.string().min(1).default("127.0.0.1"),

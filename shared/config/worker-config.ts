@@ -55,7 +55,8 @@ const publicKeys = z
     }
   });
 
-const workerSettings = z.object({
+/** The variables of a worker. */
+export const workerSettings = z.object({
   ...commonSettings,
   MODELS_DIR: z.string().min(1).default("./models"),
   MODEL_PUBLIC_KEYS: publicKeys,

@@ -164,11 +164,9 @@ describe("a batch with long results", () => {
       return response.text();
     };
     let reading = true;
-    let alone = 0;
-    for (let i = 0; i < 20; i++) alone = Math.max(alone, await healthMs(stack));
-    let worstMs = 0;
+    let answers = 0;
     const probing = (async () => {
-      while (reading) worstMs = Math.max(worstMs, await healthMs(stack));
+      for (; reading; answers++) await healthMs(stack);
     })();
     const [lines, csv, page] = await Promise.all(["application/x-ndjson", "text/csv", "application/json"].map(read));
     reading = false;
@@ -179,7 +177,7 @@ describe("a batch with long results", () => {
     expect(data.length).toBeGreaterThan(10);
     expect(next).toBe(String(data.length));
     for (const { index, output } of data) expect(output.y[0][8]).toBe(index + 2);
-    // A piece takes a few ms, the whole result seconds. A busy machine delays a request alone as well.
-    expect(worstMs).toBeLessThan(1000 + 10 * alone);
+    // An API that made each result in one go would answer once or twice between them. A busy machine slows down both.
+    expect(answers).toBeGreaterThan(8);
   });
 });

@@ -25,8 +25,11 @@ describe("a release", () => {
   afterEach(() => rmSync(clone, { recursive: true, force: true }));
 
   test("gives packages, chart and images one version, closes the changelog's section, and makes a tag", () => {
-    const { status, stderr } = release("7.8.9");
+    const { status, stderr, stdout } = release("7.8.9");
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    for (const step of ["npm run check", "git push --follow-tags", "releases/record.js 7.8.9"]) {
+      expect(stdout).toContain(step);
+    }
     expect(git("describe", "--exact-match")).toBe("v7.8.9");
     expect(git("status", "--porcelain")).toBe("");
     for (const name of [".", "shared", "api", "workers", "cli"]) {
@@ -41,6 +44,14 @@ describe("a release", () => {
     expect(read("deploy/chart/Chart.yaml")).toMatch(/^version: 7\.8\.9\nappVersion: "7\.8\.9"$/m);
     for (const service of ["api", "worker"]) expect(read(`Dockerfile.${service}`)).toMatch(/^ARG VERSION=7\.8\.9$/m);
     expect(read("CHANGELOG.md")).toMatch(/^## \[Unreleased\]\n\n## \[7\.8\.9\] - \d{4}-\d\d-\d\d\n\n### /m);
+  });
+
+  test.each(["0.0.9", "current"])("is refused with version %s, which is not above the current one", (to) => {
+    const { version: current } = JSON.parse(read("package.json"));
+    const version = to === "current" ? current : to;
+    const { status, stderr } = release(version);
+    expect([status, stderr]).toEqual([1, `${version} is not above the current version ${current}.\n`]);
+    expect([git("status", "--porcelain"), git("tag", "--list")]).toEqual(["", ""]);
   });
 
   test("is refused without a change to release, and with an uncommitted change", () => {

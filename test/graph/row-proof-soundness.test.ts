@@ -11,6 +11,7 @@ import {
   openSession,
   type Request,
   randomRequest,
+  refused,
 } from "../support/models/joined-runs.js";
 import { onnxFile } from "../support/models/onnx-file.js";
 import { random } from "../support/random.js";
@@ -41,7 +42,7 @@ test("a proven random graph keeps rows apart: every joined run answers as each r
   const holds = async (own: GraphPlan) => {
     const graph = randomGraph(own);
     const bytes = onnxFile(graph.file);
-    const session = await openSession(bytes).catch(() => null);
+    const session = await openSession(bytes).catch(refused);
     if (session === null) {
       tally.refused += 1;
       return;

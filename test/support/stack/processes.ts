@@ -1,5 +1,6 @@
 import { execFile, execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import type { ServiceProcess } from "@millrace/cli/service-process.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
@@ -73,6 +74,31 @@ export async function healthMs(stack: TestStack): Promise<number> {
   const begun = performance.now();
   expect((await stack.get("/health", { as: null })).status).toBe(200);
   return performance.now() - begun;
+}
+
+const betweenProbesMs = 20;
+
+/**
+ * An answer and its time in ms, with the longest time of a health check at the same time: a control request, which
+ * needs no Redis and shows how busy the machine is.
+ */
+export async function timedBesideHealth<T>(
+  stack: TestStack,
+  pending: Promise<T>,
+): Promise<{ answer: T; tookMs: number; longestHealthMs: number }> {
+  const begun = performance.now();
+  let tookMs: number | null = null;
+  const timed = pending.finally(() => {
+    tookMs = performance.now() - begun;
+  });
+  // Awaited below; until then a failure must not count as unhandled.
+  timed.catch(() => undefined);
+  let longestHealthMs = 0;
+  do {
+    longestHealthMs = Math.max(longestHealthMs, await healthMs(stack));
+    await delay(betweenProbesMs);
+  } while (tookMs === null);
+  return { answer: await timed, tookMs, longestHealthMs };
 }
 
 /** Run notes of a model, by prediction. */

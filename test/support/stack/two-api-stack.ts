@@ -27,7 +27,7 @@ export async function startTwoApiStack(): Promise<TwoApiStack> {
   const sink = await openWebhookSink();
   const stack = await TestStack.start({
     models: [tree, "slow", "throws-on-row", "echo-float32"],
-    manifests: { "echo-float32": { kind: "tensor", cache_ttl_seconds: 1 } },
+    manifests: { "echo-float32": { kind: "tensor", cache_ttl_seconds: 5 } },
     apis: 2,
     workers: 0,
     env: localWebhooks,
