@@ -77,7 +77,8 @@ export function assertUtf8(request: Request): void {
  * Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included.
  */
 export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infer<S> {
-  const parsed = schema.safeParse(body);
+  // JSON has no `undefined`, so an undefined value is a field that was left out.
+  const parsed = schema.safeParse(body, { error: ({ input }) => (input === undefined ? "is required" : undefined) });
   if (parsed.success) return parsed.data;
   const complaints = parsed.error.issues.flatMap((issue) => {
     const pointer = issue.path.map((segment) => pointerSegment(String(segment))).join("");

@@ -39,7 +39,7 @@ export const submissionSchema = z
     webhook: webhookSchema.optional(),
   })
   .superRefine((body, context) => {
-    if (body.input === undefined) context.addIssue({ code: "custom", path: ["input"], message: "input is required" });
+    if (body.input === undefined) context.addIssue({ code: "custom", path: ["input"], message: "is required" });
     if (body.expires_in_ms > 0 && body.expires_in_ms <= body.delay_ms) {
       context.addIssue({ code: "custom", path: ["expires_in_ms"], message: "must exceed delay_ms, or be 0" });
     }
