@@ -151,7 +151,10 @@ export function parseCheckedJson(
   try {
     return parse(bytes.toString());
   } catch (fault) {
-    throw new ServiceError("malformed_json", "The body is not JSON.", { cause: fault });
+    // Only some of the parser's messages tell the place.
+    const [, position] = /at position (\d+)/.exec((fault as Error).message) ?? [];
+    const place = position === undefined ? "" : `: it has a fault at character ${Number(position) + 1}`;
+    throw new ServiceError("malformed_json", `The body is not JSON${place}.`, { cause: fault });
   }
 }
 

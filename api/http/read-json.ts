@@ -34,7 +34,7 @@ const largestOptionsBytes = 102_400;
  * unless `anyType`.
  */
 export function optionalJsonBody(limits: JsonLimits, { anyType = false } = {}): RequestHandler {
-  const bodyLimits = { maxBytes: largestOptionsBytes, limitName: `${largestOptionsBytes} bytes` };
+  const bodyLimits = { maxBytes: largestOptionsBytes, limitName: null };
   const read = reader(bodyLimits, (bytes, request) => {
     request.body = bytes.length === 0 ? undefined : parseCheckedJson(bytes, limits);
   });

@@ -3,6 +3,7 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type Caller, modelsOf } from "../access/authenticate.js";
 import type { KnownModel } from "../models/model-directory.js";
+import { unknownModel } from "../models/unknown-model.js";
 import type { LookUpDependencies } from "./look-up-prediction.js";
 
 export interface ListQuery {
@@ -85,7 +86,7 @@ const statusOf = (json: string): string => (JSON.parse(json) as { status: string
 
 async function oneModel(deps: Pick<LookUpDependencies, "directory">, name: string): Promise<KnownModel[]> {
   const model = await deps.directory.find(name);
-  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
+  if (model === null) throw unknownModel(name);
   return [model];
 }
 

@@ -8,6 +8,7 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { assertCapacityFor } from "../admission/new-work.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
 import type { KnownModel, KnownVersion, ModelDirectory } from "../models/model-directory.js";
+import { unknownModel } from "../models/unknown-model.js";
 import type { ApiMetrics } from "../monitoring/metrics.js";
 import { stickyKeyOf, versionFor } from "./choose-version.js";
 import { type Submission, submissionHashes } from "./submission.js";
@@ -80,7 +81,7 @@ export async function prepareSubmission(
 ): Promise<PreparedSubmission> {
   const { idempotencyKey, owner, retry, submission, tensors } = request;
   const model = await deps.directory.find(request.model);
-  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
+  if (model === null) throw unknownModel(request.model);
   const stickyKey = () => stickyKeyOf(owner, idempotencyKey, tensors === undefined ? submission.input : tensors.body);
   const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
   const packed = retry === undefined ? packInput(deps.metrics, model, version, request) : null;

@@ -105,7 +105,7 @@ async function infer(
   } else if (later) {
     sendJson(response, 202, submitted.joined ? markJoined(latest.json) : latest.json);
   } else {
-    const detail = `it was not done within ${deps.syncTimeoutMs / 1000} s; ${location} leads to it`;
+    const detail = `The prediction was not done within ${deps.syncTimeoutMs / 1000} s. ${location} leads to it.`;
     throw new ServiceError("not_in_time", detail);
   }
 }

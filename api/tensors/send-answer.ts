@@ -68,7 +68,7 @@ export async function sendWithOutput(
 
 function endedOtherwise({ json, status }: StoredResult): ServiceError {
   const { error } = JSON.parse(json) as { error: { detail: string } | null };
-  const detail = error?.detail ?? `it was ${status}`;
+  const detail = error?.detail ?? `The prediction was ${status}.`;
   const codes = { failed: "inference_failed", expired: "not_in_time", canceled: "state_conflict" } as const;
   return new ServiceError(codes[status as Exclude<PredictionStatus, "succeeded"> & keyof typeof codes], detail);
 }
