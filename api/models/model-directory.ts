@@ -40,7 +40,7 @@ export interface KnownModel {
   refusals: readonly ModelRefusal[];
   /** Of each version. */
   breakers: ReadonlyMap<string, VersionBreaker>;
-  /** Versions whose inputs share no run since one had outputs that were not one a row. */
+  /** Versions whose inputs share no run since one had outputs that were not one per row. */
   unjoined: Unjoined;
 }
 

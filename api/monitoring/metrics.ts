@@ -8,7 +8,7 @@ export function createApiMetrics() {
   collectDefaultMetrics({ register });
   const shed = new Counter({
     name: "ml_requests_shed_total",
-    help: "Submissions that were turned away to protect the service, by why",
+    help: "Submissions that were turned away to protect the service, by reason",
     labelNames: ["reason"],
     registers,
   });
@@ -18,7 +18,7 @@ export function createApiMetrics() {
     register,
     invalidInput: new Counter({
       name: "ml_invalid_input_total",
-      help: "Inputs that were refused, by why",
+      help: "Inputs that were refused, by reason",
       labelNames: ["model", "code"],
       registers,
     }),
@@ -36,7 +36,7 @@ export function createApiMetrics() {
     }),
     cacheMisses: new Counter({
       name: "ml_model_cache_misses_total",
-      help: "Predictions that could have been answered from the cache, had their output been there",
+      help: "Cacheable predictions not found in the cache",
       labelNames: ["model", "version"],
       registers,
     }),

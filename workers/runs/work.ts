@@ -7,7 +7,7 @@ export interface RunQueue {
   model: string;
   version: string;
   modelKey: number;
-  /** False for good once a run's outputs were not one a row. */
+  /** False for good once a run's outputs were not one per row. */
   joinable: boolean;
   maxBatchRows: number;
   maxDelayMs: number;
