@@ -109,7 +109,7 @@ async function isWithin(globs: readonly string[], request: Request, directory: M
   return request.route === undefined ? request.baseUrl === "" : listPaths.has(request.route.path);
 }
 
-/** Those of an IPv6 network are one, because whoever has one address of it has them all. */
+/** The caller's address. A /64 network of IPv6 counts as one, because its user has all of its addresses. */
 function addressOf(request: Request): string {
   const address = request.ip ?? "";
   if (!address.includes(":") || address.startsWith("::ffff:")) return address;

@@ -52,9 +52,9 @@ const numberPattern = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 /** Reads a record by way of the packer, whose numbers are as `JSON.parse` has them. */
 function slowReader({ builder, features, readValue }: TableReader) {
   const known = features.map(({ type, values }) => (type === "category" ? new Set(values) : null));
-  /** What a field says; undefined where it is empty, so that the feature is missing. */
+  /** The value of a field; undefined where it is empty, so that the feature is missing. */
   const fieldValue = ({ quoted, text }: CsvField, place: number): string | number | undefined => {
-    // A value of a category may have spaces around it; whoever writes spaces after commas has not meant them.
+    // A value of a category may have spaces around it; spaces after a comma are not part of it.
     const exact = known[place] !== null && (quoted || known[place]?.has(text) === true);
     const value = exact ? text : text.trim();
     if (value === "") return undefined;

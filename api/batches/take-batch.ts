@@ -21,7 +21,7 @@ export interface TakeBatchDependencies extends FollowerDependencies, CommitDepen
   maxBodyBytes: number;
   maxBatchRows: number;
   maxBatchBytes: number;
-  /** How long what has arrived of an upload is kept while nothing more does. */
+  /** Lifetime of an idle upload, in ms. */
   uploadKeepMs: number;
 }
 

@@ -26,7 +26,7 @@ export function checkJson(bytes: Buffer, limits: JsonLimits): void {
 const slots = 1 << 15;
 const mostHashed = slots / 2;
 const longestHashed = 256;
-/** Unknown to whoever would like to choose keys that fall on each other. */
+/** Random, so that an attacker cannot choose keys with colliding hashes. */
 const seed = randomBytes(4).readInt32LE();
 const hashes = new Int32Array(slots);
 const epochs = new Int32Array(slots);
@@ -169,7 +169,7 @@ function endOfString(bytes: Buffer, from: number): number {
   return -1;
 }
 
-/** What stands for a key, told apart from no key by a mark; null where an escape in it is none. */
+/** The text of a key, told apart from no key by a mark; null for an invalid escape in it. */
 function keyText(bytes: Buffer, from: number, to: number): string | null {
   const text = `k${bytes.toString("latin1", from, to)}`;
   if (!text.includes("\\")) return text;

@@ -10,7 +10,7 @@ const largestHeadersBytes = 32 * 1024;
 const mostHeaders = 100;
 const longestUrl = 16 * 1024;
 
-/** How the server reads requests: strictly, and none that takes its time over its headers. */
+/** Strict parsing of requests, with a deadline for their headers. */
 export const hardenedOptions: ServerOptions = {
   insecureHTTPParser: false,
   maxHeaderSize: largestHeadersBytes,

@@ -75,7 +75,7 @@ export const eventAnswers: Operation["answers"] = {
   204: ["The final state was seen"],
 };
 
-/** What is wrong, by RFC 9457. */
+/** A problem of RFC 9457. */
 export const problemSchema = z
   .object({
     type: z.string(),

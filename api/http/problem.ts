@@ -106,7 +106,7 @@ export function problemJson(error: ServiceError, requestId: string, rest: object
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
 export function problemHandler(log: Logger, { shed }: { shed: Counter<"reason"> }): ErrorRequestHandler {
   return (fault: unknown, request, response, _next) => {
-    // Whoever went away, or was told already, is owed no answer, and it is nobody's fault here.
+    // A client that went away needs no answer, and it is no fault of this service.
     if (request.destroyed && !request.complete) {
       log.debug("the client went away", { request_id: response.locals.requestId });
       response.destroy();
@@ -123,7 +123,7 @@ export function problemHandler(log: Logger, { shed }: { shed: Counter<"reason"> 
   };
 }
 
-/** What a fault is to a client: ours, Express's, Redis's, or an internal error. */
+/** A fault as the client sees it: ours, Express's, Redis's, or an internal error. */
 function asServiceError(fault: unknown): ServiceError {
   if (fault instanceof ServiceError) return fault;
   const { message = "", name, status } = fault as { message?: string; name?: string; status?: number };

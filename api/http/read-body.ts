@@ -3,7 +3,7 @@ import type { Request, RequestHandler } from "express";
 import { BytePieces } from "./byte-pieces.js";
 import { bodyTooLarge, readUpload } from "./read-upload.js";
 
-/** How large a body may be. */
+/** Size limit of a body. */
 export interface BodyLimits {
   /** Of the body, unpacked. */
   maxBytes: number;

@@ -1,7 +1,7 @@
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client";
 import { shedCodes } from "../http/problem.js";
 
-/** What an API tells Prometheus; no label holds an owner or an id. */
+/** Metrics of an API; no label holds an owner or an id. */
 export function createApiMetrics() {
   const register = new Registry();
   const registers = [register];

@@ -106,7 +106,7 @@ export async function modelOfId(deps: LookUpDependencies, id: string): Promise<K
   return model;
 }
 
-/** What the parts in Redis amount to, by the clock. */
+/** The state that the parts in Redis amount to, by the clock. */
 export function viewOf(
   model: KnownModel,
   id: string,

@@ -27,12 +27,12 @@ export interface SubmitRequest {
   submission: Submission;
   /** The submission's metadata as JSON text, as the caller wrote it. */
   metadata?: string | undefined;
-  /** How long the caller will wait for the end, in ms; 0: not at all. */
+  /** The caller's wait for the end, in ms; 0: none. */
   waitMs: number;
   requestId: string;
   traceparent: string | undefined;
   idempotencyKey: string | null;
-  /** Where the input is in the body that complaints point into; `/input` unless told. */
+  /** Where the input is in the body that complaints point into; default `/input`. */
   inputPointer?: string;
   /** The input packed already, of a prediction that this one is a retry of; `bytes` where it is a blob. */
   retry?: { of: string; input: string; bytes?: number | undefined; form?: ResponseForm | undefined };
@@ -51,7 +51,7 @@ export interface SubmittedTensors {
    */
   body: Uint8Array;
   said: unknown;
-  /** How the answer is wanted, for one that is fetched later. */
+  /** The requested form of an answer that is fetched later. */
   form?: ResponseForm | undefined;
 }
 
@@ -63,9 +63,9 @@ export interface PreparedSubmission {
   /** The packed input; null for a retry, whose input is in Redis. */
   pack: Buffer | null;
   rows: number;
-  /** How the answer is wanted, for one that is fetched later. */
+  /** The requested form of an answer that is fetched later. */
   form: ResponseForm | undefined;
-  /** What identical submissions have in common; null where none is to be joined. */
+  /** Digest that identical submissions share; null where none is to be joined. */
   dedup: string | null;
   idempotency: { key: string; bodyHash: string; sortedHash?: string } | null;
   followerJson: string | null;
@@ -99,7 +99,7 @@ export async function prepareSubmission(
 /** Changes with a release that answers otherwise, so that what an earlier one has kept is not given again. */
 const answersOf = "answers-2";
 
-/** What identical submissions have in common; null where each is to be computed. */
+/** Digest that identical submissions share; null where each is to be computed. */
 async function dedupOf(
   { owner, submission }: SubmitRequest,
   versionName: string,
@@ -141,7 +141,7 @@ function packInput(
   throw new ServiceError("invalid_input", `${first?.detail}${more}`, { complaints });
 }
 
-/** What the idempotency key is held against. */
+/** Hashes of the body that the idempotency key is compared with. */
 async function bodyHashes(
   { retry, submission, tensors }: SubmitRequest,
   pack: Buffer,

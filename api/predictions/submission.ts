@@ -16,7 +16,7 @@ const webhookSchema = z.strictObject({
   events: z.array(z.enum(predictionEvents)).min(1).default(["prediction.completed"]),
 });
 
-/** What a caller wants handed back: an object, and not a record, which would drop a key like __proto__ in silence. */
+/** A caller's metadata: an object, and not a record, which would drop a key like __proto__ in silence. */
 export const metadataSchema = z
   .custom<Record<string, unknown>>((value) => typeof value === "object" && value !== null && !Array.isArray(value), {
     error: "expected an object",

@@ -23,7 +23,7 @@ import { resource } from "../http/resource.js";
 const yearMs = 366 * 86_400_000;
 const dayMs = 86_400_000;
 
-/** What a new key is to be. */
+/** Properties of a new key. */
 export const newKeySchema = z
   .strictObject({
     owner: z.string().refine(isOwnerName, "must be 1 to 64 letters, digits, '_', '.', '@' or '-'"),
@@ -40,7 +40,7 @@ export const newKeySchema = z
   })
   .meta({ id: "NewKey" });
 
-/** How long the old key stays good beside the new one. */
+/** Time for which the old key stays valid beside the new one. */
 export const rotationSchema = z
   .strictObject({ overlap_ms: z.int().min(0).max(yearMs).default(dayMs) })
   .meta({ id: "Rotation" });

@@ -40,7 +40,7 @@ export const loadBody = z.strictObject({ version: versionName.optional() }).meta
 /** Which version. */
 export const unloadBody = z.strictObject({ version: versionName }).meta({ id: "UnloadOrder" });
 
-/** How long an answer waits for workers that still load. */
+/** Deadline of an answer that waits for workers that still load. */
 const orderDeadlineMs = 30_000;
 
 interface Dependencies extends JsonLimits {
@@ -51,7 +51,7 @@ interface Dependencies extends JsonLimits {
   mayAdmin: RequestHandler;
 }
 
-/** What changes a model while it is served, for admins: traffic, rollback, load, unload. */
+/** Changes of a model while it is served, for admins: traffic, rollback, load, unload. */
 export function modelChangeRoutes(deps: Dependencies): Router {
   const router = Router();
   const { directory, keyPrefix, log, redis } = deps;

@@ -128,7 +128,7 @@ function describeOutput({ manifest: { output }, outputs }: Announcement): z.infe
   }
 }
 
-/** How submissions that name no version are split; weights as shares of 1. */
+/** Split of submissions that name no version; weights as shares of 1. */
 export function describeTraffic({
   highestVersion,
   traffic,

@@ -37,7 +37,7 @@ interface TensorModelDependencies extends JsonLimits {
   mayAdmin: RequestHandler;
 }
 
-/** What the Open Inference Protocol tells of server and models: health, metadata, readiness, repository. */
+/** Paths of the Open Inference Protocol about server and models: health, metadata, readiness, repository. */
 export function tensorModelRoutes(deps: TensorModelDependencies): Router {
   const router = Router();
   const { mayAdmin, mayRead } = deps;

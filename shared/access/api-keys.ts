@@ -1,4 +1,4 @@
-/** What a key may do; `predict` includes `read`. */
+/** Scopes of a key; `predict` includes `read`. */
 export const scopes = ["read", "predict", "admin"] as const;
 export type Scope = (typeof scopes)[number];
 

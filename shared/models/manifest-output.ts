@@ -14,8 +14,8 @@ export const classifierHead = z.strictObject({
     .enum(["softmax", "sigmoid", "none"])
     .optional()
     .describe(
-      "Makes probabilities of the tensor's values: softmax over the classes, sigmoid of each, or none: they are given " +
-        "unchanged. Without it they must be probabilities: 0 to 1, and 1 together",
+      "Makes probabilities of the tensor's values: softmax over the classes, sigmoid of each, or none: they are " +
+        "given unchanged. Without it they must be probabilities: 0 to 1, and 1 together",
     ),
 });
 
@@ -192,7 +192,7 @@ export const ensembleHead = z
     });
   });
 
-/** What the heads that read one model's output tensors have in common. */
+/** The heads, all of which read one model's output tensors. */
 export const outputSchema = z.discriminatedUnion("head", [
   classifierHead,
   multiLabelHead,
