@@ -1,7 +1,7 @@
 import { type Complaint, pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { parseCheckedJson } from "../http/check-json.js";
-import type { JsonBodyLimits } from "../http/read-json.js";
+import { type JsonBodyLimits, requiredFault } from "../http/read-json.js";
 import { bodyTooLarge } from "../http/read-upload.js";
 import { parseExactJson } from "./exact-json.js";
 
@@ -106,7 +106,7 @@ export function inferenceHeaderBytes(header: string | string[] | undefined): num
 }
 
 function parse(json: unknown, binary: Buffer | null = null): InferRequest {
-  const parsed = requestSchema.safeParse(json);
+  const parsed = requestSchema.safeParse(json, { error: requiredFault });
   if (!parsed.success) throw invalid(parsed.error.issues.map((issue) => complaintOf(issue, json)));
   const { id, inputs, outputs, parameters } = parsed.data;
   const binaryOutput = parameters.binary_data_output;
