@@ -57,7 +57,7 @@ export interface AppDependencies {
   version: string;
   keyRing: KeyRing;
   limits: RateLimits | null;
-  /** How much room Redis has for new work, and this process for new requests. */
+  /** Room of Redis for new work, and of this process for new requests. */
   memory: RedisMemory;
   loop: LoopWatch;
   maxBodyBytes: number;
@@ -76,7 +76,7 @@ export interface AppDependencies {
   /** Carries out what callers are told of as done. */
   confirmed: ConfirmedWrite;
   accept: Accept;
-  /** What that accepts by. */
+  /** Settings of `accept`. */
   acceptSettings: AcceptSettings;
   /** The connection that acceptances go over. */
   writes: RedisClient;

@@ -79,7 +79,7 @@ async function openTracing({ tracesTo }: ApiConfig, log: Logger, releasers: Rele
   return tracing;
 }
 
-/** What works over the store: each is started before the next, and closed in reverse order. */
+/** The parts that use the store: each is started before the next, and closed in reverse order. */
 async function startParts(config: ApiConfig, apiId: string, store: Store, log: Logger, releasers: Releasers) {
   const { confirmed, redis, subscriber } = store;
   const prefix = config.keyPrefix;

@@ -8,7 +8,7 @@ import {
 } from "@millrace/shared/access/key-store.js";
 import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
 import { closeRedis, openRedis, type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
-import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { parseRedisUrl, type RedisTarget } from "@millrace/shared/redis/redis-url.js";
 import { readArguments, UsageError } from "./read-arguments.js";
 
 export const keysUsage = `  keys list
@@ -41,13 +41,21 @@ export async function runKeys(
   const { env, problems } = withSecretFiles(environment);
   if (problems.length > 0) throw new Error(problems.join("\n"));
   if (!env.REDIS_URL) throw new Error("REDIS_URL is missing: set it to the Redis of the APIs");
-  const redis = openRedis(parseRedisUrl(env.REDIS_URL), "hasty", "millrace-keys");
+  const redis = openRedis(targetOf(env.REDIS_URL), "hasty", "millrace-keys");
   redis.on("error", () => undefined);
   try {
     await whenReady(redis, connectMs);
     return await act(redis, env.REDIS_KEY_PREFIX || "mr", action as string, subject ?? "", values, say);
   } finally {
     closeRedis(redis);
+  }
+}
+
+function targetOf(url: string): RedisTarget {
+  try {
+    return parseRedisUrl(url);
+  } catch (fault) {
+    throw new Error(`REDIS_URL ${(fault as Error).message}`);
   }
 }
 

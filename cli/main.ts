@@ -1,12 +1,15 @@
 #!/usr/bin/env node
+import { basename } from "node:path";
 import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
 import { runDemo } from "./demo.js";
 import { keysUsage, runKeys } from "./keys.js";
 import { makeSigningKey, signModels } from "./models.js";
 import { readArguments, UsageError } from "./read-arguments.js";
-import { sampleOf, startStack } from "./start-stack.js";
+import { type Stack, startStack } from "./start-stack.js";
+import { findTrial, servedModels, trialCommand } from "./trial.js";
 
-const usage = `usage: millrace <command>
+const called = basename(process.argv[1] ?? "") === "millrace" ? "millrace" : "npm run cli --";
+const usage = `usage: ${called} <command>
 
   start [--demo]   find or start Redis, then run one API and one worker with every model in models/
                    --demo: run predictions on the shipped samples, print the results, and end
@@ -26,6 +29,7 @@ async function start(args: readonly string[]): Promise<number> {
   const { demo = false } = values;
   // The demo's own receiver listens on this machine.
   const allowed = [process.env.WEBHOOK_ALLOW_HOSTS, "127.0.0.1"].filter(Boolean).join(",");
+  say("Starting ...");
   const stack = await startStack(demo ? { ...process.env, WEBHOOK_ALLOW_HOSTS: allowed } : process.env, say);
   const stopped = new Promise<void>((resolve) => {
     process.on("SIGINT", resolve);
@@ -40,10 +44,11 @@ async function start(args: readonly string[]): Promise<number> {
     }
     await greet(stack);
     await Promise.race([stopped, stack.broken]);
-    return 0;
   } finally {
     await stack.close();
   }
+  say("Stopped.");
+  return 0;
 }
 
 /** The demo on a running API. */
@@ -59,22 +64,23 @@ async function demo(args: readonly string[]): Promise<number> {
   return (await runDemo(url.replace(/\/$/, ""), key, called, say)) ? 0 : 1;
 }
 
-async function greet(stack: Awaited<ReturnType<typeof startStack>>): Promise<void> {
-  const { input } = await sampleOf("intrusion-random-forest", 1);
-  const key = stack.apiKey ?? "$API_KEY";
+async function greet(stack: Stack): Promise<void> {
+  const served = await servedModels(stack.workerPort);
+  const trial = await findTrial(stack.modelsDir, served ?? []);
   say("Millrace is running.");
   say(`  API       ${stack.apiUrl}`);
   say(`  queues    ${stack.apiUrl}/admin/queues  (any user name, the key as password)`);
-  say(`  metrics   ${stack.apiUrl}/metrics and http://127.0.0.1:${stack.workerPort}/metrics`);
+  const workerMetrics = stack.workerPort === 0 ? "" : ` and http://127.0.0.1:${stack.workerPort}/metrics`;
+  say(`  metrics   ${stack.apiUrl}/metrics${workerMetrics}`);
   say(`  API key   ${stack.apiKey ?? "as configured"}`);
   say(`  webhooks  signed with ${stack.webhookSecret ?? "your WEBHOOK_SECRET"}`);
+  if (served !== null) say(`  models    ${served.length === 0 ? "none is served" : served.join(", ")}`);
   say("");
-  say("Try it:");
-  say(
-    `curl -s '${stack.apiUrl}/v1/models/intrusion-random-forest/predictions' -H 'Authorization: Bearer ${key}' ` +
-      `-H 'Content-Type: application/json' -H 'Prefer: wait=10' -d '${JSON.stringify({ input })}'`,
-  );
-  say("");
+  if (trial !== null) {
+    say("Try it:");
+    say(trialCommand(stack, trial));
+    say("");
+  }
   say("Ctrl-C stops everything.");
 }
 

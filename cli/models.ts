@@ -13,7 +13,7 @@ const versionPattern = /^[1-9]\d{0,8}$/;
  * gets a line for each version. Rejects for any other folder, and for a key of another kind.
  */
 export async function signModels(folder: string, keyFile: string, say: (line: string) => void): Promise<void> {
-  const key = readPrivateKey(await readFile(keyFile, "utf8"));
+  const key = readPrivateKey(await readKeyFile(keyFile));
   const path = resolve(folder);
   const isVersion = versionPattern.test(basename(path)) && isModelName(basename(dirname(path)));
   const names = isVersion ? [] : (await readdir(path)).filter((name) => versionPattern.test(name));
@@ -52,6 +52,15 @@ async function hashOutside(file: string): Promise<string | null> {
   return createHash("sha256")
     .update(await readFile(file))
     .digest("hex");
+}
+
+async function readKeyFile(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (fault) {
+    const { code, message } = fault as NodeJS.ErrnoException;
+    throw new Error(`Cannot read the key file ${file}: ${code === "ENOENT" ? "it does not exist." : message}`);
+  }
 }
 
 function readPrivateKey(pem: string): KeyObject {

@@ -85,7 +85,7 @@ async function startOn(port: number, program: string, dataDir: string, extraArgs
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   child.once("error", () => undefined);
   child.stdio[3]?.on("error", () => undefined);
-  const pid = Number(await firstLine(child));
+  const pid = Number(await firstLine(child, `${program} could not be started; see ${logFile}`));
   const url = `redis://127.0.0.1:${port}`;
   const close = async () => {
     // The child was unreferenced when ready, and Node does not wait for an unreferenced child.
@@ -115,14 +115,15 @@ async function startOn(port: number, program: string, dataDir: string, extraArgs
   return { url, pid, close };
 }
 
-function firstLine(child: ChildProcess): Promise<string> {
+/** Rejects with the fault where the child ends before its first line. */
+function firstLine(child: ChildProcess, fault: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = "";
     child.stdout?.on("data", (chunk: Buffer) => {
       text += chunk;
       if (text.includes("\n")) resolve(text.slice(0, text.indexOf("\n")));
     });
-    child.once("exit", () => reject(new Error("the server could not be started")));
+    child.once("exit", () => reject(new Error(fault)));
   });
 }
 

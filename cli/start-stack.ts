@@ -7,11 +7,12 @@ import { createReleasers } from "@millrace/shared/service/releasers.js";
 import { findRedis } from "./redis-server.js";
 import { type LogLine, spawnService } from "./service-process.js";
 
-const root = fileURLToPath(new URL("../../", import.meta.url));
+const shippedModels = fileURLToPath(new URL("../../models", import.meta.url));
 
 export interface Stack {
   apiUrl: string;
   workerPort: number;
+  modelsDir: string;
   /** A key with the scopes predict and admin; null where API_KEYS or API_KEYS_FILE is set. */
   apiKey: string | null;
   redisUrl: string;
@@ -47,12 +48,13 @@ export async function startStack(
     const key = ownKeys ? null : await makeKey(join(dataDir, "api-keys"));
     const webhookSecret = env.WEBHOOK_SECRET ? null : await keepSecret(join(dataDir, "webhook-secret"));
     const common = { ...env, REDIS_URL: redis.url, ...(webhookSecret !== null && { WEBHOOK_SECRET: webhookSecret }) };
-    const show = (line: LogLine) => {
-      if (line.level === "error" || line.level === "warn") say(`[${line.service ?? "?"}] ${line.message}`);
+    const modelsDir = env.MODELS_DIR || shippedModels;
+    const show = (kind: string) => (line: LogLine) => {
+      if (line.level === "error" || line.level === "warn") say(`[${kind}] ${describeLine(line)}`);
     };
-    const worker = spawnService("worker", { MODELS_DIR: join(root, "models"), ...common }, show);
+    const worker = spawnService("worker", { ...common, MODELS_DIR: modelsDir }, show("worker"));
     releasers.add(() => worker.stop());
-    const api = spawnService("api", { ...common, ...(key !== null && { API_KEYS_FILE: key.file }) }, show);
+    const api = spawnService("api", { ...common, ...(key !== null && { API_KEYS_FILE: key.file }) }, show("api"));
     releasers.add(() => api.stop());
     const [workerPort, port] = await Promise.all([worker.ready, api.ready]);
     const broken = Promise.race([
@@ -66,6 +68,7 @@ export async function startStack(
     return {
       apiUrl: `http://${host}:${port}`,
       workerPort,
+      modelsDir,
       apiKey: key?.key ?? null,
       redisUrl: redis.url,
       webhookSecret,
@@ -76,6 +79,18 @@ export async function startStack(
     await releasers.close();
     throw fault;
   }
+}
+
+const causeFields = ["model", "version", "reason", "error"];
+
+/** A line of a service's log for people, on one line: its message, and the fields that tell the cause. */
+export function describeLine(line: LogLine): string {
+  const fields = causeFields.flatMap((name) => {
+    const value = line[name];
+    const text = (value as { message?: string } | null | undefined)?.message ?? value;
+    return text === undefined || text === null ? [] : [`${name}: ${String(text)}`];
+  });
+  return [String(line.message), ...fields].join(", ").replaceAll(/\s+/g, " ");
 }
 
 /** The webhook secret of this installation. Made at the first start and kept, since receivers know it. */
@@ -102,7 +117,7 @@ export async function sampleOf(
   model: string,
   index: number,
 ): Promise<{ name: string; input: unknown; expected: unknown }> {
-  const manifest = JSON.parse(await readFile(join(root, "models", model, "model.json"), "utf8"));
+  const manifest = JSON.parse(await readFile(join(shippedModels, model, "model.json"), "utf8"));
   const sample = manifest.samples[index % manifest.samples.length];
   const features = manifest.input.features as (string | { name: string })[];
   const names = features.map((feature) => (typeof feature === "string" ? feature : feature.name));

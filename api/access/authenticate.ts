@@ -19,6 +19,8 @@ declare global {
 
 export type { Caller } from "./key-ring.js";
 
+import { quote } from "../http/quote.js";
+
 export interface AuthDependencies {
   keyRing: KeyRing;
   directory: ModelDirectory;
@@ -82,9 +84,16 @@ async function passSlowly(
   if (limits !== null) await limits.request(caller, response);
   if (globs !== undefined && !(await isWithin(globs, request, directory))) {
     audit.refused(request, response, `scope ${scope} is for other models`, caller.owner);
-    throw new ServiceError("forbidden", `The key has the scope ${scope} for some models only.`);
+    throw new ServiceError("forbidden", `The scope ${scope} of the key ${uncovered(request)}.`);
   }
   if (scope === "admin") audit.admin(request, response, caller.owner);
+}
+
+/** The end of a sentence about a scope that is bound to other models. */
+function uncovered({ params: { id, model } }: Request): string {
+  if (typeof model === "string") return `does not cover the model ${quote(model)}`;
+  if (typeof id === "string") return `does not cover the model of ${quote(id)}`;
+  return "is bound to models, and this path needs it for all";
 }
 
 /** Whether the request is about a model that fits; a path that names none is for keys that are not bound. */
@@ -100,7 +109,7 @@ async function isWithin(globs: readonly string[], request: Request, directory: M
   return request.route === undefined ? request.baseUrl === "" : listPaths.has(request.route.path);
 }
 
-/** Those of an IPv6 network are one, because whoever has one address of it has them all. */
+/** The caller's address. A /64 network of IPv6 counts as one, because its user has all of its addresses. */
 function addressOf(request: Request): string {
   const address = request.ip ?? "";
   if (!address.includes(":") || address.startsWith("::ffff:")) return address;

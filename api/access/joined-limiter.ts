@@ -6,7 +6,7 @@ interface Asked {
   cost: number;
 }
 
-/** What is left for all that asked, or why nothing was taken. */
+/** The rest that is left for all that asked, or the reason why nothing was taken. */
 type Taken = { left: RateLimiterRes } | { fault: unknown };
 
 /**
@@ -35,7 +35,7 @@ export class JoinedLimiter {
   async #takeStep(asked: readonly [Asked, ...Asked[]]): Promise<Taken[]> {
     const cost = asked.reduce((sum, one) => sum + one.cost, 0);
     try {
-      // More than the limit holds is refused unasked, and never goes in.
+      // More than the limit holds is refused without a question to Redis.
       const together = asked.length === 1 || cost <= this.points;
       if (!together) throw new RateLimiterRes();
       const left = await this.#limiter.consume(asked[0].key, cost);

@@ -5,7 +5,7 @@ import { keyChangesChannel, listKeys, noteUses, type StoredKey } from "@millrace
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
-/** Who calls: the key's name is the owner of all that it submits, and of nothing else. */
+/** A caller: the name of its key is the owner of all that it submits, and of nothing else. */
 export interface Caller {
   owner: string;
   scopes: ReadonlySet<Scope>;
@@ -95,7 +95,7 @@ export class KeyRing {
     return found.caller;
   }
 
-  /** What the file holds; one that cannot be read leaves the keys as they were, and an error in the log. */
+  /** Reads the keys of the file; one that cannot be read leaves them as they were, and an error in the log. */
   #readFile(): void {
     const { file, log } = this.#options;
     try {

@@ -142,7 +142,7 @@ async function take(
   };
   if (cost > points) {
     tell(points, 0);
-    const detail = `one request may have ${points} rows at the most, as many as a key may have in a minute`;
+    const detail = `One request may have at most ${points} rows, as many as its key may have in a minute.`;
     throw new ServiceError("rate_limited", detail, { retryAfterSeconds: windowSeconds });
   }
   try {

@@ -2,11 +2,11 @@ import { performance } from "node:perf_hooks";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { RequestHandler } from "express";
 
-const lookEveryMs = 100;
+const checkEveryMs = 100;
 /** Lateness below which the process has recovered. */
 const recoveredMs = 250;
-/** Looks in a row that must be in time before it counts as recovered: a busy process has good moments, too. */
-const goodLooks = 5;
+/** Timely checks in a row until the process counts as recovered: a busy one has good moments, too. */
+const checksToRecover = 5;
 
 export interface LoopWatch {
   /** Whether the event loop lags so far behind that new work is to be turned away. */
@@ -15,12 +15,12 @@ export interface LoopWatch {
 }
 
 /**
- * Watches over how late a timer runs. What it found at the last look is no news to a request that comes now, so a timer
- * that is overdue at this moment counts as well: after a long stall, requests are read before timers run. From a
- * lateness of `drowningMs` on the process counts as overloaded.
+ * Watches the lateness of a timer. The last check says little about a request that comes now, so a timer that is
+ * overdue at this moment counts as well: after a long stall, requests are read before timers run. From a lateness of
+ * `drowningMs` on the process counts as overloaded.
  */
 export function watchLoop(drowningMs: number): LoopWatch {
-  let dueAt = performance.now() + lookEveryMs;
+  let dueAt = performance.now() + checkEveryMs;
   let drowning = false;
   let good = 0;
   const timer = setInterval(() => {
@@ -28,9 +28,9 @@ export function watchLoop(drowningMs: number): LoopWatch {
     const lateMs = now - dueAt;
     good = lateMs > recoveredMs ? 0 : good + 1;
     if (lateMs > drowningMs) drowning = true;
-    else if (good >= goodLooks) drowning = false;
-    dueAt = now + lookEveryMs;
-  }, lookEveryMs);
+    else if (good >= checksToRecover) drowning = false;
+    dueAt = now + checkEveryMs;
+  }, checkEveryMs);
   timer.unref();
   return {
     isDrowning: () => drowning || performance.now() - dueAt > drowningMs,

@@ -28,7 +28,7 @@ export async function assertQueueCapacity(
   }
 }
 
-/** What part of what waits is to have begun before it is worth trying again. */
+/** Part of the waiting work that is to have begun before a retry is worth it. */
 const roomPart = 0.05;
 const longestSeconds = 300;
 /** Where nothing was begun lately, so that nobody can tell. */

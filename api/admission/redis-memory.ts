@@ -5,7 +5,7 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Redis } from "ioredis";
 
 const lookEveryMs = 1000;
-/** What was seen longer ago than this says nothing any more. */
+/** Older readings are ignored. */
 const staleMs = 5000;
 /** Whether memory is freed is told over this time. */
 const trendMs = 10_000;
@@ -57,7 +57,7 @@ export class RedisMemory {
     throw new ServiceError("memory_pressure", detail, { retryAfterSeconds });
   }
 
-  /** What is wrong, in words for an operator; null where new work is taken. */
+  /** The fault, in words for an operator; null where new work is taken. */
   get complaint(): string | null {
     const tight = [...this.#seen.values()].flatMap((seen) => seen.at(-1) ?? []).filter((last) => this.#isTight(last));
     const [worst] = tight.sort((a, b) => b.used / b.max - a.used / a.max);
@@ -82,7 +82,7 @@ export class RedisMemory {
   async #look(): Promise<void> {
     await Promise.all(
       mastersOf(this.#redis).map(async ([name, node]) => {
-        // While it is away, whoever writes hears so from the write itself.
+        // While it is away, each write fails by itself.
         const memory = await memoryOf(node).catch(() => null);
         if (memory === null) return;
         const now = { at: Date.now(), ...memory };

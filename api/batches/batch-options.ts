@@ -7,7 +7,7 @@ import { compactMetadata, metadataSchema } from "../predictions/submission.js";
 /** 4 KiB hold no more. */
 const mostMetadataKeys = 1000;
 
-/** What may be said of a batch beside its inputs. */
+/** Options of a batch beside its inputs. */
 export const batchOptionsSchema = z.strictObject({
   version: z.string().max(16).optional(),
   priority: z.int().min(0).max(1000).default(0),

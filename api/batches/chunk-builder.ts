@@ -123,11 +123,11 @@ const outputBytes = 1024 * 1024;
 /** A number in JSON, with what separates it from the next. */
 const numberBytes = 12;
 
-/** How many rows of a model one chunk may have, so that their outputs stay small; at least 1. */
+/** Most rows of a model in one chunk, so that their outputs stay small; at least 1. */
 export const rowsOfOutputs = (manifest: Manifest, outputs: readonly TensorSpec[]): number =>
   Math.max(1, Math.floor(outputBytes / bytesOfRow(manifest, outputs)));
 
-/** What the output of one row takes, as far as the manifest and the ONNX file tell. */
+/** Size of one row's output, as far as the manifest and the ONNX file tell. */
 function bytesOfRow({ output }: Manifest, outputs: readonly TensorSpec[]): number {
   switch (output.head) {
     case "classifier":

@@ -6,7 +6,7 @@ import type { BuiltChunk } from "./chunk-builder.js";
 
 /** Writes the chunks of one upload to Redis as they are built. */
 export interface ChunkStage {
-  /** How those that are added from now on are run before all are there; null: not at all. */
+  /** The early run of chunks that are added from now on, before all are there; null: none. */
   early: EarlyRun | null;
   add(chunk: BuiltChunk): void;
   /**
@@ -20,7 +20,7 @@ export interface ChunkStage {
   drop(): Promise<void>;
 }
 
-/** Whoever submits a single prediction meanwhile waits for those that Redis has to sync before. */
+/** Few, because a single prediction waits until Redis has synced the chunks before it. */
 const writesAtOnce = 1;
 
 export function openChunkStage(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {

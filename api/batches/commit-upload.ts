@@ -20,7 +20,7 @@ export interface CommitDependencies {
   acceptSettings: AcceptSettings;
 }
 
-/** What is known of an upload when all of it is there. */
+/** An upload that has arrived as a whole. */
 export interface CompleteUpload {
   model: KnownModel;
   owner: string;
@@ -38,7 +38,7 @@ export interface CompleteUpload {
   lines: number;
 }
 
-/** What an upload came to: a new batch, or the one that the same key and body made before. */
+/** Outcome of an upload: a new batch, or the one that the same key and body made before. */
 export interface TakenBatch {
   id: string;
   /** A new batch as it was when it was accepted. */

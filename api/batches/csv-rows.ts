@@ -52,9 +52,9 @@ const numberPattern = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
 /** Reads a record by way of the packer, whose numbers are as `JSON.parse` has them. */
 function slowReader({ builder, features, readValue }: TableReader) {
   const known = features.map(({ type, values }) => (type === "category" ? new Set(values) : null));
-  /** What a field says; undefined where it is empty, so that the feature is missing. */
+  /** The value of a field; undefined where it is empty, so that the feature is missing. */
   const fieldValue = ({ quoted, text }: CsvField, place: number): string | number | undefined => {
-    // A value of a category may have spaces around it; whoever writes spaces after commas has not meant them.
+    // A value of a category may have spaces around it; spaces after a comma are not part of it.
     const exact = known[place] !== null && (quoted || known[place]?.has(text) === true);
     const value = exact ? text : text.trim();
     if (value === "") return undefined;
@@ -80,10 +80,10 @@ function slowReader({ builder, features, readValue }: TableReader) {
 }
 
 function headerOf(bytes: Buffer, from: number, to: number, line: number): CsvField[] {
-  const said = `the header, line ${line}:`;
-  if (!isUtf8(bytes.subarray(from, to))) throw new ServiceError("malformed_body", `${said} it is not UTF-8`);
+  const subject = `The header in line ${line}`;
+  if (!isUtf8(bytes.subarray(from, to))) throw new ServiceError("malformed_body", `${subject} is not UTF-8.`);
   const fields = splitFields(bytes.toString("utf8", from, to));
-  if (typeof fields === "string") throw new ServiceError("invalid_request", `${said} ${fields}`);
+  if (typeof fields === "string") throw new ServiceError("invalid_request", `${subject}: ${fields}.`);
   return fields;
 }
 
@@ -114,7 +114,7 @@ function placesOf(header: readonly CsvField[], features: readonly Feature[]): In
   ];
   if (problems.length > 0) {
     const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
-    throw new ServiceError("invalid_request", `The header: ${problems[0]}${more}`, {
+    throw new ServiceError("invalid_request", `The header: ${problems[0]}${more}.`, {
       complaints: problems.slice(0, 1000).map((detail) => ({ detail, pointer: "" })),
     });
   }

@@ -13,7 +13,7 @@ export interface ResultPiece {
 /** Writes the outputs of a chunk as text, line by line. */
 export interface ResultFormat {
   contentType: string;
-  /** What stands before the first line. */
+  /** Text before the first line. */
   header: string;
   /**
    * The text of lines [from, to) of a chunk whose first line has the index `start`, in pieces of about 64 KiB at the

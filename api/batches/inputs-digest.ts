@@ -47,7 +47,7 @@ function sortedText(input: Buffer): string {
   try {
     return canonicalJson(JSON.parse(text));
   } catch {
-    // Whoever reads the input says what is wrong with it.
+    // The reader of the input tells its fault.
     return text;
   }
 }

@@ -12,11 +12,11 @@ import { RecordSplitter } from "./split-records.js";
 
 const longestOptionsBytes = 64 * 1024;
 
-/** What the reading of a body depends on. */
+/** Parameters for the reading of a body. */
 export interface BatchBody {
   model: KnownModel;
   form: "json" | "ndjson" | "csv";
-  /** What the query says; a JSON body says it itself, but for the version, which it may say too. */
+  /** Options of the query; a JSON body has them itself, and may have the version too. */
   options: BatchOptions;
   /** The metadata of the query as JSON text, as the caller wrote them. */
   metadata: string | undefined;
@@ -33,7 +33,7 @@ export interface Reading {
   goOn(): boolean;
   /** The body is over; false as for `push`. */
   end(): boolean;
-  /** What the body and the query say beside the inputs, once all is read. */
+  /** Options of the body and the query, once all is read. */
   options(): BatchOptions;
   metadata(): string | undefined;
   /** Of a JSON body with an idempotency key; null for another, of which the digest is by its bytes. */
@@ -111,7 +111,7 @@ function readEnvelope(
       reader = readerOf(version);
     },
     readElement(bytes, from, to) {
-      const end = reader.readOnTheWay?.(bytes, from, to) ?? -1;
+      const end = reader.readUnbounded?.(bytes, from, to) ?? -1;
       if (end >= 0) inputs?.add(bytes, from, end);
       return end;
     },

@@ -5,7 +5,7 @@ import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { linesAtOnce, type ResultFormat, type ResultPiece } from "./format-results.js";
 
-/** Chunks that are read ahead of whoever takes the text. */
+/** Chunks that are read ahead of the text's reader. */
 const readAhead = 1;
 
 /**

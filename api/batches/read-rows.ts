@@ -19,7 +19,7 @@ export interface RowReader {
    * Reads the input that begins at `from` and ends before `to`, if it can without knowing where; returns its end, else
    * -1, having read nothing. There must be 16 more bytes behind `to`.
    */
-  readOnTheWay?(bytes: Buffer, from: number, to: number): number;
+  readUnbounded?(bytes: Buffer, from: number, to: number): number;
   /** Reads an input that is parsed already. */
   readValue(input: unknown): void;
 }
@@ -107,7 +107,7 @@ function tableReader(
   const place = new Map(features.map(({ name }, i) => [name, i]));
   const defaults = packedDefaults(features);
   const slowly = jsonReader(builder, readValue, onMalformed);
-  /** How the objects before began each member: `{"first":`, `,"second":` and so on, in the order that they had. */
+  /** Beginnings of the members of the objects before: `{"first":`, `,"second":` and so on, in their order. */
   let order: MemberOrder | null = null;
   const readJson = (bytes: Buffer, from: number, to: number) => {
     const first = bytes[from];
@@ -121,14 +121,14 @@ function tableReader(
     slowly(bytes, from, to);
     if (first === openBrace && builder.faults === faults) order = orderOf(bytes, from, to, place, defaults);
   };
-  const readOnTheWay = (bytes: Buffer, from: number, to: number): number => {
+  const readUnbounded = (bytes: Buffer, from: number, to: number): number => {
     if (bytes[from] !== openBracket) return -1;
     let end = scanNumbers(bytes, from + 1, to, builder.row, builder.rowAt, width, bounds);
     if (end >= 0) end = closes(bytes, end, to, closeBracket);
     if (end >= 0) builder.addRow();
     return end;
   };
-  return { builder, features, bounds, readValue, readJson, readOnTheWay };
+  return { builder, features, bounds, readValue, readJson, readUnbounded };
 }
 
 const { space, comma, openBracket, closeBracket, openBrace, closeBrace } = ascii;

@@ -1,5 +1,5 @@
 import { ascii } from "@millrace/shared/predictions/ascii.js";
-/** What a row's numbers may be, by feature; null where there is no bound at all. */
+/** Bounds of a row's numbers, by feature. */
 export interface Bounds {
   min: Float64Array;
   max: Float64Array;
@@ -185,7 +185,7 @@ function scanRest(bytes: Buffer, from: number, to: number, begun: number): numbe
 const mostMantissa = 1e22;
 const leastNormalFloat = 2 ** -126;
 const unsureUnits = 16;
-/** What so many units are of a number, at the most. */
+/** Share of a number that these units are at the most. */
 const slackShare = unsureUnits * 2 ** -52;
 
 /** Where the number begins whose first digits end before `at`. */

@@ -84,7 +84,7 @@ function wholeNumber(name: string, text: unknown, preset: number, min: number, m
   return value;
 }
 
-/** How long one piece of long work may hold up the event loop, roughly. */
+/** Time for which a piece of long work may hold up the event loop, roughly. */
 const turnMs = 5;
 
 /**

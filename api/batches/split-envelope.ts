@@ -48,7 +48,7 @@ const isSpace = (c: number): boolean => c === space || c === newline || c === ca
  */
 export class EnvelopeSplitter {
   readonly #options: EnvelopeOptions;
-  /** What stands around the elements. */
+  /** Bytes around the elements. */
   readonly #outside = new BytePieces();
   #state: "outside" | "between" | "element" = "outside";
   /** Nesting at this place: of the envelope, or of the element. */
@@ -95,7 +95,7 @@ export class EnvelopeSplitter {
     return rawMember(this.#outside.peek(), name);
   }
 
-  /** What stands around the elements so far, but for their array, when `ending` follows. */
+  /** Bytes around the elements so far, but for their array, when `ending` follows. */
   #parsed(ending: string): Record<string, unknown> {
     const bytes = this.#outside.peek();
     if (!isUtf8(bytes)) throw malformed("UTF-8");

@@ -3,7 +3,7 @@ import { BytePieces } from "../http/byte-pieces.js";
 
 /**
  * A line, as bytes [from, to) of a buffer that is only good for the moment, without its end. The byte at `to` is there,
- * too: whoever looks at it need not ask first, and reading beyond a buffer makes V8 read slowly from then on.
+ * too: a reader need not check the bound, and reading beyond a buffer makes V8 read slowly from then on.
  */
 export type OnLine = (bytes: Buffer, from: number, to: number) => void;
 

@@ -43,7 +43,7 @@ interface Work {
 export class RecordSplitter {
   readonly #options: RecordSplitterOptions;
   readonly #start = new TextStart();
-  /** What has come of the record that has not ended. */
+  /** The part that has arrived of an unfinished record. */
   readonly #rest = new BytePieces();
   #place: Place = "field";
   /** The line that the record begins on, and the line ends in it so far. */

@@ -21,7 +21,7 @@ export interface TakeBatchDependencies extends FollowerDependencies, CommitDepen
   maxBodyBytes: number;
   maxBatchRows: number;
   maxBatchBytes: number;
-  /** How long what has arrived of an upload is kept while nothing more does. */
+  /** Lifetime of an idle upload, in ms. */
   uploadKeepMs: number;
 }
 
@@ -92,13 +92,14 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     });
     for (let all = reading.end(); !all; all = reading.goOn()) await expectFewRows();
     const options = reading.options();
-    if (options.version !== undefined) sameInput(reading.version, versionOf(model, options.version));
+    if (options.version !== undefined)
+      assertSameInput(reading.version, versionOf(model, options.version), options.version);
     const { builder } = reading.reader;
     builder.end();
     if (builder.lines > deps.maxBatchRows) {
       throw new ServiceError("body_too_large", `The batch has more than ${deps.maxBatchRows} rows (MAX_BATCH_ROWS).`);
     }
-    if (builder.lines === 0) throw new ServiceError("invalid_request", "The body has no input.");
+    if (builder.lines === 0) throw new ServiceError("invalid_request", "The batch has no rows.");
     await stage.settled();
     await upload.takeRows(builder.lines);
     if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);
@@ -139,11 +140,11 @@ async function mayRunEarly(
 }
 
 /** A version that is named after the inputs comes too late, unless it takes the same. */
-function sameInput(packedFor: KnownVersion, wanted: KnownVersion): void {
+function assertSameInput(packedFor: KnownVersion, wanted: KnownVersion, name: string): void {
   if (packedFor === wanted) return;
   const inputsOf = ({ announcement: { inputs, manifest } }: KnownVersion) =>
     JSON.stringify([inputs, manifest.kind, "input" in manifest ? manifest.input : null]);
   if (inputsOf(packedFor) === inputsOf(wanted)) return;
-  const detail = "that version takes other inputs, so it must stand before them, or in the query";
+  const detail = `Version ${name} takes other inputs: put "version" before "inputs", or into the query.`;
   throw new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: "/version" }] });
 }

@@ -26,7 +26,7 @@ export function checkJson(bytes: Buffer, limits: JsonLimits): void {
 const slots = 1 << 15;
 const mostHashed = slots / 2;
 const longestHashed = 256;
-/** Unknown to whoever would like to choose keys that fall on each other. */
+/** Random, so that an attacker cannot choose keys with colliding hashes. */
 const seed = randomBytes(4).readInt32LE();
 const hashes = new Int32Array(slots);
 const epochs = new Int32Array(slots);
@@ -151,7 +151,10 @@ export function parseCheckedJson(
   try {
     return parse(bytes.toString());
   } catch (fault) {
-    throw new ServiceError("malformed_json", "The body is not JSON.", { cause: fault });
+    // Only some of the parser's messages tell the place.
+    const [, position] = /at position (\d+)/.exec((fault as Error).message) ?? [];
+    const place = position === undefined ? "" : `: it has a fault at character ${Number(position) + 1}`;
+    throw new ServiceError("malformed_json", `The body is not JSON${place}.`, { cause: fault });
   }
 }
 
@@ -166,7 +169,7 @@ function endOfString(bytes: Buffer, from: number): number {
   return -1;
 }
 
-/** What stands for a key, told apart from no key by a mark; null where an escape in it is none. */
+/** The text of a key, told apart from no key by a mark; null for an invalid escape in it. */
 function keyText(bytes: Buffer, from: number, to: number): string | null {
   const text = `k${bytes.toString("latin1", from, to)}`;
   if (!text.includes("\\")) return text;

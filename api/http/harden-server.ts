@@ -10,7 +10,7 @@ const largestHeadersBytes = 32 * 1024;
 const mostHeaders = 100;
 const longestUrl = 16 * 1024;
 
-/** How the server reads requests: strictly, and none that takes its time over its headers. */
+/** Strict parsing of requests, with a deadline for their headers. */
 export const hardenedOptions: ServerOptions = {
   insecureHTTPParser: false,
   maxHeaderSize: largestHeadersBytes,
@@ -32,10 +32,10 @@ export function hardenServer(server: Server): void {
   });
   server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
     socket.on("error", () => undefined);
-    endWithProblem(socket, "method_not_allowed", "CONNECT is not for this service", "Allow: GET, HEAD, POST\r\n");
+    endWithProblem(socket, "method_not_allowed", "CONNECT is not allowed here.", "Allow: GET, HEAD, POST\r\n");
   });
   server.on("checkExpectation", (_request: IncomingMessage, response: ServerResponse) => {
-    const detail = "only Expect: 100-continue is understood";
+    const detail = "Only Expect: 100-continue is supported.";
     endWithProblem(response.socket as Duplex, "expectation_failed", detail);
   });
 }
@@ -65,11 +65,11 @@ export const strictRequest: RequestHandler = (request, _response, next) => {
 
 function unreadable(code: string | undefined): [code: ErrorCode, detail: string] {
   if (code === "HPE_HEADER_OVERFLOW") {
-    return ["headers_too_large", `the headers may have ${largestHeadersBytes} bytes at the most`];
+    return ["headers_too_large", `The headers are larger than ${largestHeadersBytes} bytes.`];
   }
-  if (code === "HPE_CHUNK_EXTENSIONS_OVERFLOW") return ["body_too_large", "the chunks have too many extensions"];
-  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return ["request_timeout", "the request did not come in time"];
-  return ["malformed_request", "the request is not HTTP that can be read"];
+  if (code === "HPE_CHUNK_EXTENSIONS_OVERFLOW") return ["body_too_large", "The chunks have too many extensions."];
+  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return ["request_timeout", "The request did not arrive in time."];
+  return ["malformed_request", "The request is not valid HTTP."];
 }
 
 /** Writes a problem without the request's response, which there may be none of, and ends the connection. */

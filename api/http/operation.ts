@@ -54,16 +54,12 @@ export const pageOf = <T extends z.ZodType>(item: T, id: string) =>
 export const listOf = <T extends z.ZodType>(item: T, id: string) => z.object({ data: z.array(item) }).meta({ id });
 
 /** Waits for the end. */
-export const waitParameter = query(
-  "wait",
-  whole(0, 60),
-  "Answer as soon as it is final, at the latest after so many s",
-);
+export const waitParameter = query("wait", whole(0, 60), "Wait up to N seconds (0 to 60) for the final state");
 /** The query of a listing. */
 export const listParameters = (statuses: readonly [string, ...string[]]) => [
   query("model", z.string(), "Only of this model"),
   query("status", z.enum(statuses), "Only in this state"),
-  query("limit", whole(1, 100), "Entries of a page; 20 unless told"),
+  query("limit", whole(1, 100), "Entries of a page; default 20"),
   query("cursor", z.string(), "`next_cursor` of the page before"),
 ];
 /** Makes repeating a submission safe. */
@@ -79,7 +75,7 @@ export const eventAnswers: Operation["answers"] = {
   204: ["The final state was seen"],
 };
 
-/** What is wrong, by RFC 9457. */
+/** A problem of RFC 9457. */
 export const problemSchema = z
   .object({
     type: z.string(),

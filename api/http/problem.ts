@@ -37,7 +37,7 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   not_acceptable: [406, "Not acceptable"],
   unsupported_media_type: [415, "Unsupported content type"],
   state_conflict: [409, "State does not allow it"],
-  idempotency_mismatch: [422, "Key used for another body"],
+  idempotency_mismatch: [422, "Idempotency-Key reused"],
   body_too_large: [413, "Body too large"],
   uri_too_long: [414, "URL too long"],
   headers_too_large: [431, "Headers too large"],
@@ -51,11 +51,11 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   no_worker: [503, "No worker alive"],
   rate_limited: [429, "Too many requests"],
   queue_full: [429, "Queue full"],
-  memory_pressure: [429, "Store fills up"],
-  breaker_open: [503, "Model out of order"],
+  memory_pressure: [429, "Redis almost full"],
+  breaker_open: [503, "Circuit breaker open"],
   overloaded: [503, "Too busy"],
-  redis_unavailable: [503, "Store unavailable"],
-  redis_full: [503, "Store full"],
+  redis_unavailable: [503, "Redis unavailable"],
+  redis_full: [503, "Redis full"],
   shutting_down: [503, "Shutting down"],
   internal_error: [500, "Internal error"],
 };
@@ -106,7 +106,7 @@ export function problemJson(error: ServiceError, requestId: string, rest: object
 /** The last middleware: every fault becomes a problem, and what is private about it goes to the log only. */
 export function problemHandler(log: Logger, { shed }: { shed: Counter<"reason"> }): ErrorRequestHandler {
   return (fault: unknown, request, response, _next) => {
-    // Whoever went away, or was told already, is owed no answer, and it is nobody's fault here.
+    // A client that went away needs no answer, and it is no fault of this service.
     if (request.destroyed && !request.complete) {
       log.debug("the client went away", { request_id: response.locals.requestId });
       response.destroy();
@@ -123,14 +123,16 @@ export function problemHandler(log: Logger, { shed }: { shed: Counter<"reason"> 
   };
 }
 
-/** What a fault is to a client: ours, Express's, Redis's, or an internal error. */
+/** A fault as the client sees it: ours, Express's, Redis's, or an internal error. */
 function asServiceError(fault: unknown): ServiceError {
   if (fault instanceof ServiceError) return fault;
   const { message = "", name, status } = fault as { message?: string; name?: string; status?: number };
   // What static files and the queue page refuse.
   if (status === 404) return new ServiceError("not_found", "There is nothing at this path.");
   if (status !== undefined && status >= 400 && status < 500) {
-    return new ServiceError("malformed_request", "The request cannot be read.");
+    const undecodable = fault instanceof URIError;
+    const detail = undecodable ? "The path is not valid percent-encoded UTF-8." : "The request cannot be read.";
+    return new ServiceError("malformed_request", detail);
   }
   if (isRedisFault(name, message)) {
     return refusalCode(message) === "OOM"
@@ -140,7 +142,7 @@ function asServiceError(fault: unknown): ServiceError {
         })
       : new ServiceError(
           "redis_unavailable",
-          "the store does not answer; repeating the request is safe only with the same Idempotency-Key",
+          "Redis does not answer. Repeat the request with the same Idempotency-Key.",
           {
             retryAfterSeconds: 1,
             cause: fault,

@@ -1,14 +1,14 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler } from "express";
 import { BytePieces } from "./byte-pieces.js";
-import { readUpload } from "./read-upload.js";
+import { bodyTooLarge, readUpload } from "./read-upload.js";
 
-/** How large a body may be. */
+/** Size limit of a body. */
 export interface BodyLimits {
   /** Of the body, unpacked. */
   maxBytes: number;
-  /** The setting that `maxBytes` is from, or the number itself. */
-  limitName: string;
+  /** The setting that `maxBytes` is from; null for a fixed limit. */
+  limitName: string | null;
 }
 
 const idleMs = 60_000;
@@ -52,7 +52,7 @@ export class ChunkGuard {
     this.#chunks += 1;
     this.#bytes += chunk.length;
     if (this.#chunks <= manyChunks || this.#bytes >= smallestChunkBytes * this.#chunks) return null;
-    return new ServiceError("malformed_request", "The chunks of the body are too small.");
+    return new ServiceError("malformed_request", "The chunks of the body are too small. Send larger chunks.");
   }
 }
 
@@ -65,7 +65,7 @@ function readPlain(
   done: (bytes: Buffer) => void,
   failed: (fault: unknown) => void,
 ): void {
-  const tooLarge = () => new ServiceError("body_too_large", `The body is larger than ${limitName}.`);
+  const tooLarge = () => bodyTooLarge("body", maxBytes, limitName);
   const announcedBytes = Number(request.headers["content-length"] ?? 0);
   if (announcedBytes > maxBytes) {
     failed(tooLarge());

@@ -1,6 +1,7 @@
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, RequestHandler, Response } from "express";
 import { ChunkGuard } from "./read-body.js";
+import { bodyTooLarge } from "./read-upload.js";
 
 /** Reads the one file of a multipart body. Throws what a client is told where there is none, or more. */
 export function fileReader(
@@ -20,7 +21,8 @@ export function fileReader(
       throw new ServiceError("unsupported_media_type", "Send multipart/form-data.");
     }
     // A second file is refused by its name, so there is room for one.
-    if (Number(request.headers["content-length"] ?? 0) > 2 * largestBytes + largestOverheadBytes) throw tooLarge();
+    if (Number(request.headers["content-length"] ?? 0) > 2 * largestBytes + largestOverheadBytes)
+      throw tooLarge(largestBytes);
     opened ??= open();
     const read = await opened;
     await new Promise<void>((resolve, reject) => {
@@ -33,7 +35,9 @@ export function fileReader(
         reject(fault);
       };
       request.on("data", onData);
-      read(request, response, (fault: unknown) => (fault ? reject(asServiceError(fault, field)) : resolve()));
+      read(request, response, (fault: unknown) =>
+        fault ? reject(asServiceError(fault, field, largestBytes)) : resolve(),
+      );
     });
     const [other] = Object.keys(request.body ?? {});
     if (other !== undefined) throw invalid(other === field ? "expected a file" : `unknown field "${other}"`, other);
@@ -45,17 +49,17 @@ export function fileReader(
 /** Of what is in the body beside files. */
 const largestOverheadBytes = 65_536;
 
-const tooLarge = () => new ServiceError("body_too_large", "The file is larger than MAX_FILE_BYTES.");
+const tooLarge = (largestBytes: number) => bodyTooLarge("file", largestBytes, "MAX_FILE_BYTES");
 
 const invalid = (detail: string, field: string) =>
   new ServiceError("invalid_request", detail, { complaints: [{ detail, pointer: pointerSegment(field) }] });
 
-function asServiceError(fault: unknown, field: string): unknown {
+function asServiceError(fault: unknown, field: string, largestBytes: number): unknown {
   const { code, field: named, name } = fault as { name?: string; code?: string; field?: string };
   // What cannot be read at all is the sender's, and no limit of ours.
   if (name !== "MulterError")
     return new ServiceError("malformed_body", "The body is not multipart/form-data.", { cause: fault });
-  if (code === "LIMIT_FILE_SIZE") return tooLarge();
+  if (code === "LIMIT_FILE_SIZE") return tooLarge(largestBytes);
   const where = named ?? field;
   if (code === "LIMIT_UNEXPECTED_FILE" && where !== field) return invalid(`unknown field "${where}"`, where);
   return invalid(`send one file, "${field}", and no other field`, where);

@@ -34,7 +34,7 @@ const largestOptionsBytes = 102_400;
  * unless `anyType`.
  */
 export function optionalJsonBody(limits: JsonLimits, { anyType = false } = {}): RequestHandler {
-  const bodyLimits = { maxBytes: largestOptionsBytes, limitName: `${largestOptionsBytes} bytes` };
+  const bodyLimits = { maxBytes: largestOptionsBytes, limitName: null };
   const read = reader(bodyLimits, (bytes, request) => {
     request.body = bytes.length === 0 ? undefined : parseCheckedJson(bytes, limits);
   });
@@ -77,7 +77,7 @@ export function assertUtf8(request: Request): void {
  * Reads a body by its schema. Throws `invalid_request` with everything that is wrong with it, unknown fields included.
  */
 export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infer<S> {
-  const parsed = schema.safeParse(body);
+  const parsed = schema.safeParse(body, { error: requiredFault });
   if (parsed.success) return parsed.data;
   const complaints = parsed.error.issues.flatMap((issue) => {
     const pointer = issue.path.map((segment) => pointerSegment(String(segment))).join("");
@@ -86,6 +86,10 @@ export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.infe
   });
   throw invalidRequest(complaints);
 }
+
+/** Complains of a field that was left out; JSON has no `undefined`. Undefined for all other faults. */
+export const requiredFault = ({ input }: { input?: unknown }): string | undefined =>
+  input === undefined ? "is required" : undefined;
 
 /** `invalid_request` with these complaints. */
 export function invalidRequest(complaints: { detail: string; pointer: string }[]): ServiceError {

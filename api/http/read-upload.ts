@@ -6,8 +6,8 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 
 export interface UploadOptions {
   maxBytes: number;
-  /** The setting that `maxBytes` is from. */
-  limitName: string;
+  /** The setting that `maxBytes` is from; null for a fixed limit. */
+  limitName: string | null;
   /** Whether to make a digest of the body, which costs. */
   digest: boolean;
   /** An upload of which nothing arrives for so long is broken off. */
@@ -26,7 +26,7 @@ const freeBytes = 64 * 1024 * 1024;
  */
 export async function readUpload(request: IncomingMessage, options: UploadOptions): Promise<string> {
   const { limitName, maxBytes, onBytes } = options;
-  const tooLarge = () => new ServiceError("body_too_large", `The body is larger than ${limitName}.`);
+  const tooLarge = () => bodyTooLarge("body", maxBytes, limitName);
   const encoding = String(request.headers["content-encoding"] ?? "identity").toLowerCase();
   const packed = encoding !== "identity";
   if (!packed && Number(request.headers["content-length"] ?? 0) > maxBytes) throw tooLarge();
@@ -61,6 +61,12 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
     if (source !== request) source.destroy();
   }
   return digest === null ? "" : digest.digest("base64url");
+}
+
+/** `body_too_large` with the limit in bytes, and the setting that it is from. */
+export function bodyTooLarge(subject: string, maxBytes: number, limitName: string | null): ServiceError {
+  const setting = limitName === null ? "" : ` (${limitName})`;
+  return new ServiceError("body_too_large", `The ${subject} is larger than ${maxBytes} bytes${setting}.`);
 }
 
 const openers: Record<string, (() => Duplex) | undefined> = Object.assign(Object.create(null), {

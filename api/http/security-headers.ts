@@ -2,7 +2,7 @@ import type { RequestHandler } from "express";
 import helmet from "helmet";
 
 /**
- * What every answer says, whoever asked: it is not to be stored, guessed at, framed, or run as a page. Helmet's other
+ * Headers of every answer: it is not to be stored, sniffed for its type, framed, or run as a page. Helmet's other
  * headers are about pages, and are on those: see `pageHeaders`.
  */
 export const answerHeaders: RequestHandler = (_request, response, next) => {

@@ -15,7 +15,7 @@ import type { Logger } from "@millrace/shared/service/log.js";
 export interface KnownVersion {
   announcement: Announcement;
   pack: Packer;
-  /** What its outputs depend on besides the input: its files and its manifest. */
+  /** Digest of its files and its manifest: all that its outputs depend on besides the input. */
   fingerprint: string;
 }
 
@@ -31,16 +31,16 @@ export interface KnownModel {
    * serves, else the highest; shadows left aside; "" where there is none.
    */
   highestVersion: string;
-  /** How submissions that name no version are split, as it was read last: up to 2 s ago. */
+  /** Split of submissions that name no version, as it was read last: up to 2 s ago. */
   traffic: StoredTraffic;
   /** Living workers of each version, and of the model. */
   workers: ReadonlyMap<string, number>;
   workersAlive: number;
-  /** What living workers could not load, and why. */
+  /** Versions that living workers could not load, with the reason. */
   refusals: readonly ModelRefusal[];
   /** Of each version. */
   breakers: ReadonlyMap<string, VersionBreaker>;
-  /** Versions whose inputs share no run since one had outputs that were not one a row. */
+  /** Versions whose inputs share no run since one had outputs that were not one per row. */
   unjoined: Unjoined;
 }
 
@@ -139,7 +139,7 @@ export class ModelDirectory {
   async #readModel(name: string, registered: string): Promise<void> {
     let entry = this.#entries.get(name);
     const keys = entry?.keys ?? modelKeys(this.#prefix, name);
-    // The registry is not in the model's slot: whoever takes a version back may die before it says so there.
+    // The registry is not in the model's slot: a worker that retires a version may die before it writes to it.
     const revision = `${registered}|${(await this.#redis.hkeys(keys.versions)).sort()}`;
     if (entry === undefined || entry.revision !== revision) {
       const versions = new Map<string, KnownVersion>();

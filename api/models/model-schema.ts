@@ -26,7 +26,7 @@ const inputSchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
-/** What a head puts out; which fields there are is by `head`. */
+/** Output of a head; its fields depend on `head`. */
 const outputSchema = z.object({
   head: z.string(),
   labels: z.array(z.string()).optional(),
@@ -47,7 +47,7 @@ const shadowSchema = z.object({
   score_difference: z.number().nullable(),
 });
 
-/** How submissions that name no version are split. */
+/** Split of submissions that name no version. */
 export const trafficAnswerSchema = z
   .object({
     automatic: z.boolean(),
@@ -104,7 +104,7 @@ export const modelSchema = z
 /** All models. */
 export const modelListSchema = listOf(modelSchema, "ModelList");
 
-/** What living workers said to an order to load or unload. */
+/** Reports of living workers on an order to load or unload. */
 export const orderOutcomeSchema = z
   .object({
     model: z.string(),

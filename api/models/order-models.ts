@@ -4,7 +4,7 @@ import { type ModelOrder, orderAnswerSchema, type VersionReport } from "@millrac
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { orderKey, ordersChannel, workersKey } from "@millrace/shared/redis/keys.js";
 
-/** What living workers said of a model, and how many of them have not answered yet. */
+/** Reports of living workers on a model, and the number of workers that have not answered yet. */
 export interface OrderOutcome {
   reports: Map<string, VersionReport[]>;
   unanswered: number;

@@ -44,26 +44,21 @@ export function registerBacklogMetrics(register: Registry, redis: RedisClient, d
   );
   gauge(
     "ml_queue_oldest_age_seconds",
-    "For how long the job that is next in a model's queue could have run already; 0 where none waits",
+    "Waiting time of the next due job; 0 for an empty queue",
     ["model"],
     (to, { models, readAt }) => {
       for (const { dueAt, model } of models) to.set({ model }, dueAt === null ? 0 : Math.max(0, readAt - dueAt) / 1000);
     },
   );
-  gauge(
-    "ml_queue_load",
-    "What waits for a model besides jobs, of single predictions: rows, or bytes of input",
-    ["model", "unit"],
-    (to, { models }) => {
-      for (const { load, model } of models)
-        for (const [unit, amount] of Object.entries(load)) to.set({ model, unit }, amount);
-    },
-  );
+  gauge("ml_queue_load", "Waiting single predictions: input rows or bytes", ["model", "unit"], (to, { models }) => {
+    for (const { load, model } of models)
+      for (const [unit, amount] of Object.entries(load)) to.set({ model, unit }, amount);
+  });
   gauge("ml_webhook_queue_depth", "Webhook deliveries by state", ["model", "state"], (to, { models }) => {
     for (const { deliveries, model } of models)
       for (const [state, count] of Object.entries(deliveries)) to.set({ model, state }, count);
   });
-  gauge("ml_workers_alive", "Workers that serve a model and beat lately", ["model"], (to, { models }) => {
+  gauge("ml_workers_alive", "Workers serving the model with a recent heartbeat", ["model"], (to, { models }) => {
     for (const { model, workersAlive } of models) to.set({ model }, workersAlive);
   });
   gauge("ml_redis_memory_bytes", "Memory of Redis: used, and max, 0 without a limit", ["kind"], (to, { memory }) => {
@@ -71,7 +66,7 @@ export function registerBacklogMetrics(register: Registry, redis: RedisClient, d
   });
   new Gauge({
     name: "ml_redis_up",
-    help: "Whether this API can read from Redis what it tells of queues",
+    help: "1 if this API can read queue state from Redis",
     registers: [register],
     async collect() {
       this.set((await read()) === null ? 0 : 1);

@@ -1,14 +1,14 @@
 import { Counter, collectDefaultMetrics, Histogram, Registry } from "prom-client";
 import { shedCodes } from "../http/problem.js";
 
-/** What an API tells Prometheus; no label holds an owner or an id. */
+/** Metrics of an API; no label holds an owner or an id. */
 export function createApiMetrics() {
   const register = new Registry();
   const registers = [register];
   collectDefaultMetrics({ register });
   const shed = new Counter({
     name: "ml_requests_shed_total",
-    help: "Submissions that were turned away to protect the service, by why",
+    help: "Submissions that were turned away to protect the service, by reason",
     labelNames: ["reason"],
     registers,
   });
@@ -18,7 +18,7 @@ export function createApiMetrics() {
     register,
     invalidInput: new Counter({
       name: "ml_invalid_input_total",
-      help: "Inputs that were refused, by why",
+      help: "Inputs that were refused, by reason",
       labelNames: ["model", "code"],
       registers,
     }),
@@ -36,7 +36,7 @@ export function createApiMetrics() {
     }),
     cacheMisses: new Counter({
       name: "ml_model_cache_misses_total",
-      help: "Predictions that could have been answered from the cache, had their output been there",
+      help: "Cacheable predictions not found in the cache",
       labelNames: ["model", "version"],
       registers,
     }),

@@ -9,7 +9,7 @@ const numbers = { closed: 0, half_open: 1, open: 2 } as const;
 export function registerBreakerMetrics(register: Registry, directory: ModelDirectory): void {
   new Gauge({
     name: "ml_circuit_breaker_state",
-    help: "Whether a version is tried: 0 closed, 1 half-open, 2 open on every worker that has it",
+    help: "Circuit breaker state: 0 closed, 1 half-open, 2 open on every worker that has it",
     labelNames: ["model", "version"],
     registers: [register],
     collect() {

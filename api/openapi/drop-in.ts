@@ -89,7 +89,7 @@ export const dropInOperations: Operations = {
   "/predict/batch": predict("The same of up to 1,000 flows", batchBody, flowsAnswer),
   "/predict/intent": predict("Name what a text is about", queryBody, intentAnswer),
   "/predict/anomaly": predict("Score a card payment", transactionBody, anomalyAnswer),
-  "/infer": predict("Tell whether an image is made up", { "multipart/form-data": imageForm }, imageAnswer),
+  "/infer": predict("Detect image manipulation", { "multipart/form-data": imageForm }, imageAnswer),
   "/models": {
     get: {
       summary: "See what is served, as existing clients know it",

@@ -19,7 +19,7 @@ export const failureOperations: Operations = {
   },
   "/v1/failures/redrive": {
     post: {
-      summary: "Try failed predictions again, each once, so many a second",
+      summary: "Try failed predictions again, once each, at `rate` per second",
       scope: "predict",
       parameters: [idempotencyParameter],
       body: redriveRequestSchema,
@@ -42,7 +42,7 @@ export const redriveOperations: Operations = {
       summary: "Read a redrive",
       scope: "read",
       parameters: [waitParameter],
-      answers: { 200: ["As it stands", redriveSchema] },
+      answers: { 200: ["Current state", redriveSchema] },
     },
   },
   "/v1/failures/redrives/{id}/cancel": {

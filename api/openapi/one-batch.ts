@@ -17,7 +17,7 @@ export const oneBatchOperations: Operations = {
       summary: "Read a batch",
       scope: "read",
       parameters: [waitParameter],
-      answers: { 200: ["As it stands", batchSchema] },
+      answers: { 200: ["Current state", batchSchema] },
     },
   },
   "/v1/batches/{id}/events": {

@@ -19,7 +19,7 @@ export const onePredictionOperations: Operations = {
       parameters: [waitParameter],
       answers: {
         200: [
-          "As it stands; or its end in the form of the Open Inference Protocol",
+          "Current state; or the final one in the form of the Open Inference Protocol",
           {
             "application/json": predictionSchema,
             [inferenceType]: inferAnswerSchema,

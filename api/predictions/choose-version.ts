@@ -40,7 +40,7 @@ export function chooseVersion(model: KnownModel, stickyKey: () => string): strin
   return versionByWeight(traffic.weights, candidates, () => `${name}|${stickyKey()}`) ?? highestVersion;
 }
 
-/** What one caller's repeated submissions have in common: their idempotency key, else the input itself. */
+/** Key that a caller's repeated submissions share: their idempotency key, else the input itself. */
 export const stickyKeyOf = (owner: string, idempotencyKey: string | null, input: unknown): string =>
   idempotencyKey === null
     ? `input|${input instanceof Uint8Array ? digestOf(input) : JSON.stringify(input)}`

@@ -3,6 +3,7 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type Caller, modelsOf } from "../access/authenticate.js";
 import type { KnownModel } from "../models/model-directory.js";
+import { unknownModel } from "../models/unknown-model.js";
 import type { LookUpDependencies } from "./look-up-prediction.js";
 
 export interface ListQuery {
@@ -23,7 +24,7 @@ const usualLimit = 20;
 /** Entries that one request looks at; a filter that leaves few of them ends the page early, not the server. */
 const lookedAt = 500;
 
-/** What is listed: where an owner's ids are, and how one is read, as JSON or null where it is not there any more. */
+/** A listing: the index of an owner's ids, and the reader of one, as JSON or null where it has expired. */
 export interface Listed {
   index(keys: ModelKeys, owner: string): string;
   read(owner: string, id: string): Promise<string | null>;
@@ -48,7 +49,7 @@ export function parseListQuery(query: Record<string, unknown>, statuses: readonl
   };
 }
 
-/** What is the owner's, newest first, as a JSON page; its cost does not depend on how much there is. */
+/** A JSON page of the owner's entries, newest first; its cost does not depend on their number. */
 export async function listOwned(
   deps: Pick<LookUpDependencies, "redis" | "directory">,
   listed: Listed,
@@ -85,7 +86,7 @@ const statusOf = (json: string): string => (JSON.parse(json) as { status: string
 
 async function oneModel(deps: Pick<LookUpDependencies, "directory">, name: string): Promise<KnownModel[]> {
   const model = await deps.directory.find(name);
-  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
+  if (model === null) throw unknownModel(name);
   return [model];
 }
 

@@ -8,6 +8,7 @@ import { endFinish, type FinishOutcome, finishPredictions } from "@millrace/shar
 import { type PendingPrediction, readPrediction, viewPending } from "@millrace/shared/scripts/predictions/read.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
+import { quote } from "../http/quote.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import type { Notices } from "./notices.js";
 
@@ -31,7 +32,8 @@ export interface LookedUp {
   expiresAt?: number | undefined;
 }
 
-const unknownId = () => new ServiceError("prediction_not_found", "There is no such prediction.");
+const unknownId = (id: string) =>
+  new ServiceError("prediction_not_found", `There is no prediction ${quote(id)}, or it has expired.`);
 
 /**
  * A prediction of the owner's, as it stands now. Another owner's id is unknown too, after the same steps. What has
@@ -59,15 +61,15 @@ export async function readOwned(
 ): Promise<{ model: KnownModel; read: Owned }> {
   const model = await modelOfId(deps, id);
   const read = await readPrediction(deps.redis, model.keys, id, owner);
-  if (read === null) throw unknownId();
+  if (read === null) throw unknownId(id);
   if ("final" in read) {
-    if (read.final.owner !== owner) throw unknownId();
+    if (read.final.owner !== owner) throw unknownId(id);
     return { model, read };
   }
   // It was ended from outside, which empties its job, and its result time is over.
-  if (read.pending.dataJson === "{}") throw unknownId();
+  if (read.pending.dataJson === "{}") throw unknownId(id);
   const data = predictionJobSchema.parse(JSON.parse(read.pending.dataJson));
-  if (data.o !== owner) throw unknownId();
+  if (data.o !== owner) throw unknownId(id);
   return { model, read: { ...read.pending, data } };
 }
 
@@ -100,11 +102,11 @@ export async function endPrediction(
 export async function modelOfId(deps: LookUpDependencies, id: string): Promise<KnownModel> {
   const tag = tagOfId(id);
   const model = tag === null ? null : await deps.directory.findByTag(tag);
-  if (model === null) throw unknownId();
+  if (model === null) throw unknownId(id);
   return model;
 }
 
-/** What the parts in Redis amount to, by the clock. */
+/** The state that the parts in Redis amount to, by the clock. */
 export function viewOf(
   model: KnownModel,
   id: string,

@@ -18,8 +18,10 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { z } from "zod";
 import { type Caller, modelsOf } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
+import { quote } from "../http/quote.js";
 import { invalidRequest } from "../http/read-json.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
+import { unknownModel } from "../models/unknown-model.js";
 import { usedForAnother } from "./submission.js";
 
 /** Where none is asked for. */
@@ -75,7 +77,8 @@ export async function makeRedrive(
   const named = await modelsNamed(deps.directory, asked.model ?? null);
   const models = globs === null ? named : named.filter(({ name }) => fitsGlob(name, globs));
   if (asked.model !== undefined && models.length === 0) {
-    throw new ServiceError("forbidden", "The key has the scope predict for some models only.");
+    const detail = `The scope predict of the key does not cover the model ${quote(asked.model)}.`;
+    throw new ServiceError("forbidden", detail);
   }
   // A second's share of what the key may have in a minute.
   const mostRate = Math.floor(((deps.limits?.mostRows ?? Number.POSITIVE_INFINITY) / 60) * 1000) / 1000;
@@ -146,6 +149,6 @@ export async function makeRedrive(
 export async function modelsNamed(directory: ModelDirectory, name: string | null): Promise<KnownModel[]> {
   if (name === null) return directory.allIncludingRetired();
   const model = await directory.find(name);
-  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
+  if (model === null) throw unknownModel(name);
   return [model];
 }

@@ -19,9 +19,9 @@ interface Open {
 /** Each wait reads again at a time of its own, up to this part later, because thousands at once hold up everybody. */
 const rereadSpread = 2 / 3;
 const rereadSteps = 100;
-/** When all have to look, so many do at once. */
-const looksAtOnce = 200;
-const betweenLooksMs = 50;
+/** Waits that read at once when all of them have to. */
+const rereadsAtOnce = 200;
+const rereadPauseMs = 50;
 
 /**
  * What this API hears of ends: one subscription for all callers who wait here, on a channel of its own, so that it
@@ -42,7 +42,7 @@ export class Notices {
     this.#subscriber = subscriber;
     this.#channel = noticeChannel(prefix, apiId);
     // What was told while the connection was broken is lost, so everybody looks for themselves when it is back.
-    subscriber.on("ready", () => void this.#allLook());
+    subscriber.on("ready", () => void this.#rereadAll());
     subscriber.on("message", (channel: string, text: string) => {
       if (channel === this.#channel) this.#hear(text);
     });
@@ -74,8 +74,8 @@ export class Notices {
     };
     const timer = setTimeout(() => entry.deliver(null), this.closed ? 0 : waitMs);
     const step = Math.floor(Math.random() * rereadSteps);
-    const againMs = this.#rereadMs * (1 + (rereadSpread * step) / rereadSteps);
-    const againTimer = waitMs > againMs ? setInterval(() => entry.deliver("look"), againMs) : undefined;
+    const rereadMs = this.#rereadMs * (1 + (rereadSpread * step) / rereadSteps);
+    const rereadTimer = waitMs > rereadMs ? setInterval(() => entry.deliver("look"), rereadMs) : undefined;
     // What expires does so by the clock; nobody tells.
     const lookTimer =
       lookAt === null || lookAt - Date.now() >= waitMs
@@ -88,7 +88,7 @@ export class Notices {
       until?.removeEventListener("abort", close);
       clearTimeout(timer);
       clearTimeout(lookTimer);
-      clearInterval(againTimer);
+      clearInterval(rereadTimer);
       entry.deliver(null);
       set.delete(entry);
       if (set.size === 0 && this.#waiting.get(id) === set) this.#waiting.delete(id);
@@ -127,11 +127,11 @@ export class Notices {
     for (const entry of set) entry.deliver(news);
   }
 
-  async #allLook(): Promise<void> {
+  async #rereadAll(): Promise<void> {
     const all = [...this.#waiting.values()].flatMap((set) => [...set]);
-    for (let i = 0; i < all.length; i += looksAtOnce) {
-      for (const entry of all.slice(i, i + looksAtOnce)) entry.deliver("look");
-      await delay(betweenLooksMs);
+    for (let i = 0; i < all.length; i += rereadsAtOnce) {
+      for (const entry of all.slice(i, i + rereadsAtOnce)) entry.deliver("look");
+      await delay(rereadPauseMs);
     }
   }
 }

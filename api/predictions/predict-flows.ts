@@ -14,7 +14,7 @@ type FlowRow =
   | { index: number; error: string };
 
 const flowSchema = z.strictObject({ features: z.unknown() });
-/** What is wrong with one flow alone; everything else is wrong with the request. */
+/** Faults of one flow alone; all others are of the request. */
 const ofOneFlow = new Set(["invalid_request", "invalid_input", "inference_failed", "state_conflict"]);
 
 /**

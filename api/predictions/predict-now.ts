@@ -1,4 +1,5 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
+import { unknownModel } from "../models/unknown-model.js";
 import { awaitPrediction } from "./await-end.js";
 import { parseSubmission } from "./submission.js";
 import { type SubmitDependencies, submitPrediction } from "./submit-prediction.js";
@@ -74,7 +75,7 @@ export async function predictNow(deps: PredictNowDependencies, request: PredictN
 export async function requireWorker(deps: SubmitDependencies, name: string): Promise<void> {
   const isServed = async () => {
     const model = await deps.directory.find(name);
-    if (model === null) throw new ServiceError("model_not_found", `No worker has ever announced the model ${name}.`);
+    if (model === null) throw unknownModel(name);
     return (model.workers.get(model.defaultVersion) ?? 0) > 0;
   };
   if (await isServed()) return;

@@ -8,6 +8,7 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import { assertCapacityFor } from "../admission/new-work.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
 import type { KnownModel, KnownVersion, ModelDirectory } from "../models/model-directory.js";
+import { unknownModel } from "../models/unknown-model.js";
 import type { ApiMetrics } from "../monitoring/metrics.js";
 import { stickyKeyOf, versionFor } from "./choose-version.js";
 import { type Submission, submissionHashes } from "./submission.js";
@@ -26,12 +27,12 @@ export interface SubmitRequest {
   submission: Submission;
   /** The submission's metadata as JSON text, as the caller wrote it. */
   metadata?: string | undefined;
-  /** How long the caller will wait for the end, in ms; 0: not at all. */
+  /** The caller's wait for the end, in ms; 0: none. */
   waitMs: number;
   requestId: string;
   traceparent: string | undefined;
   idempotencyKey: string | null;
-  /** Where the input is in the body that complaints point into; `/input` unless told. */
+  /** Where the input is in the body that complaints point into; default `/input`. */
   inputPointer?: string;
   /** The input packed already, of a prediction that this one is a retry of; `bytes` where it is a blob. */
   retry?: { of: string; input: string; bytes?: number | undefined; form?: ResponseForm | undefined };
@@ -50,7 +51,7 @@ export interface SubmittedTensors {
    */
   body: Uint8Array;
   said: unknown;
-  /** How the answer is wanted, for one that is fetched later. */
+  /** The requested form of an answer that is fetched later. */
   form?: ResponseForm | undefined;
 }
 
@@ -62,9 +63,9 @@ export interface PreparedSubmission {
   /** The packed input; null for a retry, whose input is in Redis. */
   pack: Buffer | null;
   rows: number;
-  /** How the answer is wanted, for one that is fetched later. */
+  /** The requested form of an answer that is fetched later. */
   form: ResponseForm | undefined;
-  /** What identical submissions have in common; null where none is to be joined. */
+  /** Digest that identical submissions share; null where none is to be joined. */
   dedup: string | null;
   idempotency: { key: string; bodyHash: string; sortedHash?: string } | null;
   followerJson: string | null;
@@ -80,7 +81,7 @@ export async function prepareSubmission(
 ): Promise<PreparedSubmission> {
   const { idempotencyKey, owner, retry, submission, tensors } = request;
   const model = await deps.directory.find(request.model);
-  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
+  if (model === null) throw unknownModel(request.model);
   const stickyKey = () => stickyKeyOf(owner, idempotencyKey, tensors === undefined ? submission.input : tensors.body);
   const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
   const packed = retry === undefined ? packInput(deps.metrics, model, version, request) : null;
@@ -98,7 +99,7 @@ export async function prepareSubmission(
 /** Changes with a release that answers otherwise, so that what an earlier one has kept is not given again. */
 const answersOf = "answers-2";
 
-/** What identical submissions have in common; null where each is to be computed. */
+/** Digest that identical submissions share; null where each is to be computed. */
 async function dedupOf(
   { owner, submission }: SubmitRequest,
   versionName: string,
@@ -140,7 +141,7 @@ function packInput(
   throw new ServiceError("invalid_input", `${first?.detail}${more}`, { complaints });
 }
 
-/** What the idempotency key is held against. */
+/** Hashes of the body that the idempotency key is compared with. */
 async function bodyHashes(
   { retry, submission, tensors }: SubmitRequest,
   pack: Buffer,

@@ -26,7 +26,7 @@ export function acceptRetry(
     const [outcome] = await confirmed(keys, (redis) =>
       retryFailures(redis, keys, [{ failed, acceptance }], { ...settings, nowMs: Date.now() }),
     );
-    // Whoever asks for this very one gets it, however often it was tried again.
+    // A retry by id is accepted, however often the prediction was tried again.
     return outcome as AcceptOutcome;
   };
 }

@@ -16,7 +16,7 @@ const webhookSchema = z.strictObject({
   events: z.array(z.enum(predictionEvents)).min(1).default(["prediction.completed"]),
 });
 
-/** What a caller wants handed back: an object, and not a record, which would drop a key like __proto__ in silence. */
+/** A caller's metadata: an object, and not a record, which would drop a key like __proto__ in silence. */
 export const metadataSchema = z
   .custom<Record<string, unknown>>((value) => typeof value === "object" && value !== null && !Array.isArray(value), {
     error: "expected an object",
@@ -39,7 +39,7 @@ export const submissionSchema = z
     webhook: webhookSchema.optional(),
   })
   .superRefine((body, context) => {
-    if (body.input === undefined) context.addIssue({ code: "custom", path: ["input"], message: "input is required" });
+    if (body.input === undefined) context.addIssue({ code: "custom", path: ["input"], message: "is required" });
     if (body.expires_in_ms > 0 && body.expires_in_ms <= body.delay_ms) {
       context.addIssue({ code: "custom", path: ["expires_in_ms"], message: "must exceed delay_ms, or be 0" });
     }

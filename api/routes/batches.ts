@@ -9,6 +9,7 @@ import { noBodyDeadline } from "../http/body-deadline.js";
 import { acceptsJson, isJson, onlyQuery } from "../http/http-preferences.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
+import { unknownModel } from "../models/unknown-model.js";
 import { type Listed, listOwned, parseListQuery } from "../predictions/list-owned.js";
 import { idempotencyKeyOf } from "../predictions/submission.js";
 
@@ -30,7 +31,7 @@ export function batchesRoutes(
         const form = formOf(request);
         onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
         const model = await deps.directory.find(request.params.model);
-        if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
+        if (model === null) throw unknownModel(request.params.model);
         const { id, batch, replayed } = await takeBatch(deps, {
           request,
           model,

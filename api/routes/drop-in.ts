@@ -151,7 +151,8 @@ export function dropInRoutes(
       ...json,
       async (request, response) => {
         const asked = { model: "transaction-anomaly", input: request.body, inputPointer: "" };
-        if (Array.isArray(request.body)) throw new ServiceError("invalid_request", "expected an object by field name");
+        if (Array.isArray(request.body))
+          throw new ServiceError("invalid_request", "The body must be an object by field name.");
         await answered(request, response, asked, ({ id, inferenceMs, output }) => ({
           ...(output as { is_anomaly: boolean; score: number; threshold: number }),
           inference_time_ms: inferenceMs,

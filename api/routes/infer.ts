@@ -23,7 +23,7 @@ interface InferDependencies extends SubmitDependencies, JsonBodyLimits {
   maySubmit: readonly RequestHandler[];
 }
 
-/** What a request counts as: its largest first dimension, since that is what its inputs are joined along. */
+/** The rows that a request counts as: its largest first dimension, along which inputs are joined. */
 const rowsOf = ({ inputs }: InferRequest): number =>
   Math.max(1, ...inputs.map(({ shape }) => shape[0] ?? 1).filter((rows) => Number.isSafeInteger(rows)));
 
@@ -81,7 +81,7 @@ async function infer(
     requestId: response.locals.requestId,
     traceparent: traceparentOf(request.headers.traceparent),
     idempotencyKey,
-    // Whoever waits has the form at hand; that of others must be there when they fetch the result.
+    // A caller who waits has the form at hand; it must be stored for a result that is fetched later.
     tensors: {
       pack: ({ announcement }) => packInferInputs(asked, announcement),
       rows: rowsOf(asked),
@@ -105,7 +105,7 @@ async function infer(
   } else if (later) {
     sendJson(response, 202, submitted.joined ? markJoined(latest.json) : latest.json);
   } else {
-    const detail = `it was not done within ${deps.syncTimeoutMs / 1000} s; ${location} leads to it`;
+    const detail = `The prediction was not done within ${deps.syncTimeoutMs / 1000} s. ${location} leads to it.`;
     throw new ServiceError("not_in_time", detail);
   }
 }

@@ -15,6 +15,7 @@ import { z } from "zod";
 import type { keySchema } from "../access/key-schema.js";
 import type { JsonLimits } from "../http/check-json.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
+import { quote } from "../http/quote.js";
 import { optionalJsonBody, parseBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
@@ -22,7 +23,7 @@ import { resource } from "../http/resource.js";
 const yearMs = 366 * 86_400_000;
 const dayMs = 86_400_000;
 
-/** What a new key is to be. */
+/** Properties of a new key. */
 export const newKeySchema = z
   .strictObject({
     owner: z.string().refine(isOwnerName, "must be 1 to 64 letters, digits, '_', '.', '@' or '-'"),
@@ -39,7 +40,7 @@ export const newKeySchema = z
   })
   .meta({ id: "NewKey" });
 
-/** How long the old key stays good beside the new one. */
+/** Time for which the old key stays valid beside the new one. */
 export const rotationSchema = z
   .strictObject({ overlap_ms: z.int().min(0).max(yearMs).default(dayMs) })
   .meta({ id: "Rotation" });
@@ -53,7 +54,7 @@ export function keyRoutes(
   const router = Router();
   const { keyPrefix, log, redis } = deps;
   const readBody = optionalJsonBody(deps);
-  const unknown = () => new ServiceError("not_found", "There is no such key.");
+  const unknown = (id: string) => new ServiceError("not_found", `There is no key ${quote(id)}.`);
   const told = ({ key, stored }: MadeKey) => JSON.stringify({ ...describeKey(stored), key });
 
   resource(router, "/admin/keys", {
@@ -89,7 +90,7 @@ export function keyRoutes(
         onlyQuery(request);
         const { overlap_ms: overlapMs } = parseBody(rotationSchema, request.body ?? {});
         const made = await rotateKey(redis, keyPrefix, request.params.key, overlapMs);
-        if (made === null) throw unknown();
+        if (made === null) throw unknown(request.params.key);
         log.info("key rotated", { audit: true, key_id: request.params.key, new_key_id: made.stored.id });
         sendJson(response, 201, told(made));
       },
@@ -102,7 +103,7 @@ export function keyRoutes(
       async (request, response) => {
         onlyQuery(request);
         const id = request.params.key;
-        if (!(await revokeKey(redis, keyPrefix, id))) throw unknown();
+        if (!(await revokeKey(redis, keyPrefix, id))) throw unknown(id);
         log.info("key revoked", { audit: true, key_id: id });
         sendJson(response, 200, JSON.stringify({ id, object: "key", revoked: true }));
       },

@@ -15,6 +15,7 @@ import { resource } from "../http/resource.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import type { orderOutcomeSchema } from "../models/model-schema.js";
 import { type OrderOutcome, requestRescan } from "../models/order-models.js";
+import { unknownModel } from "../models/unknown-model.js";
 import { describeTraffic } from "./models.js";
 
 const versionName = z.string().regex(/^[1-9]\d{0,8}$/, 'must be a version such as "1"');
@@ -39,7 +40,7 @@ export const loadBody = z.strictObject({ version: versionName.optional() }).meta
 /** Which version. */
 export const unloadBody = z.strictObject({ version: versionName }).meta({ id: "UnloadOrder" });
 
-/** How long an answer waits for workers that still load. */
+/** Deadline of an answer that waits for workers that still load. */
 const orderDeadlineMs = 30_000;
 
 interface Dependencies extends JsonLimits {
@@ -50,7 +51,7 @@ interface Dependencies extends JsonLimits {
   mayAdmin: RequestHandler;
 }
 
-/** What changes a model while it is served, for admins: traffic, rollback, load, unload. */
+/** Changes of a model while it is served, for admins: traffic, rollback, load, unload. */
 export function modelChangeRoutes(deps: Dependencies): Router {
   const router = Router();
   const { directory, keyPrefix, log, redis } = deps;
@@ -93,7 +94,8 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         const { revision } = parseBody(rollbackBody, request.body ?? {});
         const model = await latest(directory, request.params.model);
         const outcome = await rollBackTraffic(redis, model.keys, revision ?? null);
-        if (outcome === "none") throw new ServiceError("state_conflict", "The traffic has not been changed.");
+        if (outcome === "none")
+          throw new ServiceError("state_conflict", "There is no change of the traffic to roll back.");
         if (outcome === "moved") {
           throw new ServiceError("state_conflict", `Revision ${revision} is not the last change of the traffic.`);
         }
@@ -122,7 +124,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         const states = statesOf(outcome).filter((state) => version === undefined || state.version === version);
         const ready = states.some(({ state }) => state === "ready");
         if (!ready && outcome.unanswered === 0) {
-          const reasons = [...new Set(states.map(({ reason }) => reason ?? "it is on its way out"))];
+          const reasons = [...new Set(states.map(({ reason }) => reason ?? "it is draining"))];
           if (reasons.length > 0)
             throw new ServiceError("state_conflict", `No worker can load the version: ${reasons.join("; ")}`);
           throw version === undefined
@@ -166,7 +168,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
 
 async function latest(directory: ModelDirectory, name: string): Promise<KnownModel> {
   const model = await directory.look(name);
-  if (model === null) throw new ServiceError("model_not_found", "No worker has ever announced this model.");
+  if (model === null) throw unknownModel(name);
   return model;
 }
 

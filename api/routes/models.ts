@@ -2,7 +2,6 @@ import type { Announcement } from "@millrace/shared/models/announcement.js";
 import { summarizeShadows } from "@millrace/shared/models/shadow-counts.js";
 import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
 import type { z } from "zod";
@@ -13,6 +12,7 @@ import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { breakerOfVersion, joiningOf, type KnownModel, type ModelDirectory } from "../models/model-directory.js";
 import type { modelSchema, trafficAnswerSchema } from "../models/model-schema.js";
+import { unknownModel } from "../models/unknown-model.js";
 
 /** `GET /v1/models` and `GET /v1/models/{model}`. */
 export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClient; mayRead: RequestHandler }): Router {
@@ -37,9 +37,7 @@ export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClien
       async (request, response) => {
         onlyQuery(request);
         const model = await deps.directory.find(request.params.model);
-        if (model === null || model.versions.size === 0) {
-          throw new ServiceError("model_not_found", "No worker has announced this model, or its last version is gone.");
-        }
+        if (model === null || model.versions.size === 0) throw unknownModel(request.params.model);
         sendJson(response, 200, JSON.stringify(await describeModel(deps.redis, model)));
       },
     ],
@@ -131,7 +129,7 @@ function describeOutput({ manifest: { output }, outputs }: Announcement): z.infe
   }
 }
 
-/** How submissions that name no version are split; weights as shares of 1. */
+/** Split of submissions that name no version; weights as shares of 1. */
 export function describeTraffic({
   highestVersion,
   traffic,

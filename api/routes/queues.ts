@@ -8,7 +8,7 @@ import { pageHeaders } from "../http/security-headers.js";
 import type { ModelDirectory } from "../models/model-directory.js";
 import { readableJob } from "../predictions/readable-job.js";
 
-/** The page's own connection waits for Redis; whoever looks at the page should not. */
+/** The page's own connection waits for Redis; a request for the page should not. */
 const readyMs = 1500;
 const basePath = "/admin/queues";
 
@@ -90,7 +90,7 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
       throw new ServiceError("redis_unavailable", "Redis does not answer.", { retryAfterSeconds: 1, cause });
     });
     headers(request, response, () => undefined);
-    tellProblems(response);
+    useProblemJson(response);
     for (const { keys, name } of deps.directory.all()) {
       if (queues.has(name)) continue;
       for (const queueName of [name, keys.batchQueueName, keys.webhookQueueName]) {
@@ -101,8 +101,8 @@ async function openBoard(deps: Parameters<typeof queueRoutes>[0]): Promise<Reque
   };
 }
 
-/** The board tells its errors in words of its own; here they are told like all others. */
-function tellProblems(response: Response): void {
+/** Replaces the error bodies of the board by problems. */
+function useProblemJson(response: Response): void {
   const json = response.json.bind(response);
   response.json = (body: unknown) => {
     const { statusCode } = response;

@@ -14,6 +14,7 @@ import {
   type KnownVersion,
   type ModelDirectory,
 } from "../models/model-directory.js";
+import { unknownModel } from "../models/unknown-model.js";
 import { tensorMetadata } from "../tensors/datatypes.js";
 import { inputSpecs } from "../tensors/input-tensors.js";
 
@@ -36,7 +37,7 @@ interface TensorModelDependencies extends JsonLimits {
   mayAdmin: RequestHandler;
 }
 
-/** What the Open Inference Protocol tells of server and models: health, metadata, readiness, repository. */
+/** Paths of the Open Inference Protocol about server and models: health, metadata, readiness, repository. */
 export function tensorModelRoutes(deps: TensorModelDependencies): Router {
   const router = Router();
   const { mayAdmin, mayRead } = deps;
@@ -198,7 +199,7 @@ async function askedVersion(
   const { model: name } = params;
   const version = versionIn(params);
   const model = await directory.find(name);
-  if (model === null) throw new ServiceError("model_not_found", `No worker has ever announced the model "${name}".`);
+  if (model === null) throw unknownModel(name);
   const known = model.versions.get(version ?? model.defaultVersion);
   if (known === undefined) throw new ServiceError("version_not_found", `The model has no version ${version}.`);
   return { model, known };

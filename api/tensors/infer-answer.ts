@@ -5,7 +5,7 @@ import type { PackedTensor } from "@millrace/shared/tensors/tensor-pack.js";
 import { datatypeOf } from "./datatypes.js";
 import type { InferRequest } from "./infer-request.js";
 
-/** How an answer is wanted: the caller's id, which outputs, and which of them as binary data. */
+/** The requested form of an answer: the caller's id, the outputs, and which of them as binary data. */
 export interface AnswerForm {
   id: string | undefined;
   outputs: { name: string; binary: boolean }[] | null;

@@ -1,7 +1,8 @@
 import { type Complaint, pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import { z } from "zod";
 import { parseCheckedJson } from "../http/check-json.js";
-import type { JsonBodyLimits } from "../http/read-json.js";
+import { type JsonBodyLimits, requiredFault } from "../http/read-json.js";
+import { bodyTooLarge } from "../http/read-upload.js";
 import { parseExactJson } from "./exact-json.js";
 
 /** An input tensor as the request has it: as JSON, or as bytes after the JSON. */
@@ -84,12 +85,12 @@ const requestSchema = z.object({
 export function readInferRequest(body: Buffer, headerBytes: number | null, limits: JsonBodyLimits): InferRequest {
   if (headerBytes === 0) return { ...parse({ inputs: [] }), id: undefined, raw: body, inputs: [], binaryOutput: true };
   if (headerBytes !== null && headerBytes > body.length) {
-    const detail = `Inference-Header-Content-Length is ${headerBytes}, but the body has ${body.length} bytes`;
+    const detail = `Inference-Header-Content-Length is ${headerBytes}, but the body has ${body.length} bytes.`;
     throw new ServiceError("bad_header", detail);
   }
   const header = body.subarray(0, headerBytes ?? body.length);
   if (header.length > limits.maxBodyBytes) {
-    throw new ServiceError("body_too_large", "The JSON before the binary data is larger than MAX_BODY_BYTES.");
+    throw bodyTooLarge("JSON before the binary data", limits.maxBodyBytes, "MAX_BODY_BYTES");
   }
   const json = parseCheckedJson(header, limits, parseExactJson);
   return parse(json, headerBytes === null ? null : body.subarray(headerBytes));
@@ -105,7 +106,7 @@ export function inferenceHeaderBytes(header: string | string[] | undefined): num
 }
 
 function parse(json: unknown, binary: Buffer | null = null): InferRequest {
-  const parsed = requestSchema.safeParse(json);
+  const parsed = requestSchema.safeParse(json, { error: requiredFault });
   if (!parsed.success) throw invalid(parsed.error.issues.map((issue) => complaintOf(issue, json)));
   const { id, inputs, outputs, parameters } = parsed.data;
   const binaryOutput = parameters.binary_data_output;

@@ -11,7 +11,7 @@ import { datatypeOf, shapeOf } from "./datatypes.js";
 import type { InferInput, InferRequest } from "./infer-request.js";
 
 const largestElements = 2 ** 30;
-/** What an empty tensor may have in its other dimensions, which would all be spelled out in JSON. */
+/** Product of an empty tensor's other dimensions at the most; all of them would be spelled out in JSON. */
 const largestEmptyElements = 2 ** 20;
 
 /**
@@ -119,7 +119,7 @@ function bytesOf(
   return packElements(values, spec.dtype, says, { bigAsText: true });
 }
 
-/** What is wrong with binary data of so many elements; null where nothing is. */
+/** The fault of binary data of so many elements; null for none. */
 function bytesFault(bytes: Buffer, { dtype }: TensorSpec, count: number): string | null {
   if (dtype !== "string") {
     const needed = count * elementBytes[dtype];

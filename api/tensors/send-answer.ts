@@ -27,7 +27,7 @@ export async function sendInference(
   request: Request,
   response: Response,
 ): Promise<void> {
-  if (result.status !== "succeeded") throw endedOtherwise(result);
+  if (result.status !== "succeeded") throw notSucceeded(result);
   const { version } = JSON.parse(result.json) as { version: string };
   const tensors = await resultTensors(redis, model, result);
   const answer = inferAnswer({ name: model.name, version }, form, tensors);
@@ -66,9 +66,9 @@ export async function sendWithOutput(
   await streamEncoded(request, response, pieces());
 }
 
-function endedOtherwise({ json, status }: StoredResult): ServiceError {
+function notSucceeded({ json, status }: StoredResult): ServiceError {
   const { error } = JSON.parse(json) as { error: { detail: string } | null };
-  const detail = error?.detail ?? `it was ${status}`;
+  const detail = error?.detail ?? `The prediction was ${status}.`;
   const codes = { failed: "inference_failed", expired: "not_in_time", canceled: "state_conflict" } as const;
   return new ServiceError(codes[status as Exclude<PredictionStatus, "succeeded"> & keyof typeof codes], detail);
 }

@@ -1,4 +1,4 @@
-/** What a key may do; `predict` includes `read`. */
+/** Scopes of a key; `predict` includes `read`. */
 export const scopes = ["read", "predict", "admin"] as const;
 export type Scope = (typeof scopes)[number];
 
@@ -21,7 +21,7 @@ const sha256Pattern = /^[0-9a-f]{64}$/i;
 
 /**
  * Reads `name:sha256hex[:scope+scope]`, separated by commas or lines; `#` begins a comment line. Throws an Error
- * that lists every bad entry by its position, never by its content.
+ * that lists every bad entry by its position and owner, never by more of its content.
  */
 export function parseApiKeys(text: string, variable: string): ApiKey[] {
   const problems: string[] = [];
@@ -34,6 +34,8 @@ export function parseApiKeys(text: string, variable: string): ApiKey[] {
     const [owner = "", sha256Hex = "", scopeText, ...rest] = entry.split(":");
     const grants = readGrants(scopeText === undefined ? ["predict"] : scopeText.split("+"));
     if (!ownerPattern.test(owner)) problems.push(`${variable} entry ${i + 1}: the name is not usable`);
+    // Without a colon the text may be a key itself, which must not reach the log.
+    else if (!entry.includes(":")) problems.push(`${variable} entry ${i + 1}: must be name:sha256hex[:scope+scope]`);
     else if (!sha256Pattern.test(sha256Hex)) problems.push(`${variable} entry ${i + 1} (${owner}): no SHA-256 in hex`);
     else if (grants === null)
       problems.push(`${variable} entry ${i + 1} (${owner}): scopes are ${scopes.join(", ")}, or one @ a model`);

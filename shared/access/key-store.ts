@@ -42,8 +42,8 @@ export async function makeKey(
   prefix: string,
   { expiresAt = null, grants, owner }: { owner: string; grants: readonly string[]; expiresAt?: number | null },
 ): Promise<MadeKey> {
-  if (!isOwnerName(owner)) throw new Error("an owner has 1 to 64 letters, digits, '_', '.', '@' or '-'");
-  if (readGrants(grants) === null) throw new Error("scopes are read, predict and admin, each alone or @ a model");
+  if (!isOwnerName(owner)) throw new Error("An owner has 1 to 64 letters, digits, '_', '.', '@' or '-'.");
+  if (readGrants(grants) === null) throw new Error("Scopes are read, predict and admin, each alone or @ a model.");
   const key = `mr_${randomBytes(24).toString("base64url")}`;
   const id = `key_${randomBytes(9).toString("base64url").replaceAll(/[-_]/g, "x")}`;
   const text = JSON.stringify({

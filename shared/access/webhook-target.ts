@@ -48,7 +48,7 @@ export function parseAllowances(text: string): WebhookAllowances {
       if (!plain || bits > (family === 4 ? 32 : 128)) throw new Error(`has a bad range: ${entry}`);
       addresses.addSubnet(address, bits, kind);
     } else if (/^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i.test(entry)) names.push(entry.toLowerCase());
-    else throw new Error(`has an entry that is no address, range or name: ${entry}`);
+    else throw new Error(`has an entry that is not a valid address, range or name: ${entry}`);
   }
   return { names, addresses };
 }

@@ -50,7 +50,7 @@ export interface ApiConfig extends CommonConfig {
   maxBatchRows: number;
   /** Of a batch's body, unpacked. */
   maxBatchBytes: number;
-  /** How long a stalled upload is kept, in ms. */
+  /** Lifetime of an idle upload, in ms. */
   batchUploadKeepMs: number;
   /** The largest file of a multipart body. */
   maxFileBytes: number;

@@ -102,7 +102,9 @@ export function readSettings<S extends z.ZodType>(
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
   const parsed = schema.safeParse(given);
   if (parsed.success) return { settings: parsed.data, problems: [] };
-  return { settings: null, problems: parsed.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`) };
+  // Entries of a list share its variable, and often the message.
+  const problems = parsed.error.issues.map((issue) => `${String(issue.path[0])} ${issue.message}`);
+  return { settings: null, problems: [...new Set(problems)] };
 }
 
 /** The config of `commonSettings`. */

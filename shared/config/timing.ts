@@ -1,12 +1,12 @@
 /** Times of a worker, and one priority, that no setting changes; only tests hand in others. */
 export interface WorkerTiming {
-  /** How long a job belongs to a worker that does not renew its lock, in ms. Renewed at half of it. */
+  /** Lifetime of a job's lock that its worker does not renew, in ms. Renewed at half of it. */
   lockMs: number;
-  /** How often a worker looks for jobs whose lock has run out, in ms. */
+  /** Interval of a worker's checks for jobs with an expired lock, in ms. */
   stalledCheckMs: number;
-  /** How long a start waits for Redis, in ms. */
+  /** Deadline for Redis at a start, in ms. */
   redisDeadlineMs: number;
-  /** How long a circuit breaker stays open at first, in ms. It doubles up to a minute. */
+  /** First open time of a circuit breaker, in ms. It doubles up to a minute. */
   breakerOpenMs: number;
   /** The most that one try of a webhook takes, in ms. */
   deliveryDeadlineMs: number;
@@ -14,7 +14,7 @@ export interface WorkerTiming {
   hostPauseMs: number;
   /** When all APIs know of a version that leaves, in ms. More than an API's `modelsRereadMs`. */
   versionNoticedMs: number;
-  /** How long a version is refused that killed its loader or disagrees with another worker's, in ms. */
+  /** Pause before a retry of a version that killed its loader or disagrees with another worker's, in ms. */
   versionRetryMs: number;
   /** The nice value of the process of shadow versions: 19 is the lowest priority. */
   shadowNice: number;
@@ -22,20 +22,20 @@ export interface WorkerTiming {
 
 /** Times of an API that no setting changes; only tests hand in others. */
 export interface ApiTiming {
-  /** How long a start waits for Redis, in ms. */
+  /** Deadline for Redis at a start, in ms. */
   redisDeadlineMs: number;
-  /** How long a command to Redis may take, in ms. */
+  /** Deadline of a command to Redis, in ms. */
   redisCommandMs: number;
   /**
-   * How often a waiting request reads its prediction, in case the notice was lost, in ms. Up to 10 s of jitter come on
-   * top.
+   * Interval at which a waiting request reads its prediction, in case the notice was lost, in ms. Up to 10 s of jitter
+   * come on top.
    */
   noticesRereadMs: number;
   /**
-   * How often what workers announced of models is read, in ms. A worker's `versionNoticedMs` must be more than that.
+   * Interval at which announcements of models are read, in ms. A worker's `versionNoticedMs` must be more than that.
    */
   modelsRereadMs: number;
-  /** How late a timer must be for new work to be refused, in ms. */
+  /** Delay of a timer from which on new work is refused, in ms. */
   overloadLagMs: number;
 }
 

@@ -55,6 +55,8 @@ const publicKeys = z
     }
   });
 
+const rolesFault = "must be a comma-separated list of inference and webhooks";
+
 /** The variables of a worker. */
 export const workerSettings = z.object({
   ...commonSettings,
@@ -65,7 +67,7 @@ export const workerSettings = z.object({
     .string()
     .default("inference,webhooks")
     .transform((text) => text.split(",").map((role) => role.trim()))
-    .pipe(z.array(z.enum(["inference", "webhooks"], { error: "must be inference, webhooks or both" })).min(1)),
+    .pipe(z.array(z.enum(["inference", "webhooks"], { error: rolesFault })).min(1)),
   WORKER_SLOTS: whole(1, 1024, availableParallelism()),
   SLOT_MAX_RSS_MB: z
     .string()

@@ -21,7 +21,7 @@ export const driftBaselineSchema = z
 
 export type DriftBaseline = z.infer<typeof driftBaselineSchema>;
 
-/** How long inputs count, in hours, and the fewest inputs for an index. */
+/** Window of inputs that count, in hours, and the fewest inputs for an index. */
 export const driftHours = 6;
 export const fewestInputs = 200;
 const smallestShare = 1e-4;

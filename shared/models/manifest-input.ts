@@ -19,7 +19,7 @@ const featureFields = z
     part: z
       .enum(["second_of_day", "day_of_week", "epoch_days"])
       .optional()
-      .describe("What of a date the model sees, in UTC; second_of_day unless told; Monday is 0"),
+      .describe("Part of a date, in UTC; default second_of_day; Monday is 0"),
     default: z
       .union([number, z.string()])
       .optional()
@@ -62,7 +62,7 @@ const derivedFeature = z.strictObject({
         "log1p: keeps the sign; sin, cos: of a turn each `period`",
     ),
   of: z.array(z.string().min(1)).min(1).max(1000).describe("Features, or derived ones that come before"),
-  scale: number.optional().describe("The result is multiplied by it; 1 unless told"),
+  scale: number.optional().describe("The result is multiplied by it; default 1"),
   period: z.number().positive().optional().describe("Of sin and cos, in units of the feature"),
 });
 
@@ -92,7 +92,7 @@ export const tabularInputSchema = z
     const known = new Set<string>();
     const add = (list: string, i: number, name: string) => {
       if (known.has(name)) {
-        context.addIssue({ code: "custom", path: [list, i], message: `there are two features "${name}"` });
+        context.addIssue({ code: "custom", path: [list, i], message: `Duplicate feature "${name}".` });
       }
       known.add(name);
     };
@@ -143,8 +143,8 @@ export const textInputSchema = z
           .int()
           .min(0)
           .optional()
-          .describe("Pads each row to the longest of its run; what the file's own padding names unless told, else 0"),
-        special_tokens: z.boolean().default(true).describe("Whether the tokenizer adds those that its file names"),
+          .describe("Pads each row to the longest of its run; default: as the file's own padding, else 0"),
+        special_tokens: z.boolean().default(true).describe("Add the file's special tokens"),
       })
       .optional(),
     min_length: z.int().min(0).default(1).describe("In characters, after trimming; of each text of a pair"),

@@ -14,9 +14,8 @@ export const classifierHead = z.strictObject({
     .enum(["softmax", "sigmoid", "none"])
     .optional()
     .describe(
-      "Makes probabilities of what the tensor holds: softmax over the classes, sigmoid of each, or none: its values " +
-        "are " +
-        "given as they are, whatever they are. Without it they must be probabilities: 0 to 1, and 1 together",
+      "Makes probabilities of the tensor's values: softmax over the classes, sigmoid of each, or none: they are " +
+        "given unchanged. Without it they must be probabilities: 0 to 1, and 1 together",
     ),
 });
 
@@ -53,7 +52,7 @@ export const rawHead = z.strictObject({ head: z.literal("raw") });
 
 const says = z
   .record(label, label.nullable())
-  .describe("The ensemble's label for each of the member's own; null: then the member has nothing to say");
+  .describe("The ensemble's label for each of the member's own; null: abstain");
 
 const member = {
   name: z.string().min(1).max(100),
@@ -61,8 +60,8 @@ const member = {
 };
 
 const flagged = {
-  anomaly: label.describe("The ensemble's label for what is an anomaly"),
-  normal: label.nullable().default(null).describe("The ensemble's label for what is none; null: nothing to say"),
+  anomaly: label.describe("Label for an anomaly"),
+  normal: label.nullable().default(null).describe("Label for a non-anomaly; null: abstain"),
   scale: z
     .number()
     .positive()
@@ -116,7 +115,7 @@ const rulesMember = z.strictObject({
     )
     .min(1)
     .max(1000)
-    .describe("The first that holds speaks; where none does, the member has nothing to say"),
+    .describe("The first matching rule votes; without one the member abstains"),
 });
 
 const statisticsMember = z
@@ -193,7 +192,7 @@ export const ensembleHead = z
     });
   });
 
-/** What the heads that read one model's output tensors have in common. */
+/** The heads, all of which read one model's output tensors. */
 export const outputSchema = z.discriminatedUnion("head", [
   classifierHead,
   multiLabelHead,

@@ -38,7 +38,7 @@ const common = {
     })
     .prefault({}),
   timeout_ms: z.int().min(1).max(3_600_000).default(30_000).describe("One run may take this long"),
-  attempts: z.int().min(1).max(100).default(3).describe("Runs that may time out or crash before it is given up"),
+  attempts: z.int().min(1).max(100).default(3).describe("Attempts in all; only timeouts and crashes are repeated"),
   backoff_ms: z.int().min(0).max(3_600_000).default(1000).describe("Before the second attempt; doubles, with jitter"),
   cache_ttl_seconds: z
     .int()

@@ -21,5 +21,5 @@ export type ModelOrder = z.infer<typeof orderSchema>;
 export type VersionReport = z.infer<typeof versionStateSchema>;
 export type ModelRefusal = z.infer<typeof refusalSchema>;
 
-/** How long answers to an order are kept. */
+/** Lifetime of the answers to an order. */
 export const orderKeptSeconds = 300;

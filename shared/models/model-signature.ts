@@ -48,7 +48,7 @@ export async function signVersion(folder: string, files: SignedFiles, key: KeyOb
  */
 export async function verifySignature(folder: string, files: SignedFiles, keys: readonly KeyObject[]): Promise<void> {
   if (!files.hashes.has(hashListName) || !files.hashes.has(signatureName)) {
-    throw new Error("it is not signed, and MODEL_PUBLIC_KEYS is set");
+    throw new Error("it is not signed, and MODEL_PUBLIC_KEYS is set: sign it with `npm run cli -- models sign`");
   }
   const list = await readFile(join(folder, hashListName), "utf8");
   const signature = Buffer.from((await readFile(join(folder, signatureName), "utf8")).trim(), "base64");

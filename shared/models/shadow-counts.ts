@@ -10,7 +10,7 @@ export type ShadowOutcome = (typeof shadowOutcomes)[number];
 export const shadowField = (version: string, shadow: string, what: ShadowOutcome | "difference"): string =>
   `${version}|${shadow}|${what}`;
 
-/** How long the counts are kept after the last one. */
+/** Lifetime of the counts after the last one. */
 export const shadowsKeptSeconds = 30 * 86_400;
 
 /** Counts of one shadow version beside another version. */

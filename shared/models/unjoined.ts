@@ -4,7 +4,7 @@ import type { ModelKeys } from "../redis/keys.js";
 import type { Announcement } from "./announcement.js";
 
 /**
- * A version with a misfit, by the fingerprint of its files: its outputs were not one a row, so its inputs share no run.
+ * A version with a misfit, by the fingerprint of its files: its outputs were not one per row, so no input shares a run.
  */
 const unjoinedSchema = z.object({ fingerprint: z.string(), reason: z.string() });
 

@@ -40,12 +40,13 @@ export function tabularPacker(manifest: TabularManifest): Packer {
     return Number.isFinite(row[i]) ? null : complain(features[i] as Feature, value);
   };
 
+  const kind = features.every(({ type }) => type === "number") ? "numbers" : "values";
+
   return (input) => {
     const complaints: Complaint[] = [];
     if (Array.isArray(input)) {
       if (input.length !== features.length) {
-        const what = features.every(({ type }) => type === "number") ? "numbers" : "values";
-        const detail = `expected ${features.length} ${what} in feature order, got ${input.length}`;
+        const detail = `expected ${features.length} ${kind} in feature order, got ${input.length}`;
         complaints.push({ detail, pointer: "" });
         return finish(complaints);
       }
@@ -57,7 +58,7 @@ export function tabularPacker(manifest: TabularManifest): Packer {
     }
     if (typeof input !== "object" || input === null) {
       complaints.push({
-        detail: `expected an array of ${features.length} numbers or an object by feature name, got ${describe(input)}`,
+        detail: `expected an array of ${features.length} ${kind} or an object by feature name, got ${describe(input)}`,
         pointer: "",
       });
       return finish(complaints);

@@ -1,10 +1,10 @@
 /**
  * Webhook deliveries, which rest on these rules; a batch is to them what a prediction is:
- * - Whoever asks for a webhook becomes a follower of the prediction in the step that accepts or joins it, with an id
- *   for each delivery that may come of it.
+ * - A caller who asks for a webhook becomes a follower of the prediction in the step that accepts or joins it, with
+ *   an id for each delivery that may come of it.
  * - The step that makes the prediction final turns its followers into deliveries: record, copy of the body and job of
  *   the model's delivery queue, all in the model's slot. No process has to live for it.
- * - The start is told when the run begins; who joins after that is told of it together with the end.
+ * - The start is told when the run begins; later followers are told of it together with the end.
  * - A delivery that exists is not made again, so every step here may be repeated.
  * - The body is kept once for all followers, counted, until each one's schedule has ended; after that for the result
  *   time.
@@ -19,7 +19,7 @@ export interface Follower {
   ids: Partial<Record<WebhookEvent, string>>;
 }
 
-/** How long a delivery is kept while its schedule runs. */
+/** Lifetime of a delivery while its schedule runs. */
 export const deliveryKeptMs = 30 * 86_400_000;
 
 /** The body of a webhook; `atMs` is when the event happened, the same on every try. */

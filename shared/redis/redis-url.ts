@@ -41,7 +41,7 @@ export function parseRedisUrl(text: string): RedisTarget {
   if (kind === "sentinel" && !masterName) throw new Error("needs the master's name: redis+sentinel://h1,h2/name");
   const database = segments.length === 0 ? 0 : Number(segments.shift());
   if (!Number.isInteger(database) || database < 0 || segments.length > 0)
-    throw new Error("has a path that is no database");
+    throw new Error("has a path that is not a valid database number");
   if (kind === "cluster" && database !== 0) throw new Error("names a database, but a cluster has only 0");
   const colon = credentials?.indexOf(":") ?? -1;
   const username =

@@ -1,4 +1,4 @@
-/** What a start has opened, to be let go of in reverse order. */
+/** Resources that a start has opened, to be closed in reverse order. */
 export interface Releasers {
   add(release: () => Promise<unknown> | unknown): void;
   /** Whether it has begun to close. */

@@ -2,7 +2,7 @@ import type { Dtype } from "./dtype.js";
 import { fromFloat16Bits } from "./float16.js";
 import { type PackedTensor, unpackStrings } from "./tensor-pack.js";
 
-/** How a tensor is spelled in JSON. */
+/** Spelling of a tensor in JSON. */
 export interface TensorSpelling {
   /** All elements in one array, whatever the shape. */
   flat: boolean;
@@ -53,7 +53,7 @@ export function* tensorsText(tensors: readonly PackedTensor[]): Generator<string
 const emptyArrays = (shape: readonly number[], d: number): string =>
   d === shape.length ? "" : `[${new Array(shape[d]).fill(emptyArrays(shape, d + 1)).join(",")}]`;
 
-/** What writes the element at a place. */
+/** A function that writes the element at a place. */
 function elementText({ bytes, dtype }: PackedTensor, bigAsText: boolean): (i: number) => string {
   if (dtype === "string") {
     const values = unpackStrings(bytes);

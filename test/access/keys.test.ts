@@ -194,7 +194,7 @@ describe("keys", () => {
     await run("revoke", idIn(rotated));
     await eventually(async () => expect(await everywhere(keyIn(rotated))).toEqual([401, 401]), 2000);
     await expect(run("revoke", "key_nothing")).rejects.toThrow(/no key key_nothing/);
-    await expect(run("make", "a b")).rejects.toThrow(/an owner has/);
+    await expect(run("make", "a b")).rejects.toThrow(/An owner has/);
   });
 
   test("the last use of a key is stored eventually, without a write for each request", async () => {

@@ -55,7 +55,7 @@ describe("a declared version whose runs turn out to return fewer rows than they 
       });
       expect([await isJoined(0), await isJoined(1)]).toEqual([0, 0]);
     });
-    const logged = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one a row"));
+    const logged = stack.log.filter(({ message }) => message?.startsWith("a version's outputs are not one per row"));
     expect(logged.length).toBeGreaterThan(0);
     await stack.post("/v1/models/leaves-out/unload", { version: "1" }, { as: "admin" });
     await eventually(async () => {

@@ -111,7 +111,7 @@ test("rows read in bulk are those of single predictions, in JSON and NDJSON, 4,0
       longestElementBytes: 1e4,
       longestOptionsBytes: 1e4,
       onInputs: () => {},
-      readElement: (bytes, from, to) => elements.reader.readOnTheWay?.(bytes, from, to) ?? -1,
+      readElement: (bytes, from, to) => elements.reader.readUnbounded?.(bytes, from, to) ?? -1,
       onElement: elements.reader.readJson,
       onTooLong: () => {},
     });

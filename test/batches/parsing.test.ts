@@ -212,7 +212,7 @@ describe("rows of JSON", () => {
       const splitter = new EnvelopeSplitter({
         ...{ longestElementBytes: 1e6, longestOptionsBytes: 100, onInputs() {}, onTooLong() {} },
         readElement(bytes, from, to) {
-          const end = table.reader.readOnTheWay?.(bytes, from, to) ?? -1;
+          const end = table.reader.readUnbounded?.(bytes, from, to) ?? -1;
           if (end >= 0) onTheWay += 1;
           return end;
         },

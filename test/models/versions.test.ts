@@ -195,7 +195,9 @@ describe("versions that change under load", () => {
     await mkdir(folder("6"));
     await writeFile(join(folder("6"), "labels.txt"), "a\n");
     await eventually(async () => {
-      expect((await describeModel()).refused).toMatchObject([{ version: "6", reason: "it has no model.onnx" }]);
+      expect((await describeModel()).refused).toMatchObject([
+        { version: "6", reason: "it has no model.onnx: put model.onnx into <model>/<version>/" },
+      ]);
     });
     await cp(join(fixture("echo-float32"), "model.onnx"), join(folder("6"), "model.onnx"));
     await eventually(async () => expect(await stateOf("6")).toBe("ready"));

@@ -70,6 +70,28 @@ describe("errors", () => {
     expect(answer.headers.get("www-authenticate")).toEqual(status === 401 ? expect.stringMatching(/^Bearer/) : null);
   });
 
+  const details: [what: string, request: string, options: CallOptions, detail: string][] = [
+    ["an unknown model", "GET /v1/models/nobody", {}, 'There is no model "nobody". GET /v1/models lists the models.'],
+    ["an unknown id", "GET /v1/predictions/nope", {}, 'There is no prediction "nope", or it has expired.'],
+    ["an undecodable path", "GET /v1/predictions/%FF", {}, "The path is not valid percent-encoded UTF-8."],
+    [
+      "a long body",
+      `POST ${path}`,
+      { json: { input: "x".repeat(20_000) } },
+      "The body is larger than 20000 bytes (MAX_BODY_BYTES).",
+    ],
+    [
+      "JSON that ends early",
+      `POST ${path}`,
+      { text: '{"input":[1', headers: json },
+      "The body is not JSON: it has a fault at character 12.",
+    ],
+  ];
+  test.each(details)("the detail of %s names it", async (_what, request, options, detail) => {
+    const [method, url] = request.split(" ") as [string, string];
+    expect((await stack.call(method, url, options)).body.detail).toBe(detail);
+  });
+
   test("an unknown X-API-Key is refused, and a known one works like a bearer token", async () => {
     assertProblem(await stack.get("/v1/models", { as: null, headers: { "x-api-key": "who" } }), 401, "unauthenticated");
     const known = await stack.get("/v1/models", { as: null, headers: { "x-api-key": "alice-key" } });

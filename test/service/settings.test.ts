@@ -89,6 +89,8 @@ describe("settings", () => {
       WEBHOOK_RETRY_SCHEDULE: "5,soon",
     };
     expect(variablesIn(problemsOf(() => readWorkerConfig(env)))).toEqual(Object.keys(env).sort());
+    const roles = problemsOf(() => readWorkerConfig({ ...redis, WORKER_ROLES: "both,cook" }));
+    expect(roles).toEqual(["  - WORKER_ROLES must be a comma-separated list of inference and webhooks"]);
   });
 
   test("keys are read from a list and a file; an invalid entry is named by its position, not its content", async () => {
@@ -107,6 +109,9 @@ describe("settings", () => {
     const text = problemsOf(() => readApiConfig({ ...redis, API_KEYS: bad })).join("\n");
     for (const entry of [1, 2, 3, 4]) expect(text).toContain(`API_KEYS entry ${entry}`);
     expect(text).not.toContain("my-secret-key");
+    // A key pasted alone looks like an owner's name.
+    const pasted = problemsOf(() => readApiConfig({ ...redis, API_KEYS: "mr_plaintext" }));
+    expect(pasted).toEqual(["  - API_KEYS entry 1: must be name:sha256hex[:scope+scope]"]);
     const missing = problemsOf(() => readApiConfig({ ...redis, API_KEYS_FILE: join(dir, "nothing") }));
     expect(variablesIn(missing)).toEqual(["API_KEYS_FILE"]);
     await rm(dir, { recursive: true });

@@ -118,13 +118,13 @@ function outputsOf(
   position: number,
   known: ReadonlyMap<string, Value>,
 ): readonly Value[] {
-  const inputs = node.inputs.map((name) => (name === "" ? null : (known.get(name) ?? fromNowhere)));
+  const inputs = node.inputs.map((name) => (name === "" ? null : (known.get(name) ?? unproduced)));
   const all = (value: Value) => node.outputs.map(() => value);
   const unknown = inputs.find((value) => value?.kind === "unknown");
   if (unknown != null) return all(unknown);
   const operator = node.name === "" ? node.type : `${node.type} "${node.name.slice(0, 100)}"`;
   const refused = (reason: string) => all({ kind: "unknown", reason: `${operator}: ${reason}` });
-  const opaque = opaqueBecause(model, node);
+  const opaque = unanalysableReason(model, node);
   if (opaque !== null) return refused(opaque);
   const rules = rulesByDomain[node.domain] ?? {};
   const rule = Object.hasOwn(rules, node.type) ? rules[node.type] : undefined;
@@ -140,7 +140,7 @@ function outputsOf(
 }
 
 /** Why an operator cannot be analysed, whatever its inputs; null for an operator that can. */
-function opaqueBecause(model: OnnxModel, node: OnnxNode): string | null {
+function unanalysableReason(model: OnnxModel, node: OnnxNode): string | null {
   if (model.functions.has(`${node.domain}:${node.type}`)) return "it is a function of the file, which is not analysed";
   if (rulesByDomain[node.domain] === undefined) {
     return `operators of the domain "${node.domain}" are not known to keep rows apart`;
@@ -151,7 +151,7 @@ function opaqueBecause(model: OnnxModel, node: OnnxNode): string | null {
   return drawingOperators.has(node.type) ? "it draws random numbers" : null;
 }
 
-const fromNowhere: Value = { kind: "unknown", reason: "a tensor is not produced by any operator" };
+const unproduced: Value = { kind: "unknown", reason: "a tensor is not produced by any operator" };
 const unclear: Value = { kind: "unknown", reason: "an operator has more outputs than its rule knows" };
 
 function operationOf(

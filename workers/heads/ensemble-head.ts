@@ -35,7 +35,7 @@ export function ensemble(manifest: TabularManifest, { labels, members, vote }: E
       const said = say(view);
       if (typeof said === "string") return `member "${name}": ${said}`;
       if (said !== null) add(total, said, weight, vote.method);
-      says.push(sayJson(name, said, labels));
+      says.push(memberJson(name, said, labels));
     }
     return decide(total, labels, vote.min_margin, says);
   };
@@ -72,7 +72,7 @@ function decide(total: Float64Array, labels: readonly string[], leastMargin: num
   return { json, confidence: abstained ? Number.NaN : confidence };
 }
 
-function sayJson(name: string, said: Say | null, labels: readonly string[]): string {
+function memberJson(name: string, said: Say | null, labels: readonly string[]): string {
   const label = said === null ? null : labels[said.best];
   const confidence = said === null ? null : said.probabilities[said.best];
   return JSON.stringify({ name, label, confidence, abstained: said === null });

@@ -2,7 +2,7 @@ import type { Manifest, TabularManifest } from "@millrace/shared/models/manifest
 import { activationOf, areProbabilities } from "./class-probabilities.js";
 import { ensemble } from "./ensemble-head.js";
 import type { Head, Outputs } from "./head.js";
-import { asHeld, outputValues } from "./output-values.js";
+import { outputValues, roundToType } from "./output-values.js";
 import { tensorJson } from "./tensor-json.js";
 
 /** The head named by a manifest. Throws for a rule that is not a valid expression. */
@@ -109,7 +109,7 @@ function anomaly(name: string, threshold: number): Head {
       if (typeof found === "string") return found;
       const score = found.values[found.from] as number;
       if (!Number.isFinite(score)) return "the model gave a score that is not finite";
-      const reached = score >= asHeld(threshold, tensor?.type ?? "");
+      const reached = score >= roundToType(threshold, tensor?.type ?? "");
       return { json: `{"is_anomaly":${reached},"score":${score},"threshold":${threshold}}`, confidence: Number.NaN };
     },
     fault: shapeFault(name, 1, ": a score is one number a row"),
@@ -132,7 +132,7 @@ function multiLabel(name: string, labels: readonly string[], threshold: number |
       for (let c = 0; c < labels.length; c++) {
         const value = values[from + c] as number;
         if (!Number.isFinite(value)) return "the model gave a probability that is not finite";
-        if (value >= asHeld(thresholds[c] as number, tensor?.type ?? "")) given.push(quoted[c]);
+        if (value >= roundToType(thresholds[c] as number, tensor?.type ?? "")) given.push(quoted[c]);
         scores.push(`${keys[c]}${value}`);
       }
       return { json: `{"labels":[${given}],"scores":{${scores}}}`, confidence: Number.NaN };

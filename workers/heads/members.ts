@@ -1,7 +1,7 @@
 import { Environment } from "@marcbachmann/cel-js";
 import type { EnsembleMember } from "@millrace/shared/models/manifest-output.js";
 import type { Tensor } from "onnxruntime-node";
-import { asHeld, outputValues } from "./output-values.js";
+import { outputValues, roundToType } from "./output-values.js";
 
 /** One row as seen by members: the outputs of the ONNX files, and its features in tensor order. */
 export interface MemberView {
@@ -136,7 +136,7 @@ function flagging(
 ): (score: number, type?: string) => Say | null {
   return (score, type = "float64") => {
     const strange = 1 / (1 + Math.exp(-(score - threshold) / scale));
-    if (normal === null && score < asHeld(threshold, type)) return null;
+    if (normal === null && score < roundToType(threshold, type)) return null;
     const probabilities = oneHot(labels, anomaly, strange);
     if (normal !== null) probabilities[labels.indexOf(normal)] = 1 - strange;
     return bestOf(probabilities);

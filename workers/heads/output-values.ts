@@ -49,7 +49,7 @@ export function numbersOf(tensor: Tensor): ArrayLike<number> | null {
 }
 
 /** A number rounded to the tensor's dtype, so that a score equal to the threshold reaches it. */
-export function asHeld(value: number, type: string): number {
+export function roundToType(value: number, type: string): number {
   if (type === "float16") return fromFloat16Bits(toFloat16Bits(value));
   return type === "float32" ? Math.fround(value) : value;
 }

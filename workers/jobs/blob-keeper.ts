@@ -23,7 +23,7 @@ export interface BlobKeeper {
 
 const retryDelayMs = 250;
 /** A blob must outlive its result, which is written a moment later. */
-const outliveMs = 60_000;
+const blobExtraTtlMs = 60_000;
 
 export function createBlobKeeper(options: {
   redis: RedisClient;
@@ -33,7 +33,7 @@ export function createBlobKeeper(options: {
   log: Logger;
 }): BlobKeeper {
   const { keys, log, memory, redis } = options;
-  const ttlMs = options.resultTtlSeconds * 1000 + outliveMs;
+  const ttlMs = options.resultTtlSeconds * 1000 + blobExtraTtlMs;
   return {
     makeRoom: (bytes) => memory.take(bytes),
     read: (id, bytes) => readBlob(redis, keys, id, bytes),

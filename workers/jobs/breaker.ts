@@ -78,7 +78,7 @@ export class Breaker {
     };
   }
 
-  /** How many jobs of the version may be taken now. */
+  /** Number of jobs of the version that may be taken now. */
   get room(): number {
     if (this.#state === "closed") return Number.POSITIVE_INFINITY;
     return this.#awaitsJob ? 1 : 0;

@@ -14,7 +14,7 @@ export function createChunkConsumer(options: {
   redis: RedisClient;
   concurrency: number;
   process: ReturnType<typeof processChunk>;
-  /** How many jobs may be taken now, apart from the limit of concurrency. */
+  /** Number of jobs that may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
   timing: WorkerTiming;
   log: Logger;

@@ -19,7 +19,7 @@ export interface ModelConsumerOptions {
    */
   manifestOf(version: string): Pick<Manifest, "attempts" | "backoff_ms"> | undefined;
   process: ReturnType<typeof processPrediction>;
-  /** How many jobs may be taken now, apart from the limit of concurrency. */
+  /** Number of jobs that may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
   timing: WorkerTiming;
   log: Logger;

@@ -30,7 +30,7 @@ export interface RedriveJob {
 const sliceMs = 500;
 const fullDelayMs = 1000;
 /** Longest arrears that a redrive makes up for at once, in ms; beyond that it is late instead of sudden. */
-const catchUpMs = 1000;
+const maxArrearsMs = 1000;
 /** Failures read at once; at least so many, because those that others have retried use nothing of the rate. */
 const failuresAtOnce = 64;
 const fewestAtOnce = 16;
@@ -44,7 +44,7 @@ export function paceOf(
   nowMs: number,
 ): { allowed: number; fromMs: number; stepMs: number } {
   const stepMs = 1000 / rate;
-  const fromMs = Math.max(pacedUntil ?? nowMs - stepMs, nowMs - Math.max(catchUpMs, stepMs));
+  const fromMs = Math.max(pacedUntil ?? nowMs - stepMs, nowMs - Math.max(maxArrearsMs, stepMs));
   // Half a step of tolerance, because the division rounds.
   return { allowed: Math.floor((nowMs - fromMs) / stepMs + 1e-6), fromMs, stepMs };
 }

@@ -8,7 +8,7 @@ import type { TakenJob } from "./taken-prediction.js";
 type Process = ReturnType<typeof processPrediction>;
 
 /** The times in a final prediction's JSON. */
-interface Told {
+interface FinalPrediction {
   model: string;
   version: string;
   status: string;
@@ -55,11 +55,16 @@ export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: Mod
 }
 
 /** Four spans of one prediction: queue, slot, the ONNX run in it, and the writing. */
-function tell(tracing: Tracing, parent: string, id: string, told: Told, writtenFrom: number): void {
-  const { error, model, started_at: started, status, timings, version } = told;
+function tell(tracing: Tracing, parent: string, id: string, prediction: FinalPrediction, writtenFrom: number): void {
+  const { error, model, started_at: started, status, timings, version } = prediction;
   const attributes = { "millrace.prediction_id": id, "millrace.model": model, "millrace.version": version };
   const startedAt = started === null ? writtenFrom : Date.parse(started);
-  tracing.note("queue", startedAt, { kind: "consumer", parent, startedAt: Date.parse(told.created_at), attributes });
+  tracing.note("queue", startedAt, {
+    kind: "consumer",
+    parent,
+    startedAt: Date.parse(prediction.created_at),
+    attributes,
+  });
   if (started !== null) {
     const slot = tracing.note("slot", writtenFrom, {
       parent,

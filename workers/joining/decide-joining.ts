@@ -6,7 +6,7 @@ import { lengthNamed, type Size, sameSize } from "../graph/sizes.js";
 import type { TriedInput } from "./make-inputs.js";
 import { type Run, tryJoining } from "./try-joining.js";
 
-/** How a version's inputs share runs. */
+/** Mode in which a version's inputs share runs. */
 export interface JoiningDecision {
   joining: Joining;
   /** True where a run contradicts the proof from the graph. */

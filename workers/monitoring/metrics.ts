@@ -65,7 +65,7 @@ export function createWorkerMetrics() {
     }),
     slotDeaths: new Counter({
       name: "ml_slot_death_total",
-      help: "Inference processes that ended unasked",
+      help: "Inference processes that ended unexpectedly",
       registers,
     }),
     shadowRuns: new Counter({
@@ -108,7 +108,7 @@ export function createWorkerMetrics() {
     }),
     misfits: new Counter({
       name: "ml_joining_misfit_total",
-      help: "Runs whose outputs were not one a row, after which the version's inputs share no run",
+      help: "Runs whose outputs were not one per row, after which the version's inputs share no run",
       labelNames: ["model", "version"],
       registers,
     }),

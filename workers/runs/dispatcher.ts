@@ -14,7 +14,7 @@ export interface Slots {
 export interface DispatcherHooks {
   /** A run begins. */
   onRun(runQueue: RunQueue, works: readonly Work[], rows: number): void;
-  /** A version's outputs are not one a row; its inputs share no run from now on. Once for each version. */
+  /** A version's outputs are not one per row; its inputs share no run from now on. Once for each version. */
   onMisfit(runQueue: RunQueue, reason: string): void;
 }
 

@@ -26,7 +26,7 @@ export interface SlotPoolOptions {
   retryMs?: number;
   /** Called when a slot becomes idle. */
   onIdle(): void;
-  /** Called when a slot ended unasked. */
+  /** Called when a slot ended unexpectedly. */
   onDeath(reason: SlotDiedError["reason"]): void;
 }
 

@@ -7,7 +7,7 @@ export interface RunQueue {
   model: string;
   version: string;
   modelKey: number;
-  /** False for good once a run's outputs were not one a row. */
+  /** False for good once a run's outputs were not one per row. */
   joinable: boolean;
   maxBatchRows: number;
   maxDelayMs: number;
@@ -61,7 +61,7 @@ export interface Waiting extends Work {
 }
 
 /** Parts of batches yield to everything else, but not for ever. */
-const bulkPatienceMs = 1000;
+const bulkYieldMs = 1000;
 
 /** Whether one work is to begin before another. */
 export const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
@@ -71,7 +71,7 @@ export const isBefore = (a: Waiting, b: Waiting, now: number): boolean => {
   return comparable && a.priority !== b.priority ? a.priority < b.priority : a.since < b.since;
 };
 
-const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkPatienceMs;
+const yields = (work: Waiting, now: number): boolean => work.bulk !== undefined && now - work.since < bulkYieldMs;
 
 /** The rows of works together. */
 export const rowsOfWorks = (works: readonly Work[]): number => works.reduce((rows, work) => rows + work.rows, 0);

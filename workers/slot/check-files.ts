@@ -13,7 +13,9 @@ const largestOnnxBytes = 2 ** 31;
 export async function readOnnxFiles({ folder, manifest }: LoadRequest): Promise<Map<string, OnnxModel>> {
   const files = await listVersionFiles(folder);
   const names = new Set(files.map(({ path }) => path));
-  if (manifest.output.head !== "ensemble" && !names.has("model.onnx")) throw new Error("it has no model.onnx");
+  if (manifest.output.head !== "ensemble" && !names.has("model.onnx")) {
+    throw new Error("it has no model.onnx: put model.onnx into <model>/<version>/");
+  }
   const models = new Map<string, OnnxModel>();
   for (const { path, size } of files) {
     if (!path.endsWith(".onnx")) continue;

@@ -167,8 +167,8 @@ function columnFaults(
   if (missing.length > 0) return missing;
   const columns = outputs.find((spec) => spec.name === name)?.shape[1];
   // Exporters declare one column of a regressor, whatever the number of targets; only a run shows it.
-  const isSaid = typeof columns === "number" && !(field === "targets" && columns === 1);
-  if (!isSaid || columns === count) return [];
+  const isDeclared = typeof columns === "number" && !(field === "targets" && columns === 1);
+  if (!isDeclared || columns === count) return [];
   const at = pointer.slice(0, pointer.lastIndexOf("/"));
   return [`${at}/${field}: has ${count}, output "${name}" has ${columns} columns`];
 }

@@ -14,7 +14,7 @@ export interface BreakersOptions {
   keys: ModelKeys;
   workerId: string;
   dispatcher: Pick<Dispatcher, "submit" | "release">;
-  /** How long a breaker stays open at first, in ms. */
+  /** First open time of a breaker, in ms. */
   openMs: number;
   log: Logger;
 }
@@ -61,7 +61,7 @@ export class Breakers {
   /** The breaker of a version; for a version that was just removed, one that is always closed. */
   readonly of = ({ runQueue }: ServedVersion): JobBreaker => this.#held.get(runQueue.modelKey)?.breaker ?? gone;
 
-  /** How many jobs may be taken now. All versions share one queue, so one closed breaker allows any number. */
+  /** Number of jobs that may be taken now. All versions share one queue, so one closed breaker allows any number. */
   readonly room = (): number => {
     if (this.#held.size === 0) return Number.POSITIVE_INFINITY;
     return Math.max(...[...this.#held.values()].map(({ breaker }) => breaker.room));

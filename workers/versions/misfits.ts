@@ -15,7 +15,7 @@ interface MisfitsOptions {
 }
 
 /**
- * Versions with a run whose outputs were not one a row. Their inputs share no run, on any worker, until they are loaded
+ * Versions with a run whose outputs were not one per row. Their inputs share no run, on any worker, until they load
  * anew.
  */
 export class Misfits {
@@ -35,7 +35,7 @@ export class Misfits {
     const { log, metrics } = this.#options;
     const { model, version } = runQueue;
     const loaded = this.#options.held().find((held) => held.runQueue === runQueue);
-    log.error("a version's outputs are not one a row, so its inputs share no run any more", { model, version, reason });
+    log.error("a version's outputs are not one per row, so its inputs share no run now", { model, version, reason });
     metrics.misfits.inc({ model, version });
     if (loaded === undefined) return;
     this.showJoining(loaded);

@@ -24,7 +24,7 @@ export interface ShadowOptions {
   nice: number;
   /** The versions that this worker serves. */
   held(): readonly LoadedVersion[];
-  /** Called for a version whose outputs are not one a row. */
+  /** Called for a version whose outputs are not one per row. */
   onMisfit: DispatcherHooks["onMisfit"];
   metrics: WorkerMetrics;
   log: Logger;

@@ -34,7 +34,7 @@ export async function childrenOf(pid: number): Promise<number[]> {
   return all.filter(({ parent, state }) => parent === pid && !state.startsWith("Z")).map((child) => child.pid);
 }
 
-/** Those of the processes that still run; a zombie does not. */
+/** The subset of the processes that still runs; a zombie does not. */
 export async function stillRunning(pids: readonly number[]): Promise<number[]> {
   const all = await processes();
   return all.filter(({ pid, state }) => pids.includes(pid) && !state.startsWith("Z")).map(({ pid }) => pid);
