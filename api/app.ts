@@ -4,6 +4,7 @@ import type { StatisticsTally } from "@millrace/shared/predictions/statistics-ta
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
 import { type ConfirmedWrite, createWriteProbe } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { readyBase } from "@millrace/shared/redis/keys.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/service/log.js";
@@ -118,7 +119,7 @@ export function createApp(deps: AppDependencies): Express {
     response.locals.openInference = true;
     next();
   });
-  const redisState = createWriteProbe(deps.confirmed, `${deps.keyPrefix}:{ready}`);
+  const redisState = createWriteProbe(deps.confirmed, readyBase(deps.keyPrefix));
   const isWritable = async () => (await redisState()) === "writable";
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");

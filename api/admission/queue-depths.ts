@@ -1,4 +1,5 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 
 /** BullMQ's score of a delayed job that is due now: ms × 4096, and a counter. */
@@ -22,12 +23,12 @@ export async function waitingLoad(redis: RedisClient, keys: ModelKeys): Promise<
  */
 export async function jobsByState(redis: RedisClient, queue: string) {
   const [wait, prioritized, delayed, due, running, failed] = await Promise.all([
-    redis.llen(`${queue}wait`),
-    redis.zcard(`${queue}prioritized`),
-    redis.zcard(`${queue}delayed`),
-    redis.zcount(`${queue}delayed`, "-inf", dueScore(Date.now())),
-    redis.llen(`${queue}active`),
-    redis.zcard(`${queue}failed`),
+    redis.llen(`${queue}${bullKeys.wait}`),
+    redis.zcard(`${queue}${bullKeys.prioritized}`),
+    redis.zcard(`${queue}${bullKeys.delayed}`),
+    redis.zcount(`${queue}${bullKeys.delayed}`, "-inf", dueScore(Date.now())),
+    redis.llen(`${queue}${bullKeys.active}`),
+    redis.zcard(`${queue}${bullKeys.failed}`),
   ]);
   return { waiting: wait + prioritized + due, scheduled: Math.max(0, delayed - due), running, failed };
 }

@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import type { RedisClient } from "./connect-redis.js";
-import type { ModelKeys } from "./keys.js";
+import { confirmedKey, type ModelKeys, probeKey } from "./keys.js";
 import { nodeOfKey } from "./node-of-key.js";
 import { refusalCode } from "./redis-faults.js";
 
@@ -44,7 +44,7 @@ export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
     return line;
   };
   return async (keys, write) => {
-    const key = `${keys.base}/confirmed`;
+    const key = confirmedKey(keys.base);
     const node = await nodeOfKey(redis, key);
     if (node === null) throw new NotReplicatedError("the node is not known");
     const line = lineOf(node);
@@ -103,7 +103,7 @@ export function createWriteProbe(confirmed: ConfirmedWrite, base: string): () =>
   let probed: { at: number; state: Promise<RedisState> } | null = null;
   return () => {
     if (probed === null || Date.now() - probed.at > probeEveryMs) {
-      const write = confirmed({ base }, (redis) => redis.set(`${base}/probe`, "1", "PX", 1000));
+      const write = confirmed({ base }, (redis) => redis.set(probeKey(base), "1", "PX", 1000));
       const state = write.then(
         () => "writable" as const,
         (fault: Error) => {

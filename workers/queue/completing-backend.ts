@@ -1,4 +1,5 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
 import { type Completion, completeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import type { TakenRaw } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { joinCalls } from "@millrace/shared/service/join-turn.js";
@@ -34,7 +35,7 @@ export function completingBackend(
     const backend = createRedisBackend(name, opts, { ...extra, withBlockingConnection: false }) as Backend;
     // BullMQ finds the workers of a queue by this name.
     const connectionName = `${queue.slice(0, -name.length - 2)}:${Buffer.from(name).toString("base64")}`;
-    const waiter = new MarkerWaiter(redis, `${queue}marker`, connectionName);
+    const waiter = new MarkerWaiter(redis, `${queue}${bullKeys.marker}`, connectionName);
     backend.waitForJob = (seconds: number) => waiter.wait(seconds);
     backend.disconnectBlocking = async () => waiter.interrupt();
     const close = backend.close.bind(backend);

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type WorkerTiming, workerTiming } from "@millrace/shared/config/timing.js";
 import { keptJobs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
 import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
 import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import type { Worker as BullWorker, Job, WorkerOptions } from "bullmq";
@@ -173,7 +174,8 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
 
   /** Leaves waiting jobs to other workers for a moment, since the marker may be meant for them. */
   async #holdOn(): Promise<void> {
-    await this.#redis.zadd(`${this.#queue}marker`, 0, "0").catch((error: Error) => this.emit("error", error));
+    const marker = `${this.#queue}${bullKeys.marker}`;
+    await this.#redis.zadd(marker, 0, "0").catch((error: Error) => this.emit("error", error));
     await delay(heldLookMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
   }
 
