@@ -1,9 +1,10 @@
+import { delayedScorePerMs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { bullKeys } from "@millrace/shared/redis/key-names.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 
-/** BullMQ's score of a delayed job that is due now: ms × 4096, and a counter. */
-export const dueScore = (nowMs: number): number => nowMs * 0x1000 + 0xfff;
+/** The highest score in BullMQ's `delayed` of a job that is due. */
+export const dueScore = (nowMs: number): number => (nowMs + 1) * delayedScorePerMs - 1;
 
 /** Jobs of a model's queue by state, and rows of batches that are not done; each is one command whatever the depth. */
 export async function queueDepths(redis: RedisClient, { bulkRows, queue }: ModelKeys) {

@@ -138,6 +138,3 @@ export async function redeliver(
   });
   return outcome as "queued" | "pending" | "unknown";
 }
-
-/** The delivery of a job in the delivery queue. */
-export const deliveryOfJob = (jobId: string): string => jobId.replace(/-\d+$/, "");

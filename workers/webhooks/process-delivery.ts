@@ -1,12 +1,7 @@
+import { deliveryOfJob } from "@millrace/shared/predictions/delivery.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
-import {
-  type Attempt,
-  type Delivery,
-  deliveryOfJob,
-  noteAttempt,
-  readDelivery,
-} from "@millrace/shared/scripts/deliveries.js";
+import { type Attempt, type Delivery, noteAttempt, readDelivery } from "@millrace/shared/scripts/deliveries.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { DelayedError, UnrecoverableError } from "../queue/bullmq.js";

@@ -1,3 +1,4 @@
+import { chunkJobId } from "../../predictions/batch.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
@@ -48,7 +49,7 @@ export async function takeChunk(
   const [taken, bytes] = await Promise.all([
     takeScript.run(redis, {
       keys: { batch: keys.batch(id), results: keys.batchResults(id), running, deaths },
-      fields: { number, jobId: `${id}-${number}` },
+      fields: { number, jobId: chunkJobId(id, number) },
     }) as Promise<[string, string, 0 | 1] | null>,
     redis.hgetBuffer(keys.batchChunks(id), String(number)),
   ]);

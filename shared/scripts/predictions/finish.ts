@@ -1,5 +1,5 @@
 import { webhookBodyStart } from "../../predictions/delivery.js";
-import type { PredictionJob } from "../../predictions/job.js";
+import { anyToken, type PredictionJob, unbegunToken } from "../../predictions/job.js";
 import { encodeResult, type StoredResult, storedTensorsStart } from "../../predictions/prediction.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
@@ -36,7 +36,7 @@ const script = defineScript({
   },
   each: {
     id: text("The prediction's id."),
-    token: text("The job's lock token; empty: only if it does not run; `*`: whatever its state."),
+    token: text("The job's lock token, `unbegunToken` or `anyToken`."),
     result: text("The stored form of the result."),
     dedup: optional(text("The deduplication hash that it holds.")),
     cacheSeconds: number("Time to cache the output; 0 for not at all."),
@@ -118,7 +118,7 @@ export async function finishPredictions(
         cache === null || bytes > largestCachedBytes ? 0 : Math.min(cache.ttlSeconds, settings.resultTtlSeconds);
       return {
         id,
-        token: by === "unbegun" ? "" : by === "any" ? "*" : by.token,
+        token: by === "unbegun" ? unbegunToken : by === "any" ? anyToken : by.token,
         result: text,
         dedup,
         cacheSeconds: ttl,

@@ -1,4 +1,4 @@
-import { keptJobs } from "../../predictions/job.js";
+import { jobOutcomes, keptJobs } from "../../predictions/job.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { defineScript } from "../lua/define-script.js";
@@ -29,7 +29,7 @@ const script = defineScript({
   each: {
     id: text("The job's id."),
     token: text("Its lock token."),
-    outcome: number("0: it is removed; 1: it stays visible; 2: it stays visible as failed."),
+    outcome: text("One of `jobOutcomes`."),
     text: text("The return value as JSON, or the reason of a failure."),
     takeNext: flag("Whether to take another job in its place."),
   },
@@ -70,7 +70,7 @@ export async function completeJobs(
     each: completions.map(({ failedReason, id, keep, returnValueJson, takeNext, token }) => ({
       id,
       token,
-      outcome: failedReason !== undefined ? 2 : keep ? 1 : 0,
+      outcome: failedReason !== undefined ? jobOutcomes.failed : keep ? jobOutcomes.completed : jobOutcomes.removed,
       text: failedReason ?? returnValueJson,
       takeNext,
     })),

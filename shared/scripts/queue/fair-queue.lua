@@ -170,7 +170,7 @@ local function fairTake(queue, wanted, now)
   local drain = redis.call('HMGET', fair .. FAIRKEY.load, 'drained', 'drained_rows', 'drained_since')
   local since, drained, rows = tonumber(drain[3]), (tonumber(drain[1]) or 0) + #ids, tonumber(drain[2]) or 0
   for _, share in ipairs(begun) do rows = rows + share.rows end
-  if since and now - since < 1000 then
+  if since and now - since < CONST.drainWindowMs then
     redis.call('HSET', fair .. FAIRKEY.load, 'served', fairNumber(served), 'drained', drained, 'drained_rows', rows)
   else
     if since then
