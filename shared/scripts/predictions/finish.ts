@@ -5,7 +5,7 @@ import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import type { FailureCode } from "../../service/failure-codes.js";
 import { defineScript } from "../lua/define-script.js";
-import { flag, number, optional, text } from "../lua/fields.js";
+import { answers, flag, number, optional, text } from "../lua/fields.js";
 
 /**
  * The one step that makes predictions final. A result is written once and never changed. A worker writes it only while
@@ -46,6 +46,7 @@ const script = defineScript({
     blob: optional(text("Fate of an input that is a blob: `drop`, or `keep` for the result time.")),
     failures: optional(text("The key in which a failure is noted.")),
   },
+  answer: answers<FinishOutcome[]>("The outcome of each prediction, in order."),
   whenFull: true,
 });
 
@@ -95,7 +96,7 @@ export async function finishPredictions(
   settings: FinishSettings,
 ): Promise<FinishOutcome[]> {
   const nowMs = Date.now();
-  const outcomes = await script.run(redis, {
+  return script.run(redis, {
     keys: { running: keys.running, deaths: keys.deaths, cache: keys.cache },
     fields: {
       queue: keys.queue,
@@ -130,7 +131,6 @@ export async function finishPredictions(
       };
     }),
   });
-  return outcomes as FinishOutcome[];
 }
 
 /**

@@ -2,7 +2,7 @@ import { encodeNote, type RunNote } from "../../predictions/run-note.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { text } from "../lua/fields.js";
+import { answers, text } from "../lua/fields.js";
 
 const noteScript = defineScript({
   name: "millraceNoteRun",
@@ -14,6 +14,7 @@ const noteScript = defineScript({
     queue: text("Prefix of the keys of the model's queue."),
   },
   each: { id: text("The prediction's id."), token: text("Its job's lock token."), note: text("The note.") },
+  answer: answers<string[]>("The ids with watchers of their start."),
   whenFull: true,
 });
 
@@ -28,12 +29,11 @@ export async function noteRun(
   channelPrefix: string,
 ): Promise<string[]> {
   const { base, queue, running, starts } = keys;
-  const awaited = await noteScript.run(redis, {
+  return noteScript.run(redis, {
     keys: { running, starts },
     fields: { base, noticeChannel: channelPrefix, queue },
     each: [...notes].map(([id, note]) => ({ id, token: note.token ?? "", note: encodeNote(note) })),
   });
-  return awaited as string[];
 }
 
 /** Removes the notes of jobs that return to the queue unharmed. */
@@ -51,6 +51,9 @@ const historyScript = defineScript({
     result: text("The prediction's result."),
   },
   fields: { id: text("The prediction's id.") },
+  answer: answers<[final: 0 | 1, note: string | null, deaths: string | null]>(
+    "Whether its result is there, its note and its deaths.",
+  ),
   whenFull: true,
 });
 
@@ -67,9 +70,9 @@ export interface JobHistory {
 /** Reads the history of a job that BullMQ returns a second time. */
 export async function readHistory(redis: RedisClient, keys: ModelKeys, id: string): Promise<JobHistory> {
   const { deaths: deathsKey, running } = keys;
-  const [final, note, deaths] = (await historyScript.run(redis, {
+  const [final, note, deaths] = await historyScript.run(redis, {
     keys: { running, deaths: deathsKey, result: keys.result(id) },
     fields: { id },
-  })) as [number, string | null, string | null];
+  });
   return { final: final === 1, diedRunning: note !== null, deaths: Number(deaths ?? 0) };
 }

@@ -3,7 +3,7 @@ import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { type Fields, flag, number, optional, text, unnamed, type ValuesOf } from "../lua/fields.js";
+import { answers, type Fields, flag, number, optional, text, unnamed, type ValuesOf } from "../lua/fields.js";
 import { type AcceptAnswer, type AcceptOutcome, acceptOutcome } from "./accept-outcome.js";
 import { shareText } from "./fair-queue.js";
 import { type Idempotency, idempotencyHashes } from "./idempotency.js";
@@ -54,6 +54,7 @@ const script = defineScript({
   keys: { wait: unnamed(text("The model's wait list; it sets the hash slot.")) },
   fields: acceptFields,
   each: acceptEach,
+  answer: answers<AcceptAnswer[]>("The outcome of each, in order."),
 });
 
 export interface Acceptance {
@@ -111,12 +112,12 @@ export async function acceptPredictions(
   acceptances: readonly Acceptance[],
   settings: AcceptSettings & { nowMs: number },
 ): Promise<AcceptOutcome[]> {
-  const answers = await script.run(redis, {
+  const outcomes = await script.run(redis, {
     keys: { wait: `${keys.queue}${bullKeys.wait}` },
     fields: acceptFieldsOf(keys, settings),
     each: acceptances.map((acceptance) => acceptEachOf(keys, acceptance, settings)),
   });
-  return (answers as AcceptAnswer[]).map(acceptOutcome);
+  return outcomes.map(acceptOutcome);
 }
 
 /** The values of `acceptFields`. */

@@ -2,7 +2,7 @@ import { jobOutcomes, keptJobs } from "../../predictions/job.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { defineScript } from "../lua/define-script.js";
-import { flag, number, text } from "../lua/fields.js";
+import { answers, flag, number, text } from "../lua/fields.js";
 import type { TakenRaw } from "./take-jobs.js";
 
 /**
@@ -34,6 +34,7 @@ const script = defineScript({
     takeNext: flag("Whether to take another job in its place."),
   },
   eachKey: "proof",
+  answer: answers<(number | TakenRaw)[]>("For each job a code of BullMQ below 0, 0, or the next job."),
   whenFull: true,
 });
 
@@ -62,7 +63,7 @@ export async function completeJobs(
   lockMs: number,
 ): Promise<(number | TakenRaw)[]> {
   const wait = `${queue}${bullKeys.wait}`;
-  const answers = await script.run(redis, {
+  return script.run(redis, {
     keys: { wait },
     // The wait list's key stands for a proof that is not needed.
     eachKey: completions.map(({ proof }) => proof ?? wait),
@@ -75,5 +76,4 @@ export async function completeJobs(
       takeNext,
     })),
   });
-  return answers as (number | TakenRaw)[];
 }

@@ -1,7 +1,7 @@
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, text, unnamed } from "../lua/fields.js";
+import { answers, number, text, unnamed } from "../lua/fields.js";
 
 const script = defineScript({
   name: "millraceTake",
@@ -14,6 +14,7 @@ const script = defineScript({
     token: text("The lock token of all of them."),
     count: number("Limit of jobs to take."),
   },
+  answer: answers<[jobs: TakenRaw[], nextDelayedAt: number] | null>("The jobs; null for a paused or limited queue."),
   whenFull: true,
 });
 
@@ -31,9 +32,9 @@ export async function takeJobs(
   count: number,
   lockMs: number,
 ): Promise<{ jobs: TakenRaw[]; nextDelayedAt: number } | null> {
-  const taken = (await script.run(redis, {
+  const taken = await script.run(redis, {
     keys: { wait: `${queue}${bullKeys.wait}` },
     fields: { queue, nowMs: Date.now(), lockMs, token, count },
-  })) as [TakenRaw[], number] | null;
+  });
   return taken === null ? null : { jobs: taken[0], nextDelayedAt: taken[1] };
 }
