@@ -1,5 +1,6 @@
 import { type RedisOptions as AnyRedisOptions, Cluster, Redis } from "ioredis";
 import type { Logger } from "../service/log.js";
+import { mastersOf } from "./node-of-key.js";
 import { refusalCode } from "./redis-faults.js";
 import type { RedisTarget } from "./redis-url.js";
 
@@ -127,8 +128,7 @@ export function openSubscriber(target: RedisTarget, name: string): RedisClient {
 export async function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
   const deadline = Date.now() + deadlineMs;
   await ready(redis, deadlineMs);
-  if (!(redis instanceof Cluster)) return;
-  await Promise.all(redis.nodes("master").map((node) => ready(node, deadline - Date.now())));
+  await Promise.all(mastersOf(redis).map(([, node]) => ready(node, deadline - Date.now())));
 }
 
 function ready(redis: RedisClient, deadlineMs: number): Promise<void> {
