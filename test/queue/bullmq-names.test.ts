@@ -1,7 +1,7 @@
 import { delayedScorePerMs } from "@millrace/shared/predictions/job.js";
 import { bullKeys } from "@millrace/shared/redis/key-names.js";
-import { bullmqErrors } from "@millrace/shared/scripts/lua/bullmq-errors.js";
-import { bullmqTexts } from "@millrace/shared/scripts/lua/bullmq-texts.js";
+import { bullmqErrors } from "@millrace/shared/scripts/lua/lua-constants.js";
+import { bullmqTexts } from "@millrace/shared/scripts/lua/lua-text.js";
 import { ErrorCode, QueueKeys } from "bullmq";
 import { expect, test } from "vitest";
 

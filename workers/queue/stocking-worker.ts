@@ -3,12 +3,10 @@ import { type WorkerTiming, workerTiming } from "@millrace/shared/config/timing.
 import { keptJobs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { bullKeys } from "@millrace/shared/redis/key-names.js";
-import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
-import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
+import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import type { Worker as BullWorker, Job, WorkerOptions } from "bullmq";
 import { DelayedError, raw2NextJobData, UnrecoverableError, WaitingError, Worker } from "./bullmq.js";
 import { completingBackend, type ProofOf } from "./completing-backend.js";
-import { HeldJobs } from "./held-jobs.js";
 
 type JobJson = Parameters<BullWorker["createJob"]>[0];
 
@@ -197,5 +195,44 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
     if (left.length === 0) return;
     // A job that cannot be given back comes back by itself, once its lock has expired.
     await giveBackJobs(this.#redis, this.#queue, left).catch((error: Error) => this.emit("error", error));
+  }
+}
+
+interface Held {
+  token: string;
+  ended: Promise<void>;
+}
+
+/**
+ * The jobs of one queue that this worker holds. After an outage of Redis a worker may be handed a job that it still
+ * runs, under a new lock. The run goes on under that lock. A second run beside it would be late again and again, and
+ * would count as a death.
+ */
+export class HeldJobs {
+  readonly #held = new Map<string, Held>();
+
+  /**
+   * Does the work of a job that was taken under `token`, once no earlier take of it is in progress here. `lock` returns
+   * the token that counts by then.
+   */
+  async take<T>(id: string, token: string, work: (lock: () => string) => Promise<T>): Promise<T> {
+    for (let before = this.#held.get(id); before !== undefined; before = this.#held.get(id)) {
+      before.token = token;
+      await before.ended;
+    }
+    let end: () => void = () => undefined;
+    const held: Held = {
+      token,
+      ended: new Promise((resolve) => {
+        end = resolve;
+      }),
+    };
+    this.#held.set(id, held);
+    try {
+      return await work(() => held.token);
+    } finally {
+      this.#held.delete(id);
+      end();
+    }
   }
 }

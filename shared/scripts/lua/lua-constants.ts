@@ -29,8 +29,15 @@ import * as keptTimes from "../../predictions/kept-times.js";
 import { listedRedrives, redriveJobName } from "../../predictions/redrive.js";
 import { notePatterns } from "../../predictions/run-note.js";
 import { bullKeys, entryMarks, fairKeys, keyNames } from "../../redis/key-names.js";
-import { bullmqErrors } from "./bullmq-errors.js";
 import type { LuaNames } from "./lua-places.js";
+
+/** BullMQ's error codes in the answers of steps, by BullMQ's names; `test/queue/bullmq-names.test.ts` compares them. */
+export const bullmqErrors = {
+  JobNotExist: -1,
+  JobLockNotExist: -2,
+  JobNotInState: -3,
+  JobLockMismatch: -6,
+} as const;
 
 /** A value as a Lua literal. */
 const literal = (value: string | number): string => {

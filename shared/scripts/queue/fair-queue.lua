@@ -10,7 +10,7 @@
 -- A job has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`, and `lane`, its number in the list. Its priority
 -- in BullMQ is 0, so that a job returned by BullMQ (after its worker died) goes to the list's head.
 --
--- - `fairShare(text)` parses a share, `fairText(rows, bytes, rank, weight, owner)` writes one, as `fair-queue.ts` does.
+-- - `fairShare(text)` parses a share, `fairText(rows, bytes, rank, weight, owner)` writes one, as `accept.ts` does.
 -- - `fairOpen(queue)` begins to add; `fairAdd(line, id, share, arrival)` adds a job, whose hash exists, and returns
 --   about the number of jobs up to and including it; `fairClose(line)` writes the additions, and must be called.
 --   BullMQ's marker is left to the caller.

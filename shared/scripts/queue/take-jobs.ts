@@ -3,7 +3,7 @@ import { bullKeys } from "../../redis/key-names.js";
 import { defineScript } from "../lua/define-script.js";
 import { answers, number, text, unnamed } from "../lua/fields.js";
 
-const script = defineScript({
+const takeScript = defineScript({
   name: "millraceTake",
   file: "queue/take",
   keys: { wait: unnamed(text("The queue's wait list; it sets the hash slot.")) },
@@ -32,9 +32,27 @@ export async function takeJobs(
   count: number,
   lockMs: number,
 ): Promise<{ jobs: TakenRaw[]; nextDelayedAt: number } | null> {
-  const taken = await script.run(redis, {
+  const taken = await takeScript.run(redis, {
     keys: { wait: `${queue}${bullKeys.wait}` },
     fields: { queue, nowMs: Date.now(), lockMs, token, count },
   });
   return taken === null ? null : { jobs: taken[0], nextDelayedAt: taken[1] };
+}
+
+const giveBackScript = defineScript({
+  name: "millraceGiveBack",
+  file: "queue/give-back",
+  keys: { wait: unnamed(text("The queue's wait list; it sets the hash slot.")) },
+  fields: { queue: text("Prefix of the queue's keys.") },
+  each: { id: text("The job's id."), token: text("Its lock token; a job under another lock is left alone.") },
+  whenFull: true,
+});
+
+/** Returns jobs that were taken but not started to the head of the queue, in their order. */
+export async function giveBackJobs(
+  redis: RedisClient,
+  queue: string,
+  jobs: readonly { id: string; token: string }[],
+): Promise<void> {
+  await giveBackScript.run(redis, { keys: { wait: `${queue}${bullKeys.wait}` }, fields: { queue }, each: jobs });
 }
