@@ -30,8 +30,8 @@ const replicaTimeoutMs = 1000;
 /**
  * For `DURABILITY=replica`: a write counts once a replica of the same master has it in memory. One `WAIT` covers all
  * writes answered before it. It must use the connection of the write, unbroken: after a failover the new master would
- * answer for a write that it has never seen. The connection must be a hasty one, which repeats nothing elsewhere, and
- * not shared, because commands behind a `WAIT` wait too.
+ * answer for a write that it has never seen. The connection must be a fail-fast one, which repeats nothing elsewhere,
+ * and not shared, because commands behind a `WAIT` wait too.
  */
 export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
   const lines = new WeakMap<Redis, Line>();

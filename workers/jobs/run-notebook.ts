@@ -54,7 +54,7 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
       await write(new Map(asked.map((entry) => [entry.id, entry])));
       return asked.map(() => undefined);
     },
-    { moment: queueMicrotask },
+    { schedule: queueMicrotask },
   );
   const writeDue = () => {
     scheduled = false;

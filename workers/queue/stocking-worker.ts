@@ -49,7 +49,7 @@ const lockSettings = {
 };
 
 /** Pause between checks of a worker that may take nothing, in ms. */
-const heldLookMs = 500;
+const takePauseMs = 500;
 
 /** Errors that a processor throws on purpose. */
 const knownEnds = [AttemptFailedError, DelayedError, UnrecoverableError, WaitingError];
@@ -118,7 +118,7 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
     if (mayTake === 0) {
       await this.#giveBack();
       internals.updateDelays(0, 0);
-      await this.#holdOn();
+      await this.#pauseTaking();
       return super.nextJobFromJobData(undefined, undefined, token);
     }
     const next = this.#stock.shift();
@@ -171,10 +171,10 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
   }
 
   /** Leaves waiting jobs to other workers for a moment, since the marker may be meant for them. */
-  async #holdOn(): Promise<void> {
+  async #pauseTaking(): Promise<void> {
     const marker = `${this.#queue}${bullKeys.marker}`;
     await this.#redis.zadd(marker, 0, "0").catch((error: Error) => this.emit("error", error));
-    await delay(heldLookMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
+    await delay(takePauseMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
   }
 
   /**

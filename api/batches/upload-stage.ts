@@ -5,7 +5,7 @@ import { dropStaged, type EarlyRun, keepStaged, stageChunk } from "@millrace/sha
 import type { BuiltChunk } from "./chunk-builder.js";
 
 /** Writes the chunks of one upload to Redis as they are built. */
-export interface ChunkStage {
+export interface UploadStage {
   /** How those that are added from now on are run before all are there; null: not at all. */
   early: EarlyRun | null;
   add(chunk: BuiltChunk): void;
@@ -23,7 +23,7 @@ export interface ChunkStage {
 /** Whoever submits a single prediction meanwhile waits for those that Redis has to sync before. */
 const writesAtOnce = 1;
 
-export function openChunkStage(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
+export function openUploadStage(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): UploadStage {
   expectLargeBuffers();
   const writes: Promise<void>[] = [];
   let lastAt = Date.now();
@@ -31,7 +31,7 @@ export function openChunkStage(redis: RedisClient, keys: ModelKeys, id: string, 
     lastAt = Date.now();
     await keepStaged(redis, keys, id, keepMs);
   };
-  const stage: ChunkStage = {
+  const stage: UploadStage = {
     early: null,
     add(chunk) {
       lastAt = Date.now();
