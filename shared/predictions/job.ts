@@ -67,6 +67,9 @@ export const jobOutcomes = { removed: "0", completed: "1", failed: "2" } as cons
 /** The data of a job whose prediction was ended from outside. */
 export const endedJobData = "{}";
 
+/** Follows an id under an idempotency key whose submission was joined to the prediction. */
+export const joinedMark = "|j";
+
 /** In place of a lock token, to end a prediction: in any state that is not final, or only if it does not run. */
 export const anyToken = "*";
 export const unbegunToken = "";

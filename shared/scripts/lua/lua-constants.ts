@@ -22,6 +22,7 @@ import {
   drainWindowMs,
   endedJobData,
   jobOutcomes,
+  joinedMark,
   keptEvents,
   unbegunToken,
 } from "../../predictions/job.js";
@@ -79,6 +80,7 @@ export const luaConstants: LuaNames = {
     drainStaleMs,
     drainWindowMs,
     endedJobData,
+    joinedMark,
     keptEvents,
     listedRedrives,
     redriveJobName,

@@ -55,7 +55,8 @@ local function follow(i, target, joining)
     end
   end
   if ITEM.idempotency ~= '' then
-    keepSent(base .. KEYNAME.idempotency .. ITEM.idempotency, ITEM.bodyHashes, target .. (joining and '|j' or ''))
+    local kept = target .. (joining and CONST.joinedMark or '')
+    keepSent(base .. KEYNAME.idempotency .. ITEM.idempotency, ITEM.bodyHashes, kept)
   end
 end
 

@@ -1,3 +1,5 @@
+import { joinedMark } from "../../predictions/job.js";
+
 /**
  * Outcome of a submission. `queued`: as a new job; `joined`: to an identical prediction that is not final; `cached`:
  * nothing is written yet, `outputJson` is the answer; `replayed`: this key was used before for the same body;
@@ -51,7 +53,7 @@ export function acceptOutcome(answer: AcceptAnswer): AcceptOutcome {
   }
 }
 
-/** Reads the value of an idempotency key, after the hash: an id, with `|j` for a joined submission. */
+/** Reads the value of an idempotency key, after the hash: an id, with `joinedMark` for a joined submission. */
 export function decodeReplayed(text: string): { id: string; joined: boolean } {
-  return { id: text.replace("|j", ""), joined: text.endsWith("|j") };
+  return { id: text.replace(joinedMark, ""), joined: text.endsWith(joinedMark) };
 }
