@@ -10,7 +10,7 @@ read_globals = {
   "KEYS", "ARGV", "redis", "cjson", "cmsgpack", "struct",
   -- Tables in TypeScript
   "KEY", "ITEMKEY", "ARG", "ITEM", "ITEMS", "KEYNAME", "BULLKEY", "FAIRKEY", "MARK", "BULL", "LAYOUT", "CONST",
-  "LIST",
+  "LIST", "OUTCOME", "EVENT", "PATTERN",
   -- Included functions
   "acceptAll", "addChunkJob", "bullAdd", "countRows", "deliver", "endBatch", "fairAdd", "fairClose", "fairKeys",
   "fairLoad", "fairNumber", "fairOpen", "fairShare", "fairTake", "fairText", "keepSent",

@@ -4,7 +4,8 @@ import type { StatisticsTally } from "@millrace/shared/predictions/statistics-ta
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
 import { type ConfirmedWrite, createWriteProbe } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
+import { readyBase } from "@millrace/shared/redis/keys.js";
+import type { Accept, AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/service/log.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
@@ -13,7 +14,6 @@ import { createAudit } from "./access/audit.js";
 import { requireScope } from "./access/authenticate.js";
 import type { KeyRing } from "./access/key-ring.js";
 import type { RateLimits } from "./access/rate-limits.js";
-import type { Accept } from "./admission/accept-together.js";
 import { type LoopWatch, shedWhenDrowning } from "./admission/loop-watch.js";
 import type { RedisMemory } from "./admission/redis-memory.js";
 import { bodyDeadline } from "./http/body-deadline.js";
@@ -118,7 +118,7 @@ export function createApp(deps: AppDependencies): Express {
     response.locals.openInference = true;
     next();
   });
-  const redisState = createWriteProbe(deps.confirmed, `${deps.keyPrefix}:{ready}`);
+  const redisState = createWriteProbe(deps.confirmed, readyBase(deps.keyPrefix));
   const isWritable = async () => (await redisState()) === "writable";
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");

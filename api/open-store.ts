@@ -33,7 +33,7 @@ export async function openStore(
   onClose: (release: () => void) => void,
 ): Promise<Store> {
   const { redisCommandMs, redisDeadlineMs } = config.timing;
-  const redis = openRedis(config.redis, "hasty", `millrace-api-${apiId}`, redisCommandMs);
+  const redis = openRedis(config.redis, "fail-fast", `millrace-api-${apiId}`, redisCommandMs);
   onClose(() => closeRedis(redis));
   const subscriber = openSubscriber(config.redis, `millrace-notices-${apiId}`);
   onClose(() => closeRedis(subscriber));
@@ -42,7 +42,7 @@ export async function openStore(
 
   const writer =
     config.durability === "replica"
-      ? openRedis(config.redis, "hasty", `millrace-writes-${apiId}`, redisCommandMs)
+      ? openRedis(config.redis, "fail-fast", `millrace-writes-${apiId}`, redisCommandMs)
       : null;
   if (writer !== null) {
     onClose(() => closeRedis(writer));

@@ -41,7 +41,7 @@ export async function runKeys(
   const { env, problems } = withSecretFiles(environment);
   if (problems.length > 0) throw new Error(problems.join("\n"));
   if (!env.REDIS_URL) throw new Error("REDIS_URL is missing: set it to the Redis of the APIs");
-  const redis = openRedis(targetOf(env.REDIS_URL), "hasty", "millrace-keys");
+  const redis = openRedis(targetOf(env.REDIS_URL), "fail-fast", "millrace-keys");
   redis.on("error", () => undefined);
   try {
     await whenReady(redis, connectMs);

@@ -10,7 +10,7 @@ import { expireOverdue } from "./jobs/expire-overdue.js";
 import { serveRedrives } from "./jobs/serve-redrives.js";
 import { createWorkerMetrics } from "./monitoring/metrics.js";
 import { startOperationsServer } from "./monitoring/operations-server.js";
-import { drainWhenFull } from "./queue/drain-when-full.js";
+import { drainWhenFull } from "./queue/completing-backend.js";
 import { startInference } from "./start-inference.js";
 import { startDeliveries } from "./webhooks/serve-deliveries.js";
 

@@ -3,6 +3,7 @@ import { tagOfId } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Request, RequestHandler, Response } from "express";
+import { quote } from "../http/quote.js";
 import type { ModelDirectory } from "../models/model-directory.js";
 import type { Audit } from "./audit.js";
 import type { Caller, KeyRing } from "./key-ring.js";
@@ -18,8 +19,6 @@ declare global {
 }
 
 export type { Caller } from "./key-ring.js";
-
-import { quote } from "../http/quote.js";
 
 export interface AuthDependencies {
   keyRing: KeyRing;

@@ -1,8 +1,9 @@
 import { hash, timingSafeEqual } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
 import { type ApiKey, parseApiKeys, type Scope } from "@millrace/shared/access/api-keys.js";
-import { keyChangesChannel, listKeys, noteUses, type StoredKey } from "@millrace/shared/access/key-store.js";
+import { listKeys, noteUses, type StoredKey } from "@millrace/shared/access/key-store.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { keyChangesChannel } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /** A caller: the name of its key is the owner of all that it submits, and of nothing else. */

@@ -1,4 +1,5 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { limitPrefix } from "@millrace/shared/redis/keys.js";
 import { number, text, unnamed } from "@millrace/shared/scripts/lua/fields.js";
 import { luaPlaces } from "@millrace/shared/scripts/lua/lua-places.js";
 import { luaText } from "@millrace/shared/scripts/lua/lua-text.js";
@@ -67,7 +68,7 @@ export class RateLimits {
         ? null
         : new RateLimiterRedis({
             storeClient: redis,
-            keyPrefix: `${prefix}:limit:${name}`,
+            keyPrefix: limitPrefix(prefix, name),
             points,
             duration: windowSeconds,
             customIncrTtlLuaScript: bucket,

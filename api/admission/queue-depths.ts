@@ -1,8 +1,10 @@
+import { delayedScorePerMs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 
-/** BullMQ's score of a delayed job that is due now: ms × 4096, and a counter. */
-export const dueScore = (nowMs: number): number => nowMs * 0x1000 + 0xfff;
+/** The highest score in BullMQ's `delayed` of a job that is due. */
+export const dueScore = (nowMs: number): number => (nowMs + 1) * delayedScorePerMs - 1;
 
 /** Jobs of a model's queue by state, and rows of batches that are not done; each is one command whatever the depth. */
 export async function queueDepths(redis: RedisClient, { bulkRows, queue }: ModelKeys) {
@@ -22,12 +24,12 @@ export async function waitingLoad(redis: RedisClient, keys: ModelKeys): Promise<
  */
 export async function jobsByState(redis: RedisClient, queue: string) {
   const [wait, prioritized, delayed, due, running, failed] = await Promise.all([
-    redis.llen(`${queue}wait`),
-    redis.zcard(`${queue}prioritized`),
-    redis.zcard(`${queue}delayed`),
-    redis.zcount(`${queue}delayed`, "-inf", dueScore(Date.now())),
-    redis.llen(`${queue}active`),
-    redis.zcard(`${queue}failed`),
+    redis.llen(`${queue}${bullKeys.wait}`),
+    redis.zcard(`${queue}${bullKeys.prioritized}`),
+    redis.zcard(`${queue}${bullKeys.delayed}`),
+    redis.zcount(`${queue}${bullKeys.delayed}`, "-inf", dueScore(Date.now())),
+    redis.llen(`${queue}${bullKeys.active}`),
+    redis.zcard(`${queue}${bullKeys.failed}`),
   ]);
   return { waiting: wait + prioritized + due, scheduled: Math.max(0, delayed - due), running, failed };
 }

@@ -2,13 +2,13 @@ import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { KnownModel, KnownVersion } from "../models/model-directory.js";
 import { compactMetadata } from "../predictions/submission.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
-import type { ChunkStage } from "./chunk-stage.js";
 import { csvRecords } from "./csv-rows.js";
 import { InputsDigest } from "./inputs-digest.js";
 import { type RowReader, readsTable, rowReader } from "./read-rows.js";
 import { EnvelopeSplitter } from "./split-envelope.js";
 import { LineSplitter } from "./split-lines.js";
 import { RecordSplitter } from "./split-records.js";
+import type { UploadStage } from "./upload-stage.js";
 
 const longestOptionsBytes = 64 * 1024;
 
@@ -41,7 +41,7 @@ export interface Reading {
 }
 
 /** Begins to read a body, whose rows may have `longest` bytes each. Throws `unsupported_media_type`. */
-export function readBatchBody(body: BatchBody, version: KnownVersion, stage: ChunkStage, longest: number): Reading {
+export function readBatchBody(body: BatchBody, version: KnownVersion, stage: UploadStage, longest: number): Reading {
   const { form, options } = body;
   if (form === "json") return readEnvelope(body, version, stage, longest);
   const reader = rowReader(inputOf(version), stage.add);
@@ -91,7 +91,7 @@ const inOneGo = (push: (bytes: Buffer) => void, end: () => void) => ({
 function readEnvelope(
   { idempotencyKey, model, options }: BatchBody,
   preset: KnownVersion,
-  stage: ChunkStage,
+  stage: UploadStage,
   longest: number,
 ): Reading {
   const readerOf = (version: KnownVersion) =>

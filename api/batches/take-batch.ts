@@ -10,9 +10,9 @@ import type { KnownVersion } from "../models/model-directory.js";
 import type { ApiMetrics } from "../monitoring/metrics.js";
 import { chooseVersion } from "../predictions/choose-version.js";
 import { type FollowerDependencies, followerOf } from "../predictions/webhook-follower.js";
-import { openChunkStage } from "./chunk-stage.js";
 import { type CommitDependencies, type CompleteUpload, commitUpload, type TakenBatch } from "./commit-upload.js";
 import { type BatchBody, readBatchBody, versionOf } from "./read-batch-body.js";
+import { openUploadStage } from "./upload-stage.js";
 
 export interface TakeBatchDependencies extends FollowerDependencies, CommitDependencies {
   redis: RedisClient;
@@ -44,7 +44,7 @@ const idleMs = 60_000;
 export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload): Promise<TakenBatch> {
   const { idempotencyKey, model, owner, request } = upload;
   const id = newId(model.keys.tag);
-  const stage = openChunkStage(deps.redis, model.keys, id, deps.uploadKeepMs);
+  const stage = openUploadStage(deps.redis, model.keys, id, deps.uploadKeepMs);
   let complete: CompleteUpload;
   try {
     // One batch, one version, so that its lines can be compared.

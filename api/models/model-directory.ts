@@ -7,7 +7,7 @@ import type { Packer } from "@millrace/shared/packing/packer.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
 import { type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/redis/keys.js";
-import { readBreakers } from "@millrace/shared/scripts/models/breakers.js";
+import { readBreakers } from "@millrace/shared/scripts/models/tell-breaker.js";
 import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/models/traffic.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 

@@ -1,4 +1,5 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
 import { mastersOf } from "@millrace/shared/redis/node-of-key.js";
 import { Gauge, type Registry } from "prom-client";
 import { dueScore, jobsByState, queueDepths, waitingLoad } from "../admission/queue-depths.js";
@@ -102,9 +103,9 @@ async function readBacklog(redis: RedisClient, directory: ModelDirectory): Promi
 /** When the jobs at the heads of a queue were due; the earlier one, null where none waits. */
 async function nextDueAt(redis: RedisClient, queue: string): Promise<number | null> {
   const heads = await Promise.all([
-    redis.lindex(`${queue}wait`, -1),
-    redis.zrange(`${queue}prioritized`, "0", "0"),
-    redis.zrangebyscore(`${queue}delayed`, "-inf", dueScore(Date.now()), "LIMIT", 0, 1),
+    redis.lindex(`${queue}${bullKeys.wait}`, -1),
+    redis.zrange(`${queue}${bullKeys.prioritized}`, "0", "0"),
+    redis.zrangebyscore(`${queue}${bullKeys.delayed}`, "-inf", dueScore(Date.now()), "LIMIT", 0, 1),
   ]);
   const due = await Promise.all(
     heads.flat().map(async (id) => {

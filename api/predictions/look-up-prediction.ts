@@ -1,4 +1,4 @@
-import { type PredictionJob, predictionJobSchema } from "@millrace/shared/predictions/job.js";
+import { endedJobData, type PredictionJob, predictionJobSchema } from "@millrace/shared/predictions/job.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/predictions/prediction.js";
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import { type ConfirmedWrite, confirmedByRedis } from "@millrace/shared/redis/confirm-writes.js";
@@ -67,7 +67,7 @@ export async function readOwned(
     return { model, read };
   }
   // It was ended from outside, which empties its job, and its result time is over.
-  if (read.pending.dataJson === "{}") throw unknownId(id);
+  if (read.pending.dataJson === endedJobData) throw unknownId(id);
   const data = predictionJobSchema.parse(JSON.parse(read.pending.dataJson));
   if (data.o !== owner) throw unknownId(id);
   return { model, read: { ...read.pending, data } };

@@ -1,11 +1,10 @@
 import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import { retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
-import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
+import type { Accept, AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
-import type { Accept } from "../admission/accept-together.js";
 import type { KnownModel } from "../models/model-directory.js";
 import { type LookUpDependencies, lookUpPrediction, readOwned } from "./look-up-prediction.js";
 

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { z } from "zod";
 import type { RedisClient } from "../redis/connect-redis.js";
+import { apiKeysKey, apiKeyUsesKey, keyChangesChannel } from "../redis/keys.js";
 import { type ApiKey, isOwnerName, readGrants } from "./api-keys.js";
 
 /** A key's record in Redis, without the key itself. While `v` is 1, only optional fields are added. */
@@ -30,12 +31,6 @@ export interface MadeKey {
   stored: StoredKey;
 }
 
-const keysName = (prefix: string) => `${prefix}:api-keys`;
-const usesName = (prefix: string) => `${prefix}:api-keys-used`;
-
-/** The channel that tells APIs of changed keys. */
-export const keyChangesChannel = (prefix: string): string => `${prefix}:api-keys-changed`;
-
 /** Makes a key and notifies all APIs. Rejects for an invalid owner or scope. */
 export async function makeKey(
   redis: RedisClient,
@@ -54,14 +49,14 @@ export async function makeKey(
     created_at: Date.now(),
     expires_at: expiresAt,
   });
-  await redis.hset(keysName(prefix), id, text);
+  await redis.hset(apiKeysKey(prefix), id, text);
   await redis.publish(keyChangesChannel(prefix), "");
   return { key, stored: decode(id, text, null) as StoredKey };
 }
 
 /** All keys in Redis, expired ones too, oldest first. */
 export async function listKeys(redis: RedisClient, prefix: string): Promise<StoredKey[]> {
-  const [texts, uses] = await Promise.all([redis.hgetall(keysName(prefix)), redis.hgetall(usesName(prefix))]);
+  const [texts, uses] = await Promise.all([redis.hgetall(apiKeysKey(prefix)), redis.hgetall(apiKeyUsesKey(prefix))]);
   return Object.entries(texts)
     .flatMap(([id, text]) => decode(id, text, uses[id] ?? null) ?? [])
     .sort((a, b) => a.createdAt - b.createdAt);
@@ -74,27 +69,27 @@ export async function rotateKey(
   id: string,
   overlapMs: number,
 ): Promise<MadeKey | null> {
-  const text = await redis.hget(keysName(prefix), id);
+  const text = await redis.hget(apiKeysKey(prefix), id);
   const old = text === null ? null : decode(id, text, null);
   if (old === null || text === null) return null;
   const made = await makeKey(redis, prefix, { owner: old.owner, grants: old.grants });
   const end = Math.min(old.expiresAt ?? Number.POSITIVE_INFINITY, Date.now() + overlapMs);
-  await redis.hset(keysName(prefix), id, JSON.stringify({ ...JSON.parse(text), expires_at: end }));
+  await redis.hset(apiKeysKey(prefix), id, JSON.stringify({ ...JSON.parse(text), expires_at: end }));
   await redis.publish(keyChangesChannel(prefix), "");
   return made;
 }
 
 /** Revokes a key at once, on every API; false where there is no such key. */
 export async function revokeKey(redis: RedisClient, prefix: string, id: string): Promise<boolean> {
-  const removed = await redis.hdel(keysName(prefix), id);
-  await redis.hdel(usesName(prefix), id);
+  const removed = await redis.hdel(apiKeysKey(prefix), id);
+  await redis.hdel(apiKeyUsesKey(prefix), id);
   await redis.publish(keyChangesChannel(prefix), "");
   return removed > 0;
 }
 
 /** Writes the times of keys' last use, by id, in ms since the epoch. */
 export async function noteUses(redis: RedisClient, prefix: string, uses: ReadonlyMap<string, number>): Promise<void> {
-  if (uses.size > 0) await redis.hset(usesName(prefix), Object.fromEntries(uses));
+  if (uses.size > 0) await redis.hset(apiKeyUsesKey(prefix), Object.fromEntries(uses));
 }
 
 /** Null for a record that cannot be read, which is then no key. */

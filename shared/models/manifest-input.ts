@@ -1,6 +1,10 @@
 import { z } from "zod";
 import { parseDate } from "./parse-date.js";
-import { plainFileName } from "./plain-file-name.js";
+
+/** A file name in a version's own folder; never a path, so that it cannot lead outside. */
+export const plainFileName = z
+  .string()
+  .regex(/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$/, "must be the plain name of a file in the version's folder");
 
 const number = z.number();
 const nameOf = (what: string) => z.string().min(1).max(200).describe(what);

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { plainFileName } from "./plain-file-name.js";
+import { plainFileName } from "./manifest-input.js";
 
 const label = z.string().min(1).max(200);
 const unique = (values: readonly string[]) => new Set(values).size === values.length;

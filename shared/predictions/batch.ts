@@ -6,6 +6,18 @@ export type BatchStatus = (typeof batchStatuses)[number];
 /** The name of every chunk's job, as Bull Board shows it. */
 export const chunkJobName = "chunk";
 
+/** Stands between the batch's id and the chunk's number in the id of the chunk's job. */
+export const beforeChunk = "-";
+
+/** The id of a chunk's job. */
+export const chunkJobId = (batch: string, number: number): string => `${batch}${beforeChunk}${number}`;
+
+/** The batch of a chunk's job. */
+export const batchOfChunkJob = (jobId: string): string => jobId.slice(0, jobId.lastIndexOf(beforeChunk));
+
+/** Lua pattern that yields the chunk's number from the id of its job; no other job with a proof has such an id. */
+export const chunkNumberPattern = `%${beforeChunk}(%d+)$`;
+
 /**
  * Bytes of a chunk's number of lines, an unsigned integer in little-endian order; those of all chunks stand in a row.
  */

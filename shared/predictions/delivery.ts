@@ -9,8 +9,15 @@
  * - The body is kept once for all followers, counted, until each one's schedule has ended; after that for the result
  *   time.
  */
-export const predictionEvents = ["prediction.started", "prediction.completed"] as const;
-export type WebhookEvent = (typeof predictionEvents)[number] | "batch.completed";
+export const webhookEvents = {
+  predictionStarted: "prediction.started",
+  predictionCompleted: "prediction.completed",
+  batchCompleted: "batch.completed",
+} as const;
+export type WebhookEvent = (typeof webhookEvents)[keyof typeof webhookEvents];
+
+/** Those of single predictions. */
+export const predictionEvents = [webhookEvents.predictionStarted, webhookEvents.predictionCompleted] as const;
 
 export interface Follower {
   owner: string;
@@ -18,6 +25,16 @@ export interface Follower {
   /** Event → delivery id. */
   ids: Partial<Record<WebhookEvent, string>>;
 }
+
+/** The name of every delivery's job, as Bull Board shows it, and its data; the delivery itself has its own key. */
+export const deliveryJobName = "delivery";
+export const deliveryJobData = '{"v":1}';
+
+/** Stands between a delivery's id and the number of its redelivery in the id of the redelivery's job. */
+export const beforeRedelivery = "-";
+
+/** The delivery of a job in the delivery queue. */
+export const deliveryOfJob = (jobId: string): string => jobId.split(beforeRedelivery, 1)[0] as string;
 
 /** Lifetime of a delivery while its schedule runs. */
 export const deliveryKeptMs = 30 * 86_400_000;

@@ -53,3 +53,23 @@ export const keptEvents = 1000;
  * are below.
  */
 export const behindByPriority = 2 ** 40;
+
+/** A job's score in BullMQ's `delayed` is its due time (ms) times this, plus a counter below it. */
+export const delayedScorePerMs = 0x1000;
+
+/** Period over which the rate of starts of a queue is measured, and age from which a rate no longer counts; in ms. */
+export const drainWindowMs = 1000;
+export const drainStaleMs = 10_000;
+
+/** What becomes of a job that ends: it is removed, or stays visible in the queue page, as completed or as failed. */
+export const jobOutcomes = { removed: "0", completed: "1", failed: "2" } as const;
+
+/** The data of a job whose prediction was ended from outside. */
+export const endedJobData = "{}";
+
+/** Follows an id under an idempotency key whose submission was joined to the prediction. */
+export const joinedMark = "|j";
+
+/** In place of a lock token, to end a prediction: in any state that is not final, or only if it does not run. */
+export const anyToken = "*";
+export const unbegunToken = "";

@@ -1,6 +1,7 @@
-import { Cluster, type Redis } from "ioredis";
+import type { Redis } from "ioredis";
 import type { Logger } from "../service/log.js";
 import { type RedisClient, whenReady } from "./connect-redis.js";
+import { mastersOf } from "./node-of-key.js";
 
 /** Facts about Redis, and the durability of a command that it has acknowledged. */
 export interface RedisFacts {
@@ -35,7 +36,7 @@ export async function checkRedis(redis: RedisClient, deadlineMs: number, promise
   } catch (fault) {
     throw new RedisUnusableError(`Redis is not reachable (waited ${deadlineMs} ms); see REDIS_URL`, fault);
   }
-  const masters = redis instanceof Cluster ? redis.nodes("master") : [redis];
+  const masters = mastersOf(redis).map(([, node]) => node);
   const infos = await Promise.all(masters.map(async (node) => parseInfo(await node.info())));
   const [info] = infos as [Map<string, string>];
   const version = info.get("redis_version") ?? "0";

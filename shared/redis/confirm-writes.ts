@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import type { RedisClient } from "./connect-redis.js";
-import type { ModelKeys } from "./keys.js";
+import { confirmedKey, type ModelKeys, probeKey } from "./keys.js";
 import { nodeOfKey } from "./node-of-key.js";
 import { refusalCode } from "./redis-faults.js";
 
@@ -30,8 +30,8 @@ const replicaTimeoutMs = 1000;
 /**
  * For `DURABILITY=replica`: a write counts once a replica of the same master has it in memory. One `WAIT` covers all
  * writes answered before it. It must use the connection of the write, unbroken: after a failover the new master would
- * answer for a write that it has never seen. The connection must be a hasty one, which repeats nothing elsewhere, and
- * not shared, because commands behind a `WAIT` wait too.
+ * answer for a write that it has never seen. The connection must be a fail-fast one, which repeats nothing elsewhere,
+ * and not shared, because commands behind a `WAIT` wait too.
  */
 export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
   const lines = new WeakMap<Redis, Line>();
@@ -44,7 +44,7 @@ export function confirmedByReplicas(redis: RedisClient): ConfirmedWrite {
     return line;
   };
   return async (keys, write) => {
-    const key = `${keys.base}/confirmed`;
+    const key = confirmedKey(keys.base);
     const node = await nodeOfKey(redis, key);
     if (node === null) throw new NotReplicatedError("the node is not known");
     const line = lineOf(node);
@@ -103,7 +103,7 @@ export function createWriteProbe(confirmed: ConfirmedWrite, base: string): () =>
   let probed: { at: number; state: Promise<RedisState> } | null = null;
   return () => {
     if (probed === null || Date.now() - probed.at > probeEveryMs) {
-      const write = confirmed({ base }, (redis) => redis.set(`${base}/probe`, "1", "PX", 1000));
+      const write = confirmed({ base }, (redis) => redis.set(probeKey(base), "1", "PX", 1000));
       const state = write.then(
         () => "writable" as const,
         (fault: Error) => {

@@ -1,5 +1,6 @@
 import { type RedisOptions as AnyRedisOptions, Cluster, Redis } from "ioredis";
 import type { Logger } from "../service/log.js";
+import { mastersOf } from "./node-of-key.js";
 import { refusalCode } from "./redis-faults.js";
 import type { RedisTarget } from "./redis-url.js";
 
@@ -9,15 +10,15 @@ type RedisOptions = Omit<AnyRedisOptions, "replyMapping">;
 export type RedisClient = Redis | Cluster;
 
 /**
- * Behaviour of a connection while Redis is away. `hasty` (the API) fails a command within 1.5 s and neither queues nor
- * repeats it, since it could be carried out twice, or after its caller was told that it failed. `patient` (workers,
+ * Behaviour of a connection while Redis is away. `fail-fast` (the API) fails a command within 1.5 s and neither queues
+ * nor repeats it, since it could be carried out twice, or after its caller was told that it failed. `patient` (workers,
  * subscriptions) waits and repeats until Redis is back, or in a cluster for two seconds.
  */
-export type Temper = "hasty" | "patient";
+export type ClientMode = "fail-fast" | "patient";
 
 const reconnectDelayMs = (times: number): number => Math.min(times * 50, 200);
 
-const hastyTimeoutMs = 1500;
+const commandTimeoutMs = 1500;
 /** Deadline of a patient command after an outage of a cluster's node, in ms; longer than any command blocks. */
 const lostAfterMs = 15_000;
 const stallMs = 50;
@@ -27,8 +28,8 @@ const graceMs = 200;
  * A connection whose commands fail when Redis does not answer in time, but not when this process was too busy to read
  * the answer: a plain timer cannot tell the two apart after the process stood still.
  */
-const hastyRedis = (timeoutMs: number) =>
-  class HastyRedis extends Redis {
+const failFastRedis = (timeoutMs: number) =>
+  class FailFastRedis extends Redis {
     override sendCommand(...args: Parameters<Redis["sendCommand"]>): unknown {
       const [command] = args;
       const dueAt = performance.now() + timeoutMs;
@@ -43,43 +44,43 @@ const hastyRedis = (timeoutMs: number) =>
     }
   };
 
-const sharedOptions = (target: RedisTarget, temper: Temper, name: string): RedisOptions => ({
+const sharedOptions = (target: RedisTarget, mode: ClientMode, name: string): RedisOptions => ({
   connectionName: name,
   ...(target.username !== undefined && { username: target.username }),
   ...(target.password !== undefined && { password: target.password }),
   ...(target.tls && { tls: {} }),
   connectTimeout: 2000,
   keepAlive: 5000,
-  ...(temper === "hasty" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
+  ...(mode === "fail-fast" ? { maxRetriesPerRequest: 0, enableOfflineQueue: false } : { maxRetriesPerRequest: null }),
 });
 
 /**
  * Opens a connection. It connects in the background; errors come as `error` events, which the caller must handle. A
- * hasty one fails a command after `timeoutMs`.
+ * fail-fast one fails a command after `timeoutMs`.
  */
 export function openRedis(
   target: RedisTarget,
-  temper: Temper,
+  mode: ClientMode,
   name: string,
-  timeoutMs: number = hastyTimeoutMs,
+  timeoutMs: number = commandTimeoutMs,
 ): RedisClient {
-  const shared = sharedOptions(target, temper, name);
+  const shared = sharedOptions(target, mode, name);
   if (target.kind === "cluster") {
     const cluster = new Cluster(target.hosts, {
-      redisOptions: { ...shared, commandTimeout: temper === "hasty" ? timeoutMs : lostAfterMs },
+      redisOptions: { ...shared, commandTimeout: mode === "fail-fast" ? timeoutMs : lostAfterMs },
       clusterRetryStrategy: reconnectDelayMs,
-      enableOfflineQueue: temper === "patient",
+      enableOfflineQueue: mode === "patient",
       // A command in flight when a node went away may have been done; a redirected one was not.
       // Even a patient connection gives up in the end, because a blocking command repeated for ever gets lost.
-      ...(temper === "hasty" ? { retryDelayOnFailover: 0, maxRedirections: 8 } : { maxRedirections: 16 }),
+      ...(mode === "fail-fast" ? { retryDelayOnFailover: 0, maxRedirections: 8 } : { maxRedirections: 16 }),
     });
-    // Nodes are connected to as soon as they are known, because a hasty command does not wait for that.
+    // Nodes are connected to as soon as they are known, because a fail-fast command does not wait for that.
     cluster.on("+node", (node: Redis) => {
       if (node.status === "wait") node.connect().catch(() => undefined);
     });
     return cluster;
   }
-  const Connection = temper === "hasty" ? hastyRedis(timeoutMs) : Redis;
+  const Connection = mode === "fail-fast" ? failFastRedis(timeoutMs) : Redis;
   const options: RedisOptions = {
     ...shared,
     db: target.database,
@@ -127,8 +128,7 @@ export function openSubscriber(target: RedisTarget, name: string): RedisClient {
 export async function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
   const deadline = Date.now() + deadlineMs;
   await ready(redis, deadlineMs);
-  if (!(redis instanceof Cluster)) return;
-  await Promise.all(redis.nodes("master").map((node) => ready(node, deadline - Date.now())));
+  await Promise.all(mastersOf(redis).map(([, node]) => ready(node, deadline - Date.now())));
 }
 
 function ready(redis: RedisClient, deadlineMs: number): Promise<void> {

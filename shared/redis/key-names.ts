@@ -30,6 +30,8 @@ export const keyNames = {
   /** The end of the hash tag in a queue's prefix, and the same in the prefix of its fair queue. */
   tagToQueue: "}:",
   tagToFair: `}${fairName}`,
+  /** Follows any key with a hash tag: a key in its slot that is never set. */
+  neverSet: "~",
 } as const;
 
 /** What the entries of two kinds of key begin with: of those who wait for a prediction, and of a deduplication key. */

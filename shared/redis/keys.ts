@@ -226,6 +226,27 @@ export const workersKey = (prefix: string): string => `${prefix}:workers`;
 /** Which worker looks for what can only be mended later, for all of them. */
 export const sweeperKey = (prefix: string): string => `${prefix}:{sweeper}`;
 
+/** What the keys for the check of readiness begin with; they are in one slot, as those of a model are. */
+export const readyBase = (prefix: string): string => `${prefix}:{ready}`;
+
+/** The key of the check whether Redis takes writes, after the base of a model or `readyBase`. */
+export const probeKey = (base: string): string => `${base}/probe`;
+
+/** The key that is written before a replica's acknowledgement is awaited, after the base of a model or `readyBase`. */
+export const confirmedKey = (base: string): string => `${base}/confirmed`;
+
+/** Hash: API key's id → its record. */
+export const apiKeysKey = (prefix: string): string => `${prefix}:api-keys`;
+
+/** Hash: API key's id → its last use (ms). */
+export const apiKeyUsesKey = (prefix: string): string => `${prefix}:api-keys-used`;
+
+/** The channel that tells APIs of changed keys. */
+export const keyChangesChannel = (prefix: string): string => `${prefix}:api-keys-changed`;
+
+/** What the keys of a rate limit begin with, up to the colon before who is limited. */
+export const limitPrefix = (prefix: string, limit: string): string => `${prefix}:limit:${limit}`;
+
 /** The channel on which workers hear that an admin wants their folders looked at. */
 export const ordersChannel = (prefix: string): string => `${prefix}:orders`;
 

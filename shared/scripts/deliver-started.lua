@@ -1,4 +1,4 @@
 -- include queue/bull-add
 -- include deliver
 local interest = redis.call('LRANGE', ARG.base .. KEYNAME.interest .. ARG.id, 0, -1)
-return deliver(ARG.base, ARG.webhookQueue, ARG.id, interest, 'prediction.started', ARG.body, tonumber(ARG.nowMs))
+return deliver(ARG.base, ARG.webhookQueue, ARG.id, interest, EVENT.predictionStarted, ARG.body, tonumber(ARG.nowMs))

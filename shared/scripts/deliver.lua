@@ -13,7 +13,7 @@ local function deliver(base, queue, id, interest, event, body, now)
         'created', now, 'state', 'pending', 'tries', 0)
       redis.call('PEXPIRE', key, CONST.deliveryKeptMs)
       redis.call('RPUSH', base .. KEYNAME.deliveries .. id, did)
-      bullAdd(queue, did, 'delivery', '{"v":1}', now, 0, 0)
+      bullAdd(queue, did, CONST.deliveryJobName, CONST.deliveryJobData, now, 0, 0)
       made = made + 1
     end
   end

@@ -1,7 +1,7 @@
 import type { RedisClient } from "../redis/connect-redis.js";
 import type { ModelKeys } from "../redis/keys.js";
 import { defineScript } from "./lua/define-script.js";
-import { number, text, unnamed } from "./lua/fields.js";
+import { answers, number, text, unnamed } from "./lua/fields.js";
 
 const startedScript = defineScript({
   name: "millraceStarted",
@@ -118,6 +118,7 @@ const redeliverScript = defineScript({
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
     nowMs: number("Time of the request."),
   },
+  answer: answers<"queued" | "pending" | "unknown">("What became of the request."),
 });
 
 /** Sends an ended delivery again, under the same id; `pending`: its schedule has not ended. */
@@ -128,7 +129,7 @@ export async function redeliver(
   owner: string,
 ): Promise<"queued" | "pending" | "unknown"> {
   const { event, prediction } = delivery;
-  const outcome = await redeliverScript.run(redis, {
+  return redeliverScript.run(redis, {
     keys: {
       delivery: keys.delivery(delivery.id),
       body: keys.webhookBody(prediction, event),
@@ -136,8 +137,4 @@ export async function redeliver(
     },
     fields: { owner, id: delivery.id, webhookQueue: keys.webhookQueue, nowMs: Date.now() },
   });
-  return outcome as "queued" | "pending" | "unknown";
 }
-
-/** The delivery of a job in the delivery queue. */
-export const deliveryOfJob = (jobId: string): string => jobId.replace(/-\d+$/, "");

@@ -1,12 +1,13 @@
 import type { RedisClient } from "../redis/connect-redis.js";
 import { defineScript } from "./lua/define-script.js";
-import { number, text } from "./lua/fields.js";
+import { answers, number, text } from "./lua/fields.js";
 
 const script = defineScript({
   name: "millraceLease",
   file: "lease",
   keys: { lease: text("The lease, with its holder as value.") },
   fields: { holder: text("Name of the caller."), ttlMs: number("Duration of the lease.") },
+  answer: answers<0 | 1>("1: it is held."),
   whenFull: true,
 });
 

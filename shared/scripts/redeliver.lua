@@ -9,5 +9,6 @@ redis.call('HINCRBY', KEY.body, 'open', 1)
 redis.call('PEXPIRE', KEY.delivery, CONST.deliveryKeptMs)
 redis.call('PEXPIRE', KEY.body, CONST.deliveryKeptMs)
 redis.call('PEXPIRE', KEY.deliveries, CONST.deliveryKeptMs)
-bullAdd(ARG.webhookQueue, ARG.id .. '-' .. times, 'delivery', '{"v":1}', tonumber(ARG.nowMs), 0, 0)
+bullAdd(ARG.webhookQueue, ARG.id .. CONST.beforeRedelivery .. times, CONST.deliveryJobName, CONST.deliveryJobData,
+  tonumber(ARG.nowMs), 0, 0)
 return 'queued'

@@ -1,12 +1,12 @@
 /** When the collected entries are run: `setImmediate` after the turn, `queueMicrotask` before anything that follows. */
-export type Moment = (run: () => void) => unknown;
+export type Schedule = (run: () => void) => unknown;
 
 /**
  * Collects the entries of one turn of the event loop and runs them together, at the moment that the first one asks for.
  */
 export class JoinTurn<T> {
   readonly #run: (all: T[]) => void;
-  readonly #moment: Moment;
+  readonly #schedule: Schedule;
   #all: T[] = [];
   readonly #flush = () => {
     const all = this.#all;
@@ -14,19 +14,19 @@ export class JoinTurn<T> {
     this.#run(all);
   };
 
-  constructor(run: (all: T[]) => void, moment: Moment = setImmediate) {
+  constructor(run: (all: T[]) => void, schedule: Schedule = setImmediate) {
     this.#run = run;
-    this.#moment = moment;
+    this.#schedule = schedule;
   }
 
   add(one: T): void {
-    if (this.#all.length === 0) this.#moment(this.#flush);
+    if (this.#all.length === 0) this.#schedule(this.#flush);
     this.#all.push(one);
   }
 }
 
 export interface JoinOptions<Q> {
-  moment?: Moment;
+  schedule?: Schedule;
   /** Only calls of the same key are joined; all of them where it is missing. */
   keyOf?: (asked: Q) => string;
   /** The most calls of one step. */
@@ -60,7 +60,7 @@ export function joinCalls<Q, A>(
   };
   const turn = new JoinTurn<PendingCall<Q, A>>((all) => {
     for (const calls of stepsOf(all, options)) void run(calls);
-  }, options.moment);
+  }, options.schedule);
   return (asked) => new Promise((resolve, reject) => turn.add({ asked, resolve, reject }));
 }
 

@@ -9,7 +9,7 @@ import {
 import type { ChunkFinish } from "@millrace/shared/scripts/batches/finish-chunk.js";
 import { openLog } from "@millrace/shared/service/log.js";
 import { packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
+import type { JobBreaker } from "@millrace/workers/jobs/job-breaker.js";
 import { processChunk } from "@millrace/workers/jobs/process-chunk.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
 import type { Outcome, Work } from "@millrace/workers/runs/work.js";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { breakerOf, type WorkerBreaker } from "@millrace/shared/models/breaker.js";
 import { openLog } from "@millrace/shared/service/log.js";
-import { Breaker, type BreakerState, type Death } from "@millrace/workers/jobs/breaker.js";
+import { Breaker, type BreakerState, type Death } from "@millrace/workers/jobs/job-breaker.js";
 import type { Outcome } from "@millrace/workers/runs/work.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";

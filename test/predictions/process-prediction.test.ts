@@ -1,6 +1,6 @@
 import { openLog } from "@millrace/shared/service/log.js";
 import { packTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { JobBreaker } from "@millrace/workers/jobs/breaker.js";
+import type { JobBreaker } from "@millrace/workers/jobs/job-breaker.js";
 import { processPrediction } from "@millrace/workers/jobs/process-prediction.js";
 import type { ServedVersion, TakenJob } from "@millrace/workers/jobs/taken-prediction.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";

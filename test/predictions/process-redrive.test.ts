@@ -4,7 +4,7 @@ import type { RedrivePlan } from "@millrace/shared/predictions/redrive.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
-import { tellBreaker } from "@millrace/shared/scripts/models/breakers.js";
+import { tellBreaker } from "@millrace/shared/scripts/models/tell-breaker.js";
 import { countRedriven, endRedrive, makeRedrive, readRedrive } from "@millrace/shared/scripts/predictions/redrives.js";
 import { openLog } from "@millrace/shared/service/log.js";
 import { paceOf, processRedrive } from "@millrace/workers/jobs/process-redrive.js";

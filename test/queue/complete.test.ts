@@ -5,8 +5,7 @@ import { type ModelKeys, modelKeys, newId } from "@millrace/shared/redis/keys.js
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { type Completion, completeJobs } from "@millrace/shared/scripts/queue/complete.js";
-import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
-import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
+import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { completingBackend } from "@millrace/workers/queue/completing-backend.js";
 import { StockingWorker } from "@millrace/workers/queue/stocking-worker.js";
 import { createRedisBackend, type Job, raw2NextJobData, UnrecoverableError, Worker } from "bullmq";

@@ -42,6 +42,13 @@ const ofRedis = ["redis", "cjson", "cmsgpack", "struct", "KEYS", "ARGV"];
 const ofLua = ["ipairs", "pairs", "math", "next", "string", "table", "tonumber", "tostring", "unpack"];
 const ofTables = ["KEY", "ITEMKEY", "ARG", "ITEM", "ITEMS", ...Object.keys(luaConstants)];
 
+/** Texts that join a prefix of keys with a name as text, or anything with one of BullMQ's names. */
+function speltKeys(typescript: string): string[] {
+  const afterPrefix = /\$\{[\w.#]*(prefix|queue|base)\}[^$`]+|\b(prefix|queue|base) \+ ["'`]/gi;
+  const bullmqs = new RegExp(`\\}(${Object.values(bullKeys).join("|")})\``, "g");
+  return [...(typescript.match(afterPrefix) ?? []), ...(typescript.match(bullmqs) ?? [])];
+}
+
 describe("Lua files", () => {
   test.each(luaFiles)("%s is Lua that declares its names and reads its locals", (path) => {
     const { undeclared, unused } = lintLua(read(path));
@@ -59,12 +66,28 @@ describe("Lua files", () => {
     const names = new Set<string>([keyNames, bullKeys, fairKeys].flatMap((table) => Object.values(table)));
     const spelt = [...lintLua(read(path)).joinedTexts].filter((one) => names.has(one) || one.startsWith("/"));
     expect(spelt).toEqual([]);
+    expect([...lintLua(read(path)).joinedToKeys]).toEqual([]);
+  });
+
+  test("no TypeScript file but those of the key names spells a key after its prefix", () => {
+    const typescript = sources.filter(
+      (path) => path.endsWith(".ts") && !/^shared\/redis\/key(s|-names)\.ts$/.test(path),
+    );
+    expect(typescript.length).toBeGreaterThan(200);
+    expect(typescript.flatMap((path) => speltKeys(read(path)).map((spelt) => `${path}: ${spelt}`))).toEqual([]);
   });
 
   test.each(luaFiles)("%s parses no JSON by patterns, and reads no bytes at fixed positions", (path) => {
     const lua = read(path);
     expect(lua.match(/string\.(g?match|find|gsub)\(.*[{"]/g) ?? []).toEqual([]);
     expect(lua.match(/string\.byte|struct\.\w+\('/g) ?? []).toEqual([]);
+  });
+
+  test.each(luaFiles)("%s contains no duration and no name of an event as a literal", (path) => {
+    const code = read(path).replaceAll(/--.*$/gm, "");
+    // The calendar has numbers of its own, and 1000 also converts units.
+    const numbers = path.endsWith("/end-batch.lua") ? [] : (code.match(/\b(?!1000\b)(0x\w+|\d{4,})\b/g) ?? []);
+    expect([...numbers, ...(code.match(/'(prediction|batch)\.\w+'/g) ?? [])]).toEqual([]);
   });
 
   test("no Lua or TypeScript file uses positions of keys or arguments", () => {
@@ -136,7 +159,25 @@ describe("the check of Lua files", () => {
       "/result:",
       ":lock",
     ]);
+    expect([...lintLua("return KEY.a .. '~', KEY.b .. ':' .. id, KEY.c .. id .. 'x'").joinedToKeys]).toEqual([
+      "~",
+      ":",
+    ]);
     expect(() => lintLua("if x then")).toThrow("expected");
+  });
+
+  test("finds key names in TypeScript, but not where they come from a table", () => {
+    const source = (marked: string) => `\`${marked.replaceAll("@", "$")}\``;
+    const spelt = [
+      "@{queue}wait",
+      "@{keys.base}/probe",
+      "@{this.#queue}marker",
+      "@{deps.keyPrefix}:{ready}",
+      "@{id}:lock",
+    ];
+    expect(spelt.filter((one) => speltKeys(source(one)).length === 0)).toEqual([]);
+    const tabled = ["@{queue}@{bullKeys.wait}", "@{keys.queue}@{id}", "@{request.baseUrl}/x"];
+    expect(tabled.flatMap((one) => speltKeys(source(one)))).toEqual([]);
   });
 });
 

@@ -75,12 +75,12 @@ describe("a blob, for data too large for a job", () => {
   test("leaves no key without expiry if its connection breaks between a piece and its TTL", async () => {
     const id = newId(keys.tag);
     const line = await breakingLine({ before: "pexpire" });
-    const hasty = openRedis(parseRedisUrl(line.url), "hasty", "test");
-    hasty.on("error", () => undefined);
-    await whenReady(hasty, 10_000);
-    const { written } = await sendBlob(hasty, keys, id, randomBytes(100_000), unclaimedTtlMs);
+    const failFast = openRedis(parseRedisUrl(line.url), "fail-fast", "test");
+    failFast.on("error", () => undefined);
+    await whenReady(failFast, 10_000);
+    const { written } = await sendBlob(failFast, keys, id, randomBytes(100_000), unclaimedTtlMs);
     await expect(written).rejects.toThrow();
-    hasty.disconnect();
+    failFast.disconnect();
     await line.close();
     expect(line.breaks).toBe(1);
     // -1: no expiry. Redis executes the rest of the broken connection's commands before this one.

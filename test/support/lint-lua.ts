@@ -8,6 +8,8 @@ export interface LuaFindings {
   offered: Set<string>;
   /** Strings that are concatenated with `..`. */
   joinedTexts: Set<string>;
+  /** Those of them beside a key of the step's table. */
+  joinedToKeys: Set<string>;
 }
 
 interface Scope {
@@ -23,7 +25,13 @@ const placeMarkers = new Set(["i", "n"]);
  * name that begins with `_`. Throws if it is not Lua 5.1.
  */
 export function lintLua(text: string): LuaFindings {
-  const found: LuaFindings = { undeclared: new Set(), unused: new Set(), offered: new Set(), joinedTexts: new Set() };
+  const found: LuaFindings = {
+    undeclared: new Set(),
+    unused: new Set(),
+    offered: new Set(),
+    joinedTexts: new Set(),
+    joinedToKeys: new Set(),
+  };
 
   const declare = (scope: Scope, name: string, used = false) => {
     scope.names.set(name, { used: used || placeMarkers.has(name) || name.startsWith("_") });
@@ -46,6 +54,8 @@ export function lintLua(text: string): LuaFindings {
   };
   const nodes = (value: unknown) => (value ?? []) as LuaNode[];
   const nameOf = (node: unknown) => (node as { name: string }).name;
+  const textOf = (node: LuaNode) => (node.type === "StringLiteral" ? (node.raw as string).slice(1, -1) : null);
+  const isKey = (node: LuaNode) => node.type === "MemberExpression" && /^(ITEM)?KEY$/.test(nameOf(node.base));
   const visitEach = (list: unknown, scope: Scope) => {
     for (const node of nodes(list)) visit(node, scope);
   };
@@ -88,9 +98,11 @@ export function lintLua(text: string): LuaFindings {
         return;
       case "BinaryExpression":
         if (node.operator === "..") {
-          for (const side of [node.left, node.right] as LuaNode[]) {
-            if (side.type === "StringLiteral") found.joinedTexts.add((side.raw as string).slice(1, -1));
-          }
+          const [left, right] = [node.left, node.right] as [LuaNode, LuaNode];
+          for (const text of [left, right].map(textOf)) if (text !== null) found.joinedTexts.add(text);
+          // `a .. b .. c` is `a .. (b .. c)`.
+          const next = textOf(right.operator === ".." ? (right.left as LuaNode) : right);
+          if (isKey(left) && next !== null) found.joinedToKeys.add(next);
         }
         break;
     }

@@ -1,4 +1,5 @@
 import type { WorkerTiming } from "@millrace/shared/config/timing.js";
+import { batchOfChunkJob } from "@millrace/shared/predictions/batch.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
@@ -42,7 +43,7 @@ export function createChunkConsumer(options: {
       concurrency: options.concurrency,
       mayTake: options.mayTake,
       timing: options.timing,
-      proofOf: ({ id }, words) => (hasOutputs(words) ? keys.batchResults((id as string).replace(/-\d+$/, "")) : null),
+      proofOf: ({ id }, words) => (hasOutputs(words) ? keys.batchResults(batchOfChunkJob(id as string)) : null),
     },
   );
   worker.on("error", (error) => log.warn("batch queue error", { queue: keys.batchQueueName, error }));

@@ -173,7 +173,7 @@ export function createResultWriter(
   };
   // The results of one run arrive one after the other, before any of their consequences.
   const joined = joinCalls<Finish, FinishOutcome>(write, {
-    moment: queueMicrotask,
+    schedule: queueMicrotask,
     maxBytes: longestCallBytes,
     bytesOf: ({ result }) => result.json.length,
   });

@@ -1,5 +1,6 @@
 import type { WorkerTiming } from "@millrace/shared/config/timing.js";
 import type { Manifest } from "@millrace/shared/models/manifest.js";
+import { endedJobData } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
@@ -46,7 +47,7 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
     protected override createJob(raw: RawJob, id: string): PredictionBullJob {
       const job = super.createJob(raw, id) as PredictionBullJob;
       // An end from outside empties the job.
-      job.endedEarly = raw.data === "{}";
+      job.endedEarly = raw.data === endedJobData;
       job.opts.attempts = manifestOf(job)?.attempts ?? 1;
       job.opts.backoff = { type: "custom" };
       if (!shown()) job.opts.removeOnComplete = true;

@@ -9,9 +9,9 @@ import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { DelayedError, WaitingError } from "../queue/bullmq.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
 import type { Outcome } from "../runs/work.js";
-import type { JobBreaker } from "./breaker.js";
 import { allFailed, type ChunkPart, fromItems, fromTable, joinTwo, mergeLines } from "./chunk-part.js";
 import { boundsOf, rowsOfChunk } from "./chunk-rows.js";
+import type { JobBreaker } from "./job-breaker.js";
 import type { RunNotebook } from "./run-notebook.js";
 import { deathsToBlame, otherVersionDelayMs, type ServedVersion } from "./taken-prediction.js";
 

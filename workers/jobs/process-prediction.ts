@@ -7,8 +7,8 @@ import { AttemptFailedError } from "../queue/stocking-worker.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
 import type { Outcome } from "../runs/work.js";
 import type { BlobKeeper } from "./blob-keeper.js";
-import type { JobBreaker } from "./breaker.js";
 import { endedJson, type FinishOptions, finishPrediction } from "./finish-prediction.js";
+import type { JobBreaker } from "./job-breaker.js";
 import type { RunNotebook } from "./run-notebook.js";
 import {
   deathsToBlame,

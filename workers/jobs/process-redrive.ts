@@ -7,7 +7,7 @@ import { copyBlob, dropBlob, unclaimedTtlMs } from "@millrace/shared/redis/blob.
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/redis/keys.js";
 import { isVersionKnown } from "@millrace/shared/scripts/models/announce.js";
-import { isRefused } from "@millrace/shared/scripts/models/breakers.js";
+import { isRefused } from "@millrace/shared/scripts/models/tell-breaker.js";
 import { type Failure, failuresAfter } from "@millrace/shared/scripts/predictions/failures.js";
 import {
   advanceRedrive,

@@ -1,13 +1,14 @@
 import { webhookBody } from "@millrace/shared/predictions/delivery.js";
+import type { RunNote } from "@millrace/shared/predictions/run-note.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
 import { deliverStarted } from "@millrace/shared/scripts/deliveries.js";
-import { forgetRun, noteRun, type RunNote } from "@millrace/shared/scripts/predictions/run-notes.js";
+import { forgetRun, noteRun } from "@millrace/shared/scripts/predictions/run-notes.js";
 import { joinCalls } from "@millrace/shared/service/join-turn.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /**
- * Notes runs in Redis; `shared/scripts/predictions/run-notes.ts` says why. A first run is noted only once it has lasted
+ * Notes runs in Redis; `shared/predictions/run-note.ts` says why. A first run is noted only once it has lasted
  * 5 ms, which most do not. A job that kills its worker sooner comes back, and every later run is noted before it
  * begins, so blame is found one death later.
  */
@@ -53,7 +54,7 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
       await write(new Map(asked.map((entry) => [entry.id, entry])));
       return asked.map(() => undefined);
     },
-    { moment: queueMicrotask },
+    { schedule: queueMicrotask },
   );
   const writeDue = () => {
     scheduled = false;

@@ -1,4 +1,4 @@
-import { predictionEvents } from "@millrace/shared/predictions/delivery.js";
+import { webhookEvents } from "@millrace/shared/predictions/delivery.js";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -15,7 +15,7 @@ export function createWorkerMetrics() {
     registers,
   });
   // From 0, because an alert cannot see the rise of a counter that begins with 1.
-  for (const event of [...predictionEvents, "batch.completed"]) deliveries.inc({ event, outcome: "given_up" }, 0);
+  for (const event of Object.values(webhookEvents)) deliveries.inc({ event, outcome: "given_up" }, 0);
   return {
     register,
     predictions: new Counter({

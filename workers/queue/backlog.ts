@@ -1,5 +1,6 @@
 import { behindByPriority } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 
 /**
@@ -14,9 +15,9 @@ export async function isBacklogYounger(redis: RedisClient, keys: ModelKeys, sinc
 
 async function isQueueYounger(redis: RedisClient, queue: string, sinceMs: number): Promise<boolean> {
   const [back, [first = null], last] = await Promise.all([
-    redis.lindex(`${queue}wait`, -1),
-    redis.zrange(`${queue}prioritized`, "0", "0"),
-    redis.zrange(`${queue}prioritized`, "-1", "-1", "WITHSCORES"),
+    redis.lindex(`${queue}${bullKeys.wait}`, -1),
+    redis.zrange(`${queue}${bullKeys.prioritized}`, "0", "0"),
+    redis.zrange(`${queue}${bullKeys.prioritized}`, "-1", "-1", "WITHSCORES"),
   ]);
   if (Number(last[1] ?? 0) >= behindByPriority) return false;
   const younger = [back, first].map(async (oldest) => {

@@ -1,4 +1,6 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
+import { evenWhenFull } from "@millrace/shared/scripts/lua/even-when-full.js";
 import { type Completion, completeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import type { TakenRaw } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { joinCalls } from "@millrace/shared/service/join-turn.js";
@@ -34,7 +36,7 @@ export function completingBackend(
     const backend = createRedisBackend(name, opts, { ...extra, withBlockingConnection: false }) as Backend;
     // BullMQ finds the workers of a queue by this name.
     const connectionName = `${queue.slice(0, -name.length - 2)}:${Buffer.from(name).toString("base64")}`;
-    const waiter = new MarkerWaiter(redis, `${queue}marker`, connectionName);
+    const waiter = new MarkerWaiter(redis, `${queue}${bullKeys.marker}`, connectionName);
     backend.waitForJob = (seconds: number) => waiter.wait(seconds);
     backend.disconnectBlocking = async () => waiter.interrupt();
     const close = backend.close.bind(backend);
@@ -85,5 +87,21 @@ export function completingBackend(
       }) as unknown as Backend["moveToFailed"];
     }
     return backend;
+  };
+}
+
+type Definition = Parameters<RedisClient["defineCommand"]>[1];
+
+/**
+ * Lets BullMQ's own steps on this connection (taking jobs, renewing locks, giving back) through when Redis has no
+ * memory left. A worker ends work and so frees memory; without it a full Redis would stay full. Call it before BullMQ
+ * gets the connection.
+ */
+export function drainWhenFull(redis: RedisClient): void {
+  const define = redis.defineCommand.bind(redis);
+  redis.defineCommand = (name: string, definition: Definition) => {
+    // The scripts of this repository declare it themselves.
+    const ours = name.startsWith("millrace");
+    define(name, ours ? definition : { ...definition, lua: evenWhenFull(definition.lua) });
   };
 }

@@ -2,12 +2,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type WorkerTiming, workerTiming } from "@millrace/shared/config/timing.js";
 import { keptJobs } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { giveBackJobs } from "@millrace/shared/scripts/queue/give-back-jobs.js";
-import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
+import { bullKeys } from "@millrace/shared/redis/key-names.js";
+import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import type { Worker as BullWorker, Job, WorkerOptions } from "bullmq";
 import { DelayedError, raw2NextJobData, UnrecoverableError, WaitingError, Worker } from "./bullmq.js";
 import { completingBackend, type ProofOf } from "./completing-backend.js";
-import { HeldJobs } from "./held-jobs.js";
 
 type JobJson = Parameters<BullWorker["createJob"]>[0];
 
@@ -50,7 +49,7 @@ const lockSettings = {
 };
 
 /** Pause between checks of a worker that may take nothing, in ms. */
-const heldLookMs = 500;
+const takePauseMs = 500;
 
 /** Errors that a processor throws on purpose. */
 const knownEnds = [AttemptFailedError, DelayedError, UnrecoverableError, WaitingError];
@@ -119,7 +118,7 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
     if (mayTake === 0) {
       await this.#giveBack();
       internals.updateDelays(0, 0);
-      await this.#holdOn();
+      await this.#pauseTaking();
       return super.nextJobFromJobData(undefined, undefined, token);
     }
     const next = this.#stock.shift();
@@ -172,9 +171,10 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
   }
 
   /** Leaves waiting jobs to other workers for a moment, since the marker may be meant for them. */
-  async #holdOn(): Promise<void> {
-    await this.#redis.zadd(`${this.#queue}marker`, 0, "0").catch((error: Error) => this.emit("error", error));
-    await delay(heldLookMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
+  async #pauseTaking(): Promise<void> {
+    const marker = `${this.#queue}${bullKeys.marker}`;
+    await this.#redis.zadd(marker, 0, "0").catch((error: Error) => this.emit("error", error));
+    await delay(takePauseMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
   }
 
   /**
@@ -195,5 +195,44 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
     if (left.length === 0) return;
     // A job that cannot be given back comes back by itself, once its lock has expired.
     await giveBackJobs(this.#redis, this.#queue, left).catch((error: Error) => this.emit("error", error));
+  }
+}
+
+interface Held {
+  token: string;
+  ended: Promise<void>;
+}
+
+/**
+ * The jobs of one queue that this worker holds. After an outage of Redis a worker may be handed a job that it still
+ * runs, under a new lock. The run goes on under that lock. A second run beside it would be late again and again, and
+ * would count as a death.
+ */
+export class HeldJobs {
+  readonly #held = new Map<string, Held>();
+
+  /**
+   * Does the work of a job that was taken under `token`, once no earlier take of it is in progress here. `lock` returns
+   * the token that counts by then.
+   */
+  async take<T>(id: string, token: string, work: (lock: () => string) => Promise<T>): Promise<T> {
+    for (let before = this.#held.get(id); before !== undefined; before = this.#held.get(id)) {
+      before.token = token;
+      await before.ended;
+    }
+    let end: () => void = () => undefined;
+    const held: Held = {
+      token,
+      ended: new Promise((resolve) => {
+        end = resolve;
+      }),
+    };
+    this.#held.set(id, held);
+    try {
+      return await work(() => held.token);
+    } finally {
+      this.#held.delete(id);
+      end();
+    }
   }
 }

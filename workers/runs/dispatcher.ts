@@ -1,3 +1,4 @@
+import { JoinTurn } from "@millrace/shared/service/join-turn.js";
 import type { RunItem } from "./frames.js";
 import type { RunTerms, SlotDiedError, SlotHandle } from "./slot-handle.js";
 import { type BulkWork, isBefore, type Outcome, type RunQueue, rowsOfWorks, type Waiting, type Work } from "./work.js";
@@ -30,7 +31,8 @@ export class Dispatcher {
   #begun = new Set<Waiting>();
   #draining = false;
   #timer: NodeJS.Timeout | null = null;
-  #pumping = false;
+  /** Pumps once a turn of the event loop: works that arrive together run together, also while slots are idle. */
+  readonly #arrivals = new JoinTurn<void>(() => this.pump());
 
   constructor(slots: Slots, hooks: Partial<DispatcherHooks> = {}) {
     this.#slots = slots;
@@ -42,7 +44,7 @@ export class Dispatcher {
     if (this.#draining) return Promise.resolve({ kind: "released" });
     return new Promise((settle) => {
       this.#enqueue({ ...work, since: performance.now(), stop: null, settle });
-      this.#pumpSoon();
+      this.#arrivals.add();
     });
   }
 
@@ -59,16 +61,6 @@ export class Dispatcher {
       if (queue.length === 0) this.#queues.delete(key);
       work?.settle({ kind: "canceled" });
     }
-  }
-
-  /** Once a turn of the event loop, so that works that arrive together run together, also while slots are idle. */
-  #pumpSoon(): void {
-    if (this.#pumping) return;
-    this.#pumping = true;
-    setImmediate(() => {
-      this.#pumping = false;
-      this.pump();
-    });
   }
 
   /** Starts runs while slots are idle; call it when a slot becomes idle. */

@@ -155,7 +155,7 @@ export class SlotPool {
     this.#processes.add(slot);
     const { nice } = this.#options;
     if (nice !== undefined && handle.pid !== undefined) setPriority(handle.pid, nice);
-    const bornAt = Date.now();
+    const startedAt = Date.now();
     void handle.exited.then((how) => {
       const wasServing = slot.state !== "starting";
       slot.state = "gone";
@@ -164,7 +164,7 @@ export class SlotPool {
       if (this.#closing || slot.leaving || !wasServing || place < 0) return;
       this.#options.log.warn("slot ended and is replaced", { slot_pid: handle.pid, how });
       this.#options.onDeath("crash");
-      if (Date.now() - bornAt < longestRestartMs) this.#restartMs = Math.min(longestRestartMs, this.#restartMs * 2);
+      if (Date.now() - startedAt < longestRestartMs) this.#restartMs = Math.min(longestRestartMs, this.#restartMs * 2);
       setTimeout(() => void this.#renew(place), this.#restartMs - shortestRestartMs).unref();
     });
     return slot;
@@ -204,12 +204,12 @@ export class SlotPool {
     if (isAlive() && (lost || (gained.length === 0 && !before.overweight))) {
       // The old slot holds a version that no new one can load, such as a draining one whose files are gone. So it stays
       // and loads the new versions itself, after another process has shown that they can be loaded.
-      void this.#letGo(next);
+      void this.#release(next);
       await this.#loadInPlace(before, gained);
     } else {
       next.state = "idle";
       this.#places[place] = next;
-      if (before !== next) void this.#letGo(before);
+      if (before !== next) void this.#release(before);
       this.#options.onIdle();
     }
     const lacks = this.#loads.lackedBy(next);
@@ -250,7 +250,7 @@ export class SlotPool {
   }
 
   /** Ends a process that has left service: at once where it is idle, else with its current run. */
-  async #letGo(slot: Slot): Promise<void> {
+  async #release(slot: Slot): Promise<void> {
     slot.leaving = true;
     if (slot.state !== "busy" && slot.state !== "gone") await slot.handle.close();
   }

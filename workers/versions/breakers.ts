@@ -1,9 +1,9 @@
 import { packerOf } from "@millrace/shared/packing/pack-input.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
-import { tellBreaker } from "@millrace/shared/scripts/models/breakers.js";
+import { tellBreaker } from "@millrace/shared/scripts/models/tell-breaker.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { Breaker, type BreakerState, type JobBreaker } from "../jobs/breaker.js";
+import { Breaker, type BreakerState, type JobBreaker } from "../jobs/job-breaker.js";
 import type { ServedVersion } from "../jobs/taken-prediction.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
 import type { Outcome } from "../runs/work.js";

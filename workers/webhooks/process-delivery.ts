@@ -1,13 +1,9 @@
+import { deliveryOfJob } from "@millrace/shared/predictions/delivery.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
-import {
-  type Attempt,
-  type Delivery,
-  deliveryOfJob,
-  noteAttempt,
-  readDelivery,
-} from "@millrace/shared/scripts/deliveries.js";
+import { type Attempt, type Delivery, noteAttempt, readDelivery } from "@millrace/shared/scripts/deliveries.js";
 import type { Logger } from "@millrace/shared/service/log.js";
+import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { DelayedError, UnrecoverableError } from "../queue/bullmq.js";
 import { AttemptFailedError } from "../queue/stocking-worker.js";
@@ -110,4 +106,24 @@ function hostOf(url: string): string {
   } catch {
     return url;
   }
+}
+
+/** A span for each try of a webhook, in the trace of the request that submitted the work. */
+export function traceDeliveries(
+  tracing: Tracing,
+  redis: RedisClient,
+  keys: ModelKeys,
+  sender: Pick<WebhookSender, "send">,
+): Pick<WebhookSender, "send"> {
+  return {
+    async send(message) {
+      const { data, type } = JSON.parse(message.body) as { type: string; data: { id: string } };
+      const parent = (await redis.get(keys.trace(data.id))) ?? undefined;
+      const attributes = { "millrace.prediction_id": data.id, "millrace.delivery_id": message.id };
+      const span = tracing.start(`webhook ${type}`, { kind: "client", parent, attributes });
+      const answer = await sender.send(message);
+      span.end({ fault: answer.error, attributes: { "http.response.status_code": answer.status ?? 0 } });
+      return answer;
+    },
+  };
 }

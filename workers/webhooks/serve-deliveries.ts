@@ -9,8 +9,7 @@ import { StockingWorker } from "../queue/stocking-worker.js";
 import { createWebhookSender } from "./deliver-webhook.js";
 import { delayBeforeTry } from "./delivery-delay.js";
 import { HostGate } from "./host-gate.js";
-import { DeliveryFailedError, type DeliveryJob, processDelivery } from "./process-delivery.js";
-import { traceDeliveries } from "./trace-deliveries.js";
+import { DeliveryFailedError, type DeliveryJob, processDelivery, traceDeliveries } from "./process-delivery.js";
 
 export interface ServingDeliveries {
   close(): Promise<void>;

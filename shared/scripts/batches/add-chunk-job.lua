@@ -2,7 +2,7 @@
 -- owner, unless it exists; see `fair-queue.lua`.
 -- include queue/fair-queue
 local function addChunkJob(base, queue, id, n, now, priority, owner, weight)
-  local job = id .. '-' .. n
+  local job = id .. CONST.beforeChunk .. n
   if redis.call('EXISTS', queue .. job) == 1 then return end
   local from = LAYOUT.lineCountBytes * n
   local lines = redis.call('GETRANGE', base .. KEYNAME.batchLines .. id, from, from + LAYOUT.lineCountBytes - 1)

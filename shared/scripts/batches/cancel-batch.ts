@@ -2,7 +2,7 @@ import { webhookBodyStart } from "../../predictions/delivery.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, text } from "../lua/fields.js";
+import { answers, number, text } from "../lua/fields.js";
 
 const script = defineScript({
   name: "millraceCancelBatch",
@@ -17,6 +17,7 @@ const script = defineScript({
     noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     bodyStart: text("The body of the webhook up to its data."),
   },
+  answer: answers<string | null>("Its JSON; null if it was final."),
   whenFull: true,
 });
 
@@ -37,7 +38,7 @@ export async function cancelBatch(
   { channelPrefix, resultTtlMs }: BatchEndSettings,
 ): Promise<string | null> {
   const nowMs = Date.now();
-  const json = await script.run(redis, {
+  return script.run(redis, {
     keys: { batch: keys.batch(id) },
     fields: {
       id,
@@ -49,5 +50,4 @@ export async function cancelBatch(
       bodyStart: webhookBodyStart("batch.completed", nowMs),
     },
   });
-  return json as string | null;
 }

@@ -33,7 +33,7 @@ redis.call('HSET', KEY.batch, 'created', ARG.nowMs, 'chunks', ARG.chunks, 'total
 if early[6] then redis.call('HSET', KEY.batch, 'started', ARG.nowMs) end
 countRows(base, ARG.owner, ARG.lines - ran)
 redis.call('ZADD', KEY.owned, now, id)
-redis.call('PEXPIRE', KEY.owned, ARG.resultTtlMs + 604800000)
+redis.call('PEXPIRE', KEY.owned, ARG.resultTtlMs + CONST.keptBeyondResultMs)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEY.owned, '-inf', now - ARG.resultTtlMs, 'LIMIT', 0, 16)) do
   if redis.call('EXISTS', base .. KEYNAME.batch .. old) == 0 then redis.call('ZREM', KEY.owned, old) end
 end

@@ -3,7 +3,7 @@ import { webhookBodyStart } from "../../predictions/delivery.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, optional, text, unnamed } from "../lua/fields.js";
+import { answers, number, optional, text, unnamed } from "../lua/fields.js";
 import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
 
 /**
@@ -47,6 +47,9 @@ const script = defineScript({
     weight: number("The owner's weight in the queue."),
   },
   each: { field: unnamed(text("A fixed field of the batch.")), value: unnamed(text("Its value.")) },
+  answer: answers<[kind: CommitKind, id: string, batch?: (string | null)[]]>(
+    "What became of it, its id or that of the one before, and its fields.",
+  ),
 });
 
 export interface BatchCommit {
@@ -69,17 +72,19 @@ export interface BatchCommit {
 }
 
 /**
- * Makes staged chunks a batch, and ends it if all of them have run. `replayed`: this key was used before for the same
- * body, and `id` is that batch; `mismatch`: for another body; `lost`: the staged chunks have expired, or ran as another
- * version.
+ * `replayed`: this key was used before for the same body, and the id is that batch's; `mismatch`: for another body;
+ * `lost`: the staged chunks have expired, or ran as another version.
  */
+export type CommitKind = "accepted" | "replayed" | "mismatch" | "lost";
+
+/** Makes staged chunks a batch, and ends it if all of them have run. */
 export async function commitBatch(
   redis: RedisClient,
   keys: ModelKeys,
   commit: BatchCommit,
-): Promise<{ kind: "accepted" | "replayed" | "mismatch" | "lost"; id: string; batch: BatchRecord | null }> {
+): Promise<{ kind: CommitKind; id: string; batch: BatchRecord | null }> {
   const { chunks, fixed, followerJson, id, idempotency, lines, nowMs, owner, priority, resultTtlMs } = commit;
-  const [kind, target, values] = (await script.run(redis, {
+  const [kind, target, values] = await script.run(redis, {
     keys: {
       batch: keys.batch(id),
       chunks: keys.batchChunks(id),
@@ -108,6 +113,6 @@ export async function commitBatch(
       weight: commit.weight,
     },
     each: Object.entries(fixed).map(([field, value]) => ({ field, value })),
-  })) as ["accepted" | "replayed" | "mismatch" | "lost", string, (string | null)[]?];
+  });
   return { kind, id: target, batch: values === undefined ? null : decodeBatch(values) };
 }

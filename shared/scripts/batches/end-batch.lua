@@ -45,7 +45,7 @@ local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, b
   for _, name in ipairs({KEYNAME.batch, KEYNAME.batchLines, KEYNAME.batchResults, KEYNAME.batchFailed}) do
     redis.call('PEXPIRE', base .. name .. id, resultMs)
   end
-  deliver(base, webhooks, id, interest, 'batch.completed', bodyStart .. json .. '}', now)
+  deliver(base, webhooks, id, interest, EVENT.batchCompleted, bodyStart .. json .. '}', now)
   for _, entry in ipairs(interest) do
     if string.sub(entry, 1, 1) == MARK.watcher then
       redis.call('PUBLISH', channels .. string.sub(entry, 2), id .. '\n')

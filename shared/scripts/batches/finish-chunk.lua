@@ -3,9 +3,10 @@
 -- include deliver
 -- include batches/end-batch
 local id, n, now, base, queue = ARG.id, ARG.number, tonumber(ARG.nowMs), ARG.base, ARG.queue
-if redis.call('GET', queue .. id .. '-' .. n .. BULLKEY.lock) ~= ARG.token then return 'lost' end
-redis.call('HDEL', base .. KEYNAME.running, id .. '-' .. n)
-redis.call('HDEL', base .. KEYNAME.deaths, id .. '-' .. n)
+local job = id .. CONST.beforeChunk .. n
+if redis.call('GET', queue .. job .. BULLKEY.lock) ~= ARG.token then return 'lost' end
+redis.call('HDEL', base .. KEYNAME.running, job)
+redis.call('HDEL', base .. KEYNAME.deaths, job)
 local batch = redis.call('HMGET', KEY.batch, 'version', 'json', 'chunks', 'next', 'priority', 'staged', 'started',
   'owner', 'uploader', 'weight')
 if not batch[1] or batch[2] then return 'ended' end

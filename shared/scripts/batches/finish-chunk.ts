@@ -2,7 +2,7 @@ import { webhookBodyStart } from "../../predictions/delivery.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { bytes, number, text } from "../lua/fields.js";
+import { answers, bytes, number, text } from "../lua/fields.js";
 import type { BatchEndSettings } from "./cancel-batch.js";
 
 const script = defineScript({
@@ -30,6 +30,7 @@ const script = defineScript({
     noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     bodyStart: text("The body of the webhook up to its data."),
   },
+  answer: answers<ChunkOutcome>("What became of the outputs."),
   whenFull: true,
 });
 
@@ -45,19 +46,21 @@ export interface ChunkFinish {
 }
 
 /**
- * Writes a chunk's outputs and, with the last chunk, ends the batch. `written`, `ended batch`: done now; `done`:
- * written before; `ended`: the batch was final; `lost`: the job's lock has passed to another worker. The last three
- * write nothing.
+ * `written`, `ended batch`: done now; `done`: written before; `ended`: the batch was final; `lost`: the job's lock has
+ * passed to another worker. The last three write nothing.
  */
+export type ChunkOutcome = "written" | "ended batch" | "done" | "ended" | "lost";
+
+/** Writes a chunk's outputs and, with the last chunk, ends the batch. */
 export async function finishChunk(
   redis: RedisClient,
   keys: ModelKeys,
   finish: ChunkFinish,
   { channelPrefix, resultTtlMs }: BatchEndSettings,
-): Promise<"written" | "ended batch" | "done" | "ended" | "lost"> {
+): Promise<ChunkOutcome> {
   const { failed, failedInputs, id, number, outputs, succeeded, token } = finish;
   const nowMs = Date.now();
-  const outcome = await script.run(redis, {
+  return script.run(redis, {
     keys: {
       batch: keys.batch(id),
       chunks: keys.batchChunks(id),
@@ -81,5 +84,4 @@ export async function finishChunk(
       bodyStart: webhookBodyStart("batch.completed", nowMs),
     },
   });
-  return outcome as "written" | "ended batch" | "done" | "ended" | "lost";
 }

@@ -1,7 +1,7 @@
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, text } from "../lua/fields.js";
+import { answers, number, text } from "../lua/fields.js";
 
 const script = defineScript({
   name: "millraceStageFailed",
@@ -13,6 +13,7 @@ const script = defineScript({
   },
   fields: { keepMs: number("Time to keep the staged keys.") },
   each: { number: text("Number of a chunk of the earlier batch.") },
+  answer: answers<number>("The number of lines."),
 });
 
 /** Stages chunks of another batch's failed lines; resolves to the number of lines. */
@@ -24,10 +25,9 @@ export async function stageFailed(
   numbers: readonly string[],
   keepMs: number,
 ): Promise<number> {
-  const total = await script.run(redis, {
+  return script.run(redis, {
     keys: { failed: keys.batchFailed(from), chunks: keys.batchChunks(to), lines: keys.batchLines(to) },
     fields: { keepMs },
     each: numbers.map((number) => ({ number })),
   });
-  return total as number;
 }

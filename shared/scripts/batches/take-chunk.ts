@@ -1,7 +1,8 @@
+import { chunkJobId } from "../../predictions/batch.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, text } from "../lua/fields.js";
+import { answers, number, text } from "../lua/fields.js";
 
 const takeScript = defineScript({
   name: "millraceTakeChunk",
@@ -13,6 +14,7 @@ const takeScript = defineScript({
     deaths: text("Deaths with the whole worker, by job."),
   },
   fields: { number: number("The chunk's number."), jobId: text("The id of the chunk's job.") },
+  answer: answers<[version: string, owner: string, begun: 0 | 1] | null>("Null for a chunk that is not needed."),
   whenFull: true,
 });
 
@@ -48,8 +50,8 @@ export async function takeChunk(
   const [taken, bytes] = await Promise.all([
     takeScript.run(redis, {
       keys: { batch: keys.batch(id), results: keys.batchResults(id), running, deaths },
-      fields: { number, jobId: `${id}-${number}` },
-    }) as Promise<[string, string, 0 | 1] | null>,
+      fields: { number, jobId: chunkJobId(id, number) },
+    }),
     redis.hgetBuffer(keys.batchChunks(id), String(number)),
   ]);
   return taken === null || bytes === null ? null : { version: taken[0], owner: taken[1], begun: taken[2] === 1, bytes };

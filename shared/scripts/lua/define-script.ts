@@ -1,11 +1,11 @@
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { evenWhenFull } from "./even-when-full.js";
-import { type Argument, type Fields, pushValues, type ValuesOf } from "./fields.js";
+import { type Answer, type Argument, type Fields, pushValues, type ValuesOf } from "./fields.js";
 import { luaPlaces, namesToRead } from "./lua-places.js";
 import { luaText } from "./lua-text.js";
 
 /** The keys and arguments of a step by name. Their order is defined here alone, for both TypeScript and Lua. */
-export interface ScriptTable<K extends Fields, F extends Fields, I extends Fields> {
+export interface ScriptTable<K extends Fields, F extends Fields, I extends Fields, A> {
   /** Name of the command at the client; unique. */
   name: string;
   /** Path of the Lua file below `shared/scripts`, without its ending. */
@@ -16,6 +16,8 @@ export interface ScriptTable<K extends Fields, F extends Fields, I extends Field
   each?: I;
   /** Name of the key of each item. */
   eachKey?: string;
+  /** The answer, for steps whose answer is read. */
+  answer?: Answer<A>;
   /** Whether the step runs even with no memory left in Redis: for steps that end work and thereby free memory. */
   whenFull?: true;
 }
@@ -28,11 +30,11 @@ export type ScriptInput<K extends Fields, F extends Fields, I extends Fields> = 
   (keyof I extends never ? { each?: never } : { each: readonly ValuesOf<I>[] });
 
 /** A Lua step, which Redis runs atomically. */
-export interface Script<K extends Fields, F extends Fields, I extends Fields> {
+export interface Script<K extends Fields, F extends Fields, I extends Fields, A> {
   readonly name: string;
   readonly lua: string;
   /** Runs the step on keys of one hash slot; resolves to its answer. The text is sent once a connection. */
-  run(redis: RedisClient, input: ScriptInput<K, F, I>): Promise<unknown>;
+  run(redis: RedisClient, input: ScriptInput<K, F, I>): Promise<A>;
 }
 
 type Command = (keyCount: number, ...keysAndArguments: Argument[]) => Promise<unknown>;
@@ -40,9 +42,9 @@ type Command = (keyCount: number, ...keysAndArguments: Argument[]) => Promise<un
 type NoFields = Record<never, never>;
 
 /** Defines a step by its table. Throws where the names of the table and of the Lua file differ. */
-export function defineScript<K extends Fields, F extends Fields = NoFields, I extends Fields = NoFields>(
-  table: ScriptTable<K, F, I>,
-): Script<K, F, I> {
+export function defineScript<K extends Fields, F extends Fields = NoFields, I extends Fields = NoFields, A = unknown>(
+  table: ScriptTable<K, F, I, A>,
+): Script<K, F, I, A> {
   const { each = {}, eachKey, fields = {}, file, keys, name, whenFull } = table;
   const placed = { keys, fields, each, ...(eachKey !== undefined && { eachKey }) };
   const { lua: text, used } = luaText(file, luaPlaces(placed));
@@ -68,7 +70,7 @@ export function defineScript<K extends Fields, F extends Fields = NoFields, I ex
       const keyCount = list.length;
       if (input.fields !== undefined) pushValues(list, fieldNames, input.fields);
       for (const item of input.each ?? []) pushValues(list, itemNames, item);
-      return (commands[name] as Command).call(redis, keyCount, ...list);
+      return (commands[name] as Command).call(redis, keyCount, ...list) as Promise<A>;
     },
   };
 }

@@ -32,6 +32,16 @@ export const optional = <T>(field: Field<T>): Field<T | null> => ({ about: field
 /** A field without a name in Lua. */
 export const unnamed = <T>(field: Field<T>): Field<T> => ({ ...field, unnamed: true });
 
+/** The answer of a step: its meaning, and its type as the Redis client returns it. */
+export interface Answer<A> {
+  readonly about: string;
+  /** Never set; it carries the type. */
+  readonly type?: A;
+}
+
+/** The answer of a step. */
+export const answers = <A>(about: string): Answer<A> => ({ about });
+
 /** A value as sent to Redis. */
 export type Argument = string | number | Buffer;
 

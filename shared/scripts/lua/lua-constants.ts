@@ -1,11 +1,44 @@
-import { batchFields, chunkJobName, lineCountBytes, windowChunks } from "../../predictions/batch.js";
+import {
+  batchFields,
+  beforeChunk,
+  chunkJobName,
+  chunkNumberPattern,
+  lineCountBytes,
+  windowChunks,
+} from "../../predictions/batch.js";
 import { chunkHead } from "../../predictions/bulk-chunk.js";
-import { deliveryKeptMs } from "../../predictions/delivery.js";
-import { behindByPriority, keptEvents } from "../../predictions/job.js";
+import {
+  beforeRedelivery,
+  deliveryJobData,
+  deliveryJobName,
+  deliveryKeptMs,
+  webhookEvents,
+} from "../../predictions/delivery.js";
+import {
+  anyToken,
+  behindByPriority,
+  delayedScorePerMs,
+  drainStaleMs,
+  drainWindowMs,
+  endedJobData,
+  jobOutcomes,
+  joinedMark,
+  keptEvents,
+  unbegunToken,
+} from "../../predictions/job.js";
+import * as keptTimes from "../../predictions/kept-times.js";
 import { listedRedrives, redriveJobName } from "../../predictions/redrive.js";
+import { notePatterns } from "../../predictions/run-note.js";
 import { bullKeys, entryMarks, fairKeys, keyNames } from "../../redis/key-names.js";
-import { bullmqErrors } from "./bullmq-errors.js";
 import type { LuaNames } from "./lua-places.js";
+
+/** BullMQ's error codes in the answers of steps, by BullMQ's names; `test/queue/bullmq-names.test.ts` compares them. */
+export const bullmqErrors = {
+  JobNotExist: -1,
+  JobLockNotExist: -2,
+  JobNotInState: -3,
+  JobLockMismatch: -6,
+} as const;
 
 /** A value as a Lua literal. */
 const literal = (value: string | number): string => {
@@ -29,13 +62,29 @@ export const luaConstants: LuaNames = {
   LAYOUT: literals({ u32: "<I4", lineCountBytes, chunkLinesAt: chunkHead.lines + 1 }),
   /** Lists of values, as arguments of a command. */
   LIST: { batchFields: batchFields.map(literal).join(", ") },
+  OUTCOME: literals({ removed: jobOutcomes.removed, failed: jobOutcomes.failed }),
+  EVENT: literals(webhookEvents),
+  /** Patterns of `string.match`. */
+  PATTERN: literals({ ...notePatterns, chunkNumber: chunkNumberPattern }),
   CONST: literals({
+    ...keptTimes,
+    anyToken,
+    beforeChunk,
+    beforeRedelivery,
     behindByPriority,
     chunkJobName,
+    delayedScorePerMs,
+    deliveryJobData,
+    deliveryJobName,
     deliveryKeptMs,
+    drainStaleMs,
+    drainWindowMs,
+    endedJobData,
+    joinedMark,
     keptEvents,
     listedRedrives,
     redriveJobName,
+    unbegunToken,
     windowChunks,
   }),
 };

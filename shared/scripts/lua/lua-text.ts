@@ -1,7 +1,14 @@
 import { readFileSync } from "node:fs";
-import { bullmqTexts } from "./bullmq-texts.js";
+import { addDelayedJob } from "bullmq/dist/cjs/scripts/addDelayedJob-6.js";
+import { addStandardJob } from "bullmq/dist/cjs/scripts/addStandardJob-9.js";
 import { luaConstants } from "./lua-constants.js";
 import type { LuaNames } from "./lua-places.js";
+
+/** BullMQ's own scripts, embedded in steps without changes, by the names for `-- include` in Lua files. */
+export const bullmqTexts: Readonly<Record<string, string>> = {
+  "bullmq/add-delayed-job": addDelayedJob.content,
+  "bullmq/add-standard-job": addStandardJob.content,
+};
 
 /** The source folder of the Lua files, which are not copied into the compiled output. */
 const scriptsFolder = new URL("../../../scripts/", import.meta.url);

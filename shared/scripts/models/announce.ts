@@ -4,7 +4,7 @@ import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { type ModelKeys, registryKey } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { flag, number, text, unnamed } from "../lua/fields.js";
+import { answers, flag, number, text, unnamed } from "../lua/fields.js";
 import { keptChanges } from "./traffic.js";
 
 /**
@@ -33,6 +33,7 @@ const announceScript = defineScript({
     keptEvents: number("Entries kept in the queue's event stream."),
     keptChanges: number("Changes of the split that can be rolled back."),
   },
+  answer: answers<["same"] | ["new"] | ["conflict", servedDigest: string]>("Whether it is announced, and anew."),
   whenFull: true,
 });
 
@@ -69,7 +70,7 @@ export async function announceVersion(
   const now = Date.now();
   const { digest, model, version } = announcement;
   const { beats, traffic, trafficHistory, unjoined, versions } = keys;
-  const [outcome, servedDigest] = (await announceScript.run(redis, {
+  const answer = await announceScript.run(redis, {
     keys: { versions, beats, meta: `${keys.queue}${bullKeys.meta}`, traffic, trafficHistory, unjoined },
     fields: {
       version,
@@ -81,10 +82,10 @@ export async function announceVersion(
       keptEvents,
       keptChanges,
     },
-  })) as [string, string?];
-  if (outcome === "conflict") return { announced: false, servedDigest: servedDigest as string };
+  });
+  if (answer[0] === "conflict") return { announced: false, servedDigest: answer[1] };
   // The registry is in another hash slot, so it cannot be part of the step; a worker that dies here announces again.
-  const fields = { model, changed: outcome === "new" };
+  const fields = { model, changed: answer[0] === "new" };
   await registerScript.run(redis, { keys: { registry: registryKey(prefix) }, fields });
   return { announced: true };
 }
@@ -118,6 +119,7 @@ const retireScript = defineScript({
     worker: text("The worker that served it; empty for none."),
     nowMs: number("The current time; earlier beats are dead."),
   },
+  answer: answers<0 | 1>("1: the version is retired now."),
 });
 
 /**

@@ -2,7 +2,7 @@ import { automaticTraffic, decodeTraffic, encodeTraffic, type Traffic } from "..
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, optional, text } from "../lua/fields.js";
+import { answers, number, optional, text } from "../lua/fields.js";
 
 /** Number of changes of the split that can be rolled back, one after the other. */
 export const keptChanges = 20;
@@ -39,6 +39,7 @@ const rollbackScript = defineScript({
     nowMs: number("Time of the change."),
     revision: optional(number("The revision to roll back; none: the last.")),
   },
+  answer: answers<"done" | "none" | "moved">("What became of the request."),
 });
 
 /** Sets a model's traffic split; the one before is kept for a rollback. */
@@ -60,11 +61,10 @@ export async function rollBackTraffic(
   keys: ModelKeys,
   revision: number | null,
 ): Promise<"done" | "none" | "moved"> {
-  const outcome = await rollbackScript.run(redis, {
+  return rollbackScript.run(redis, {
     keys: { traffic: keys.traffic, history: keys.trafficHistory },
     fields: { nowMs: Date.now(), revision },
   });
-  return outcome as "done" | "none" | "moved";
 }
 
 /** Reads a model's traffic split. */

@@ -9,8 +9,8 @@ if ARG.bodyHashes ~= '' then
 end
 redis.call('SET', KEY.result, ARG.result, 'EX', ARG.resultTtlSeconds)
 redis.call('ZADD', KEY.owned, now, id)
-redis.call('PEXPIRE', KEY.owned, ARG.resultTtlSeconds * 1000 + 604800000)
+redis.call('PEXPIRE', KEY.owned, ARG.resultTtlSeconds * 1000 + CONST.keptBeyondResultMs)
 if ARG.follower ~= '' then
-  deliver(base, ARG.webhookQueue, id, {MARK.follower .. ARG.follower}, 'prediction.completed', ARG.webhookBody, now)
+  deliver(base, ARG.webhookQueue, id, {MARK.follower .. ARG.follower}, EVENT.predictionCompleted, ARG.webhookBody, now)
 end
 return {'accepted', id}

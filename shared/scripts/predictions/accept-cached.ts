@@ -3,7 +3,7 @@ import { encodeResult, type StoredResult } from "../../predictions/prediction.js
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, optional, text } from "../lua/fields.js";
+import { answers, number, optional, text } from "../lua/fields.js";
 import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
 
 /**
@@ -29,6 +29,9 @@ const script = defineScript({
     webhookBody: optional(text("The body to send.")),
     bodyHashes: optional(text("Hashes of the body, with an idempotency key.")),
   },
+  answer: answers<[kind: "accepted" | "replayed" | "mismatch", id: string]>(
+    "What became of it, and its id or the id of the one before.",
+  ),
 });
 
 export interface CachedAcceptance {
@@ -47,7 +50,7 @@ export async function acceptCached(
   acceptance: CachedAcceptance,
 ): Promise<{ kind: "accepted" | "replayed" | "mismatch"; id: string }> {
   const { followerJson, id, idempotency, nowMs, result, resultTtlSeconds } = acceptance;
-  const [kind, target] = (await script.run(redis, {
+  const [kind, target] = await script.run(redis, {
     keys: {
       result: keys.result(id),
       owned: keys.owned(result.owner),
@@ -64,6 +67,6 @@ export async function acceptCached(
       webhookBody: followerJson === null ? null : webhookBody("prediction.completed", nowMs, result.json),
       bodyHashes: idempotency === null ? null : idempotencyHashes(idempotency),
     },
-  })) as ["accepted" | "replayed" | "mismatch", string];
+  });
   return { kind, id: target };
 }

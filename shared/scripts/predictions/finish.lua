@@ -9,14 +9,14 @@ for i = ITEMS.first, #ARGV, ITEMS.size do locks[#locks + 1] = queue .. ITEM.id .
 locks = redis.call('MGET', unpack(locks))
 for i = ITEMS.first, #ARGV, ITEMS.size do
   local id, token, text, dedup = ITEM.id, ITEM.token, ITEM.result, ITEM.dedup
-  local fenced = token ~= '' and token ~= '*'
+  local fenced = token ~= CONST.unbegunToken and token ~= CONST.anyToken
   local outcome
   if fenced and locks[#outcomes + 1] ~= token then
     outcome = 'lost'
     -- Drops the note of this run, unless the job's new worker has written its own.
     local note = redis.call('HGET', KEY.running, id)
-    if note and string.match(note, '|([^|]*)$') == ARG.worker then redis.call('HDEL', KEY.running, id) end
-  elseif token == '' and redis.call('HEXISTS', KEY.running, id) == 1 then
+    if note and string.match(note, PATTERN.noteWorker) == ARG.worker then redis.call('HDEL', KEY.running, id) end
+  elseif token == CONST.unbegunToken and redis.call('HEXISTS', KEY.running, id) == 1 then
     outcome = 'running'
   elseif not fenced and redis.call('EXISTS', queue .. id) == 0 then
     outcome = 'final'
@@ -42,7 +42,7 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
         before = redis.call('GETDEL', key)
       end
       -- A key that has passed to another prediction stays with it; that takes a week of waiting.
-      if before and before ~= MARK.pending .. id then redis.call('SET', key, before, 'EX', 3600) end
+      if before and before ~= MARK.pending .. id then redis.call('SET', key, before, 'EX', CONST.passedDedupSeconds) end
     end
     local interest = redis.call('LRANGE', base .. KEYNAME.interest .. id, 0, -1)
     if #interest > 0 then
@@ -51,9 +51,9 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
       -- The prediction's JSON is the second line of the stored result.
       local data = string.match(text, '\n(.*)$')
       if ITEM.started == '1' then
-        deliver(base, ARG.webhookQueue, id, interest, 'prediction.started', ARG.startedStart .. data .. '}', now)
+        deliver(base, ARG.webhookQueue, id, interest, EVENT.predictionStarted, ARG.startedStart .. data .. '}', now)
       end
-      deliver(base, ARG.webhookQueue, id, interest, 'prediction.completed', ARG.completedStart .. data .. '}', now)
+      deliver(base, ARG.webhookQueue, id, interest, EVENT.predictionCompleted, ARG.completedStart .. data .. '}', now)
       local notice = id .. '\n'
       if #text <= limit then notice = notice .. text end
       for _, entry in ipairs(interest) do
@@ -64,7 +64,7 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
     end
     if not fenced then
       -- The worker that takes the job drops it without its data.
-      redis.call('HSET', queue .. id, 'data', '{}')
+      redis.call('HSET', queue .. id, 'data', CONST.endedJobData)
       -- A worker that runs it loses the lock, so that it writes nothing even after this result has expired.
       redis.call('DEL', queue .. id .. BULLKEY.lock)
       redis.call('PUBLISH', ARG.cancelChannel, id)

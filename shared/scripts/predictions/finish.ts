@@ -1,11 +1,11 @@
 import { webhookBodyStart } from "../../predictions/delivery.js";
-import type { PredictionJob } from "../../predictions/job.js";
+import { anyToken, type PredictionJob, unbegunToken } from "../../predictions/job.js";
 import { encodeResult, type StoredResult, storedTensorsStart } from "../../predictions/prediction.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import type { FailureCode } from "../../service/failure-codes.js";
 import { defineScript } from "../lua/define-script.js";
-import { flag, number, optional, text } from "../lua/fields.js";
+import { answers, flag, number, optional, text } from "../lua/fields.js";
 
 /**
  * The one step that makes predictions final. A result is written once and never changed. A worker writes it only while
@@ -36,7 +36,7 @@ const script = defineScript({
   },
   each: {
     id: text("The prediction's id."),
-    token: text("The job's lock token; empty: only if it does not run; `*`: whatever its state."),
+    token: text("The job's lock token, `unbegunToken` or `anyToken`."),
     result: text("The stored form of the result."),
     dedup: optional(text("The deduplication hash that it holds.")),
     cacheSeconds: number("Time to cache the output; 0 for not at all."),
@@ -46,6 +46,7 @@ const script = defineScript({
     blob: optional(text("Fate of an input that is a blob: `drop`, or `keep` for the result time.")),
     failures: optional(text("The key in which a failure is noted.")),
   },
+  answer: answers<FinishOutcome[]>("The outcome of each prediction, in order."),
   whenFull: true,
 });
 
@@ -95,7 +96,7 @@ export async function finishPredictions(
   settings: FinishSettings,
 ): Promise<FinishOutcome[]> {
   const nowMs = Date.now();
-  const outcomes = await script.run(redis, {
+  return script.run(redis, {
     keys: { running: keys.running, deaths: keys.deaths, cache: keys.cache },
     fields: {
       queue: keys.queue,
@@ -118,7 +119,7 @@ export async function finishPredictions(
         cache === null || bytes > largestCachedBytes ? 0 : Math.min(cache.ttlSeconds, settings.resultTtlSeconds);
       return {
         id,
-        token: by === "unbegun" ? "" : by === "any" ? "*" : by.token,
+        token: by === "unbegun" ? unbegunToken : by === "any" ? anyToken : by.token,
         result: text,
         dedup,
         cacheSeconds: ttl,
@@ -130,7 +131,6 @@ export async function finishPredictions(
       };
     }),
   });
-  return outcomes as FinishOutcome[];
 }
 
 /**

@@ -11,7 +11,7 @@ redis.call('HSET', KEY.redrive, 'owner', ARG.owner, 'created', ARG.nowMs, 'skipp
 redis.call('SADD', KEY.open, id)
 redis.call('ZADD', KEY.owned, now, id)
 redis.call('ZREMRANGEBYRANK', KEY.owned, 0, -1 - CONST.listedRedrives)
-redis.call('PEXPIRE', KEY.owned, 2 * ARG.resultTtlMs + 604800000)
+redis.call('PEXPIRE', KEY.owned, 2 * ARG.resultTtlMs + CONST.keptBeyondResultMs)
 redis.call('HSETNX', queue .. BULLKEY.meta, 'opts.maxLenEvents', CONST.keptEvents)
 bullAdd(queue, id, CONST.redriveJobName, ARG.jobData, now, 0, 0)
 return {'made', id}

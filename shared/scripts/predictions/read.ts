@@ -1,9 +1,10 @@
 import type { PredictionJob } from "../../predictions/job.js";
 import { metadataText } from "../../predictions/metadata.js";
 import { decodeResult, isFinalStatus, type PredictionView, type StoredResult } from "../../predictions/prediction.js";
+import { decodeNote, type RunNote } from "../../predictions/run-note.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
+import { bullKeys } from "../../redis/key-names.js";
 import type { ModelKeys } from "../../redis/keys.js";
-import { decodeNote, type RunNote } from "./run-notes.js";
 
 /** A prediction that is not final, as stored in Redis. */
 export interface PendingPrediction {
@@ -35,8 +36,8 @@ export async function readPrediction(
     .hget(keys.running, id)
     .zrank(keys.waitingOf(owner), id)
     .zcard(keys.waitingOwners)
-    .zcard(`${keys.queue}prioritized`)
-    .llen(`${keys.queue}wait`)
+    .zcard(`${keys.queue}${bullKeys.prioritized}`)
+    .llen(`${keys.queue}${bullKeys.wait}`)
     .hget(keys.waitingLoad, "lane_in")
     .get(keys.result(id))
     .exec();

@@ -3,7 +3,7 @@ import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { modelKeys, noticeChannel, type RedriveKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, optional, text } from "../lua/fields.js";
+import { answers, number, optional, text } from "../lua/fields.js";
 import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
 
 /**
@@ -34,6 +34,9 @@ const makeScript = defineScript({
     jobData: text("The data of its job, as JSON."),
     bodyHashes: optional(text("Hashes of the body, with an idempotency key.")),
   },
+  answer: answers<[kind: "made" | "too many" | "replayed" | "mismatch", id: string]>(
+    "What became of it, and its id or the id of the one before.",
+  ),
 });
 
 /**
@@ -48,7 +51,7 @@ export async function makeRedrive(
   idempotency: Idempotency | null = null,
 ): Promise<{ kind: "made" | "too many" | "replayed" | "mismatch"; id: string }> {
   const { filter, rate, total } = plan;
-  const [kind, made] = (await makeScript.run(redis, {
+  const [kind, made] = await makeScript.run(redis, {
     keys: {
       redrive: keys.redrive(id),
       open: keys.open(owner),
@@ -67,7 +70,7 @@ export async function makeRedrive(
       jobData: JSON.stringify({ v: 1, owner, filter, rate, total }),
       bodyHashes: idempotency === null ? null : idempotencyHashes(idempotency),
     },
-  })) as ["made", string];
+  });
   return { kind, id: made };
 }
 
@@ -113,6 +116,7 @@ const advanceScript = defineScript({
     skipped: number("Failures skipped since the last call."),
     pacedUntilMs: number("Time of the next slice."),
   },
+  answer: answers<0 | 1>("1: the place is recorded."),
   whenFull: true,
 });
 
@@ -154,6 +158,7 @@ const endScript = defineScript({
     resultTtlMs: number("The result time."),
     noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
   },
+  answer: answers<0 | 1>("1: it is ended now."),
   whenFull: true,
 });
 

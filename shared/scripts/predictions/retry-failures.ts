@@ -2,7 +2,7 @@ import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { flag, number, text, unnamed } from "../lua/fields.js";
+import { answers, flag, number, text, unnamed } from "../lua/fields.js";
 import {
   type Acceptance,
   type AcceptSettings,
@@ -31,6 +31,7 @@ const script = defineScript({
     ...acceptFields,
   },
   each: { failed: text("The prediction that failed."), ...acceptEach },
+  answer: answers<(["taken"] | AcceptAnswer)[]>("The outcome of each, in order."),
 });
 
 /** A failed prediction, and the new one in its place. */
@@ -59,7 +60,7 @@ export async function retryFailures(
   retries: readonly FailureRetry[],
   { failures, once, ...settings }: RetrySettings,
 ): Promise<RetryOutcome[]> {
-  const answers = await script.run(redis, {
+  const outcomes = await script.run(redis, {
     keys: { failures, counter: once?.counter ?? failures, wait: `${keys.queue}${bullKeys.wait}` },
     fields: {
       once: once !== undefined,
@@ -68,7 +69,5 @@ export async function retryFailures(
     },
     each: retries.map(({ acceptance, failed }) => ({ failed, ...acceptEachOf(keys, acceptance, settings) })),
   });
-  return (answers as (["taken"] | AcceptAnswer)[]).map((answer) =>
-    answer[0] === "taken" ? { kind: "taken" } : acceptOutcome(answer),
-  );
+  return outcomes.map((answer) => (answer[0] === "taken" ? { kind: "taken" } : acceptOutcome(answer)));
 }

@@ -1,28 +1,8 @@
+import { encodeNote, type RunNote } from "../../predictions/run-note.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { text } from "../lua/fields.js";
-
-/**
- * Record of a run, written to Redis before the run starts, because a crash of the slot may take the worker with it. It
- * is removed when the run ends. A job taken while its note remains was in a run whose worker died.
- */
-export interface RunNote {
-  startedAt: number;
-  attempt: number;
-  /** Whether it was the only input of the run, so that the crash can be attributed to it. */
-  alone: boolean;
-  worker: string;
-  /** The job's lock token. A worker that has lost the lock writes no note. */
-  token?: string;
-}
-
-const encodeNote = (note: RunNote): string => `${note.startedAt}|${note.attempt}|${note.alone ? 1 : 0}|${note.worker}`;
-
-export function decodeNote(text: string): RunNote {
-  const [startedAt, attempt, alone, worker = ""] = text.split("|");
-  return { startedAt: Number(startedAt), attempt: Number(attempt), alone: alone === "1", worker };
-}
+import { answers, text } from "../lua/fields.js";
 
 const noteScript = defineScript({
   name: "millraceNoteRun",
@@ -34,6 +14,7 @@ const noteScript = defineScript({
     queue: text("Prefix of the keys of the model's queue."),
   },
   each: { id: text("The prediction's id."), token: text("Its job's lock token."), note: text("The note.") },
+  answer: answers<string[]>("The ids with watchers of their start."),
   whenFull: true,
 });
 
@@ -48,12 +29,11 @@ export async function noteRun(
   channelPrefix: string,
 ): Promise<string[]> {
   const { base, queue, running, starts } = keys;
-  const awaited = await noteScript.run(redis, {
+  return noteScript.run(redis, {
     keys: { running, starts },
     fields: { base, noticeChannel: channelPrefix, queue },
     each: [...notes].map(([id, note]) => ({ id, token: note.token ?? "", note: encodeNote(note) })),
   });
-  return awaited as string[];
 }
 
 /** Removes the notes of jobs that return to the queue unharmed. */
@@ -71,6 +51,9 @@ const historyScript = defineScript({
     result: text("The prediction's result."),
   },
   fields: { id: text("The prediction's id.") },
+  answer: answers<[final: 0 | 1, note: string | null, deaths: string | null]>(
+    "Whether its result is there, its note and its deaths.",
+  ),
   whenFull: true,
 });
 
@@ -87,9 +70,9 @@ export interface JobHistory {
 /** Reads the history of a job that BullMQ returns a second time. */
 export async function readHistory(redis: RedisClient, keys: ModelKeys, id: string): Promise<JobHistory> {
   const { deaths: deathsKey, running } = keys;
-  const [final, note, deaths] = (await historyScript.run(redis, {
+  const [final, note, deaths] = await historyScript.run(redis, {
     keys: { running, deaths: deathsKey, result: keys.result(id) },
     fields: { id },
-  })) as [number, string | null, string | null];
+  });
   return { final: final === 1, diedRunning: note !== null, deaths: Number(deaths ?? 0) };
 }

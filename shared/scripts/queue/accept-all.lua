@@ -4,7 +4,7 @@
 -- include queue/idempotency
 local queue, base, now = ARG.queue, ARG.base, tonumber(ARG.nowMs)
 local resultMs, name = tonumber(ARG.resultTtlMs), ARG.jobName
-local keepMs = resultMs + 604800000
+local keepMs = resultMs + CONST.keptBeyondResultMs
 local counter = queue .. BULLKEY.id
 local line = fairOpen(queue)
 local seq = tonumber(redis.call('GET', counter)) or 0
@@ -30,7 +30,7 @@ end
 -- The exceeded limit, whose it is, the amount, its number of jobs, and the current rate of starts of all jobs a second.
 local function full(owner)
   local perSecond = tonumber(drain[3]) or 0
-  if now - (tonumber(drain[4]) or 0) > 10000 then perSecond = 0 end
+  if now - (tonumber(drain[4]) or 0) > CONST.drainStaleMs then perSecond = 0 end
   local function excess(whose, held, part)
     for _, unit in ipairs(units) do
       if held[unit] >= limits[unit] * part then
@@ -51,11 +51,12 @@ local function follow(i, target, joining)
     if joining then redis.call('PERSIST', interest) end
     if ITEM.wantsStart == '1' then
       redis.call('SADD', base .. KEYNAME.starts, target)
-      redis.call('EXPIRE', base .. KEYNAME.starts, 604800)
+      redis.call('EXPIRE', base .. KEYNAME.starts, CONST.followedStartsSeconds)
     end
   end
   if ITEM.idempotency ~= '' then
-    keepSent(base .. KEYNAME.idempotency .. ITEM.idempotency, ITEM.bodyHashes, target .. (joining and '|j' or ''))
+    local kept = target .. (joining and CONST.joinedMark or '')
+    keepSent(base .. KEYNAME.idempotency .. ITEM.idempotency, ITEM.bodyHashes, kept)
   end
 end
 

@@ -1,3 +1,5 @@
+import { joinedMark } from "../../predictions/job.js";
+
 /**
  * Outcome of a submission. `queued`: as a new job; `joined`: to an identical prediction that is not final; `cached`:
  * nothing is written yet, `outputJson` is the answer; `replayed`: this key was used before for the same body;
@@ -23,20 +25,35 @@ export interface FullQueue {
 }
 
 /** The step's answer for a prediction. */
-export type AcceptAnswer = [kind: AcceptOutcome["kind"], value: never, ...more: never[]];
+export type AcceptAnswer =
+  | ["queued", position: number]
+  | ["joined", id: string]
+  | ["cached", outputJson: string]
+  | ["replayed", value: string]
+  | ["mismatch" | "gone", 0]
+  | ["full", FullQueue["unit"], FullQueue["whose"], held: number, jobs: number, perSecond: string];
 
 /** Reads an answer of the step. */
-export function acceptOutcome([kind, value, ...more]: AcceptAnswer): AcceptOutcome {
-  if (kind === "queued") return { kind, position: value };
-  if (kind === "joined") return { kind, id: value };
-  if (kind === "replayed") return { kind, ...decodeReplayed(value) };
-  if (kind === "cached") return { kind, outputJson: value };
-  if (kind !== "full") return { kind };
-  const [whose, held, jobs, perSecond] = more as unknown as ["all" | "own", number, number, string];
-  return { kind, unit: value, whose, held, jobs, perSecond: Number(perSecond) };
+export function acceptOutcome(answer: AcceptAnswer): AcceptOutcome {
+  switch (answer[0]) {
+    case "queued":
+      return { kind: "queued", position: answer[1] };
+    case "joined":
+      return { kind: "joined", id: answer[1] };
+    case "cached":
+      return { kind: "cached", outputJson: answer[1] };
+    case "replayed":
+      return { kind: "replayed", ...decodeReplayed(answer[1]) };
+    case "full": {
+      const [kind, unit, whose, held, jobs, perSecond] = answer;
+      return { kind, unit, whose, held, jobs, perSecond: Number(perSecond) };
+    }
+    default:
+      return { kind: answer[0] };
+  }
 }
 
-/** Reads the value of an idempotency key, after the hash: an id, with `|j` for a joined submission. */
+/** Reads the value of an idempotency key, after the hash: an id, with `joinedMark` for a joined submission. */
 export function decodeReplayed(text: string): { id: string; joined: boolean } {
-  return { id: text.replace("|j", ""), joined: text.endsWith("|j") };
+  return { id: text.replace(joinedMark, ""), joined: text.endsWith(joinedMark) };
 }

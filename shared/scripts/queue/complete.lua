@@ -4,7 +4,7 @@ local active = queue .. BULLKEY.active
 local answers, gone, freed, takers, tokens, lockKeys, kept = {}, {}, {}, {}, {}, {}, {}
 local function isThere(proof, id)
   if proof == KEY.wait then return true end
-  local chunk = string.match(id, '%-(%d+)$')
+  local chunk = string.match(id, PATTERN.chunkNumber)
   if chunk then return redis.call('HEXISTS', proof, chunk) == 1 end
   return redis.call('EXISTS', proof) == 1
 end
@@ -16,7 +16,7 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
   local code = 0
   if locks[n] ~= token then
     code = locks[n] and BULL.JobLockMismatch or BULL.JobLockNotExist
-  elseif ITEM.outcome ~= '0' and redis.call('EXISTS', queue .. id) == 0 then
+  elseif ITEM.outcome ~= OUTCOME.removed and redis.call('EXISTS', queue .. id) == 0 then
     code = BULL.JobNotExist
   elseif redis.call('LREM', active, -1, id) < 1 then
     code = BULL.JobNotInState
@@ -26,8 +26,8 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
     if not isThere(ITEMKEY.proof, id) then
       redis.call('RPUSH', queue .. BULLKEY.wait, id)
       redis.call('ZADD', queue .. BULLKEY.marker, 0, '0')
-    elseif ITEM.outcome ~= '0' then
-      local failed = ITEM.outcome == '2'
+    elseif ITEM.outcome ~= OUTCOME.removed then
+      local failed = ITEM.outcome == OUTCOME.failed
       redis.call('HINCRBY', queue .. id, 'atm', 1)
       redis.call('HSET', queue .. id, failed and 'failedReason' or 'returnvalue', ITEM.text, 'finishedOn', now)
       local set = failed and BULLKEY.failed or BULLKEY.completed

@@ -1,8 +1,8 @@
-import { keptJobs } from "../../predictions/job.js";
+import { jobOutcomes, keptJobs } from "../../predictions/job.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { defineScript } from "../lua/define-script.js";
-import { flag, number, text } from "../lua/fields.js";
+import { answers, flag, number, text } from "../lua/fields.js";
 import type { TakenRaw } from "./take-jobs.js";
 
 /**
@@ -29,11 +29,12 @@ const script = defineScript({
   each: {
     id: text("The job's id."),
     token: text("Its lock token."),
-    outcome: number("0: it is removed; 1: it stays visible; 2: it stays visible as failed."),
+    outcome: text("One of `jobOutcomes`."),
     text: text("The return value as JSON, or the reason of a failure."),
     takeNext: flag("Whether to take another job in its place."),
   },
   eachKey: "proof",
+  answer: answers<(number | TakenRaw)[]>("For each job a code of BullMQ below 0, 0, or the next job."),
   whenFull: true,
 });
 
@@ -62,7 +63,7 @@ export async function completeJobs(
   lockMs: number,
 ): Promise<(number | TakenRaw)[]> {
   const wait = `${queue}${bullKeys.wait}`;
-  const answers = await script.run(redis, {
+  return script.run(redis, {
     keys: { wait },
     // The wait list's key stands for a proof that is not needed.
     eachKey: completions.map(({ proof }) => proof ?? wait),
@@ -70,10 +71,9 @@ export async function completeJobs(
     each: completions.map(({ failedReason, id, keep, returnValueJson, takeNext, token }) => ({
       id,
       token,
-      outcome: failedReason !== undefined ? 2 : keep ? 1 : 0,
+      outcome: failedReason !== undefined ? jobOutcomes.failed : keep ? jobOutcomes.completed : jobOutcomes.removed,
       text: failedReason ?? returnValueJson,
       takeNext,
     })),
   });
-  return answers as (number | TakenRaw)[];
 }

@@ -10,7 +10,7 @@
 -- A job has a field `share`: `<rows> <bytes> <rank> <weight> <owner>`, and `lane`, its number in the list. Its priority
 -- in BullMQ is 0, so that a job returned by BullMQ (after its worker died) goes to the list's head.
 --
--- - `fairShare(text)` parses a share, `fairText(rows, bytes, rank, weight, owner)` writes one, as `fair-queue.ts` does.
+-- - `fairShare(text)` parses a share, `fairText(rows, bytes, rank, weight, owner)` writes one, as `accept.ts` does.
 -- - `fairOpen(queue)` begins to add; `fairAdd(line, id, share, arrival)` adds a job, whose hash exists, and returns
 --   about the number of jobs up to and including it; `fairClose(line)` writes the additions, and must be called.
 --   BullMQ's marker is left to the caller.
@@ -170,7 +170,7 @@ local function fairTake(queue, wanted, now)
   local drain = redis.call('HMGET', fair .. FAIRKEY.load, 'drained', 'drained_rows', 'drained_since')
   local since, drained, rows = tonumber(drain[3]), (tonumber(drain[1]) or 0) + #ids, tonumber(drain[2]) or 0
   for _, share in ipairs(begun) do rows = rows + share.rows end
-  if since and now - since < 1000 then
+  if since and now - since < CONST.drainWindowMs then
     redis.call('HSET', fair .. FAIRKEY.load, 'served', fairNumber(served), 'drained', drained, 'drained_rows', rows)
   else
     if since then

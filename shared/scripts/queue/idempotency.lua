@@ -12,6 +12,6 @@ local function sentBefore(key, hashes)
 end
 local function keepSent(key, hashes, target)
   local own, sorted = string.match(hashes, '^([^,]*),?(.*)$')
-  redis.call('SET', key, own .. '|' .. target, 'EX', 86400)
-  if sorted ~= '' then redis.call('SET', key .. KEYNAME.sortedBody, sorted, 'EX', 86400) end
+  redis.call('SET', key, own .. '|' .. target, 'EX', CONST.idempotencySeconds)
+  if sorted ~= '' then redis.call('SET', key .. KEYNAME.sortedBody, sorted, 'EX', CONST.idempotencySeconds) end
 end

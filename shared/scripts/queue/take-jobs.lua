@@ -6,7 +6,8 @@ local function takeJobs(queue, tokens, now, lockMs)
   local meta = redis.call('HMGET', queue .. BULLKEY.meta, 'paused', 'concurrency', 'max')
   if meta[1] or meta[2] or meta[3] then return nil end
   local wanted = #tokens
-  local due = redis.call('ZRANGEBYSCORE', queue .. BULLKEY.delayed, 0, (now + 1) * 0x1000 - 1, 'LIMIT', 0, 1000)
+  local dueScore = (now + 1) * CONST.delayedScorePerMs - 1
+  local due = redis.call('ZRANGEBYSCORE', queue .. BULLKEY.delayed, 0, dueScore, 'LIMIT', 0, 1000)
   if #due > 0 then
     redis.call('ZREM', queue .. BULLKEY.delayed, unpack(due))
     local line = fairOpen(queue)
@@ -30,7 +31,7 @@ local function takeJobs(queue, tokens, now, lockMs)
   local nextDelayed = 0
   if #taken < wanted then
     local head = redis.call('ZRANGE', queue .. BULLKEY.delayed, 0, 0, 'WITHSCORES')
-    if head[2] then nextDelayed = tonumber(head[2]) / 0x1000 end
+    if head[2] then nextDelayed = tonumber(head[2]) / CONST.delayedScorePerMs end
   end
   local jobs = {}
   for k, id in ipairs(taken) do

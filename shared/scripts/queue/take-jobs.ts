@@ -1,9 +1,9 @@
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { defineScript } from "../lua/define-script.js";
-import { number, text, unnamed } from "../lua/fields.js";
+import { answers, number, text, unnamed } from "../lua/fields.js";
 
-const script = defineScript({
+const takeScript = defineScript({
   name: "millraceTake",
   file: "queue/take",
   keys: { wait: unnamed(text("The queue's wait list; it sets the hash slot.")) },
@@ -14,6 +14,7 @@ const script = defineScript({
     token: text("The lock token of all of them."),
     count: number("Limit of jobs to take."),
   },
+  answer: answers<[jobs: TakenRaw[], nextDelayedAt: number] | null>("The jobs; null for a paused or limited queue."),
   whenFull: true,
 });
 
@@ -31,9 +32,27 @@ export async function takeJobs(
   count: number,
   lockMs: number,
 ): Promise<{ jobs: TakenRaw[]; nextDelayedAt: number } | null> {
-  const taken = (await script.run(redis, {
+  const taken = await takeScript.run(redis, {
     keys: { wait: `${queue}${bullKeys.wait}` },
     fields: { queue, nowMs: Date.now(), lockMs, token, count },
-  })) as [TakenRaw[], number] | null;
+  });
   return taken === null ? null : { jobs: taken[0], nextDelayedAt: taken[1] };
+}
+
+const giveBackScript = defineScript({
+  name: "millraceGiveBack",
+  file: "queue/give-back",
+  keys: { wait: unnamed(text("The queue's wait list; it sets the hash slot.")) },
+  fields: { queue: text("Prefix of the queue's keys.") },
+  each: { id: text("The job's id."), token: text("Its lock token; a job under another lock is left alone.") },
+  whenFull: true,
+});
+
+/** Returns jobs that were taken but not started to the head of the queue, in their order. */
+export async function giveBackJobs(
+  redis: RedisClient,
+  queue: string,
+  jobs: readonly { id: string; token: string }[],
+): Promise<void> {
+  await giveBackScript.run(redis, { keys: { wait: `${queue}${bullKeys.wait}` }, fields: { queue }, each: jobs });
 }

@@ -5,7 +5,7 @@ import { dropStaged, type EarlyRun, keepStaged, stageChunk } from "@millrace/sha
 import type { BuiltChunk } from "./chunk-builder.js";
 
 /** Writes the chunks of one upload to Redis as they are built. */
-export interface ChunkStage {
+export interface UploadStage {
   /** The early run of chunks that are added from now on, before all are there; null: none. */
   early: EarlyRun | null;
   add(chunk: BuiltChunk): void;
@@ -23,7 +23,7 @@ export interface ChunkStage {
 /** Few, because a single prediction waits until Redis has synced the chunks before it. */
 const writesAtOnce = 1;
 
-export function openChunkStage(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): ChunkStage {
+export function openUploadStage(redis: RedisClient, keys: ModelKeys, id: string, keepMs: number): UploadStage {
   expectLargeBuffers();
   const writes: Promise<void>[] = [];
   let lastAt = Date.now();
@@ -31,7 +31,7 @@ export function openChunkStage(redis: RedisClient, keys: ModelKeys, id: string, 
     lastAt = Date.now();
     await keepStaged(redis, keys, id, keepMs);
   };
-  const stage: ChunkStage = {
+  const stage: UploadStage = {
     early: null,
     add(chunk) {
       lastAt = Date.now();
