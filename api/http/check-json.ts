@@ -151,8 +151,8 @@ export function parseCheckedJson(
   try {
     return parse(bytes.toString());
   } catch (fault) {
-    // Only some of the parser's messages tell the place.
-    const [, position] = /at position (\d+)/.exec((fault as Error).message) ?? [];
+    // Only some messages of JSON.parse tell the place; other parsers may have changed the text before.
+    const [, position] = (parse === JSON.parse && /at position (\d+)/.exec((fault as Error).message)) || [];
     const place = position === undefined ? "" : `: it has a fault at character ${Number(position) + 1}`;
     throw new ServiceError("malformed_json", `The body is not JSON${place}.`, { cause: fault });
   }
