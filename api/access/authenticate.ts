@@ -91,7 +91,7 @@ async function passSlowly(
 /** The end of a sentence about a scope that is bound to other models. */
 function uncovered({ params: { id, model } }: Request): string {
   if (typeof model === "string") return `does not cover the model ${quote(model)}`;
-  if (typeof id === "string") return `does not cover the model of ${quote(id)}`;
+  if (typeof id === "string") return "does not cover the model of this id";
   return "is bound to models, and this path needs it for all";
 }
 

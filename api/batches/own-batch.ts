@@ -3,7 +3,6 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { tagOfId } from "@millrace/shared/redis/keys.js";
 import { readBatch } from "@millrace/shared/scripts/batches/read-batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import { quote } from "../http/quote.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import { awaitEnd } from "../predictions/await-end.js";
 import type { Notices } from "../predictions/notices.js";
@@ -24,7 +23,7 @@ export async function ownBatch(
   const model = tag === null ? null : await deps.directory.findByTag(tag);
   const batch = model === null ? null : await readBatch(deps.redis, model.keys, id);
   if (model === null || batch?.owner !== owner) {
-    throw new ServiceError("batch_not_found", `There is no batch ${quote(id)}, or it has expired.`);
+    throw new ServiceError("batch_not_found", "There is no such batch, or it has expired.");
   }
   return { model, batch };
 }

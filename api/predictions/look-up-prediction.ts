@@ -8,7 +8,6 @@ import { endFinish, type FinishOutcome, finishPredictions } from "@millrace/shar
 import { type PendingPrediction, readPrediction, viewPending } from "@millrace/shared/scripts/predictions/read.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import { quote } from "../http/quote.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import type { Notices } from "./notices.js";
 
@@ -32,8 +31,8 @@ export interface LookedUp {
   expiresAt?: number | undefined;
 }
 
-const unknownId = (id: string) =>
-  new ServiceError("prediction_not_found", `There is no prediction ${quote(id)}, or it has expired.`);
+/** The same answer for every id, so that another owner's cannot be told from an unknown one. */
+const unknownId = () => new ServiceError("prediction_not_found", "There is no such prediction, or it has expired.");
 
 /**
  * A prediction of the owner's, as it stands now. Another owner's id is unknown too, after the same steps. What has
@@ -61,15 +60,15 @@ export async function readOwned(
 ): Promise<{ model: KnownModel; read: Owned }> {
   const model = await modelOfId(deps, id);
   const read = await readPrediction(deps.redis, model.keys, id, owner);
-  if (read === null) throw unknownId(id);
+  if (read === null) throw unknownId();
   if ("final" in read) {
-    if (read.final.owner !== owner) throw unknownId(id);
+    if (read.final.owner !== owner) throw unknownId();
     return { model, read };
   }
   // It was ended from outside, which empties its job, and its result time is over.
-  if (read.pending.dataJson === endedJobData) throw unknownId(id);
+  if (read.pending.dataJson === endedJobData) throw unknownId();
   const data = predictionJobSchema.parse(JSON.parse(read.pending.dataJson));
-  if (data.o !== owner) throw unknownId(id);
+  if (data.o !== owner) throw unknownId();
   return { model, read: { ...read.pending, data } };
 }
 
@@ -102,7 +101,7 @@ export async function endPrediction(
 export async function modelOfId(deps: LookUpDependencies, id: string): Promise<KnownModel> {
   const tag = tagOfId(id);
   const model = tag === null ? null : await deps.directory.findByTag(tag);
-  if (model === null) throw unknownId(id);
+  if (model === null) throw unknownId();
   return model;
 }
 

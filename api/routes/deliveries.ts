@@ -6,14 +6,12 @@ import { type RequestHandler, Router } from "express";
 import type { z } from "zod";
 import { ownBatch } from "../batches/own-batch.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
-import { quote } from "../http/quote.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { type LookUpDependencies, lookUpPrediction, modelOfId } from "../predictions/look-up-prediction.js";
 import type { deliverySchema } from "../predictions/prediction-schema.js";
 
-const unknownDelivery = (id: string) =>
-  new ServiceError("delivery_not_found", `There is no delivery ${quote(id)}, or it has expired.`);
+const unknownDelivery = () => new ServiceError("delivery_not_found", "There is no such delivery, or it has expired.");
 
 /** `GET /v1/predictions/{id}/deliveries`, the same of batches, and `POST /v1/deliveries/{id}/redeliver`. */
 export function deliveryRoutes(
@@ -59,11 +57,11 @@ export function deliveryRoutes(
         const id = request.params.id;
         const tag = tagOfId(id);
         const model = tag === null ? null : await deps.directory.findByTag(tag);
-        if (model === null) throw unknownDelivery(id);
+        if (model === null) throw unknownDelivery();
         const delivery = await readDelivery(deps.redis, model.keys, id);
-        if (delivery?.owner !== owner) throw unknownDelivery(id);
+        if (delivery?.owner !== owner) throw unknownDelivery();
         const outcome = await deps.confirmed(model.keys, (redis) => redeliver(redis, model.keys, delivery, owner));
-        if (outcome === "unknown") throw unknownDelivery(id);
+        if (outcome === "unknown") throw unknownDelivery();
         if (outcome === "pending") throw new ServiceError("state_conflict", "The delivery is still pending.");
         const now = (await readDelivery(deps.redis, model.keys, id)) ?? delivery;
         sendJson(response, 202, JSON.stringify(await describeDelivery(deps.redis, model.keys, now)));

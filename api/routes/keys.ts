@@ -15,7 +15,6 @@ import { z } from "zod";
 import type { keySchema } from "../access/key-schema.js";
 import type { JsonLimits } from "../http/check-json.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
-import { quote } from "../http/quote.js";
 import { optionalJsonBody, parseBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
@@ -54,7 +53,7 @@ export function keyRoutes(
   const router = Router();
   const { keyPrefix, log, redis } = deps;
   const readBody = optionalJsonBody(deps);
-  const unknown = (id: string) => new ServiceError("not_found", `There is no key ${quote(id)}.`);
+  const unknown = () => new ServiceError("not_found", "There is no such key.");
   const told = ({ key, stored }: MadeKey) => JSON.stringify({ ...describeKey(stored), key });
 
   resource(router, "/admin/keys", {
@@ -90,7 +89,7 @@ export function keyRoutes(
         onlyQuery(request);
         const { overlap_ms: overlapMs } = parseBody(rotationSchema, request.body ?? {});
         const made = await rotateKey(redis, keyPrefix, request.params.key, overlapMs);
-        if (made === null) throw unknown(request.params.key);
+        if (made === null) throw unknown();
         log.info("key rotated", { audit: true, key_id: request.params.key, new_key_id: made.stored.id });
         sendJson(response, 201, told(made));
       },
@@ -103,7 +102,7 @@ export function keyRoutes(
       async (request, response) => {
         onlyQuery(request);
         const id = request.params.key;
-        if (!(await revokeKey(redis, keyPrefix, id))) throw unknown(id);
+        if (!(await revokeKey(redis, keyPrefix, id))) throw unknown();
         log.info("key revoked", { audit: true, key_id: id });
         sendJson(response, 200, JSON.stringify({ id, object: "key", revoked: true }));
       },

@@ -9,7 +9,6 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { type RequestHandler, Router } from "express";
 import { type Caller, modelsOf } from "../access/authenticate.js";
 import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
-import { quote } from "../http/quote.js";
 import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { awaitEnd } from "../predictions/await-end.js";
@@ -34,7 +33,7 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
   const read = async (caller: Caller, id: string, scope: "read" | "predict"): Promise<Redrive> => {
     const redrive = tagOfId(id) === home.tag ? await readRedrive(redis, home, id) : null;
     if (redrive === null || !isFor(caller, redrive, scope)) {
-      throw new ServiceError("redrive_not_found", `There is no redrive ${quote(id)}, or it has expired.`);
+      throw new ServiceError("redrive_not_found", "There is no such redrive, or it has expired.");
     }
     return redrive;
   };

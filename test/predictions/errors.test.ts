@@ -72,7 +72,7 @@ describe("errors", () => {
 
   const details: [what: string, request: string, options: CallOptions, detail: string][] = [
     ["an unknown model", "GET /v1/models/nobody", {}, 'There is no model "nobody". GET /v1/models lists the models.'],
-    ["an unknown id", "GET /v1/predictions/nope", {}, 'There is no prediction "nope", or it has expired.'],
+    ["an unknown id", "GET /v1/predictions/nope", {}, "There is no such prediction, or it has expired."],
     ["an undecodable path", "GET /v1/predictions/%FF", {}, "The path is not valid percent-encoded UTF-8."],
     [
       "a long body",
