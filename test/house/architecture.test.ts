@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join, normalize } from "node:path";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { importsOf } from "../support/run/imports.js";
 import { root } from "../support/run/tools.js";
 
 const packages = ["api", "shared", "workers"];
@@ -22,16 +23,16 @@ function arrowsOf(name: string): string[] {
 }
 
 /** The imports between the rooms of a package; a room is a folder of it, with its subfolders. */
-function importsOf(name: string): Map<string, Set<string>> {
+function roomImports(name: string): Map<string, Set<string>> {
   const imports = new Map<string, Set<string>>();
   for (const path of readdirSync(join(root, name), { recursive: true, encoding: "utf8" })) {
     const [room, file] = path.split("/") as [string, string?];
     if (file === undefined || !path.endsWith(".ts") || room === "dist" || room === "node_modules") continue;
     const targets = imports.get(room) ?? new Set();
     imports.set(room, targets);
-    for (const [, from] of readFileSync(join(root, name, path), "utf8").matchAll(/(?:from|import\() ?"(\.[^"]+)"/g)) {
-      const [target, inside] = normalize(join(dirname(path), from as string)).split("/") as [string, string?];
-      if (inside !== undefined && target !== room) targets.add(target);
+    for (const target of importsOf(join(name, path))) {
+      const [owner, inner, inside] = target.split("/") as [string, string, string?];
+      if (owner === name && inside !== undefined && inner !== room) targets.add(inner);
     }
   }
   return imports;
@@ -50,7 +51,7 @@ function withoutImplied(imports: ReadonlyMap<string, ReadonlySet<string>>): stri
 
 describe("docs/architecture.md", () => {
   test.each(packages)("draws every room of %s, with the imports that no longer path implies", (name) => {
-    const imports = importsOf(name);
+    const imports = roomImports(name);
     expect(imports.size).toBeGreaterThan(8);
     expect(arrowsOf(name).sort()).toEqual(withoutImplied(imports).sort());
     const connected = new Set(arrowsOf(name).flatMap((arrow) => arrow.split(" --> ")));

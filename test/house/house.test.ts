@@ -1,7 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { dirname, join, normalize } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { importsOf } from "../support/run/imports.js";
 import { root } from "../support/run/tools.js";
 
 const packages = ["shared", "api", "workers", "cli", "bench"];
@@ -58,12 +59,7 @@ describe("the house", () => {
       (path) => path.endsWith(".ts") && packages.includes(path.split("/")[0] as string),
     )) {
       const targets = imports.get(dirname(path)) ?? new Set();
-      for (const [, from] of read(path).matchAll(/from "((?:\.|@millrace\/)[^"]+)"/g)) {
-        const target = (from as string).startsWith("@millrace/")
-          ? (from as string).slice("@millrace/".length)
-          : normalize(join(dirname(path), from as string));
-        if (dirname(target) !== dirname(path)) targets.add(dirname(target));
-      }
+      for (const target of importsOf(path)) if (dirname(target) !== dirname(path)) targets.add(dirname(target));
       imports.set(dirname(path), targets);
     }
     const reachedFrom = (folder: string): Set<string> => {
