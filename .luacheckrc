@@ -14,7 +14,7 @@ read_globals = {
   -- Included functions
   "acceptAll", "addChunkJob", "bullAdd", "countRows", "deliver", "endBatch", "fairAdd", "fairClose", "fairKeys",
   "fairLoad", "fairNumber", "fairOpen", "fairShare", "fairTake", "fairText", "keepSent",
-  "noteFailure", "sentBefore", "takeJobs",
+  "noteFailure", "sentBefore", "takeJobs", "tell",
 }
 
 -- The functions of these are called by files that include them.
@@ -22,6 +22,7 @@ local included = { ignore = { "211", "211/i", "211/n", "213/i" } }
 files["shared/scripts/batches/add-chunk-job.lua"] = included
 files["shared/scripts/batches/end-batch.lua"] = included
 files["shared/scripts/deliver.lua"] = included
+files["shared/scripts/followers/tell-followers.lua"] = included
 files["shared/scripts/predictions/note-failure.lua"] = included
 files["shared/scripts/queue/accept-all.lua"] = included
 files["shared/scripts/queue/bull-add.lua"] = included

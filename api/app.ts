@@ -1,20 +1,24 @@
 import type { WebhookAllowances } from "@millrace/shared/access/webhook-target.js";
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
 import type { StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
+import type { OnStored } from "@millrace/shared/predictions/storage-counter.js";
 import type { RedisFacts } from "@millrace/shared/redis/check-redis.js";
 import { type ConfirmedWrite, createWriteProbe } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { readyBase } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
+import type { StoreMarker } from "@millrace/shared/redis/store-marker.js";
 import type { Accept, AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Logger, logTogether } from "@millrace/shared/service/log.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
 import express, { type Express, type RequestHandler } from "express";
 import { createAudit } from "./access/audit.js";
-import { requireScope } from "./access/authenticate.js";
 import type { KeyRing } from "./access/key-ring.js";
 import type { RateLimits } from "./access/rate-limits.js";
-import { type LoopWatch, shedWhenDrowning } from "./admission/loop-watch.js";
+import { accessRules } from "./access-rules.js";
+import type { LoopWatch } from "./admission/loop-watch.js";
+import type { OwnerStorage } from "./admission/owner-storage.js";
 import type { RedisMemory } from "./admission/redis-memory.js";
 import { bodyDeadline } from "./http/body-deadline.js";
 import { strictRequest } from "./http/harden-server.js";
@@ -41,10 +45,15 @@ import { pageRoutes } from "./routes/pages.js";
 import { predictionsRoutes } from "./routes/predictions.js";
 import { queueRoutes } from "./routes/queues.js";
 import { redriveRoutes } from "./routes/redrives.js";
+import { repositoryRoutes } from "./routes/repository.js";
 import { tensorModelRoutes } from "./routes/tensor-models.js";
 
 export interface AppDependencies {
   redis: RedisClient;
+  /** The clock of all times that are stored or shown. */
+  clock: Clock;
+  /** Tells whether the store is the known one. */
+  marker: StoreMarker;
   facts: RedisFacts;
   directory: ModelDirectory;
   notices: Notices;
@@ -57,8 +66,15 @@ export interface AppDependencies {
   version: string;
   keyRing: KeyRing;
   limits: RateLimits | null;
+  /** Whether reads of an owner's own data are put on record, too. */
+  auditReads: boolean;
+  /** The key that `/metrics` wants; undefined: none. */
+  metricsKey: string | undefined;
   /** Room of Redis for new work, and of this process for new requests. */
   memory: RedisMemory;
+  storage: OwnerStorage;
+  /** Told of what is stored for an owner. */
+  onStored: OnStored;
   loop: LoopWatch;
   maxBodyBytes: number;
   maxBodyKeys: number;
@@ -97,11 +113,8 @@ export function createApp(deps: AppDependencies): Express {
   app.disable("etag");
   app.set("query parser", "simple");
   app.set("trust proxy", deps.trustProxy);
-  const authDependencies = { ...deps, audit: createAudit(deps.log) };
-  const mayRead = requireScope("read", authDependencies);
-  const mayPredict = requireScope("predict", authDependencies);
-  const mayAdmin = requireScope("admin", authDependencies);
-  const maySubmit = [shedWhenDrowning(deps.loop), mayPredict];
+  const audit = createAudit(deps.log, { reads: deps.auditReads });
+  const access = accessRules({ ...deps, audit });
 
   app.use(requestContext(deps.metrics));
   app.use(answerHeaders);
@@ -119,27 +132,28 @@ export function createApp(deps: AppDependencies): Express {
     next();
   });
   const redisState = createWriteProbe(deps.confirmed, readyBase(deps.keyPrefix));
-  const isWritable = async () => (await redisState()) === "writable";
+  const isWritable = async () => deps.marker.complaint === null && (await redisState()) === "writable";
   // What is asked most often is looked for first.
   const logAccepted = logTogether(deps.log, "prediction accepted");
-  app.use(predictionsRoutes({ ...deps, logAccepted, maySubmit, mayRead }));
-  app.use(inferRoutes({ ...deps, logAccepted, maySubmit }));
-  app.use(onePredictionRoutes({ ...deps, logAccepted, maySubmit, mayPredict, mayRead }));
-  app.use(batchesRoutes({ ...deps, maySubmit, mayRead }));
-  app.use(oneBatchRoutes({ ...deps, maySubmit, mayPredict, mayRead }));
-  app.use(operationRoutes({ ...deps, redisState }));
+  app.use(predictionsRoutes({ ...deps, ...access, logAccepted }));
+  app.use(inferRoutes({ ...deps, ...access, logAccepted }));
+  app.use(onePredictionRoutes({ ...deps, ...access, logAccepted }));
+  app.use(batchesRoutes({ ...deps, ...access }));
+  app.use(oneBatchRoutes({ ...deps, ...access }));
+  app.use(operationRoutes({ ...deps, ...access, audit, redisState }));
   app.use(pageRoutes({ version: deps.version, openApi: () => openApiOf(deps.version) }));
-  app.use(deliveryRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(failureRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(redriveRoutes({ ...deps, mayPredict, mayRead }));
-  app.use(modelRoutes({ ...deps, mayRead }));
-  app.use(dropInRoutes({ ...deps, logAccepted, maySubmit, mayRead }));
-  app.use(tensorModelRoutes({ ...deps, isWritable, mayRead, mayAdmin }));
-  app.use(modelChangeRoutes({ ...deps, mayAdmin }));
-  app.use(monitoringRoutes({ ...deps, mayRead }));
-  app.use(keyRoutes({ ...deps, mayAdmin }));
-  app.use(queueRoutes({ ...deps, mayAdmin }));
-  app.use(mayRead, () => {
+  app.use(deliveryRoutes({ ...deps, ...access }));
+  app.use(failureRoutes({ ...deps, ...access, audit }));
+  app.use(redriveRoutes({ ...deps, ...access }));
+  app.use(modelRoutes({ ...deps, ...access }));
+  app.use(dropInRoutes({ ...deps, ...access, logAccepted }));
+  app.use(tensorModelRoutes({ ...deps, ...access, isWritable }));
+  app.use(repositoryRoutes({ ...deps, ...access }));
+  app.use(modelChangeRoutes({ ...deps, ...access }));
+  app.use(monitoringRoutes({ ...deps, mayReadModels: access.mayReadFigures }));
+  app.use(keyRoutes({ ...deps, ...access, audit }));
+  app.use(queueRoutes({ ...deps, ...access, audit }));
+  app.use(access.mayKnow, () => {
     throw new ServiceError("not_found", "There is nothing at this path.");
   });
   app.use(problemHandler(deps.log, deps.metrics));

@@ -9,6 +9,8 @@ import {
   watchRedis,
   whenReady,
 } from "@millrace/shared/redis/connect-redis.js";
+import { StoreClock } from "@millrace/shared/redis/store-clock.js";
+import { StoreMarker } from "@millrace/shared/redis/store-marker.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /** The connections of an API to Redis. */
@@ -20,6 +22,8 @@ export interface Store {
   /** Carries out what callers are told of as done. */
   confirmed: ConfirmedWrite;
   facts: RedisFacts;
+  clock: StoreClock;
+  marker: StoreMarker;
 }
 
 /**
@@ -54,5 +58,11 @@ export async function openStore(
   const facts = await checkRedis(redis, redisDeadlineMs, config.durability);
   for (const warning of facts.warnings) log.warn(`redis: ${warning}`);
   keepFacts(redis, facts, redisDeadlineMs, config.durability, log);
-  return { redis, subscriber, writes: writer ?? redis, confirmed, facts };
+  const clock = new StoreClock(redis, config.keyPrefix);
+  onClose(() => clock.close());
+  await clock.start();
+  const marker = new StoreMarker(redis, config.keyPrefix, log);
+  onClose(() => marker.close());
+  await marker.start();
+  return { clock, marker, redis, subscriber, writes: writer ?? redis, confirmed, facts };
 }

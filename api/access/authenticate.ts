@@ -1,5 +1,5 @@
 import type { Scope } from "@millrace/shared/access/api-keys.js";
-import { tagOfId } from "@millrace/shared/redis/keys.js";
+import { tagOfId } from "@millrace/shared/redis/ids.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import type { Request, RequestHandler, Response } from "express";
@@ -39,53 +39,96 @@ const listPaths = new Set([
 ]);
 
 /**
- * Lets callers with the scope pass, as `response.locals.caller`: a key by `Authorization: Bearer`, `X-API-Key` or, for
- * browsers, HTTP Basic with the key as password. Refused keys and admin acts are put on record.
+ * Lets callers pass who have one of the scopes, as `response.locals.caller`: a key by `Authorization: Bearer`,
+ * `X-API-Key` or, for browsers, HTTP Basic with the key as password. Refused keys, acts of operators and, by setting,
+ * reads are put on record.
  */
-export function requireScope(scope: Scope, deps: AuthDependencies): RequestHandler {
-  const { audit, keyRing, limits } = deps;
+export function requireScope(wanted: Scope | readonly Scope[], deps: AuthDependencies): RequestHandler {
+  const { audit, limits } = deps;
+  const scopes = typeof wanted === "string" ? [wanted] : wanted;
+  const named = scopes.join(" or ");
+  const reads = scopes.includes("read");
+  const record = (request: Request, response: Response) => {
+    const { owner } = response.locals.caller;
+    if (reads) audit.read(request, response, owner);
+    else if (!scopes.includes("predict")) audit.admin(request, response, owner);
+  };
   return (request, response, next) => {
     const presented = presentedKey(request);
-    const caller = presented === null ? null : keyRing.find(presented);
-    if (limits !== null && presented !== null) limits.admit(addressOf(request), caller);
+    const caller = knownCaller(deps, request, response, presented);
     if (caller === null) {
       const fault = new ServiceError("unauthenticated", "Send a key as Authorization: Bearer KEY or X-API-Key: KEY.");
       if (presented === null) throw fault;
-      audit.refused(request, response, "unknown key");
       if (limits === null) throw fault;
       limits.failed(addressOf(request)).then(() => next(fault), next);
       return;
     }
-    if (!caller.scopes.has(scope)) {
-      audit.refused(request, response, `no scope ${scope}`, caller.owner);
-      throw new ServiceError("forbidden", `The key lacks the scope ${scope}.`);
+    if (!scopes.some((scope) => caller.scopes.has(scope))) {
+      audit.refused(request, response, `no scope ${named}`, caller.owner);
+      throw new ServiceError("forbidden", `The key lacks the scope ${named}.`);
     }
     response.locals.caller = caller;
-    const globs = caller.models?.get(scope);
-    if (limits === null && globs === undefined) {
-      if (scope === "admin") audit.admin(request, response, caller.owner);
+    const globs = modelsOf(caller, ...scopes);
+    if (limits === null && globs === null) {
+      record(request, response);
       next();
-    } else passSlowly(deps, scope, globs, request, response).then(() => next(), next);
+    } else {
+      passSlowly(deps, named, globs, request, response).then(() => {
+        record(request, response);
+        next();
+      }, next);
+    }
   };
 }
 
-/** The models that a caller may do something with; null: all. */
-export const modelsOf = (caller: Caller, scope: Scope): readonly string[] | null => caller.models?.get(scope) ?? null;
+/**
+ * For paths that need no key, and tell more to one that has the scope: sets `response.locals.caller` for it. A key that
+ * is unknown is counted and put on record as everywhere, so that no path is an oracle for keys.
+ */
+export function mayHaveScope(scope: Scope, deps: AuthDependencies): RequestHandler {
+  return (request, response, next) => {
+    const presented = presentedKey(request);
+    if (presented === null) return next();
+    const caller = knownCaller(deps, request, response, presented);
+    if (caller?.scopes.has(scope)) response.locals.caller = caller;
+    if (caller !== null || deps.limits === null) next();
+    else deps.limits.failed(addressOf(request)).then(() => next(), next);
+  };
+}
+
+/** The caller of a key, or null, which is put on record where there was a key. Throws `rate_limited`. */
+function knownCaller(
+  { audit, keyRing, limits }: AuthDependencies,
+  request: Request,
+  response: Response,
+  presented: string | null,
+): Caller | null {
+  const caller = presented === null ? null : keyRing.find(presented);
+  if (limits !== null && presented !== null) limits.admit(addressOf(request), caller);
+  if (caller === null && presented !== null) audit.refused(request, response, "unknown key");
+  return caller;
+}
+
+/** The models that a caller may do something with, by any of these scopes that it has; null: all. */
+export function modelsOf(caller: Caller, ...scopes: readonly Scope[]): readonly string[] | null {
+  const held = scopes.filter((scope) => caller.scopes.has(scope));
+  if (held.some((scope) => caller.models?.has(scope) !== true)) return null;
+  return held.flatMap((scope) => caller.models?.get(scope) ?? []);
+}
 
 async function passSlowly(
   { audit, directory, limits }: AuthDependencies,
-  scope: Scope,
-  globs: readonly string[] | undefined,
+  named: string,
+  globs: readonly string[] | null,
   request: Request,
   response: Response,
 ): Promise<void> {
   const caller = response.locals.caller;
   if (limits !== null) await limits.request(caller, response);
-  if (globs !== undefined && !(await isWithin(globs, request, directory))) {
-    audit.refused(request, response, `scope ${scope} is for other models`, caller.owner);
-    throw new ServiceError("forbidden", `The scope ${scope} of the key ${uncovered(request)}.`);
+  if (globs !== null && !(await isWithin(globs, request, directory))) {
+    audit.refused(request, response, `scope ${named} is for other models`, caller.owner);
+    throw new ServiceError("forbidden", `The scope ${named} of the key ${uncovered(request)}.`);
   }
-  if (scope === "admin") audit.admin(request, response, caller.owner);
 }
 
 /** The end of a sentence about a scope that is bound to other models. */

@@ -4,6 +4,7 @@ import { type ApiKey, parseApiKeys, type Scope } from "@millrace/shared/access/a
 import { listKeys, noteUses, type StoredKey } from "@millrace/shared/access/key-store.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { keyChangesChannel } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /** A caller: the name of its key is the owner of all that it submits, and of nothing else. */
@@ -28,6 +29,7 @@ export interface KeyRingOptions {
   redis: RedisClient;
   subscriber: RedisClient;
   prefix: string;
+  clock: Clock;
   log: Logger;
   /** From the environment. */
   fixed: readonly ApiKey[];
@@ -91,8 +93,11 @@ export class KeyRing {
     for (const entry of this.#entries.get(digest.readUInt32LE(0)) ?? []) {
       if (timingSafeEqual(entry.digest, digest)) found = entry;
     }
-    if (found === null || (found.expiresAt !== Number.POSITIVE_INFINITY && found.expiresAt <= Date.now())) return null;
-    if (found.stored) this.#uses.set(found.caller.keyId, Date.now());
+    if (found === null) return null;
+    if (!found.stored) return found.caller;
+    const now = this.#options.clock.now();
+    if (found.expiresAt <= now) return null;
+    this.#uses.set(found.caller.keyId, now);
     return found.caller;
   }
 

@@ -1,8 +1,6 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { limitPrefix } from "@millrace/shared/redis/keys.js";
-import { number, text, unnamed } from "@millrace/shared/scripts/lua/fields.js";
-import { luaPlaces } from "@millrace/shared/scripts/lua/lua-places.js";
-import { luaText } from "@millrace/shared/scripts/lua/lua-text.js";
+import { tokenBucket, bucketSeconds as windowSeconds } from "@millrace/shared/scripts/access/token-bucket.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Response } from "express";
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
@@ -27,42 +25,22 @@ export interface RateLimitSettings {
   failuresPerMinute: number | null;
 }
 
-const windowSeconds = 60;
-
-/**
- * A bucket that holds a minute's worth and is refilled all the time. What does not fit takes nothing. It answers what
- * is used up, and in how many ms there is room again (of what is refused) or all is free again. A refusal is told by
- * adding the limit and one.
- */
-const bucket = luaText(
-  "token-bucket",
-  luaPlaces({
-    keys: { bucket: text("`<used>@<ms since the epoch>`, which the limiter names.") },
-    fields: {
-      cost: number("Requests or rows to take; 0 only asks."),
-      blockSeconds: unnamed(number("Set by the limiter, which has a default script with it.")),
-      limit: number("Capacity of the bucket."),
-      windowSeconds: number("Time in which an empty bucket fills."),
-    },
-    each: {},
-  }),
-  new URL("../../access/", import.meta.url),
-).lua;
-
 /**
  * Limits that all APIs share, in Redis. While it is away nothing passes that is limited, but for failed logins, which
  * are then counted by each API alone.
  */
 export class RateLimits {
+  readonly #prefix: string;
   readonly #requests: JoinedLimiter | null;
   readonly #rows: JoinedLimiter | null;
   readonly #failures: RateLimiterRedis | null;
-  /** Addresses that have used up their failures, until when. */
+  /** Addresses that have used up their failures, until when (ms of `performance.now()`). */
   readonly #blocked = new Map<string, number>();
   /** Keys that were good from an address: nobody else at the same address can lock them out. */
   readonly #good = new Set<string>();
 
   constructor(redis: RedisClient, prefix: string, settings: RateLimitSettings) {
+    this.#prefix = prefix;
     const limiter = (name: string, points: number | null, insured = false) =>
       points === null
         ? null
@@ -71,7 +49,7 @@ export class RateLimits {
             keyPrefix: limitPrefix(prefix, name),
             points,
             duration: windowSeconds,
-            customIncrTtlLuaScript: bucket,
+            customIncrTtlLuaScript: tokenBucket.lua,
             ...(insured && { insuranceLimiter: new RateLimiterMemory({ points, duration: windowSeconds }) }),
           });
     const joined = (limit: RateLimiterRedis | null) => (limit === null ? null : new JoinedLimiter(limit));
@@ -83,6 +61,13 @@ export class RateLimits {
   /** The most rows that a request can ever have; a larger one need not be read to its end. */
   get mostRows(): number {
     return this.#rows?.points ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** The bucket of the rows of a key; null where rows have no limit. */
+  rowsBucket(keyId: string): { key: string; limit: number } | null {
+    return this.#rows === null
+      ? null
+      : { key: `${limitPrefix(this.#prefix, "rows")}:${keyId}`, limit: this.#rows.points };
   }
 
   /** Counts a request. Rejects with `rate_limited`, or `redis_unavailable` where nobody can count. */
@@ -99,9 +84,10 @@ export class RateLimits {
   admit(address: string, caller: Caller | null): void {
     if (this.#failures === null) return;
     const until = this.#blocked.get(address);
-    if (until !== undefined && until <= Date.now()) this.#blocked.delete(address);
+    if (until !== undefined && until <= performance.now()) this.#blocked.delete(address);
     const known = caller === null ? "" : `${caller.keyId} ${address}`;
-    if (until !== undefined && until > Date.now() && !this.#good.has(known)) throw tooManyFailures(until - Date.now());
+    if (until !== undefined && until > performance.now() && !this.#good.has(known))
+      throw tooManyFailures(until - performance.now());
     if (caller === null) return;
     if (this.#good.size > mostKnown) this.#good.clear();
     this.#good.add(known);
@@ -115,7 +101,7 @@ export class RateLimits {
     } catch (fault) {
       if (!(fault instanceof RateLimiterRes)) throw fault;
       if (this.#blocked.size > mostKnown) this.#blocked.clear();
-      this.#blocked.set(address, Date.now() + fault.msBeforeNext);
+      this.#blocked.set(address, performance.now() + fault.msBeforeNext);
       throw tooManyFailures(fault.msBeforeNext);
     }
   }

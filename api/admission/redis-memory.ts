@@ -1,8 +1,8 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import { addressOfKey, mastersOf } from "@millrace/shared/redis/node-of-key.js";
+import { memoryOf } from "@millrace/shared/redis/redis-info.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import type { Redis } from "ioredis";
 
 const lookEveryMs = 1000;
 /** Older readings are ignored. */
@@ -23,13 +23,14 @@ interface Seen {
  */
 export class RedisMemory {
   readonly #redis: RedisClient;
-  readonly #part: number;
+  /** The part of the memory that new work may use. */
+  readonly part: number;
   readonly #seen = new Map<string, Seen[]>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(redis: RedisClient, part: number) {
     this.#redis = redis;
-    this.#part = part;
+    this.part = part;
   }
 
   /** Looks once, and then every second until closed. */
@@ -40,6 +41,12 @@ export class RedisMemory {
 
   close(): void {
     clearInterval(this.#timer);
+  }
+
+  /** Memory for new work of all masters together, in bytes; 0 without a limit. */
+  get limitBytes(): number {
+    const max = [...this.#seen.values()].reduce((sum, seen) => sum + (seen.at(-1)?.max ?? 0), 0);
+    return max * this.part;
   }
 
   /** Throws `memory_pressure`, or `redis_full`, where the node that has these keys has no room for new work. */
@@ -62,12 +69,12 @@ export class RedisMemory {
     const tight = [...this.#seen.values()].flatMap((seen) => seen.at(-1) ?? []).filter((last) => this.#isTight(last));
     const [worst] = tight.sort((a, b) => b.used / b.max - a.used / a.max);
     if (worst === undefined) return null;
-    const limit = Math.round(this.#part * 100);
+    const limit = Math.round(this.part * 100);
     return `Redis has used ${percent(worst)} of maxmemory, over ${limit} %: new work gets 429 until it has drained`;
   }
 
   #isTight({ at, max, used }: Seen): boolean {
-    return max > 0 && used >= max * this.#part && Date.now() - at < staleMs;
+    return max > 0 && used >= max * this.part && performance.now() - at < staleMs;
   }
 
   /** By how fast memory was freed lately; where it was not, a guess. */
@@ -75,7 +82,7 @@ export class RedisMemory {
     const first = seen[0] as Seen;
     const freedPerMs = (first.used - last.used) / Math.max(1, last.at - first.at);
     if (freedPerMs <= 0) return trendMs / 1000;
-    const seconds = Math.ceil((last.used - last.max * this.#part) / freedPerMs / 1000);
+    const seconds = Math.ceil((last.used - last.max * this.part) / freedPerMs / 1000);
     return Math.min(longestWaitSeconds, Math.max(1, seconds));
   }
 
@@ -85,22 +92,13 @@ export class RedisMemory {
         // While it is away, each write fails by itself.
         const memory = await memoryOf(node).catch(() => null);
         if (memory === null) return;
-        const now = { at: Date.now(), ...memory };
+        const now = { at: performance.now(), ...memory };
         if (Number.isNaN(now.used)) return;
         const before = (this.#seen.get(name) ?? []).filter(({ at, max }) => now.at - at < trendMs && max === now.max);
         this.#seen.set(name, [...before, now]);
       }),
     );
   }
-}
-
-/**
- * What a master uses and may use, in bytes, 0 for no limit; NaN for what it does not tell. Rejects while it is away.
- */
-export async function memoryOf(node: Redis): Promise<{ used: number; max: number }> {
-  const text = await node.info("memory");
-  const field = (key: string) => Number(new RegExp(`^${key}:(\\d+)`, "m").exec(text)?.[1] ?? Number.NaN);
-  return { used: field("used_memory"), max: field("maxmemory") };
 }
 
 const percent = ({ max, used }: Seen): string => `${Math.floor((100 * used) / max)} %`;

@@ -1,6 +1,7 @@
 import type { TensorSpec } from "@millrace/shared/models/announcement.js";
 import type { Manifest } from "@millrace/shared/models/manifest.js";
-import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/predictions/bulk-chunk.js";
+import { encodeChunk, joinParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import { addFault, type LineFault, longestDetail } from "@millrace/shared/predictions/line-faults.js";
 import { packParts } from "@millrace/shared/tensors/tensor-pack.js";
 
 /** A chunk as it is staged: its place in the batch, its lines, its bytes. */
@@ -19,52 +20,105 @@ export interface ChunkBuilder {
   readonly chunks: number;
   /** The next line is no valid input. */
   addFault(code: string, detail: string): void;
+  /** The next line has the fault of the last one that had any. */
+  repeatFault(): void;
   /** Hands on what there is. */
   end(): void;
 }
 
-/** A fault costs what its text takes; many of them fill a chunk too. */
-const faultBytes = 150;
+/** A chunk with this many lines is full, although hardly any of them may be a valid input. */
+const mostLines = 262_144;
+/** A fault that is known in its chunk takes that much of it, a new one its text besides. */
+const faultBytes = 4;
+/** Texts of faults that are kept whatever was sent, in bytes; beyond it, one byte of text for each byte sent. */
+const freeTextBytes = 1024;
+
+const untold = "The row is not valid. The batch has too many different faults to keep the text of each.";
+
+/** Settings of a builder. */
+export interface ChunkLimits {
+  /** Valid rows of a full chunk, as long as it has the least bytes. */
+  rows: number;
+  leastBytes: number;
+  bytes: number;
+  /** Bytes that were sent so far. */
+  sentBytes(): number;
+}
 
 abstract class Builder implements ChunkBuilder {
   lines = 0;
   faults = 0;
   chunks = 0;
-  readonly #limits: { rows: number; bytes: number };
+  readonly #limits: ChunkLimits;
   readonly #onChunk: (chunk: BuiltChunk) => void;
   #start = 0;
+  #rows = 0;
   #faults: LineFault[] = [];
+  #last = { code: "invalid_input", detail: untold };
+  readonly #texts = new Set<string>();
+  #textBytes = 0;
   #bytes = 0;
 
-  constructor(limits: { rows: number; bytes: number }, onChunk: (chunk: BuiltChunk) => void) {
+  constructor(limits: ChunkLimits, onChunk: (chunk: BuiltChunk) => void) {
     this.#limits = limits;
     this.#onChunk = onChunk;
   }
 
   addFault(code: string, detail: string): void {
-    this.#faults.push({ offset: this.lines - this.#start, code, detail: detail.slice(0, longestDetail) });
+    this.#last = { code, detail };
+    const text = this.#keepText(code, detail.slice(0, longestDetail));
+    addFault(this.#faults, this.lines - this.#start, code, text);
     this.faults += 1;
-    this.added(faultBytes);
+    this.#added(faultBytes);
+  }
+
+  repeatFault(): void {
+    this.addFault(this.#last.code, this.#last.detail);
   }
 
   end(): void {
-    const { faults, lines } = this;
+    const { lines } = this;
     const count = lines - this.#start;
     if (count === 0) return;
     const { body, form } = this.takeBody();
     const chunk = { start: this.#start, lines: count, faults: this.#faults, origins: null, form, width: 0, body };
     this.#onChunk({ number: this.chunks, lines: count, bytes: encodeChunk(chunk) });
     this.chunks += 1;
-    this.faults = faults;
     this.#start = lines;
+    this.#rows = 0;
     this.#faults = [];
+    this.#texts.clear();
     this.#bytes = 0;
   }
 
-  protected added(bytes: number): void {
+  /** A row of so many bytes was added. */
+  protected addedRow(bytes: number): void {
+    this.#rows += 1;
+    this.#added(bytes);
+  }
+
+  #added(bytes: number): void {
     this.lines += 1;
     this.#bytes += bytes;
-    if (this.lines - this.#start >= this.#limits.rows || this.#bytes >= this.#limits.bytes) this.end();
+    const { bytes: mostBytes, leastBytes, rows } = this.#limits;
+    if (
+      (this.#rows >= rows && this.#bytes >= leastBytes) ||
+      this.#bytes >= mostBytes ||
+      this.lines - this.#start >= mostLines
+    )
+      this.end();
+  }
+
+  /** The text itself, as long as the texts of faults take no more than what was sent; else one for all. */
+  #keepText(code: string, detail: string): string {
+    const key = `${code} ${detail}`;
+    if (this.#texts.has(key)) return detail;
+    const bytes = 2 * key.length;
+    if (this.#textBytes + bytes > freeTextBytes + this.#limits.sentBytes()) return untold;
+    this.#texts.add(key);
+    this.#textBytes += bytes;
+    this.#bytes += bytes;
+    return detail;
   }
 
   protected abstract takeBody(): { form: "table" | "packs"; body: readonly Uint8Array[] };
@@ -78,10 +132,10 @@ export class Table extends Builder {
   readonly #width: number;
 
   constructor(
-    { rows, tensor, width }: { tensor: string; width: number; rows: number },
+    { rows, sentBytes, tensor, width }: { tensor: string; width: number } & Omit<ChunkLimits, "bytes" | "leastBytes">,
     onChunk: (chunk: BuiltChunk) => void,
   ) {
-    super({ rows, bytes: Number.POSITIVE_INFINITY }, onChunk);
+    super({ rows, leastBytes: 0, bytes: Number.POSITIVE_INFINITY, sentBytes }, onChunk);
     this.#tensor = tensor;
     this.#width = width;
     this.row = new Float32Array(rows * width);
@@ -89,7 +143,7 @@ export class Table extends Builder {
 
   addRow(): void {
     this.rowAt += this.#width;
-    this.added(0);
+    this.addedRow(0);
   }
 
   protected takeBody() {
@@ -108,7 +162,7 @@ export class Packs extends Builder {
 
   addPack(pack: Buffer): void {
     this.#packs.push(pack);
-    this.added(pack.length);
+    this.addedRow(pack.length);
   }
 
   protected takeBody() {

@@ -1,15 +1,16 @@
-import { type BatchRecord, batchFrame } from "@millrace/shared/predictions/batch.js";
+import { type BatchRecord, batchFrame, batchTraceField } from "@millrace/shared/predictions/batch.js";
 import { canonical } from "@millrace/shared/predictions/canonical-json.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
 import { noticeChannel } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { KnownModel } from "../models/model-directory.js";
 import { usedForAnother } from "../predictions/submission.js";
-import type { BatchOptions } from "./batch-options.js";
+import { type BatchOptions, mostFailedRows } from "./batch-options.js";
 import { versionOf } from "./read-batch-body.js";
 
 export interface CommitDependencies {
@@ -18,6 +19,7 @@ export interface CommitDependencies {
   resultTtlSeconds: number;
   keyPrefix: string;
   acceptSettings: AcceptSettings;
+  clock: Clock;
 }
 
 /** An upload that has arrived as a whole. */
@@ -36,6 +38,10 @@ export interface CompleteUpload {
   followerJson: string | null;
   chunks: number;
   lines: number;
+  /** Bytes of its chunks as they were staged. */
+  bytes: number;
+  /** W3C traceparent of the request. */
+  traceparent: string | undefined;
 }
 
 /** Outcome of an upload: a new batch, or the one that the same key and body made before. */
@@ -51,7 +57,7 @@ export interface TakenBatch {
  * have expired.
  */
 export async function commitUpload(deps: CommitDependencies, upload: CompleteUpload): Promise<TakenBatch> {
-  const { chunks, digest, followerJson, id, idempotencyKey, lines, metadata, model } = upload;
+  const { bytes, chunks, digest, followerJson, id, idempotencyKey, lines, metadata, model } = upload;
   const { options, owner, requestId, sortedDigest, version } = upload;
   const { announcement } = versionOf(model, version);
   const { output } = announcement.manifest;
@@ -60,10 +66,12 @@ export async function commitUpload(deps: CommitDependencies, upload: CompleteUpl
   const commit = {
     id,
     owner,
-    nowMs: Date.now(),
+    nowMs: deps.clock.now(),
     chunks,
     lines,
+    bytes,
     priority: options.priority,
+    mostFailed: mostFailedRows(options, lines),
     resultTtlMs: deps.resultTtlSeconds * 1000,
     idempotency:
       idempotencyKey === null
@@ -80,6 +88,8 @@ export async function commitUpload(deps: CommitDependencies, upload: CompleteUpl
     fixed: {
       ...batchFrame({ id, model: model.name, version, modelDigest, metadata, retryOf: null }),
       ...(output.head === "classifier" && { labels: JSON.stringify(output.labels) }),
+      // For its webhook, on any worker.
+      ...(upload.traceparent !== undefined && { [batchTraceField]: upload.traceparent }),
     },
   };
   const outcome = await deps.confirmed(model.keys, (redis) => commitBatch(redis, model.keys, commit));

@@ -1,4 +1,5 @@
-import { type BulkChunk, classIn, type LineFault, splitParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import { type BulkChunk, classIn, splitParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import type { LineFault } from "@millrace/shared/predictions/line-faults.js";
 import { oneLine } from "@millrace/shared/service/one-line.js";
 
 /** Some lines of results as text, or a part of a long one. */
@@ -123,13 +124,15 @@ function formatWith(parts: LineParts): ResultFormat["chunk"] {
     let nextFault = 0;
     let row = 0;
     for (let offset = 0; offset < Math.min(to, chunk.lines); offset++) {
-      const fault = faults[nextFault]?.offset === offset ? (faults[nextFault++] as LineFault) : null;
+      let fault = faults[nextFault];
+      if (fault !== undefined && fault.offset + fault.count <= offset) fault = faults[++nextFault];
+      if (fault !== undefined && fault.offset > offset) fault = undefined;
       const own = row;
-      if (fault === null) row += 1;
+      if (fault === undefined) row += 1;
       if (offset < from) continue;
       text += parts.begin(start + offset, origins === null ? null : (origins[offset] as number));
       let output: Iterable<string> | null = null;
-      if (fault !== null) text += parts.fault(fault);
+      if (fault !== undefined) text += parts.fault(fault);
       else if (texts === null) {
         const at = own * record;
         if (width <= mostClassesAtOnce) text += shortOutput({ bytes: body, at, width });

@@ -1,6 +1,7 @@
 import { type BatchRecord, batchJson } from "@millrace/shared/predictions/batch.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { tagOfId } from "@millrace/shared/redis/keys.js";
+import { tagOfId } from "@millrace/shared/redis/ids.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { readBatch } from "@millrace/shared/scripts/batches/read-batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
@@ -11,6 +12,7 @@ export interface OwnBatchDependencies {
   redis: RedisClient;
   directory: ModelDirectory;
   notices: Notices;
+  clock: Clock;
 }
 
 /** A batch of the owner's, as it stands. Another owner's id is unknown too. Throws `batch_not_found`. */
@@ -40,12 +42,12 @@ export async function awaitBatch(
   gone: AbortSignal,
 ): Promise<string> {
   const { batch: first, model } = await ownBatch(deps, owner, id);
-  if (first.json !== null || waitMs === 0) return batchJson(first, Date.now());
+  if (first.json !== null || waitMs === 0) return batchJson(first, deps.clock.now());
   const ending = {
     id,
     keys: model.keys,
     read: async () => (await ownBatch(deps, owner, id)).batch,
     isFinal: ({ json }: BatchRecord) => json !== null,
   };
-  return batchJson(await awaitEnd(deps, ending, waitMs, gone), Date.now());
+  return batchJson(await awaitEnd(deps, ending, waitMs, gone), deps.clock.now());
 }

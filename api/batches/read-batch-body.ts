@@ -44,7 +44,7 @@ export interface Reading {
 export function readBatchBody(body: BatchBody, version: KnownVersion, stage: UploadStage, longest: number): Reading {
   const { form, options } = body;
   if (form === "json") return readEnvelope(body, version, stage, longest);
-  const reader = rowReader(inputOf(version), stage.add);
+  const reader = rowReader(inputOf(version), stage.add, { sentBytes: () => stage.sentBytes });
   const base = { reader, version, options: () => options, metadata: () => body.metadata, inputsDigest: () => null };
   if (form === "csv") {
     if (!readsTable(reader)) throw new ServiceError("unsupported_media_type", "text/csv is for tabular models only.");
@@ -95,8 +95,11 @@ function readEnvelope(
   longest: number,
 ): Reading {
   const readerOf = (version: KnownVersion) =>
-    rowReader(inputOf(version), stage.add, (_builder, what) => {
-      throw new ServiceError("malformed_json", `The body is not ${what}.`);
+    rowReader(inputOf(version), stage.add, {
+      sentBytes: () => stage.sentBytes,
+      onMalformed(_builder, what) {
+        throw new ServiceError("malformed_json", `The body is not ${what}.`);
+      },
     });
   let version = preset;
   let reader = readerOf(version);

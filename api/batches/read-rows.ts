@@ -35,39 +35,48 @@ export interface TableReader extends RowReader {
 const mostRowKeys = 100_000;
 const tableChunkBytes = 640 * 1024;
 const packsChunkBytes = 1024 * 1024;
+/** A chunk of fewer bytes is not full, however many inputs one run takes: it costs as much as some small inputs. */
+const packsLeastBytes = 256;
 
-/**
- * The reader of a model version's inputs. `onMalformed` is called for what is not JSON or UTF-8, with the builder to
- * tell.
- */
+export interface RowReaderOptions {
+  /** Bytes that were sent so far, which limit the texts of faults. */
+  sentBytes(): number;
+  /** Called for what is not JSON or UTF-8, with the builder to tell. */
+  onMalformed?: OnMalformed;
+}
+
+/** The reader of a model version's inputs, which hands on full chunks. */
 export function rowReader(
   { manifest, outputs = [], pack }: { manifest: Manifest; pack: Packer; outputs?: readonly TensorSpec[] },
   onChunk: (chunk: BuiltChunk) => void,
-  onMalformed: OnMalformed = (builder, what) => builder.addFault("malformed_json", `the line is not ${what}`),
+  { onMalformed = lineFault, sentBytes }: RowReaderOptions,
 ): RowReader {
+  const context = { pack, onChunk, onMalformed, sentBytes };
   const mostRows = rowsOfOutputs(manifest, outputs);
   switch (manifest.kind) {
     case "tabular":
-      return tableReader(manifest, mostRows, pack, onChunk, onMalformed);
+      return tableReader(manifest, mostRows, context);
     case "text":
     case "image":
     case "tensor":
-      return packsReader(Math.min(mostRows, manifest.batching.max_batch_rows), pack, onChunk, onMalformed);
+      return packsReader(Math.min(mostRows, manifest.batching.max_batch_rows), context);
   }
 }
 
 type OnMalformed = (builder: ChunkBuilder, what: "JSON" | "UTF-8") => void;
 
+const lineFault: OnMalformed = (builder, what) => builder.addFault("malformed_json", `the line is not ${what}`);
+
+interface ReaderContext extends Required<RowReaderOptions> {
+  pack: Packer;
+  onChunk(chunk: BuiltChunk): void;
+}
+
 /** Whether a reader is one of tabular rows. */
 export const readsTable = (reader: RowReader): reader is TableReader => reader.builder instanceof Table;
 
-function packsReader(
-  rows: number,
-  pack: Packer,
-  onChunk: (chunk: BuiltChunk) => void,
-  onMalformed: OnMalformed,
-): RowReader {
-  const builder = new Packs({ rows, bytes: packsChunkBytes }, onChunk);
+function packsReader(rows: number, { onChunk, onMalformed, pack, sentBytes }: ReaderContext): RowReader {
+  const builder = new Packs({ rows, leastBytes: packsLeastBytes, bytes: packsChunkBytes, sentBytes }, onChunk);
   const readValue = (input: unknown) => {
     const packed = pack(input);
     if ("pack" in packed) builder.addPack(packed.pack);
@@ -79,14 +88,12 @@ function packsReader(
 function tableReader(
   manifest: TabularManifest,
   mostRows: number,
-  pack: Packer,
-  onChunk: (chunk: BuiltChunk) => void,
-  onMalformed: OnMalformed,
+  { onChunk, onMalformed, pack, sentBytes }: ReaderContext,
 ): TableReader {
   const features = featuresOf(manifest);
   const width = features.length;
   const rows = Math.max(1, Math.min(manifest.batching.bulk_rows, mostRows, Math.floor(tableChunkBytes / (4 * width))));
-  const builder = new Table({ tensor: manifest.input.tensor, width, rows }, onChunk);
+  const builder = new Table({ tensor: manifest.input.tensor, width, rows, sentBytes }, onChunk);
   const bounded = features.some(({ max, min, type }) => type !== "number" || (min ?? max) !== undefined);
   const bounds: Bounds | null = bounded
     ? {
@@ -203,13 +210,15 @@ function scanObject(
   return closes(bytes, p, to, closeBrace);
 }
 
+/** A line that is longer is not compared with the next. */
+const longestRepeatBytes = 4096;
+
 function jsonReader(
   builder: ChunkBuilder,
   readValue: (input: unknown) => void,
   onMalformed: OnMalformed,
 ): RowReader["readJson"] {
-  return (bytes, from, to) => {
-    const row = bytes.subarray(from, to);
+  const read = (row: Buffer) => {
     if (!isUtf8(row)) return onMalformed(builder, "UTF-8");
     let input: unknown;
     try {
@@ -223,6 +232,15 @@ function jsonReader(
       return builder.addFault("invalid_input", (fault as ServiceError).message);
     }
     readValue(input);
+  };
+  /** The last line if it was no valid input: the same again has the same fault, and an exception costs much. */
+  let faulty: Buffer | null = null;
+  return (bytes, from, to) => {
+    const row = bytes.subarray(from, to);
+    if (faulty?.equals(row)) return builder.repeatFault();
+    const { faults } = builder;
+    read(row);
+    faulty = builder.faults > faults && row.length <= longestRepeatBytes ? Buffer.from(row) : null;
   };
 }
 

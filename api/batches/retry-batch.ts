@@ -2,14 +2,16 @@ import { batchFrame } from "@millrace/shared/predictions/batch.js";
 import { rawMember } from "@millrace/shared/predictions/raw-member.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
-import { newId, noticeChannel } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { noticeChannel } from "@millrace/shared/redis/keys.js";
 import { commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
 import { readLabels } from "@millrace/shared/scripts/batches/read-batch.js";
 import { dropStaged } from "@millrace/shared/scripts/batches/stage-chunks.js";
-import { stageFailed } from "@millrace/shared/scripts/batches/stage-failed.js";
+import { chunksAtOnce, stageFailed } from "@millrace/shared/scripts/batches/stage-failed.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { assertCapacity } from "../admission/new-work.js";
+import type { OwnerStorage } from "../admission/owner-storage.js";
 import { assertQueueCapacity } from "../admission/queue-capacity.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
 import { usedForAnother } from "../predictions/submission.js";
@@ -17,14 +19,13 @@ import { type OwnBatchDependencies, ownBatch } from "./own-batch.js";
 
 export interface RetryBatchDependencies extends OwnBatchDependencies {
   memory: RedisMemory;
+  storage: OwnerStorage;
   confirmed: ConfirmedWrite;
   keyPrefix: string;
   resultTtlSeconds: number;
   acceptSettings: AcceptSettings;
   uploadKeepMs: number;
 }
-
-const chunksAtOnce = 32;
 
 /**
  * Makes a new batch of the lines that failed, whose inputs were kept when they did; `replayed`: or leads to the one
@@ -40,15 +41,18 @@ export async function retryBatch(
   const { batch, model } = await ownBatch(deps, owner, id);
   if (batch.json === null) throw new ServiceError("state_conflict", "The batch is not final yet.");
   if (batch.failed === 0) throw new ServiceError("state_conflict", "The batch has no failed rows.");
-  assertCapacity(deps, model, batch.version);
+  assertCapacity(deps, owner, model, batch.version);
   await assertQueueCapacity(deps, model.keys, owner);
   await takeRows(batch.failed);
   const { keys } = model;
   const next = newId(keys.tag);
   const numbers = (await deps.redis.hkeys(keys.batchFailed(id))).sort((a, b) => Number(a) - Number(b));
-  let lines = 0;
+  let [lines, bytes] = [0, 0];
   for (let i = 0; i < numbers.length; i += chunksAtOnce) {
-    lines += await stageFailed(deps.redis, keys, id, next, numbers.slice(i, i + chunksAtOnce), deps.uploadKeepMs);
+    const some = numbers.slice(i, i + chunksAtOnce);
+    const staged = await stageFailed(deps.redis, keys, id, next, some, deps.uploadKeepMs);
+    lines += staged.lines;
+    bytes += staged.bytes;
   }
   const { model_digest: modelDigest } = JSON.parse(batch.json) as { model_digest: string };
   const metadata = rawMember(Buffer.from(batch.json), "metadata");
@@ -57,10 +61,12 @@ export async function retryBatch(
   const commit = {
     id: next,
     owner,
-    nowMs: Date.now(),
+    nowMs: deps.clock.now(),
     chunks: numbers.length,
     lines,
+    bytes,
     priority: 0,
+    mostFailed: null,
     resultTtlMs: deps.resultTtlSeconds * 1000,
     idempotency: idempotencyKey === null ? null : { key: idempotencyKey, bodyHash: digestOf("retry", id) },
     followerJson: null,

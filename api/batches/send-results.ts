@@ -1,10 +1,10 @@
 import { once } from "node:events";
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { readLabels } from "@millrace/shared/scripts/batches/read-batch.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Request, Response } from "express";
-import { onlyQuery } from "../http/http-preferences.js";
+import { acceptedType, onlyQuery } from "../http/http-preferences.js";
 import { sendJson, whenGone } from "../http/request-context.js";
+import { takeTurns } from "../http/take-turns.js";
 import { csvFormat, ndjsonFormat } from "./format-results.js";
 import { type OwnBatchDependencies, ownBatch } from "./own-batch.js";
 import { resultPieces } from "./read-results.js";
@@ -22,9 +22,9 @@ export async function sendResults(
   response: Response,
 ): Promise<void> {
   onlyQuery(request, "from", "limit", "cursor");
-  const { owner } = response.locals.caller;
+  const { owner } = response.locals.reader;
   const { batch, model } = await ownBatch(deps, owner, id);
-  const type = request.accepts("application/x-ndjson", "text/csv", "application/json");
+  const type = acceptedType(request, ["application/x-ndjson", "text/csv", "application/json"]);
   const { cursor, from, limit } = request.query;
   const first = wholeNumber("from", cursor ?? from, 0, 0, 0xffff_ffff);
   const turn = takeTurns();
@@ -53,7 +53,7 @@ export async function sendResults(
   if (limit !== undefined || cursor !== undefined) {
     throw new ServiceError("bad_query", "limit and cursor are for application/json pages only.");
   }
-  if (type === false) {
+  if (type === null) {
     throw new ServiceError("not_acceptable", "Results are application/x-ndjson, text/csv or application/json.");
   }
   const labels = await readLabels(deps.redis, model.keys, id);
@@ -82,20 +82,4 @@ function wholeNumber(name: string, text: unknown, preset: number, min: number, m
     throw new ServiceError("bad_query", `${name} must be a whole number from ${min} to ${max}.`);
   }
   return value;
-}
-
-/** Time for which a piece of long work may hold up the event loop, roughly. */
-const turnMs = 5;
-
-/**
- * For long work in pieces: what it returns is to be awaited after each, and lets others have their turn now and then.
- */
-function takeTurns(): () => Promise<void> | undefined {
-  let begunAt = performance.now();
-  return () => {
-    if (performance.now() - begunAt < turnMs) return undefined;
-    return nextTurn().then(() => {
-      begunAt = performance.now();
-    });
-  };
 }

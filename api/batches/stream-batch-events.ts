@@ -1,5 +1,6 @@
 import { type BatchRecord, batchJson } from "@millrace/shared/predictions/batch.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { readBatch } from "@millrace/shared/scripts/batches/read-batch.js";
 import type { Response } from "express";
 import { StatusEvents } from "../http/event-stream.js";
@@ -47,7 +48,7 @@ export class BatchWatch {
 
 /** Sends a batch's states as events, at most four a second, until it is final. Its state is how far it is. */
 export async function streamBatchEvents(
-  deps: { watch: BatchWatch; notices: Notices },
+  deps: { watch: BatchWatch; notices: Notices; clock: Clock },
   model: KnownModel,
   id: string,
   first: BatchRecord,
@@ -56,7 +57,7 @@ export async function streamBatchEvents(
 ): Promise<void> {
   const events = StatusEvents.open(response, { id: stateId(first), final: first.json !== null });
   if (events === null) return;
-  const show = (batch: BatchRecord) => events.show(stateId(batch), () => batchJson(batch, Date.now()));
+  const show = (batch: BatchRecord) => events.show(stateId(batch), () => batchJson(batch, deps.clock.now()));
   const begunAt = performance.now();
   show(first);
   if (first.json === null && !gone.aborted) {

@@ -1,11 +1,14 @@
 import type { IncomingMessage } from "node:http";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { assertAnyCapacity, assertBreakerClosed, assertCapacity } from "../admission/new-work.js";
+import type { OwnerStorage } from "../admission/owner-storage.js";
 import { assertQueueCapacity } from "../admission/queue-capacity.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
 import { readUpload } from "../http/read-upload.js";
+import { traceparentOf } from "../http/request-context.js";
+import { TimedSlices, takeTurns } from "../http/take-turns.js";
 import type { KnownVersion } from "../models/model-directory.js";
 import type { ApiMetrics } from "../monitoring/metrics.js";
 import { chooseVersion } from "../predictions/choose-version.js";
@@ -17,6 +20,7 @@ import { openUploadStage } from "./upload-stage.js";
 export interface TakeBatchDependencies extends FollowerDependencies, CommitDependencies {
   redis: RedisClient;
   memory: RedisMemory;
+  storage: OwnerStorage;
   metrics: ApiMetrics;
   maxBodyBytes: number;
   maxBatchRows: number;
@@ -44,7 +48,8 @@ const idleMs = 60_000;
 export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload): Promise<TakenBatch> {
   const { idempotencyKey, model, owner, request } = upload;
   const id = newId(model.keys.tag);
-  const stage = openUploadStage(deps.redis, model.keys, id, deps.uploadKeepMs);
+  const stage = openUploadStage(deps.redis, model.keys, id, { keepMs: deps.uploadKeepMs, clock: deps.clock });
+  const account = deps.storage.openUpload(owner);
   let complete: CompleteUpload;
   try {
     // One batch, one version, so that its lines can be compared.
@@ -54,8 +59,8 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     const version = versionOf(model, upload.options.version ?? chosen);
     // What can be refused before the body is there, is.
     const named = upload.options.version ?? (upload.form === "json" ? undefined : chosen);
-    if (named === undefined) assertAnyCapacity(deps, model);
-    else assertCapacity(deps, model, named);
+    if (named === undefined) assertAnyCapacity(deps, owner, model);
+    else assertCapacity(deps, owner, model, named);
     await assertQueueCapacity(deps, model.keys, owner);
     await upload.takeRows(0);
     await followerOf(deps, model, owner, upload.options.webhook);
@@ -75,18 +80,26 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
         throw new ServiceError("body_too_large", `The batch has more than ${deps.maxBatchRows} rows (MAX_BATCH_ROWS).`);
       }
       if (lines > upload.mostRows) await upload.takeRows(lines);
+      account.set(stage.chunkBytes);
+      deps.storage.assertCapacity(owner);
       await stage.ready();
+      await turn();
     };
+    const turn = takeTurns();
+    const slices = new TimedSlices();
     const digest = await readUpload(request, {
       maxBytes: deps.maxBatchBytes,
       limitName: "MAX_BATCH_BYTES",
       digest: idempotencyKey !== null,
       idleMs,
-      async onBytes(bytes) {
+      async onBytes(bytes, sentBytes) {
         deps.memory.assertCapacity(model.keys);
-        for (let all = reading.push(bytes); ; all = reading.goOn()) {
+        stage.sentBytes = sentBytes;
+        for (let at = 0; at < bytes.length; ) {
+          const slice = slices.from(bytes, at);
+          at += slice.length;
+          for (let all = slices.timed(() => reading.push(slice)); !all; all = reading.goOn()) await expectFewRows();
           await expectFewRows();
-          if (all) return;
         }
       },
     });
@@ -105,15 +118,17 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     if (builder.faults > 0) deps.metrics.invalidInput.inc({ model: model.name, code: "invalid_input" }, builder.faults);
     const name = options.version ?? chosen;
     // One that only the body has named.
-    if (name !== named) assertBreakerClosed(model, name);
+    if (name !== named) assertBreakerClosed(model, name, deps.clock);
     const followerJson = await followerOf(deps, model, owner, options.webhook);
     complete = {
       ...{ model, owner, requestId: upload.requestId, idempotencyKey },
       ...{ id, version: name, options, metadata: reading.metadata(), followerJson },
       ...{ digest, sortedDigest: reading.inputsDigest() ?? digest },
-      ...{ chunks: builder.chunks, lines: builder.lines },
+      ...{ chunks: builder.chunks, lines: builder.lines, bytes: stage.chunkBytes },
+      traceparent: traceparentOf(request.headers.traceparent),
     };
   } catch (fault) {
+    account.close();
     await stage.drop();
     throw fault;
   }
@@ -123,6 +138,8 @@ export async function takeBatch(deps: TakeBatchDependencies, upload: BatchUpload
     // Where Redis has not said no, it may have made the batch, or may yet; what it has not made expires.
     if ((fault as Error).name === "ReplyError") await stage.drop();
     throw fault;
+  } finally {
+    account.close();
   }
 }
 

@@ -1,4 +1,4 @@
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 
 const drainMs = 2000;
 
@@ -26,4 +26,24 @@ export function drainRemainingBody(request: IncomingMessage, whenOver: () => voi
   });
   request.once("close", () => clearTimeout(timer));
   request.resume();
+}
+
+/** Requests whose client waits for 100 Continue, and sends its body only then. */
+const awaiting = new WeakSet<IncomingMessage>();
+
+/** Whether the client of a request still waits for 100 Continue. */
+export const awaitsContinue = (request: IncomingMessage): boolean => awaiting.has(request);
+
+/**
+ * Says 100 Continue when the body is first read, so that a request that is refused without its body (by its key, its
+ * type, its length) gets the final status alone.
+ */
+export function continueWhenRead(request: IncomingMessage, response: ServerResponse): void {
+  awaiting.add(request);
+  const read = request._read.bind(request);
+  request._read = (size) => {
+    request._read = read;
+    if (!response.headersSent && awaiting.delete(request)) response.writeContinue();
+    read(size);
+  };
 }

@@ -3,6 +3,7 @@ import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "nod
 import type { Duplex } from "node:stream";
 import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js";
 import type { RequestHandler } from "express";
+import { continueWhenRead } from "./drain-body.js";
 import { problemJson, problemStatus } from "./problem.js";
 
 /** Of all headers and the request line together. */
@@ -34,6 +35,10 @@ export function hardenServer(server: Server): void {
     socket.on("error", () => undefined);
     endWithProblem(socket, "method_not_allowed", "CONNECT is not allowed here.", "Allow: GET, HEAD, POST\r\n");
   });
+  server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
+    continueWhenRead(request, response);
+    server.emit("request", request, response);
+  });
   server.on("checkExpectation", (_request: IncomingMessage, response: ServerResponse) => {
     const detail = "Only Expect: 100-continue is supported.";
     endWithProblem(response.socket as Duplex, "expectation_failed", detail);
@@ -45,6 +50,7 @@ export const strictRequest: RequestHandler = (request, _response, next) => {
   if (request.url.length > longestUrl) {
     throw new ServiceError("uri_too_long", `The URL is longer than ${longestUrl} characters.`);
   }
+  assertChunkedOnly(request.headers["transfer-encoding"]);
   const { rawHeaders } = request;
   if (rawHeaders.length > 2 * mostHeaders) {
     throw new ServiceError("headers_too_large", `There are more than ${mostHeaders} headers.`);
@@ -62,6 +68,23 @@ export const strictRequest: RequestHandler = (request, _response, next) => {
   if (authorizations > 1) throw new ServiceError("bad_header", "There must be at most one Authorization header.");
   next();
 };
+
+/**
+ * Throws for a transfer coding before `chunked`, which the parser passes. It refuses by itself, with a 400, what does
+ * not end in `chunked`, as the end of the body is then unknown.
+ */
+function assertChunkedOnly(header: string | undefined): void {
+  if (header === undefined || header === "chunked") return;
+  const codings = header.split(",").map((coding) => coding.trim().toLowerCase());
+  if (codings.at(-1) !== "chunked") return;
+  const others = codings.filter((coding) => coding !== "chunked");
+  const headers = { Connection: "close" };
+  if (others.length > 0) {
+    const detail = "The only Transfer-Encoding is chunked. Compress a body by Content-Encoding.";
+    throw new ServiceError("not_implemented", detail, { headers });
+  }
+  if (codings.length > 1) throw new ServiceError("bad_header", "The body is chunked more than once.", { headers });
+}
 
 function unreadable(code: string | undefined): [code: ErrorCode, detail: string] {
   if (code === "HPE_HEADER_OVERFLOW") {

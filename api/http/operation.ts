@@ -1,3 +1,4 @@
+import type { Scope } from "@millrace/shared/access/api-keys.js";
 import { z } from "zod";
 
 /** Schemas by media type, or that of JSON. */
@@ -14,8 +15,8 @@ export interface Parameter {
 /** One method of a path, as the OpenAPI document tells it. */
 export interface Operation {
   summary: string;
-  /** The scope that a key must have; null: no key is asked for. */
-  scope: "read" | "predict" | "admin" | null;
+  /** The scope that a key must have, or one of them; null: no key is asked for. */
+  scope: Scope | readonly Scope[] | null;
   parameters?: readonly Parameter[];
   body?: Content;
   /** The body may be left out. */
@@ -55,8 +56,11 @@ export const listOf = <T extends z.ZodType>(item: T, id: string) => z.object({ d
 
 /** Waits for the end. */
 export const waitParameter = query("wait", whole(0, 60), "Wait up to N seconds (0 to 60) for the final state");
+/** Lists the data of another owner. */
+export const ownerParameter = query("owner", z.string(), "Of that owner instead of your own; with the scope `inspect`");
 /** The query of a listing. */
 export const listParameters = (statuses: readonly [string, ...string[]]) => [
+  ownerParameter,
   query("model", z.string(), "Only of this model"),
   query("status", z.enum(statuses), "Only in this state"),
   query("limit", whole(1, 100), "Entries of a page; default 20"),

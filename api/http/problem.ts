@@ -3,7 +3,7 @@ import { type ErrorCode, ServiceError } from "@millrace/shared/service/errors.js
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ErrorRequestHandler, Response } from "express";
 import type { Counter } from "prom-client";
-import { bodyRemains, drainRemainingBody } from "./drain-body.js";
+import { awaitsContinue, bodyRemains, drainRemainingBody } from "./drain-body.js";
 
 declare global {
   namespace Express {
@@ -46,6 +46,7 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   invalid_request: [422, "Invalid request"],
   invalid_input: [422, "Invalid input"],
   not_supported: [422, "Not supported"],
+  not_implemented: [501, "Not implemented"],
   inference_failed: [500, "Inference failed"],
   not_in_time: [504, "Not done in time"],
   no_worker: [503, "No worker alive"],
@@ -56,6 +57,7 @@ const statuses: Record<ErrorCode, readonly [status: number, title: string]> = {
   overloaded: [503, "Too busy"],
   redis_unavailable: [503, "Redis unavailable"],
   redis_full: [503, "Redis full"],
+  store_swapped: [503, "Store swapped"],
   shutting_down: [503, "Shutting down"],
   internal_error: [500, "Internal error"],
 };
@@ -83,6 +85,8 @@ export function sendProblem(response: Response, error: ServiceError): void {
   response.setHeader("Content-Length", Buffer.byteLength(body));
   const sent = response.req.method === "HEAD" ? "" : body;
   if (bodyRemains(response.req)) {
+    // A client that still waits for 100 Continue may send its next request where the body would be.
+    if (awaitsContinue(response.req)) response.setHeader("Connection", "close");
     response.write(sent);
     drainRemainingBody(response.req, () => response.end());
   } else response.end(sent);

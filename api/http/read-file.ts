@@ -20,6 +20,9 @@ export function fileReader(
     if (!/^multipart\/form-data\s*;/i.test(request.headers["content-type"] ?? "")) {
       throw new ServiceError("unsupported_media_type", "Send multipart/form-data.");
     }
+    if ((request.headers["content-encoding"] ?? "identity").toLowerCase() !== "identity") {
+      throw new ServiceError("malformed_body", "Send multipart/form-data without Content-Encoding.");
+    }
     // A second file is refused by its name, so there is room for one.
     if (Number(request.headers["content-length"] ?? 0) > 2 * largestBytes + largestOverheadBytes)
       throw tooLarge(largestBytes);

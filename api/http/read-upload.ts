@@ -12,13 +12,18 @@ export interface UploadOptions {
   digest: boolean;
   /** An upload of which nothing arrives for so long is broken off. */
   idleMs: number;
-  /** Called with each piece, unpacked; the next one is read when it resolves. */
-  onBytes(bytes: Buffer): Promise<void>;
+  /**
+   * Called with each piece, unpacked; the next one is read when it resolves. `sentBytes`: what the sender is credited
+   * with so far, which is what may be kept for it.
+   */
+  onBytes(bytes: Buffer, sentBytes: number): Promise<void>;
 }
 
 /** A body that unpacks to more than this many times its size is no data, at least not beyond the first of it. */
-const likelyRatio = 250;
-const freeBytes = 64 * 1024 * 1024;
+const likelyRatio = 100;
+const freeBytes = 64 * 1024;
+/** Unpacked bytes that a sender is credited with, at most, for each byte that was sent. */
+const creditedRatio = 20;
 
 /**
  * Reads a body at the pace of `onBytes`, unpacked where it is packed, and resolves to its digest or "". Rejects with
@@ -43,19 +48,19 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
       idle.refresh();
       total += bytes.length;
       if (total > maxBytes) throw tooLarge();
-      if (packed && total > freeBytes && total > likelyRatio * arrived) {
-        throw new ServiceError("body_too_large", `The body unpacks to over ${likelyRatio} times its size.`);
+      if (packed && total > freeBytes + likelyRatio * arrived) {
+        const detail = `The body unpacks to over ${likelyRatio} times its size. Send it with less compression.`;
+        throw new ServiceError("body_too_large", detail);
       }
       digest?.update(bytes);
       reading = false;
-      await onBytes(bytes);
+      await onBytes(bytes, packed ? Math.min(total, creditedRatio * arrived) : total);
       reading = true;
     }
   } catch (fault) {
     if (packed) request.unpipe();
     if (!reading || fault instanceof ServiceError) throw fault;
-    const unpacking = /^(Z_|ERR__)/.test((fault as NodeJS.ErrnoException).code ?? "");
-    throw new ServiceError("malformed_body", unpacking ? "The body cannot be unpacked." : "The upload broke off.");
+    throw new ServiceError("malformed_body", unpackingFault(fault, encoding) ?? "The upload broke off.");
   } finally {
     clearTimeout(idle);
     if (source !== request) source.destroy();
@@ -67,6 +72,16 @@ export async function readUpload(request: IncomingMessage, options: UploadOption
 export function bodyTooLarge(subject: string, maxBytes: number, limitName: string | null): ServiceError {
   const setting = limitName === null ? "" : ` (${limitName})`;
   return new ServiceError("body_too_large", `The ${subject} is larger than ${maxBytes} bytes${setting}.`);
+}
+
+/** What is wrong with a packed body; null for a fault of another kind. */
+function unpackingFault(fault: unknown, encoding: string): string | null {
+  const { code = "" } = fault as NodeJS.ErrnoException;
+  if (!/^(Z_|ERR__)/.test(code)) return null;
+  const remedy = `Send it packed as ${encoding}, or without Content-Encoding.`;
+  return code === "Z_BUF_ERROR"
+    ? `The body ends before its ${encoding} data do. ${remedy}`
+    : `The body is not ${encoding}, as its Content-Encoding says, or is damaged. ${remedy}`;
 }
 
 const openers: Record<string, (() => Duplex) | undefined> = Object.assign(Object.create(null), {

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { RequestHandler, Response } from "express";
-import type { Histogram } from "prom-client";
+import type { Counter, Histogram } from "prom-client";
 
 declare global {
   namespace Express {
@@ -13,8 +13,17 @@ declare global {
 
 const requestIdPattern = /^[A-Za-z0-9_.:/+=-]{1,128}$/;
 
+/** Routes that are asked by machines alone, whose answers say nothing of callers. */
+const probes = new Set(["/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"]);
+
+/** The class of a status as an alert counts it: what is not implemented is the caller's fault. */
+const classOf = (status: number): string => (status === 501 ? "4xx" : `${Math.floor(status / 100)}xx`);
+
 /** Gives each request its id (the caller's, where it is usable) and times it by route template. */
-export function requestContext(metrics: { http: Histogram<"method" | "route" | "status"> }): RequestHandler {
+export function requestContext(metrics: {
+  http: Histogram<"method" | "route" | "status">;
+  responses: Counter<"class">;
+}): RequestHandler {
   return (request, response, next) => {
     const asked = request.headers["x-request-id"];
     const requestId = typeof asked === "string" && requestIdPattern.test(asked) ? asked : randomUUID();
@@ -27,6 +36,7 @@ export function requestContext(metrics: { http: Histogram<"method" | "route" | "
         { method: request.method, route, status: response.statusCode },
         (performance.now() - begun) / 1000,
       );
+      if (!probes.has(route)) metrics.responses.inc({ class: classOf(response.statusCode) });
     });
     next();
   };

@@ -1,5 +1,6 @@
 import { createServer, type RequestListener } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import type { Socket } from "node:net";
+import { listenOn } from "@millrace/shared/config/listen.js";
 import { hardenedOptions, hardenServer } from "./harden-server.js";
 
 export interface ServeOptions {
@@ -13,7 +14,10 @@ export interface ServeOptions {
 
 const closeIdleEveryMs = 50;
 
-/** Listens, and resolves to the port and to what ends it: it answers what has begun, then closes. */
+/**
+ * Listens, and resolves to the port and to what ends it: it answers what has begun, then closes. Rejects with a
+ * ConfigError where it cannot listen there.
+ */
 export async function serve(
   listener: RequestListener,
   { host, onClosing, port, shutdownGraceMs }: ServeOptions,
@@ -27,15 +31,9 @@ export async function serve(
     socket.once("close", () => unused.delete(socket));
   });
   server.on("request", ({ socket }) => unused.delete(socket));
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  const listening = await listenOn(server, port, host, { port: "PORT", host: "HOST" });
   return {
-    port: (server.address() as AddressInfo).port,
+    port: listening,
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       onClosing();

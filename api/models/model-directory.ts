@@ -1,12 +1,15 @@
 import { type Announcement, announcementSchema, type Joining } from "@millrace/shared/models/announcement.js";
 import { breakerOf, closedBreaker, type VersionBreaker } from "@millrace/shared/models/breaker.js";
-import { type ModelRefusal, refusalSchema } from "@millrace/shared/models/model-order.js";
+import type { ModelRefusal } from "@millrace/shared/models/model-order.js";
+import { type RefusedModel, readRefusals, readRefusedModels } from "@millrace/shared/models/refused-models.js";
 import { readUnjoined, reasonUnjoined, type Unjoined } from "@millrace/shared/models/unjoined.js";
 import { packerOf } from "@millrace/shared/packing/pack-input.js";
 import type { Packer } from "@millrace/shared/packing/packer.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
-import { type ModelKeys, modelKeys, modelTag, registryKey } from "@millrace/shared/redis/keys.js";
+import { modelTag } from "@millrace/shared/redis/ids.js";
+import { type ModelKeys, modelKeys, registryKey } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { readBreakers } from "@millrace/shared/scripts/models/tell-breaker.js";
 import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/models/traffic.js";
 import type { Logger } from "@millrace/shared/service/log.js";
@@ -64,16 +67,20 @@ interface Entry {
 export class ModelDirectory {
   readonly #redis: RedisClient;
   readonly #prefix: string;
+  readonly #clock: Clock;
   readonly #log: Logger;
   readonly #refreshMs: number;
   readonly #entries = new Map<string, Entry>();
   readonly #byTag = new Map<string, string>();
+  /** Of models of any name, also of those that were never announced. */
+  #refused: RefusedModel[] = [];
   #refreshing: Promise<void> | null = null;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(redis: RedisClient, prefix: string, log: Logger, refreshMs: number) {
+  constructor(redis: RedisClient, prefix: string, clock: Clock, log: Logger, refreshMs: number) {
     this.#redis = redis;
     this.#prefix = prefix;
+    this.#clock = clock;
     this.#log = log;
     this.#refreshMs = refreshMs;
   }
@@ -99,6 +106,14 @@ export class ModelDirectory {
   /** All models that were ever announced: what was accepted for one that has no version any more is still there. */
   allIncludingRetired(): KnownModel[] {
     return [...this.#entries.keys()].sort().map((name) => this.#known(name) as KnownModel);
+  }
+
+  /** Every refusal by a living worker, as it was read last: also of models that were never served, and of folders. */
+  refused(): RefusedModel[] {
+    const known = this.allIncludingRetired().flatMap(({ name: model, refusals }) =>
+      refusals.map((refusal) => ({ model, ...refusal })),
+    );
+    return [...known, ...this.#refused.filter(({ model }) => !this.#entries.has(model))];
   }
 
   /** A model by its name; looks into Redis again before it answers null. */
@@ -133,7 +148,13 @@ export class ModelDirectory {
 
   async #readAll(): Promise<void> {
     const revisions = await this.#redis.hgetall(registryKey(this.#prefix));
-    await Promise.all(Object.entries(revisions).map(([name, revision]) => this.#readModel(name, revision)));
+    // Models that have left the registry, as they do with an emptied store, have no workers and versions any more.
+    const names = new Set([...Object.keys(revisions), ...this.#entries.keys()]);
+    const [refused] = await Promise.all([
+      readRefusedModels(this.#redis, this.#prefix, this.#clock.now()),
+      ...[...names].map((name) => this.#readModel(name, revisions[name] ?? "")),
+    ]);
+    this.#refused = refused;
   }
 
   async #readModel(name: string, registered: string): Promise<void> {
@@ -174,17 +195,17 @@ export class ModelDirectory {
       this.#entries.set(name, entry);
       this.#byTag.set(keys.tag, name);
     }
-    const now = Date.now();
+    const now = this.#clock.now();
     const [members, breakers, refusals, traffic, unjoined] = await Promise.all([
       this.#redis.zrangebyscore(entry.keys.beats, now, "+inf"),
-      readBreakers(this.#redis, entry.keys),
-      this.#redis.zrangebyscore(entry.keys.refusals, now, "+inf"),
+      readBreakers(this.#redis, entry.keys, now),
+      readRefusals(this.#redis, entry.keys.refusals, now),
       readTraffic(this.#redis, entry.keys),
       readUnjoined(this.#redis, entry.keys),
     ]);
     entry.unjoined = unjoined;
     entry.traffic = traffic;
-    entry.refusals = refusals.map((text) => refusalSchema.parse(JSON.parse(text)));
+    entry.refusals = refusals;
     const alive = new Map<string, string[]>();
     for (const member of members) {
       const bar = member.indexOf("|");

@@ -101,8 +101,20 @@ export const modelSchema = z
   })
   .meta({ id: "Model" });
 
+/** Refusals of all models by living workers, also of models that were never served, and of folders by any name. */
+export const refusedModelsSchema = z
+  .array(
+    z.object({
+      model: z.string().meta({ description: "Name of the model's folder; escaped where it is no model's name" }),
+      ...refusalSchema.shape,
+    }),
+  )
+  .meta({ description: "What living workers refuse to serve, each with the whole reason" });
+
 /** All models. */
-export const modelListSchema = listOf(modelSchema, "ModelList");
+export const modelListSchema = z
+  .object({ ...listOf(modelSchema, "Models").shape, refused: refusedModelsSchema })
+  .meta({ id: "ModelList" });
 
 /** Reports of living workers on an order to load or unload. */
 export const orderOutcomeSchema = z

@@ -14,8 +14,16 @@ export function createApiMetrics() {
   });
   // From 0, because an alert cannot see the rise of a counter that begins with 1.
   for (const reason of shedCodes) shed.inc({ reason }, 0);
+  const responses = new Counter({
+    name: "ml_http_responses_total",
+    help: "Answers to requests other than those of probes and scrapes, by class of status; 501 counts as 4xx",
+    labelNames: ["class"],
+    registers,
+  });
+  for (const kind of ["2xx", "3xx", "4xx", "5xx"]) responses.inc({ class: kind }, 0);
   return {
     register,
+    responses,
     invalidInput: new Counter({
       name: "ml_invalid_input_total",
       help: "Inputs that were refused, by reason",

@@ -1,5 +1,6 @@
 import { readDrift } from "@millrace/shared/models/read-drift.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { Gauge, type Registry } from "prom-client";
 import type { ModelDirectory } from "../models/model-directory.js";
 
@@ -22,7 +23,12 @@ export function registerBreakerMetrics(register: Registry, directory: ModelDirec
 }
 
 /** Registers `ml_input_drift_psi`, of every version that has a baseline and inputs enough; read at each scrape. */
-export function registerDriftMetrics(register: Registry, redis: RedisClient, directory: ModelDirectory): void {
+export function registerDriftMetrics(
+  register: Registry,
+  redis: RedisClient,
+  directory: ModelDirectory,
+  clock: Clock,
+): void {
   new Gauge({
     name: "ml_input_drift_psi",
     help: "Population stability index of a feature's inputs against the manifest's baseline, over all workers",
@@ -34,7 +40,7 @@ export function registerDriftMetrics(register: Registry, redis: RedisClient, dir
         for (const [version, { announcement }] of model.versions) {
           const baseline = announcement.manifest.drift_baseline;
           if (baseline === undefined) continue;
-          const { psi } = await readDrift(redis, model.keys, version, baseline);
+          const { psi } = await readDrift(redis, model.keys, version, baseline, clock.now());
           for (const [feature, value] of Object.entries(psi ?? {})) {
             this.set({ model: model.name, version, feature }, value);
           }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { timeSchema } from "../http/operation.js";
+import { refusedModelsSchema } from "../models/model-schema.js";
 
 const countSchema = z.int().min(0);
 const percentilesSchema = z.object({ p50: z.number(), p95: z.number(), p99: z.number() }).nullable();
@@ -18,6 +19,7 @@ export const healthSchema = z
         workers: countSchema,
       }),
     ),
+    refused: refusedModelsSchema,
     cache: z.object({
       prediction_cache: z.object({ size: countSchema, hits: countSchema, misses: countSchema, hit_rate: z.number() }),
     }),

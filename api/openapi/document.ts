@@ -1,3 +1,4 @@
+import type { Scope } from "@millrace/shared/access/api-keys.js";
 import { z } from "zod";
 import { type Content, type Operation, type Operations, type Parameter, problemSchema } from "../http/operation.js";
 import { batchesOperations } from "./batches.js";
@@ -81,7 +82,7 @@ function describe(
   const parameterOf = ({ schema, ...rest }: Parameter) => ({ ...rest, schema: components.schema(schema, "input") });
   return {
     summary,
-    ...(scope === null ? { security: [] } : { description: `Scope: \`${scope}\`` }),
+    ...(scope === null ? { security: [] } : { description: `Scope: ${scopeText(scope)}` }),
     ...(parameters !== undefined && { parameters: parameters.map(parameterOf) }),
     ...(body !== undefined && {
       requestBody: { required: bodyOptional !== true, content: components.content(body, "input") },
@@ -89,6 +90,12 @@ function describe(
     responses: { ...Object.fromEntries(told), default: { $ref: "#/components/responses/Problem" } },
   };
 }
+
+const scopeText = (scope: Scope | readonly Scope[]): string =>
+  [scope]
+    .flat()
+    .map((one) => `\`${one}\``)
+    .join(" or ");
 
 /** JSON Schemas made of zod's; those with an id become components, to which all others refer. */
 class Components {

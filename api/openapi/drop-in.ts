@@ -93,7 +93,7 @@ export const dropInOperations: Operations = {
   "/models": {
     get: {
       summary: "See what is served, as existing clients know it",
-      scope: "read",
+      scope: ["read", "operate"],
       answers: { 200: ["All models", servedModels] },
     },
   },

@@ -7,12 +7,12 @@ export const keyOperations: Operations = {
   "/admin/keys": {
     get: {
       summary: "List the keys in Redis",
-      scope: "admin",
+      scope: ["inspect", "operate"],
       answers: { 200: ["All of them, never the keys themselves", listOf(keySchema, "KeyList")] },
     },
     post: {
       summary: "Make a key",
-      scope: "admin",
+      scope: "operate",
       body: newKeySchema,
       answers: { 201: ["The key, shown this once", madeKeySchema] },
     },
@@ -20,13 +20,13 @@ export const keyOperations: Operations = {
   "/admin/keys/{key}/rotate": {
     post: {
       summary: "Make a key that may do the same; the old one ends after the overlap",
-      scope: "admin",
+      scope: "operate",
       body: rotationSchema,
       bodyOptional: true,
       answers: { 201: ["The new key, shown this once", madeKeySchema] },
     },
   },
   "/admin/keys/{key}/revoke": {
-    post: { summary: "End a key on all APIs at once", scope: "admin", answers: { 200: ["Ended", revokedKeySchema] } },
+    post: { summary: "End a key on all APIs at once", scope: "operate", answers: { 200: ["Ended", revokedKeySchema] } },
   },
 };

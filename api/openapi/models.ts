@@ -5,12 +5,16 @@ import { loadBody, rollbackBody, trafficBody, unloadBody } from "../routes/model
 /** The operations of `routes/models.ts`. */
 export const modelOperations: Operations = {
   "/v1/models": {
-    get: { summary: "See what is served", scope: "read", answers: { 200: ["All models", modelListSchema] } },
+    get: {
+      summary: "See what is served",
+      scope: ["read", "operate"],
+      answers: { 200: ["All models", modelListSchema] },
+    },
   },
   "/v1/models/{model}": {
     get: {
       summary: "See a model: versions, input, workers, queue, a sample",
-      scope: "read",
+      scope: ["read", "operate"],
       answers: { 200: ["The model", modelSchema] },
     },
   },
@@ -21,7 +25,7 @@ export const modelChangeOperations: Operations = {
   "/v1/models/{model}/traffic": {
     put: {
       summary: "Split the traffic between versions",
-      scope: "admin",
+      scope: "operate",
       body: trafficBody,
       answers: { 200: ["The split", trafficAnswerSchema] },
     },
@@ -29,7 +33,7 @@ export const modelChangeOperations: Operations = {
   "/v1/models/{model}/rollback": {
     post: {
       summary: "Take back the last change of the traffic",
-      scope: "admin",
+      scope: "operate",
       body: rollbackBody,
       bodyOptional: true,
       answers: { 200: ["The split", trafficAnswerSchema] },
@@ -38,7 +42,7 @@ export const modelChangeOperations: Operations = {
   "/v1/models/{model}/load": {
     post: {
       summary: "Have workers look at their models folders now",
-      scope: "admin",
+      scope: "operate",
       body: loadBody,
       bodyOptional: true,
       answers: {
@@ -50,7 +54,7 @@ export const modelChangeOperations: Operations = {
   "/v1/models/{model}/unload": {
     post: {
       summary: "Take a version away from all workers",
-      scope: "admin",
+      scope: "operate",
       body: unloadBody,
       answers: {
         200: ["All workers have answered", orderOutcomeSchema],

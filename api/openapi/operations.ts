@@ -6,7 +6,7 @@ const livenessSchema = z
   .object({
     status: z.literal("healthy"),
     models_loaded: z.int(),
-    available_models: z.array(z.string()),
+    available_models: z.array(z.string()).optional().meta({ description: "With a key that has the scope `read`" }),
     uptime_seconds: z.int(),
   })
   .meta({ id: "Liveness" });
@@ -14,6 +14,7 @@ const readySchema = z
   .object({
     status: z.enum(["ready", "not_ready"]),
     redis: z.enum(["writable", "full", "not_replicated", "unavailable"]),
+    store_swapped: z.string().nullable(),
     stopping: z.boolean(),
     turning_away: z.array(z.string()),
     durability: z.enum(["replica", "fsync", "everysec", "none", "unknown"]),
@@ -33,7 +34,11 @@ export const operationsOperations: Operations = {
     },
   },
   "/metrics": {
-    get: { summary: "Prometheus metrics", scope: null, answers: { 200: ["Text", { "text/plain": z.string() }] } },
+    get: {
+      summary: "Prometheus metrics; wants METRICS_KEY where that is set",
+      scope: null,
+      answers: { 200: ["Text", { "text/plain": z.string() }] },
+    },
   },
   "/schemas/model.json": {
     get: {
@@ -49,15 +54,15 @@ export const monitoringOperations: Operations = {
   "/monitoring/health": {
     get: {
       summary: "See models, cache and breakers over all workers",
-      scope: "read",
+      scope: ["read", "operate"],
       answers: { 200: ["The state of everything", healthSchema] },
     },
   },
   "/monitoring/statistics": {
     get: {
       summary: "See counts, latencies, confidence and drift of the last 24 hours",
-      scope: "read",
-      answers: { 200: ["By model and version; of your own, or of all for an admin", statisticsSchema] },
+      scope: ["read", "operate"],
+      answers: { 200: ["By model and version; of your own, or of all for `inspect` and `operate`", statisticsSchema] },
     },
   },
 };

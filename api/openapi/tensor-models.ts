@@ -6,16 +6,20 @@ import {
   inferAnswerSchema,
   inferRequestSchema,
   liveSchema,
+  loadRequestSchema,
+  modelConfigSchema,
   modelMetadataSchema,
   modelReadySchema,
   modelStatisticsSchema,
   readySchema,
   repositoryIndexSchema,
   serverMetadataSchema,
+  unloadRequestSchema,
 } from "../tensors/protocol-schema.js";
 
 const emptySchema = z.object({}).meta({ id: "Empty" });
-const read = (summary: string, schema: z.ZodType, scope: "read" | null = "read"): { get: Operation } => ({
+const modelScopes = ["read", "operate"] as const;
+const read = (summary: string, schema: z.ZodType, scope: Operation["scope"] = modelScopes): { get: Operation } => ({
   get: { summary, scope, answers: { 200: [summary, schema] } },
 });
 const ofModel = (path: string): Operations => ({
@@ -23,14 +27,15 @@ const ofModel = (path: string): Operations => ({
   [`${path}/ready`]: {
     get: {
       summary: "Whether a model is ready",
-      scope: "read",
+      scope: modelScopes,
       answers: { 200: ["It is", modelReadySchema], 503: ["It is not", modelReadySchema] },
     },
   },
+  [`${path}/config`]: read("A model's configuration as Triton tells it", modelConfigSchema),
   [`${path}/stats`]: read("A model's statistics since it was first served", modelStatisticsSchema),
 });
 
-/** The operations of `routes/tensor-models.ts`. */
+/** The operations of `routes/tensor-models.ts` and `routes/repository.ts`. */
 export const tensorModelOperations: Operations = {
   "/v2": read("The server's metadata by the Open Inference Protocol", serverMetadataSchema),
   "/v2/health/live": read("Whether the server is alive", liveSchema, null),
@@ -47,17 +52,29 @@ export const tensorModelOperations: Operations = {
   "/v2/repository/index": {
     post: {
       summary: "The versions that are known, and whether they are ready",
-      scope: "read",
+      scope: modelScopes,
       body: indexRequestSchema,
       bodyOptional: true,
       answers: { 200: ["The versions", repositoryIndexSchema] },
     },
   },
   "/v2/repository/models/{model}/load": {
-    post: { summary: "Whether a model is loaded", scope: "admin", answers: { 200: ["It is", emptySchema] } },
+    post: {
+      summary: "Have workers load all versions of a model, unloaded ones too",
+      scope: "operate",
+      body: loadRequestSchema,
+      bodyOptional: true,
+      answers: { 200: ["A worker serves it", emptySchema] },
+    },
   },
   "/v2/repository/models/{model}/unload": {
-    post: { summary: "Refused: workers unload models", scope: "admin", answers: {} },
+    post: {
+      summary: "Take all versions of a model away from all workers",
+      scope: "operate",
+      body: unloadRequestSchema,
+      bodyOptional: true,
+      answers: { 200: ["They finish what they have begun", emptySchema] },
+    },
   },
 };
 

@@ -76,13 +76,18 @@ function showAnswer(prediction) {
 find("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(event.submitter, async () => {
-    models = (await call("GET", "/v1/models")).data;
+    const { data, refused } = await call("GET", "/v1/models");
+    models = data;
     find("model").replaceChildren(
       ...models.map(({ name, title }) => new Option(title === name ? name : `${title} (${name})`, name)),
     );
     find("try-form").hidden = models.length === 0;
+    if (models.length > 0) showModel();
+    if (refused.length > 0) {
+      const reasons = refused.map(({ model, reason, version }) => `${model}${version ? `/${version}` : ""}: ${reason}`);
+      throw new Error(`Refused: ${reasons.join(" \u2014 ")}`);
+    }
     if (models.length === 0) throw new Error("No worker has announced a model yet.");
-    showModel();
   });
 });
 

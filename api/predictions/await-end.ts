@@ -1,7 +1,7 @@
 import type { StoredResult } from "@millrace/shared/predictions/prediction.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
-import { watchPrediction } from "@millrace/shared/scripts/predictions/watch.js";
+import { watchPrediction } from "@millrace/shared/scripts/followers/watch.js";
 import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";
 import type { Notices, Waiter } from "./notices.js";
 

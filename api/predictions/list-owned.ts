@@ -1,4 +1,5 @@
-import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
+import { tagOfId } from "@millrace/shared/redis/ids.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type Caller, modelsOf } from "../access/authenticate.js";

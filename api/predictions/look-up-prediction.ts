@@ -1,13 +1,16 @@
 import { endedJobData, type PredictionJob, predictionJobSchema } from "@millrace/shared/predictions/job.js";
 import { type PredictionView, predictionJson, type StoredResult } from "@millrace/shared/predictions/prediction.js";
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
+import type { OnStored } from "@millrace/shared/predictions/storage-counter.js";
 import { type ConfirmedWrite, confirmedByRedis } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { cancelChannel, noticeChannel, tagOfId } from "@millrace/shared/redis/keys.js";
+import { tagOfId } from "@millrace/shared/redis/ids.js";
+import { cancelChannel, noticeChannel } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { endFinish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
 import { type PendingPrediction, readPrediction, viewPending } from "@millrace/shared/scripts/predictions/read.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import type { Logger } from "@millrace/shared/service/log.js";
+import { type Logger, logTogether } from "@millrace/shared/service/log.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import type { Notices } from "./notices.js";
 
@@ -19,6 +22,8 @@ export interface LookUpDependencies {
   keyPrefix: string;
   resultTtlSeconds: number;
   statistics: StatisticsCounter;
+  onStored: OnStored;
+  clock: Clock;
   log: Logger;
 }
 
@@ -41,7 +46,7 @@ const unknownId = () => new ServiceError("prediction_not_found", "There is no su
 export async function lookUpPrediction(deps: LookUpDependencies, owner: string, id: string): Promise<LookedUp> {
   const { model, read } = await readOwned(deps, owner, id);
   if ("final" in read) return { json: read.final.json, final: true, result: read.final };
-  const view = viewOf(model, id, read);
+  const view = viewOf(model, id, read, deps.clock);
   if (view.status !== "expired") return { json: predictionJson(view), final: false, expiresAt: read.data.e };
   const json = predictionJson(view);
   const result: StoredResult = { owner, status: "expired", json };
@@ -89,6 +94,8 @@ export async function endPrediction(
       resultTtlSeconds: deps.resultTtlSeconds,
       channelPrefix: noticeChannel(deps.keyPrefix, ""),
       cancelChannel: cancelChannel(deps.keyPrefix),
+      onStored: deps.onStored,
+      nowMs: deps.clock.now(),
     }),
   );
   if (outcome === "written") {
@@ -110,18 +117,20 @@ export function viewOf(
   model: KnownModel,
   id: string,
   pending: PendingPrediction & { data: PredictionJob },
+  clock: Clock,
 ): PredictionView {
   const digestOf = (version: string) => model.versions.get(version)?.announcement.digest ?? "";
-  return viewPending({ name: model.name, digestOf }, id, pending);
+  return viewPending({ name: model.name, digestOf }, id, pending, clock.now());
 }
 
 /** Ends a prediction as canceled, wherever it is. Throws `state_conflict` where it was final before. */
 export async function cancelPrediction(deps: LookUpDependencies, owner: string, id: string): Promise<string> {
   const { model, read } = await readOwned(deps, owner, id);
   if ("final" in read) throw finalAlready(read.final.status);
-  const view = viewOf(model, id, read);
+  const view = viewOf(model, id, read, deps.clock);
+  const finishedAt = Math.max(deps.clock.now(), view.startedAt ?? view.createdAt);
   if (view.status === "expired") throw finalAlready((await lookUpPrediction(deps, owner, id)) && "expired");
-  const json = predictionJson({ ...view, status: "canceled", finishedAt: Date.now(), queuePosition: null });
+  const json = predictionJson({ ...view, status: "canceled", finishedAt, queuePosition: null });
   const outcome = await endPrediction(
     deps,
     model,
@@ -132,7 +141,7 @@ export async function cancelPrediction(deps: LookUpDependencies, owner: string, 
     view.startedAt !== null,
   );
   if (outcome !== "written") throw finalAlready("final");
-  deps.log.info("prediction canceled", { prediction_id: id, model: model.name, request_id: read.data.r });
+  logTogether(deps.log, "prediction canceled")({ prediction_id: id, model: model.name, request_id: read.data.r });
   return json;
 }
 

@@ -3,7 +3,9 @@ import { type RedrivePlan, redriveJson } from "@millrace/shared/predictions/redr
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
-import { newId, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { redriveKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { countFailures } from "@millrace/shared/scripts/predictions/failures.js";
 import {
   countRedriven,
@@ -18,6 +20,9 @@ import type { Logger } from "@millrace/shared/service/log.js";
 import { z } from "zod";
 import { type Caller, modelsOf } from "../access/authenticate.js";
 import type { RateLimits } from "../access/rate-limits.js";
+import { assertRoom } from "../admission/new-work.js";
+import type { OwnerStorage } from "../admission/owner-storage.js";
+import type { RedisMemory } from "../admission/redis-memory.js";
 import { quote } from "../http/quote.js";
 import { invalidRequest } from "../http/read-json.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
@@ -29,23 +34,44 @@ export const usualRate = 10;
 
 const time = () => z.iso.datetime({ offset: true, error: "must be an RFC 3339 time" });
 
-/** The body of `POST /v1/failures/redrive`: which failures, and how many of them a second. */
+const filterFields = {
+  model: z.string().max(256).optional(),
+  code: z.enum(failureCodes).optional(),
+  failed_after: time().optional(),
+  failed_before: time().optional(),
+  rate: z.number().min(0.01).max(1000).optional(),
+};
+
+const inOrder = (
+  {
+    failed_after: after,
+    failed_before: before,
+  }: { failed_after?: string | undefined; failed_before?: string | undefined },
+  context: z.RefinementCtx,
+): void => {
+  if (after !== undefined && before !== undefined && Date.parse(after) >= Date.parse(before)) {
+    context.addIssue({ code: "custom", path: ["failed_before"], message: "must be later than failed_after" });
+  }
+};
+
+/** Which failures of one owner, and how many of them a second: all that a key without `operate` may say. */
+export const redriveFilterSchema = z.strictObject(filterFields).superRefine(inOrder);
+
+/** The body of `POST /v1/failures/redrive`. */
 export const redriveRequestSchema = z
   .strictObject({
-    model: z.string().max(256).optional(),
-    code: z.enum(failureCodes).optional(),
-    failed_after: time().optional(),
-    failed_before: time().optional(),
-    rate: z.number().min(0.01).max(1000).optional(),
+    owner: z
+      .string()
+      .regex(/^(?:\*|[A-Za-z0-9_.@-]{1,64})$/, "must be the name of an owner, or * for all")
+      .optional()
+      .meta({ description: "Of another owner, or `*` for all: with the scope `operate`" }),
+    ...filterFields,
   })
-  .superRefine(({ failed_after: after, failed_before: before }, context) => {
-    if (after !== undefined && before !== undefined && Date.parse(after) >= Date.parse(before)) {
-      context.addIssue({ code: "custom", path: ["failed_before"], message: "must be later than failed_after" });
-    }
-  })
+  .superRefine(inOrder)
   .meta({ id: "RedriveRequest" });
 
 export type RedriveRequest = z.infer<typeof redriveRequestSchema>;
+export type RedriveFilter = z.infer<typeof redriveFilterSchema>;
 
 export interface MakeRedriveDependencies {
   redis: RedisClient;
@@ -55,6 +81,9 @@ export interface MakeRedriveDependencies {
   resultTtlSeconds: number;
   acceptSettings: AcceptSettings;
   limits: RateLimits | null;
+  memory: RedisMemory;
+  storage: OwnerStorage;
+  clock: Clock;
   log: Logger;
 }
 
@@ -68,25 +97,26 @@ const mostOpen = 10;
 export async function makeRedrive(
   deps: MakeRedriveDependencies,
   caller: Caller,
-  asked: RedriveRequest,
+  asked: RedriveFilter,
   requestId: string,
   idempotencyKey: string | null,
 ): Promise<{ id: string; json: string; replayed: boolean }> {
   const { owner } = caller;
-  const globs = modelsOf(caller, "predict");
+  const globs = modelsOf(caller, "predict", "operate");
   const named = await modelsNamed(deps.directory, asked.model ?? null);
   const models = globs === null ? named : named.filter(({ name }) => fitsGlob(name, globs));
   if (asked.model !== undefined && models.length === 0) {
-    const detail = `The scope predict of the key does not cover the model ${quote(asked.model)}.`;
+    const detail = `The scope of the key does not cover the model ${quote(asked.model)}.`;
     throw new ServiceError("forbidden", detail);
   }
+  for (const model of models) assertRoom(deps, owner, model);
   // A second's share of what the key may have in a minute.
   const mostRate = Math.floor(((deps.limits?.mostRows ?? Number.POSITIVE_INFINITY) / 60) * 1000) / 1000;
   const rate = asked.rate ?? Math.min(usualRate, mostRate);
   if (rate > mostRate) {
     throw invalidRequest([{ detail: `this key may have ${mostRate} rows a second at the most`, pointer: "/rate" }]);
   }
-  const createdAt = Date.now();
+  const createdAt = deps.clock.now();
   const { failed_after: after, failed_before: before } = asked;
   const from = Math.max(
     createdAt - deps.resultTtlSeconds * 1000 + 1,
@@ -117,7 +147,10 @@ export async function makeRedrive(
     lots: found.map(({ lot }) => lot),
     total: found.reduce((sum, { count }) => sum + count, 0),
     rate,
-    accept: { limits, resultTtlMs, weight: weightOf?.(owner) ?? 1 },
+    accept: {
+      ...{ limits, resultTtlMs, weight: weightOf?.(owner) ?? 1, memoryPart: deps.memory.part },
+      rows: deps.limits?.rowsBucket(caller.keyId) ?? null,
+    },
     requestId,
   };
   const home = redriveKeys(deps.keyPrefix);

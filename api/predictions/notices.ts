@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { decodeResult, type StoredResult } from "@millrace/shared/predictions/prediction.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { noticeChannel } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 
 /** Somebody who waits for a prediction to become final. */
 export interface Waiter {
@@ -33,12 +34,14 @@ export class Notices {
   readonly #subscriber: RedisClient;
   readonly #channel: string;
   readonly #rereadMs: number;
+  readonly #clock: Clock;
   readonly #waiting = new Map<string, Set<Open>>();
   closed = false;
 
-  constructor(subscriber: RedisClient, prefix: string, apiId: string, rereadMs: number) {
+  constructor(subscriber: RedisClient, prefix: string, apiId: string, clock: Clock, rereadMs: number) {
     this.apiId = apiId;
     this.#rereadMs = rereadMs;
+    this.#clock = clock;
     this.#subscriber = subscriber;
     this.#channel = noticeChannel(prefix, apiId);
     // What was told while the connection was broken is lost, so everybody looks for themselves when it is back.
@@ -78,9 +81,9 @@ export class Notices {
     const rereadTimer = waitMs > rereadMs ? setInterval(() => entry.deliver("look"), rereadMs) : undefined;
     // What expires does so by the clock; nobody tells.
     const lookTimer =
-      lookAt === null || lookAt - Date.now() >= waitMs
+      lookAt === null || lookAt - this.#clock.now() >= waitMs
         ? undefined
-        : setTimeout(() => entry.deliver("look"), Math.max(0, lookAt - Date.now()) + 1);
+        : setTimeout(() => entry.deliver("look"), Math.max(0, lookAt - this.#clock.now()) + 1);
     const set = this.#waiting.get(id) ?? new Set();
     this.#waiting.set(id, set.add(entry));
     let until: AbortSignal | null = null;

@@ -47,7 +47,7 @@ export interface Finished {
 export async function predictNow(deps: PredictNowDependencies, request: PredictNowRequest): Promise<Finished> {
   const { gone, idempotencyKey, inputPointer, model, owner, requestId } = request;
   await requireWorker(deps, model);
-  const deadline = Date.now() + deps.syncTimeoutMs;
+  const deadline = performance.now() + deps.syncTimeoutMs;
   // The input is put in its place afterwards, because a body's rules are not for it.
   const submission = { ...parseSubmission({ input: null }), input: request.input };
   const submitted = await submitPrediction(deps, {
@@ -61,7 +61,7 @@ export async function predictNow(deps: PredictNowDependencies, request: PredictN
     inputPointer,
   });
   const { final, id, waiter } = submitted;
-  const leftMs = Math.max(1, deadline - Date.now());
+  const leftMs = Math.max(1, deadline - performance.now());
   const end = final ? submitted : await awaitPrediction(deps, owner, id, leftMs, gone, waiter);
   if (!end.final) {
     throw new ServiceError("not_in_time", "The prediction is not done yet. It goes on; Location leads to it.", {
@@ -75,7 +75,7 @@ export async function predictNow(deps: PredictNowDependencies, request: PredictN
 export async function requireWorker(deps: SubmitDependencies, name: string): Promise<void> {
   const isServed = async () => {
     const model = await deps.directory.find(name);
-    if (model === null) throw unknownModel(name);
+    if (model === null) throw unknownModel(name, deps.directory.refused());
     return (model.workers.get(model.defaultVersion) ?? 0) > 0;
   };
   if (await isServed()) return;

@@ -4,8 +4,10 @@ import type { ResponseForm } from "@millrace/shared/predictions/response-form.js
 import { largestInlineBytes } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { digestInTurns, digestOf } from "@millrace/shared/redis/digest.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { assertCapacityFor } from "../admission/new-work.js";
+import type { OwnerStorage } from "../admission/owner-storage.js";
 import type { RedisMemory } from "../admission/redis-memory.js";
 import type { KnownModel, KnownVersion, ModelDirectory } from "../models/model-directory.js";
 import { unknownModel } from "../models/unknown-model.js";
@@ -19,6 +21,8 @@ export interface PrepareDependencies extends FollowerDependencies {
   directory: ModelDirectory;
   metrics: ApiMetrics;
   memory: RedisMemory;
+  storage: OwnerStorage;
+  clock: Clock;
 }
 
 export interface SubmitRequest {
@@ -32,10 +36,12 @@ export interface SubmitRequest {
   requestId: string;
   traceparent: string | undefined;
   idempotencyKey: string | null;
+  /** Counts the rows of the input beyond the first. Rejects with `rate_limited`. */
+  takeRows?: ((rows: number) => Promise<void>) | undefined;
   /** Where the input is in the body that complaints point into; default `/input`. */
   inputPointer?: string;
   /** The input packed already, of a prediction that this one is a retry of; `bytes` where it is a blob. */
-  retry?: { of: string; input: string; bytes?: number | undefined; form?: ResponseForm | undefined };
+  retry?: { of: string; input: string; bytes?: number | undefined; rows: number; form?: ResponseForm | undefined };
   /** Tensors, in place of the submission's input. */
   tensors?: SubmittedTensors;
 }
@@ -81,11 +87,13 @@ export async function prepareSubmission(
 ): Promise<PreparedSubmission> {
   const { idempotencyKey, owner, retry, submission, tensors } = request;
   const model = await deps.directory.find(request.model);
-  if (model === null) throw unknownModel(request.model);
+  if (model === null) throw unknownModel(request.model, deps.directory.refused());
   const stickyKey = () => stickyKeyOf(owner, idempotencyKey, tensors === undefined ? submission.input : tensors.body);
   const { name: versionName, version } = await versionFor(deps.directory, model, submission.version, stickyKey);
   const packed = retry === undefined ? packInput(deps.metrics, model, version, request) : null;
   const pack = packed?.pack ?? null;
+  const rows = packed?.rows ?? retry?.rows ?? 1;
+  if (rows > 1) await request.takeRows?.(rows - 1);
   const followerJson = await followerOf(deps, model, owner, submission.webhook);
   const form = tensors?.form ?? retry?.form;
   const dedup = pack === null ? null : await dedupOf(request, versionName, version, form, pack);
@@ -93,7 +101,7 @@ export async function prepareSubmission(
     idempotencyKey === null ? null : { key: idempotencyKey, ...(await bodyHashes(request, pack ?? Buffer.alloc(0))) };
   await assertCapacityFor(deps, model, versionName, { owner, idempotencyKey, dedup });
   const modelDigest = version.announcement.digest;
-  return { model, versionName, modelDigest, pack, rows: packed?.rows ?? 1, form, dedup, idempotency, followerJson };
+  return { model, versionName, modelDigest, pack, rows, form, dedup, idempotency, followerJson };
 }
 
 /** Changes with a release that answers otherwise, so that what an earlier one has kept is not given again. */

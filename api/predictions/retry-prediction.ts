@@ -1,5 +1,6 @@
 import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { retryFailures } from "@millrace/shared/scripts/predictions/retry-failures.js";
 import type { Accept, AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
@@ -11,11 +12,12 @@ import { type LookUpDependencies, lookUpPrediction, readOwned } from "./look-up-
 export interface RetryDependencies {
   confirmed: ConfirmedWrite;
   acceptSettings: AcceptSettings;
+  clock: Clock;
 }
 
 /** Accepts a retry of one failed prediction, which is no failure to be redriven any more from the same step on. */
 export function acceptRetry(
-  { acceptSettings, confirmed }: RetryDependencies,
+  { acceptSettings, clock, confirmed }: RetryDependencies,
   failed: string,
   failure: FailureCode,
 ): Accept {
@@ -23,7 +25,7 @@ export function acceptRetry(
     const failures = keys.failures(acceptance.owner, failure);
     const settings = { ...acceptSettings, failures };
     const [outcome] = await confirmed(keys, (redis) =>
-      retryFailures(redis, keys, [{ failed, acceptance }], { ...settings, nowMs: Date.now() }),
+      retryFailures(redis, keys, [{ failed, acceptance }], { ...settings, nowMs: clock.now() }),
     );
     // A retry by id is accepted, however often the prediction was tried again.
     return outcome as AcceptOutcome;

@@ -1,4 +1,4 @@
-import { watchPrediction } from "@millrace/shared/scripts/predictions/watch.js";
+import { watchPrediction } from "@millrace/shared/scripts/followers/watch.js";
 import type { Response } from "express";
 import { StatusEvents } from "../http/event-stream.js";
 import { type LookedUp, type LookUpDependencies, lookUpPrediction, modelOfId } from "./look-up-prediction.js";

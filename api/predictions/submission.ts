@@ -11,10 +11,14 @@ const yearMs = 366 * 86_400_000;
 const largestMetadataBytes = 4096;
 const deepestMetadata = 32;
 
-const webhookSchema = z.strictObject({
-  url: z.string(),
-  events: z.array(z.enum(predictionEvents)).min(1).default(["prediction.completed"]),
-});
+/** A webhook as an object, or as its URL alone, which asks for the usual event. */
+export function webhookSchema<const Event extends string>(events: readonly [Event, ...Event[]], usual: NoInfer<Event>) {
+  const object = z.strictObject({ url: z.string(), events: z.array(z.enum(events)).min(1).default([usual]) });
+  const { $schema: _, ...objectJson } = z.toJSONSchema(object, { io: "input" });
+  return z
+    .preprocess((webhook) => (typeof webhook === "string" ? { url: webhook } : webhook), object)
+    .meta({ anyOf: [{ type: "string", format: "uri" }, objectJson] });
+}
 
 /** A caller's metadata: an object, and not a record, which would drop a key like __proto__ in silence. */
 export const metadataSchema = z
@@ -36,7 +40,7 @@ export const submissionSchema = z
     expires_in_ms: z.int().min(0).max(yearMs).default(0),
     cache: z.boolean().default(true),
     metadata: metadataSchema.optional(),
-    webhook: webhookSchema.optional(),
+    webhook: webhookSchema(predictionEvents, "prediction.completed").optional(),
   })
   .superRefine((body, context) => {
     if (body.input === undefined) context.addIssue({ code: "custom", path: ["input"], message: "is required" });

@@ -4,11 +4,12 @@ import type { CacheOutcome, Counted } from "@millrace/shared/predictions/statist
 import type { StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
 import { dropBlob } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
 import { acceptCached } from "@millrace/shared/scripts/predictions/accept-cached.js";
 import type { Accept } from "@millrace/shared/scripts/queue/accept.js";
 import { decodeReplayed } from "@millrace/shared/scripts/queue/accept-outcome.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
+import { logTogether } from "@millrace/shared/service/log.js";
 import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { queueFull } from "../admission/queue-capacity.js";
@@ -51,7 +52,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
   const prepared = await prepareSubmission(deps, request);
   const { dedup, followerJson, idempotency, model, pack, rows, versionName } = prepared;
   const { owner, requestId, retry, submission } = request;
-  const nowMs = Date.now();
+  const nowMs = deps.clock.now();
   const id = newId(model.keys.tag);
   const { delay_ms: delayMs, expires_in_ms: expiresInMs, priority } = submission;
   const expiresAtMs = expiresInMs === 0 ? null : nowMs + expiresInMs;
@@ -104,7 +105,7 @@ export async function submitPrediction(deps: SubmitDependencies, request: Submit
       case "cached":
         return await answerCached(deps, prepared, request, view, outcome.outputJson);
       case "joined":
-        deps.log.info("prediction joined", { ...line, prediction_id: outcome.id });
+        logTogether(deps.log, "prediction joined")({ ...line, prediction_id: outcome.id });
         return await existingPrediction(deps, owner, { id: outcome.id, joined: true }, false);
       case "replayed":
         return await existingPrediction(deps, owner, outcome, true);
@@ -158,6 +159,7 @@ const jobData = (prepared: PreparedSubmission, request: SubmitRequest, expiresAt
   tp: request.traceparent,
   ro: request.retry?.of,
   f: prepared.form,
+  n: prepared.rows > 1 ? prepared.rows : undefined,
 });
 
 const wantsStart = ({ webhook }: SubmitRequest["submission"]): boolean =>
@@ -179,13 +181,14 @@ async function answerCached(
   if (form !== undefined) result.form = form;
   const { resultTtlSeconds } = deps;
   const acceptance = { id, result, nowMs, resultTtlSeconds, idempotency, followerJson };
-  const kept = await deps.confirmed(model.keys, (redis) => acceptCached(redis, model.keys, acceptance));
+  const kept = await deps.confirmed(model.keys, (redis) => acceptCached(redis, model.keys, acceptance, deps.onStored));
   if (kept.kind === "mismatch") throw usedForAnother();
   if (kept.kind === "replayed") return await existingPrediction(deps, owner, decodeReplayed(kept.id), true);
-  deps.tally.count(model.keys, versionName, "success", Date.now() - nowMs);
-  deps.tally.count(model.keys, versionName, "cache_hit", Date.now() - nowMs);
+  const tookMs = Math.max(0, deps.clock.now() - nowMs);
+  deps.tally.count(model.keys, versionName, "success", tookMs);
+  deps.tally.count(model.keys, versionName, "cache_hit", tookMs);
   const line = { request_id: requestId, model: model.name };
-  deps.log.info("prediction answered from the cache", { ...line, prediction_id: id });
+  logTogether(deps.log, "prediction answered from the cache")({ ...line, prediction_id: id });
   return { id, json, final: true, result, cached: true, replayed: false, joined: false, waiter: null };
 }
 

@@ -1,6 +1,6 @@
 import { checkWebhookUrl, type WebhookAllowances, WebhookTargetError } from "@millrace/shared/access/webhook-target.js";
 import type { Follower, WebhookEvent } from "@millrace/shared/predictions/delivery.js";
-import { newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { KnownModel } from "../models/model-directory.js";
 

@@ -16,7 +16,11 @@ import { idempotencyKeyOf } from "../predictions/submission.js";
 /** `POST /v1/models/{model}/batches` and `GET /v1/batches`. */
 export function batchesRoutes(
   deps: TakeBatchDependencies &
-    OwnBatchDependencies & { limits: RateLimits | null; maySubmit: readonly RequestHandler[]; mayRead: RequestHandler },
+    OwnBatchDependencies & {
+      limits: RateLimits | null;
+      maySubmit: readonly RequestHandler[];
+      mayList: readonly RequestHandler[];
+    },
 ): Router {
   const router = Router();
 
@@ -31,7 +35,7 @@ export function batchesRoutes(
         const form = formOf(request);
         onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
         const model = await deps.directory.find(request.params.model);
-        if (model === null) throw unknownModel(request.params.model);
+        if (model === null) throw unknownModel(request.params.model, deps.directory.refused());
         const { id, batch, replayed } = await takeBatch(deps, {
           request,
           model,
@@ -47,7 +51,7 @@ export function batchesRoutes(
         const shown = batch ?? (await ownBatch(deps, owner, id)).batch;
         response.setHeader("Location", `/v1/batches/${id}`);
         if (replayed) response.setHeader("Idempotency-Replayed", "true");
-        sendJson(response, 202, batchJson(shown, Date.now()));
+        sendJson(response, 202, batchJson(shown, deps.clock.now()));
       },
     ],
   });
@@ -56,7 +60,7 @@ export function batchesRoutes(
     index: (keys, owner) => keys.ownedBatches(owner),
     async read(owner, id) {
       try {
-        return batchJson((await ownBatch(deps, owner, id)).batch, Date.now());
+        return batchJson((await ownBatch(deps, owner, id)).batch, deps.clock.now());
       } catch (fault) {
         if (fault instanceof ServiceError && fault.code === "batch_not_found") return null;
         throw fault;
@@ -65,12 +69,12 @@ export function batchesRoutes(
   };
   resource(router, "/v1/batches", {
     get: [
-      deps.mayRead,
+      ...deps.mayList,
       acceptsJson,
       async (request, response) => {
-        onlyQuery(request, "model", "status", "limit", "cursor");
+        onlyQuery(request, "owner", "model", "status", "limit", "cursor");
         const query = parseListQuery(request.query, batchStatuses);
-        sendJson(response, 200, await listOwned(deps, listed, response.locals.caller, query));
+        sendJson(response, 200, await listOwned(deps, listed, response.locals.reader, query));
       },
     ],
   });

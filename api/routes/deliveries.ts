@@ -1,5 +1,6 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type ModelKeys, tagOfId } from "@millrace/shared/redis/keys.js";
+import { tagOfId } from "@millrace/shared/redis/ids.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import { type Attempt, type Delivery, readDelivery, redeliver } from "@millrace/shared/scripts/deliveries.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
@@ -15,17 +16,21 @@ const unknownDelivery = () => new ServiceError("delivery_not_found", "There is n
 
 /** `GET /v1/predictions/{id}/deliveries`, the same of batches, and `POST /v1/deliveries/{id}/redeliver`. */
 export function deliveryRoutes(
-  deps: LookUpDependencies & { mayPredict: RequestHandler; mayRead: RequestHandler },
+  deps: LookUpDependencies & {
+    mayPredict: RequestHandler;
+    mayReadPrediction: readonly RequestHandler[];
+    mayReadBatch: readonly RequestHandler[];
+  },
 ): Router {
   const router = Router();
 
   resource(router, "/v1/predictions/:id/deliveries", {
     get: [
-      deps.mayRead,
+      ...deps.mayReadPrediction,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller;
+        const { owner } = response.locals.reader;
         const id = request.params.id;
         await lookUpPrediction(deps, owner, id);
         const { keys } = await modelOfId(deps, id);
@@ -36,11 +41,11 @@ export function deliveryRoutes(
 
   resource(router, "/v1/batches/:id/deliveries", {
     get: [
-      deps.mayRead,
+      ...deps.mayReadBatch,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller;
+        const { owner } = response.locals.reader;
         const id = request.params.id;
         const { model } = await ownBatch(deps, owner, id);
         sendJson(response, 200, await listDeliveries(deps.redis, model.keys, owner, id));
@@ -60,7 +65,9 @@ export function deliveryRoutes(
         if (model === null) throw unknownDelivery();
         const delivery = await readDelivery(deps.redis, model.keys, id);
         if (delivery?.owner !== owner) throw unknownDelivery();
-        const outcome = await deps.confirmed(model.keys, (redis) => redeliver(redis, model.keys, delivery, owner));
+        const outcome = await deps.confirmed(model.keys, (redis) =>
+          redeliver(redis, model.keys, delivery, owner, deps.clock.now()),
+        );
         if (outcome === "unknown") throw unknownDelivery();
         if (outcome === "pending") throw new ServiceError("state_conflict", "The delivery is still pending.");
         const now = (await readDelivery(deps.redis, model.keys, id)) ?? delivery;

@@ -41,7 +41,7 @@ export function dropInRoutes(
     maxFileBytes: number;
     limits: RateLimits | null;
     maySubmit: readonly RequestHandler[];
-    mayRead: RequestHandler;
+    mayReadModels: RequestHandler;
   },
 ): Router {
   const router = Router();
@@ -113,7 +113,7 @@ export function dropInRoutes(
           failed,
           model_name,
           inference_time_ms: inferenceMs,
-          timestamp: new Date().toISOString(),
+          timestamp: new Date(deps.clock.now()).toISOString(),
         };
         sendJson(response, 200, JSON.stringify(body));
       },
@@ -185,7 +185,7 @@ export function dropInRoutes(
 
   resource(router, "/models", {
     get: [
-      deps.mayRead,
+      deps.mayReadModels,
       acceptsJson,
       (request, response) => {
         onlyQuery(request);

@@ -130,7 +130,9 @@ async function expectWorker(deps: InferDependencies, name: string, version: stri
   const isServed = (model: KnownModel | null) =>
     model === null || (version === undefined ? model.workersAlive : (model.workers.get(version) ?? 0)) > 0;
   const known = await deps.directory.find(name);
-  if (isServed(known) || (version !== undefined && !known?.versions.has(version))) return;
+  // What was unloaded is unknown, which the submission tells.
+  const isKnown = version === undefined ? (known?.versions.size ?? 0) > 0 : known?.versions.has(version);
+  if (isServed(known) || isKnown !== true) return;
   // One may have come since the last look.
   await deps.directory.refresh();
   if (isServed(await deps.directory.find(name))) return;

@@ -1,7 +1,5 @@
-import { isModelName } from "@millrace/shared/models/manifest.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { modelKeys } from "@millrace/shared/redis/keys.js";
-import { retireVersion } from "@millrace/shared/scripts/models/announce.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { changeTraffic, rollBackTraffic } from "@millrace/shared/scripts/models/traffic.js";
 import { pointerSegment, ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
@@ -12,9 +10,10 @@ import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
 import { invalidRequest, optionalJsonBody, parseBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
+import { loadVersions, unloadVersions } from "../models/change-versions.js";
 import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import type { orderOutcomeSchema } from "../models/model-schema.js";
-import { type OrderOutcome, requestRescan } from "../models/order-models.js";
+import type { OrderOutcome } from "../models/order-models.js";
 import { unknownModel } from "../models/unknown-model.js";
 import { describeTraffic } from "./models.js";
 
@@ -40,22 +39,20 @@ export const loadBody = z.strictObject({ version: versionName.optional() }).meta
 /** Which version. */
 export const unloadBody = z.strictObject({ version: versionName }).meta({ id: "UnloadOrder" });
 
-/** Deadline of an answer that waits for workers that still load. */
-const orderDeadlineMs = 30_000;
-
 interface Dependencies extends JsonLimits {
   directory: ModelDirectory;
   redis: RedisClient;
   keyPrefix: string;
+  clock: Clock;
   log: Logger;
-  mayAdmin: RequestHandler;
+  mayOperate: RequestHandler;
 }
 
-/** Changes of a model while it is served, for admins: traffic, rollback, load, unload. */
+/** Changes of a model while it is served, for operators: traffic, rollback, load, unload. */
 export function modelChangeRoutes(deps: Dependencies): Router {
   const router = Router();
-  const { directory, keyPrefix, log, redis } = deps;
-  const before = [deps.mayAdmin, acceptsJson, optionalJsonBody(deps)];
+  const { clock, directory, log, redis } = deps;
+  const before = [deps.mayOperate, acceptsJson, optionalJsonBody(deps)];
   const logged = (response: Response, change: string, about: { model: string } & Record<string, unknown>) =>
     log.info(change, { request_id: response.locals.requestId, ...about });
 
@@ -79,7 +76,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
           ),
         ];
         if (complaints.length > 0) throw invalidRequest(complaints);
-        await changeTraffic(redis, model.keys, traffic);
+        await changeTraffic(redis, model.keys, traffic, clock.now());
         logged(response, "traffic changed", { model: model.name, ...traffic });
         sendJson(response, 200, JSON.stringify(describeTraffic(await latest(directory, request.params.model))));
       },
@@ -93,7 +90,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         onlyQuery(request);
         const { revision } = parseBody(rollbackBody, request.body ?? {});
         const model = await latest(directory, request.params.model);
-        const outcome = await rollBackTraffic(redis, model.keys, revision ?? null);
+        const outcome = await rollBackTraffic(redis, model.keys, revision ?? null, clock.now());
         if (outcome === "none")
           throw new ServiceError("state_conflict", "There is no change of the traffic to roll back.");
         if (outcome === "moved") {
@@ -112,26 +109,9 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         onlyQuery(request);
         const { version } = parseBody(loadBody, request.body ?? {});
         const name = request.params.model;
-        if (!isModelName(name))
-          throw new ServiceError(
-            "model_not_found",
-            "Not a valid model name: 1 to 64 lower-case letters, digits, '.', '_' and '-'.",
-          );
-        const { unloaded } = modelKeys(keyPrefix, name);
-        await (version === undefined ? redis.del(unloaded) : redis.srem(unloaded, version));
-        const outcome = await requestRescan(redis, keyPrefix, name, orderDeadlineMs);
-        logged(response, "load ordered", { model: name, version });
-        const states = statesOf(outcome).filter((state) => version === undefined || state.version === version);
-        const ready = states.some(({ state }) => state === "ready");
-        if (!ready && outcome.unanswered === 0) {
-          const reasons = [...new Set(states.map(({ reason }) => reason ?? "it is draining"))];
-          if (reasons.length > 0)
-            throw new ServiceError("state_conflict", `No worker can load the version: ${reasons.join("; ")}`);
-          throw version === undefined
-            ? new ServiceError("model_not_found", "No living worker has a folder of this model.")
-            : new ServiceError("version_not_found", "No living worker has a folder of this version.");
-        }
-        await directory.look(name);
+        const { outcome, ready } = await loadVersions(deps, name, version).finally(() =>
+          logged(response, "load ordered", { model: name, version }),
+        );
         sendJson(response, ready ? 200 : 202, JSON.stringify(describeOutcome(name, outcome)));
       },
     ],
@@ -150,15 +130,8 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         if ((weights?.[version] ?? 0) > 0 || shadow.includes(version)) {
           throw new ServiceError("state_conflict", `The traffic names version ${version}. Change the traffic first.`);
         }
-        await redis.sadd(model.keys.unloaded, version);
-        const outcome = await requestRescan(redis, keyPrefix, model.name, orderDeadlineMs);
-        const left = statesOf(outcome).some((state) => state.version === version && state.state !== "refused");
-        // Workers that have it let it drain and then take it back themselves.
-        if (!left && outcome.unanswered === 0) {
-          await retireVersion(redis, keyPrefix, model.keys, { model: model.name, version });
-        }
+        const outcome = await unloadVersions(deps, model, [version]);
         logged(response, "unload ordered", { model: model.name, version });
-        await directory.look(model.name);
         sendJson(response, outcome.unanswered === 0 ? 200 : 202, JSON.stringify(describeOutcome(model.name, outcome)));
       },
     ],
@@ -171,8 +144,6 @@ async function latest(directory: ModelDirectory, name: string): Promise<KnownMod
   if (model === null) throw unknownModel(name);
   return model;
 }
-
-const statesOf = ({ reports }: OrderOutcome) => [...reports.values()].flat();
 
 const describeOutcome = (model: string, outcome: OrderOutcome): z.infer<typeof orderOutcomeSchema> => ({
   model,

@@ -1,12 +1,13 @@
 import type { Announcement } from "@millrace/shared/models/announcement.js";
 import { summarizeShadows } from "@millrace/shared/models/shadow-counts.js";
+import { queueDepths } from "@millrace/shared/monitoring/queue-depths.js";
 import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
 import { type RequestHandler, Router } from "express";
 import type { z } from "zod";
 import { modelsOf } from "../access/authenticate.js";
-import { queueDepths } from "../admission/queue-depths.js";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
@@ -15,38 +16,50 @@ import type { modelSchema, trafficAnswerSchema } from "../models/model-schema.js
 import { unknownModel } from "../models/unknown-model.js";
 
 /** `GET /v1/models` and `GET /v1/models/{model}`. */
-export function modelRoutes(deps: { directory: ModelDirectory; redis: RedisClient; mayRead: RequestHandler }): Router {
+export function modelRoutes(deps: {
+  directory: ModelDirectory;
+  redis: RedisClient;
+  clock: Clock;
+  mayReadModels: RequestHandler;
+}): Router {
   const router = Router();
   resource(router, "/v1/models", {
     get: [
-      deps.mayRead,
+      deps.mayReadModels,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
-        const globs = modelsOf(response.locals.caller, "read");
-        const models = deps.directory.all().filter(({ name }) => globs === null || fitsGlob(name, globs));
-        const data = await Promise.all(models.map((model) => describeModel(deps.redis, model)));
-        sendJson(response, 200, JSON.stringify({ data }));
+        const globs = modelsOf(response.locals.caller, "read", "operate");
+        const isSeen = (name: string) => globs === null || fitsGlob(name, globs);
+        const models = deps.directory.all().filter(({ name }) => isSeen(name));
+        const data = await Promise.all(models.map((model) => describeModel(deps, model)));
+        const refused = deps.directory.refused().filter(({ model }) => isSeen(model));
+        sendJson(response, 200, JSON.stringify({ data, refused }));
       },
     ],
   });
   resource(router, "/v1/models/:model", {
     get: [
-      deps.mayRead,
+      deps.mayReadModels,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
         const model = await deps.directory.find(request.params.model);
-        if (model === null || model.versions.size === 0) throw unknownModel(request.params.model);
-        sendJson(response, 200, JSON.stringify(await describeModel(deps.redis, model)));
+        if (model === null || model.versions.size === 0) {
+          throw unknownModel(request.params.model, deps.directory.refused());
+        }
+        sendJson(response, 200, JSON.stringify(await describeModel(deps, model)));
       },
     ],
   });
   return router;
 }
 
-async function describeModel(redis: RedisClient, model: KnownModel): Promise<z.infer<typeof modelSchema>> {
-  const depth = await queueDepths(redis, model.keys);
+async function describeModel(
+  { clock, redis }: { redis: RedisClient; clock: Clock },
+  model: KnownModel,
+): Promise<z.infer<typeof modelSchema>> {
+  const depth = await queueDepths(redis, model.keys, clock.now());
   const current = model.versions.get(model.defaultVersion)?.announcement;
   if (current === undefined) throw new Error("a model without versions is not listed");
   const { manifest } = current;

@@ -2,6 +2,7 @@ import { driftHours } from "@millrace/shared/models/drift.js";
 import { readDrift } from "@millrace/shared/models/read-drift.js";
 import { readStatistics, type Statistics, windowHours } from "@millrace/shared/predictions/statistics.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { type RequestHandler, Router } from "express";
 import type { z } from "zod";
 import { acceptsJson, onlyQuery } from "../http/http-preferences.js";
@@ -14,7 +15,8 @@ interface Dependencies {
   directory: ModelDirectory;
   redis: RedisClient;
   keyPrefix: string;
-  mayRead: RequestHandler;
+  clock: Clock;
+  mayReadModels: RequestHandler;
 }
 
 /** `GET /monitoring/health` and `/monitoring/statistics`, over all workers and the last 24 hours. */
@@ -22,7 +24,7 @@ export function monitoringRoutes(deps: Dependencies): Router {
   const router = Router();
   resource(router, "/monitoring/health", {
     get: [
-      deps.mayRead,
+      deps.mayReadModels,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
@@ -32,12 +34,12 @@ export function monitoringRoutes(deps: Dependencies): Router {
   });
   resource(router, "/monitoring/statistics", {
     get: [
-      deps.mayRead,
+      deps.mayReadModels,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request);
         const { owner, scopes } = response.locals.caller;
-        const whose = scopes.has("admin") ? null : owner;
+        const whose = scopes.has("inspect") || scopes.has("operate") ? null : owner;
         const models = await Promise.all(
           deps.directory.all().map(async (model) => [model.name, await statisticsOf(deps, model, whose)]),
         );
@@ -53,12 +55,12 @@ type Health = z.infer<typeof healthSchema>;
 type StatisticsAnswer = z.infer<typeof statisticsSchema>;
 type VersionAnswer = StatisticsAnswer["models"][string]["versions"][string];
 
-async function health({ directory, keyPrefix, redis }: Dependencies): Promise<Health> {
+async function health({ clock, directory, keyPrefix, redis }: Dependencies): Promise<Health> {
   const cache = { size: 0, hits: 0, misses: 0 };
   const models = await Promise.all(
     directory.all().map(async (model) => {
       const [{ all }, cached] = await Promise.all([
-        readStatistics(redis, keyPrefix, model.name, null),
+        readStatistics(redis, keyPrefix, model.name, null, clock.now()),
         redis.zcard(model.keys.cache),
       ]);
       cache.size += cached;
@@ -78,9 +80,12 @@ async function health({ directory, keyPrefix, redis }: Dependencies): Promise<He
     }),
   );
   const asked = cache.hits + cache.misses;
+  const refused = directory.refused();
+  const isOk = refused.length === 0 && models.every(([, { status }]) => status === "ok");
   return {
-    status: models.every(([, { status }]) => status === "ok") ? "ok" : "degraded",
+    status: isOk ? "ok" : "degraded",
     models: Object.fromEntries(models),
+    refused,
     cache: { prediction_cache: { ...cache, hit_rate: asked === 0 ? 0 : cache.hits / asked } },
     circuit_breakers: Object.fromEntries(directory.all().map((model) => [model.name, describeBreakers(model)])),
   };
@@ -114,21 +119,25 @@ async function statisticsOf(
   model: KnownModel,
   owner: string | null,
 ): Promise<StatisticsAnswer["models"][string]> {
-  const { versions } = await readStatistics(deps.redis, deps.keyPrefix, model.name, owner);
+  const { versions } = await readStatistics(deps.redis, deps.keyPrefix, model.name, owner, deps.clock.now());
   const names = new Set([...model.versions.keys(), ...versions.keys()]);
   const entries = await Promise.all(
     [...names].map(async (version) => {
       const figures = describe(versions.get(version) ?? null);
-      return [version, { ...figures, drift: await driftOf(deps.redis, model, version) }];
+      return [version, { ...figures, drift: await driftOf(deps, model, version) }];
     }),
   );
   return { versions: Object.fromEntries(entries) };
 }
 
-async function driftOf(redis: RedisClient, model: KnownModel, version: string): Promise<VersionAnswer["drift"]> {
+async function driftOf(
+  { clock, redis }: Dependencies,
+  model: KnownModel,
+  version: string,
+): Promise<VersionAnswer["drift"]> {
   const baseline = model.versions.get(version)?.announcement.manifest.drift_baseline;
   if (baseline === undefined) return null;
-  const { inputs, psi } = await readDrift(redis, model.keys, version, baseline);
+  const { inputs, psi } = await readDrift(redis, model.keys, version, baseline, clock.now());
   return { window_seconds: driftHours * 3600, inputs, psi };
 }
 

@@ -17,7 +17,7 @@ interface BatchDependencies extends RetryBatchDependencies {
   limits: RateLimits | null;
   maySubmit: readonly RequestHandler[];
   mayPredict: RequestHandler;
-  mayRead: RequestHandler;
+  mayReadBatch: readonly RequestHandler[];
 }
 
 /** `/v1/batches/{id}`: read, events, results, cancel, retry. */
@@ -26,12 +26,12 @@ export function oneBatchRoutes(deps: BatchDependencies): Router {
   const watch = new BatchWatch(deps.redis);
   resource(router, "/v1/batches/:id", {
     get: [
-      deps.mayRead,
+      ...deps.mayReadBatch,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
-        const { owner } = response.locals.caller;
+        const { owner } = response.locals.reader;
         const gone = whenGone(response);
         const json = await awaitBatch(deps, owner, request.params.id, waitMs, gone);
         if (!gone.aborted) sendJson(response, 200, json);
@@ -41,10 +41,10 @@ export function oneBatchRoutes(deps: BatchDependencies): Router {
 
   resource(router, "/v1/batches/:id/events", {
     get: [
-      deps.mayRead,
+      ...deps.mayReadBatch,
       async (request, response) => {
         onlyQuery(request);
-        const { batch, model } = await ownBatch(deps, response.locals.caller.owner, request.params.id);
+        const { batch, model } = await ownBatch(deps, response.locals.reader.owner, request.params.id);
         const id = request.params.id;
         await streamBatchEvents({ ...deps, watch }, model, id, batch, response, whenGone(response));
       },
@@ -52,7 +52,7 @@ export function oneBatchRoutes(deps: BatchDependencies): Router {
   });
 
   resource(router, "/v1/batches/:id/results", {
-    get: [deps.mayRead, (request, response) => sendResults(deps, request.params.id, request, response)],
+    get: [...deps.mayReadBatch, (request, response) => sendResults(deps, request.params.id, request, response)],
   });
 
   resource(router, "/v1/batches/:id/cancel", {
@@ -66,7 +66,8 @@ export function oneBatchRoutes(deps: BatchDependencies): Router {
           resultTtlMs: deps.resultTtlSeconds * 1000,
           channelPrefix: noticeChannel(deps.keyPrefix, ""),
         };
-        const cancel = () => deps.confirmed(model.keys, (redis) => cancelBatch(redis, model.keys, id, settings));
+        const cancel = () =>
+          deps.confirmed(model.keys, (redis) => cancelBatch(redis, model.keys, id, settings, deps.clock.now()));
         const json = batch.json === null ? await cancel() : null;
         if (json === null) throw new ServiceError("state_conflict", "The batch is already final.");
         sendJson(response, 200, json);
@@ -86,7 +87,7 @@ export function oneBatchRoutes(deps: BatchDependencies): Router {
         const { id, replayed } = await retryBatch(deps, owner, request.params.id, idempotencyKey, takeRows);
         response.setHeader("Location", `/v1/batches/${id}`);
         if (replayed) response.setHeader("Idempotency-Replayed", "true");
-        sendJson(response, 202, batchJson((await ownBatch(deps, owner, id)).batch, Date.now()));
+        sendJson(response, 202, batchJson((await ownBatch(deps, owner, id)).batch, deps.clock.now()));
       },
     ],
   });

@@ -1,7 +1,7 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type Request, type RequestHandler, Router } from "express";
 import type { RateLimits } from "../access/rate-limits.js";
-import { acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
+import { acceptedType, acceptsJson, onlyQuery, waitMsOf } from "../http/http-preferences.js";
 import { sendJson, whenGone } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { awaitPrediction } from "../predictions/await-end.js";
@@ -19,11 +19,9 @@ const readableTypes = ["application/json", inferenceType, "application/octet-str
  * The type to answer a read with: JSON as `/v1` has it; the form of the Open Inference Protocol as the request asked
  * for it; or that form with all outputs as binary data. Throws `not_acceptable`.
  */
-function acceptedType(request: Request): string {
-  const { accept } = request.headers;
-  if (accept === undefined || accept === "*/*") return "application/json";
-  const type = request.accepts(readableTypes);
-  if (type === false) throw new ServiceError("not_acceptable", `This path answers with ${readableTypes.join(", ")}.`);
+function readableType(request: Request): string {
+  const type = acceptedType(request, readableTypes);
+  if (type === null) throw new ServiceError("not_acceptable", `This path answers with ${readableTypes.join(", ")}.`);
   return type;
 }
 
@@ -34,20 +32,20 @@ export function onePredictionRoutes(
       limits: RateLimits | null;
       maySubmit: readonly RequestHandler[];
       mayPredict: RequestHandler;
-      mayRead: RequestHandler;
+      mayReadPrediction: readonly RequestHandler[];
     },
 ): Router {
   const router = Router();
 
   resource(router, "/v1/predictions/:id", {
     get: [
-      deps.mayRead,
+      ...deps.mayReadPrediction,
       async (request, response) => {
-        const type = acceptedType(request);
+        const type = readableType(request);
         response.locals.openInference = type !== "application/json";
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
-        const { owner } = response.locals.caller;
+        const { owner } = response.locals.reader;
         const gone = whenGone(response);
         const id = request.params.id;
         const { json, result } = await awaitPrediction(deps, owner, id, waitMs, gone);
@@ -67,10 +65,10 @@ export function onePredictionRoutes(
 
   resource(router, "/v1/predictions/:id/events", {
     get: [
-      deps.mayRead,
+      ...deps.mayReadPrediction,
       async (request, response) => {
         onlyQuery(request);
-        const { owner } = response.locals.caller;
+        const { owner } = response.locals.reader;
         const id = request.params.id;
         await streamEvents(deps, owner, id, response, whenGone(response));
       },
@@ -97,7 +95,7 @@ export function onePredictionRoutes(
         const id = request.params.id;
         const { model, retryable } = await readRetryable(deps, owner, id);
         const { failure, metadata, version } = retryable;
-        await deps.limits?.rows(response.locals.caller, 1, response);
+        await deps.limits?.rows(response.locals.caller, retryable.rows, response);
         const accept = failure === null ? deps.accept : acceptRetry(deps, id, failure);
         const submitted = await submitPrediction(
           { ...deps, accept },

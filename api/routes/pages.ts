@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { type RequestHandler, type Response, Router } from "express";
+import { acceptedType } from "../http/http-preferences.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { pageHeaders } from "../http/security-headers.js";
@@ -45,7 +46,7 @@ export function pageRoutes({
     get: [
       (request, response, next) => {
         response.vary("Accept");
-        if (request.accepts("application/json", "text/html") === "text/html") next();
+        if (acceptedType(request, ["application/json", "text/html"]) === "text/html") next();
         else sendJson(response, 200, information);
       },
       ...file("text/html", () => tryPage),

@@ -30,7 +30,11 @@ declare global {
 /** `POST /v1/models/{model}/predictions` and `GET /v1/predictions`. */
 export function predictionsRoutes(
   deps: SubmitDependencies &
-    JsonBodyLimits & { limits: RateLimits | null; maySubmit: readonly RequestHandler[]; mayRead: RequestHandler },
+    JsonBodyLimits & {
+      limits: RateLimits | null;
+      maySubmit: readonly RequestHandler[];
+      mayList: readonly RequestHandler[];
+    },
 ): Router {
   const router = Router();
   const readBody = jsonBody(deps, (bytes, { body }, response) => {
@@ -61,6 +65,7 @@ export function predictionsRoutes(
           requestId: response.locals.requestId,
           traceparent: traceparentOf(request.headers.traceparent),
           idempotencyKey,
+          takeRows: async (rows) => deps.limits?.rows(caller, rows, response),
         });
         response.setHeader("Location", `/v1/predictions/${submitted.id}`);
         if (submitted.replayed) response.setHeader("Idempotency-Replayed", "true");
@@ -82,14 +87,14 @@ export function predictionsRoutes(
   };
   resource(router, "/v1/predictions", {
     get: [
-      deps.mayRead,
+      ...deps.mayList,
       acceptsJson,
       async (request, response) => {
-        onlyQuery(request, "model", "status", "limit", "cursor");
+        onlyQuery(request, "owner", "model", "status", "limit", "cursor");
         sendJson(
           response,
           200,
-          await listOwned(deps, listed, response.locals.caller, parseListQuery(request.query, predictionStatuses)),
+          await listOwned(deps, listed, response.locals.reader, parseListQuery(request.query, predictionStatuses)),
         );
       },
     ],

@@ -2,7 +2,8 @@ import { type RedisClient, whenReady } from "@millrace/shared/redis/connect-redi
 import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Queue } from "bullmq";
-import { type RequestHandler, type Response, Router } from "express";
+import { type Request, type RequestHandler, type Response, Router } from "express";
+import type { Audit } from "../access/audit.js";
 import { sendProblem } from "../http/problem.js";
 import { pageHeaders } from "../http/security-headers.js";
 import type { ModelDirectory } from "../models/model-directory.js";
@@ -10,6 +11,8 @@ import { readableJob } from "../predictions/readable-job.js";
 
 /** The page's own connection waits for Redis; a request for the page should not. */
 const readyMs = 1500;
+const lookMs = 60_000;
+const mostLooks = 1000;
 const basePath = "/admin/queues";
 
 /** Bull Board under `/admin/queues`, read-only. It is loaded when somebody first opens it. */
@@ -17,17 +20,19 @@ export function queueRoutes(deps: {
   directory: ModelDirectory;
   keyPrefix: string;
   openRedis(): RedisClient;
-  mayAdmin: RequestHandler;
+  audit: Audit;
+  mayInspect: RequestHandler;
   onClose(release: () => Promise<void>): void;
 }): Router {
   const router = Router();
+  const recordLook = lookRecorder(deps.audit);
   let board: Promise<RequestHandler> | null = null;
 
   router.use(
     basePath,
     (request, response, next) => {
       try {
-        deps.mayAdmin(request, response, next);
+        deps.mayInspect(request, response, next);
       } catch (fault) {
         // Only a challenge makes a browser ask for the key.
         if (fault instanceof ServiceError && fault.code === "unauthenticated") {
@@ -39,6 +44,10 @@ export function queueRoutes(deps: {
       }
     },
     readOnly,
+    (request, response, next) => {
+      if (request.path.startsWith("/api/")) recordLook(request, response);
+      next();
+    },
     async (request, response, next) => {
       board ??= openBoard(deps).catch((fault) => {
         board = null;
@@ -48,6 +57,22 @@ export function queueRoutes(deps: {
     },
   );
   return router;
+}
+
+/**
+ * Puts on record what of all owners' jobs a caller looks at, once in a minute: the page asks again every few seconds.
+ */
+function lookRecorder(audit: Audit): (request: Request, response: Response) => void {
+  const looks = new Map<string, number>();
+  return (request, response) => {
+    const { owner } = response.locals.caller;
+    const look = `${owner} ${request.url}`;
+    const now = performance.now();
+    if (now - (looks.get(look) ?? Number.NEGATIVE_INFINITY) < lookMs) return;
+    if (looks.size >= mostLooks) looks.clear();
+    looks.set(look, now);
+    audit.inspected(request, response, owner, "*");
+  };
 }
 
 /** Answers 405 to any other method than a read, before the page's own parser of bodies sees it. */

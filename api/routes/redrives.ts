@@ -1,7 +1,9 @@
 import { type Redrive, redriveJson } from "@millrace/shared/predictions/redrive.js";
 import type { ConfirmedWrite } from "@millrace/shared/redis/confirm-writes.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { redriveKeys, tagOfId } from "@millrace/shared/redis/keys.js";
+import { tagOfId } from "@millrace/shared/redis/ids.js";
+import { redriveKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { countRedriven, endRedrive, readRedrive } from "@millrace/shared/scripts/predictions/redrives.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { fitsGlob } from "@millrace/shared/service/glob.js";
@@ -19,12 +21,14 @@ interface RedriveDependencies {
   confirmed: ConfirmedWrite;
   notices: Notices;
   keyPrefix: string;
+  clock: Clock;
   log: Logger;
-  mayPredict: RequestHandler;
-  mayRead: RequestHandler;
+  mayListFailures: readonly RequestHandler[];
+  mayReadRedrive: readonly RequestHandler[];
+  mayEndRedrive: readonly RequestHandler[];
 }
 
-/** `/v1/failures/redrives`: the caller's redrives, listed, read, waited for, canceled. */
+/** `/v1/failures/redrives`: the caller's redrives, or for operators any, listed, read, waited for, canceled. */
 export function redriveRoutes(deps: RedriveDependencies): Router {
   const router = Router();
   const { keyPrefix, redis } = deps;
@@ -40,14 +44,14 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
 
   resource(router, "/v1/failures/redrives", {
     get: [
-      deps.mayRead,
+      ...deps.mayListFailures,
       acceptsJson,
       async (request, response) => {
-        onlyQuery(request);
-        const caller = response.locals.caller;
-        const ids = await redis.zrevrange(home.owned(caller.owner), 0, -1);
+        onlyQuery(request, "owner");
+        const { reader } = response.locals;
+        const ids = await redis.zrevrange(home.owned(reader.owner), 0, -1);
         const found = await Promise.all(ids.map((id) => readRedrive(redis, home, id)));
-        const own = found.filter((redrive): redrive is Redrive => redrive !== null && isFor(caller, redrive, "read"));
+        const own = found.filter((redrive): redrive is Redrive => redrive !== null && isFor(reader, redrive, "read"));
         const data = await Promise.all(own.map(jsonOf));
         sendJson(response, 200, `{"data":[${data.join(",")}]}`);
       },
@@ -56,18 +60,18 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
 
   resource(router, "/v1/failures/redrives/:id", {
     get: [
-      deps.mayRead,
+      ...deps.mayReadRedrive,
       acceptsJson,
       async (request, response) => {
         onlyQuery(request, "wait");
         const waitMs = waitMsOf(request.query.wait, "bad_query");
         const id = request.params.id;
         const gone = whenGone(response);
-        const caller = response.locals.caller;
+        const { reader } = response.locals;
         const ending = {
           id,
           keys: home,
-          read: () => read(caller, id, "read"),
+          read: () => read(reader, id, "read"),
           isFinal: ({ end }: Redrive) => end !== null,
         };
         const redrive = await awaitEnd(deps, ending, waitMs, gone);
@@ -78,17 +82,18 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
 
   resource(router, "/v1/failures/redrives/:id/cancel", {
     post: [
-      deps.mayPredict,
+      ...deps.mayEndRedrive,
       acceptsJson,
       async (request, response) => {
-        const caller = response.locals.caller;
+        const { reader } = response.locals;
         const id = request.params.id;
-        const redrive = await read(caller, id, "predict");
-        const end = () => deps.confirmed(home, (writes) => endRedrive(writes, home, keyPrefix, redrive, "canceled"));
+        const redrive = await read(reader, id, "predict");
+        const end = () =>
+          deps.confirmed(home, (writes) => endRedrive(writes, home, keyPrefix, redrive, "canceled", deps.clock.now()));
         if (redrive.end !== null || !(await end()))
           throw new ServiceError("state_conflict", "The redrive is already final.");
         deps.log.info("redrive canceled", { redrive_id: id, request_id: response.locals.requestId });
-        sendJson(response, 200, await jsonOf(await read(caller, id, "predict")));
+        sendJson(response, 200, await jsonOf(await read(reader, id, "predict")));
       },
     ],
   });
@@ -97,6 +102,6 @@ export function redriveRoutes(deps: RedriveDependencies): Router {
 
 /** Whether a redrive is the caller's, and of no model that the key is not for. */
 function isFor(caller: Caller, { owner, plan }: Redrive, scope: "read" | "predict"): boolean {
-  const globs = modelsOf(caller, scope);
+  const globs = modelsOf(caller, scope, "operate");
   return owner === caller.owner && (globs === null || plan.lots.every(({ model }) => fitsGlob(model, globs)));
 }

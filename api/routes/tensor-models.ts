@@ -3,9 +3,7 @@ import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
-import type { JsonLimits } from "../http/check-json.js";
 import { onlyQuery } from "../http/http-preferences.js";
-import { optionalJsonBody } from "../http/read-json.js";
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import {
@@ -17,6 +15,7 @@ import {
 import { unknownModel } from "../models/unknown-model.js";
 import { tensorMetadata } from "../tensors/datatypes.js";
 import { inputSpecs } from "../tensors/input-tensors.js";
+import { modelConfig } from "../tensors/model-config.js";
 
 const { version: serverVersion } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   version: string;
@@ -25,27 +24,24 @@ const { version: serverVersion } = JSON.parse(readFileSync(new URL("../../packag
 const serverMetadata = {
   name: "millrace",
   version: serverVersion,
-  extensions: ["binary_tensor_data", "schedule_policy", "statistics", "model_repository"],
+  extensions: ["binary_tensor_data", "schedule_policy", "statistics", "model_repository", "model_configuration"],
 };
 
-interface TensorModelDependencies extends JsonLimits {
+interface TensorModelDependencies {
   redis: RedisClient;
   directory: ModelDirectory;
   isWritable(): Promise<boolean>;
   stopping(): boolean;
-  mayRead: RequestHandler;
-  mayAdmin: RequestHandler;
+  mayReadModels: RequestHandler;
 }
 
-/** Paths of the Open Inference Protocol about server and models: health, metadata, readiness, repository. */
+/** Paths of the Open Inference Protocol about server and models: health, metadata, configuration, readiness. */
 export function tensorModelRoutes(deps: TensorModelDependencies): Router {
   const router = Router();
-  const { mayAdmin, mayRead } = deps;
-  // Clients of the protocol name no type.
-  const json = optionalJsonBody(deps, { anyType: true });
+  const { mayReadModels } = deps;
 
   resource(router, "/v2", {
-    get: [mayRead, (_request, response) => sendJson(response, 200, JSON.stringify(serverMetadata))],
+    get: [mayReadModels, (_request, response) => sendJson(response, 200, JSON.stringify(serverMetadata))],
   });
   resource(router, "/v2/health/live", { get: [(_request, response) => sendJson(response, 200, '{"live":true}')] });
   resource(router, "/v2/health/ready", {
@@ -60,7 +56,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
 
   resource(router, "/v2/models/stats", {
     get: [
-      mayRead,
+      mayReadModels,
       async (request, response) => {
         onlyQuery(request);
         const stats = await Promise.all(deps.directory.all().map((model) => modelStatistics(deps.redis, model)));
@@ -71,7 +67,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
   for (const path of ["/v2/models/:model", "/v2/models/:model/versions/:version"] as const) {
     resource(router, path, {
       get: [
-        mayRead,
+        mayReadModels,
         async (request, response) => {
           onlyQuery(request);
           const { known, model } = await askedVersion(deps.directory, request.params);
@@ -86,9 +82,19 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
         },
       ],
     });
+    resource(router, `${path}/config`, {
+      get: [
+        mayReadModels,
+        async (request, response) => {
+          onlyQuery(request);
+          const { known, model } = await askedVersion(deps.directory, request.params);
+          sendJson(response, 200, JSON.stringify(modelConfig(model, known.announcement)));
+        },
+      ],
+    });
     resource(router, `${path}/ready`, {
       get: [
-        mayRead,
+        mayReadModels,
         async (request, response) => {
           onlyQuery(request);
           const { known, model } = await askedVersion(deps.directory, request.params);
@@ -102,7 +108,7 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     });
     resource(router, `${path}/stats`, {
       get: [
-        mayRead,
+        mayReadModels,
         async (request, response) => {
           onlyQuery(request);
           const { model } = await askedVersion(deps.directory, request.params);
@@ -113,39 +119,6 @@ export function tensorModelRoutes(deps: TensorModelDependencies): Router {
     });
   }
 
-  resource(router, "/v2/repository/index", {
-    post: [
-      mayRead,
-      json,
-      (request, response) => {
-        onlyQuery(request);
-        const { ready } = (request.body ?? {}) as { ready?: unknown };
-        const entries = deps.directory.all().flatMap((model) => [...model.versions.keys()].map(indexEntry(model)));
-        const shown = ready === true ? entries.filter(({ state }) => state === "READY") : entries;
-        sendJson(response, 200, JSON.stringify(shown));
-      },
-    ],
-  });
-  resource(router, "/v2/repository/models/:model/load", {
-    post: [
-      mayAdmin,
-      async (request, response) => {
-        const { model } = await askedVersion(deps.directory, request.params);
-        // What is served is loaded; everything else is a matter of the workers' repositories.
-        if (model.workersAlive > 0) return sendJson(response, 200, "{}");
-        throw new ServiceError("not_supported", "To load a model, start a worker that has it.");
-      },
-    ],
-  });
-  resource(router, "/v2/repository/models/:model/unload", {
-    post: [
-      mayAdmin,
-      async (request) => {
-        await askedVersion(deps.directory, request.params);
-        throw new ServiceError("not_supported", "To unload a model, stop the workers that have it.");
-      },
-    ],
-  });
   return router;
 }
 
@@ -174,16 +147,6 @@ function modelStatistics(redis: RedisClient, { keys, name, versions }: KnownMode
   );
 }
 
-const indexEntry = (model: KnownModel) => (version: string) => {
-  const reason =
-    (model.workers.get(version) ?? 0) === 0
-      ? "no living worker serves it"
-      : breakerOfVersion(model, version).refuses
-        ? "it dies on every worker that has it, and is tried again later"
-        : "";
-  return { name: model.name, version, state: reason === "" ? "READY" : "UNAVAILABLE", reason };
-};
-
 /** The parameters of a path that may name a version. */
 type VersionPath = { model: string } | { model: string; version: string };
 
@@ -199,8 +162,11 @@ async function askedVersion(
   const { model: name } = params;
   const version = versionIn(params);
   const model = await directory.find(name);
-  if (model === null) throw unknownModel(name);
+  if (model === null) throw unknownModel(name, directory.refused());
   const known = model.versions.get(version ?? model.defaultVersion);
-  if (known === undefined) throw new ServiceError("version_not_found", `The model has no version ${version}.`);
+  if (known === undefined) {
+    const detail = version === undefined ? "The model has no version left." : `The model has no version ${version}.`;
+    throw new ServiceError("version_not_found", detail);
+  }
   return { model, known };
 }

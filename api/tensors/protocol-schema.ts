@@ -77,6 +77,50 @@ export const modelStatisticsSchema = z
   })
   .meta({ id: "ModelStatistics" });
 
+const tensorConfigSchema = z.object({
+  name: z.string(),
+  data_type: z.string(),
+  dims: z.array(z.int()),
+  reshape: z.object({ shape: z.array(z.int()) }).optional(),
+  is_shape_tensor: z.boolean(),
+});
+const nothing = z.array(z.unknown());
+
+/** Triton's configuration of a model, as far as it says something here. */
+export const modelConfigSchema = z
+  .object({
+    name: z.string(),
+    platform: z.string(),
+    backend: z.string(),
+    version_policy: z.object({ specific: z.object({ versions: z.array(z.int()) }) }),
+    max_batch_size: z.int().meta({ description: "Most rows of a run where requests share runs; else 0" }),
+    input: z.array(
+      tensorConfigSchema.extend({ format: z.string(), allow_ragged_batch: z.boolean(), optional: z.boolean() }),
+    ),
+    output: z.array(tensorConfigSchema.extend({ label_filename: z.string() })),
+    batch_input: nothing,
+    batch_output: nothing,
+    instance_group: nothing,
+    default_model_filename: z.string(),
+    cc_model_filenames: z.looseObject({}),
+    metric_tags: z.looseObject({}),
+    parameters: z.looseObject({}),
+    model_warmup: nothing,
+    dynamic_batching: z
+      .object({ preferred_batch_size: z.array(z.int()), max_queue_delay_microseconds: z.int() })
+      .optional(),
+  })
+  .meta({ id: "ModelConfig" });
+
+/** Nothing can be said of a load: workers load what their folders have, no configuration and no files from here. */
+export const loadRequestSchema = z
+  .strictObject({ parameters: z.strictObject({}).optional() })
+  .meta({ id: "RepositoryLoadRequest" });
+/** No model depends on another, so there are no dependents to unload. */
+export const unloadRequestSchema = z
+  .strictObject({ parameters: z.strictObject({ unload_dependents: z.boolean().optional() }).optional() })
+  .meta({ id: "RepositoryUnloadRequest" });
+
 /** Which versions are listed. */
 export const indexRequestSchema = z
   .looseObject({ ready: z.boolean().optional().meta({ description: "Only versions that are ready" }) })

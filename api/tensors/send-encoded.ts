@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { promisify } from "node:util";
 import { constants, createDeflate, createGzip, deflate, gzip } from "node:zlib";
 import type { Request, Response } from "express";
+import { acceptedEncoding } from "../http/http-preferences.js";
 
 /** Below this, compressing costs more than it saves. */
 const smallestEncodedBytes = 1024;
@@ -58,8 +59,4 @@ async function* inTurns(pieces: Iterable<string>): AsyncGenerator<Buffer> {
   }
 }
 
-function encodingOf(request: Request): "gzip" | "deflate" | null {
-  if (request.headers["accept-encoding"] === undefined) return null;
-  const best = request.acceptsEncodings("gzip", "deflate", "identity");
-  return best === "gzip" || best === "deflate" ? best : null;
-}
+const encodingOf = (request: Request) => acceptedEncoding(request, ["gzip", "deflate"] as const);

@@ -1,4 +1,4 @@
-import { newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
 import { acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { flowBody, forest } from "../harness/bodies.js";
 import { depthOf, untilQuiet } from "../harness/deployment.js";
@@ -8,7 +8,7 @@ import { benchKeys, type Millrace, startMillrace, workerMetric } from "../harnes
 import { type BenchRedis, startRedis } from "../harness/start-redis.js";
 import { median } from "../load/statistics.js";
 
-const limits = { jobs: 2 ** 40, rows: 2 ** 40, bytes: 2 ** 50, ownerPart: 1 };
+const limits = { jobs: 2 ** 40, rows: 2 ** 40, bytes: 2 ** 50, ownerPart: 1, followers: 1000 };
 
 /**
  * Rates of accepting and finishing single predictions beside a million waiting ones of another owner, against a

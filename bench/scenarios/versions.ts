@@ -2,6 +2,7 @@ import { cp, mkdtemp, rename, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { workerTiming } from "@millrace/shared/config/timing.js";
 import { defaultManifest } from "@millrace/shared/models/manifest.js";
 import { modelDigest } from "@millrace/shared/models/model-digest.js";
 import { openLog } from "@millrace/shared/service/log.js";
@@ -89,6 +90,7 @@ async function loads({ onClose, quick, say }: ScenarioContext): Promise<Figure[]
   await writeMlp(file, { inputs: 64, layers: 2, width: 1100, outputs: 10 });
   const pool = new SlotPool({
     ...{ slots: 1, environment: { PATH: process.env.PATH }, log: openLog("bench", "error") },
+    slowLoadMs: workerTiming.slowLoadMs,
     onIdle: () => undefined,
     onDeath: () => undefined,
   });

@@ -1,6 +1,21 @@
-/** Scopes of a key; `predict` includes `read`. */
-export const scopes = ["read", "predict", "admin"] as const;
+/**
+ * Scopes of a key: `read` its owner's data, `predict`, `inspect` every owner's data without changing anything,
+ * `operate` the service (traffic, load, redrives, keys), `admin` both of the latter.
+ */
+export const scopes = ["read", "predict", "inspect", "operate", "admin"] as const;
 export type Scope = (typeof scopes)[number];
+
+/** The scopes that come with a scope, for the same models. */
+const included: Readonly<Record<Scope, readonly Scope[]>> = {
+  read: [],
+  predict: ["read"],
+  inspect: ["read"],
+  operate: [],
+  admin: ["inspect", "operate", "read"],
+};
+
+/** The names of the scopes, for messages. */
+export const scopeNames = `${scopes.slice(0, -1).join(", ")} and ${scopes.at(-1)}`;
 
 /** A configured key, of which only the SHA-256 is known. Its name is the owner of its submissions. */
 export interface ApiKey {
@@ -14,7 +29,7 @@ export interface ApiKey {
 /** The grants of a key as text: `scope`, or `scope@glob` for matching models. */
 export type Grants = Pick<ApiKey, "scopes" | "models">;
 
-const grantPattern = /^(read|predict|admin)(?:@([a-z0-9*][a-z0-9._*-]{0,63}))?$/;
+const grantPattern = new RegExp(`^(${scopes.join("|")})(?:@([a-z0-9*][a-z0-9._*-]{0,63}))?$`);
 
 const ownerPattern = /^[A-Za-z0-9_.@-]{1,64}$/;
 const sha256Pattern = /^[0-9a-f]{64}$/i;
@@ -38,7 +53,7 @@ export function parseApiKeys(text: string, variable: string): ApiKey[] {
     else if (!entry.includes(":")) problems.push(`${variable} entry ${i + 1}: must be name:sha256hex[:scope+scope]`);
     else if (!sha256Pattern.test(sha256Hex)) problems.push(`${variable} entry ${i + 1} (${owner}): no SHA-256 in hex`);
     else if (grants === null)
-      problems.push(`${variable} entry ${i + 1} (${owner}): scopes are ${scopes.join(", ")}, or one @ a model`);
+      problems.push(`${variable} entry ${i + 1} (${owner}): scopes are ${scopeNames}, each alone or @ a model`);
     else if (rest.length > 0) problems.push(`${variable} entry ${i + 1} (${owner}): too many colons`);
     else keys.push({ owner, sha256Hex: sha256Hex.toLowerCase(), ...grants });
   });
@@ -58,7 +73,7 @@ export function readGrants(texts: readonly string[]): Grants | null {
     const match = grantPattern.exec(text);
     if (match === null) return null;
     const [, named, glob] = match;
-    for (const scope of named === "predict" ? (["predict", "read"] as const) : [named as Scope]) {
+    for (const scope of [named as Scope, ...included[named as Scope]]) {
       granted.add(scope);
       if (glob === undefined) free.add(scope);
       else bound.set(scope, [...(bound.get(scope) ?? []), glob]);

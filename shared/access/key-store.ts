@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { z } from "zod";
 import type { RedisClient } from "../redis/connect-redis.js";
 import { apiKeysKey, apiKeyUsesKey, keyChangesChannel } from "../redis/keys.js";
-import { type ApiKey, isOwnerName, readGrants } from "./api-keys.js";
+import { type ApiKey, isOwnerName, readGrants, scopeNames } from "./api-keys.js";
 
 /** A key's record in Redis, without the key itself. While `v` is 1, only optional fields are added. */
 const storedKeySchema = z.object({
@@ -31,14 +31,19 @@ export interface MadeKey {
   stored: StoredKey;
 }
 
-/** Makes a key and notifies all APIs. Rejects for an invalid owner or scope. */
+/** Makes a key, with `nowMs` as its creation time, and notifies all APIs. Rejects for an invalid owner or scope. */
 export async function makeKey(
   redis: RedisClient,
   prefix: string,
-  { expiresAt = null, grants, owner }: { owner: string; grants: readonly string[]; expiresAt?: number | null },
+  {
+    expiresAt = null,
+    grants,
+    nowMs,
+    owner,
+  }: { owner: string; grants: readonly string[]; nowMs: number; expiresAt?: number | null },
 ): Promise<MadeKey> {
   if (!isOwnerName(owner)) throw new Error("An owner has 1 to 64 letters, digits, '_', '.', '@' or '-'.");
-  if (readGrants(grants) === null) throw new Error("Scopes are read, predict and admin, each alone or @ a model.");
+  if (readGrants(grants) === null) throw new Error(`Scopes are ${scopeNames}, each alone or @ a model.`);
   const key = `mr_${randomBytes(24).toString("base64url")}`;
   const id = `key_${randomBytes(9).toString("base64url").replaceAll(/[-_]/g, "x")}`;
   const text = JSON.stringify({
@@ -46,7 +51,7 @@ export async function makeKey(
     owner,
     sha256: createHash("sha256").update(key).digest("hex"),
     scopes: grants,
-    created_at: Date.now(),
+    created_at: nowMs,
     expires_at: expiresAt,
   });
   await redis.hset(apiKeysKey(prefix), id, text);
@@ -62,18 +67,24 @@ export async function listKeys(redis: RedisClient, prefix: string): Promise<Stor
     .sort((a, b) => a.createdAt - b.createdAt);
 }
 
-/** Makes a key with the same grants; the old one expires after `overlapMs`. Null where there is no such key. */
+/** A key by its id; null where there is none. */
+export async function readKey(redis: RedisClient, prefix: string, id: string): Promise<StoredKey | null> {
+  const text = await redis.hget(apiKeysKey(prefix), id);
+  return text === null ? null : decode(id, text, null);
+}
+
+/** Makes a key with the same grants; the old one expires `overlapMs` after `nowMs`. Null where there is no such key. */
 export async function rotateKey(
   redis: RedisClient,
   prefix: string,
   id: string,
-  overlapMs: number,
+  { nowMs, overlapMs }: { nowMs: number; overlapMs: number },
 ): Promise<MadeKey | null> {
   const text = await redis.hget(apiKeysKey(prefix), id);
   const old = text === null ? null : decode(id, text, null);
   if (old === null || text === null) return null;
-  const made = await makeKey(redis, prefix, { owner: old.owner, grants: old.grants });
-  const end = Math.min(old.expiresAt ?? Number.POSITIVE_INFINITY, Date.now() + overlapMs);
+  const made = await makeKey(redis, prefix, { owner: old.owner, grants: old.grants, nowMs });
+  const end = Math.min(old.expiresAt ?? Number.POSITIVE_INFINITY, nowMs + overlapMs);
   await redis.hset(apiKeysKey(prefix), id, JSON.stringify({ ...JSON.parse(text), expires_at: end }));
   await redis.publish(keyChangesChannel(prefix), "");
   return made;

@@ -82,7 +82,7 @@ export function checkSpelling(text: string, allow: WebhookAllowances): WebhookTa
   const bare = url.hostname.replace(/^\[|\]$/g, "");
   const allowed = isAllowed(bare, allow);
   if (url.protocol !== "https:" && !allowed) throw new WebhookTargetError("a webhook URL must be https");
-  if (!allowed && isIP(bare) !== 0 && !isPublic(bare)) throw privateAddress();
+  if (!allowed && (isIP(bare) === 0 ? isInward(bare) : !isPublic(bare))) throw privateAddress();
   return { url, host: bare, allowed };
 }
 
@@ -100,10 +100,21 @@ export async function checkWebhookUrl(text: string, allow: WebhookAllowances): P
 const privateAddress = () =>
   new WebhookTargetError("the host of a webhook URL leads to a private, loopback, link-local or reserved address");
 
+/** The root's dot says nothing; resolvers and hosts files take more of them in different ways. */
+const withoutRootDots = (host: string): string => host.replace(/\.+$/, "");
+
+/**
+ * Names that mean the machine itself, whatever a resolver says: localhost and what is below it (RFC 6761), and what
+ * hosts files call so.
+ */
+const inwardNames = /(?:^|\.)(?:localhost\d?|localdomain\d?|ip6-localhost|ip6-loopback)$/;
+
+const isInward = (host: string): boolean => inwardNames.test(withoutRootDots(host));
+
 function isAllowed(host: string, { addresses, names }: WebhookAllowances): boolean {
   const family = isIP(host);
   if (family !== 0) return addresses.check(host, family === 4 ? "ipv4" : "ipv6");
-  const name = host.replace(/\.$/, "");
+  const name = withoutRootDots(host);
   return names.some((entry) => (entry.startsWith("*.") ? name.endsWith(entry.slice(1)) : name === entry));
 }
 

@@ -28,6 +28,8 @@ export interface ApiConfig extends CommonConfig {
   apiKeysFile: string | undefined;
   /** Of a key, and refused keys of an address, a minute; null: any number. */
   rateLimits: { requestsPerMinute: number | null; rowsPerMinute: number | null; failuresPerMinute: number | null };
+  /** Whether reads of an owner's own data are put on record. */
+  auditReads: boolean;
   maxBodyBytes: number;
   /** Members of all objects of a JSON body. */
   maxBodyKeys: number;
@@ -123,12 +125,17 @@ export const apiSettings = z.object({
   RATE_LIMIT_PER_MINUTE: limit,
   RATE_LIMIT_ROWS_PER_MINUTE: limit,
   FAILED_LOGINS_PER_MINUTE: limit,
+  AUDIT_READS: z
+    .enum(["true", "false"], { error: "must be true or false" })
+    .transform((text) => text === "true")
+    .default(false),
   MAX_FILE_BYTES: whole(1, 1024 * MiB, 10_000_000),
   MAX_TENSOR_BYTES: whole(1, 1024 * MiB, 64 * MiB),
   MAX_QUEUE_DEPTH: whole(1, 1_000_000_000, 2_000_000),
   MAX_QUEUE_ROWS: whole(1, 2 ** 50, 100_000_000),
   MAX_QUEUE_BYTES: whole(1, 2 ** 50, 64 * 1024 * MiB),
   MAX_OWNER_PART: part(1),
+  MAX_FOLLOWERS: whole(1, 100_000, 1000),
   OWNER_WEIGHTS: ownerWeights,
   MAX_REDIS_MEMORY_PART: part(0.8),
   MAX_BATCH_ROWS: whole(1, 4_000_000_000, 10_000_000),
@@ -158,6 +165,7 @@ export function readApiConfig(environment: Environment): ApiConfig {
       rowsPerMinute: settings.RATE_LIMIT_ROWS_PER_MINUTE,
       failuresPerMinute: settings.FAILED_LOGINS_PER_MINUTE,
     },
+    auditReads: settings.AUDIT_READS,
     maxBodyBytes: settings.MAX_BODY_BYTES,
     maxBodyKeys: settings.MAX_BODY_KEYS,
     bodyTimeoutMs: settings.BODY_TIMEOUT_SECONDS * 1000,
@@ -170,6 +178,7 @@ export function readApiConfig(environment: Environment): ApiConfig {
       rows: settings.MAX_QUEUE_ROWS,
       bytes: settings.MAX_QUEUE_BYTES,
       ownerPart: settings.MAX_OWNER_PART,
+      followers: settings.MAX_FOLLOWERS,
     },
     ownerWeights: settings.OWNER_WEIGHTS,
     maxRedisMemoryPart: settings.MAX_REDIS_MEMORY_PART,

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { parseAllowances, type WebhookAllowances } from "../access/webhook-target.js";
-import { parseRedisUrl, type RedisTarget } from "../redis/redis-url.js";
+import { parseRedisUrl, type RedisTarget, withPassword } from "../redis/redis-url.js";
 import type { Environment } from "./secret-files.js";
 
 /** The settings of every service. */
@@ -10,21 +10,25 @@ export interface CommonConfig {
   logLevel: string;
   shutdownGraceMs: number;
   resultTtlSeconds: number;
+  /** The key that `/metrics` wants; undefined: none. */
+  metricsKey: string | undefined;
   durability: "fsync" | "everysec" | "replica" | undefined;
   /** Base URL of an OTLP collector; undefined: no traces. */
   tracesTo: string | undefined;
 }
 
+/** Exit code for an unusable configuration: EX_CONFIG of sysexits.h. */
+export const exitConfig = 78;
+
 /** One or more settings are missing or wrong; `message` lists every one by its variable's name. */
 export class ConfigError extends Error {
-  constructor(problems: readonly string[]) {
-    super(`The configuration is not usable:\n${problems.map((problem) => `  - ${problem}`).join("\n")}`);
+  readonly exitCode = exitConfig;
+
+  constructor(problems: readonly string[], options?: ErrorOptions) {
+    super(`The configuration is not usable:\n${problems.map((problem) => `  - ${problem}`).join("\n")}`, options);
     this.name = "ConfigError";
   }
 }
-
-/** Exit code for an unusable configuration: EX_CONFIG of sysexits.h. */
-export const exitConfig = 78;
 
 export const MiB = 1024 * 1024;
 
@@ -53,6 +57,7 @@ const redisUrl = z
 /** The variables of every service. */
 export const commonSettings = {
   REDIS_URL: redisUrl,
+  REDIS_PASSWORD: z.string().optional(),
   REDIS_KEY_PREFIX: z
     .string()
     .regex(/^[A-Za-z0-9_.-]{1,64}$/, "must be 1 to 64 letters, digits, '_', '.' or '-'")
@@ -60,6 +65,10 @@ export const commonSettings = {
   LOG_LEVEL: z.enum(levels, { error: `must be one of ${levels.join(", ")}` }).default("info"),
   SHUTDOWN_GRACE_SECONDS: whole(0, 3600, 30),
   RESULT_TTL_SECONDS: whole(1, 365 * 86_400, 86_400),
+  METRICS_KEY: z
+    .string()
+    .regex(/^[!-~]{1,256}$/, "must be 1 to 256 printable ASCII characters without spaces, better 32 random ones")
+    .optional(),
   OTEL_EXPORTER_OTLP_ENDPOINT: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
   DURABILITY: z.enum(["fsync", "everysec", "replica"], { error: "must be fsync, everysec or replica" }).optional(),
 };
@@ -110,11 +119,12 @@ export function readSettings<S extends z.ZodType>(
 /** The config of `commonSettings`. */
 export function commonConfig(settings: z.infer<z.ZodObject<typeof commonSettings>>): CommonConfig {
   return {
-    redis: settings.REDIS_URL,
+    redis: withPassword(settings.REDIS_URL, settings.REDIS_PASSWORD),
     keyPrefix: settings.REDIS_KEY_PREFIX,
     logLevel: settings.LOG_LEVEL,
     shutdownGraceMs: settings.SHUTDOWN_GRACE_SECONDS * 1000,
     resultTtlSeconds: settings.RESULT_TTL_SECONDS,
+    metricsKey: settings.METRICS_KEY,
     durability: settings.DURABILITY,
     tracesTo: settings.OTEL_EXPORTER_OTLP_ENDPOINT,
   };

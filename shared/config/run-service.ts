@@ -1,14 +1,18 @@
 import { RedisUnusableError } from "../redis/check-redis.js";
 import { type Logger, openLog } from "../service/log.js";
 import { type CommonConfig, ConfigError, exitConfig } from "./common-config.js";
+import { endWithParentArgument, onParentEnd } from "./end-with-parent.js";
 import type { Environment } from "./secret-files.js";
 
 /** Time for closing beyond the grace, in ms; after that the process exits with code 1. */
 const closingMs = 10_000;
+/** Time for closing when the parent has ended, in ms: its Redis ends at the same time. */
+const orphanMs = 2000;
 
 /**
- * Runs a service as a process: configuration, log, start, SIGTERM and SIGINT. A failed start writes one message to
- * standard error; the exit code is 78 for the configuration and 1 for other reasons.
+ * Runs a service as a process: configuration, log, start, SIGTERM and SIGINT, and the end of a parent that asked for
+ * it. A failed start writes one message to standard error; the exit code is 78 for the configuration and 1 for other
+ * reasons.
  */
 export async function runService<C extends CommonConfig>(
   name: string,
@@ -17,11 +21,18 @@ export async function runService<C extends CommonConfig>(
   start: (config: C, log: Logger) => Promise<{ close(): Promise<void> }>,
 ): Promise<void> {
   try {
+    let stop: (signal: string) => void = () => process.exit(1);
+    if (process.argv.includes(endWithParentArgument)) {
+      onParentEnd(() => {
+        setTimeout(() => process.exit(1), orphanMs);
+        stop("end of the parent");
+      });
+    }
     const config = readConfig(env);
     const log = openLog(name, config.logLevel);
     const starting = start(config, log);
     let stopping = false;
-    const stop = (signal: string) => {
+    stop = (signal) => {
       if (stopping) return;
       stopping = true;
       log.info("stopping", { signal });
@@ -38,8 +49,7 @@ export async function runService<C extends CommonConfig>(
         );
     };
     // Bound before the service is ready, because it may be stopped as soon as it says so.
-    process.on("SIGTERM", stop);
-    process.on("SIGINT", stop);
+    for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => stop(signal));
     await starting;
   } catch (fault) {
     const known = fault instanceof ConfigError || fault instanceof RedisUnusableError;

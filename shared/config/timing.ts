@@ -1,6 +1,6 @@
 /** Times of a worker, and one priority, that no setting changes; only tests hand in others. */
 export interface WorkerTiming {
-  /** Lifetime of a job's lock that its worker does not renew, in ms. Renewed at half of it. */
+  /** Lifetime of a job's lock that its worker does not renew, in ms. Renewed four times in it. */
   lockMs: number;
   /** Interval of a worker's checks for jobs with an expired lock, in ms. */
   stalledCheckMs: number;
@@ -16,6 +16,10 @@ export interface WorkerTiming {
   versionNoticedMs: number;
   /** Pause before a retry of a version that killed its loader or disagrees with another worker's, in ms. */
   versionRetryMs: number;
+  /** A worker whose main thread makes no progress for so long counts as dead, in ms. */
+  hangMs: number;
+  /** Duration of a load from which on it goes on in a process of its own, if other versions wait, in ms. */
+  slowLoadMs: number;
   /** The nice value of the process of shadow versions: 19 is the lowest priority. */
   shadowNice: number;
 }
@@ -49,6 +53,8 @@ export const workerTiming: WorkerTiming = {
   hostPauseMs: 5000,
   versionNoticedMs: 3500,
   versionRetryMs: 5000,
+  hangMs: 60_000,
+  slowLoadMs: 5000,
   shadowNice: 19,
 };
 

@@ -15,6 +15,7 @@ import {
   webhookSecret,
   whole,
 } from "./common-config.js";
+import { machineMemoryBytes } from "./machine-memory.js";
 import { type Environment, withSecretFiles } from "./secret-files.js";
 import { type WorkerTiming, workerTiming } from "./timing.js";
 
@@ -35,6 +36,7 @@ export interface WorkerConfig extends CommonConfig {
   slotMaxRssBytes: number | undefined;
   /** Where the worker's own endpoints listen: undefined tries 3001 and then any free port. */
   port: number | "off" | undefined;
+  host: string;
   /** The environment of inference processes: no address and no secret. */
   slotEnvironment: Environment;
   timing: WorkerTiming;
@@ -55,6 +57,9 @@ const publicKeys = z
     }
   });
 
+/** What a slot takes with a small model, and something for its runs. */
+const leastSlotMiB = 256;
+
 const rolesFault = "must be a comma-separated list of inference and webhooks";
 
 /** The variables of a worker. */
@@ -74,10 +79,16 @@ export const workerSettings = z.object({
     .regex(/^[1-9]\d{0,7}$/, "must be a whole number of MiB, or not set")
     .transform(Number)
     .optional(),
+  SLOT_MEMORY_LIMIT_MB: z
+    .string()
+    .regex(/^(off|\d{1,8})$/, "must be a whole number of MiB, or off")
+    .refine((text) => text === "off" || Number(text) >= leastSlotMiB, `must be at least ${leastSlotMiB} MiB`)
+    .optional(),
   WORKER_PORT: z
     .string()
     .refine((text) => text === "off" || (/^\d{1,5}$/.test(text) && Number(text) <= 65_535), "must be a port or off")
     .optional(),
+  WORKER_HOST: z.string().min(1).default("127.0.0.1"),
   WEBHOOK_SECRET: webhookSecret,
   WEBHOOK_ALLOW_HOSTS: allowHosts,
   WEBHOOK_RETRY_SCHEDULE: z
@@ -114,6 +125,7 @@ export function readWorkerConfig(environment: Environment): WorkerConfig {
     slots: settings.WORKER_SLOTS,
     slotMaxRssBytes: settings.SLOT_MAX_RSS_MB === undefined ? undefined : settings.SLOT_MAX_RSS_MB * MiB,
     port: port === undefined || port === "off" ? port : Number(port),
+    host: settings.WORKER_HOST,
     slotEnvironment: {
       ...Object.fromEntries(
         ["PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "NODE_V8_COVERAGE"].flatMap((name) =>
@@ -122,7 +134,18 @@ export function readWorkerConfig(environment: Environment): WorkerConfig {
       ),
       // ONNX Runtime reports its sessions to its maker otherwise; a model is its owner's business.
       ORT_DISABLE_TELEMETRY: "1",
+      ...slotMemoryLimit(settings.SLOT_MEMORY_LIMIT_MB, settings.WORKER_SLOTS),
     },
     timing: workerTiming,
   };
+}
+
+/** Part of the memory that the slots may take together; the rest is for the worker and its neighbours. */
+const memoryPartOfSlots = 0.8;
+
+/** The limit of one slot's memory in MiB, for its environment: what is set, or its part of what there is. */
+function slotMemoryLimit(set: string | undefined, slots: number): { SLOT_MEMORY_LIMIT_MB?: string } {
+  if (set === "off") return {};
+  const part = Math.floor((machineMemoryBytes() * memoryPartOfSlots) / slots / MiB);
+  return { SLOT_MEMORY_LIMIT_MB: set ?? String(Math.max(leastSlotMiB, part)) };
 }

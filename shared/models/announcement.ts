@@ -43,7 +43,3 @@ export const announcementSchema = z.object({
 export type Joining = z.infer<typeof joiningSchema>;
 export type TensorSpec = z.infer<typeof tensorSpecSchema>;
 export type Announcement = z.infer<typeof announcementSchema>;
-
-/** A worker's lifetime after its last heartbeat, and the interval of heartbeats. */
-export const beatTtlMs = 6000;
-export const beatEveryMs = 2000;

@@ -37,6 +37,16 @@ const common = {
         .describe("Rows of a batch that are handed to a worker as one, tabular models"),
     })
     .prefault({}),
+  session: z
+    .strictObject({
+      load_timeout_ms: z
+        .int()
+        .min(1)
+        .max(3_600_000)
+        .default(120_000)
+        .describe("Loading and warming up may take this long, samples included; a version beyond it is refused"),
+    })
+    .prefault({}),
   timeout_ms: z.int().min(1).max(3_600_000).default(30_000).describe("One run may take this long"),
   attempts: z.int().min(1).max(100).default(3).describe("Attempts in all; only timeouts and crashes are repeated"),
   backoff_ms: z.int().min(0).max(3_600_000).default(1000).describe("Before the second attempt; doubles, with jitter"),

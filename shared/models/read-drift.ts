@@ -21,8 +21,9 @@ export async function readDrift(
   keys: ModelKeys,
   version: string,
   baseline: DriftBaseline,
+  nowMs: number,
 ): Promise<Drift> {
-  const hour = Math.floor(Date.now() / 3_600_000);
+  const hour = Math.floor(nowMs / 3_600_000);
   const id = baselineId(baseline);
   const hashes = await Promise.all(Array.from({ length: driftHours }, (_, i) => redis.hgetall(keys.drift(hour - i))));
   const counts = (feature: string, bins: number) =>

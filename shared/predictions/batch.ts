@@ -66,6 +66,9 @@ export const batchFields = [
   "json",
 ] as const;
 
+/** The field with the W3C traceparent of the request that submitted the batch; most have none. */
+export const batchTraceField = "tp";
+
 /** Reads the values of `HMGET` for `batchFields`; null for a batch that does not exist. */
 export function decodeBatch(values: readonly (string | null)[]): BatchRecord | null {
   const [owner, version, head, tail, total, succeeded, failed, canceled, chunks, created, started, begun, json] =

@@ -1,9 +1,7 @@
-/** The fault of one line of a batch; `offset` counts lines from the chunk's first. */
-export interface LineFault {
-  offset: number;
-  code: string;
-  detail: string;
-}
+import { promisify } from "node:util";
+import { brotliCompress, brotliDecompressSync, constants } from "node:zlib";
+import { decodeTables, encodeTables } from "./chunk-tables.js";
+import { addFault, type LineFault } from "./line-faults.js";
 
 /**
  * The form of a chunk's lines without a fault, in order. Inputs: `table`, one tensor pack with a row each; `packs`, a
@@ -46,34 +44,33 @@ export const chunkHead = {
   bytes: 20,
 } as const;
 
+/** A chunk without faults and origins has the layout that earlier releases read, too. */
+const layouts = { plain: 1, tables: 2 } as const;
+/** Added to the layout of a chunk whose parts after the head are compressed. */
+const shrunk = 16;
+
 /**
- * Layout, little-endian: layout (u8, 1), form (u8), origins (u8, 0 or 1), 0 (u8), lines (u32), faults (u32), width
- * (u32), start (u32); then for each fault: offset (u32), length (u8) and code, length (u16) and detail in UTF-8; the
- * origins (u32 each); the body.
+ * Layout, little-endian: layout (u8), form (u8), origins (u8, 0 or 1), 0 (u8), lines (u32), ranges of faults (u32),
+ * width (u32), start (u32); with layout 2 the tables of `chunk-tables.ts`; the body. Layout 1 with faults, of earlier
+ * releases, has instead for each faulty line: offset (u32), length (u8) and code, length (u16) and detail in UTF-8;
+ * then the origins (u32 each). With 16 more, what follows the head is compressed with Brotli.
  */
 export function encodeChunk({ body, faults, form, lines, origins, start, width }: UnencodedChunk): Buffer {
-  const texts = faults.map(({ code, detail }) => [Buffer.from(code), Buffer.from(detail)] as const);
   const parts = body instanceof Uint8Array ? [body] : body;
-  let size: number = chunkHead.bytes + (origins === null ? 0 : 4 * lines);
+  const hasTables = faults.length > 0 || origins !== null;
+  const tables = hasTables ? encodeTables(faults, origins) : Buffer.alloc(0);
+  let size: number = chunkHead.bytes + tables.length;
   for (const part of parts) size += part.length;
-  for (const [code, detail] of texts) size += 7 + code.length + detail.length;
   const out = Buffer.allocUnsafe(size);
-  out.writeUInt8(1, chunkHead.layout);
+  out.writeUInt8(hasTables ? layouts.tables : layouts.plain, chunkHead.layout);
   out.writeUInt8(forms.indexOf(form), chunkHead.form);
   out.writeUInt8(origins === null ? 0 : 1, chunkHead.origins);
   out.writeUInt8(0, chunkHead.origins + 1);
   out.writeUInt32LE(lines, chunkHead.lines);
   out.writeUInt32LE(faults.length, chunkHead.faults);
   out.writeUInt32LE(width, chunkHead.width);
-  let at = out.writeUInt32LE(start, chunkHead.start);
-  for (const [i, [code, detail]] of texts.entries()) {
-    at = out.writeUInt32LE((faults[i] as LineFault).offset, at);
-    at = out.writeUInt8(code.length, at);
-    at += code.copy(out, at);
-    at = out.writeUInt16LE(detail.length, at);
-    at += detail.copy(out, at);
-  }
-  if (origins !== null) for (const origin of origins) at = out.writeUInt32LE(origin, at);
+  out.writeUInt32LE(start, chunkHead.start);
+  let at = chunkHead.bytes + tables.copy(out, chunkHead.bytes);
   for (const part of parts) {
     out.set(part, at);
     at += part.length;
@@ -81,31 +78,64 @@ export function encodeChunk({ body, faults, form, lines, origins, start, width }
   return out;
 }
 
+const compress = promisify(brotliCompress);
+/** Fast, and over the whole chunk, because its rows may repeat at any distance. */
+const compression = {
+  [constants.BROTLI_PARAM_QUALITY]: 3,
+  [constants.BROTLI_PARAM_LGWIN]: 22,
+};
+
+/** The encoded chunk compressed, for rows that are mostly alike; as it is where that saves nothing. */
+export async function shrinkChunk(chunk: Buffer): Promise<Buffer> {
+  if (isShrunk(chunk)) return chunk;
+  const rest = await compress(chunk.subarray(chunkHead.bytes), { params: compression });
+  if (chunkHead.bytes + rest.length >= chunk.length) return chunk;
+  const head = Buffer.from(chunk.subarray(0, chunkHead.bytes));
+  head.writeUInt8(chunk.readUInt8(chunkHead.layout) + shrunk, chunkHead.layout);
+  return Buffer.concat([head, rest]);
+}
+
+/** Whether an encoded chunk is compressed. */
+export const isShrunk = (chunk: Buffer): boolean => chunk.readUInt8(chunkHead.layout) > shrunk;
+
 /** The chunk, its body as a view of `buffer`. Throws a RangeError for a layout that it does not know. */
 export function decodeChunk(buffer: Buffer): BulkChunk {
   const form = forms[buffer.readUInt8(chunkHead.form)];
-  if (buffer.readUInt8(chunkHead.layout) !== 1 || form === undefined)
+  const compressed = isShrunk(buffer);
+  const layout = buffer.readUInt8(chunkHead.layout) - (compressed ? shrunk : 0);
+  if ((layout !== layouts.plain && layout !== layouts.tables) || form === undefined)
     throw new RangeError("chunk of an unknown layout");
   const lines = buffer.readUInt32LE(chunkHead.lines);
+  const [width, start] = [buffer.readUInt32LE(chunkHead.width), buffer.readUInt32LE(chunkHead.start)];
+  const counts = {
+    ranges: buffer.readUInt32LE(chunkHead.faults),
+    lines,
+    hasOrigins: buffer.readUInt8(chunkHead.origins) === 1,
+  };
+  const rest = compressed ? brotliDecompressSync(buffer.subarray(chunkHead.bytes)) : buffer.subarray(chunkHead.bytes);
+  const { end, faults, origins } = (layout === layouts.tables ? decodeTables : decodeLines)(rest, 0, counts);
+  return { start, lines, faults, origins, form, width, body: rest.subarray(end) };
+}
+
+/** The faults and origins of a chunk of an earlier release. */
+function decodeLines(
+  bytes: Buffer,
+  from: number,
+  { hasOrigins, lines, ranges }: Parameters<typeof decodeTables>[2],
+): ReturnType<typeof decodeTables> {
   const faults: LineFault[] = [];
-  let at: number = chunkHead.bytes;
-  for (let left = buffer.readUInt32LE(chunkHead.faults); left > 0; left--) {
-    const codeEnd = at + 5 + buffer.readUInt8(at + 4);
-    const end = codeEnd + 2 + buffer.readUInt16LE(codeEnd);
-    faults.push({
-      offset: buffer.readUInt32LE(at),
-      code: buffer.toString("utf8", at + 5, codeEnd),
-      detail: buffer.toString("utf8", codeEnd + 2, end),
-    });
+  let at = from;
+  for (let left = ranges; left > 0; left--) {
+    const codeEnd = at + 5 + bytes.readUInt8(at + 4);
+    const end = codeEnd + 2 + bytes.readUInt16LE(codeEnd);
+    const code = bytes.toString("utf8", at + 5, codeEnd);
+    addFault(faults, bytes.readUInt32LE(at), code, bytes.toString("utf8", codeEnd + 2, end));
     at = end;
   }
-  let origins: Uint32Array | null = null;
-  if (buffer.readUInt8(chunkHead.origins) === 1) {
-    origins = new Uint32Array(lines);
-    for (let i = 0; i < lines; i++, at += 4) origins[i] = buffer.readUInt32LE(at);
-  }
-  const [width, start] = [buffer.readUInt32LE(chunkHead.width), buffer.readUInt32LE(chunkHead.start)];
-  return { start, lines, faults, origins, form, width, body: buffer.subarray(at) };
+  if (!hasOrigins) return { faults, origins: null, end: at };
+  const origins = new Uint32Array(lines);
+  for (let i = 0; i < lines; i++, at += 4) origins[i] = bytes.readUInt32LE(at);
+  return { faults, origins, end: at };
 }
 
 /** Length-prefixed parts, one after the other. */
@@ -132,17 +162,6 @@ export function splitParts(joined: Uint8Array): Buffer[] {
   return parts;
 }
 
-/** The offsets of the lines without a fault, in order. */
-export function faultlessOffsets({ faults, lines }: Pick<BulkChunk, "faults" | "lines">): number[] {
-  const offsets: number[] = [];
-  let next = 0;
-  for (let offset = 0; offset < lines; offset++) {
-    if (faults[next]?.offset === offset) next += 1;
-    else offsets.push(offset);
-  }
-  return offsets;
-}
-
 const mostCountedClasses = 65_536;
 
 /** The class of the record at `at`: its stored index, or that of the largest probability. */
@@ -159,6 +178,3 @@ export function classIn(bytes: Buffer, at: number, width: number): number {
   }
   return best;
 }
-
-/** Details are cut to this many characters, so that a million bad lines stay small. */
-export const longestDetail = 300;

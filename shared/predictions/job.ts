@@ -17,6 +17,8 @@ export const predictionJobSchema = z.object({
   x: z.string(),
   /** Bytes of an input that is a blob under the prediction's id. */
   b: z.int().optional(),
+  /** Rows of the input, where it has more than one. */
+  n: z.int().optional(),
   /** The form of the answer to a submission of tensors. */
   f: responseFormSchema.optional(),
   /** Expires at (ms since the epoch). */
@@ -60,6 +62,21 @@ export const delayedScorePerMs = 0x1000;
 /** Period over which the rate of starts of a queue is measured, and age from which a rate no longer counts; in ms. */
 export const drainWindowMs = 1000;
 export const drainStaleMs = 10_000;
+
+/** Followers of a prediction that one step tells of its start or end: a delivery each is most of what a step costs. */
+export const toldAtOnce = 16;
+
+/** Delayed jobs that are due and put among those that wait, in one step. */
+export const promotedAtOnce = 128;
+
+/** Most predictions that one step accepts, takes, notes, ends or completes. */
+export const mostInStep = 64;
+
+/** A step that accepts takes no more once its inputs have this size. */
+export const largestStepBytes = 1_000_000;
+
+/** APIs that are looked for among those who watch a prediction. */
+export const mostWatchers = 64;
 
 /** What becomes of a job that ends: it is removed, or stays visible in the queue page, as completed or as failed. */
 export const jobOutcomes = { removed: "0", completed: "1", failed: "2" } as const;

@@ -88,6 +88,8 @@ export interface StoredResult {
   input?: string;
   /** Bytes of an input that is a blob under the prediction's id. */
   inputBytes?: number;
+  /** Rows of the input, where it has more than one. */
+  inputRows?: number;
   /** Output of a prediction that was submitted as tensors: a tensor pack in base64, or a blob. */
   tensors?: StoredTensors;
   form?: ResponseForm;
@@ -96,10 +98,20 @@ export interface StoredResult {
 /** The beginning of a stored result with tensors in it; the tensors in base64 follow. */
 export const storedTensorsStart = '{"p":"';
 
-export function encodeResult({ form, input, inputBytes, json, owner, status, tensors }: StoredResult): string {
+export function encodeResult({
+  form,
+  input,
+  inputBytes,
+  inputRows,
+  json,
+  owner,
+  status,
+  tensors,
+}: StoredResult): string {
   const place =
     tensors === undefined ? {} : "pack" in tensors ? { p: tensors.pack } : { b: [tensors.blob, tensors.bytes] };
-  return `${JSON.stringify({ ...place, o: owner, s: status, x: input, xb: inputBytes, f: form })}\n${json}`;
+  const head = { ...place, o: owner, s: status, x: input, xb: inputBytes, xn: inputRows, f: form };
+  return `${JSON.stringify(head)}\n${json}`;
 }
 
 interface Head {
@@ -109,6 +121,7 @@ interface Head {
   s: PredictionStatus;
   x?: string;
   xb?: number;
+  xn?: number;
   f?: ResponseForm;
 }
 
@@ -118,6 +131,7 @@ export function decodeResult(text: string): StoredResult {
   const result: StoredResult = { owner: head.o, status: head.s, json: text.slice(end + 1) };
   if (head.x !== undefined) result.input = head.x;
   if (head.xb !== undefined) result.inputBytes = head.xb;
+  if (head.xn !== undefined) result.inputRows = head.xn;
   if (head.p !== undefined) result.tensors = { pack: head.p };
   if (head.b !== undefined) result.tensors = { blob: head.b[0], bytes: head.b[1] };
   if (head.f !== undefined) result.form = head.f;

@@ -32,8 +32,19 @@ export const redrivePlanSchema = z.object({
   rate: z.number(),
   /** The settings by which new predictions are accepted. */
   accept: z.object({
-    limits: z.object({ jobs: z.number(), rows: z.number(), bytes: z.number(), ownerPart: z.number() }),
+    limits: z.object({
+      jobs: z.number(),
+      rows: z.number(),
+      bytes: z.number(),
+      ownerPart: z.number(),
+      // Plans of earlier releases have none.
+      followers: z.number().default(1000),
+    }),
     weight: z.number(),
+    /** Part of the memory of Redis from which on nothing is accepted; plans of earlier releases have none. */
+    memoryPart: z.number().default(1),
+    /** The bucket of the rows of the key, and the rows that it holds; null: no limit. */
+    rows: z.object({ key: z.string(), limit: z.number() }).nullable().default(null),
     resultTtlMs: z.number(),
   }),
   /** Request id, for the logs. */

@@ -11,6 +11,7 @@ export interface Retryable {
   /** A tensor pack in base64; empty where it is a blob of so many bytes under the ended prediction's id. */
   input: string;
   bytes: number | undefined;
+  rows: number;
   form: ResponseForm | undefined;
   version: string;
   /** JSON text, as the caller wrote it. */
@@ -20,10 +21,10 @@ export interface Retryable {
 }
 
 /** The retryable parts of a final prediction; null for one that succeeded. */
-export function retryableOf({ form, input, inputBytes, json, status }: StoredResult): Retryable | null {
+export function retryableOf({ form, input, inputBytes, inputRows, json, status }: StoredResult): Retryable | null {
   if (status === "succeeded" || input === undefined) return null;
   const { error, version } = JSON.parse(json) as { error: { code: string } | null; version: string };
   const metadata = rawMember(Buffer.from(json), "metadata") ?? "{}";
   const failure = status === "failed" ? failureCodes.find((code) => code === error?.code) : undefined;
-  return { input, bytes: inputBytes, form, version, metadata, failure: failure ?? null };
+  return { input, bytes: inputBytes, rows: inputRows ?? 1, form, version, metadata, failure: failure ?? null };
 }

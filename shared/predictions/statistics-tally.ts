@@ -1,5 +1,7 @@
 import type { RedisClient } from "../redis/connect-redis.js";
 import type { ModelKeys } from "../redis/keys.js";
+import type { Clock } from "../redis/store-clock.js";
+import { flushRegularly } from "../service/regular-flush.js";
 
 /** Kinds of counts of a version, over all processes since it was first served; durations in ns. */
 export const tallied = ["success", "fail", "queue", "compute_infer", "cache_hit"] as const;
@@ -18,7 +20,7 @@ export interface StatisticsTally {
 const flushEveryMs = 1000;
 const nsOf = (ms: number): number => Math.round(ms * 1e6);
 
-export function createStatisticsTally(redis: RedisClient): StatisticsTally {
+export function createStatisticsTally(redis: RedisClient, clock: Clock): StatisticsTally {
   let sums = new Map<string, Map<string, number>>();
 
   const add = (key: string, field: string, amount: number) => {
@@ -32,13 +34,13 @@ export function createStatisticsTally(redis: RedisClient): StatisticsTally {
       [...batch].map(async ([key, fields]) => {
         const pipeline = redis.pipeline();
         for (const [field, amount] of fields) pipeline.hincrbyfloat(key, field, amount);
-        pipeline.hset(key, "last", Date.now());
+        pipeline.hset(key, "last", clock.now());
         await pipeline.exec();
       }),
     );
   };
   // Counts are not worth a retry: those that Redis refuses are lost.
-  const timer = setInterval(() => void flush().catch(() => undefined), flushEveryMs);
+  const flushes = flushRegularly(flushEveryMs, () => flush().catch(() => undefined));
   return {
     count(keys, version, kind, ms) {
       add(keys.tally(version), `${kind}.count`, 1);
@@ -51,10 +53,7 @@ export function createStatisticsTally(redis: RedisClient): StatisticsTally {
       add(key, `batch.${batchRows}.count`, share);
       add(key, `batch.${batchRows}.ns`, share * nsOf(ms));
     },
-    async close() {
-      clearInterval(timer);
-      await flush().catch(() => undefined);
-    },
+    close: flushes.close,
   };
 }
 

@@ -1,6 +1,8 @@
 import type { RedisClient } from "../redis/connect-redis.js";
 import { modelKeys } from "../redis/keys.js";
+import type { Clock } from "../redis/store-clock.js";
 import type { Logger } from "../service/log.js";
+import { flushRegularly, type RegularFlush } from "../service/regular-flush.js";
 import { isFinalStatus, type PredictionStatus, predictionStatuses, type Timings } from "./prediction.js";
 
 /** Hours of statistics; they are kept by the hour. */
@@ -30,16 +32,17 @@ const confidenceBuckets = 50;
 export class StatisticsCounter {
   readonly #redis: RedisClient;
   readonly #keyPrefix: string;
+  readonly #clock: Clock;
   readonly #log: Logger;
-  readonly #timer: NodeJS.Timeout;
+  readonly #flushes: RegularFlush;
   #counts = new Map<string, Map<string, number>>();
-  #flushing: Promise<void> = Promise.resolve();
 
-  constructor(redis: RedisClient, keyPrefix: string, log: Logger) {
+  constructor(redis: RedisClient, keyPrefix: string, clock: Clock, log: Logger) {
     this.#redis = redis;
     this.#keyPrefix = keyPrefix;
+    this.#clock = clock;
     this.#log = log;
-    this.#timer = setInterval(() => void this.flush(), flushEveryMs);
+    this.#flushes = flushRegularly(flushEveryMs, () => this.#flush());
   }
 
   /** A prediction that has become final. */
@@ -62,16 +65,9 @@ export class StatisticsCounter {
     this.#add(of, outcome, 1);
   }
 
-  /** Writes the counts. */
-  flush(): Promise<void> {
-    this.#flushing = this.#flushing.then(() => this.#flush());
-    return this.#flushing;
-  }
-
   /** Writes what is left. May be called twice. */
-  async close(): Promise<void> {
-    clearInterval(this.#timer);
-    await this.flush();
+  close(): Promise<void> {
+    return this.#flushes.close();
   }
 
   #add({ model, owner, version }: Counted, what: string, amount: number): void {
@@ -84,7 +80,7 @@ export class StatisticsCounter {
   async #flush(): Promise<void> {
     const all = this.#counts;
     this.#counts = new Map();
-    const hour = Math.floor(Date.now() / hourMs);
+    const hour = Math.floor(this.#clock.now() / hourMs);
     for (const [model, counts] of all) {
       const key = modelKeys(this.#keyPrefix, model).statistics(hour);
       const pipeline = this.#redis.multi();
@@ -124,9 +120,10 @@ export async function readStatistics(
   keyPrefix: string,
   model: string,
   owner: string | null,
+  nowMs: number,
 ): Promise<{ versions: Map<string, Statistics>; all: Statistics }> {
   const keys = modelKeys(keyPrefix, model);
-  const now = Math.floor(Date.now() / hourMs);
+  const now = Math.floor(nowMs / hourMs);
   const hours = Array.from({ length: windowHours }, (_, i) => now - i);
   const hashes = await Promise.all(hours.map((hour) => redis.hgetall(keys.statistics(hour))));
   const sums = new Map<string, Map<string, number>>();

@@ -102,7 +102,7 @@ export type RedisState = "writable" | "full" | "not_replicated" | "unavailable";
 export function createWriteProbe(confirmed: ConfirmedWrite, base: string): () => Promise<RedisState> {
   let probed: { at: number; state: Promise<RedisState> } | null = null;
   return () => {
-    if (probed === null || Date.now() - probed.at > probeEveryMs) {
+    if (probed === null || performance.now() - probed.at > probeEveryMs) {
       const write = confirmed({ base }, (redis) => redis.set(probeKey(base), "1", "PX", 1000));
       const state = write.then(
         () => "writable" as const,
@@ -111,7 +111,7 @@ export function createWriteProbe(confirmed: ConfirmedWrite, base: string): () =>
           return refusalCode(fault.message) === "OOM" ? "full" : "unavailable";
         },
       );
-      probed = { at: Date.now(), state };
+      probed = { at: performance.now(), state };
     }
     return probed.state;
   };

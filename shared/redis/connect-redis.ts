@@ -126,9 +126,9 @@ export function openSubscriber(target: RedisTarget, name: string): RedisClient {
 
 /** Resolves when the connection can take commands; rejects with the last fault after `deadlineMs`. */
 export async function whenReady(redis: RedisClient, deadlineMs: number): Promise<void> {
-  const deadline = Date.now() + deadlineMs;
+  const deadline = performance.now() + deadlineMs;
   await ready(redis, deadlineMs);
-  await Promise.all(mastersOf(redis).map(([, node]) => ready(node, deadline - Date.now())));
+  await Promise.all(mastersOf(redis).map(([, node]) => ready(node, deadline - performance.now())));
 }
 
 function ready(redis: RedisClient, deadlineMs: number): Promise<void> {

@@ -1,6 +1,6 @@
-import { createHash, randomFillSync } from "node:crypto";
 import type { FailureCode } from "../service/failure-codes.js";
 import { digestOf } from "./digest.js";
+import { modelTag } from "./ids.js";
 import { fairKeys, fairName, keyNames } from "./key-names.js";
 
 /**
@@ -67,6 +67,10 @@ export interface ModelKeys {
   tally(version: string): string;
   /** List: who is to hear of its end, `w<API>` for a caller who waits there, `f<follower>` for a webhook. */
   interest(id: string): string;
+  /** Hash: prediction id → `1` if it has started, of those that are final and still have followers to be told. */
+  ending: string;
+  /** Hash: prediction id → `<submissions joined to it> <owner>`; `+` and `+<owner>` → how many wait. */
+  joins: string;
   /** Set: predictions whose start somebody wants to hear of, too; mostly there are none. */
   starts: string;
   /** `p<id>` while a prediction of this kind is on its way, `c<output>` while its output is cached. */
@@ -102,6 +106,8 @@ export interface ModelKeys {
   bulkRows: string;
   /** Hash: the same of each owner. */
   bulkRowsOf: string;
+  /** Hash: bytes of inputs of each owner's batches that are not done yet. */
+  bulkBytesOf: string;
   /** Hash: what of the chunk queue waits, and how fast it drains. */
   chunkLoad: string;
   /** Hash: a batch; see `batch.ts`. */
@@ -116,22 +122,6 @@ export interface ModelKeys {
   batchFailed(id: string): string;
   /** Sorted set: an owner's batch ids of this model by creation time. */
   ownedBatches(owner: string): string;
-}
-
-const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
-const tagLength = 8;
-const randomLength = 20;
-const idPattern = new RegExp(`^[${alphabet}]{${tagLength + randomLength}}$`);
-
-const toBase32 = (bytes: Uint8Array, length: number, from = 0): string => {
-  let text = "";
-  for (let i = 0; i < length; i++) text += alphabet[(bytes[from + i] as number) & 31];
-  return text;
-};
-
-/** The hash tag of a model: 40 bits of its name's SHA-256. */
-export function modelTag(model: string): string {
-  return toBase32(createHash("sha256").update(model).digest(), tagLength);
 }
 
 /** The keys of one model under the installation's key prefix. */
@@ -166,6 +156,8 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     blob: (id) => `${base}${keyNames.blob}${id}`,
     tally: (version) => `${base}/tally:${version}`,
     interest: (id) => `${base}${keyNames.interest}${id}`,
+    ending: `${base}/ending`,
+    joins: `${base}${keyNames.joins}`,
     starts: `${base}${keyNames.starts}`,
     dedup: (hash) => `${base}${keyNames.dedup}${hash}`,
     expiring: `${base}${keyNames.expiring}`,
@@ -184,6 +176,7 @@ export function modelKeys(prefix: string, model: string): ModelKeys {
     batchQueue: `${base}:${model}~batches:`,
     bulkRows: `${base}${keyNames.bulkRows}`,
     bulkRowsOf: `${base}${keyNames.bulkRowsOf}`,
+    bulkBytesOf: `${base}${keyNames.bulkBytesOf}`,
     chunkLoad: `${base}${fairName}${model}~batches:${fairKeys.load}`,
     batch: (id) => `${base}${keyNames.batch}${id}`,
     batchChunks: (id) => `${base}${keyNames.batchChunks}${id}`,
@@ -220,20 +213,39 @@ export interface RedriveKeys
   open(owner: string): string;
 }
 
+/** Sorted set: names of the model folders that workers refuse → until when (ms); see `refused-models.ts`. */
+export const refusedModelsKey = (prefix: string): string => `${prefix}:refused`;
+
 /** Sorted set: inference workers → until when (ms) each counts as alive. */
 export const workersKey = (prefix: string): string => `${prefix}:workers`;
 
 /** Which worker looks for what can only be mended later, for all of them. */
 export const sweeperKey = (prefix: string): string => `${prefix}:{sweeper}`;
 
+/** Which worker's metrics have the backlog of all models, so that no scrape of a worker costs more with each worker. */
+export const backlogReporterKey = (prefix: string): string => `${prefix}:{backlog}`;
+
 /** What the keys for the check of readiness begin with; they are in one slot, as those of a model are. */
 export const readyBase = (prefix: string): string => `${prefix}:{ready}`;
+
+/** The key whose master's clock counts for all; nothing is kept under it. */
+export const storeClockKey = (prefix: string): string => `${prefix}:{clock}`;
+
+/** A marker of the store, by which a swap is noticed; `spread` tells the markers of a cluster's masters apart. */
+export const storeMarkerKey = (prefix: string, spread = ""): string => `${prefix}:{store${spread}}/marker`;
+
+/** For a while, the marker that an operator has accepted in place of another, under that marker's key. */
+export const acceptedMarkerKey = (markerKey: string): string => `${markerKey}-accepted`;
 
 /** The key of the check whether Redis takes writes, after the base of a model or `readyBase`. */
 export const probeKey = (base: string): string => `${base}/probe`;
 
 /** The key that is written before a replica's acknowledgement is awaited, after the base of a model or `readyBase`. */
 export const confirmedKey = (base: string): string => `${base}/confirmed`;
+
+/** Hash: owner → bytes stored in one period of so many seconds, until the result time is over. */
+export const storedKey = (prefix: string, periodSeconds: number, period: number): string =>
+  `${prefix}:stored:${periodSeconds}:${period}`;
 
 /** Hash: API key's id → its record. */
 export const apiKeysKey = (prefix: string): string => `${prefix}:api-keys`;
@@ -258,22 +270,3 @@ export const cancelChannel = (prefix: string): string => `${prefix}:cancels`;
 
 /** The channel on which an API hears of the predictions that its callers wait for. */
 export const noticeChannel = (prefix: string, apiId: string): string => `${prefix}:notices:${apiId}`;
-
-const pool = new Uint8Array(4000);
-let used = pool.length;
-
-/** A new id of a prediction or delivery of the model with that tag: the tag and 20 random characters, 100 bits. */
-export function newId(tag: string): string {
-  if (used + randomLength > pool.length) {
-    randomFillSync(pool);
-    used = 0;
-  }
-  const id = tag + toBase32(pool, randomLength, used);
-  used += randomLength;
-  return id;
-}
-
-/** The tag that an id begins with, or null when the text cannot be an id. */
-export function tagOfId(id: string): string | null {
-  return idPattern.test(id) ? id.slice(0, tagLength) : null;
-}

@@ -7,10 +7,13 @@ export const mastersOf = (redis: RedisClient): [address: string, node: Redis][] 
     ? redis.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
     : [["", redis]];
 
+/** The hash slot of a key. */
+export const slotOfKey = (key: string): number => new Command("get", [key]).getSlot() as number;
+
 /** The address of the master that has a key, as `mastersOf` has it; "" where it is not known, too. */
 export function addressOfKey(redis: RedisClient, key: string): string {
   if (!(redis instanceof Cluster)) return "";
-  return redis.slots[new Command("get", [key]).getSlot() as number]?.[0] ?? "";
+  return redis.slots[slotOfKey(key)]?.[0] ?? "";
 }
 
 /** The connection to the master that has a key; the connection itself without a cluster, null where it is not known. */

@@ -59,6 +59,12 @@ export function parseRedisUrl(text: string): RedisTarget {
   };
 }
 
+/** The target with a password that its URL does not name; one in the URL is the more specific. */
+export const withPassword = (target: RedisTarget, password: string | undefined): RedisTarget => ({
+  ...target,
+  password: target.password ?? password,
+});
+
 function parseHost(entry: string, preset: number): { host: string; port: number } {
   const match = /^(\[[0-9a-fA-F:.]+\]|[^:@[\]]+)(?::(\d{1,5}))?$/.exec(entry.trim());
   const port = match?.[2] === undefined ? preset : Number(match[2]);

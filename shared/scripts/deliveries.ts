@@ -1,3 +1,5 @@
+import { webhookEvents } from "../predictions/delivery.js";
+import { toldAtOnce } from "../predictions/job.js";
 import type { RedisClient } from "../redis/connect-redis.js";
 import type { ModelKeys } from "../redis/keys.js";
 import { defineScript } from "./lua/define-script.js";
@@ -12,18 +14,29 @@ const startedScript = defineScript({
     webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
     id: text("The prediction's id."),
     body: text("The webhook's body."),
+    from: number("Place of the first entry of those who follow it."),
     nowMs: number("Time of the event."),
   },
+  answer: answers<number>("How many entries were read."),
   whenFull: true,
 });
 
-/** Makes the deliveries of a prediction's start, for followers that ask for it. */
-export async function deliverStarted(redis: RedisClient, keys: ModelKeys, id: string, bodyJson: string): Promise<void> {
+/** Makes the deliveries of a prediction's start, for followers that ask for it, some at a time. */
+export async function deliverStarted(
+  redis: RedisClient,
+  keys: ModelKeys,
+  id: string,
+  bodyJson: string,
+  nowMs: number,
+): Promise<void> {
   const { base, webhookQueue } = keys;
-  await startedScript.run(redis, {
-    keys: { delivery: keys.delivery(id) },
-    fields: { base, webhookQueue, id, body: bodyJson, nowMs: Date.now() },
-  });
+  for (let from = 0; ; from += toldAtOnce) {
+    const read = await startedScript.run(redis, {
+      keys: { delivery: keys.delivery(id) },
+      fields: { base, webhookQueue, id, body: bodyJson, from, nowMs },
+    });
+    if (read < toldAtOnce) return;
+  }
 }
 
 /** A delivery as stored. */
@@ -78,12 +91,13 @@ const attemptScript = defineScript({
     attempts: text("The delivery's attempts."),
     body: deliveryKeys.body,
     deliveries: deliveryKeys.deliveries,
+    started: text("The body of the deliveries of its start."),
+    completed: text("The body of the deliveries of its end."),
   },
   fields: {
     attempt: text("The attempt as JSON."),
     state: text("The delivery's state after it."),
     resultTtlMs: number("The result time."),
-    base: text("Prefix of the model's own keys."),
   },
   whenFull: true,
 });
@@ -103,8 +117,10 @@ export async function noteAttempt(
       attempts: keys.attempts(delivery.id),
       body: keys.webhookBody(delivery.prediction, delivery.event),
       deliveries: keys.deliveries(delivery.prediction),
+      started: keys.webhookBody(delivery.prediction, webhookEvents.predictionStarted),
+      completed: keys.webhookBody(delivery.prediction, webhookEvents.predictionCompleted),
     },
-    fields: { attempt: JSON.stringify(attempt), state, resultTtlMs, base: keys.base },
+    fields: { attempt: JSON.stringify(attempt), state, resultTtlMs },
   });
 }
 
@@ -127,6 +143,7 @@ export async function redeliver(
   keys: ModelKeys,
   delivery: Delivery,
   owner: string,
+  nowMs: number,
 ): Promise<"queued" | "pending" | "unknown"> {
   const { event, prediction } = delivery;
   return redeliverScript.run(redis, {
@@ -135,6 +152,6 @@ export async function redeliver(
       body: keys.webhookBody(prediction, event),
       deliveries: keys.deliveries(prediction),
     },
-    fields: { owner, id: delivery.id, webhookQueue: keys.webhookQueue, nowMs: Date.now() },
+    fields: { owner, id: delivery.id, webhookQueue: keys.webhookQueue, nowMs },
   });
 }

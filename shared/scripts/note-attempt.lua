@@ -13,8 +13,8 @@ else
     redis.call('PEXPIRE', KEY.body, ARG.resultTtlMs)
   end
   -- The list of deliveries expires with the last of them.
-  for _, did in ipairs(redis.call('LRANGE', KEY.deliveries, 0, -1)) do
-    if redis.call('HGET', ARG.base .. KEYNAME.delivery .. did, 'state') == 'pending' then return 1 end
+  for _, body in ipairs({KEY.body, KEY.started, KEY.completed}) do
+    if (tonumber(redis.call('HGET', body, 'open')) or 0) > 0 then return 1 end
   end
   redis.call('PEXPIRE', KEY.deliveries, ARG.resultTtlMs)
 end

@@ -27,6 +27,7 @@ export const errorCodes = [
   "invalid_request",
   "invalid_input",
   "not_supported",
+  "not_implemented",
   "inference_failed",
   "not_in_time",
   "no_worker",
@@ -37,6 +38,7 @@ export const errorCodes = [
   "overloaded",
   "redis_unavailable",
   "redis_full",
+  "store_swapped",
   "shutting_down",
   "internal_error",
 ] as const;

@@ -6,6 +6,7 @@ export const failureCodes = [
   "inference_failed",
   "invalid_input",
   "timeout",
+  "out_of_memory",
   "poisoned",
   "version_gone",
   "input_lost",

@@ -1,4 +1,13 @@
-import { type Context, DiagLogLevel, diag, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import {
+  type Context,
+  DiagLogLevel,
+  diag,
+  type HrTime,
+  ROOT_CONTEXT,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
 import { resourceFromAttributes } from "@opentelemetry/resources";
 import { BasicTracerProvider, BatchSpanProcessor } from "@opentelemetry/sdk-trace-base";
@@ -41,10 +50,11 @@ export interface Tracing {
 }
 
 /**
- * Starts tracing to a collector (OTLP over HTTP; the exporter and the sampler read their other `OTEL_` variables). This
- * file is loaded only where tracing is on, so that nothing of it costs anything where it is off.
+ * Starts tracing to a collector (OTLP over HTTP; the exporter and the sampler read their other `OTEL_` variables).
+ * `now`: the time of starts and ends, in ms since the epoch, with fractions. This file is loaded only where tracing is
+ * on, so that nothing of it costs anything where it is off.
  */
-export function startTracing(service: string, endpoint: string, log: Logger): Tracing {
+export function startTracing(service: string, endpoint: string, now: () => number, log: Logger): Tracing {
   const complain = (message: string) => {
     log.warn("traces are not handed on", { error: message });
   };
@@ -63,7 +73,7 @@ export function startTracing(service: string, endpoint: string, log: Logger): Tr
   const start: Tracing["start"] = (name, { attributes, kind = "internal", parent, startedAt } = {}) => {
     const options = {
       kind: kinds[kind],
-      ...(startedAt !== undefined && { startTime: startedAt }),
+      startTime: hrTime(startedAt ?? now()),
       ...(attributes !== undefined && { attributes }),
     };
     const span = tracer.startSpan(name, options, contextOf(parent));
@@ -74,7 +84,7 @@ export function startTracing(service: string, endpoint: string, log: Logger): Tr
       end({ at, attributes: more, fault } = {}) {
         if (more !== undefined) span.setAttributes(more);
         if (fault != null) span.setStatus({ code: SpanStatusCode.ERROR, message: fault });
-        span.end(at);
+        span.end(hrTime(at ?? now()));
       },
     };
   };
@@ -93,6 +103,9 @@ export function startTracing(service: string, endpoint: string, log: Logger): Tr
     },
   };
 }
+
+/** In the form that is always taken as a time since the epoch; a number before the start of the process is not. */
+const hrTime = (ms: number): HrTime => [Math.floor(ms / 1000), Math.round((ms % 1000) * 1e6)];
 
 function contextOf(traceparent: string | undefined): Context {
   const [, traceId, spanId, flags] =

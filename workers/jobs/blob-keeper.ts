@@ -2,7 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { StoredTensors } from "@millrace/shared/predictions/prediction.js";
 import { dropBlob, largestInlineBytes, readBlob, writeBlob } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type ModelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import type { ModelKeys } from "@millrace/shared/redis/keys.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ByteBudget } from "./byte-budget.js";
 

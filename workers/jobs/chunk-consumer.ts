@@ -2,6 +2,7 @@ import type { WorkerTiming } from "@millrace/shared/config/timing.js";
 import { batchOfChunkJob } from "@millrace/shared/predictions/batch.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Worker } from "bullmq";
 import { StockingWorker } from "../queue/stocking-worker.js";
@@ -17,7 +18,10 @@ export function createChunkConsumer(options: {
   process: ReturnType<typeof processChunk>;
   /** Number of jobs that may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
+  /** Told how many locks of jobs were lost to other workers. */
+  onLocksLost(count: number): void;
   timing: WorkerTiming;
+  clock: Clock;
   log: Logger;
 }): Worker<unknown, string> {
   const { keys, log, redis } = options;
@@ -42,7 +46,9 @@ export function createChunkConsumer(options: {
       autorun: false,
       concurrency: options.concurrency,
       mayTake: options.mayTake,
+      onLocksLost: options.onLocksLost,
       timing: options.timing,
+      clock: options.clock,
       proofOf: ({ id }, words) => (hasOutputs(words) ? keys.batchResults(batchOfChunkJob(id as string)) : null),
     },
   );

@@ -1,13 +1,18 @@
 import {
   type BulkChunk,
   decodeChunk,
-  faultlessOffsets,
   joinParts,
-  type LineFault,
-  longestDetail,
   splitParts,
   type UnencodedChunk,
 } from "@millrace/shared/predictions/bulk-chunk.js";
+import {
+  addFault,
+  failedLines,
+  faultlessOffsets,
+  type LineFault,
+  longestDetail,
+  mergeFaults,
+} from "@millrace/shared/predictions/line-faults.js";
 import { type PackedTensor, packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { Outcome } from "../runs/work.js";
 
@@ -26,7 +31,7 @@ export const allFailed = (count: number, code: string, detail: string): ChunkPar
   form: "json",
   width: 0,
   bodies: [],
-  faults: Array.from({ length: count }, (_, offset) => ({ offset, code, detail })),
+  faults: count === 0 ? [] : [{ offset: 0, count, code, detail }],
 });
 
 /** The outputs of rows that were run one by one. */
@@ -37,7 +42,7 @@ export function fromItems(items: Extract<Outcome, { kind: "done in bulk" }>["ite
     if (item.ok) texts.push(Buffer.from(item.text));
     else {
       const code = item.refused ? "invalid_input" : "inference_failed";
-      faults.push({ offset, code, detail: item.text.slice(0, longestDetail) });
+      addFault(faults, offset, code, item.text.slice(0, longestDetail));
     }
   });
   return { lines: items.length, form: "json", width: 0, bodies: [joinParts(texts)], faults };
@@ -52,8 +57,9 @@ export function fromTable(table: Buffer): ChunkPart {
 /** Two parts, one after the other. */
 export function joinTwo(a: ChunkPart, b: ChunkPart): ChunkPart {
   // A part without outputs has no form.
-  const { form, width } = a.lines > a.faults.length ? a : b;
-  const faults = [...a.faults, ...b.faults.map((fault) => ({ ...fault, offset: fault.offset + a.lines }))];
+  const { form, width } = a.lines > failedLines(a.faults) ? a : b;
+  const faults = [...a.faults];
+  for (const { code, count, detail, offset } of b.faults) addFault(faults, offset + a.lines, code, detail, count);
   return { lines: a.lines + b.lines, form, width, bodies: [...a.bodies, ...b.bodies], faults };
 }
 
@@ -62,24 +68,42 @@ export function mergeLines(
   inputs: BulkChunk,
   part: ChunkPart,
 ): { outputs: UnencodedChunk; failedInputs: BulkChunk | null } {
-  const offsets = faultlessOffsets(inputs);
-  const ranFaults = part.faults.map((fault) => ({ ...fault, offset: offsets[fault.offset] as number }));
-  const faults = [...inputs.faults, ...ranFaults].sort((a, b) => a.offset - b.offset);
+  const ranFaults = faultsOfLines(inputs, part.faults);
+  const faults = mergeFaults(inputs.faults, ranFaults);
   const { lines, origins, start } = inputs;
   const { form, width } = part;
   const outputs = { start, lines, faults, origins, form, width, body: part.bodies };
-  if (faults.length === 0) return { outputs, failedInputs: null };
-  return { outputs, failedInputs: failedOf(inputs, faults, new Set(part.faults.map(({ offset }) => offset))) };
+  return { outputs, failedInputs: faults.length === 0 ? null : failedOf(inputs, faults, part.faults) };
+}
+
+/** The faults of the rows that ran, by the lines that they are. */
+function faultsOfLines(inputs: BulkChunk, ranFaults: readonly LineFault[]): LineFault[] {
+  if (ranFaults.length === 0) return [];
+  const offsets = faultlessOffsets(inputs);
+  const faults: LineFault[] = [];
+  for (const { code, count, detail, offset } of ranFaults) {
+    for (let row = offset; row < offset + count; row++) addFault(faults, offsets[row] as number, code, detail);
+  }
+  return faults;
 }
 
 /** The failed lines as a chunk of another batch; invalid lines keep their faults. */
-function failedOf(inputs: BulkChunk, faults: readonly LineFault[], ranRows: ReadonlySet<number>): BulkChunk {
-  const never = new Set(inputs.faults.map(({ offset }) => offset));
-  const kept = faults.flatMap((fault, offset) => (never.has(fault.offset) ? [{ ...fault, offset }] : []));
-  const origins = Uint32Array.from(faults, ({ offset }) => inputs.origins?.[offset] ?? inputs.start + offset);
-  const rows = [...ranRows].sort((a, b) => a - b);
-  const body = bodyOf(inputs, rows);
-  return { start: 0, lines: faults.length, faults: kept, origins, form: inputs.form, width: 0, body };
+function failedOf(inputs: BulkChunk, faults: readonly LineFault[], ranFaults: readonly LineFault[]): BulkChunk {
+  const lines = failedLines(faults);
+  const origins = new Uint32Array(lines);
+  const kept: LineFault[] = [];
+  let line = 0;
+  let next = 0;
+  for (const { count, offset } of faults) {
+    for (let at = offset; at < offset + count; at++, line++) {
+      origins[line] = inputs.origins?.[at] ?? inputs.start + at;
+      let invalid = inputs.faults[next];
+      while (invalid !== undefined && invalid.offset + invalid.count <= at) invalid = inputs.faults[++next];
+      if (invalid !== undefined && invalid.offset <= at) addFault(kept, line, invalid.code, invalid.detail);
+    }
+  }
+  const rows = ranFaults.flatMap(({ count, offset }) => Array.from({ length: count }, (_, i) => offset + i));
+  return { start: 0, lines, faults: kept, origins, form: inputs.form, width: 0, body: bodyOf(inputs, rows) };
 }
 
 function bodyOf({ body, form }: BulkChunk, rows: readonly number[]): Buffer {

@@ -1,6 +1,7 @@
 import { type BulkChunk, splitParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import { failedLines } from "@millrace/shared/predictions/line-faults.js";
 import { type PackedTensor, packParts, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
-import type { BulkWork } from "../runs/work.js";
+import type { BulkWork, RunQueue } from "../runs/work.js";
 
 /** The valid lines of a chunk: all of them, or a part after the whole has killed a slot. */
 export interface ChunkRows {
@@ -13,7 +14,7 @@ export interface ChunkRows {
 
 /** The valid lines of a chunk. */
 export function rowsOfChunk({ body, faults, form, lines }: BulkChunk): ChunkRows {
-  const count = lines - faults.length;
+  const count = lines - failedLines(faults);
   if (form === "packs") {
     const packs = splitParts(body);
     return { count, between: (from, to) => ({ packs: packs.slice(from, to) }), table: false };
@@ -40,11 +41,15 @@ const mostAloneRows = 32;
 /**
  * The first row of each run of a chunk, then the end: enough runs to keep every slot busy, unless they would be tiny.
  */
-export function boundsOf({ count, table }: ChunkRows, slots: number, joinable: boolean): number[] {
+export function boundsOf(
+  { count, table }: ChunkRows,
+  slots: number,
+  { joinable, maxBatchRows }: Pick<RunQueue, "joinable" | "maxBatchRows">,
+): number[] {
   const runs = !joinable
     ? Math.max(Math.ceil(count / mostAloneRows), 1)
     : table
       ? Math.max(Math.ceil(count / mostRunRows), Math.min(slots, Math.floor(count / leastRunRows)), 1)
-      : 1;
+      : Math.max(Math.ceil(count / maxBatchRows), 1);
   return Array.from({ length: runs + 1 }, (_, i) => Math.floor((i * count) / runs));
 }

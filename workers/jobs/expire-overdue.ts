@@ -1,6 +1,7 @@
-import { predictionJobSchema } from "@millrace/shared/predictions/job.js";
+import { predictionJobSchema, toldAtOnce } from "@millrace/shared/predictions/job.js";
 import { predictionJson } from "@millrace/shared/predictions/prediction.js";
 import type { StatisticsCounter } from "@millrace/shared/predictions/statistics.js";
+import type { OnStored } from "@millrace/shared/predictions/storage-counter.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import {
   cancelChannel,
@@ -10,10 +11,12 @@ import {
   registryKey,
   sweeperKey,
 } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
+import { tellFollowers } from "@millrace/shared/scripts/followers/tell.js";
 import { holdLease } from "@millrace/shared/scripts/lease.js";
 import { endFinish, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
 import { readPrediction, viewPending } from "@millrace/shared/scripts/predictions/read.js";
-import type { Logger } from "@millrace/shared/service/log.js";
+import { type Logger, logTogether } from "@millrace/shared/service/log.js";
 
 export interface ExpiringOverdue {
   close(): Promise<void>;
@@ -35,14 +38,17 @@ export function expireOverdue(options: {
   workerId: string;
   keyPrefix: string;
   resultTtlSeconds: number;
+  onStored: OnStored;
   statistics: StatisticsCounter;
+  clock: Clock;
   log: Logger;
 }): ExpiringOverdue {
-  const { keyPrefix, log, redis, resultTtlSeconds, statistics, workerId } = options;
+  const { clock, keyPrefix, log, onStored, redis, resultTtlSeconds, statistics, workerId } = options;
   const settings = {
     resultTtlSeconds,
     channelPrefix: noticeChannel(keyPrefix, ""),
     cancelChannel: cancelChannel(keyPrefix),
+    onStored,
   };
 
   const expire = async (model: string, keys: ModelKeys, id: string) => {
@@ -53,15 +59,15 @@ export function expireOverdue(options: {
       const { data } = job;
       const announced = await redis.hget(keys.versions, data.ver);
       const digest = announced === null ? "" : (JSON.parse(announced) as { digest: string }).digest;
-      const view = viewPending({ name: model, digestOf: () => digest }, id, { ...read.pending, data });
+      const view = viewPending({ name: model, digestOf: () => digest }, id, { ...read.pending, data }, clock.now());
       // A prediction that was begun in time ends with its run.
       if (view.status === "expired") {
         const result = { owner: data.o, status: view.status, json: predictionJson(view) };
         const finish = endFinish(id, data, "unbegun", result, false);
-        const [outcome] = await finishPredictions(redis, keys, [finish], settings);
+        const [outcome] = await finishPredictions(redis, keys, [finish], { ...settings, nowMs: clock.now() });
         if (outcome === "written") {
           statistics.ended({ model, owner: data.o, version: data.ver }, view.status);
-          log.info("prediction expired", { prediction_id: id, model, request_id: data.r });
+          logTogether(log, "prediction expired")({ prediction_id: id, model, request_id: data.r });
         }
       }
     }
@@ -72,8 +78,11 @@ export function expireOverdue(options: {
     if (!(await holdLease(redis, sweeperKey(keyPrefix), workerId, leaseMs))) return;
     for (const model of await redis.hkeys(registryKey(keyPrefix))) {
       const keys = modelKeys(keyPrefix, model);
-      const overdue = await redis.zrangebyscore(keys.expiring, "-inf", Date.now(), "LIMIT", 0, endedAtOnce);
+      const overdue = await redis.zrangebyscore(keys.expiring, "-inf", clock.now(), "LIMIT", 0, endedAtOnce);
       await Promise.all(overdue.map((id) => expire(model, keys, id)));
+      // Whose worker has died among them, or is at it.
+      const ending = (await redis.hrandfield(keys.ending, toldAtOnce)) as string[] | null;
+      for (const id of ending ?? []) await tellFollowers(redis, keys, id, { ...settings, nowMs: clock.now() });
     }
   };
 

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { mostInStep } from "@millrace/shared/predictions/job.js";
 import { metadataText } from "@millrace/shared/predictions/metadata.js";
 import {
   type PredictionStatus,
@@ -6,8 +7,10 @@ import {
   type StoredResult,
   type Timings,
 } from "@millrace/shared/predictions/prediction.js";
+import type { OnStored } from "@millrace/shared/predictions/storage-counter.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { cancelChannel, type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { type Finish, type FinishOutcome, finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
 import type { FailureCode } from "@millrace/shared/service/failure-codes.js";
 import { joinCalls } from "@millrace/shared/service/join-turn.js";
@@ -29,6 +32,7 @@ export interface FinishOptions {
   /** Called for each prediction that ended here, once its result is written and its waiters are notified. */
   onFinished(finished: FinishedPrediction): void;
   metrics: WorkerMetrics;
+  clock: Clock;
   log: Logger;
 }
 
@@ -52,17 +56,19 @@ export interface FinishedRun extends Pick<Work, "pack" | "rows" | "signature"> {
  * it rejects with an UnrecoverableError once the result is written, so that the queue page shows the failure.
  */
 export function finishPrediction(options: FinishOptions): (taken: Ended, end: Ending) => Promise<string> {
-  const { metrics, writer } = options;
+  const { clock, metrics, writer } = options;
   const logFinished = logTogether(options.log, "prediction finished");
+  const logFailed = logTogether(options.log, "prediction finished", "warn");
 
   return async (taken, end) => {
     const { data, id, job, lock, served } = taken;
     if (data.s === 1) await taken.noted;
     const attempts = job.attemptsMade + taken.deaths + (taken.startedAt === null ? 0 : 1);
-    const text = endedJson(taken, attempts, end, Date.now());
+    const text = endedJson(taken, attempts, end, Math.max(clock.now(), taken.startedAt ?? job.timestamp));
     const result: StoredResult = { owner: data.o, status: end.status, json: text };
     if (end.status !== "succeeded") result.input = data.x;
     if (end.status !== "succeeded" && data.b !== undefined) result.inputBytes = data.b;
+    if (end.status !== "succeeded" && data.n !== undefined) result.inputRows = data.n;
     if (data.f !== undefined) result.form = data.f;
     if (end.pack !== undefined) result.tensors = await options.blobs.keep(end.pack);
     const finish: Finish = {
@@ -94,8 +100,9 @@ export function finishPrediction(options: FinishOptions): (taken: Ended, end: En
     options.onFinished({ served, owner: data.o, status, timings, confidence, run });
     const { model, version } = served;
     metrics.predictions.inc({ model, version, status: end.status });
+    if (end.error !== null) metrics.failures.inc({ model, version, work: "prediction", code: end.error.code });
     if (end.status !== "expired")
-      options.tally(version, work?.rows ?? 1, Date.now() - taken.job.timestamp, end.timings);
+      options.tally(version, work?.rows ?? 1, Math.max(0, clock.now() - taken.job.timestamp), end.timings);
     if (end.timings !== null) {
       metrics.latency.observe({ model, stage: "queue" }, end.timings.queueMs / 1000);
       metrics.latency.observe({ model, stage: "inference" }, end.timings.inferenceMs / 1000);
@@ -104,7 +111,7 @@ export function finishPrediction(options: FinishOptions): (taken: Ended, end: En
     if (!Number.isNaN(end.confidence)) metrics.confidence.observe({ model }, end.confidence);
     const line = { prediction_id: id, request_id: data.r, model, version, status: end.status };
     if (end.error === null) logFinished(line);
-    else options.log.warn("prediction finished", { ...line, code: end.error.code });
+    else logFailed({ ...line, code: end.error.code });
   }
 }
 
@@ -152,19 +159,27 @@ export interface ResultWriter {
 export function createResultWriter(
   redis: RedisClient,
   keys: ModelKeys,
-  settings: { keyPrefix: string; resultTtlSeconds: number; workerId: string; log: Logger },
+  settings: {
+    keyPrefix: string;
+    resultTtlSeconds: number;
+    workerId: string;
+    onStored: OnStored;
+    clock: Clock;
+    log: Logger;
+  },
 ): ResultWriter {
   const finishSettings = {
     resultTtlSeconds: settings.resultTtlSeconds,
     channelPrefix: noticeChannel(settings.keyPrefix, ""),
     cancelChannel: cancelChannel(settings.keyPrefix),
     workerId: settings.workerId,
+    onStored: settings.onStored,
   };
 
   const write = async (finishes: readonly Finish[]) => {
     for (;;) {
       try {
-        return await finishPredictions(redis, keys, finishes, finishSettings);
+        return await finishPredictions(redis, keys, finishes, { ...finishSettings, nowMs: settings.clock.now() });
       } catch (error) {
         settings.log.error("results not written, trying again", { error, results: finishes.length });
         await delay(retryDelayMs);
@@ -174,6 +189,7 @@ export function createResultWriter(
   // The results of one run arrive one after the other, before any of their consequences.
   const joined = joinCalls<Finish, FinishOutcome>(write, {
     schedule: queueMicrotask,
+    maxCalls: mostInStep,
     maxBytes: longestCallBytes,
     bytesOf: ({ result }) => result.json.length,
   });

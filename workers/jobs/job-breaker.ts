@@ -1,3 +1,4 @@
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Outcome } from "../runs/work.js";
 
@@ -28,8 +29,7 @@ export interface BreakerOptions {
   log: Logger;
   /** First period of being open, in ms. */
   openMs: number;
-  /** The clock, in ms since the epoch; the machine's unless given. */
-  now?: () => number;
+  clock: Pick<Clock, "now">;
 }
 
 /** Deaths in a row after which the sample is run, or the owners are counted. */
@@ -52,7 +52,6 @@ const longestWaitMs = 5000;
  */
 export class Breaker {
   readonly #options: BreakerOptions;
-  readonly #now: () => number;
   #state: BreakerState["state"] = "closed";
   #deaths = 0;
   #diedByOwner = new Map<string, Set<string>>();
@@ -65,7 +64,6 @@ export class Breaker {
 
   constructor(options: BreakerOptions) {
     this.#options = options;
-    this.#now = options.now ?? Date.now;
     this.#openMs = options.openMs;
   }
 
@@ -86,7 +84,7 @@ export class Breaker {
 
   /** Delay of a postponed job, in ms. */
   get waitMs(): number {
-    return Math.min(longestWaitMs, Math.max(shortestWaitMs, this.#retryAt - this.#now()));
+    return Math.min(longestWaitMs, Math.max(shortestWaitMs, this.#retryAt - this.#options.clock.now()));
   }
 
   /** Whether a job may begin, and whether it is the probe, which runs alone. */
@@ -170,7 +168,7 @@ export class Breaker {
 
   #waitAndTry(): void {
     this.#probe = null;
-    this.#retryAt = this.#now() + this.#openMs;
+    this.#retryAt = this.#options.clock.now() + this.#openMs;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => void this.#try(), this.#openMs).unref();
     this.#change("open");

@@ -3,6 +3,7 @@ import type { Manifest } from "@millrace/shared/models/manifest.js";
 import { endedJobData } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Job, Worker } from "bullmq";
 import { StockingWorker } from "../queue/stocking-worker.js";
@@ -22,7 +23,10 @@ export interface ModelConsumerOptions {
   process: ReturnType<typeof processPrediction>;
   /** Number of jobs that may be taken now, apart from the limit of concurrency. */
   mayTake(): number;
+  /** Told how many locks of jobs were lost to other workers. */
+  onLocksLost(count: number): void;
   timing: WorkerTiming;
+  clock: Clock;
   log: Logger;
 }
 
@@ -60,7 +64,9 @@ export function createModelConsumer(options: ModelConsumerOptions): Worker<unkno
     autorun: false,
     concurrency: options.concurrency,
     mayTake: options.mayTake,
+    onLocksLost: options.onLocksLost,
     timing: options.timing,
+    clock: options.clock,
     isOver: (job) => job.endedEarly,
     proofOf: ({ id }, words) => (hasResult(words) ? options.keys.result(id as string) : null),
     settings: {
@@ -80,7 +86,7 @@ function createShownJobs(): () => boolean {
   let second = 0;
   let count = 0;
   return () => {
-    const now = Math.floor(Date.now() / 1000);
+    const now = Math.floor(performance.now() / 1000);
     if (now !== second) {
       second = now;
       count = 0;

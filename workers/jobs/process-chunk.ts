@@ -1,5 +1,15 @@
-import { type BulkChunk, decodeChunk, encodeChunk } from "@millrace/shared/predictions/bulk-chunk.js";
+import {
+  type BulkChunk,
+  decodeChunk,
+  encodeChunk,
+  isShrunk,
+  shrinkChunk,
+  type UnencodedChunk,
+} from "@millrace/shared/predictions/bulk-chunk.js";
+import { failedLines } from "@millrace/shared/predictions/line-faults.js";
+import { chunkOverheadBytes, type OnStored } from "@millrace/shared/predictions/storage-counter.js";
 import { expectLargeBuffers } from "@millrace/shared/redis/large-buffers.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { ChunkFinish } from "@millrace/shared/scripts/batches/finish-chunk.js";
 import type { TakenChunk } from "@millrace/shared/scripts/batches/take-chunk.js";
 import type { JobHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
@@ -8,7 +18,7 @@ import { z } from "zod";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { DelayedError, WaitingError } from "../queue/bullmq.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
-import type { Outcome } from "../runs/work.js";
+import { type BlameCode, blameDetail, type Outcome } from "../runs/work.js";
 import { allFailed, type ChunkPart, fromItems, fromTable, joinTwo, mergeLines } from "./chunk-part.js";
 import { boundsOf, rowsOfChunk } from "./chunk-rows.js";
 import type { JobBreaker } from "./job-breaker.js";
@@ -39,10 +49,27 @@ export interface ProcessChunkOptions {
   /** Marks the batch as started. */
   begin(batch: string): Promise<void>;
   finish(finish: ChunkFinish): Promise<string>;
+  /** Told of the size of the outputs that are written, and whose they are. */
+  onStored: OnStored;
   notebook: Pick<RunNotebook, "note" | "noteLater" | "ended" | "forget">;
   history(id: string): Promise<JobHistory>;
   metrics: WorkerMetrics;
+  clock: Clock;
   log: Logger;
+}
+
+/** Runs rows [from, to) of a chunk; `again`: it is not the last try. */
+type SubmitRows = (from: number, to: number, again: boolean) => Promise<RowsOutcome>;
+
+/** How a run of rows ended: blamed rows with the detail for their owner. */
+type RowsOutcome = Exclude<Outcome, { kind: "blamed" }> | { kind: "blamed"; code: BlameCode; detail: string };
+
+interface ChunkOutputsOf {
+  batch: string;
+  number: number;
+  version: string;
+  lock(): string;
+  taken: TakenChunk;
 }
 
 const chunkJobSchema = z.object({ v: z.literal(1), b: z.string(), n: z.int().min(0) });
@@ -70,7 +97,7 @@ export function processChunk(options: ProcessChunkOptions) {
     const served = options.version(taken.version);
     const { version } = taken;
     if (served === undefined && (await options.isKnown(version))) {
-      await job.moveToDelayed(Date.now() + otherVersionDelayMs, lock());
+      await job.moveToDelayed(options.clock.now() + otherVersionDelayMs, lock());
       throw new DelayedError();
     }
     const deaths = job.attemptsStarted > 1 ? (await history(jobId)).deaths : 0;
@@ -82,15 +109,15 @@ export function processChunk(options: ProcessChunkOptions) {
       options.begin(batch).catch((error) => options.log.debug("start of a batch not marked", { error }));
     if (served === undefined) {
       const gone = allFailed(rows.count, "version_gone", "The version was removed before this row was run.");
-      return finish(batch, number, version, lock(), inputs, gone);
+      return finish({ batch, number, version, lock, taken }, inputs, gone);
     }
     const breaker = options.breaker(served);
     const admitted = breaker.admit(jobId);
     if (admitted === "wait") {
-      await job.moveToDelayed(Date.now() + breaker.waitMs, lock());
+      await job.moveToDelayed(options.clock.now() + breaker.waitMs, lock());
       throw new DelayedError();
     }
-    const submit = async (from: number, to: number, again: boolean): Promise<Outcome> => {
+    const submit: SubmitRows = async (from, to, again) => {
       const outcome = await dispatcher.submit({
         id: jobId,
         runQueue: served.runQueue,
@@ -112,14 +139,15 @@ export function processChunk(options: ProcessChunkOptions) {
       const last = to - from === 1 && !again;
       const pays = await breaker.recordDeath({ id: jobId, owner: taken.owner, last });
       // Without a fault of the inputs the chunk is given back; a probe goes on to its end, or it would never have one.
-      return pays || admitted === "probe" ? outcome : { kind: "released" };
+      if (!pays && admitted !== "probe") return { kind: "released" };
+      return { ...outcome, detail: blameDetail(outcome.code, served.runQueue.timeoutMs) };
     };
     let part: ChunkPart;
     try {
       part =
         deaths >= deathsToBlame
           ? allFailed(rows.count, "poisoned", "Slot and worker died each time this part of the batch was run.")
-          : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots, served.runQueue.joinable));
+          : await runAll(submit, boundsOf(rows, admitted === "probe" ? 1 : options.slots, served.runQueue));
     } catch (fault) {
       if (!(fault instanceof ReleasedError)) throw fault;
       notebook.ended(jobId);
@@ -130,32 +158,32 @@ export function processChunk(options: ProcessChunkOptions) {
       breaker.abandonProbe(jobId);
     }
     notebook.ended(jobId);
-    return finish(batch, number, version, lock(), inputs, part);
+    return finish({ batch, number, version, lock, taken }, inputs, part);
   };
 
+  /** Where inputs that are alike are kept compressed, so are their outputs. */
   async function finish(
-    batch: string,
-    number: number,
-    version: string,
-    token: string,
+    { batch, lock, number, taken, version }: ChunkOutputsOf,
     inputs: BulkChunk,
     part: ChunkPart,
   ): Promise<string> {
     const { failedInputs, outputs } = mergeLines(inputs, part);
-    const failed = outputs.faults.length;
+    const failed = failedLines(outputs.faults);
     const succeeded = outputs.lines - failed;
-    const outcome = await options.finish({
-      id: batch,
-      number,
-      token,
-      outputs: encodeChunk(outputs),
-      failedInputs: failedInputs === null ? null : encodeChunk(failedInputs),
-      succeeded,
-      failed,
-    });
+    const kept = async (chunk: UnencodedChunk) => {
+      const bytes = encodeChunk(chunk);
+      return isShrunk(taken.bytes) ? shrinkChunk(bytes) : bytes;
+    };
+    const chunk = {
+      outputs: await kept(outputs),
+      failedInputs: failedInputs === null ? null : await kept(failedInputs),
+    };
+    const outcome = await options.finish({ id: batch, number, token: lock(), ...chunk, succeeded, failed });
     if (outcome !== "written" && outcome !== "ended batch") return outcome;
+    options.onStored(taken.owner, chunk.outputs.length + (chunk.failedInputs?.length ?? 0) + chunkOverheadBytes);
     metrics.bulkRows.inc({ model, version, status: "succeeded" }, succeeded);
     metrics.bulkRows.inc({ model, version, status: "failed" }, failed);
+    for (const { code, count } of outputs.faults) metrics.failures.inc({ model, version, work: "row", code }, count);
     if (outcome === "ended batch") options.log.info("batch finished", { batch_id: batch, model, version });
     return outcome;
   }
@@ -163,10 +191,7 @@ export function processChunk(options: ProcessChunkOptions) {
   /**
    * Runs the rows between bounds concurrently. Rejects with a ReleasedError once all have stopped, if one was released.
    */
-  async function runAll(
-    submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
-    bounds: readonly number[],
-  ): Promise<ChunkPart> {
+  async function runAll(submit: SubmitRows, bounds: readonly number[]): Promise<ChunkPart> {
     const runs = bounds.slice(1).map((to, i) => runRows(submit, bounds[i] as number, to, true));
     const parts = await Promise.allSettled(runs);
     for (const part of parts) if (part.status === "rejected") throw part.reason;
@@ -174,12 +199,7 @@ export function processChunk(options: ProcessChunkOptions) {
   }
 
   /** Runs rows [from, to). Rejects with a ReleasedError if they were released. */
-  async function runRows(
-    submit: (from: number, to: number, again: boolean) => Promise<Outcome>,
-    from: number,
-    to: number,
-    again: boolean,
-  ): Promise<ChunkPart> {
+  async function runRows(submit: SubmitRows, from: number, to: number, again: boolean): Promise<ChunkPart> {
     if (from === to) return allFailed(0, "", "");
     const outcome = await submit(from, to, again);
     if (outcome.kind === "done in bulk")
@@ -187,14 +207,7 @@ export function processChunk(options: ProcessChunkOptions) {
     if (outcome.kind !== "blamed") throw new ReleasedError();
     metrics.retries.inc({ model, code: outcome.code });
     if (again) return runRows(submit, from, to, false);
-    if (to - from === 1) {
-      const late = outcome.code === "timeout";
-      return allFailed(
-        1,
-        outcome.code,
-        late ? "The run exceeded the model's timeout." : "The process that ran this input died.",
-      );
-    }
+    if (to - from === 1) return allFailed(1, outcome.code, outcome.detail);
     const middle = from + ((to - from) >> 1);
     const first = await runRows(submit, from, middle, false);
     return joinTwo(first, await runRows(submit, middle, to, false));

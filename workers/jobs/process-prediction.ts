@@ -5,7 +5,7 @@ import { unpackTensors, wantsTensors } from "@millrace/shared/tensors/tensor-pac
 import { DelayedError, UnrecoverableError, WaitingError } from "../queue/bullmq.js";
 import { AttemptFailedError } from "../queue/stocking-worker.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
-import type { Outcome } from "../runs/work.js";
+import { type BlameCode, blameDetail, type Outcome } from "../runs/work.js";
 import type { BlobKeeper } from "./blob-keeper.js";
 import { endedJson, type FinishOptions, finishPrediction } from "./finish-prediction.js";
 import type { JobBreaker } from "./job-breaker.js";
@@ -46,7 +46,7 @@ export const hasResult = (words: string): boolean => words !== endedEarly && !wo
  * twice finds its result and is not run again. BullMQ keeps only the status.
  */
 export function processPrediction(options: ProcessPredictionOptions) {
-  const { dispatcher, history, metrics, notebook, workerId } = options;
+  const { clock, dispatcher, history, metrics, notebook, workerId } = options;
   const finish = finishPrediction(options);
 
   /** `lock`: returns the token that counts at the end, which may be a later one than `token`. */
@@ -63,14 +63,14 @@ export function processPrediction(options: ProcessPredictionOptions) {
         const gone = { model: options.model, version: data.ver, digest: "", cacheTtlSeconds: 0 };
         return finish({ ...begun, served: gone }, versionGone);
       }
-      await job.moveToDelayed(Date.now() + otherVersionDelayMs, lock());
+      await job.moveToDelayed(clock.now() + otherVersionDelayMs, lock());
       throw new DelayedError();
     }
     const taken: Taken = { ...begun, served };
     const breaker = options.breaker(served);
     const admitted = breaker.admit(id);
     if (admitted === "wait") {
-      await job.moveToDelayed(Date.now() + breaker.waitMs, lock());
+      await job.moveToDelayed(clock.now() + breaker.waitMs, lock());
       throw new DelayedError();
     }
     try {
@@ -95,7 +95,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     // A prediction that began in time is in time, with any outcome of that run.
     const expiresAt = begun ? undefined : data.e;
     const alone = begun || isProbe;
-    if (expiresAt !== undefined && expiresAt <= Date.now()) return finish(taken, expired);
+    if (expiresAt !== undefined && expiresAt <= clock.now()) return finish(taken, expired);
     if (data.b === undefined) return runAndFinish(taken, Buffer.from(data.x, "base64"), alone, expiresAt);
     const room = await options.blobs.makeRoom(data.b);
     try {
@@ -121,7 +121,7 @@ export function processPrediction(options: ProcessPredictionOptions) {
     if (outcome.kind === "blamed" && !(await isToBlame(taken))) {
       await notebook.forget(id);
       // Behind the waiting jobs, because the next one tried should not be one that has died.
-      await job.moveToDelayed(Date.now() + options.breaker(served).waitMs, lock());
+      await job.moveToDelayed(clock.now() + options.breaker(served).waitMs, lock());
       throw new DelayedError();
     }
     if (outcome.kind === "released") {
@@ -154,8 +154,9 @@ export function processPrediction(options: ProcessPredictionOptions) {
       alone,
       expiresAt,
       onBegin(startedAt, isAlone) {
-        taken.startedAt ??= startedAt;
-        const note = { startedAt, attempt, alone: isAlone, worker: workerId, token: taken.lock() };
+        // Two processes measure the time of the store a little differently.
+        taken.startedAt ??= Math.max(startedAt, job.timestamp);
+        const note = { startedAt: taken.startedAt, attempt, alone: isAlone, worker: workerId, token: taken.lock() };
         const text = () => endedJson(taken, attempt, { ...versionGone, status: "running", error: null }, null);
         if (job.attemptsStarted > 1 || data.s === 1) taken.noted = notebook.note(id, note, text);
         else notebook.noteLater(id, note, text);
@@ -169,12 +170,9 @@ export function processPrediction(options: ProcessPredictionOptions) {
   }
 
   /** The slot died or timed out with only this job in it, so the job pays one attempt. */
-  async function retryOrFail(taken: Taken, code: "timeout" | "poisoned"): Promise<string> {
+  async function retryOrFail(taken: Taken, code: BlameCode): Promise<string> {
     const { id, job, served } = taken;
-    const detail =
-      code === "timeout"
-        ? `The run exceeded the model's timeout of ${served.runQueue.timeoutMs} ms.`
-        : "The process that ran this input died.";
+    const detail = blameDetail(code, served.runQueue.timeoutMs);
     if (job.attemptsMade + 1 < served.attempts) {
       await notebook.forget(id);
       metrics.retries.inc({ model: served.model, code });
@@ -185,8 +183,8 @@ export function processPrediction(options: ProcessPredictionOptions) {
 
   function ending(taken: Taken, { item }: Extract<Outcome, { kind: "done" }>): Ending {
     if (!item.ok) return failure("failed", item.refused ? "invalid_input" : "inference_failed", item.text);
-    const now = Date.now();
     const { timestamp } = taken.job;
+    const now = Math.max(clock.now(), taken.startedAt ?? timestamp);
     return {
       status: "succeeded",
       outputJson: item.text === "" ? null : item.text,

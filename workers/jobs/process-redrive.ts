@@ -1,11 +1,15 @@
-import type { PredictionJob } from "@millrace/shared/predictions/job.js";
+import { largestStepBytes, mostInStep, type PredictionJob } from "@millrace/shared/predictions/job.js";
 import { metadataFields } from "@millrace/shared/predictions/metadata.js";
 import { decodeResult } from "@millrace/shared/predictions/prediction.js";
 import type { Redrive, RedrivePlace } from "@millrace/shared/predictions/redrive.js";
 import { type Retryable, retryableOf } from "@millrace/shared/predictions/retryable.js";
 import { copyBlob, dropBlob, unclaimedTtlMs } from "@millrace/shared/redis/blob.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { type ModelKeys, modelKeys, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { isMemoryTight } from "@millrace/shared/redis/redis-info.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
+import { takeTokens } from "@millrace/shared/scripts/access/token-bucket.js";
 import { isVersionKnown } from "@millrace/shared/scripts/models/announce.js";
 import { isRefused } from "@millrace/shared/scripts/models/tell-breaker.js";
 import { type Failure, failuresAfter } from "@millrace/shared/scripts/predictions/failures.js";
@@ -34,7 +38,6 @@ const maxArrearsMs = 1000;
 /** Failures read at once; at least so many, because those that others have retried use nothing of the rate. */
 const failuresAtOnce = 64;
 const fewestAtOnce = 16;
-const largestStepBytes = 1_000_000;
 const pagesOfSlice = 16;
 const dayMs = 86_400_000;
 
@@ -66,15 +69,16 @@ export function processRedrive(options: {
   redis: RedisClient;
   keyPrefix: string;
   metrics: Pick<WorkerMetrics, "redriven">;
+  clock: Clock;
   log: Logger;
 }) {
-  const { keyPrefix, log, metrics, redis } = options;
+  const { clock, keyPrefix, log, metrics, redis } = options;
   const home = redriveKeys(keyPrefix);
 
   return async (job: RedriveJob, token: string, lock = () => token): Promise<string> => {
     const redrive = await readRedrive(redis, home, job.id as string);
     if (redrive === null || redrive.end !== null) return "ended before it was taken";
-    const { allowed, fromMs, stepMs } = paceOf(redrive, Date.now());
+    const { allowed, fromMs, stepMs } = paceOf(redrive, clock.now());
     let { place } = redrive;
     let used = 0;
     let full = false;
@@ -83,21 +87,25 @@ export function processRedrive(options: {
       const page = await nextPage(redrive, place, Math.max(fewestAtOnce, Math.min(room, failuresAtOnce)));
       if (page === null) return end(redrive);
       if (room <= 0 || pages === pagesOfSlice) break;
+      // There is no room for anybody; nobody is refused, so it goes on by itself.
+      full = await isMemoryTight(redis, page.keys.base, redrive.plan.accept.memoryPart);
+      if (full) break;
       const done = await retryPage(redrive, page, room);
       ({ full } = done);
       used += done.redriven;
       if (done.last !== null) place = { lot: page.lot, failedAt: done.last.failedAt, id: done.last.id };
       const pacedUntil = fromMs + used * stepMs;
       const { skipped } = done;
-      if (!(await advanceRedrive(redis, home, redrive.id, lock(), { place, skipped, pacedUntil }))) return "ended";
+      const advance = { place, skipped, pacedUntil, nowMs: clock.now() };
+      if (!(await advanceRedrive(redis, home, redrive.id, lock(), advance))) return "ended";
     }
-    const nextAt = Math.max(Date.now() + (full ? fullDelayMs : sliceMs), fromMs + (used + 1) * stepMs);
+    const nextAt = Math.max(clock.now() + (full ? fullDelayMs : sliceMs), fromMs + (used + 1) * stepMs);
     await job.moveToDelayed(Math.ceil(nextAt), lock());
     throw new DelayedError();
   };
 
   async function end(redrive: Redrive): Promise<string> {
-    if (!(await endRedrive(redis, home, keyPrefix, redrive, "succeeded"))) return "ended before";
+    if (!(await endRedrive(redis, home, keyPrefix, redrive, "succeeded", clock.now()))) return "ended before";
     const redriven = await countRedriven(redis, keyPrefix, redrive);
     log.info("redrive ended", { redrive_id: redrive.id, request_id: redrive.plan.requestId, redriven });
     return "succeeded";
@@ -136,8 +144,14 @@ export function processRedrive(options: {
     };
     const outcomes = new Map<string, string>();
     const { held, looked, retries: all } = await prepare(redrive, page, room);
-    for (const retries of inSteps(all)) {
-      const answers = await retryFailures(redis, keys, retries, { ...settings, nowMs: Date.now() });
+    for (const step of inSteps(all)) {
+      const retries = await takeRows(redrive, step);
+      for (const { acceptance, failed } of step.slice(retries.length)) {
+        outcomes.set(failed, "full");
+        if (acceptance.pieces !== undefined) await dropBlob(redis, keys, acceptance.id);
+      }
+      if (retries.length === 0) continue;
+      const answers = await retryFailures(redis, keys, retries, { ...settings, nowMs: clock.now() });
       for (const [i, { kind }] of answers.entries()) {
         const { acceptance, failed } = retries[i] as FailureRetry;
         outcomes.set(failed, kind);
@@ -155,6 +169,20 @@ export function processRedrive(options: {
     return { redriven, skipped, last: settled.at(-1) ?? null, full: held || refused !== -1 };
   }
 
+  /** Takes their rows from what the redrive's key may have in a minute; resolves to those for which there were any. */
+  async function takeRows({ plan }: Redrive, retries: FailureRetry[]): Promise<FailureRetry[]> {
+    const { rows: bucket } = plan.accept;
+    if (bucket === null) return retries;
+    // More than a minute's worth in one prediction would never fit.
+    const take = (cost: number) => takeTokens(redis, { ...bucket, cost: Math.min(cost, bucket.limit) });
+    const costs = retries.map(({ acceptance }) => acceptance.rows ?? 1);
+    const all = costs.reduce((sum, cost) => sum + cost, 0);
+    if (all <= bucket.limit && (await take(all))) return retries;
+    let taken = 0;
+    while (taken < retries.length && (await take(costs[taken] as number))) taken += 1;
+    return retries.slice(0, taken);
+  }
+
   /**
    * The submissions in place of the first `room` failures that can be retried, and the number of failures read for
    * them; `held`: the next failure is of a version whose breaker refuses new requests.
@@ -167,8 +195,8 @@ export function processRedrive(options: {
     const texts = await redis.mget(failures.map(({ id }) => keys.result(id)));
     const states = new Map<string, Promise<"known" | "unknown" | "refused">>();
     const stateOf = async (version: string) => {
-      if (!(await isVersionKnown(redis, keys, version))) return "unknown";
-      return (await isRefused(redis, keys, version)) ? "refused" : "known";
+      if (!(await isVersionKnown(redis, keys, version, clock.now()))) return "unknown";
+      return (await isRefused(redis, keys, version, clock.now())) ? "refused" : "known";
     };
     const retries: FailureRetry[] = [];
     for (const [i, { id: failed }] of failures.entries()) {
@@ -197,6 +225,7 @@ export function processRedrive(options: {
           dedup: null,
           idempotency: null,
           follower: null,
+          rows: retryable.rows,
           ...(pieces !== undefined && { pieces, blobBytes: bytes as number }),
         },
       });
@@ -208,7 +237,7 @@ export function processRedrive(options: {
 const jobOf = (
   { owner, plan }: Redrive,
   failed: string,
-  { bytes, form, input, metadata, version }: Retryable,
+  { bytes, form, input, metadata, rows, version }: Retryable,
 ): PredictionJob => ({
   v: 1,
   o: owner,
@@ -219,6 +248,7 @@ const jobOf = (
   f: form,
   x: input,
   b: bytes,
+  ...(rows > 1 && { n: rows }),
 });
 
 function* inSteps(retries: readonly FailureRetry[]): Generator<FailureRetry[]> {
@@ -227,7 +257,7 @@ function* inSteps(retries: readonly FailureRetry[]): Generator<FailureRetry[]> {
   for (const retry of retries) {
     step.push(retry);
     bytes += retry.acceptance.dataJson.length;
-    if (bytes < largestStepBytes) continue;
+    if (bytes < largestStepBytes && step.length < mostInStep) continue;
     yield step;
     step = [];
     bytes = 0;

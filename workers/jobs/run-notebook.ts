@@ -1,4 +1,5 @@
 import { webhookBody } from "@millrace/shared/predictions/delivery.js";
+import { mostInStep } from "@millrace/shared/predictions/job.js";
 import type { RunNote } from "@millrace/shared/predictions/run-note.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
@@ -39,10 +40,19 @@ export function createRunNotebook(redis: RedisClient, keys: ModelKeys, keyPrefix
 
   const write = async (batch: ReadonlyMap<string, Entry>) => {
     try {
-      const notes = new Map([...batch].map(([id, { note }]) => [id, note]));
-      for (const id of await noteRun(redis, keys, notes, noticeChannel(keyPrefix, ""))) {
-        const { note, predictionJson } = batch.get(id) as Entry;
-        await deliverStarted(redis, keys, id, webhookBody("prediction.started", note.startedAt, predictionJson()));
+      const all = [...batch];
+      for (let from = 0; from < all.length; from += mostInStep) {
+        const notes = new Map(all.slice(from, from + mostInStep).map(([id, { note }]) => [id, note]));
+        for (const id of await noteRun(redis, keys, notes, noticeChannel(keyPrefix, ""))) {
+          const { note, predictionJson } = batch.get(id) as Entry;
+          await deliverStarted(
+            redis,
+            keys,
+            id,
+            webhookBody("prediction.started", note.startedAt, predictionJson()),
+            note.startedAt,
+          );
+        }
       }
     } catch (error) {
       // Without its note a job that kills slot and worker together is blamed later; the run need not wait for that.

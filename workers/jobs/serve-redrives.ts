@@ -1,8 +1,11 @@
 import type { WorkerTiming } from "@millrace/shared/config/timing.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
+import { roomIn, type StoreMarker } from "@millrace/shared/redis/store-marker.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Worker } from "bullmq";
+import type { LockLosses } from "../monitoring/lock-losses.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { StockingWorker } from "../queue/stocking-worker.js";
 import { processRedrive, type RedriveJob } from "./process-redrive.js";
@@ -15,10 +18,13 @@ export function serveRedrives(options: {
   redis: RedisClient;
   keyPrefix: string;
   metrics: WorkerMetrics;
+  lockLosses: LockLosses;
   timing: WorkerTiming;
+  clock: Clock;
+  marker: Pick<StoreMarker, "complaint">;
   log: Logger;
 }): { close(): Promise<void> } {
-  const { keyPrefix, log, redis } = options;
+  const { keyPrefix, log, marker, redis } = options;
   const keys = redriveKeys(keyPrefix);
   const process = processRedrive(options);
 
@@ -38,7 +44,14 @@ export function serveRedrives(options: {
     keys.queue,
     (job, token, lock) => process(job as RedriveJob, token, lock),
     redis,
-    { prefix: keys.queuePrefix, concurrency: slicesAtOnce, timing: options.timing },
+    {
+      prefix: keys.queuePrefix,
+      concurrency: slicesAtOnce,
+      onLocksLost: (count) => options.lockLosses("redrive", count),
+      timing: options.timing,
+      clock: options.clock,
+      mayTake: () => roomIn(marker),
+    },
   );
   worker.on("error", (error) => log.warn("redrive queue error", { error }));
   return { close: () => worker.close() };

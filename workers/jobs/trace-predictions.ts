@@ -1,5 +1,6 @@
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { ResultWriter } from "./finish-prediction.js";
 import type { processPrediction } from "./process-prediction.js";
@@ -22,7 +23,12 @@ interface FinalPrediction {
  * Spans of predictions, made by wrappers around processor and writer, so that a worker without tracing runs no further
  * line. Jobs without a traceparent have none.
  */
-export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: ModelKeys, keptSeconds: number) {
+export function tracePredictions(
+  tracing: Tracing,
+  redis: RedisClient,
+  keys: ModelKeys,
+  { clock, keptSeconds }: { keptSeconds: number; clock: Clock },
+) {
   const parents = new Map<string, string>();
   return {
     process:
@@ -45,9 +51,10 @@ export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: Mod
       async write(finish) {
         const parent = parents.get(finish.id);
         if (parent === undefined) return writer.write(finish);
-        const begun = Date.now();
+        const begun = clock.now();
         const outcome = await writer.write(finish);
-        if (outcome === "written") tell(tracing, parent, finish.id, JSON.parse(finish.result.json), begun);
+        const written = { from: begun, to: clock.now() };
+        if (outcome === "written") tell(tracing, parent, finish.id, JSON.parse(finish.result.json), written);
         return outcome;
       },
     }),
@@ -55,7 +62,14 @@ export function tracePredictions(tracing: Tracing, redis: RedisClient, keys: Mod
 }
 
 /** Four spans of one prediction: queue, slot, the ONNX run in it, and the writing. */
-function tell(tracing: Tracing, parent: string, id: string, prediction: FinalPrediction, writtenFrom: number): void {
+function tell(
+  tracing: Tracing,
+  parent: string,
+  id: string,
+  prediction: FinalPrediction,
+  written: { from: number; to: number },
+): void {
+  const writtenFrom = written.from;
   const { error, model, started_at: started, status, timings, version } = prediction;
   const attributes = { "millrace.prediction_id": id, "millrace.model": model, "millrace.version": version };
   const startedAt = started === null ? writtenFrom : Date.parse(started);
@@ -79,5 +93,5 @@ function tell(tracing: Tracing, parent: string, id: string, prediction: FinalPre
       tracing.note("inference", writtenFrom, { parent: slot.traceparent, startedAt: from, attributes });
     }
   }
-  tracing.note("write result", Date.now(), { parent, startedAt: writtenFrom, attributes });
+  tracing.note("write result", written.to, { parent, startedAt: writtenFrom, attributes });
 }

@@ -1,4 +1,5 @@
 import { webhookEvents } from "@millrace/shared/predictions/delivery.js";
+import { failureCodes } from "@millrace/shared/service/failure-codes.js";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -16,14 +17,49 @@ export function createWorkerMetrics() {
   });
   // From 0, because an alert cannot see the rise of a counter that begins with 1.
   for (const event of Object.values(webhookEvents)) deliveries.inc({ event, outcome: "given_up" }, 0);
+  const locksLost = new Counter({
+    name: "ml_job_lock_lost_total",
+    help: "Locks of held jobs that were not renewed in time, by kind of job; other workers run these jobs again",
+    labelNames: ["kind"],
+    registers,
+  });
+  for (const kind of ["prediction", "chunk", "delivery", "redrive"]) locksLost.inc({ kind }, 0);
+  const predictions = new Counter({
+    name: "ml_prediction_total",
+    help: "Predictions that became final on this worker, by status",
+    labelNames: ["model", "version", "status"],
+    registers,
+  });
+  const bulkRows = new Counter({
+    name: "ml_bulk_rows_total",
+    help: "Rows of batches finished on this worker, by status",
+    labelNames: ["model", "version", "status"],
+    registers,
+  });
+  const failures = new Counter({
+    name: "ml_failure_total",
+    help: "Predictions and rows of batches that failed on this worker, by code",
+    labelNames: ["model", "version", "work", "code"],
+    registers,
+  });
   return {
     register,
-    predictions: new Counter({
-      name: "ml_prediction_total",
-      help: "Predictions that became final on this worker, by status",
-      labelNames: ["model", "version", "status"],
-      registers,
-    }),
+    locksLost,
+    predictions,
+    bulkRows,
+    failures,
+    /**
+     * Begins the counters of a version with 0: an alert cannot see the rise of a counter that begins with 1, and a
+     * panel without a value looks broken.
+     */
+    beginVersion(model: string, version: string) {
+      for (const status of ["succeeded", "failed", "canceled", "expired"])
+        predictions.inc({ model, version, status }, 0);
+      for (const status of ["succeeded", "failed"]) bulkRows.inc({ model, version, status }, 0);
+      for (const work of ["prediction", "row"]) {
+        for (const code of failureCodes) failures.inc({ model, version, work, code }, 0);
+      }
+    },
     latency: new Histogram({
       name: "ml_prediction_latency_seconds",
       help: "Latency of succeeded predictions: queue (created to first run), inference (ONNX run), total",
@@ -43,12 +79,6 @@ export function createWorkerMetrics() {
       help: "Rows of each run that was sent to a slot",
       labelNames: ["model"],
       buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
-      registers,
-    }),
-    bulkRows: new Counter({
-      name: "ml_bulk_rows_total",
-      help: "Rows of batches finished on this worker, by status",
-      labelNames: ["model", "version", "status"],
       registers,
     }),
     retries: new Counter({

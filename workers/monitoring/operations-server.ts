@@ -1,5 +1,7 @@
 import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { opensMetrics } from "@millrace/shared/access/metrics-key.js";
+import { ConfigError } from "@millrace/shared/config/common-config.js";
+import { listenOn } from "@millrace/shared/config/listen.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Registry } from "prom-client";
 
@@ -11,50 +13,51 @@ export interface OperationsServer {
 }
 
 /**
- * A worker's own `/health`, `/ready` and `/metrics`, without a key. Without a configured port it takes 3001, or a free
- * port if 3001 is in use.
+ * A worker's own `/health`, `/ready` and `/metrics`; only the last wants a key, `metricsKey`. Without a configured port
+ * it takes 3001, or a free port if 3001 is in use. Rejects with a ConfigError where the configured port is taken.
  */
 export async function startOperationsServer(options: {
   port: number | undefined;
+  host: string;
+  /** What `/metrics` wants; undefined: nothing. */
+  metricsKey: string | undefined;
   register: Registry;
   ready(): { ready: boolean; [detail: string]: unknown };
   log: Logger;
 }): Promise<OperationsServer> {
-  const startedAt = Date.now();
+  const startedAt = performance.now();
   const server = createServer(async (request, response) => {
     const path = request.url?.split("?")[0];
     if (request.method !== "GET" && request.method !== "HEAD")
       return send(response, 405, { status: "method not allowed" });
     if (path === "/health") {
-      return send(response, 200, { status: "healthy", uptime_seconds: Math.floor((Date.now() - startedAt) / 1000) });
+      return send(response, 200, {
+        status: "healthy",
+        uptime_seconds: Math.floor((performance.now() - startedAt) / 1000),
+      });
     }
     if (path === "/ready") {
       const state = options.ready();
       return send(response, state.ready ? 200 : 503, state);
     }
     if (path === "/metrics") {
+      if (!opensMetrics(request.headers, options.metricsKey)) {
+        response.setHeader("WWW-Authenticate", 'Bearer realm="millrace"');
+        return send(response, 401, { status: "METRICS_KEY is missing or wrong" });
+      }
       response.writeHead(200, { "content-type": options.register.contentType });
       return response.end(await options.register.metrics());
     }
     return send(response, 404, { status: "not found" });
   });
-  const host = "0.0.0.0";
-  const listen = (port: number) =>
-    new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(port, host, () => {
-        server.off("error", reject);
-        resolve();
-      });
-    });
-  try {
-    await listen(options.port ?? usualPort);
-  } catch (fault) {
-    if (options.port !== undefined || (fault as NodeJS.ErrnoException).code !== "EADDRINUSE") throw fault;
-    await listen(0);
-  }
-  const { port } = server.address() as AddressInfo;
-  options.log.info("worker endpoints listen", { port });
+  const { host } = options;
+  const listen = (port: number) => listenOn(server, port, host, { port: "WORKER_PORT", host: "WORKER_HOST" });
+  const port = await listen(options.port ?? usualPort).catch((fault: Error) => {
+    const isTaken = fault instanceof ConfigError && (fault.cause as NodeJS.ErrnoException).code === "EADDRINUSE";
+    if (options.port !== undefined || !isTaken) throw fault;
+    return listen(0);
+  });
+  options.log.info("worker endpoints listen", { host, port });
   return {
     port,
     close: () =>

@@ -1,12 +1,16 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type WorkerTiming, workerTiming } from "@millrace/shared/config/timing.js";
-import { keptJobs } from "@millrace/shared/predictions/job.js";
+import { keptJobs, mostInStep } from "@millrace/shared/predictions/job.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { bullKeys } from "@millrace/shared/redis/key-names.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import type { Worker as BullWorker, Job, WorkerOptions } from "bullmq";
 import { DelayedError, raw2NextJobData, UnrecoverableError, WaitingError, Worker } from "./bullmq.js";
 import { completingBackend, type ProofOf } from "./completing-backend.js";
+import { HeldJobs } from "./held-jobs.js";
+import { HeldLocks } from "./held-locks.js";
+import { delayByClock, waitByClock } from "./store-time.js";
 
 type JobJson = Parameters<BullWorker["createJob"]>[0];
 
@@ -23,19 +27,23 @@ export class AttemptFailedError extends Error {}
 type Process<R, J> = (job: J, token: string, lock: () => string) => Promise<R>;
 
 interface StockingOptions<J> extends Partial<WorkerOptions> {
+  /** The clock of delays and of all times that are written. */
+  clock: Clock;
   /** Whether a job has ended, so that a run of it does not go on under its lock either. */
   isOver?(job: J): boolean;
   /** How many jobs may be taken now, apart from the limit of concurrency. */
   mayTake?: () => number;
   /** The key that proves the end of a job. */
   proofOf?: ProofOf;
+  /** Told how many locks of jobs were lost to other workers. */
+  onLocksLost?: (count: number) => void;
   /** The product's times unless told otherwise. */
   timing?: WorkerTiming;
 }
 
 /** Private members of BullMQ's worker; its version is pinned. */
 interface Internals {
-  mainLoopQueue: { numTotal(): number } | null;
+  mainLoopQueue: { numTotal(): number; add(fetched: Promise<undefined>): void } | null;
   updateDelays(limitDelay: number, delayUntil: number): void;
 }
 
@@ -57,20 +65,23 @@ const knownEnds = [AttemptFailedError, DelayedError, UnrecoverableError, Waiting
 /** Delay of a job after a fault that is not its own, in ms. */
 const troubleDelayMs = 1000;
 
-/** Most jobs taken in one step. */
-const largestTake = 64;
-
 /**
  * A BullMQ worker that takes as many jobs as it has room for in one step, and starts them before it takes more.
  * BullMQ's own takes one a round trip and starts none until it is full or the queue is empty. Where a round trip costs
  * an fsync and jobs come faster than that, the first of them waits until there are `concurrency` of them.
+ *
+ * It holds no more jobs than it has shown to renew in time, however many it has room for; see `HoldLimit`.
  */
 export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown, R>> extends Worker<unknown, R> {
   readonly #redis: RedisClient;
   readonly #queue: string;
   readonly #lockMs: number;
+  readonly #clock: Clock;
   readonly #mayTake: () => number;
   readonly #stopped = new AbortController();
+  readonly #locks: HeldLocks;
+  /** The most jobs at once that its owner wants. */
+  #wanted: number;
   #stock: Stocked[] = [];
   /** Whether jobs were taken and not started, and the due time of the next delayed one (ms). */
   #toStart = false;
@@ -82,8 +93,10 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
     process: Process<R, J>,
     redis: RedisClient,
     {
+      clock,
       isOver,
       mayTake = () => Number.POSITIVE_INFINITY,
+      onLocksLost = () => undefined,
       proofOf,
       timing = workerTiming,
       ...options
@@ -104,17 +117,61 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
             );
       },
       held,
-      completingBackend(redis, queue, held.lockDuration, { mayTake: () => mayTake() > 0, proofOf }),
+      completingBackend(redis, queue, held.lockDuration, clock, {
+        mayTake: () => !this.#locks.limit.isLate && mayTake() > 0,
+        proofOf,
+      }),
     );
     this.#mayTake = mayTake;
     this.#redis = redis;
     this.#queue = queue;
     this.#lockMs = held.lockDuration;
+    this.#clock = clock;
+    waitByClock(this, clock);
+    this.#locks = new HeldLocks(this, {
+      ...{ lockMs: held.lockDuration, clock, stocked: () => this.#stock, onLost: onLocksLost },
+      onLimit: () => this.#applyLimit(),
+    });
+    this.#wanted = super.concurrency;
+    this.#applyLimit();
+  }
+
+  /** The most jobs at once: what its owner wants, as far as their locks can be renewed. */
+  override get concurrency(): number {
+    return super.concurrency;
+  }
+
+  override set concurrency(wanted: number) {
+    // BullMQ's constructor sets it before this class has its fields.
+    if (!(#locks in this)) {
+      super.concurrency = wanted;
+      return;
+    }
+    this.#wanted = wanted;
+    this.#applyLimit();
+  }
+
+  /** Whether this worker is sure to hold a job still, so that no other has taken it. */
+  holds(job: { id?: string | undefined; processedOn?: number | undefined }): boolean {
+    return this.#locks.holds(job.id as string, job.processedOn ?? 0);
+  }
+
+  #applyLimit(): void {
+    const before = super.concurrency;
+    super.concurrency = Math.max(1, Math.min(this.#wanted, this.#locks.limit.jobs));
+    // The main loop may wait for the end of a job; it looks for room after each.
+    if (super.concurrency > before) (this as unknown as Internals).mainLoopQueue?.add(Promise.resolve(undefined));
+  }
+
+  protected override createJob(json: JobJson, id: string) {
+    const job = super.createJob(json, id);
+    delayByClock(job, this.#clock);
+    return job;
   }
 
   protected override async moveToActive(token: string, name?: string) {
     const internals = this as unknown as Internals;
-    const mayTake = this.#mayTake();
+    const mayTake = this.#locks.limit.isLate ? 0 : this.#mayTake();
     if (mayTake === 0) {
       await this.#giveBack();
       internals.updateDelays(0, 0);
@@ -130,7 +187,12 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
       return super.nextJobFromJobData(undefined, undefined, token);
     }
     const room = Math.min(mayTake, Math.max(1, this.concurrency - (internals.mainLoopQueue?.numTotal() ?? 0)));
-    const taken = await takeJobs(this.#redis, this.#queue, token, Math.min(room, largestTake), this.#lockMs);
+    const taken = await takeJobs(this.#redis, this.#queue, {
+      token,
+      count: Math.min(room, mostInStep),
+      lockMs: this.#lockMs,
+      nowMs: this.#clock.now(),
+    });
     // BullMQ itself handles paused and limited queues.
     if (taken === null) return super.moveToActive(token, name);
     const [first, ...rest] = taken.jobs.map((raw): Stocked => {
@@ -185,7 +247,9 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
     if (knownEnds.some((known) => fault instanceof known)) throw fault;
     this.emit("error", fault);
     // Where that fails too, the job is handed out again once its lock has expired.
-    await job.moveToDelayed(Date.now() + troubleDelayMs, lock()).catch((error: Error) => this.emit("error", error));
+    await job
+      .moveToDelayed(this.#clock.now() + troubleDelayMs, lock())
+      .catch((error: Error) => this.emit("error", error));
     throw new DelayedError();
   }
 
@@ -195,44 +259,5 @@ export abstract class StockingWorker<R, J extends Job<unknown, R> = Job<unknown,
     if (left.length === 0) return;
     // A job that cannot be given back comes back by itself, once its lock has expired.
     await giveBackJobs(this.#redis, this.#queue, left).catch((error: Error) => this.emit("error", error));
-  }
-}
-
-interface Held {
-  token: string;
-  ended: Promise<void>;
-}
-
-/**
- * The jobs of one queue that this worker holds. After an outage of Redis a worker may be handed a job that it still
- * runs, under a new lock. The run goes on under that lock. A second run beside it would be late again and again, and
- * would count as a death.
- */
-export class HeldJobs {
-  readonly #held = new Map<string, Held>();
-
-  /**
-   * Does the work of a job that was taken under `token`, once no earlier take of it is in progress here. `lock` returns
-   * the token that counts by then.
-   */
-  async take<T>(id: string, token: string, work: (lock: () => string) => Promise<T>): Promise<T> {
-    for (let before = this.#held.get(id); before !== undefined; before = this.#held.get(id)) {
-      before.token = token;
-      await before.ended;
-    }
-    let end: () => void = () => undefined;
-    const held: Held = {
-      token,
-      ended: new Promise((resolve) => {
-        end = resolve;
-      }),
-    };
-    this.#held.set(id, held);
-    try {
-      return await work(() => held.token);
-    } finally {
-      this.#held.delete(id);
-      end();
-    }
   }
 }

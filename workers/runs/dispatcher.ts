@@ -1,3 +1,4 @@
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { JoinTurn } from "@millrace/shared/service/join-turn.js";
 import type { RunItem } from "./frames.js";
 import type { RunTerms, SlotDiedError, SlotHandle } from "./slot-handle.js";
@@ -26,6 +27,7 @@ export interface DispatcherHooks {
  */
 export class Dispatcher {
   readonly #slots: Slots;
+  readonly #clock: Pick<Clock, "now">;
   readonly #queues = new Map<string, Waiting[]>();
   readonly #hooks: DispatcherHooks;
   #begun = new Set<Waiting>();
@@ -34,8 +36,10 @@ export class Dispatcher {
   /** Pumps once a turn of the event loop: works that arrive together run together, also while slots are idle. */
   readonly #arrivals = new JoinTurn<void>(() => this.pump());
 
-  constructor(slots: Slots, hooks: Partial<DispatcherHooks> = {}) {
+  /** `clock`: gives the times of starts, and tells which works have expired. */
+  constructor(slots: Slots, clock: Pick<Clock, "now">, hooks: Partial<DispatcherHooks> = {}) {
     this.#slots = slots;
+    this.#clock = clock;
     this.#hooks = { onRun: () => undefined, onMisfit: () => undefined, ...hooks };
   }
 
@@ -181,7 +185,7 @@ export class Dispatcher {
     }
     const run = queue.splice(0, count);
     if (queue.length === 0) this.#queues.delete(key);
-    const now = Date.now();
+    const now = this.#clock.now();
     return run.filter((work) => {
       const inTime = work.expiresAt === undefined || work.expiresAt > now;
       if (!inTime) work.settle({ kind: "expired" });
@@ -191,7 +195,7 @@ export class Dispatcher {
 
   async #start(run: Waiting[]): Promise<void> {
     const { runQueue } = run[0] as Waiting;
-    const startedAt = Date.now();
+    const startedAt = this.#clock.now();
     for (const work of run) {
       this.#begun.add(work);
       work.onBegin(startedAt, run.length === 1);
@@ -241,8 +245,7 @@ export class Dispatcher {
   #afterDeath(run: readonly Waiting[], reason: SlotDiedError["reason"]): void {
     for (const work of run) {
       if (reason === "closed" || this.#draining) this.#settle(work, { kind: "released" });
-      else if (run.length === 1)
-        this.#settle(work, { kind: "blamed", code: reason === "timeout" ? "timeout" : "poisoned" });
+      else if (run.length === 1) this.#settle(work, { kind: "blamed", code: codes[reason] });
       else {
         this.#begun.delete(work);
         this.#enqueue({ ...work, alone: true });
@@ -258,5 +261,8 @@ export class Dispatcher {
     for (const wake of waiters) wake();
   }
 }
+
+/** The code of an input whose run ended a slot, by how it ended. */
+const codes = { timeout: "timeout", slow: "timeout", memory: "out_of_memory", crash: "poisoned" } as const;
 
 const termsOf = ({ joinable, timeoutMs }: RunQueue): RunTerms => ({ joins: joinable, timeoutMs });

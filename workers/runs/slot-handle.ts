@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Duplex } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import {
   decodeDone,
@@ -14,10 +15,14 @@ import {
 } from "./frames.js";
 import type { LoadOrder, LoadReply } from "./load-request.js";
 import { closeSharedFile, openSharedFile, writeTable } from "./shared-file.js";
+import { outOfMemoryExit, slotCommand, tellsOfMemory } from "./slot-command.js";
 
-/** A slot ended during a call: `timeout` where this side killed it after the deadline, else `crash`, or `closed`. */
+/**
+ * A slot ended during a call: `timeout` where this side killed it after the deadline, `slow` where a load was abandoned
+ * before it, `memory` where it got no more memory, else `crash`, or `closed`.
+ */
 export class SlotDiedError extends Error {
-  readonly reason: "timeout" | "crash" | "closed";
+  readonly reason: "timeout" | "memory" | "crash" | "closed" | "slow";
   /** The misfit so far, as in `RunReply`. */
   readonly misfit: string | null;
 
@@ -59,6 +64,9 @@ interface PendingCall<T> {
 const slotProgram = fileURLToPath(new URL("../slot/main.js", import.meta.url));
 const closeGraceMs = 2000;
 const cancelGraceMs = 100;
+/** The end of what a slot wrote to its stderr, in bytes, and the time to wait for it. */
+const lastWordsKept = 4096;
+const lastWordsMs = 1000;
 
 /** The worker's side of one slot process: one call at a time, each with a deadline that kills the process. */
 export class SlotHandle {
@@ -68,15 +76,22 @@ export class SlotHandle {
   #pending: PendingCall<Reply> | null = null;
   #lastRunId = 0;
   #killedFor: SlotDiedError["reason"] | null = null;
+  #lastWords = "";
   readonly exited: Promise<string>;
 
   constructor(environment: Record<string, string | undefined>, program: string = slotProgram) {
     this.#sharedFile = openSharedFile();
     // A slot makes few objects and many buffers, which are freed only when the young space is full; so it is small.
-    this.#child = spawn(process.execPath, ["--max-semi-space-size=1", program], {
+    const [command, args] = slotCommand(["--max-semi-space-size=1", program], environment);
+    this.#child = spawn(command, args, {
       env: environment,
-      stdio: ["pipe", "ignore", "inherit", "pipe", this.#sharedFile ?? "ignore"],
+      stdio: ["pipe", "ignore", "pipe", "pipe", this.#sharedFile ?? "ignore"],
     });
+    this.#child.stderr?.on("data", (bytes: Buffer) => {
+      process.stderr.write(bytes);
+      this.#lastWords = (this.#lastWords + bytes.toString("latin1")).slice(-lastWordsKept);
+    });
+    const saidAll = new Promise((said) => this.#child.stderr?.once("close", said));
     this.#pipe = this.#child.stdio[3] as Duplex;
     // The pipe closes when the slot dies; the exit tells the reason.
     this.#pipe.on("error", () => undefined);
@@ -90,7 +105,14 @@ export class SlotHandle {
         resolve(how);
       };
       this.#child.once("error", (fault) => end(`could not be started: ${fault.message}`));
-      this.#child.once("exit", (code, signal) => end(signal === null ? `exit code ${code}` : `signal ${signal}`));
+      this.#child.once("exit", (code, signal) => {
+        const how = signal === null ? `exit code ${code}` : `signal ${signal}`;
+        // What it said last may still be on its way.
+        void Promise.race([saidAll, delay(lastWordsMs)]).then(() => {
+          if (code === outOfMemoryExit || tellsOfMemory(this.#lastWords)) this.#killedFor ??= "memory";
+          end(how);
+        });
+      });
     });
   }
 
@@ -157,6 +179,12 @@ export class SlotHandle {
     }
   }
 
+  /** Kills the process; its current call rejects for this reason. */
+  abandon(reason: "slow" | "closed"): void {
+    this.#killedFor ??= reason;
+    this.#child.kill("SIGKILL");
+  }
+
   /** Ends the process: by SIGKILL where it is busy, else by closing the pipe. May be called twice. */
   async close(): Promise<void> {
     this.#killedFor ??= "closed";
@@ -211,7 +239,11 @@ export class SlotHandle {
     call.reject(
       new SlotDiedError(
         reason,
-        reason === "timeout" ? "The run exceeded its deadline." : `The slot ended by ${how}.`,
+        reason === "timeout"
+          ? "The run exceeded its deadline."
+          : reason === "memory"
+            ? "The slot got no more memory."
+            : `The slot ended by ${how}.`,
         call.misfit,
       ),
     );

@@ -13,6 +13,8 @@ export interface Slot {
   leaving: boolean;
   /** Called at the end of its current run, after which it takes no other; null where nobody waits for that. */
   reserved: (() => void) | null;
+  /** A load keeps it busy at its place; a death then is not that of a run. */
+  loading: boolean;
   /** Whether it has run anything, so that its memory may be a leak, and whether it is over the limit. */
   ran: boolean;
   overweight: boolean;
@@ -20,6 +22,9 @@ export interface Slot {
 
 /** Whether a slot can take a run. */
 export const isFree = (slot: Slot): boolean => slot.state === "idle" && slot.reserved === null;
+
+/** Whether it is alive and takes runs, now or after the current one. */
+export const isServing = ({ state }: Slot): boolean => state === "idle" || state === "busy";
 
 const execute = promisify(execFile);
 

@@ -39,6 +39,16 @@ export interface Work {
   onBegin(startedAt: number, alone: boolean): void;
 }
 
+/** Why an input is to blame for the end of a slot. */
+export type BlameCode = "timeout" | "out_of_memory" | "poisoned";
+
+/** The detail of such a failure, for its owner. */
+export function blameDetail(code: BlameCode, timeoutMs: number): string {
+  if (code === "timeout") return `The run exceeded the model's timeout of ${timeoutMs} ms.`;
+  if (code === "poisoned") return "The process that ran this input died.";
+  return "The run needed more memory than it may take.";
+}
+
 /**
  * `done`, `done in bulk`: it ran. `canceled`: it was ended from outside. `expired`: no slot was free in time. `blamed`:
  * it ran alone, and its slot died or timed out. `released`: it never began, or the worker ended before its run did; it
@@ -47,7 +57,7 @@ export interface Work {
 export type Outcome =
   | { kind: "done"; item: RunItem }
   | { kind: "done in bulk"; items: readonly RunItem[]; table: Buffer | null }
-  | { kind: "blamed"; code: "timeout" | "poisoned" }
+  | { kind: "blamed"; code: BlameCode }
   | { kind: "canceled" }
   | { kind: "expired" }
   | { kind: "released" };

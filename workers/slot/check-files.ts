@@ -1,10 +1,13 @@
 import { join } from "node:path";
+import { everyRemedy, readHead, recognizeForeign } from "@millrace/shared/models/foreign-model.js";
 import { listVersionFiles } from "@millrace/shared/models/version-files.js";
 import { allTensors, type OnnxModel, readOnnx } from "../graph/read-onnx.js";
 import type { LoadRequest } from "../runs/load-request.js";
 
 /** Limit of a Protocol Buffers message; the tensors of larger models lie in external data files. */
 const largestOnnxBytes = 2 ** 31;
+/** Files that are looked at for a model of another format. */
+const mostHeads = 100;
 
 /**
  * Reads a version's ONNX files, by path in its folder. Throws for a file over the size limit, a damaged file, and
@@ -14,7 +17,7 @@ export async function readOnnxFiles({ folder, manifest }: LoadRequest): Promise<
   const files = await listVersionFiles(folder);
   const names = new Set(files.map(({ path }) => path));
   if (manifest.output.head !== "ensemble" && !names.has("model.onnx")) {
-    throw new Error("it has no model.onnx: put model.onnx into <model>/<version>/");
+    throw new Error(await missingFault(folder, [...names]));
   }
   const models = new Map<string, OnnxModel>();
   for (const { path, size } of files) {
@@ -22,7 +25,7 @@ export async function readOnnxFiles({ folder, manifest }: LoadRequest): Promise<
     if (size > largestOnnxBytes) {
       throw new Error(`${path} is larger than ${largestOnnxBytes} bytes: move its weights to external data files`);
     }
-    const model = readModel(join(folder, path));
+    const model = await readModel(join(folder, path), path);
     for (const location of externalDataPaths(model)) {
       const fault = locationFault(location, names);
       if (fault !== null) throw new Error(fault);
@@ -32,12 +35,30 @@ export async function readOnnxFiles({ folder, manifest }: LoadRequest): Promise<
   return models;
 }
 
-function readModel(file: string): OnnxModel {
+async function readModel(file: string, path: string): Promise<OnnxModel> {
   try {
     return readOnnx(file);
   } catch (fault) {
-    throw new Error(`the ONNX file cannot be loaded: ${(fault as Error).message}`);
+    const foreign = recognizeForeign("", await readHead(file));
+    if (foreign !== null) {
+      throw new Error(`${path} is ${foreign.what}, under the name of an ONNX file. Export it: ${foreign.remedy}`);
+    }
+    throw new Error(
+      `the ONNX file cannot be loaded: ${(fault as Error).message}. Copy it again, or export it again: ${everyRemedy}`,
+    );
   }
+}
+
+/** What to do in a version without `model.onnx`, by the files that it has. */
+async function missingFault(folder: string, paths: readonly string[]): Promise<string> {
+  const onnx = paths.filter((path) => path.endsWith(".onnx"));
+  if (onnx.length === 1) return `it has no model.onnx: rename ${onnx[0]} to model.onnx`;
+  for (const path of paths.slice(0, mostHeads)) {
+    const foreign = recognizeForeign(path.slice(path.lastIndexOf("/") + 1), await readHead(join(folder, path)));
+    if (foreign === null) continue;
+    return `it has no model.onnx, but ${path}, which is ${foreign.what}. Export it to model.onnx: ${foreign.remedy}`;
+  }
+  return "it has no model.onnx: put model.onnx into <model>/<version>/";
 }
 
 /** Locations of the tensors' external data, as written in the ONNX file. */

@@ -13,7 +13,10 @@ export function describeTensors(
     if (!value.isTensor) {
       throw new Error(
         `${side} "${value.name}" is a map or a sequence, not a tensor: export the model again with plain tensors ` +
-          "(skl2onnx: options={'zipmap': False})",
+          "(scikit-learn: skl2onnx.to_onnx(..., options={'zipmap': False}); " +
+          "LightGBM: onnxmltools.convert_lightgbm(..., zipmap=False); XGBoost: onnxmltools.convert_xgboost; " +
+          "PyTorch: return tensors from forward), or take the ZipMap node off the file " +
+          "(CatBoost: docs/models.md has the lines)",
       );
     }
     if (value.name === "__proto__" && side === "output") {

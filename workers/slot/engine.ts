@@ -4,7 +4,10 @@ import type { TabularManifest } from "@millrace/shared/models/manifest.js";
 import type { Ensemble } from "@millrace/shared/models/manifest-output.js";
 import { InferenceSession, type Tensor } from "onnxruntime-node";
 import type { LoadRequest } from "../runs/load-request.js";
+import { outOfMemoryExit, tellsOfMemory } from "../runs/slot-command.js";
 import { describeTensors } from "./describe-model.js";
+import { readableFault } from "./engine-fault.js";
+import { missingLocale } from "./missing-locale.js";
 
 export type Tensors = Readonly<Record<string, Tensor>>;
 
@@ -26,7 +29,7 @@ export async function openEngine({ file, manifest }: LoadRequest): Promise<Engin
     return {
       inputs: describeTensors(session.inputMetadata, "input"),
       outputs: describeTensors(session.outputMetadata, "output"),
-      run: async (feeds) => (await session.run(feeds)) as unknown as Tensors,
+      run: (feeds) => runSession(session, feeds),
       close: () => session.release(),
     };
   } catch (fault) {
@@ -77,13 +80,27 @@ async function openMembers(folder: string, manifest: TabularManifest, ensemble: 
     async run(feeds) {
       const all: Record<string, Tensor> = { ...feeds };
       for (const { name, session } of sessions) {
-        const own = (await session.run(feeds)) as unknown as Tensors;
+        const own = await runSession(session, feeds);
         for (const [output, value] of Object.entries(own)) all[`${name}/${output}`] = value;
       }
       return all;
     },
     close,
   };
+}
+
+/**
+ * One run. Rejects with a reason that a caller may read. Without memory for it the process ends: what the run had got
+ * so far may stay taken, and the next run, of another input, would fail for want of it.
+ */
+async function runSession(session: InferenceSession, feeds: Record<string, Tensor>): Promise<Tensors> {
+  try {
+    return (await session.run(feeds)) as unknown as Tensors;
+  } catch (fault) {
+    const { message } = fault as Error;
+    if (tellsOfMemory(message)) process.exit(outOfMemoryExit);
+    throw new Error(readableFault(message), { cause: fault });
+  }
 }
 
 function openSession(file: string, name: string): Promise<InferenceSession> {
@@ -94,6 +111,7 @@ function openSession(file: string, name: string): Promise<InferenceSession> {
     logSeverityLevel: 4,
   } as const;
   return InferenceSession.create(file, options).catch((fault: Error) => {
-    throw new Error(`the ONNX file cannot be loaded: ${fault.message.replaceAll(file, name)}`);
+    const reason = missingLocale(fault.message) ?? readableFault(fault.message, file, name);
+    throw new Error(`the ONNX file cannot be loaded: ${reason}`);
   });
 }

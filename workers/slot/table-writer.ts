@@ -1,5 +1,6 @@
 import type { Manifest } from "@millrace/shared/models/manifest.js";
-import { encodeChunk, joinParts, type LineFault, longestDetail } from "@millrace/shared/predictions/bulk-chunk.js";
+import { encodeChunk, joinParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import { addFault, type LineFault, longestDetail } from "@millrace/shared/predictions/line-faults.js";
 import { activationOf } from "../heads/class-probabilities.js";
 import type { Head } from "../heads/head.js";
 import { outputValues } from "../heads/output-values.js";
@@ -19,7 +20,7 @@ export function tableWriter(manifest: Manifest, head: Head): TableWriter {
   const parts: Uint8Array[] = [];
   let lines = 0;
   const fail = (detail: string) => {
-    faults.push({ offset: lines, code: "inference_failed", detail: detail.slice(0, longestDetail) });
+    addFault(faults, lines, "inference_failed", detail.slice(0, longestDetail));
     lines += 1;
   };
   const { output } = manifest;

@@ -1,6 +1,7 @@
 import { packerOf } from "@millrace/shared/packing/pack-input.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { tellBreaker } from "@millrace/shared/scripts/models/tell-breaker.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import { Breaker, type BreakerState, type JobBreaker } from "../jobs/job-breaker.js";
@@ -16,6 +17,7 @@ export interface BreakersOptions {
   dispatcher: Pick<Dispatcher, "submit" | "release">;
   /** First open time of a breaker, in ms. */
   openMs: number;
+  clock: Clock;
   log: Logger;
 }
 
@@ -35,7 +37,7 @@ export class Breakers {
     const { modelKey } = loaded.runQueue;
     if (this.#held.has(modelKey)) return;
     for (const { loaded: other } of this.#held.values()) if (other.version === loaded.version) this.remove(other);
-    const { dispatcher, log, openMs } = this.#options;
+    const { clock, dispatcher, log, openMs } = this.#options;
     const { model, version } = loaded;
     const breaker = new Breaker({
       trySample: sampleRun(dispatcher, loaded),
@@ -45,6 +47,7 @@ export class Breakers {
         this.#tell(version, state);
       },
       openMs,
+      clock,
       log: log.child({ model, version }),
     });
     this.#held.set(modelKey, { loaded, breaker });
@@ -81,11 +84,11 @@ export class Breakers {
   }
 
   #tell(version: string, state: BreakerState | null): void {
-    const { keys, log, redis, workerId: worker } = this.#options;
+    const { clock, keys, log, redis, workerId: worker } = this.#options;
     const { refuses, retryAt, state: name } = state ?? { state: "closed", refuses: false, retryAt: 0 };
     const said = name === "closed" ? null : { worker, version, state: name, refuses, retryAt };
     this.#telling = this.#telling
-      .then(() => tellBreaker(redis, keys, { worker, version }, said))
+      .then(() => tellBreaker(redis, keys, { worker, version }, said, clock.now()))
       .catch((error) => {
         log.warn("breaker state not written", { error });
       });

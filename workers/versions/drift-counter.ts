@@ -2,7 +2,9 @@ import { baselineId, binOf, driftField, driftHours } from "@millrace/shared/mode
 import { featuresOf } from "@millrace/shared/packing/pack-tabular.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Logger } from "@millrace/shared/service/log.js";
+import { flushRegularly, type RegularFlush } from "@millrace/shared/service/regular-flush.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import type { FinishedPrediction } from "../jobs/finish-prediction.js";
 import type { LoadedVersion } from "./load-versions.js";
@@ -20,23 +22,26 @@ interface Watched {
 export class DriftCounter {
   readonly #redis: RedisClient;
   readonly #keyPrefix: string;
+  readonly #clock: Clock;
   readonly #log: Logger;
   readonly #held: () => readonly LoadedVersion[];
-  readonly #timer: NodeJS.Timeout;
+  readonly #flushes: RegularFlush;
   readonly #watched = new Map<string, Watched | null>();
 
   constructor(options: {
     redis: RedisClient;
     keyPrefix: string;
+    clock: Clock;
     log: Logger;
     /** The versions that this worker serves. */
     held(): readonly LoadedVersion[];
   }) {
     this.#redis = options.redis;
     this.#keyPrefix = options.keyPrefix;
+    this.#clock = options.clock;
     this.#log = options.log;
     this.#held = options.held;
-    this.#timer = setInterval(() => void this.#flush(), flushEveryMs);
+    this.#flushes = flushRegularly(flushEveryMs, () => this.#flush());
   }
 
   /** Counts the input of a prediction that succeeded. */
@@ -59,16 +64,15 @@ export class DriftCounter {
   }
 
   /** Writes the remaining counts. May be called twice. */
-  async close(): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#flush();
+  close(): Promise<void> {
+    return this.#flushes.close();
   }
 
   async #flush(): Promise<void> {
     const all = [...this.#watched.values()];
     // Looked up again, because a version may have another manifest by then.
     this.#watched.clear();
-    const hour = Math.floor(Date.now() / 3_600_000);
+    const hour = Math.floor(this.#clock.now() / 3_600_000);
     for (const watched of all) {
       if (watched === null) continue;
       const { announcement, model, version } = watched.version;

@@ -3,12 +3,14 @@ import { cacheTtlSeconds } from "@millrace/shared/models/manifest.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { announceVersion, digestElsewhere } from "@millrace/shared/scripts/models/announce.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { ServedVersion } from "../jobs/taken-prediction.js";
-import type { LoadRequest } from "../runs/load-request.js";
+import type { LoadReply, LoadRequest } from "../runs/load-request.js";
 import type { SlotPool } from "../runs/slot-pool.js";
 import type { FoundVersion } from "./model-repository.js";
+import { nameOf, type Passing } from "./refusals.js";
 
 /** A version in the slots, announced to the APIs. */
 export interface LoadedVersion extends ServedVersion {
@@ -18,44 +20,119 @@ export interface LoadedVersion extends ServedVersion {
   stamp: string;
 }
 
-/**
- * The outcome of loading one version. Two reasons may pass while its files stay the same: a `conflict` with another
- * worker's files, and a `death` of the process that loaded it.
- */
+/** The outcome of loading one version. */
 export type Loading =
   | { found: FoundVersion; loaded: LoadedVersion }
   | { found: FoundVersion; reason: string; passing: Passing | null };
 
-export type Passing = "conflict" | "death";
+interface CurrentLoad {
+  found: FoundVersion;
+  key: number;
+  /** Resolves when its outcome has been told, or it was dropped. */
+  done: Promise<void>;
+  /** Resolves when it is done, or loads in a process of its own, so that nothing waits for it. */
+  doneOrAside: Promise<void>;
+}
 
-/** Loads versions into the slots and announces them; resolves to the outcome of each. */
-export async function loadVersions(options: {
-  found: readonly FoundVersion[];
+interface VersionLoaderOptions {
   pool: SlotPool;
-  /** A key that no version in these slots has had before. */
-  newKey(): number;
   redis: RedisClient;
   keyPrefix: string;
   workerId: string;
+  clock: Clock;
   log: Logger;
-}): Promise<Loading[]> {
-  const { keyPrefix, log, pool, redis, workerId } = options;
-  const results: Loading[] = [];
-  const wanted: { found: FoundVersion; request: LoadRequest }[] = [];
-  for (const found of options.found) {
-    const { digest, file, folder, manifest, model, version } = found;
-    const servedDigest = await digestElsewhere(redis, modelKeys(keyPrefix, model), version, workerId);
-    if (servedDigest !== null && servedDigest !== digest) results.push(conflicting(found, servedDigest));
-    else wanted.push({ found, request: { key: options.newKey(), model, version, folder, file, digest, manifest } });
+  /** Told of each outcome as soon as it is known; a loaded version is announced by then. */
+  onLoaded(result: Loading): void;
+}
+
+/** Loads versions into the slots and announces each as soon as a slot serves it, whatever the others do. */
+export class VersionLoader {
+  readonly #options: VersionLoaderOptions;
+  readonly #current = new Map<string, CurrentLoad>();
+  #lastKey = 0;
+  #closed = false;
+
+  constructor(options: VersionLoaderOptions) {
+    this.#options = options;
   }
-  const replies = wanted.length === 0 ? [] : await pool.load(wanted.map(({ request }) => request));
-  for (const [i, { found, request }] of wanted.entries()) {
-    const reply = replies[i];
-    if (!reply?.ok) {
-      const passing = reply?.died ? "death" : null;
-      results.push({ found, reason: reply?.reason ?? "no slot answered", passing });
-      continue;
+
+  /** Whether these files of a version are being loaded. */
+  isLoading(name: string, stamp: string): boolean {
+    return this.#current.get(name)?.found.stamp === stamp;
+  }
+
+  /** The versions that are being loaded, of one model or of all. */
+  loading(model?: string): CurrentLoad[] {
+    return [...this.#current.values()].filter(({ found }) => model === undefined || found.model === model);
+  }
+
+  /** Begins to load versions, and returns when Redis has shown which other workers serve with other files. */
+  async begin(all: readonly FoundVersion[]): Promise<void> {
+    const { clock, keyPrefix, pool, redis, workerId } = this.#options;
+    const requests: LoadRequest[] = [];
+    const listeners = new Map<number, { decided(reply: LoadReply): void; setAside(): void }>();
+    for (const found of all) {
+      const { digest, file, folder, manifest, model, version } = found;
+      const servedDigest = await digestElsewhere(redis, modelKeys(keyPrefix, model), version, workerId, clock.now());
+      if (this.#closed) return;
+      if (servedDigest !== null && servedDigest !== digest) {
+        this.#options.onLoaded(conflicting(found, servedDigest));
+        continue;
+      }
+      const request = { key: ++this.#lastKey, model, version, folder, file, digest, manifest };
+      let decided: (reply: LoadReply) => void = () => undefined;
+      let setAside: () => void = () => undefined;
+      const reply = new Promise<LoadReply>((resolve) => {
+        decided = resolve;
+      });
+      const isAside = new Promise<void>((resolve) => {
+        setAside = resolve;
+      });
+      listeners.set(request.key, { decided, setAside });
+      const done = this.#finish(found, request, reply);
+      const doneOrAside = Promise.race([done, isAside]);
+      this.#current.set(nameOf(found), { found, key: request.key, done, doneOrAside });
+      requests.push(request);
     }
+    if (requests.length === 0) return;
+    void pool.load(requests, {
+      decided: (reply) => listeners.get(reply.key)?.decided(reply),
+      setAside: (key) => listeners.get(key)?.setAside(),
+    });
+  }
+
+  /** Drops the loads of files that are not wanted any more. */
+  dropOthers(wanted: ReadonlyMap<string, { stamp: string }>): void {
+    for (const [name, { found, key }] of this.#current) {
+      if (wanted.get(name)?.stamp === found.stamp) continue;
+      this.#current.delete(name);
+      this.#options.pool.unload(key);
+    }
+  }
+
+  /** From now on nothing is told. Loads end with the pool, and the promise with them. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.loading().map(({ done }) => done));
+  }
+
+  async #finish(found: FoundVersion, request: LoadRequest, decided: Promise<LoadReply>): Promise<void> {
+    const reply = await decided;
+    const isCurrent = () => !this.#closed && this.#current.get(nameOf(found))?.key === request.key;
+    if (!isCurrent()) return;
+    const result = await this.#announce(found, request, reply).catch((error: Error): Loading => {
+      const reason = `it could not be announced, and is tried again: ${error.message}`;
+      return { found, reason, passing: "conflict" };
+    });
+    if (!("loaded" in result)) this.#options.pool.unload(request.key);
+    if (this.#current.get(nameOf(found))?.key === request.key) this.#current.delete(nameOf(found));
+    // A version that was dropped meanwhile is announced already; it is drained as one that was served.
+    if (!this.#closed) this.#options.onLoaded(result);
+  }
+
+  async #announce(found: FoundVersion, request: LoadRequest, reply: LoadReply): Promise<Loading> {
+    const { clock, keyPrefix, log, redis, workerId } = this.#options;
+    if (!reply.ok) return { found, reason: reply.reason, passing: reply.died ? "death" : null };
     const { digest, manifest, model, stamp, version } = found;
     const { drawsNumbers, inputs, joining, outputs, proofFault } = reply;
     if (proofFault)
@@ -67,12 +144,8 @@ export async function loadVersions(options: {
       ...{ drawsNumbers, fingerprint },
     };
     const keys = modelKeys(keyPrefix, model);
-    const answer = await announceVersion(redis, keyPrefix, keys, announcement, workerId);
-    if (!answer.announced) {
-      pool.unload(request.key);
-      results.push(conflicting(found, answer.servedDigest));
-      continue;
-    }
+    const answer = await announceVersion(redis, keyPrefix, keys, announcement, workerId, clock.now());
+    if (!answer.announced) return conflicting(found, answer.servedDigest);
     const { batching, timeout_ms: timeoutMs } = manifest;
     const { max_batch_rows: maxBatchRows, max_delay_ms: maxDelayMs } = batching;
     const loaded: LoadedVersion = {
@@ -87,9 +160,8 @@ export async function loadVersions(options: {
       stamp,
       runQueue: { model, version, modelKey: request.key, joinable, maxBatchRows, maxDelayMs, timeoutMs },
     };
-    results.push({ found, loaded });
+    return { found, loaded };
   }
-  return results;
 }
 
 const conflicting = (found: FoundVersion, servedDigest: string): Loading => ({

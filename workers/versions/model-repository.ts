@@ -1,11 +1,14 @@
 import { createHash, type KeyObject } from "node:crypto";
-import { lstat, readdir, readFile } from "node:fs/promises";
+import type { Dirent } from "node:fs";
+import { lstat, opendir, readdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { defaultManifest, isModelName, type Manifest } from "@millrace/shared/models/manifest.js";
 import { digestOfFiles, hashFiles } from "@millrace/shared/models/model-digest.js";
 import { type SignedFiles, verifySignature } from "@millrace/shared/models/model-signature.js";
 import { complaintsText, readManifest } from "@millrace/shared/models/read-manifest.js";
 import { listVersionFiles, stampOf, type VersionFile } from "@millrace/shared/models/version-files.js";
+import { layoutFault, mayBeMislaid, nameFault, strayFault, versionPattern } from "./layout-fault.js";
+import { shownName } from "./shown-name.js";
 
 /** A version's folder, of which no file has been read. */
 export interface VersionFolder {
@@ -29,65 +32,123 @@ export interface FoundVersion extends VersionFolder {
 
 /** A model folder that cannot be served. */
 export interface BadModel {
+  /** As it is shown: a model's name, else escaped and cut. */
   model: string;
   version: string | null;
   reason: string;
 }
 
-const versionPattern = /^[1-9]\d{0,8}$/;
+/** What is listed as bad for the models folder as a whole. */
+export const wholeFolder = "MODELS_DIR";
+const mostEntries = 10_000;
+const mostVersions = 1000;
+/** Entries that are no models and are looked at for the reason. */
+const mostLooks = 1000;
+const mostBad = 200;
 const manifestName = "model.json";
 const largestManifestBytes = 16 * 1024 * 1024;
 
 /**
- * Lists `<dir>/<model>/<version>/`. Folders without a version are no models and are skipped. A model with a fault is
- * listed as bad, without effect on others. Rejects where the folder itself cannot be read.
+ * Lists `<dir>/<model>/<version>/`. Folders that do not look like a model are skipped. A model with a fault, or not
+ * laid out as one, is listed as bad, without effect on others. Of a folder with more entries than any repository has, a
+ * part is looked at, with the `held` models always among it. Rejects where the folder itself cannot be read.
  */
 export async function listVersions(
   dir: string,
   globs: readonly string[],
+  held: ReadonlySet<string> = new Set(),
 ): Promise<{ folders: VersionFolder[]; bad: BadModel[] }> {
   const wanted = globs.map(globPattern);
   const folders: VersionFolder[] = [];
   const bad: BadModel[] = [];
-  const entries = (await readdir(dir, { withFileTypes: true })).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const { entries, isWhole } = await entriesOf(dir, held);
+  let looks = 0;
+  const fault = async (name: string, find: () => Promise<string | null>) => {
+    if (looks >= mostLooks || bad.length >= mostBad) return;
+    looks += 1;
+    const reason = await find();
+    if (reason !== null) bad.push({ model: shownName(name), version: null, reason });
+  };
   for (const entry of entries) {
-    const { name: model } = entry;
-    if (!wanted.some((pattern) => pattern.test(model))) continue;
-    if (entry.isSymbolicLink() && isModelName(model)) {
-      bad.push({ model, version: null, reason: "the model is a link; a model is a plain folder" });
+    const { name } = entry;
+    if (!wanted.some((pattern) => pattern.test(name))) continue;
+    const home = resolve(dir, name);
+    if (entry.isSymbolicLink() && isModelName(name)) {
+      await fault(name, async () => "the model is a link; a model is a plain folder");
     }
-    if (!entry.isDirectory()) continue;
-    const home = resolve(dir, model);
+    if (entry.isFile() && !name.startsWith(".")) await fault(name, () => strayFault(name, home));
+    if (!entry.isDirectory() || name.startsWith(".")) continue;
     const names = await readdir(home).catch((fault: NodeJS.ErrnoException) => {
       // A folder that disappears meanwhile is empty; one that cannot be read must not unload its versions.
       if (fault.code === "ENOENT") return [];
       throw fault;
     });
-    const versions = names.filter((name) => versionPattern.test(name)).sort((a, b) => +a - +b);
-    if (versions.length === 0) continue;
-    if (!isModelName(model)) {
-      const reason = "a model's name has lower-case letters, digits, '.', '_' and '-' only";
-      bad.push({ model, version: null, reason });
+    const found = names.filter((name) => versionPattern.test(name)).sort((a, b) => +a - +b);
+    const versions = found.slice(-mostVersions);
+    if (!isModelName(name)) {
+      await fault(name, async () =>
+        versions.length > 0 || (await layoutFault(name, home, versions)) !== null ? nameFault(name) : null,
+      );
       continue;
     }
+    if (found.length > mostVersions) {
+      await fault(
+        name,
+        async () =>
+          `it has ${found.length} versions, of which the highest ${mostVersions} are looked at: remove old ones`,
+      );
+    } else if (versions.length === 0 || mayBeMislaid(names)) {
+      await fault(name, () => layoutFault(name, home, versions));
+    }
     for (const version of versions) {
-      const folder = join(home, version);
-      try {
-        const files = await listVersionFiles(folder);
-        const own = files.some(({ path }) => path === manifestName);
-        const manifestFile = join(own ? folder : home, manifestName);
-        const manifestStamp = await stampOfManifest(manifestFile);
-        folders.push({
-          ...{ model, version, folder, files },
-          manifestFile: manifestStamp === null ? null : manifestFile,
-          stamp: `${stampOf(files)}\n${manifestStamp}`,
-        });
-      } catch (fault) {
-        bad.push({ model, version, reason: reasonOf(fault) });
-      }
+      const listed = await listVersion(name, version, home);
+      if ("reason" in listed) bad.push(listed);
+      else folders.push(listed);
     }
   }
+  if (!isWhole || looks >= mostLooks || bad.length >= mostBad) {
+    const reason = "it has more folders or files that are no models than are looked at: remove what is no model";
+    bad.push({ model: wholeFolder, version: null, reason });
+  }
   return { folders, bad };
+}
+
+interface Entry extends Pick<Dirent, "isDirectory" | "isFile" | "isSymbolicLink"> {
+  name: string;
+}
+
+/** Entries of the models folder by name, as many as are looked at, and those of held models in any case. */
+async function entriesOf(dir: string, held: ReadonlySet<string>): Promise<{ entries: Entry[]; isWhole: boolean }> {
+  const entries = new Map<string, Entry>();
+  let isWhole = true;
+  for await (const entry of await opendir(dir, { bufferSize: 1000 })) {
+    isWhole = entries.size < mostEntries;
+    if (!isWhole) break;
+    entries.set(entry.name, entry);
+  }
+  for (const name of isWhole ? [] : held) {
+    if (entries.has(name)) continue;
+    const stats = await lstat(join(dir, name)).catch(() => null);
+    if (stats !== null) entries.set(name, Object.assign(stats, { name }));
+  }
+  return { entries: [...entries.values()].sort((a, b) => (a.name < b.name ? -1 : 1)), isWhole };
+}
+
+async function listVersion(model: string, version: string, home: string): Promise<VersionFolder | BadModel> {
+  const folder = join(home, version);
+  try {
+    const files = await listVersionFiles(folder);
+    const own = files.some(({ path }) => path === manifestName);
+    const manifestFile = join(own ? folder : home, manifestName);
+    const manifestStamp = await stampOfManifest(manifestFile);
+    return {
+      ...{ model, version, folder, files },
+      manifestFile: manifestStamp === null ? null : manifestFile,
+      stamp: `${stampOf(files)}\n${manifestStamp}`,
+    };
+  } catch (fault) {
+    return { model, version, reason: reasonOf(fault) };
+  }
 }
 
 /** Reads a version's manifest and digest. Rejects with the reason where its files cannot be served. */
@@ -138,4 +199,6 @@ const globPattern = (glob: string): RegExp =>
       .replaceAll(/[.+^${}()|[\]\\]/g, "\\$&")
       .replaceAll("*", ".*")
       .replaceAll("?", ".")}$`,
+    // Names may have line breaks in them.
+    "s",
   );

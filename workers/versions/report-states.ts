@@ -1,23 +1,22 @@
-import { beatEveryMs, beatTtlMs } from "@millrace/shared/models/announcement.js";
-import {
-  type ModelRefusal,
-  orderKeptSeconds,
-  orderSchema,
-  type VersionReport,
-} from "@millrace/shared/models/model-order.js";
+import { beatEveryMs } from "@millrace/shared/models/beat-times.js";
+import { orderKeptSeconds, orderSchema, type VersionReport } from "@millrace/shared/models/model-order.js";
+import { createRefusalTeller } from "@millrace/shared/models/refused-models.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { execMulti } from "@millrace/shared/redis/exec-multi.js";
-import { modelKeys, orderKey, ordersChannel, workersKey } from "@millrace/shared/redis/keys.js";
+import { orderKey, ordersChannel } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { VersionKeeper, VersionState } from "./version-keeper.js";
 
 export interface StateReports {
+  /** Tells what is refused now; never rejects. */
+  tell(): Promise<void>;
   /** Reports that this worker has ended. May be called twice. */
   close(): Promise<void>;
 }
 
 /**
- * Writes heartbeats and refusals to Redis, and carries out orders to rescan the folder. A lost order costs a second or
+ * Writes refusals to Redis with each beat, and carries out orders to rescan the folder. A lost order costs a second or
  * two, since the folder is rescanned anyway.
  */
 export async function reportStates(options: {
@@ -26,29 +25,22 @@ export async function reportStates(options: {
   keyPrefix: string;
   workerId: string;
   keeper: VersionKeeper;
+  clock: Clock;
   log: Logger;
 }): Promise<StateReports> {
-  const { keeper, keyPrefix, log, redis, subscriber, workerId } = options;
-  /** The last written refusals: refusal → key. */
-  let told = new Map<string, string>();
-
-  const beat = async () => {
+  const { clock, keeper, keyPrefix, log, redis, subscriber, workerId } = options;
+  const refusals = createRefusalTeller(redis, keyPrefix, clock);
+  let closed = false;
+  const tell = async () => {
+    if (closed) return;
     try {
-      const now = Date.now();
-      await redis.zadd(workersKey(keyPrefix), now + beatTtlMs, workerId);
-      await redis.zremrangebyscore(workersKey(keyPrefix), "-inf", now - 60_000);
-      const telling = new Map<string, string>();
-      for (const { model, reason, state, version } of keeper.states()) {
-        if (state !== "refused") continue;
-        const refusal: ModelRefusal = { worker: workerId, version, reason: reason ?? "" };
-        telling.set(JSON.stringify(refusal), modelKeys(keyPrefix, model).refusals);
-      }
-      for (const [text, key] of told) if (!telling.has(text)) await redis.zrem(key, text);
-      for (const [text, key] of telling) await redis.zadd(key, now + beatTtlMs, text);
-      for (const key of new Set(telling.values())) await redis.zremrangebyscore(key, "-inf", now);
-      told = telling;
+      await refusals.tell(
+        keeper.states().flatMap(({ model, reason, state, version }) => {
+          return state === "refused" ? [{ model, worker: workerId, version, reason: reason ?? "" }] : [];
+        }),
+      );
     } catch (error) {
-      log.warn("heartbeat failed", { error });
+      log.warn("refused models not told", { error });
     }
   };
 
@@ -56,7 +48,8 @@ export async function reportStates(options: {
     try {
       const { id, model } = orderSchema.parse(JSON.parse(text));
       await keeper.scan(true);
-      await beat();
+      await keeper.loaded(model);
+      await tell();
       const key = orderKey(keyPrefix, id);
       const report = JSON.stringify(keeper.states().filter(ofModel(model)).map(reportOf));
       await execMulti(redis.multi().hset(key, workerId, report).expire(key, orderKeptSeconds));
@@ -70,12 +63,13 @@ export async function reportStates(options: {
     if (channel === orders) void carryOut(text);
   });
   await subscriber.subscribe(orders);
-  await beat();
-  const beats = setInterval(beat, beatEveryMs);
+  const telling = setInterval(tell, beatEveryMs);
   return {
+    tell,
     async close() {
-      clearInterval(beats);
-      await redis.zrem(workersKey(keyPrefix), workerId);
+      closed = true;
+      clearInterval(telling);
+      await refusals.tell([]);
     },
   };
 }

@@ -1,11 +1,14 @@
 import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
-import { beatEveryMs } from "@millrace/shared/models/announcement.js";
+import { beatEveryMs } from "@millrace/shared/models/beat-times.js";
 import { createStatisticsTally, type StatisticsTally } from "@millrace/shared/predictions/statistics-tally.js";
+import type { OnStored } from "@millrace/shared/predictions/storage-counter.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { type ModelKeys, modelKeys, noticeChannel } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
+import { roomIn, type StoreMarker } from "@millrace/shared/redis/store-marker.js";
 import { finishChunk } from "@millrace/shared/scripts/batches/finish-chunk.js";
 import { beginBatch, takeChunk } from "@millrace/shared/scripts/batches/take-chunk.js";
-import { beat, endBeat, isVersionKnown } from "@millrace/shared/scripts/models/announce.js";
+import { isVersionKnown } from "@millrace/shared/scripts/models/announce.js";
 import { readHistory } from "@millrace/shared/scripts/predictions/run-notes.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
@@ -19,6 +22,8 @@ import { processChunk } from "../jobs/process-chunk.js";
 import { type ProcessPredictionOptions, processPrediction } from "../jobs/process-prediction.js";
 import { createRunNotebook } from "../jobs/run-notebook.js";
 import { tracePredictions } from "../jobs/trace-predictions.js";
+import type { Beats } from "../monitoring/beats.js";
+import type { LockLosses } from "../monitoring/lock-losses.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import type { Dispatcher } from "../runs/dispatcher.js";
 import { Breakers } from "./breakers.js";
@@ -31,8 +36,6 @@ export interface Serving {
   leave(version: LoadedVersion): Promise<void>;
   /** Takes no further jobs of a version. */
   remove(version: LoadedVersion): Promise<void>;
-  /** Milliseconds since Redis last accepted this worker's heartbeats. */
-  lastBeatAgeMs(): number;
   close(): Promise<void>;
 }
 
@@ -42,8 +45,14 @@ interface ServingOptions extends Pick<ProcessPredictionOptions, "onFinished"> {
   metrics: WorkerMetrics;
   log: Logger;
   config: WorkerConfig;
+  lockLosses: LockLosses;
+  beats: Pick<Beats, "set" | "stop">;
   workerId: string;
+  clock: Clock;
+  marker: Pick<StoreMarker, "complaint">;
   tracing: Tracing | null;
+  /** Told of what is stored for an owner. */
+  onStored: OnStored;
   /** Limit of large inputs held at a time. */
   blobMemory: ByteBudget;
   /** Ends the slots with their runs. */
@@ -71,26 +80,16 @@ const concurrencyOf = (versions: Iterable<LoadedVersion>): number => {
  */
 export function startServing(options: ServingOptions): Serving {
   const models = new Map<string, ServedModel>();
-  const tally = createStatisticsTally(options.redis);
-  const { dispatcher, log, metrics, redis, workerId } = options;
-  let lastBeatAt = Date.now();
+  const tally = createStatisticsTally(options.redis, options.clock);
+  const { beats, clock, dispatcher, log, metrics, redis, workerId } = options;
 
-  const beatFor = ({ keys, leaving, versions }: ServedModel) => {
+  const beatFor = (name: string, { leaving, versions }: ServedModel) => {
     const serving = [...versions.keys()].filter((version) => !leaving.has(version));
-    return beat(redis, keys, workerId, { serving, leaving: [...leaving] });
+    return beats.set(name, { serving, leaving: [...leaving] });
   };
-  const beatAll = async () => {
-    try {
-      for (const model of models.values()) {
-        await beatFor(model);
-        await model.breakers.tellAgain();
-      }
-      lastBeatAt = Date.now();
-    } catch (error) {
-      log.warn("heartbeat failed", { error });
-    }
-  };
-  const beats = setInterval(beatAll, beatEveryMs);
+  const tellBreakers = setInterval(async () => {
+    for (const { breakers } of models.values()) await breakers.tellAgain();
+  }, beatEveryMs);
 
   const open = (name: string): ServedModel => {
     const keys = modelKeys(options.config.keyPrefix, name);
@@ -101,6 +100,7 @@ export function startServing(options: ServingOptions): Serving {
       workerId,
       dispatcher,
       openMs: options.config.timing.breakerOpenMs,
+      clock,
       log,
     });
     const predictions = servePredictions(options, tally, name, keys, versions, breakers);
@@ -115,7 +115,8 @@ export function startServing(options: ServingOptions): Serving {
 
   let closing: Promise<void> | null = null;
   const closeAll = async () => {
-    clearInterval(beats);
+    clearInterval(tellBreakers);
+    void beats.stop().catch(() => undefined);
     const all = [...models.values()];
     const consumers = all.flatMap(({ batches, predictions }) => [predictions, batches]);
     await Promise.all(consumers.map((consumer) => consumer.pause(true)));
@@ -128,7 +129,6 @@ export function startServing(options: ServingOptions): Serving {
     await Promise.all(consumers.map((consumer) => consumer.close()));
     for (const { breakers } of all) breakers.close();
     await tally.close();
-    await Promise.allSettled(all.map(({ keys, versions }) => endBeat(redis, keys, workerId, [...versions.keys()])));
   };
   return {
     add(loaded) {
@@ -137,13 +137,15 @@ export function startServing(options: ServingOptions): Serving {
       model.breakers.add(loaded);
       model.leaving.delete(loaded.version);
       model.predictions.concurrency = concurrencyOf(model.versions.values());
+      metrics.beginVersion(loaded.model, loaded.version);
+      // Its announcement was its first beat.
+      beatFor(loaded.model, model).catch((error: Error) => log.warn("heartbeat failed", { error }));
       metrics.modelLoaded.set({ model: loaded.model, version: loaded.version }, 1);
     },
     async leave(loaded) {
       const model = models.get(loaded.model) as ServedModel;
       model.leaving.add(loaded.version);
-      await endBeat(redis, model.keys, workerId, [loaded.version]);
-      await beatFor(model);
+      await beatFor(loaded.model, model);
     },
     async remove(loaded) {
       const model = models.get(loaded.model) as ServedModel;
@@ -151,11 +153,10 @@ export function startServing(options: ServingOptions): Serving {
       model.versions.delete(loaded.version);
       model.breakers.remove(loaded);
       model.leaving.delete(loaded.version);
-      await endBeat(redis, model.keys, workerId, [loaded.version]);
+      await beatFor(loaded.model, model);
       metrics.modelLoaded.remove({ model: loaded.model, version: loaded.version });
       metrics.joining.remove({ model: loaded.model, version: loaded.version });
     },
-    lastBeatAgeMs: () => Date.now() - lastBeatAt,
     close: () => {
       closing ??= closeAll();
       return closing;
@@ -171,15 +172,16 @@ function servePredictions(
   versions: ReadonlyMap<string, LoadedVersion>,
   breakers: Breakers,
 ): Worker<unknown, string> {
-  const { config, dispatcher, log, metrics, redis, workerId } = options;
+  const { clock, config, dispatcher, log, marker, metrics, onStored, redis, workerId } = options;
   const { keyPrefix, resultTtlSeconds } = config;
-  const traced = options.tracing === null ? null : tracePredictions(options.tracing, redis, keys, resultTtlSeconds);
-  const writer = createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, log });
+  const traceSettings = { keptSeconds: resultTtlSeconds, clock };
+  const traced = options.tracing === null ? null : tracePredictions(options.tracing, redis, keys, traceSettings);
+  const writer = createResultWriter(redis, keys, { keyPrefix, resultTtlSeconds, workerId, onStored, clock, log });
   const process = processPrediction({
     model,
     workerId,
     version: (name) => versions.get(name),
-    isKnown: (version) => isVersionKnown(redis, keys, version),
+    isKnown: (version) => isVersionKnown(redis, keys, version, clock.now()),
     breaker: breakers.of,
     dispatcher,
     writer: traced?.writer(writer) ?? writer,
@@ -195,6 +197,7 @@ function servePredictions(
     },
     onFinished: options.onFinished,
     metrics,
+    clock,
     log,
   });
   return createModelConsumer({
@@ -203,8 +206,10 @@ function servePredictions(
     redis,
     concurrency: concurrencyOf([]),
     manifestOf: (version) => (versions.get(version) ?? [...versions.values()].at(-1))?.announcement.manifest,
-    mayTake: breakers.room,
+    mayTake: () => Math.min(roomIn(marker), breakers.room()),
+    onLocksLost: (count) => options.lockLosses("prediction", count),
     timing: config.timing,
+    clock,
     log,
     process: traced?.process(process) ?? process,
   });
@@ -218,30 +223,34 @@ function serveBatches(
   versions: ReadonlyMap<string, LoadedVersion>,
   breakers: Breakers,
 ): Worker {
-  const { config, dispatcher, log, metrics, redis, workerId } = options;
+  const { clock, config, dispatcher, log, marker, metrics, redis, workerId } = options;
   const { keyPrefix } = config;
   const settings = { resultTtlMs: config.resultTtlSeconds * 1000, channelPrefix: noticeChannel(keyPrefix, "") };
   return createChunkConsumer({
     keys,
     redis,
     concurrency: 4 * config.slots,
-    mayTake: breakers.room,
+    mayTake: () => Math.min(roomIn(marker), breakers.room()),
+    onLocksLost: (count) => options.lockLosses("chunk", count),
     timing: config.timing,
+    clock,
     log,
     process: processChunk({
       model,
       workerId,
       slots: config.slots,
       version: (name) => versions.get(name),
-      isKnown: (version) => isVersionKnown(redis, keys, version),
+      isKnown: (version) => isVersionKnown(redis, keys, version, clock.now()),
       breaker: breakers.of,
       dispatcher,
       take: (batch, number) => takeChunk(redis, keys, batch, number),
-      begin: (batch) => beginBatch(redis, keys, batch),
-      finish: (finish) => finishChunk(redis, keys, finish, settings),
+      begin: (batch) => beginBatch(redis, keys, batch, clock.now()),
+      finish: (finish) => finishChunk(redis, keys, finish, settings, clock.now()),
+      onStored: options.onStored,
       notebook: createRunNotebook(redis, { ...keys, queue: keys.batchQueue }, keyPrefix, log),
       history: (id) => readHistory(redis, keys, id),
       metrics,
+      clock,
       log,
     }),
   });

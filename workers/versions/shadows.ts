@@ -1,12 +1,15 @@
+import type { WorkerTiming } from "@millrace/shared/config/timing.js";
 import { type ShadowOutcome, shadowField, shadowsKeptSeconds } from "@millrace/shared/models/shadow-counts.js";
 import { decodeTraffic } from "@millrace/shared/models/traffic.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { FinishedPrediction, FinishedRun } from "../jobs/finish-prediction.js";
 import type { EndedVersion } from "../jobs/taken-prediction.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { Dispatcher, type DispatcherHooks } from "../runs/dispatcher.js";
+import type { LoadReply } from "../runs/load-request.js";
 import { SlotPool } from "../runs/slot-pool.js";
 import { compareOutputs } from "./compare-outputs.js";
 import type { LoadedVersion } from "./load-versions.js";
@@ -20,13 +23,13 @@ export interface ShadowOptions {
   redis: RedisClient;
   keyPrefix: string;
   slotEnvironment: Record<string, string | undefined>;
-  /** Nice value of their process. */
-  nice: number;
+  timing: Pick<WorkerTiming, "shadowNice" | "slowLoadMs">;
   /** The versions that this worker serves. */
   held(): readonly LoadedVersion[];
   /** Called for a version whose outputs are not one per row. */
   onMisfit: DispatcherHooks["onMisfit"];
   metrics: WorkerMetrics;
+  clock: Clock;
   log: Logger;
 }
 
@@ -41,6 +44,8 @@ export class Shadows {
   #active: { pool: SlotPool; dispatcher: Dispatcher } | null = null;
   /** Shadow versions in the process, by model. */
   #loaded = new Map<string, LoadedVersion[]>();
+  /** Shadow versions that are being loaded, and those that could not be. */
+  #pending: readonly LoadedVersion[] = [];
   #counts = new Map<string, Map<string, number>>();
   #waiting = 0;
   #waitingBytes = 0;
@@ -138,12 +143,14 @@ export class Shadows {
   }
 
   async #load(wanted: readonly LoadedVersion[]): Promise<void> {
-    const { log, nice, slotEnvironment: environment } = this.#options;
-    const before = [...this.#loaded.values()].flat();
-    const gone = before.filter((loaded) => !wanted.includes(loaded));
-    const added = wanted.filter((loaded) => !before.includes(loaded));
+    const { log, slotEnvironment: environment, timing } = this.#options;
+    const loaded = [...this.#loaded.values()].flat();
+    const before = [...loaded, ...this.#pending];
+    const gone = before.filter((version) => !wanted.includes(version));
+    const added = wanted.filter((version) => !before.includes(version));
     if (this.#closed || (gone.length === 0 && added.length === 0)) return;
-    this.#loaded = byModel(before.filter((loaded) => wanted.includes(loaded)));
+    this.#loaded = byModel(loaded.filter((version) => wanted.includes(version)));
+    this.#pending = this.#pending.filter((version) => wanted.includes(version));
     this.#active?.dispatcher.releaseOthers(new Set(wanted.map(({ request }) => request.key)));
     for (const { request } of gone) this.#active?.pool.unload(request.key);
     if (wanted.length === 0) {
@@ -154,22 +161,31 @@ export class Shadows {
     }
     if (this.#active === null) {
       const pool: SlotPool = new SlotPool({
-        ...{ slots: 1, environment, log, nice },
+        ...{ slots: 1, environment, log, nice: timing.shadowNice, slowLoadMs: timing.slowLoadMs },
         onIdle: () => dispatcher.pump(),
         // Counted by the outcome of the run.
         onDeath: () => undefined,
       });
-      const dispatcher: Dispatcher = new Dispatcher(pool, { onMisfit: this.#options.onMisfit });
+      const dispatcher: Dispatcher = new Dispatcher(pool, this.#options.clock, { onMisfit: this.#options.onMisfit });
       this.#active = { pool, dispatcher };
     }
-    const replies = await this.#active.pool.load(added.map(({ request }) => request));
-    for (const [i, { model, version }] of added.entries()) {
-      const reply = replies[i];
-      if (reply !== undefined && !reply.ok) {
-        log.error("shadow version cannot be loaded", { model, version, reason: reply.reason });
-      }
-    }
-    this.#loaded = byModel(wanted.filter((loaded) => !added.includes(loaded) || replies[added.indexOf(loaded)]?.ok));
+    if (added.length === 0) return;
+    this.#pending = [...this.#pending, ...added];
+    // Each is run as soon as it is loaded; one that takes long holds up neither the others nor later changes.
+    void this.#active.pool.load(
+      added.map(({ request }) => request),
+      { decided: (reply) => this.#decide(added, reply) },
+    );
+  }
+
+  #decide(added: readonly LoadedVersion[], reply: LoadReply): void {
+    const loaded = added.find(({ request }) => request.key === reply.key);
+    if (loaded === undefined || this.#closed || !this.#pending.includes(loaded)) return;
+    const { model, version } = loaded;
+    if (reply.ok) {
+      this.#pending = this.#pending.filter((other) => other !== loaded);
+      this.#loaded = byModel([...[...this.#loaded.values()].flat(), loaded]);
+    } else this.#options.log.error("shadow version cannot be loaded", { model, version, reason: reply.reason });
   }
 
   async #flush(): Promise<void> {

@@ -9,8 +9,10 @@ import {
   type WebhookTarget,
   WebhookTargetError,
 } from "@millrace/shared/access/webhook-target.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { Webhook } from "standardwebhooks";
 import { retryAfterMs } from "./delivery-delay.js";
+import { runningDeadline } from "./running-deadline.js";
 
 /** The outcome of one try; `status` is null without an answer. */
 export interface DeliveryAnswer {
@@ -32,13 +34,14 @@ export interface WebhookMessage {
 const largestResponseBytes = 4096;
 
 /**
- * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, `deadlineMs` in all. The
- * address is checked within the look-up of the connection, so that it cannot change in between.
+ * Posts signed webhooks: no redirects, at most 4 KiB of an answer's body, never unpacked, `deadlineMs` in all by
+ * `runningDeadline`. The address is checked within the look-up of the connection, so that it cannot change in between.
  */
 export function createWebhookSender(options: {
   secrets: readonly string[];
   allow: WebhookAllowances;
   deadlineMs: number;
+  clock: Clock;
 }) {
   const { deadlineMs } = options;
   const signers = options.secrets.map((secret) => new Webhook(secret));
@@ -51,7 +54,7 @@ export function createWebhookSender(options: {
 
   const post = (target: WebhookTarget, message: WebhookMessage): Promise<DeliveryAnswer> => {
     const begun = performance.now();
-    const now = new Date();
+    const now = new Date(options.clock.now());
     const secure = target.url.protocol === "https:";
     const set = target.allowed ? agents.opened : agents.guarded;
     return new Promise((resolve) => {
@@ -59,7 +62,7 @@ export function createWebhookSender(options: {
       const settle = (answer: Omit<DeliveryAnswer, "durationMs">) => {
         if (settled) return;
         settled = true;
-        clearTimeout(timer);
+        callOff();
         resolve({ ...answer, durationMs: Math.round(performance.now() - begun) });
       };
       const fail = (error: string, status: number | null = null) =>
@@ -77,10 +80,10 @@ export function createWebhookSender(options: {
           "webhook-signature": signers.map((signer) => signer.sign(message.id, now, message.body)).join(" "),
         },
       });
-      const timer = setTimeout(() => {
+      const callOff = runningDeadline(deadlineMs, () => {
         fail(`no complete answer within ${deadlineMs / 1000} s`);
         request.destroy();
-      }, deadlineMs);
+      });
       request.on("error", (error: NodeJS.ErrnoException) => fail(faultOf(error)));
       request.on("response", (response) => {
         const status = response.statusCode as number;
@@ -90,7 +93,7 @@ export function createWebhookSender(options: {
           const good = status >= 200 && status < 300;
           settle({
             status,
-            retryAfterMs: retryAfterMs(response.headers["retry-after"]),
+            retryAfterMs: retryAfterMs(response.headers["retry-after"], options.clock.now()),
             error: good ? null : `answered ${status}`,
             response: Buffer.concat(chunks).subarray(0, largestResponseBytes).toString("utf8"),
           });

@@ -6,7 +6,7 @@ const jitter = 0.1;
  * How long a `Retry-After` header (RFC 9110, 10.2.3: seconds or a date) asks to wait, in ms, at most a day. Null
  * without one, or where it is neither.
  */
-export function retryAfterMs(header: string | undefined, nowMs = Date.now()): number | null {
+export function retryAfterMs(header: string | undefined, nowMs: number): number | null {
   if (header === undefined) return null;
   const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - nowMs;
   return Number.isFinite(ms) ? Math.max(0, Math.min(ms, longestRetryAfterMs)) : null;

@@ -1,6 +1,8 @@
-import { deliveryOfJob } from "@millrace/shared/predictions/delivery.js";
+import { batchTraceField } from "@millrace/shared/predictions/batch.js";
+import { deliveryOfJob, webhookEvents } from "@millrace/shared/predictions/delivery.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import type { ModelKeys } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { type Attempt, type Delivery, noteAttempt, readDelivery } from "@millrace/shared/scripts/deliveries.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
@@ -38,27 +40,33 @@ export interface ProcessDeliveryOptions {
   retries: number;
   resultTtlMs: number;
   metrics: WorkerMetrics;
+  clock: Clock;
   log: Logger;
 }
 
 /**
  * The processor of a delivery's job: one try, noted before the job completes. A 2xx ends it as delivered, a 410 as
- * failed.
+ * failed. `isHeld`: whether the job's lock is sure to be held still.
  */
 export function processDelivery(options: ProcessDeliveryOptions) {
-  const { gate, keys, metrics, redis, sender } = options;
+  const { clock, gate, keys, metrics, redis, sender } = options;
 
-  return async (job: DeliveryJob, token: string): Promise<string> => {
+  return async (job: DeliveryJob, token: string, isHeld: () => boolean = () => true): Promise<string> => {
     const delivery = await readDelivery(redis, keys, deliveryOfJob(job.id as string));
     if (delivery === null) return "forgotten";
     // The previous try may have been noted by a worker that died before the job completed.
     if (delivery.state !== "pending") return `${delivery.state} before`;
     const body = await redis.hget(keys.webhookBody(delivery.prediction, delivery.event), "body");
     if (body === null) return "forgotten";
-    const place = await gate.enter(hostOf(delivery.url));
+    const place = await gate.enter({ owner: delivery.owner, host: hostOf(delivery.url) });
     if ("waitMs" in place) {
-      // The host is not called, so no try is counted.
-      await job.moveToDelayed(Date.now() + place.waitMs * (1 + Math.random() / 4), token);
+      // The receiver is not called, so no try is counted.
+      await job.moveToDelayed(clock.now() + place.waitMs * (1 + Math.random() / 4), token);
+      throw new DelayedError();
+    }
+    if (!isHeld()) {
+      // Another worker may have taken it by now; it would be sent twice.
+      gate.leave(place, "unused");
       throw new DelayedError();
     }
     let answer: DeliveryAnswer | null = null;
@@ -76,7 +84,7 @@ export function processDelivery(options: ProcessDeliveryOptions) {
     const ends = good || answer.status === 410 || job.attemptsMade >= options.retries;
     const state = good ? "delivered" : ends ? "failed" : "pending";
     const attempt: Attempt = {
-      at: new Date().toISOString(),
+      at: new Date(clock.now()).toISOString(),
       status: answer.status,
       duration_ms: answer.durationMs,
       error: answer.error,
@@ -85,7 +93,7 @@ export function processDelivery(options: ProcessDeliveryOptions) {
     await noteAttempt(redis, keys, delivery, attempt, state, options.resultTtlMs);
     metrics.deliveries.inc({ event: delivery.event, outcome: good ? "delivered" : ends ? "given_up" : "failed" });
     if (good) {
-      metrics.deliveryLatency.observe((Date.now() - delivery.createdAt) / 1000);
+      metrics.deliveryLatency.observe(Math.max(0, clock.now() - delivery.createdAt) / 1000);
       return "delivered";
     }
     options.log.info("webhook not delivered", {
@@ -118,7 +126,10 @@ export function traceDeliveries(
   return {
     async send(message) {
       const { data, type } = JSON.parse(message.body) as { type: string; data: { id: string } };
-      const parent = (await redis.get(keys.trace(data.id))) ?? undefined;
+      const ofBatch = type === webhookEvents.batchCompleted;
+      // A trace is told, if it can be; no delivery waits or fails for it.
+      const found = ofBatch ? redis.hget(keys.batch(data.id), batchTraceField) : redis.get(keys.trace(data.id));
+      const parent = (await found.catch(() => null)) ?? undefined;
       const attributes = { "millrace.prediction_id": data.id, "millrace.delivery_id": message.id };
       const span = tracing.start(`webhook ${type}`, { kind: "client", parent, attributes });
       const answer = await sender.send(message);

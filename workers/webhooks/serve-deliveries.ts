@@ -1,9 +1,12 @@
 import type { WorkerConfig } from "@millrace/shared/config/worker-config.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys, registryKey } from "@millrace/shared/redis/keys.js";
+import type { Clock } from "@millrace/shared/redis/store-clock.js";
+import { roomIn, type StoreMarker } from "@millrace/shared/redis/store-marker.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 import type { Tracing } from "@millrace/shared/service/tracing.js";
 import type { Worker } from "bullmq";
+import type { LockLosses } from "../monitoring/lock-losses.js";
 import type { WorkerMetrics } from "../monitoring/metrics.js";
 import { StockingWorker } from "../queue/stocking-worker.js";
 import { createWebhookSender } from "./deliver-webhook.js";
@@ -16,7 +19,7 @@ export interface ServingDeliveries {
 }
 
 const lookForModelsEveryMs = 1000;
-/** Concurrent tries; many, because one that hangs holds its place for 10 s and costs only a socket. */
+/** Most concurrent tries; many, because one that hangs for 10 s costs only a socket and the renewal of a lock. */
 const strangersAtOnce = 800;
 const failingAtOnce = 200;
 /** Places that unproven hosts leave to others. */
@@ -31,12 +34,16 @@ export async function startDeliveries(options: {
   redis: RedisClient;
   config: WorkerConfig;
   metrics: WorkerMetrics;
+  lockLosses: LockLosses;
+  clock: Clock;
+  marker: Pick<StoreMarker, "complaint">;
   log: Logger;
   tracing: Tracing | null;
 }): Promise<ServingDeliveries> {
-  const { config, log, metrics, redis, tracing } = options;
+  const { clock, config, lockLosses, log, marker, metrics, redis, tracing } = options;
   const { deliveryDeadlineMs: deadlineMs, hostPauseMs: pauseMs } = config.timing;
-  const sender = createWebhookSender({ secrets: config.webhookSecrets, allow: config.webhookAllowances, deadlineMs });
+  const { webhookAllowances: allow, webhookSecrets: secrets } = config;
+  const sender = createWebhookSender({ secrets, allow, deadlineMs, clock });
   const gate = new HostGate({ strangersAtOnce, failingAtOnce, perHost: triesPerHost, pauseMs });
   const workers = new Map<string, Worker<unknown, string>>();
   const delays = config.webhookRetryDelaysMs;
@@ -51,6 +58,7 @@ export async function startDeliveries(options: {
       retries: delays.length,
       resultTtlMs: config.resultTtlSeconds * 1000,
       metrics,
+      clock,
       log,
     });
     class DeliveryWorker extends StockingWorker<string> {
@@ -61,15 +69,18 @@ export async function startDeliveries(options: {
         return job;
       }
     }
-    const worker = new DeliveryWorker(
+    const worker: DeliveryWorker = new DeliveryWorker(
       keys.webhookQueueName,
       keys.webhookQueue,
-      (job, token) => process(job as DeliveryJob, token as string),
+      (job, token) => process(job as DeliveryJob, token as string, () => worker.holds(job)),
       redis,
       {
         prefix: keys.queuePrefix,
         concurrency: triesAtOnce,
+        onLocksLost: (count) => lockLosses("delivery", count),
         timing: config.timing,
+        mayTake: () => roomIn(marker),
+        clock,
         settings: {
           backoffStrategy: (attemptsMade, _type, fault) =>
             delayBeforeTry(delays, attemptsMade, fault instanceof DeliveryFailedError ? fault.retryAfterMs : null),

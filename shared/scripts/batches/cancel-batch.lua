@@ -3,5 +3,5 @@
 -- include batches/end-batch
 local batch = redis.call('HMGET', KEY.batch, 'owner', 'json')
 if not batch[1] or batch[2] then return false end
-return endBatch(ARG.base, ARG.id, true, tonumber(ARG.nowMs), ARG.resultTtlMs, ARG.webhookQueue,
+return endBatch(ARG.base, ARG.id, 'canceled', tonumber(ARG.nowMs), ARG.resultTtlMs, ARG.webhookQueue,
   ARG.noticeChannel, ARG.bodyStart)

@@ -36,8 +36,8 @@ export async function cancelBatch(
   keys: ModelKeys,
   id: string,
   { channelPrefix, resultTtlMs }: BatchEndSettings,
+  nowMs: number,
 ): Promise<string | null> {
-  const nowMs = Date.now();
   return script.run(redis, {
     keys: { batch: keys.batch(id) },
     fields: {

@@ -13,7 +13,7 @@ if ARG.bodyHashes ~= '' then
   local same, target = sentBefore(KEY.idempotency, ARG.bodyHashes)
   if same ~= nil then return drop(same and 'replayed' or 'mismatch', same and target or '') end
 end
-local early = redis.call('HMGET', KEY.batch, 'version', 'next', 'done', 'succeeded', 'failed', 'begun')
+local early = redis.call('HMGET', KEY.batch, 'version', 'next', 'done', 'succeeded', 'failed', 'begun', 'bytes')
 local next, done = tonumber(early[2] or 0), tonumber(early[3] or 0)
 local ran = tonumber(early[4] or 0) + tonumber(early[5] or 0)
 if early[1] and early[1] ~= ARG.version or chunks == 0 or redis.call('HLEN', KEY.chunks) ~= chunks - done
@@ -31,14 +31,20 @@ redis.call('HSET', KEY.batch, 'created', ARG.nowMs, 'chunks', ARG.chunks, 'total
   'owner', ARG.owner, 'weight', ARG.weight, unpack(ARGV, ITEMS.first))
 -- The start cannot lie before the batch's creation; its speed counts from the real start.
 if early[6] then redis.call('HSET', KEY.batch, 'started', ARG.nowMs) end
-countRows(base, ARG.owner, ARG.lines - ran)
+-- Chunks that have run are counted off from 0.
+local bytes = ARG.bytes + (tonumber(early[7]) or 0)
+redis.call('HSET', KEY.batch, 'bytes', bytes)
+countRows(base, ARG.owner, ARG.lines - ran, bytes)
 redis.call('ZADD', KEY.owned, now, id)
 redis.call('PEXPIRE', KEY.owned, ARG.resultTtlMs + CONST.keptBeyondResultMs)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEY.owned, '-inf', now - ARG.resultTtlMs, 'LIMIT', 0, 16)) do
   if redis.call('EXISTS', base .. KEYNAME.batch .. old) == 0 then redis.call('ZREM', KEY.owned, old) end
 end
 if ARG.follower ~= '' then redis.call('RPUSH', base .. KEYNAME.interest .. id, MARK.follower .. ARG.follower) end
-if done == chunks then
-  endBatch(base, id, false, now, ARG.resultTtlMs, ARG.webhookQueue, ARG.noticeChannel, ARG.bodyStart)
+if ARG.mostFailed ~= '' then redis.call('HSET', KEY.batch, 'most_failed', ARG.mostFailed) end
+local tooMany = ARG.mostFailed ~= '' and tonumber(early[5] or 0) > tonumber(ARG.mostFailed)
+if done == chunks or tooMany then
+  local early = tooMany and 'failed' or nil
+  endBatch(base, id, early, now, ARG.resultTtlMs, ARG.webhookQueue, ARG.noticeChannel, ARG.bodyStart)
 end
 return {'accepted', id, redis.call('HMGET', KEY.batch, LIST.batchFields)}

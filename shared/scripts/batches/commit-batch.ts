@@ -12,8 +12,8 @@ import { type Idempotency, idempotencyHashes } from "../queue/idempotency.js";
  * - From then on a window of chunk jobs is in the model's queue of chunks. The step that writes a chunk's outputs does
  *   so once, fenced by its job's lock. It counts them, drops the chunk's inputs, adds the next job, and ends the batch
  *   with the last chunk.
- * - A cancel ends the batch too, and so does the acceptance of a batch whose chunks have all run. An end never changes:
- *   later outputs are dropped.
+ * - A cancel ends the batch too, and so does the acceptance of a batch whose chunks have all run, and a failed row more
+ *   than the batch allows. An end never changes: later outputs are dropped.
  * - No step's cost grows with the batch.
  */
 const script = defineScript({
@@ -35,7 +35,9 @@ const script = defineScript({
     queue: text("Prefix of the keys of the model's queue of chunks."),
     chunks: number("Chunks of the batch."),
     lines: number("Lines of the batch."),
+    bytes: number("Bytes of its chunks as they were staged."),
     priority: number("0: in order of arrival; 1 (highest) to 1000 (lowest): behind 0."),
+    mostFailed: optional(number("Rows that may fail before the batch ends.")),
     resultTtlMs: number("The result time."),
     bodyHashes: optional(text("Hashes of the body, with an idempotency key.")),
     follower: optional(text("The follower to call, as JSON.")),
@@ -58,8 +60,12 @@ export interface BatchCommit {
   nowMs: number;
   chunks: number;
   lines: number;
+  /** Bytes of its chunks as they were staged. */
+  bytes: number;
   /** 0: in order of arrival; 1 (highest) to 1000 (lowest): behind 0. */
   priority: number;
+  /** Rows that may fail before the batch ends; null: all. */
+  mostFailed: number | null;
   resultTtlMs: number;
   channelPrefix: string;
   idempotency: Idempotency | null;
@@ -101,7 +107,9 @@ export async function commitBatch(
       queue: keys.batchQueue,
       chunks,
       lines,
+      bytes: commit.bytes,
       priority,
+      mostFailed: commit.mostFailed,
       resultTtlMs,
       bodyHashes: idempotency === null ? null : idempotencyHashes(idempotency),
       follower: followerJson,

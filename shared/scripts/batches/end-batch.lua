@@ -1,10 +1,11 @@
--- `endBatch(base, id, canceled, now, result time in ms, webhook queue prefix, channel prefix, body start)` makes the
--- batch final and returns its JSON; `countRows(base, owner, amount)` counts rows of batches that are not done. Needs
--- `bullAdd` and `deliver`.
-local function countRows(base, owner, amount)
-  redis.call('INCRBY', base .. KEYNAME.bulkRows, amount)
-  local held = base .. KEYNAME.bulkRowsOf
-  if redis.call('HINCRBY', held, owner, amount) <= 0 then redis.call('HDEL', held, owner) end
+-- `endBatch(base, id, early status, now, result time in ms, webhook queue prefix, channel prefix, body start)` makes
+-- the batch final and returns its JSON; `countRows(base, owner, rows, bytes)` counts rows of batches that are not done,
+-- and bytes of their inputs. Needs `bullAdd` and `deliver`.
+local function countRows(base, owner, rows, bytes)
+  redis.call('INCRBY', base .. KEYNAME.bulkRows, rows)
+  for name, amount in pairs({[KEYNAME.bulkRowsOf] = rows, [KEYNAME.bulkBytesOf] = bytes}) do
+    if redis.call('HINCRBY', base .. name, owner, amount) <= 0 then redis.call('HDEL', base .. name, owner) end
+  end
 end
 local function isoTime(ms)
   local days, rest = math.floor(ms / 86400000), ms % 86400000
@@ -20,15 +21,16 @@ local function isoTime(ms)
   return string.format('"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ"', year, month, day, math.floor(rest / 3600000),
     math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
 end
-local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, bodyStart)
+local function endBatch(base, id, early, now, resultMs, webhooks, channels, bodyStart)
   local key = base .. KEYNAME.batch .. id
   local batch = redis.call('HMGET', key, 'head', 'tail', 'total', 'succeeded', 'failed', 'created',
-    'started', 'begun', 'owner')
+    'started', 'begun', 'owner', 'bytes')
   local total, succeeded, failed = tonumber(batch[3]), tonumber(batch[4]), tonumber(batch[5])
   local left = total - succeeded - failed
-  local status = canceled and 'canceled' or succeeded == total and 'succeeded'
+  local status = early or succeeded == total and 'succeeded'
     or succeeded == 0 and 'failed' or 'partial'
   local started = batch[7] and tonumber(batch[7])
+  now = math.max(now, tonumber(batch[6]), started or 0)
   local perSecond = 0
   local begun = tonumber(batch[8] or batch[7] or now)
   if now > begun then perSecond = (succeeded + failed) * 1000 / (now - begun) end
@@ -39,7 +41,7 @@ local function endBatch(base, id, canceled, now, resultMs, webhooks, channels, b
     isoTime(tonumber(batch[6])), started and isoTime(started) or 'null', isoTime(now),
     math.floor(perSecond * 1000 + 0.5) / 1000) .. batch[2]
   redis.call('HSET', key, 'json', json, 'canceled', left)
-  countRows(base, batch[9], 0 - left)
+  countRows(base, batch[9], 0 - left, 0 - (tonumber(batch[10]) or 0))
   local interest = redis.call('LRANGE', base .. KEYNAME.interest .. id, 0, -1)
   redis.call('UNLINK', base .. KEYNAME.batchChunks .. id, base .. KEYNAME.interest .. id)
   for _, name in ipairs({KEYNAME.batch, KEYNAME.batchLines, KEYNAME.batchResults, KEYNAME.batchFailed}) do

@@ -57,9 +57,9 @@ export async function finishChunk(
   keys: ModelKeys,
   finish: ChunkFinish,
   { channelPrefix, resultTtlMs }: BatchEndSettings,
+  nowMs: number,
 ): Promise<ChunkOutcome> {
   const { failed, failedInputs, id, number, outputs, succeeded, token } = finish;
-  const nowMs = Date.now();
   return script.run(redis, {
     keys: {
       batch: keys.batch(id),

@@ -63,18 +63,18 @@ export async function stageChunk(
   id: string,
   chunk: { number: number; lines: number; bytes: Buffer },
   keepMs: number,
-  early: EarlyRun | null = null,
+  early: (EarlyRun & { nowMs: number }) | null = null,
 ): Promise<void> {
   const written = writeChunk(redis, keys, id, chunk, keepMs);
   if (early === null) return written;
-  const { priority, uploader, version, weight } = early;
+  const { nowMs, priority, uploader, version, weight } = early;
   const [batch, chunks, , results, failed] = stagedKeys(keys, id) as [string, string, string, string, string];
   const run = earlyScript.run(redis, {
     keys: { batch, chunks, results, failed },
     fields: {
       id,
       number: chunk.number,
-      nowMs: Date.now(),
+      nowMs,
       base: keys.base,
       queue: keys.batchQueue,
       version,

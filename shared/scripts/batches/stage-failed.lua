@@ -1,4 +1,4 @@
-local total = 0
+local total, bytes = 0, 0
 local n = redis.call('HLEN', KEY.chunks)
 for i = ITEMS.first, #ARGV, ITEMS.size do
   local chunk = redis.call('HGET', KEY.failed, ITEM.number)
@@ -8,8 +8,9 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
     redis.call('SETRANGE', KEY.lines, LAYOUT.lineCountBytes * n, struct.pack(LAYOUT.u32, lines))
     n = n + 1
     total = total + lines
+    bytes = bytes + #chunk
   end
 end
 redis.call('PEXPIRE', KEY.chunks, ARG.keepMs)
 redis.call('PEXPIRE', KEY.lines, ARG.keepMs)
-return total
+return {total, bytes}

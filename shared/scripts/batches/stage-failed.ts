@@ -13,10 +13,13 @@ const script = defineScript({
   },
   fields: { keepMs: number("Time to keep the staged keys.") },
   each: { number: text("Number of a chunk of the earlier batch.") },
-  answer: answers<number>("The number of lines."),
+  answer: answers<[lines: number, bytes: number]>("The number of lines, and the bytes of their chunks."),
 });
 
-/** Stages chunks of another batch's failed lines; resolves to the number of lines. */
+/** Most chunks of one step: Redis copies them, up to a megabyte each. */
+export const chunksAtOnce = 2;
+
+/** Stages chunks of another batch's failed lines; resolves to the number of lines and of bytes. */
 export async function stageFailed(
   redis: RedisClient,
   keys: ModelKeys,
@@ -24,10 +27,11 @@ export async function stageFailed(
   to: string,
   numbers: readonly string[],
   keepMs: number,
-): Promise<number> {
-  return script.run(redis, {
+): Promise<{ lines: number; bytes: number }> {
+  const [lines, bytes] = await script.run(redis, {
     keys: { failed: keys.batchFailed(from), chunks: keys.batchChunks(to), lines: keys.batchLines(to) },
     fields: { keepMs },
     each: numbers.map((number) => ({ number })),
   });
+  return { lines, bytes };
 }

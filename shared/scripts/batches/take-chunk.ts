@@ -58,6 +58,6 @@ export async function takeChunk(
 }
 
 /** Marks a batch as started, unless it is. */
-export async function beginBatch(redis: RedisClient, keys: ModelKeys, id: string): Promise<void> {
-  await beginScript.run(redis, { keys: { batch: keys.batch(id) }, fields: { nowMs: Date.now() } });
+export async function beginBatch(redis: RedisClient, keys: ModelKeys, id: string, nowMs: number): Promise<void> {
+  await beginScript.run(redis, { keys: { batch: keys.batch(id) }, fields: { nowMs } });
 }

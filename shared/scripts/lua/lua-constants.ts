@@ -24,6 +24,9 @@ import {
   jobOutcomes,
   joinedMark,
   keptEvents,
+  mostWatchers,
+  promotedAtOnce,
+  toldAtOnce,
   unbegunToken,
 } from "../../predictions/job.js";
 import * as keptTimes from "../../predictions/kept-times.js";
@@ -83,7 +86,10 @@ export const luaConstants: LuaNames = {
     joinedMark,
     keptEvents,
     listedRedrives,
+    mostWatchers,
+    promotedAtOnce,
     redriveJobName,
+    toldAtOnce,
     unbegunToken,
     windowChunks,
   }),

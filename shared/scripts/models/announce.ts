@@ -1,10 +1,11 @@
-import { type Announcement, beatTtlMs } from "../../models/announcement.js";
+import type { Announcement } from "../../models/announcement.js";
+import { beatTtlMs } from "../../models/beat-times.js";
 import { keptEvents } from "../../predictions/job.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import { type ModelKeys, registryKey } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
-import { answers, flag, number, text, unnamed } from "../lua/fields.js";
+import { answers, flag, number, text } from "../lua/fields.js";
 import { keptChanges } from "./traffic.js";
 
 /**
@@ -45,18 +46,6 @@ const registerScript = defineScript({
   fields: { model: text("The model's name."), changed: flag("Whether its announcements changed.") },
 });
 
-const beatScript = defineScript({
-  name: "millraceBeat",
-  file: "models/beat",
-  keys: { beats: text("Beats of served or leaving versions.") },
-  fields: { silentBeforeMs: number("Earlier beats are dropped.") },
-  each: {
-    aliveUntilMs: unnamed(number("Time of expiry of the beat.")),
-    member: unnamed(text("`worker|version`.")),
-  },
-  whenFull: true,
-});
-
 /**
  * Announces a version that this worker serves to every API, permanently; resolves to the conflicting digest if refused.
  */
@@ -66,8 +55,8 @@ export async function announceVersion(
   keys: ModelKeys,
   announcement: Announcement,
   worker: string,
+  nowMs: number,
 ): Promise<{ announced: true } | { announced: false; servedDigest: string }> {
-  const now = Date.now();
   const { digest, model, version } = announcement;
   const { beats, traffic, trafficHistory, unjoined, versions } = keys;
   const answer = await announceScript.run(redis, {
@@ -77,8 +66,8 @@ export async function announceVersion(
       digest,
       announcement: JSON.stringify(announcement),
       worker,
-      nowMs: now,
-      aliveUntilMs: now + beatTtlMs,
+      nowMs,
+      aliveUntilMs: nowMs + beatTtlMs,
       keptEvents,
       keptChanges,
     },
@@ -100,8 +89,9 @@ export async function digestElsewhere(
   keys: ModelKeys,
   version: string,
   worker: string,
+  nowMs: number,
 ): Promise<string | null> {
-  const members = await redis.zrangebyscore(keys.beats, Date.now(), "+inf");
+  const members = await redis.zrangebyscore(keys.beats, nowMs, "+inf");
   if (!members.some((member) => member.endsWith(`|${version}`) && !member.startsWith(`${worker}|`))) return null;
   const known = await redis.hget(keys.versions, version);
   return known === null ? null : (JSON.parse(known) as Announcement).digest;
@@ -130,46 +120,23 @@ export async function retireVersion(
   redis: RedisClient,
   prefix: string,
   keys: ModelKeys,
-  { model, version, worker = "" }: { model: string; version: string; worker?: string },
+  { model, nowMs, version, worker = "" }: { model: string; version: string; worker?: string; nowMs: number },
 ): Promise<void> {
   const gone = await retireScript.run(redis, {
     keys: { versions: keys.versions, beats: keys.beats },
-    fields: { version, worker, nowMs: Date.now() },
+    fields: { version, worker, nowMs },
   });
   if (gone === 1) await bumpRevision(redis, prefix, model);
 }
 
 /** Whether a job of a version can still find a worker: the version is announced, or a worker is draining it. */
-export async function isVersionKnown(redis: RedisClient, keys: ModelKeys, version: string): Promise<boolean> {
-  if ((await redis.hexists(keys.versions, version)) === 1) return true;
-  const leaving = await redis.zrangebyscore(keys.leaving, Date.now(), "+inf");
-  return leaving.some((member) => member.endsWith(`|${version}`));
-}
-
-/** Records that the worker is alive, with its served and leaving versions, and drops long expired beats. */
-export async function beat(
+export async function isVersionKnown(
   redis: RedisClient,
   keys: ModelKeys,
-  worker: string,
-  { leaving, serving }: { serving: readonly string[]; leaving: readonly string[] },
-): Promise<void> {
-  const now = Date.now();
-  for (const [key, versions] of [
-    [keys.beats, serving],
-    [keys.leaving, leaving],
-  ] as const) {
-    await beatScript.run(redis, {
-      keys: { beats: key },
-      fields: { silentBeforeMs: now - 60_000 },
-      each: versions.map((version) => ({ aliveUntilMs: now + beatTtlMs, member: `${worker}|${version}` })),
-    });
-  }
-}
-
-/** Removes the worker's beats of these versions. */
-export async function endBeat(redis: RedisClient, keys: ModelKeys, worker: string, versions: string[]): Promise<void> {
-  if (versions.length === 0) return;
-  const members = versions.map((version) => `${worker}|${version}`);
-  await redis.zrem(keys.beats, ...members);
-  await redis.zrem(keys.leaving, ...members);
+  version: string,
+  nowMs: number,
+): Promise<boolean> {
+  if ((await redis.hexists(keys.versions, version)) === 1) return true;
+  const leaving = await redis.zrangebyscore(keys.leaving, nowMs, "+inf");
+  return leaving.some((member) => member.endsWith(`|${version}`));
 }

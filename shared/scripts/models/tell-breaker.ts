@@ -1,4 +1,4 @@
-import { beatTtlMs } from "../../models/announcement.js";
+import { beatTtlMs } from "../../models/beat-times.js";
 import { breakerOf, breakerSchema, type WorkerBreaker } from "../../models/breaker.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
@@ -28,15 +28,15 @@ export async function tellBreaker(
   keys: ModelKeys,
   { version, worker }: Pick<WorkerBreaker, "worker" | "version">,
   breaker: WorkerBreaker | null,
+  nowMs: number,
 ): Promise<void> {
-  const now = Date.now();
-  const until = breaker === null ? 0 : Math.max(breaker.retryAt, now + beatTtlMs);
+  const until = breaker === null ? 0 : Math.max(breaker.retryAt, nowMs + beatTtlMs);
   await script.run(redis, {
     keys: { breakers: keys.breakers },
     fields: {
       worker,
       version,
-      nowMs: now,
+      nowMs,
       holdsUntilMs: until,
       breaker: breaker === null ? null : JSON.stringify(breaker),
     },
@@ -44,16 +44,16 @@ export async function tellBreaker(
 }
 
 /** The workers' breakers that are not closed. */
-export async function readBreakers(redis: RedisClient, keys: ModelKeys): Promise<WorkerBreaker[]> {
-  const texts = await redis.zrangebyscore(keys.breakers, Date.now(), "+inf");
+export async function readBreakers(redis: RedisClient, keys: ModelKeys, nowMs: number): Promise<WorkerBreaker[]> {
+  const texts = await redis.zrangebyscore(keys.breakers, nowMs, "+inf");
   return texts.flatMap((text) => breakerSchema.safeParse(JSON.parse(text)).data ?? []);
 }
 
 /** Whether submissions to a version are refused now, because it crashes on every worker that serves it. */
-export async function isRefused(redis: RedisClient, keys: ModelKeys, version: string): Promise<boolean> {
-  const said = await readBreakers(redis, keys);
+export async function isRefused(redis: RedisClient, keys: ModelKeys, version: string, nowMs: number): Promise<boolean> {
+  const said = await readBreakers(redis, keys, nowMs);
   if (said.length === 0) return false;
-  const beats = await redis.zrangebyscore(keys.beats, Date.now(), "+inf");
+  const beats = await redis.zrangebyscore(keys.beats, nowMs, "+inf");
   const alive = beats.filter((beat) => beat.endsWith(`|${version}`)).map((beat) => beat.slice(0, beat.indexOf("|")));
   return breakerOf(version, said, alive).refuses;
 }

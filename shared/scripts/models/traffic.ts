@@ -43,12 +43,17 @@ const rollbackScript = defineScript({
 });
 
 /** Sets a model's traffic split; the one before is kept for a rollback. */
-export async function changeTraffic(redis: RedisClient, keys: ModelKeys, traffic: Traffic): Promise<void> {
+export async function changeTraffic(
+  redis: RedisClient,
+  keys: ModelKeys,
+  traffic: Traffic,
+  nowMs: number,
+): Promise<void> {
   await changeScript.run(redis, {
     keys: { traffic: keys.traffic, history: keys.trafficHistory },
     fields: {
       traffic: encodeTraffic(traffic),
-      nowMs: Date.now(),
+      nowMs,
       keptChanges,
       automatic: encodeTraffic(automaticTraffic),
     },
@@ -60,10 +65,11 @@ export async function rollBackTraffic(
   redis: RedisClient,
   keys: ModelKeys,
   revision: number | null,
+  nowMs: number,
 ): Promise<"done" | "none" | "moved"> {
   return rollbackScript.run(redis, {
     keys: { traffic: keys.traffic, history: keys.trafficHistory },
-    fields: { nowMs: Date.now(), revision },
+    fields: { nowMs, revision },
   });
 }
 

@@ -1,5 +1,6 @@
 import { webhookBody } from "../../predictions/delivery.js";
 import { encodeResult, type StoredResult } from "../../predictions/prediction.js";
+import { type OnStored, resultOverheadBytes } from "../../predictions/storage-counter.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import { defineScript } from "../lua/define-script.js";
@@ -48,6 +49,7 @@ export async function acceptCached(
   redis: RedisClient,
   keys: ModelKeys,
   acceptance: CachedAcceptance,
+  onStored: OnStored,
 ): Promise<{ kind: "accepted" | "replayed" | "mismatch"; id: string }> {
   const { followerJson, id, idempotency, nowMs, result, resultTtlSeconds } = acceptance;
   const [kind, target] = await script.run(redis, {
@@ -68,5 +70,6 @@ export async function acceptCached(
       bodyHashes: idempotency === null ? null : idempotencyHashes(idempotency),
     },
   });
+  if (kind === "accepted") onStored(result.owner, resultOverheadBytes + result.json.length);
   return { kind, id: target };
 }

@@ -1,8 +1,8 @@
 -- include queue/bull-add
 -- include deliver
 -- include predictions/note-failure
-local queue, base, channels, limit, now = ARG.queue, ARG.base, ARG.noticeChannel,
-  tonumber(ARG.largestNoticeBytes), tonumber(ARG.nowMs)
+-- include followers/tell-followers
+local queue, base, now = ARG.queue, ARG.base, tonumber(ARG.nowMs)
 local outcomes, ended, cached = {}, {}, {}
 local locks = {}
 for i = ITEMS.first, #ARGV, ITEMS.size do locks[#locks + 1] = queue .. ITEM.id .. BULLKEY.lock end
@@ -44,24 +44,7 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
       -- A key that has passed to another prediction stays with it; that takes a week of waiting.
       if before and before ~= MARK.pending .. id then redis.call('SET', key, before, 'EX', CONST.passedDedupSeconds) end
     end
-    local interest = redis.call('LRANGE', base .. KEYNAME.interest .. id, 0, -1)
-    if #interest > 0 then
-      redis.call('DEL', base .. KEYNAME.interest .. id)
-      redis.call('SREM', base .. KEYNAME.starts, id)
-      -- The prediction's JSON is the second line of the stored result.
-      local data = string.match(text, '\n(.*)$')
-      if ITEM.started == '1' then
-        deliver(base, ARG.webhookQueue, id, interest, EVENT.predictionStarted, ARG.startedStart .. data .. '}', now)
-      end
-      deliver(base, ARG.webhookQueue, id, interest, EVENT.predictionCompleted, ARG.completedStart .. data .. '}', now)
-      local notice = id .. '\n'
-      if #text <= limit then notice = notice .. text end
-      for _, entry in ipairs(interest) do
-        if string.sub(entry, 1, 1) == MARK.watcher then
-          redis.call('PUBLISH', channels .. string.sub(entry, 2), notice)
-        end
-      end
-    end
+    if tell(id, text, ITEM.started) then outcome = 'telling' end
     if not fenced then
       -- The worker that takes the job drops it without its data.
       redis.call('HSET', queue .. id, 'data', CONST.endedJobData)
@@ -76,6 +59,17 @@ for i = ITEMS.first, #ARGV, ITEMS.size do
   outcomes[#outcomes + 1] = outcome
 end
 if #ended > 0 then
+  if redis.call('EXISTS', KEY.joins) == 1 then
+    for n, said in ipairs(redis.call('HMGET', KEY.joins, unpack(ended))) do
+      local others, owner = string.match(said or '', '^(%d+) (.*)$')
+      if others then
+        redis.call('HDEL', KEY.joins, ended[n])
+        for _, whose in ipairs({'+', '+' .. owner}) do
+          if redis.call('HINCRBY', KEY.joins, whose, 0 - others) <= 0 then redis.call('HDEL', KEY.joins, whose) end
+        end
+      end
+    end
+  end
   redis.call('HDEL', KEY.running, unpack(ended))
   redis.call('HDEL', KEY.deaths, unpack(ended))
   redis.call('ZREM', base .. KEYNAME.expiring, unpack(ended))

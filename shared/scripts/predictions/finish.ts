@@ -1,9 +1,10 @@
-import { webhookBodyStart } from "../../predictions/delivery.js";
 import { anyToken, type PredictionJob, unbegunToken } from "../../predictions/job.js";
 import { encodeResult, type StoredResult, storedTensorsStart } from "../../predictions/prediction.js";
+import { type OnStored, resultOverheadBytes } from "../../predictions/storage-counter.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import type { ModelKeys } from "../../redis/keys.js";
 import type { FailureCode } from "../../service/failure-codes.js";
+import { type TellSettings, tellFields, tellFieldsOf, tellFollowers } from "../followers/tell.js";
 import { defineScript } from "../lua/define-script.js";
 import { answers, flag, number, optional, text } from "../lua/fields.js";
 
@@ -19,20 +20,16 @@ const script = defineScript({
     running: text("Run notes by id."),
     deaths: text("Deaths of slot and worker together, by prediction."),
     cache: text("The hashes of cached outputs by age."),
+    ending: text("Final predictions with followers who are still to be told."),
+    joins: text("Submissions joined to each prediction."),
   },
   fields: {
+    ...tellFields,
     queue: text("Prefix of the keys of the model's queue."),
-    base: text("Prefix of the model's own keys."),
-    noticeChannel: text("Prefix of the APIs' notice channels; an API's id follows."),
     resultTtlSeconds: number("The result time."),
-    largestNoticeBytes: number("Size up to which results are sent with notices."),
-    nowMs: number("Time of the end."),
-    webhookQueue: text("Prefix of the keys of the model's queue of deliveries."),
     cancelChannel: text("Channel to workers for predictions whose lock they have lost."),
     cacheEntries: number("Limit of the outputs in the cache."),
     worker: text("The worker of the runs; empty for an API."),
-    startedStart: text("The body of the webhook for a start, up to its data."),
-    completedStart: text("The body of the webhook for an end, up to its data."),
   },
   each: {
     id: text("The prediction's id."),
@@ -46,11 +43,10 @@ const script = defineScript({
     blob: optional(text("Fate of an input that is a blob: `drop`, or `keep` for the result time.")),
     failures: optional(text("The key in which a failure is noted.")),
   },
-  answer: answers<FinishOutcome[]>("The outcome of each prediction, in order."),
+  answer: answers<(FinishOutcome | "telling")[]>("The outcome of each prediction, in order; `telling`: see `tell.ts`."),
   whenFull: true,
 });
 
-const largestNoticeBytes = 65_536;
 const largestCachedBytes = 65_536;
 const cacheEntries = 10_000;
 
@@ -80,10 +76,11 @@ export interface Finish {
  */
 export type FinishOutcome = "written" | "final" | "lost" | "running";
 
-export interface FinishSettings {
+export interface FinishSettings extends TellSettings {
   resultTtlSeconds: number;
-  channelPrefix: string;
   cancelChannel: string;
+  /** Told of the size of each result that is written. */
+  onStored: OnStored;
   /** The worker of the runs; an API has none. */
   workerId?: string;
 }
@@ -93,24 +90,18 @@ export async function finishPredictions(
   redis: RedisClient,
   keys: ModelKeys,
   finishes: readonly Finish[],
-  settings: FinishSettings,
+  settings: FinishSettings & { nowMs: number },
 ): Promise<FinishOutcome[]> {
-  const nowMs = Date.now();
-  return script.run(redis, {
-    keys: { running: keys.running, deaths: keys.deaths, cache: keys.cache },
+  const { nowMs } = settings;
+  const outcomes = await script.run(redis, {
+    keys: { running: keys.running, deaths: keys.deaths, cache: keys.cache, ending: keys.ending, joins: keys.joins },
     fields: {
+      ...tellFieldsOf(keys, settings, nowMs),
       queue: keys.queue,
-      base: keys.base,
-      noticeChannel: settings.channelPrefix,
       resultTtlSeconds: settings.resultTtlSeconds,
-      largestNoticeBytes,
-      nowMs,
-      webhookQueue: keys.webhookQueue,
       cancelChannel: settings.cancelChannel,
       cacheEntries,
       worker: settings.workerId ?? "",
-      startedStart: webhookBodyStart("prediction.started", nowMs),
-      completedStart: webhookBodyStart("prediction.completed", nowMs),
     },
     each: finishes.map(({ blob, by, cache, dedup, failure, id, result, started }) => {
       const text = encodeResult(result);
@@ -131,6 +122,20 @@ export async function finishPredictions(
       };
     }),
   });
+  return outcomes.map((outcome, i) => {
+    const { cache, id, result } = finishes[i] as Finish;
+    if (outcome === "written" || outcome === "telling") settings.onStored(result.owner, storedBytes(result, cache));
+    if (outcome !== "telling") return outcome;
+    // What this process does not come to, another does; see `workers/jobs/expire-overdue.ts`.
+    tellFollowers(redis, keys, id, settings).catch(() => undefined);
+    return "written";
+  });
+}
+
+/** Size of a stored result, as far as it can be told without encoding it again. */
+function storedBytes({ input, json, tensors }: StoredResult, cache: Finish["cache"]): number {
+  const output = tensors === undefined ? 0 : "pack" in tensors ? tensors.pack.length : tensors.bytes;
+  return resultOverheadBytes + json.length + (input?.length ?? 0) + output + (cache?.outputJson.length ?? 0);
 }
 
 /**
@@ -153,6 +158,7 @@ export function endFinish(
   const result: StoredResult = { ...ended, input: data.x };
   const finish: Finish = { id, by, result, dedup: data.d ?? null, cache: null, started };
   if (data.f !== undefined) result.form = data.f;
+  if (data.n !== undefined) result.inputRows = data.n;
   if (data.b !== undefined) {
     result.inputBytes = data.b;
     finish.blob = "keep";

@@ -15,10 +15,9 @@ if redis.call('EXISTS', KEY.starts) == 0 then return awaited end
 for _, id in ipairs(held) do
   if redis.call('SISMEMBER', KEY.starts, id) == 1 then
     awaited[#awaited + 1] = id
-    for _, entry in ipairs(redis.call('LRANGE', ARG.base .. KEYNAME.interest .. id, 0, -1)) do
-      if string.sub(entry, 1, 1) == MARK.watcher then
-        redis.call('PUBLISH', ARG.noticeChannel .. string.sub(entry, 2), id .. '\n')
-      end
+    for _, entry in ipairs(redis.call('LRANGE', ARG.base .. KEYNAME.interest .. id, 0, CONST.mostWatchers - 1)) do
+      if string.sub(entry, 1, 1) ~= MARK.watcher then break end
+      redis.call('PUBLISH', ARG.noticeChannel .. string.sub(entry, 2), id .. '\n')
     end
   end
 end

@@ -1,4 +1,4 @@
-import type { PredictionJob } from "../../predictions/job.js";
+import { endedJobData, type PredictionJob } from "../../predictions/job.js";
 import { metadataText } from "../../predictions/metadata.js";
 import { decodeResult, isFinalStatus, type PredictionView, type StoredResult } from "../../predictions/prediction.js";
 import { decodeNote, type RunNote } from "../../predictions/run-note.js";
@@ -74,13 +74,22 @@ export async function readPrediction(
   };
 }
 
-/** The state of a prediction that is not final, at the current time. */
+/** The owner of a prediction; null for an unknown one. */
+export async function readPredictionOwner(redis: RedisClient, keys: ModelKeys, id: string): Promise<string | null> {
+  const data = await redis.hget(`${keys.queue}${id}`, "data");
+  const result = await redis.get(keys.result(id));
+  if (result !== null) return decodeResult(result).owner;
+  if (data === null || data === endedJobData) return null;
+  return (JSON.parse(data) as { o?: string }).o ?? null;
+}
+
+/** The state of a prediction that is not final, at `now` (ms since the epoch). */
 export function viewPending(
   model: { name: string; digestOf(version: string): string },
   id: string,
   { data, ...pending }: PendingPrediction & { data: PredictionJob },
+  now: number,
 ): PredictionView {
-  const now = Date.now();
   const { note } = pending;
   const begun = note !== null || pending.attemptsMade > 0;
   const expired = !begun && data.e !== undefined && data.e <= now;

@@ -128,13 +128,18 @@ export async function advanceRedrive(
   keys: RedriveKeys,
   id: string,
   token: string,
-  { pacedUntil, place, skipped }: { place: RedrivePlace | null; skipped: number; pacedUntil: number },
+  {
+    nowMs,
+    pacedUntil,
+    place,
+    skipped,
+  }: { place: RedrivePlace | null; skipped: number; pacedUntil: number; nowMs: number },
 ): Promise<boolean> {
   const advanced = await advanceScript.run(redis, {
     keys: { redrive: keys.redrive(id), lock: `${keys.queue}${id}${bullKeys.lock}` },
     fields: {
       token,
-      nowMs: Date.now(),
+      nowMs,
       place: place === null ? null : JSON.stringify(place),
       skipped,
       pacedUntilMs: pacedUntil,
@@ -169,12 +174,13 @@ export async function endRedrive(
   keyPrefix: string,
   { id, owner, plan }: Redrive,
   end: "succeeded" | "canceled",
+  nowMs: number,
 ): Promise<boolean> {
   const ended = await endScript.run(redis, {
     keys: { redrive: keys.redrive(id), open: keys.open(owner), interest: keys.interest(id) },
     fields: {
       id,
-      nowMs: Date.now(),
+      nowMs,
       outcome: end,
       resultTtlMs: plan.accept.resultTtlMs,
       noticeChannel: noticeChannel(keyPrefix, ""),

@@ -17,11 +17,17 @@ local inAll = {jobs = line.length + line.behind + redis.call('ZCARD', queue .. B
   rows = tonumber(drain[1]) or 0, bytes = tonumber(drain[2]) or 0}
 local ofOwners = {}
 
+-- Submissions joined to predictions count as jobs, too.
+local joins = base .. KEYNAME.joins
+local function joined(whose) return tonumber(redis.call('HGET', joins, '+' .. whose)) or 0 end
+inAll.jobs = inAll.jobs + joined('')
+
 local function loadOf(owner)
   local held = ofOwners[owner]
   if not held then
     local said = redis.call('HMGET', load, 'jobs:' .. owner, 'rows:' .. owner, 'bytes:' .. owner)
-    held = {jobs = tonumber(said[1]) or 0, rows = tonumber(said[2]) or 0, bytes = tonumber(said[3]) or 0}
+    held = {jobs = (tonumber(said[1]) or 0) + joined(owner), rows = tonumber(said[2]) or 0,
+      bytes = tonumber(said[3]) or 0}
     ofOwners[owner] = held
   end
   return held
@@ -44,7 +50,11 @@ end
 
 local function follow(i, target, joining)
   local interest = base .. KEYNAME.interest .. target
-  if ITEM.watcher ~= '' then redis.call('RPUSH', interest, MARK.watcher .. ITEM.watcher) end
+  -- Watchers come first, and each only once.
+  local watcher = ITEM.watcher ~= '' and MARK.watcher .. ITEM.watcher
+  if watcher and not (joining and redis.call('LPOS', interest, watcher, 'MAXLEN', CONST.mostWatchers)) then
+    redis.call('LPUSH', interest, watcher)
+  end
   if ITEM.follower ~= '' then
     redis.call('RPUSH', interest, MARK.follower .. ITEM.follower)
     -- Entries of watchers may expire, those of followers must not.
@@ -75,6 +85,13 @@ local function known(i)
   -- Jobs of earlier releases lack this field.
   local expires = job[2] or redis.call('ZSCORE', base .. KEYNAME.expiring, rest)
   if expires and tonumber(expires) <= now then return nil end
+  local others = tonumber(string.match(redis.call('HGET', joins, rest) or '', '^%d+')) or 0
+  if others >= tonumber(ARG.mostFollowers) then return nil end
+  local refused = full(ITEM.owner)
+  if refused then return refused end
+  redis.call('HSET', joins, rest, (others + 1) .. ' ' .. ITEM.owner)
+  for _, whose in ipairs({'', ITEM.owner}) do redis.call('HINCRBY', joins, '+' .. whose, 1) end
+  for _, held in ipairs({inAll, loadOf(ITEM.owner)}) do held.jobs = held.jobs + 1 end
   follow(i, rest, true)
   return {'joined', rest}
 end

@@ -1,8 +1,9 @@
-import { predictionJobName } from "../../predictions/job.js";
+import { largestStepBytes, mostInStep, predictionJobName } from "../../predictions/job.js";
 import type { ConfirmedWrite } from "../../redis/confirm-writes.js";
 import type { RedisClient } from "../../redis/connect-redis.js";
 import { bullKeys } from "../../redis/key-names.js";
 import type { ModelKeys } from "../../redis/keys.js";
+import type { Clock } from "../../redis/store-clock.js";
 import { joinCalls } from "../../service/join-turn.js";
 import { defineScript } from "../lua/define-script.js";
 import { answers, type Fields, flag, number, optional, text, unnamed, type ValuesOf } from "../lua/fields.js";
@@ -20,6 +21,7 @@ export const acceptFields = {
   rowsLimit: number("Limit of waiting rows."),
   bytesLimit: number("Limit of waiting bytes."),
   ownerPart: number("The share of each limit for one owner."),
+  mostFollowers: number("Limit of submissions joined to one prediction."),
 } satisfies Fields;
 
 /** Arguments of each prediction, as read by `accept-all.lua`. */
@@ -94,6 +96,8 @@ export interface QueueLimits {
   bytes: number;
   /** The share of each limit for one owner, at most 1. */
   ownerPart: number;
+  /** Submissions that are joined to one prediction; more get a prediction of their own. */
+  followers: number;
 }
 
 /** Settings for everything that is accepted. */
@@ -121,28 +125,25 @@ export async function acceptPredictions(
   return outcomes.map(acceptOutcome);
 }
 
-const largestStep = 64;
-const largestStepBytes = 1_000_000;
-
 export type Accept = (keys: ModelKeys, acceptance: Acceptance) => Promise<AcceptOutcome>;
 
 /**
  * Accepts predictions; those of one model that come in the same turn of the event loop go to Redis as one step, which
  * saves it more than half of the work when many callers come at once.
  */
-export function acceptTogether(confirmed: ConfirmedWrite, settings: AcceptSettings): Accept {
+export function acceptTogether(confirmed: ConfirmedWrite, settings: AcceptSettings, clock: Clock): Accept {
   const accept = joinCalls<{ keys: ModelKeys; acceptance: Acceptance }, AcceptOutcome>(
     ([first, ...others]) => {
       const acceptances = [first, ...others].map(({ acceptance }) => acceptance);
       // No later than any of them was submitted, or one could expire before its time.
-      const nowMs = Math.min(Date.now(), ...acceptances.map(({ submittedMs = Infinity }) => submittedMs));
+      const nowMs = Math.min(clock.now(), ...acceptances.map(({ submittedMs = Infinity }) => submittedMs));
       return confirmed(first.keys, (redis) =>
         acceptPredictions(redis, first.keys, acceptances, { nowMs, ...settings }),
       );
     },
     {
       keyOf: ({ keys }) => keys.base,
-      maxCalls: largestStep,
+      maxCalls: mostInStep,
       maxBytes: largestStepBytes,
       bytesOf: ({ acceptance }) => acceptance.dataJson.length,
     },
@@ -164,6 +165,7 @@ export const acceptFieldsOf = (
   rowsLimit: limits.rows,
   bytesLimit: limits.bytes,
   ownerPart: limits.ownerPart,
+  mostFollowers: limits.followers,
 });
 
 /** Cost of a job in its queue, and its owner's weight. */

@@ -60,14 +60,14 @@ export async function completeJobs(
   redis: RedisClient,
   queue: string,
   completions: readonly Completion[],
-  lockMs: number,
+  { lockMs, nowMs }: { lockMs: number; nowMs: number },
 ): Promise<(number | TakenRaw)[]> {
   const wait = `${queue}${bullKeys.wait}`;
   return script.run(redis, {
     keys: { wait },
     // The wait list's key stands for a proof that is not needed.
     eachKey: completions.map(({ proof }) => proof ?? wait),
-    fields: { queue, nowMs: Date.now(), lockMs, keptJobs },
+    fields: { queue, nowMs, lockMs, keptJobs },
     each: completions.map(({ failedReason, id, keep, returnValueJson, takeNext, token }) => ({
       id,
       token,

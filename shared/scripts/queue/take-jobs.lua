@@ -7,7 +7,7 @@ local function takeJobs(queue, tokens, now, lockMs)
   if meta[1] or meta[2] or meta[3] then return nil end
   local wanted = #tokens
   local dueScore = (now + 1) * CONST.delayedScorePerMs - 1
-  local due = redis.call('ZRANGEBYSCORE', queue .. BULLKEY.delayed, 0, dueScore, 'LIMIT', 0, 1000)
+  local due = redis.call('ZRANGEBYSCORE', queue .. BULLKEY.delayed, 0, dueScore, 'LIMIT', 0, CONST.promotedAtOnce)
   if #due > 0 then
     redis.call('ZREM', queue .. BULLKEY.delayed, unpack(due))
     local line = fairOpen(queue)

@@ -28,13 +28,11 @@ export type TakenRaw = [job: string[] | 0, id: string | 0, rateLimitMs: number, 
 export async function takeJobs(
   redis: RedisClient,
   queue: string,
-  token: string,
-  count: number,
-  lockMs: number,
+  { count, lockMs, nowMs, token }: { token: string; count: number; lockMs: number; nowMs: number },
 ): Promise<{ jobs: TakenRaw[]; nextDelayedAt: number } | null> {
   const taken = await takeScript.run(redis, {
     keys: { wait: `${queue}${bullKeys.wait}` },
-    fields: { queue, nowMs: Date.now(), lockMs, token, count },
+    fields: { queue, nowMs, lockMs, token, count },
   });
   return taken === null ? null : { jobs: taken[0], nextDelayedAt: taken[1] };
 }

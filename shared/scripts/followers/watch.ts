@@ -6,7 +6,7 @@ import { flag, optional, text } from "../lua/fields.js";
 
 const script = defineScript({
   name: "millraceWatch",
-  file: "predictions/watch",
+  file: "followers/watch",
   keys: {
     interest: text("Watchers and followers of the prediction."),
     starts: text("Predictions with watchers of their start."),

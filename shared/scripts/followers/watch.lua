@@ -1,5 +1,7 @@
 if KEY.result and redis.call('EXISTS', KEY.result) == 1 then return 0 end
-if not redis.call('LPOS', KEY.interest, ARG.entry) and redis.call('RPUSH', KEY.interest, ARG.entry) == 1 then
+-- Before all followers, so that those who look for watchers need not read them.
+if not redis.call('LPOS', KEY.interest, ARG.entry, 'MAXLEN', CONST.mostWatchers)
+    and redis.call('LPUSH', KEY.interest, ARG.entry) == 1 then
   redis.call('EXPIRE', KEY.interest, CONST.watchedSeconds)
 end
 if ARG.start == '1' then
