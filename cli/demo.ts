@@ -4,7 +4,8 @@ import type { AddressInfo } from "node:net";
 import { Webhook } from "standardwebhooks";
 import { sampleOf } from "./start-stack.js";
 
-const models = ["intrusion-random-forest", "intrusion-xgboost", "intrusion-decision-tree"];
+/** The shipped models that the demo runs on. */
+export const demoModels = ["intrusion-random-forest", "intrusion-xgboost", "intrusion-decision-tree"];
 const samplesEach = 3;
 
 interface Caller {
@@ -40,11 +41,11 @@ export async function runDemo(
 ): Promise<boolean> {
   const caller: Caller = { apiUrl, apiKey };
   const rows: Row[] = [];
-  for (const model of models) {
+  for (const model of demoModels) {
     for (let i = 0; i < samplesEach; i++) rows.push(await predict(caller, model, i));
     rows.push(...(await bulk(caller, model)));
   }
-  if (called !== null) rows.push(await webhook(caller, models[0] as string, called));
+  if (called !== null) rows.push(await webhook(caller, demoModels[0] as string, called));
   printTable(rows, say);
   const failed = rows.filter((row) => row.verdict !== "ok").length;
   say(failed === 0 ? `All ${rows.length} predictions succeeded.` : `${failed} of ${rows.length} predictions failed.`);

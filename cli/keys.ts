@@ -1,3 +1,4 @@
+import { scopeNames } from "@millrace/shared/access/api-keys.js";
 import {
   listKeys,
   type MadeKey,
@@ -6,19 +7,19 @@ import {
   rotateKey,
   type StoredKey,
 } from "@millrace/shared/access/key-store.js";
-import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
-import { closeRedis, openRedis, type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
-import { parseRedisUrl, type RedisTarget } from "@millrace/shared/redis/redis-url.js";
+import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
+import { readStoreTime } from "@millrace/shared/redis/store-clock.js";
 import { readArguments, UsageError } from "./read-arguments.js";
+import { withRedis } from "./with-redis.js";
 
 export const keysUsage = `  keys list
   keys make <owner> [--scopes predict+read@model-*] [--expires-days N]
+                   scopes: ${scopeNames}
   keys rotate <id> [--overlap-hours N]     a new key with the same grants; the old one ends after N hours (24)
   keys revoke <id>                         end a key on all APIs at once
                    keys are kept in Redis (REDIS_URL, REDIS_KEY_PREFIX), only as hashes
 `;
 
-const connectMs = 5000;
 const hourMs = 3_600_000;
 const options = {
   scopes: { type: "string" },
@@ -38,30 +39,14 @@ export async function runKeys(
   if (rest.length > 0 || !["list", "make", "rotate", "revoke"].includes(action ?? "") || wantsSubject !== !!subject) {
     throw new UsageError("keys needs list, make <owner>, rotate <id> or revoke <id>");
   }
-  const { env, problems } = withSecretFiles(environment);
-  if (problems.length > 0) throw new Error(problems.join("\n"));
-  if (!env.REDIS_URL) throw new Error("REDIS_URL is missing: set it to the Redis of the APIs");
-  const redis = openRedis(targetOf(env.REDIS_URL), "fail-fast", "millrace-keys");
-  redis.on("error", () => undefined);
-  try {
-    await whenReady(redis, connectMs);
-    return await act(redis, env.REDIS_KEY_PREFIX || "mr", action as string, subject ?? "", values, say);
-  } finally {
-    closeRedis(redis);
-  }
-}
-
-function targetOf(url: string): RedisTarget {
-  try {
-    return parseRedisUrl(url);
-  } catch (fault) {
-    throw new Error(`REDIS_URL ${(fault as Error).message}`);
-  }
+  return withRedis(environment, async (redis, prefix) => {
+    const nowMs = await readStoreTime(redis, prefix);
+    return act({ redis, prefix, nowMs }, action as string, subject ?? "", values, say);
+  });
 }
 
 async function act(
-  redis: RedisClient,
-  prefix: string,
+  { nowMs, prefix, redis }: { redis: RedisClient; prefix: string; nowMs: number },
   action: string,
   subject: string,
   values: { scopes?: string | undefined; "expires-days"?: string | undefined; "overlap-hours"?: string | undefined },
@@ -73,13 +58,14 @@ async function act(
   }
   if (action === "make") {
     const days = values["expires-days"] === undefined ? null : positive("--expires-days", values["expires-days"]);
-    const expiresAt = days === null ? null : Date.now() + days * 24 * hourMs;
-    tell(await makeKey(redis, prefix, { owner: subject, grants: (values.scopes ?? "predict").split("+"), expiresAt }));
+    const expiresAt = days === null ? null : nowMs + days * 24 * hourMs;
+    const grants = (values.scopes ?? "predict").split("+");
+    tell(await makeKey(redis, prefix, { owner: subject, grants, nowMs, expiresAt }));
     return 0;
   }
   if (action === "rotate") {
     const hours = positive("--overlap-hours", values["overlap-hours"] ?? "24");
-    const made = await rotateKey(redis, prefix, subject, hours * hourMs);
+    const made = await rotateKey(redis, prefix, subject, { nowMs, overlapMs: hours * hourMs });
     if (made === null) throw new Error(`no key ${subject}: see keys list`);
     tell(made);
     return 0;

@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 import { basename } from "node:path";
-import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
+import { auditUsage, runAudit } from "./audit.js";
 import { runDemo } from "./demo.js";
 import { keysUsage, runKeys } from "./keys.js";
 import { makeSigningKey, signModels } from "./models.js";
 import { readArguments, UsageError } from "./read-arguments.js";
-import { type Stack, startStack } from "./start-stack.js";
-import { findTrial, servedModels, trialCommand } from "./trial.js";
+import { runStart } from "./start.js";
+import { runStore, storeUsage } from "./store.js";
 
 const called = basename(process.argv[1] ?? "") === "millrace" ? "millrace" : "npm run cli --";
 const usage = `usage: ${called} <command>
@@ -19,37 +19,9 @@ const usage = `usage: ${called} <command>
                    make an Ed25519 key to sign models with, and print its public key for MODEL_PUBLIC_KEYS
   models sign <folder> --key <file>
                    sign a version, or every version of a model, so that workers can verify it
-${keysUsage}`;
+${keysUsage}${storeUsage}${auditUsage}`;
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
-
-async function start(args: readonly string[]): Promise<number> {
-  const { positionals, values } = readArguments(args, { demo: { type: "boolean" } });
-  if (positionals.length > 0) throw new UsageError(`unexpected argument ${positionals[0]}`);
-  const { demo = false } = values;
-  // The demo's own receiver listens on this machine.
-  const allowed = [process.env.WEBHOOK_ALLOW_HOSTS, "127.0.0.1"].filter(Boolean).join(",");
-  say("Starting ...");
-  const stack = await startStack(demo ? { ...process.env, WEBHOOK_ALLOW_HOSTS: allowed } : process.env, say);
-  const stopped = new Promise<void>((resolve) => {
-    process.on("SIGINT", resolve);
-    process.on("SIGTERM", resolve);
-  });
-  try {
-    if (demo) {
-      const secret = stack.webhookSecret ?? (withSecretFiles(process.env).env.WEBHOOK_SECRET as string).split(/\s+/)[0];
-      const called = { secret: secret as string, host: "127.0.0.1" };
-      if (stack.apiKey === null) throw new Error("the demo makes its own key: unset API_KEYS and API_KEYS_FILE");
-      return (await Promise.race([runDemo(stack.apiUrl, stack.apiKey, called, say), stack.broken])) ? 0 : 1;
-    }
-    await greet(stack);
-    await Promise.race([stopped, stack.broken]);
-  } finally {
-    await stack.close();
-  }
-  say("Stopped.");
-  return 0;
-}
 
 /** The demo on a running API. */
 async function demo(args: readonly string[]): Promise<number> {
@@ -64,26 +36,6 @@ async function demo(args: readonly string[]): Promise<number> {
   return (await runDemo(url.replace(/\/$/, ""), key, called, say)) ? 0 : 1;
 }
 
-async function greet(stack: Stack): Promise<void> {
-  const served = await servedModels(stack.workerPort);
-  const trial = await findTrial(stack.modelsDir, served ?? []);
-  say("Millrace is running.");
-  say(`  API       ${stack.apiUrl}`);
-  say(`  queues    ${stack.apiUrl}/admin/queues  (any user name, the key as password)`);
-  const workerMetrics = stack.workerPort === 0 ? "" : ` and http://127.0.0.1:${stack.workerPort}/metrics`;
-  say(`  metrics   ${stack.apiUrl}/metrics${workerMetrics}`);
-  say(`  API key   ${stack.apiKey ?? "as configured"}`);
-  say(`  webhooks  signed with ${stack.webhookSecret ?? "your WEBHOOK_SECRET"}`);
-  if (served !== null) say(`  models    ${served.length === 0 ? "none is served" : served.join(", ")}`);
-  say("");
-  if (trial !== null) {
-    say("Try it:");
-    say(trialCommand(stack, trial));
-    say("");
-  }
-  say("Ctrl-C stops everything.");
-}
-
 async function models(args: readonly string[]): Promise<number> {
   const { positionals, values } = readArguments(args, { key: { type: "string" } });
   const [action, path, ...more] = positionals;
@@ -96,8 +48,10 @@ async function models(args: readonly string[]): Promise<number> {
 
 async function main(): Promise<number> {
   const [command, ...args] = process.argv.slice(2);
-  if (command === "start") return start(args);
+  if (command === "start") return runStart(args, process.env);
   if (command === "keys") return runKeys(args, process.env, say);
+  if (command === "store") return runStore(args, process.env, say);
+  if (command === "audit") return runAudit(args, say);
   if (command === "demo") return demo(args);
   if (command === "models") return models(args);
   if (command !== undefined && command !== "help" && command !== "--help") {
@@ -109,9 +63,9 @@ async function main(): Promise<number> {
 
 main().then(
   (code) => process.exit(code),
-  (fault: Error) => {
+  (fault: Error & { exitCode?: number }) => {
     const isUsage = fault instanceof UsageError;
     process.stderr.write(`${fault.message}\n${isUsage ? `\n${usage}` : ""}`);
-    process.exit(isUsage ? 2 : 1);
+    process.exit(isUsage ? 2 : (fault.exitCode ?? 1));
   },
 );

@@ -3,6 +3,7 @@ import { type ParseArgsConfig, parseArgs } from "node:util";
 /** The command line is wrong; the message says how. `main` answers with the usage and exit code 2. */
 export class UsageError extends Error {
   override name = "UsageError";
+  readonly exitCode = 2;
 }
 
 type Options = NonNullable<ParseArgsConfig["options"]>;

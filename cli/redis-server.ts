@@ -1,23 +1,30 @@
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, execFile } from "node:child_process";
 import { access, constants, mkdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { openRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { spawnGuarded } from "./launch/guarded-child.js";
 
 const run = promisify(execFile);
 const programs = ["redis-server", "valkey-server"];
 const configFile = fileURLToPath(new URL("../../deploy/redis.conf", import.meta.url));
 const startDeadlineMs = 30_000;
 const closeDeadlineMs = 10_000;
+const installDeadlineMs = 300_000;
+/** Pause before another try of a package manager that another process uses. */
+const lockPauseMs = 500;
 
 /** A Redis to use: the one of `REDIS_URL`, or a private child that ends on `close`. */
 export interface FoundRedis {
   url: string;
   /** The child's process id; null for the Redis of `REDIS_URL`. */
   pid: number | null;
+  /** Resolves when the child has ended; never for the Redis of `REDIS_URL`. */
+  exited: Promise<void>;
   close(): Promise<void>;
 }
 
@@ -46,7 +53,9 @@ export async function findRedis(options: {
   dataDir: string;
   say(line: string): void;
 }): Promise<FoundRedis> {
-  if (options.redisUrl) return { url: options.redisUrl, pid: null, close: async () => undefined };
+  if (options.redisUrl) {
+    return { url: options.redisUrl, pid: null, exited: new Promise(() => undefined), close: async () => undefined };
+  }
   let program = await findProgram(options.path);
   if (program === null) {
     const tried = await installRedis(options.say);
@@ -73,15 +82,7 @@ export async function startRedis(program: string, dataDir: string, extraArgs: st
 async function startOn(port: number, program: string, dataDir: string, extraArgs: string[]): Promise<FoundRedis> {
   const args = [configFile, "--port", `${port}`, "--bind", "127.0.0.1", "--dir", dataDir, "--daemonize", "no"];
   const logFile = join(dataDir, "redis.log");
-  // The shell in between watches its input: when this process ends, in whatever way, Redis is ended too. Its own
-  // process group keeps Ctrl-C from ending Redis before its users.
-  const child = spawn(
-    "sh",
-    ["-c", '"$@" & pid=$!; echo $pid; { cat >/dev/null; kill $pid; } <&3 & wait $pid', "sh", program, ...args]
-      .concat(["--logfile", logFile, ...extraArgs])
-      .map(String),
-    { stdio: ["ignore", "pipe", "ignore", "pipe"], detached: true },
-  );
+  const child = spawnGuarded("server", [program, ...args, "--logfile", logFile, ...extraArgs]);
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   child.once("error", () => undefined);
   child.stdio[3]?.on("error", () => undefined);
@@ -112,7 +113,7 @@ async function startOn(port: number, program: string, dataDir: string, extraArgs
     probe.disconnect();
   }
   child.unref();
-  return { url, pid, close };
+  return { url, pid, exited, close };
 }
 
 /** Rejects with the fault where the child ends before its first line. */
@@ -156,45 +157,63 @@ async function findProgram(path: string | undefined): Promise<string | null> {
   return null;
 }
 
-/** Installs Redis where it works without a prompt. Resolves to the failed attempt, in words for the error. */
-async function installRedis(say: (line: string) => void): Promise<string> {
-  const asRoot = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
-  const recipes: string[][][] = [
-    [
-      [...asRoot, "apt-get", "update", "-qq"],
-      // The package would start a server of its own; --no-install-recommends and the policy keep the machine as it is.
-      [
-        ...asRoot,
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "RUNLEVEL=1",
-        "apt-get",
-        "install",
-        "-y",
-        "-qq",
-        "redis-server",
+/** The installation on its way in this process. */
+let installing: Promise<string> | null = null;
+
+/**
+ * Installs Redis where it works without a prompt. Resolves to the failed attempt, in words for the error. Calls at the
+ * same time share one installation, and one waits for the package manager while another process uses it.
+ */
+export function installRedis(say: (line: string) => void): Promise<string> {
+  installing ??= install(say).finally(() => {
+    installing = null;
+  });
+  return installing;
+}
+
+async function install(say: (line: string) => void): Promise<string> {
+  // The package would start a server of its own; the run level keeps the machine as it is.
+  const settings = ["LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"];
+  const asRoot = [...(process.getuid?.() === 0 ? [] : ["sudo", "-n"]), "env", ...settings];
+  const recipes: { manager: string; commands: string[][] }[] = [
+    {
+      manager: "apt-get",
+      commands: [
+        [...asRoot, "apt-get", "update", "-qq"],
+        [...asRoot, "apt-get", "install", "-y", "-qq", "redis-server"],
       ],
-    ],
-    [["brew", "install", "redis"]],
+    },
+    { manager: "brew", commands: [["brew", "install", "redis"]] },
   ];
-  for (const recipe of recipes) {
-    const manager = recipe.at(-1)?.find((word) => word === "apt-get" || word === "brew") as string;
-    if (
-      !(await run("sh", ["-c", `command -v ${manager}`]).then(
-        () => true,
-        () => false,
-      ))
-    )
-      continue;
+  for (const { manager, commands } of recipes) {
+    const isThere = await run("sh", ["-c", `command -v ${manager}`]).then(
+      () => true,
+      () => false,
+    );
+    if (!isThere) continue;
     say(`Redis is not installed; getting it with ${manager} …`);
     try {
-      for (const [command, ...args] of recipe) await run(command as string, args, { timeout: 300_000 });
+      for (const command of commands) await runUnlocked(command);
       return "";
     } catch (fault) {
       return `, and ${manager} could not install it (${(fault as Error).message.split("\n")[0]})`;
     }
   }
   return "";
+}
+
+/** Runs a command of a package manager, again while another process holds the manager's lock. */
+async function runUnlocked([command, ...args]: string[]): Promise<void> {
+  const until = performance.now() + installDeadlineMs;
+  for (;;) {
+    try {
+      await run(command as string, args, { timeout: installDeadlineMs });
+      return;
+    } catch (fault) {
+      if (!/could not get lock/i.test((fault as Error).message) || performance.now() > until) throw fault;
+      await delay(lockPauseMs);
+    }
+  }
 }
 
 /** Removes a private Redis's data, for tests. */

@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { exitConfig } from "@millrace/shared/config/common-config.js";
+import { endWithParentArgument } from "@millrace/shared/config/end-with-parent.js";
 
 const programs = {
   api: fileURLToPath(new URL("../../api/dist/main.js", import.meta.url)),
@@ -10,7 +12,21 @@ const programs = {
 /** A line of a service's log. */
 export type LogLine = Record<string, unknown> & { message?: string; level?: string };
 
-/** An API or a worker as a separate process. */
+/** A service ended before it was ready; the message has its own words. */
+export class ServiceFailedError extends Error {
+  /** What the service ended with, where that says that its configuration is at fault; else 1. */
+  readonly exitCode: number;
+
+  constructor(kind: string, how: number | NodeJS.Signals, complaint: string) {
+    const isConfig = how === exitConfig;
+    const what = isConfig ? `The ${kind} cannot start.` : `${kind} ended (${how}) before it was ready`;
+    super(`${what}\n${complaint}`.trimEnd());
+    this.name = "ServiceFailedError";
+    this.exitCode = isConfig ? exitConfig : 1;
+  }
+}
+
+/** An API or a worker as a separate process, which ends when this one does, in whatever way. */
 export interface ServiceProcess {
   readonly pid: number;
   readonly child: ChildProcess;
@@ -29,7 +45,8 @@ export function spawnService(
   onLine: (line: LogLine) => void = () => undefined,
   program: string = programs[kind],
 ): ServiceProcess {
-  const child = spawn(process.execPath, [program], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [program, endWithParentArgument], { env, stdio: ["pipe", "pipe", "pipe"] });
+  child.stdin?.on("error", () => undefined);
   let port = 0;
   let complaint = "";
   const exited = new Promise<number | NodeJS.Signals>((resolve) => {
@@ -46,7 +63,7 @@ export function spawnService(
       complaint += `${text}\n`;
       onLine({ level: "error", message: text });
     });
-    void exited.then((how) => reject(new Error(`${kind} ended (${how}) before it was ready\n${complaint}`)));
+    void exited.then((how) => reject(new ServiceFailedError(kind, how, complaint)));
   });
   // Callers that do not wait for readiness learn of the end by `exited`.
   ready.catch(() => undefined);

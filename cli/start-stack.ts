@@ -1,21 +1,27 @@
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { withSecretFiles } from "@millrace/shared/config/secret-files.js";
+import { secretSettings, withSecretFiles } from "@millrace/shared/config/secret-files.js";
 import { createReleasers } from "@millrace/shared/service/releasers.js";
+import { keepSecret, writePrivate } from "./keep-secret.js";
+import { apiUrl, findListenPort, type ListenPort } from "./listen-port.js";
 import { findRedis } from "./redis-server.js";
-import { type LogLine, spawnService } from "./service-process.js";
+import { type LogLine, type ServiceProcess, spawnService } from "./service-process.js";
 
 const shippedModels = fileURLToPath(new URL("../../models", import.meta.url));
+const apiStarts = 5;
+const graceWithoutRedisMs = 2000;
+
+type Environment = Record<string, string | undefined>;
 
 export interface Stack {
   apiUrl: string;
   workerPort: number;
-  modelsDir: string;
   /** A key with the scopes predict and admin; null where API_KEYS or API_KEYS_FILE is set. */
   apiKey: string | null;
   redisUrl: string;
+  keyPrefix: string;
   /** The secret of webhooks; null where WEBHOOK_SECRET is set. */
   webhookSecret: string | null;
   /** Rejects when a process ends unexpectedly. */
@@ -24,53 +30,71 @@ export interface Stack {
   close(): Promise<void>;
 }
 
-/** Finds or starts Redis, then one API and one worker with every model; if a part fails, ends the started ones. */
+/**
+ * Finds or starts Redis, then one API and one worker with every model; if a part fails, ends the started ones. What is
+ * kept from start to start is in `dataDir`, which this process has locked. Where `PORT` is not set, the API takes the
+ * next free one.
+ */
 export async function startStack(
-  environment: Record<string, string | undefined>,
+  environment: Environment,
+  dataDir: string,
   say: (line: string) => void,
 ): Promise<Stack> {
   const { env, problems } = withSecretFiles(environment);
   if (problems.length > 0) throw new Error(problems.join("\n"));
   // The contents of these files are passed on as variables.
-  delete env.REDIS_URL_FILE;
-  delete env.WEBHOOK_SECRET_FILE;
-  const dataDir = resolve(".data");
+  for (const name of secretSettings) delete env[`${name}_FILE`];
+  // Its lines are not shown, but they tell when a service is ready.
+  if (env.LOG_LEVEL === "error" || env.LOG_LEVEL === "warn") env.LOG_LEVEL = "info";
   const releasers = createReleasers();
   try {
-    const redis = await findRedis({
-      redisUrl: env.REDIS_URL,
-      path: env.PATH,
-      dataDir: join(dataDir, "redis"),
-      say,
-    });
+    // Before anything is started, so that a taken port is told at once.
+    const listen = await findListenPort(env);
+    const redis = await findRedis({ redisUrl: env.REDIS_URL, path: env.PATH, dataDir: join(dataDir, "redis"), say });
     releasers.add(() => redis.close());
-    const ownKeys = env.API_KEYS !== undefined || env.API_KEYS_FILE !== undefined;
-    const key = ownKeys ? null : await makeKey(join(dataDir, "api-keys"));
-    const webhookSecret = env.WEBHOOK_SECRET ? null : await keepSecret(join(dataDir, "webhook-secret"));
+    // Without it nothing can be given back, so nothing is waited for.
+    let graceMs: number | undefined;
+    void redis.exited.then(() => {
+      graceMs = graceWithoutRedisMs;
+    });
+    const key = env.API_KEYS || env.API_KEYS_FILE ? null : await keepKey(dataDir);
+    const webhookSecret = env.WEBHOOK_SECRET ? null : await keepWebhookSecret(dataDir);
     const common = { ...env, REDIS_URL: redis.url, ...(webhookSecret !== null && { WEBHOOK_SECRET: webhookSecret }) };
-    const modelsDir = env.MODELS_DIR || shippedModels;
-    const show = (kind: string) => (line: LogLine) => {
-      if (line.level === "error" || line.level === "warn") say(`[${kind}] ${describeLine(line)}`);
+    const lines = createLineFilter(environment.LOG_LEVEL, say);
+    const worker = spawnService("worker", { ...common, MODELS_DIR: env.MODELS_DIR || shippedModels }, (line) =>
+      lines.show("worker", line),
+    );
+    releasers.add(() => worker.stop(graceMs));
+    let api: ServiceProcess | null = null;
+    releasers.add(() => api?.stop(graceMs));
+    const startApi = async ({ chosen, port }: ListenPort, startsLeft: number): Promise<number> => {
+      const own = { ...common, PORT: port, ...(key !== null && { API_KEYS_FILE: key.file }) };
+      api = spawnService("api", own, (line) => lines.show("api", line));
+      try {
+        return await api.ready;
+      } catch (fault) {
+        // Another process may have taken the port since it was found free.
+        if (!chosen || startsLeft === 0 || !(fault as Error).message.includes(`PORT ${port} is taken`)) throw fault;
+        return startApi(await findListenPort(env), startsLeft - 1);
+      }
     };
-    const worker = spawnService("worker", { ...common, MODELS_DIR: modelsDir }, show("worker"));
-    releasers.add(() => worker.stop());
-    const api = spawnService("api", { ...common, ...(key !== null && { API_KEYS_FILE: key.file }) }, show("api"));
-    releasers.add(() => api.stop());
-    const [workerPort, port] = await Promise.all([worker.ready, api.ready]);
+    const [workerPort, port] = await Promise.all([worker.ready, startApi(listen, apiStarts - 1)]);
+    lines.allReady();
+    if (listen.chosen && port !== 3000) say(`Port 3000 is taken: the API listens on ${port}. PORT sets another.`);
     const broken = Promise.race([
-      api.exited.then((how) => `the API ended (${how})`),
+      (api as ServiceProcess | null)?.exited.then((how) => `the API ended (${how})`),
       worker.exited.then((how) => `the worker ended (${how})`),
+      redis.exited.then(() => `Redis ended; see ${join(dataDir, "redis", "redis.log")}`),
     ]).then((what) => {
-      throw new Error(what);
+      throw new Error(`Stopping, because ${what}.`);
     });
     broken.catch(() => undefined);
-    const host = env.HOST === undefined || env.HOST === "0.0.0.0" ? "127.0.0.1" : env.HOST;
     return {
-      apiUrl: `http://${host}:${port}`,
+      apiUrl: apiUrl(env.HOST, port),
       workerPort,
-      modelsDir,
       apiKey: key?.key ?? null,
       redisUrl: redis.url,
+      keyPrefix: env.REDIS_KEY_PREFIX || "mr",
       webhookSecret,
       broken,
       close: releasers.close,
@@ -79,6 +103,23 @@ export async function startStack(
     await releasers.close();
     throw fault;
   }
+}
+
+/** Shows the warnings and faults of services, by the level that the user set. */
+function createLineFilter(level: string | undefined, say: (line: string) => void) {
+  const shown = level === "error" ? ["error"] : ["error", "warn"];
+  let ready = false;
+  return {
+    show(kind: string, line: LogLine) {
+      if (!shown.includes(String(line.level))) return;
+      // What ends a start is told with the fault, and the refusals with the models.
+      if (!ready && (line.service === undefined || line.message === "model cannot be served")) return;
+      say(`[${kind}] ${describeLine(line)}`);
+    },
+    allReady() {
+      ready = true;
+    },
+  };
 }
 
 const causeFields = ["model", "version", "reason", "error"];
@@ -94,21 +135,20 @@ export function describeLine(line: LogLine): string {
 }
 
 /** The webhook secret of this installation. Made at the first start and kept, since receivers know it. */
-async function keepSecret(file: string): Promise<string> {
-  await mkdir(resolve(file, ".."), { recursive: true });
-  const secret = `whsec_${randomBytes(24).toString("base64")}`;
-  await writeFile(file, secret, { mode: 0o600, flag: "wx" }).catch((fault: NodeJS.ErrnoException) => {
-    if (fault.code !== "EEXIST") throw fault;
-  });
-  return readFile(file, "utf8");
-}
+const keepWebhookSecret = (dataDir: string): Promise<string> =>
+  keepSecret(
+    join(dataDir, "webhook-secret"),
+    /^whsec_[A-Za-z0-9+/]{32}$/,
+    () => `whsec_${randomBytes(24).toString("base64")}`,
+  );
 
-/** A new random key; only its hash is kept, so it can be shown only once. */
-async function makeKey(file: string): Promise<{ key: string; file: string }> {
-  const key = `mr_${randomBytes(24).toString("base64url")}`;
+/** The key of this installation, and the file that tells it to an API. Kept, so that yesterday's scripts still work. */
+async function keepKey(dataDir: string): Promise<{ key: string; file: string }> {
+  const make = () => `mr_${randomBytes(24).toString("base64url")}`;
+  const key = await keepSecret(join(dataDir, "api-key"), /^mr_[A-Za-z0-9_-]{32}$/, make);
   const hash = createHash("sha256").update(key).digest("hex");
-  await mkdir(resolve(file, ".."), { recursive: true });
-  await writeFile(file, `local:${hash}:predict+admin\n`, { mode: 0o600 });
+  const file = join(dataDir, "api-keys");
+  await writePrivate(file, `local:${hash}:predict+admin\n`);
   return { key, file };
 }
 
