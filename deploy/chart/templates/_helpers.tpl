@@ -50,31 +50,89 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- default (include "millrace.fullname" .) .Values.secrets.existingSecret -}}
 {{- end -}}
 
-{{- define "millrace.redisEnv" -}}
+{{- define "millrace.redisSecret" -}}
+name: {{ default (include "millrace.fullname" .) .Values.redis.existingSecret }}
+key: {{ ternary .Values.redis.existingSecretKey "REDIS_URL" (ne .Values.redis.existingSecret "") }}
+{{- end -}}
+
+{{/*
+Secrets as environment, or where they are files the names of those. Called with root and the names beside REDIS_URL:
+keys that the process can do without, for it says itself what it lacks.
+*/}}
+{{- define "millrace.secretEnv" -}}
+{{- $root := index . 0 -}}
+{{- range prepend (include "millrace.secretKeys" . | fromJsonArray) "REDIS_URL" }}
+{{- if $root.Values.secrets.asFiles }}
+- { name: {{ . }}_FILE, value: /run/secrets/millrace/{{ . }} }
+{{- else if eq . "REDIS_URL" }}
 - name: REDIS_URL
   valueFrom:
     secretKeyRef:
-      name: {{ default (include "millrace.fullname" .) .Values.redis.existingSecret }}
-      key: {{ ternary .Values.redis.existingSecretKey "REDIS_URL" (ne .Values.redis.existingSecret "") }}
+      {{- include "millrace.redisSecret" $root | nindent 6 }}
+{{- else }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef: { name: {{ include "millrace.secretName" $root }}, key: {{ . }}, optional: true }
+{{- end }}
+{{- end }}
 {{- end -}}
 
-{{/* A key of the secret that the process can do without: it says itself what it lacks. */}}
-{{- define "millrace.secretEnv" -}}
-- name: {{ index . 1 }}
-  valueFrom:
-    secretKeyRef:
-      name: {{ include "millrace.secretName" (index . 0) }}
-      key: {{ index . 1 }}
-      optional: true
+{{/* The named keys of the secret, as JSON; of files, which have to be there, those that are wanted. */}}
+{{- define "millrace.secretKeys" -}}
+{{- $values := (index . 0).Values -}}
+{{- $unsigned := or (not $values.webhooks.enabled) (not (or $values.secrets.existingSecret $values.secrets.webhookSecret)) -}}
+{{- $keys := index . 1 -}}
+{{- if and $values.secrets.asFiles $unsigned }}{{ $keys = without $keys "WEBHOOK_SECRET" }}{{ end -}}
+{{- $keys | toJson -}}
+{{- end -}}
+
+{{/* The volume of secrets that are files. Called like millrace.secretEnv. */}}
+{{- define "millrace.secretVolume" -}}
+{{- $root := index . 0 -}}
+{{- $redis := include "millrace.redisSecret" $root | fromYaml -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret: { name: {{ $redis.name }}, items: [{ key: {{ $redis.key }}, path: REDIS_URL }] }
+      {{- range include "millrace.secretKeys" . | fromJsonArray }}
+      - secret: { name: {{ include "millrace.secretName" $root }}, items: [{ key: {{ . }}, path: {{ . }} }], optional: true }
+      {{- end }}
+{{- end -}}
+
+{{/* A value as text: a number in full, neither cut to an integer nor with an exponent. */}}
+{{- define "millrace.text" -}}
+{{- if kindIs "float64" . -}}
+{{- regexReplaceAll "\\.?0+$" (printf "%.9f" .) "" -}}
+{{- else -}}
+{{- toString . -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Puts values over others, in place: sprig's merge would take 0, false and "" for values that are not given. Called with
+the values below and those above.
+*/}}
+{{- define "millrace.overlay" -}}
+{{- $below := index . 0 -}}
+{{- range $name, $value := index . 1 -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $below $name)) -}}
+{{- include "millrace.overlay" (list (get $below $name) $value) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $_ := set $below $name $value -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Settings as environment; a process its own before those of all. Called with root and the own ones. */}}
 {{- define "millrace.settingsEnv" -}}
 {{- $root := index . 0 -}}
-{{- $settings := merge (dict "SHUTDOWN_GRACE_SECONDS" $root.Values.shutdownGraceSeconds) (index . 1) (deepCopy $root.Values.settings) -}}
+{{- $settings := deepCopy $root.Values.settings -}}
+{{- include "millrace.overlay" (list $settings (index . 1)) -}}
+{{- $_ := set $settings "SHUTDOWN_GRACE_SECONDS" $root.Values.shutdownGraceSeconds -}}
 {{- range $name, $value := $settings }}
 - name: {{ $name }}
-  value: {{ if kindIs "float64" $value }}{{ int64 $value | toString | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}
+  value: {{ include "millrace.text" $value | quote }}
 {{- end }}
 {{- end -}}
 
@@ -136,7 +194,9 @@ checksum/secret: {{ include (print $root.Template.BasePath "/secret.yaml") $root
 {{- define "millrace.groups" -}}
 {{- $groups := list -}}
 {{- range .Values.workers -}}
-{{- $groups = append $groups (mergeOverwrite (deepCopy $.Values.workerDefaults) .) -}}
+{{- $group := deepCopy $.Values.workerDefaults -}}
+{{- include "millrace.overlay" (list $group .) -}}
+{{- $groups = append $groups $group -}}
 {{- end -}}
 {{- $groups | toJson -}}
 {{- end -}}

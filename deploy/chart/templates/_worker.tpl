@@ -1,4 +1,6 @@
-{{/* A Deployment of workers and its budget. Called with root, component list, name, own values, environment and volume. */}}
+{{/*
+A Deployment of workers and its budget. Called with root, component list, name, own values, environment and secrets.
+*/}}
 {{- define "millrace.worker" -}}
 {{- $root := .root }}
 apiVersion: apps/v1
@@ -9,7 +11,7 @@ metadata:
     {{- include "millrace.labels" .component | nindent 4 }}
 spec:
   {{- if not .scaled }}
-  replicas: {{ .own.replicas }}
+  replicas: {{ int64 .own.replicas }}
   {{- end }}
   selector:
     matchLabels:
@@ -32,8 +34,9 @@ spec:
           ports: [{ name: http, containerPort: 3001 }]
           env:
             - { name: WORKER_PORT, value: "3001" }
+            - { name: WORKER_HOST, value: "0.0.0.0" }
             {{- .env | nindent 12 }}
-            {{- include "millrace.redisEnv" $root | nindent 12 }}
+            {{- include "millrace.secretEnv" (list $root .secrets) | trim | nindent 12 }}
             {{- include "millrace.settingsEnv" (list $root .own.settings) | trim | nindent 12 }}
           # Loading a model may take two minutes.
           startupProbe: { httpGet: { path: /health, port: http }, periodSeconds: 2, failureThreshold: 90 }
@@ -44,11 +47,17 @@ spec:
           {{- include "millrace.containerSecurity" $root | nindent 10 }}
           volumeMounts:
             - { name: tmp, mountPath: /tmp }
+            {{- if $root.Values.secrets.asFiles }}
+            - { name: secrets, mountPath: /run/secrets/millrace, readOnly: true }
+            {{- end }}
             {{- if .own.modelsVolume }}
             - { name: models, mountPath: /models, readOnly: true }
             {{- end }}
       volumes:
         - { name: tmp, emptyDir: { medium: Memory, sizeLimit: 64Mi } }
+        {{- if $root.Values.secrets.asFiles }}
+        {{- include "millrace.secretVolume" (list $root .secrets) | nindent 8 }}
+        {{- end }}
         {{- with .own.modelsVolume }}
         - name: models
           {{- toYaml . | nindent 10 }}
