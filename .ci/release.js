@@ -72,6 +72,8 @@ function release(bump) {
   2. git push --follow-tags
   3. npm run build && node test/fixtures/releases/record.js ${version}
      Records its keys for the tests of later releases, before any other change: test/fixtures/releases/README.md
+  4. npm run --silent sbom > millrace-${version}.cdx.json
+     The bill of materials, to be published with the release
 `);
 }
 

@@ -3,10 +3,12 @@ import { rowReader, type TableReader } from "@millrace/api/batches/read-rows.js"
 import { RecordSplitter } from "@millrace/api/batches/split-records.js";
 import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
 import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
-import { decodeChunk, faultlessOffsets } from "@millrace/shared/predictions/bulk-chunk.js";
+import { decodeChunk } from "@millrace/shared/predictions/bulk-chunk.js";
+import { faultlessOffsets } from "@millrace/shared/predictions/line-faults.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { describe, expect, test } from "vitest";
+import { cpuMs } from "../support/cpu-ms.js";
 import { pieces } from "../support/http/pieces.js";
 import { random } from "../support/random.js";
 
@@ -118,10 +120,7 @@ describe("records of CSV", () => {
       const cut = Array.from({ length: Math.ceil(text.length / 65_536) }, (_, i) =>
         text.subarray(i * 65_536, (i + 1) * 65_536),
       );
-      const before = process.cpuUsage();
-      expect(split(cut, 1024 * 1024)).toHaveLength(2 * lines + 2);
-      const { system, user } = process.cpuUsage(before);
-      return (user + system) / 1000;
+      return cpuMs(() => expect(split(cut, 1024 * 1024)).toHaveLength(2 * lines + 2));
     };
     usedMs(20_000);
     // Twenty times the text; quadratic time would be four hundred times.
@@ -133,18 +132,24 @@ describe("records of CSV", () => {
 function rowsOf(manifest: object, body: string | Buffer, longest = 1000): (number[] | string)[] {
   const parsed = manifestSchema.parse(manifest) as TabularManifest;
   const rows: (number[] | string)[] = [];
-  const reader = rowReader({ manifest: parsed, pack: tabularPacker(parsed) }, ({ bytes }) => {
-    const chunk = decodeChunk(Buffer.from(bytes));
-    const lines: (number[] | string)[] = [];
-    for (const { code, detail, offset } of chunk.faults) lines[offset] = `${code}: ${detail}`;
-    const offsets = faultlessOffsets(chunk);
-    const [tensor] = offsets.length === 0 ? [] : unpackTensors(Buffer.from(chunk.body));
-    const numbers = new Float32Array(Uint8Array.from(tensor?.bytes ?? []).buffer);
-    const width = numbers.length / offsets.length;
-    for (const [row, offset] of offsets.entries())
-      lines[offset] = [...numbers.subarray(row * width, (row + 1) * width)];
-    rows.push(...lines);
-  }) as TableReader;
+  const reader = rowReader(
+    { manifest: parsed, pack: tabularPacker(parsed) },
+    ({ bytes }) => {
+      const chunk = decodeChunk(Buffer.from(bytes));
+      const lines: (number[] | string)[] = [];
+      for (const { code, count, detail, offset } of chunk.faults) {
+        for (let line = offset; line < offset + count; line++) lines[line] = `${code}: ${detail}`;
+      }
+      const offsets = faultlessOffsets(chunk);
+      const [tensor] = offsets.length === 0 ? [] : unpackTensors(Buffer.from(chunk.body));
+      const numbers = new Float32Array(Uint8Array.from(tensor?.bytes ?? []).buffer);
+      const width = numbers.length / offsets.length;
+      for (const [row, offset] of offsets.entries())
+        lines[offset] = [...numbers.subarray(row * width, (row + 1) * width)];
+      rows.push(...lines);
+    },
+    { sentBytes: () => Number.POSITIVE_INFINITY },
+  ) as TableReader;
   const splitter = new RecordSplitter({
     longestRecordBytes: longest,
     onRecord: csvRecords(reader),

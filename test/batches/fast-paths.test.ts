@@ -5,7 +5,8 @@ import { LineSplitter } from "@millrace/api/batches/split-lines.js";
 import { RecordSplitter } from "@millrace/api/batches/split-records.js";
 import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
 import { type Feature, featuresOf, tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
-import { decodeChunk, faultlessOffsets } from "@millrace/shared/predictions/bulk-chunk.js";
+import { decodeChunk } from "@millrace/shared/predictions/bulk-chunk.js";
+import { faultlessOffsets } from "@millrace/shared/predictions/line-faults.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { expect, test } from "vitest";
 import { pieces } from "../support/http/pieces.js";
@@ -45,18 +46,22 @@ function someValue(r: Random, { type }: Feature): unknown {
 /** A reader and the rows of its chunks: the numbers of each line, or null for a fault. */
 function rowsIn(manifest: TabularManifest) {
   const rows: (number[] | null)[] = [];
-  const reader = rowReader({ manifest, pack: tabularPacker(manifest) }, ({ bytes }) => {
-    const chunk = decodeChunk(Buffer.from(bytes));
-    const begin = rows.length;
-    for (let i = 0; i < chunk.lines; i++) rows.push(null);
-    const offsets = faultlessOffsets(chunk);
-    const [tensor] = offsets.length === 0 ? [] : unpackTensors(Buffer.from(chunk.body));
-    const numbers = new Float32Array(Uint8Array.from(tensor?.bytes ?? []).buffer);
-    const width = featuresOf(manifest).length;
-    for (const [row, offset] of offsets.entries()) {
-      rows[begin + offset] = [...numbers.subarray(row * width, (row + 1) * width)];
-    }
-  }) as TableReader;
+  const reader = rowReader(
+    { manifest, pack: tabularPacker(manifest) },
+    ({ bytes }) => {
+      const chunk = decodeChunk(Buffer.from(bytes));
+      const begin = rows.length;
+      for (let i = 0; i < chunk.lines; i++) rows.push(null);
+      const offsets = faultlessOffsets(chunk);
+      const [tensor] = offsets.length === 0 ? [] : unpackTensors(Buffer.from(chunk.body));
+      const numbers = new Float32Array(Uint8Array.from(tensor?.bytes ?? []).buffer);
+      const width = featuresOf(manifest).length;
+      for (const [row, offset] of offsets.entries()) {
+        rows[begin + offset] = [...numbers.subarray(row * width, (row + 1) * width)];
+      }
+    },
+    { sentBytes: () => Number.POSITIVE_INFINITY },
+  ) as TableReader;
   return { reader, rows };
 }
 

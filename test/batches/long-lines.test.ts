@@ -3,6 +3,7 @@ import { rowReader } from "@millrace/api/batches/read-rows.js";
 import { manifestSchema, type TabularManifest } from "@millrace/shared/models/manifest.js";
 import { tabularPacker } from "@millrace/shared/packing/pack-tabular.js";
 import { type BulkChunk, decodeChunk, joinParts } from "@millrace/shared/predictions/bulk-chunk.js";
+import { addFault, failedLines, type LineFault } from "@millrace/shared/predictions/line-faults.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ndjson, runBatch } from "../support/batches.js";
 import { random } from "../support/random.js";
@@ -14,10 +15,11 @@ const longest = 64 * 1024 + 1024 * 40;
 /** Random outputs of a classifier of `width` labels, with faults among them. */
 function classesOf(lines: number, width: number): { chunk: BulkChunk; scores: number[][]; best: number[] } {
   const r = random(lines + width);
-  const faults = Array.from({ length: lines }, (_, offset) => offset)
-    .filter(() => r.below(5) === 0)
-    .map((offset) => ({ offset, code: "invalid_input", detail: `line ${offset}` }));
-  const rows = lines - faults.length;
+  const faults: LineFault[] = [];
+  for (let offset = 0; offset < lines; offset++) {
+    if (r.below(5) === 0) addFault(faults, offset, "invalid_input", `line ${offset >> 1}`);
+  }
+  const rows = lines - failedLines(faults);
   const record = 2 + 4 * width;
   const body = Buffer.alloc(rows * record);
   const best = Array.from({ length: rows }, () => r.below(width));
@@ -52,7 +54,7 @@ describe("results in pieces", () => {
     const lines: unknown[] = [];
     let row = 0;
     for (let offset = 0; offset < 12; offset++) {
-      const fault = chunk.faults.find((each) => each.offset === offset);
+      const fault = chunk.faults.find((each) => each.offset <= offset && offset < each.offset + each.count);
       const index = 100 + offset;
       if (fault !== undefined) {
         const { code, detail } = fault;
@@ -126,9 +128,13 @@ test("the rows of a chunk are limited so that its outputs stay within 1 MiB, for
     }) as TabularManifest;
     const lines: number[] = [];
     const outputs = width === undefined ? [] : [{ name: "y", dtype: "float32" as const, shape: ["N", width] }];
-    const reader = rowReader({ manifest, pack: tabularPacker(manifest), outputs }, ({ bytes }) => {
-      lines.push(decodeChunk(bytes).lines);
-    });
+    const reader = rowReader(
+      { manifest, pack: tabularPacker(manifest), outputs },
+      ({ bytes }) => {
+        lines.push(decodeChunk(bytes).lines);
+      },
+      { sentBytes: () => Number.POSITIVE_INFINITY },
+    );
     for (let i = 0; i < 3000; i++) reader.readJson(Buffer.from("[1]\n"), 0, 3);
     reader.builder.end();
     return lines[0] as number;

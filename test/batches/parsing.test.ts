@@ -10,10 +10,11 @@ import {
   type BulkChunk,
   decodeChunk,
   encodeChunk,
-  faultlessOffsets,
   joinParts,
+  shrinkChunk,
   splitParts,
 } from "@millrace/shared/predictions/bulk-chunk.js";
+import { addFault, failedLines, faultlessOffsets, type LineFault } from "@millrace/shared/predictions/line-faults.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
 import { describe, expect, test } from "vitest";
@@ -33,13 +34,17 @@ const manifestFor = (features: readonly Feature[], bulkRows = 7): TabularManifes
 function tableOf(features: readonly Feature[], bulkRows?: number) {
   const manifest = manifestFor(features, bulkRows);
   const chunks: BulkChunk[] = [];
-  const reader = rowReader({ manifest, pack: tabularPacker(manifest) }, ({ bytes, lines, number }) => {
-    expect(number).toBe(chunks.length);
-    const chunk = decodeChunk(Buffer.from(bytes));
-    expect([chunk.lines, chunk.form, chunk.origins]).toEqual([lines, "table", null]);
-    expect(chunk.start).toBe(chunks.reduce((sum, before) => sum + before.lines, 0));
-    chunks.push(chunk);
-  }) as TableReader;
+  const reader = rowReader(
+    { manifest, pack: tabularPacker(manifest) },
+    ({ bytes, lines, number }) => {
+      expect(number).toBe(chunks.length);
+      const chunk = decodeChunk(Buffer.from(bytes));
+      expect([chunk.lines, chunk.form, chunk.origins]).toEqual([lines, "table", null]);
+      expect(chunk.start).toBe(chunks.reduce((sum, before) => sum + before.lines, 0));
+      chunks.push(chunk);
+    },
+    { sentBytes: () => Number.POSITIVE_INFINITY },
+  ) as TableReader;
   expect(readsTable(reader)).toBe(true);
   return {
     reader,
@@ -52,7 +57,7 @@ function tableOf(features: readonly Feature[], bulkRows?: number) {
 
 function linesOf(chunk: BulkChunk, width: number): (number[] | string)[] {
   const lines: (number[] | string)[] = new Array(chunk.lines).fill("missing");
-  for (const { code, offset } of chunk.faults) lines[offset] = code;
+  for (const { code, count, offset } of chunk.faults) lines.fill(code, offset, offset + count);
   const offsets = faultlessOffsets(chunk);
   if (offsets.length === 0) return lines;
   const [tensor] = unpackTensors(Buffer.from(chunk.body));
@@ -502,17 +507,16 @@ describe("rows of CSV", () => {
 });
 
 describe("a chunk", () => {
-  test("is decoded unchanged", () => {
+  test("is decoded unchanged, compressed too", async () => {
     const r = random(9);
     for (let round = 0; round < 300; round++) {
       const lines = r.below(50);
-      const faults = Array.from({ length: lines }, (_, offset) => offset)
-        .filter(() => r.below(4) === 0)
-        .map((offset) => ({
-          offset,
-          code: "some_code",
-          detail: r.pick(["", "é日本", "x".repeat(300), "日".repeat(300)]),
-        }));
+      const faults: LineFault[] = [];
+      for (let offset = r.below(4); offset < lines; offset += r.below(4)) {
+        const count = Math.min(lines - offset, r.below(4));
+        addFault(faults, offset, "some_code", r.pick(["", "é日本", "x".repeat(300), "日".repeat(300)]), count);
+        offset += count;
+      }
       const chunk: BulkChunk = {
         start: r.below(2 ** 32),
         lines,
@@ -522,8 +526,10 @@ describe("a chunk", () => {
         width: r.below(100),
         body: Buffer.from("body".repeat(r.below(5))),
       };
-      expect(decodeChunk(encodeChunk(chunk))).toEqual(chunk);
-      expect(faultlessOffsets(chunk)).toHaveLength(lines - faults.length);
+      const encoded = encodeChunk(chunk);
+      expect(decodeChunk(encoded)).toEqual(chunk);
+      expect(decodeChunk(await shrinkChunk(encoded))).toEqual(chunk);
+      expect(faultlessOffsets(chunk)).toHaveLength(lines - failedLines(faults));
     }
     expect(() => decodeChunk(Buffer.alloc(40, 9))).toThrow(RangeError);
   });
@@ -537,7 +543,7 @@ describe("a chunk", () => {
   test("of only faulty lines is closed like any other, and its details are truncated", () => {
     const table = tableOf(["a"], 3);
     for (let i = 0; i < 7; i++) table.reader.builder.addFault(`code_${i}`, "d".repeat(10_000));
-    expect(table.reader.builder).toMatchObject({ chunks: 2, lines: 7, faults: 7 });
+    expect(table.reader.builder).toMatchObject({ chunks: 0, lines: 7, faults: 7 });
     expect(table.lines()).toEqual(Array.from({ length: 7 }, (_, i) => `code_${i}`));
   });
 });

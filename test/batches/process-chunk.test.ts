@@ -2,10 +2,10 @@ import {
   type BulkChunk,
   decodeChunk,
   encodeChunk,
-  faultlessOffsets,
   joinParts,
   splitParts,
 } from "@millrace/shared/predictions/bulk-chunk.js";
+import { addFault, faultlessOffsets, type LineFault } from "@millrace/shared/predictions/line-faults.js";
 import type { ChunkFinish } from "@millrace/shared/scripts/batches/finish-chunk.js";
 import { openLog } from "@millrace/shared/service/log.js";
 import { packTensors, unpackTensors } from "@millrace/shared/tensors/tensor-pack.js";
@@ -16,6 +16,7 @@ import type { Outcome, Work } from "@millrace/workers/runs/work.js";
 import { DelayedError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
 import { random } from "../support/random.js";
+import { machineClock } from "../support/redis/machine-clock.js";
 
 const runQueue = {
   model: "m",
@@ -47,9 +48,10 @@ function chunkOf(form: "table" | "packs", inputs: Inputs, rest: Partial<BulkChun
       : values.length === 0
         ? Buffer.alloc(0)
         : packOf(values);
-  const faults = inputs.flatMap((value, offset) =>
-    value === null ? [{ offset, code: "invalid_input", detail: "never valid" }] : [],
-  );
+  const faults: LineFault[] = [];
+  for (const [offset, value] of inputs.entries()) {
+    if (value === null) addFault(faults, offset, "invalid_input", "never valid");
+  }
   return encodeChunk({ start: 100, lines: inputs.length, faults, origins: null, form, width: 0, body, ...rest });
 }
 
@@ -93,6 +95,7 @@ interface Behaviour {
   deaths?: number;
   attemptsStarted?: number;
   slots?: number;
+  maxBatchRows?: number;
   version?: string;
   finish?: string;
   breaker?: JobBreaker;
@@ -135,21 +138,33 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
         record.writeFloatLE(-value, 6);
         return record;
       });
-    const faults = values.flatMap((value, offset) =>
-      threw(value) ? [{ offset, code: "inference_failed", detail: "it threw" }] : [],
-    );
+    const faults: LineFault[] = [];
+    for (const [offset, value] of values.entries()) {
+      if (threw(value)) addFault(faults, offset, "inference_failed", "it threw");
+    }
     const reply = { start: 0, lines: values.length, faults, origins: null, form: "classes" as const, width: 2 };
     return { kind: "done in bulk", items: [], table: encodeChunk({ ...reply, body: Buffer.concat(records) }) };
   };
+  const metrics = createWorkerMetrics();
   const process = processChunk({
     model: "m",
+    clock: machineClock,
     workerId: "w",
     slots: behaviour.slots ?? 1,
     version: (name) =>
       name === "1"
-        ? { model: "m", version: "1", digest: "d", uniform: true, attempts: 1, cacheTtlSeconds: 0, runQueue }
+        ? {
+            model: "m",
+            version: "1",
+            digest: "d",
+            uniform: true,
+            attempts: 1,
+            cacheTtlSeconds: 0,
+            runQueue: { ...runQueue, maxBatchRows: behaviour.maxBatchRows ?? runQueue.maxBatchRows },
+          }
         : undefined,
     isKnown: async (name) => name !== "gone",
+    onStored: () => undefined,
     breaker: () => behaviour.breaker ?? closed,
     dispatcher: { submit },
     take: async (batch, number) => {
@@ -170,7 +185,7 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
       forget: async () => void calls.push("forget"),
     },
     history: async () => ({ final: false, diedRunning: true, deaths: behaviour.deaths ?? 0 }),
-    metrics: createWorkerMetrics(),
+    metrics,
     log: openLog("worker", "error"),
   });
   const job = {
@@ -181,14 +196,17 @@ async function run(form: "table" | "packs", chunk: Buffer | null, behaviour: Beh
     moveToWait: async () => calls.push("wait"),
   };
   const answer = await process(job, "token").catch((fault: Error) => fault);
-  return { answer, runs, calls, finish };
+  const { values } = await metrics.failures.get();
+  const counted = values.filter(({ labels, value }) => labels.work === "row" && value > 0);
+  const failures = Object.fromEntries(counted.map(({ labels, value }) => [labels.code, value]));
+  return { answer, runs, calls, finish, failures };
 }
 
 /** The outputs by line: a number, or the code of a fault. */
 function outputsOf(finish: ChunkFinish | undefined): (number | string)[] {
   const chunk = decodeChunk(finish?.outputs as Buffer);
   const outputs: (number | string)[] = new Array(chunk.lines).fill("missing");
-  for (const { code, offset } of chunk.faults) outputs[offset] = code;
+  for (const { code, count, offset } of chunk.faults) outputs.fill(code, offset, offset + count);
   const offsets = faultlessOffsets(chunk);
   const body = Buffer.from(chunk.body);
   const texts = chunk.form === "json" ? splitParts(body).map(String) : null;
@@ -199,6 +217,17 @@ function outputsOf(finish: ChunkFinish | undefined): (number | string)[] {
   }
   return outputs;
 }
+
+test("a chunk of inputs that are packed one by one runs at most max_batch_rows of them at a time", async () => {
+  const chunk = chunkOf("packs", [0, 1, 2, null, 3, 4, 5, 6, 7]);
+  const { finish, runs } = await run("packs", chunk, { maxBatchRows: 3 });
+  expect(runs).toEqual([
+    [0, 1],
+    [2, 3, 4],
+    [5, 6, 7],
+  ]);
+  expect(outputsOf(finish)).toEqual([0, 1, 2, "invalid_input", 3, 4, 5, 6, 7]);
+});
 
 describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) => {
   const eight = [0, 1, 2, 3, 4, 5, 6, 7];
@@ -257,7 +286,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
     expect([...(failed.origins as Uint32Array)]).toEqual([105]);
   });
 
-  test("with faults of any kind gives each line its own, 100 at random", async () => {
+  test("with faults of any kind gives each line its own, and counts it, 100 at random", async () => {
     const r = random(11);
     for (let round = 0; round < 100; round++) {
       let value = 0;
@@ -265,7 +294,7 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
       const killing = new Set(Array.from({ length: r.below(4) }, () => r.below(20)));
       const throwing = new Set(Array.from({ length: r.below(4) }, () => r.below(20)));
       const origins = r.below(2) === 0 ? null : Uint32Array.from(inputs, (_, i) => 1000 + 3 * i);
-      const { finish } = await run(form, chunkOf(form, inputs, { origins }), {
+      const { failures, finish } = await run(form, chunkOf(form, inputs, { origins }), {
         kills: (row) => killing.has(row),
         throws: (row) => throwing.has(row),
       });
@@ -276,6 +305,8 @@ describe.each(["table", "packs"] as const)("a chunk in the form of %s", (form) =
       expect(outputsOf(finish)).toEqual(wanted);
       const bad = wanted.flatMap((output, i) => (typeof output === "string" ? [i] : []));
       expect(finish).toMatchObject({ succeeded: inputs.length - bad.length, failed: bad.length });
+      const codes = bad.map((i) => wanted[i] as string);
+      expect(failures).toEqual(Object.fromEntries(codes.map((code) => [code, codes.filter((c) => c === code).length])));
       const outputs = decodeChunk(finish?.outputs as Buffer);
       expect([outputs.start, outputs.origins]).toEqual([100, origins]);
       if (bad.length === 0) {

@@ -199,7 +199,7 @@ describe("results of a batch", () => {
   });
 
   test("are readable while the batch runs, up to the first gap, and the rest later from the next index", async () => {
-    const inputs = Array.from({ length: 20 }, (_, i) => ({ x: [[80 + i]] }));
+    const inputs = Array.from({ length: 60 }, (_, i) => ({ x: [[80 + i]] }));
     const { id } = await submitBatch(stack, "slow", ndjson(inputs));
     const early = await eventually(async () => {
       const found = await resultsOf(stack, id);
@@ -210,9 +210,9 @@ describe("results of a batch", () => {
     const page = (await stack.get(`/v1/batches/${id}/results?limit=2`, { headers })).body;
     expect(page).toEqual({ data: early.slice(0, 2), next_cursor: "2" });
     const { body: running } = await stack.get(`/v1/batches/${id}`);
-    expect(early.length).toBeLessThan(20);
+    expect(early.length).toBeLessThan(60);
     expect(running).toMatchObject({ status: "running", finished_at: null });
-    expect(running.progress).toBeCloseTo((running.counts.succeeded + running.counts.failed) / 20, 3);
+    expect(running.progress).toBeCloseTo((running.counts.succeeded + running.counts.failed) / 60, 3);
     expect(running.eta_ms).toBeGreaterThan(0);
     await finalBatch(stack, id);
     const late = await resultsOf(stack, id, `?from=${early.length}`);

@@ -1,5 +1,6 @@
 import { openRedis } from "@millrace/shared/redis/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { cancelBatch } from "@millrace/shared/scripts/batches/cancel-batch.js";
 import { type BatchCommit, commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
@@ -28,7 +29,14 @@ describe("the steps of a batch in Redis", () => {
   async function staged(lines: readonly number[], early: EarlyRun | null = null): Promise<string> {
     const id = newId(keys.tag);
     for (const [number, count] of lines.entries()) {
-      await stageChunk(redis, keys, id, { number, lines: count, bytes: Buffer.from(`in ${number}`) }, 60_000, early);
+      await stageChunk(
+        redis,
+        keys,
+        id,
+        { number, lines: count, bytes: Buffer.from(`in ${number}`) },
+        60_000,
+        early && { ...early, nowMs: Date.now() },
+      );
     }
     return id;
   }
@@ -38,6 +46,8 @@ describe("the steps of a batch in Redis", () => {
     lines: lines.reduce((sum, count) => sum + count, 0),
     ...{ idempotency: null, followerJson: null, fixed: { head: "{", tail: "}" } },
     channelPrefix: settings.channelPrefix,
+    bytes: lines.reduce((sum, _, number) => sum + `in ${number}`.length, 0),
+    mostFailed: null,
     weight: 1,
   });
 
@@ -56,6 +66,7 @@ describe("the steps of a batch in Redis", () => {
       keys,
       { id, number, token, outputs: Buffer.from(`out ${token}`), failedInputs: null, succeeded, failed },
       settings,
+      Date.now(),
     );
   const countsOf = async (id: string) => {
     const batch = await readBatch(redis, keys, id);
@@ -78,7 +89,7 @@ describe("the steps of a batch in Redis", () => {
     await lock(id, 1, "mine");
     expect(await finish(id, 1, "mine", 2)).toBe("ended batch");
     expect(await finish(id, 1, "mine", 2)).toBe("ended");
-    expect(await cancelBatch(redis, keys, id, settings)).toBeNull();
+    expect(await cancelBatch(redis, keys, id, settings, Date.now())).toBeNull();
     const { json } = (await readBatch(redis, keys, id)) as { json: string };
     expect(JSON.parse(json)).toMatchObject({
       status: "partial",
@@ -92,7 +103,7 @@ describe("the steps of a batch in Redis", () => {
     await lock(id, 0, "mine");
     await lock(id, 1, "mine");
     expect(await finish(id, 0, "mine", 3)).toBe("written");
-    const json = await cancelBatch(redis, keys, id, settings);
+    const json = await cancelBatch(redis, keys, id, settings, Date.now());
     expect(JSON.parse(json as string)).toMatchObject({
       status: "canceled",
       counts: { succeeded: 3, canceled: 2 },
@@ -116,7 +127,7 @@ describe("the steps of a batch in Redis", () => {
     }
     const ids = (await waiting()).reverse();
     expect(ids).toEqual(Array.from({ length: 70 }, (_, number) => `${id}-${number}`));
-    await cancelBatch(redis, keys, id, settings);
+    await cancelBatch(redis, keys, id, settings, Date.now());
   });
 
   test("owners' chunks take turns by rows, however much each has uploaded, and pending rows are counted", async () => {
@@ -133,7 +144,10 @@ describe("the steps of a batch in Redis", () => {
     const more = await committed(Array(70).fill(100), { owner: "alice" });
     const small = await committed([50, 50, 50], { owner: "bob" });
     expect(await counts()).toEqual({ alice: "14000", bob: "150" });
-    const taken = (await takeJobs(redis, keys.batchQueue, "t", 6, 30_000))?.jobs.map(([, id]) => id as string) ?? [];
+    const taken =
+      (await takeJobs(redis, keys.batchQueue, { token: "t", count: 6, lockMs: 30_000, nowMs: Date.now() }))?.jobs.map(
+        ([, id]) => id as string,
+      ) ?? [];
     expect(taken.filter((id) => id.startsWith(small)).length).toBe(3);
     expect(taken.filter((id) => id.startsWith(large))).toEqual([0, 1, 2].map((number) => `${large}-${number}`));
     for (let number = 0; number < 3; number++) {
@@ -141,7 +155,7 @@ describe("the steps of a batch in Redis", () => {
       await finish(small, number, "t", 50);
     }
     expect(await counts()).toEqual({ alice: "14000" });
-    for (const id of [large, more]) await cancelBatch(redis, keys, id, settings);
+    for (const id of [large, more]) await cancelBatch(redis, keys, id, settings, Date.now());
     expect(await counts()).toEqual({});
     await emptyQueue();
   });
@@ -173,7 +187,7 @@ describe("the steps of a batch in Redis", () => {
     expect(await finish(id, 1, "mine", 1, 1)).toBe("written");
     expect(await finish(id, 1, "mine", 2)).toBe("done");
     expect(await readBatch(redis, keys, id)).toBeNull();
-    expect(await cancelBatch(redis, keys, id, settings)).toBeNull();
+    expect(await cancelBatch(redis, keys, id, settings, Date.now())).toBeNull();
     expect(Number(await redis.get(keys.bulkRows))).toBe(0);
     for (const key of allOf(id).slice(0, 4)) expect(await redis.pttl(key), key).toBeGreaterThan(0);
 
@@ -195,7 +209,7 @@ describe("the steps of a batch in Redis", () => {
     const id = await staged([3, 2], early);
     for (const number of [1, 0]) {
       expect((await takeChunk(redis, keys, id, number))?.begun).toBe(number === 0);
-      await beginBatch(redis, keys, id);
+      await beginBatch(redis, keys, id, Date.now());
       await lock(id, number, "mine");
       expect(await finish(id, number, "mine", 3 - number)).toBe("written");
     }
@@ -203,7 +217,7 @@ describe("the steps of a batch in Redis", () => {
     const { batch } = await commitBatch(redis, keys, commit);
     expect(batch).toEqual(await readBatch(redis, keys, id));
     const { json } = batch as { json: string };
-    await beginBatch(redis, keys, id);
+    await beginBatch(redis, keys, id, Date.now());
     expect(await readBatch(redis, keys, id)).toEqual(batch);
     const at = new Date(commit.nowMs).toISOString();
     expect(JSON.parse(json)).toMatchObject({
@@ -234,7 +248,7 @@ describe("the steps of a batch in Redis", () => {
     for (const id of [dropped, other]) {
       expect(await takeChunk(redis, keys, id, 1)).toBeNull();
       expect(await finish(id, 1, "mine", 2)).toBe("ended");
-      await beginBatch(redis, keys, id);
+      await beginBatch(redis, keys, id, Date.now());
       expect(await redis.exists(...allOf(id))).toBe(0);
     }
   });
@@ -253,7 +267,10 @@ describe("the steps of a batch in Redis", () => {
     // Only 70 are staged yet.
     expect(await waiting()).toEqual(first(70));
     for (let number = 70; number < 140; number++) {
-      await stageChunk(redis, keys, id, { number, lines: 1, bytes: Buffer.from("in") }, 60_000, early);
+      await stageChunk(redis, keys, id, { number, lines: 1, bytes: Buffer.from("in") }, 60_000, {
+        ...early,
+        nowMs: Date.now(),
+      });
     }
     expect(await waiting()).toEqual(first(74));
     for (let number = 10; number < 20; number++) {
@@ -262,7 +279,7 @@ describe("the steps of a batch in Redis", () => {
     }
     expect((await commitBatch(redis, keys, commitOf(id, lines))).kind).toBe("accepted");
     expect(await waiting()).toEqual(first(84));
-    await cancelBatch(redis, keys, id, settings);
+    await cancelBatch(redis, keys, id, settings, Date.now());
   });
 
   test("times are formatted like JavaScript's toISOString, for 100 dates in two centuries", async () => {
@@ -271,7 +288,7 @@ describe("the steps of a batch in Redis", () => {
     for (let i = 0; i < 95; i++) dates.push(r.below(200 * 365.2425 * 86_400_000));
     for (const nowMs of dates) {
       const id = await committed([1], { nowMs });
-      const json = JSON.parse((await cancelBatch(redis, keys, id, settings)) as string);
+      const json = JSON.parse((await cancelBatch(redis, keys, id, settings, Date.now())) as string);
       expect(json.created_at).toBe(new Date(nowMs).toISOString());
     }
   });

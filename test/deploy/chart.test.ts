@@ -1,8 +1,11 @@
+import { apiSettings } from "@millrace/shared/config/api-config.js";
+import { workerSettings } from "@millrace/shared/config/worker-config.js";
 import { describe, expect, test } from "vitest";
-import { hasTool, runTool } from "../support/run/tools.js";
+import { hasTool, runTool, toolsBuilt } from "../support/run/tools.js";
 
 const needed = ["redis.url=redis://redis:6379", `secrets.apiKeys=a:${"0".repeat(64)}`];
 const outside = ["redis.existingSecret=redis", "redis.existingSecretKey=url", "secrets.existingSecret=keys"];
+await toolsBuilt();
 const hasHelm = hasTool("helm", "version");
 const hasKubeconform = hasTool("kubeconform", "-v");
 
@@ -25,7 +28,7 @@ const combinations: {
     name: "existing secrets",
     set: outside,
     kinds: { Deployment: 3, PodDisruptionBudget: 3, NetworkPolicy: 3, Service: 1, ServiceAccount: 1 },
-    has: ["name: redis\n", "key: url", "name: keys\n"],
+    has: ["name: redis\n", "key: url", "name: keys, key: API_KEYS"],
   },
   {
     name: "worker groups that scale separately, one of them to zero",
@@ -52,10 +55,17 @@ const combinations: {
     set: [
       ...needed,
       "monitoring.serviceMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboards.enabled=true",
-      "monitoring.rules.labels.release=prometheus",
+      "monitoring.rules.labels.release=prometheus,monitoring.rules.runbookUrl=https://wiki.example.com/millrace",
     ],
     kinds: { ServiceMonitor: 2, PrometheusRule: 1, ConfigMap: 1, Service: 2 },
-    has: ["alert: MillraceNoWorker", "millrace-overview.json", "release: prometheus"],
+    has: [
+      "runbook_url: https://wiki.example.com/millrace#millracenoworker",
+      "relabelings: [{ targetLabel: millrace, replacement: api }]",
+      "relabelings: [{ targetLabel: millrace, replacement: worker }]",
+      "alert: MillraceNoWorker",
+      "millrace-overview.json",
+      "release: prometheus",
+    ],
   },
   {
     name: "Redis outside the cluster, a webhook receiver inside",
@@ -87,13 +97,56 @@ const combinations: {
     ],
     hasNot: ["component: webhooks", "kind: NetworkPolicy"],
   },
+  {
+    name: "secrets as files",
+    set: [...outside, "secrets.asFiles=true"],
+    kinds: { Deployment: 3 },
+    has: [
+      "{ name: REDIS_URL_FILE, value: /run/secrets/millrace/REDIS_URL }",
+      "{ name: API_KEYS_FILE, value: /run/secrets/millrace/API_KEYS }",
+      "{ name: WEBHOOK_SECRET_FILE, value: /run/secrets/millrace/WEBHOOK_SECRET }",
+      "secret: { name: redis, items: [{ key: url, path: REDIS_URL }] }",
+    ],
+    hasNot: ["secretKeyRef"],
+  },
+  {
+    name: "backups into a volume",
+    set: [...needed, "backup.enabled=true,backup.volume.persistentVolumeClaim.claimName=backups,backup.keep=30"],
+    kinds: { CronJob: 1, ConfigMap: 1, NetworkPolicy: 4 },
+    has: ["claimName: backups", 'value: "30"', "command: [bash, /scripts/dump, /backups]"],
+    hasNot: ["/scripts/bucket, put", "initContainers"],
+  },
+  {
+    name: "backups through to a bucket, of a Redis with a certificate, with secrets as files",
+    set: [
+      ...outside,
+      "secrets.asFiles=true,backup.enabled=true,backup.timeZone=Europe/Berlin,backup.redisCaSecret=redis-ca",
+      "backup.bucket.url=https://s3.example.com/backups/millrace,backup.bucket.existingSecret=s3",
+      "networkPolicy.backup.to[0].ipBlock.cidr=198.51.100.0/24",
+    ],
+    kinds: { CronJob: 1, ConfigMap: 1, NetworkPolicy: 4 },
+    has: [
+      "timeZone: Europe/Berlin",
+      "command: [sh, /scripts/bucket, put, /backups]",
+      "emptyDir: {}",
+      "{ name: REDIS_CA_FILE, value: /run/redis-ca/ca.crt }",
+      "cidr: 198.51.100.0/24",
+    ],
+  },
+  {
+    name: "an API at a port of every node",
+    set: [...needed, "api.service.type=NodePort,api.service.nodePort=30080,api.service.externalTrafficPolicy=Local"],
+    kinds: { Service: 1 },
+    has: ["type: NodePort", "nodePort: 30080", "externalTrafficPolicy: Local"],
+  },
 ];
 
-const render = (set: readonly string[]): string =>
-  runTool("helm", [
-    ...["template", "t", "deploy/chart", "--namespace", "prod", "--kube-version", "1.31.0"],
-    ...set.flatMap((value) => ["--set", value]),
-  ]);
+/** The chart, rendered with values by `--set`, and with a file of values, where numbers are numbers. */
+const render = (set: readonly string[], file: object = {}): string => {
+  const values = set.flatMap((value) => ["--set", value]);
+  const template = ["template", "t", "deploy/chart", "--namespace", "prod", "--kube-version", "1.31.0"];
+  return runTool("helm", [...template, "-f", "-", ...values], JSON.stringify(file));
+};
 
 const documents = (text: string): string[] => text.split(/^---$/m).filter((part) => /^kind:/m.test(part));
 const kindOf = (document: string): string => /^kind: (\w+)/m.exec(document)?.[1] as string;
@@ -111,7 +164,8 @@ describe.skipIf(!hasHelm)("the chart", () => {
       expect(made).toMatchObject(kinds);
       for (const part of has) expect(text).toContain(part);
       for (const part of hasNot) expect(text).not.toContain(part);
-      for (const pod of documents(text).filter((document) => kindOf(document) === "Deployment")) {
+      const withPods = (document: string) => ["Deployment", "CronJob"].includes(kindOf(document));
+      for (const pod of documents(text).filter(withPods)) {
         expect(pod).toContain("runAsNonRoot: true");
         expect(pod).toContain("readOnlyRootFilesystem: true");
         expect(pod).toContain("drop: [ALL]");
@@ -132,11 +186,77 @@ describe.skipIf(!hasHelm)("the chart", () => {
     }
   });
 
+  // Settings that the chart sets itself, or takes from secrets.
+  const own = /^(PORT|HOST|REDIS_(URL|PASSWORD)|API_KEYS(_FILE)?|WEBHOOK_SECRET|WORKER_(PORT|ROLES|MODELS|SLOTS))$/;
+  const settings = Object.keys({ ...apiSettings.shape, ...workerSettings.shape }).filter(
+    (name) => !own.test(name) && !["SHUTDOWN_GRACE_SECONDS", "MODELS_DIR"].includes(name),
+  );
+
+  test.each([
+    [0.8, "0.8"],
+    [0.000001, "0.000001"],
+    [1.25, "1.25"],
+    [0, "0"],
+    [100, "100"],
+    [3_000_000, "3000000"],
+    [2 ** 50, "1125899906842624"],
+    [true, "true"],
+    [false, "false"],
+    ["", ""],
+    ["0.80", "0.80"],
+    ["alice:3,bob:0.5", "alice:3,bob:0.5"],
+    ['a "b" \\c $d: #e', 'a "b" \\c $d: #e'],
+  ])("passes every setting on as it was written: %j", (value, text) => {
+    expect(settings.length).toBeGreaterThan(25);
+    const values = Object.fromEntries(settings.map((name) => [name, value]));
+    const places = [
+      { settings: values },
+      // What a component says is above what is said for all, also where it is 0, false or empty.
+      {
+        settings: Object.fromEntries(settings.map((name) => [name, "other"])),
+        api: { settings: values },
+        workerDefaults: { settings: values },
+        webhooks: { settings: values },
+      },
+    ];
+    for (const place of places) {
+      const pods = documents(render(needed, place)).filter((document) => kindOf(document) === "Deployment");
+      expect(pods).toHaveLength(3);
+      for (const pod of pods) {
+        const lines = [...pod.matchAll(/- name: ([A-Z_]+)\n +value: (".*")$/gm)];
+        const rendered = new Map(lines.map(([, name, quoted]) => [name, JSON.parse(quoted as string)]));
+        expect(settings.map((name) => [name, rendered.get(name)])).toEqual(settings.map((name) => [name, text]));
+      }
+    }
+  });
+
+  test("takes 0 and false of a group of workers for what they say, and large numbers without an exponent", () => {
+    const text = render(needed, {
+      shutdownGraceSeconds: 3_000_000,
+      workerDefaults: { replicas: 3, autoscaling: { enabled: true, minReplicas: 2, cooldownSeconds: 30_000_000 } },
+      workers: [
+        { name: "off", models: ["a"], replicas: 0, autoscaling: { enabled: false } },
+        { name: "zero", models: ["b"], autoscaling: { minReplicas: 0 } },
+      ],
+    });
+    expect(text.match(/kind: ScaledObject/g)).toHaveLength(1);
+    for (const part of ["replicas: 0", "minReplicaCount: 0", "cooldownPeriod: 30000000", "Seconds: 3000012"]) {
+      expect(text).toContain(part);
+    }
+    expect(text).not.toMatch(/\de\+\d/);
+  });
+
   test.each([
     ["no Redis", ["secrets.apiKeys=a"], /redis\.existingSecret or redis\.url/],
     ["no API keys", ["redis.url=redis://r"], /secrets\.existingSecret or secrets\.apiKeys/],
     ["a misspelt value", [...needed, "api.replcas=3"], /replcas/],
     ["a setting that the chart sets itself", [...needed, "settings.PORT=3"], /PORT/],
+    ["backups without a place", [...needed, "backup.enabled=true"], /backup\.volume or backup\.bucket\.url/],
+    [
+      "a bucket without credentials",
+      [...needed, "backup.enabled=true,backup.bucket.url=https://s3/b/p"],
+      /backup\.bucket\.existingSecret/,
+    ],
     ["an Ingress without a host", [...needed, "api.ingress.enabled=true"], /ingress/],
     [
       "two worker groups with one name",

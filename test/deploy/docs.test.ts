@@ -4,6 +4,7 @@ import { apiSettings } from "@millrace/shared/config/api-config.js";
 import { secretSettings } from "@millrace/shared/config/secret-files.js";
 import { workerSettings } from "@millrace/shared/config/worker-config.js";
 import { describe, expect, test } from "vitest";
+import { metricRows, readTables } from "../support/markdown-tables.js";
 import { root } from "../support/run/tools.js";
 
 const pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].concat(
@@ -15,11 +16,52 @@ const read = (path: string): string => readFileSync(join(root, path), "utf8");
 /** All pages but decisions, which describe the code of their date, so that their paths may no longer exist. */
 const current = pages.filter((page) => !page.startsWith("docs/decisions/"));
 
+/** All pages with tables for readers, those of folders too. */
+const tabled = ["CHANGELOG.md", "bench/README.md", "models/training/README.md", ...pages];
+/** A file, or the files of a folder with one of these endings, but nothing that is built. */
+const filesOf = (path: string, endings: readonly string[]): string[] =>
+  endings.some((ending) => path.endsWith(ending))
+    ? [path]
+    : readdirSync(join(root, path), { recursive: true, encoding: "utf8" })
+        .filter((name) => endings.some((ending) => name.endsWith(ending)) && !/(^|\/)(dist|node_modules)\//.test(name))
+        .map((name) => join(path, name));
+
+/** The code of the services. */
+const sources = ["api", "workers", "shared"].flatMap((name) => filesOf(name, [".ts"])).map(read);
+
+/** The headings of a page, as GitHub names their anchors. */
+const headingsOf = (page: string): string[] =>
+  [...page.matchAll(/^#+ (.*)$/gm)].map(([, text = ""]) =>
+    text
+      .toLowerCase()
+      .replaceAll(/[^\w\s-]/g, "")
+      .replaceAll(" ", "-"),
+  );
+
+interface Panel {
+  title: string;
+  targets?: { expr: string }[];
+  panels?: Panel[];
+}
+
 describe("the pages", () => {
   test.each(pages)("%s links to existing files", (page) => {
     const links = [...read(page).matchAll(/\]\(([^)\s#]+)(?:#[^)]*)?\)/g)].map(([, link]) => link as string);
     const inside = links.filter((link) => !/^[a-z]+:/.test(link));
     expect(inside.filter((link) => !existsSync(join(root, dirname(page), link)))).toEqual([]);
+  });
+
+  test.each(pages)("%s links to existing headings", (page) => {
+    const links = [...read(page).matchAll(/\]\(([^)\s#]*)#([^)\s]+)\)/g)].map(([, path, heading]) => ({
+      path,
+      heading,
+    }));
+    const lost = links.filter(({ heading = "", path = "" }) => {
+      if (/^[a-z]+:/.test(path)) return false;
+      const target = path === "" ? page : join(dirname(page), path);
+      return !headingsOf(read(target)).includes(heading);
+    });
+    expect(lost).toEqual([]);
   });
 
   test.each(current)("%s names existing source files", (page) => {
@@ -44,17 +86,68 @@ describe("the pages", () => {
     expect(variables.filter((name) => !new RegExp(`^#?${name}=`, "m").test(example))).toEqual([]);
   });
 
-  test("docs/operations.md has every metric of the code in its table, and no other", () => {
-    const sources = ["api", "workers", "shared"].flatMap((name) =>
-      readdirSync(join(root, name), { recursive: true, encoding: "utf8" })
-        .filter((path) => path.endsWith(".ts") && !/(^|\/)(dist|node_modules)\//.test(path))
-        .map((path) => read(join(name, path))),
+  test.each(tabled)("%s has tables that are drawn as tables", (page) => {
+    expect(readTables(read(page)).faults).toEqual([]);
+  });
+
+  test("docs/operations.md has every metric of the code in its table, and no other, with unit and meaning", () => {
+    const registered = new Set(sources.flatMap((source) => source.match(/(?<=")(?:ml|millrace)_\w+(?=")/g) ?? []));
+    const rows = metricRows(read("docs/operations.md"));
+    expect(registered.size).toBeGreaterThan(35);
+    expect([...registered].filter((name) => name.startsWith("millrace_")).length).toBeGreaterThan(1);
+    expect(rows.map(({ name }) => name).sort()).toEqual([...registered].sort());
+    expect(rows.filter(({ from, tells, unit, use }) => [from, tells, unit, use].includes(""))).toEqual([]);
+  });
+
+  test("docs/operations.md tells of each metric which alerts and panels use it", () => {
+    const alerts = read("deploy/chart/files/alerts.yml")
+      .split("- alert: ")
+      .slice(1)
+      .map((rule) => ({ title: `\`${rule.split("\n", 1)[0]}\``, text: rule.slice(0, rule.indexOf("annotations:")) }));
+    const panels = readdirSync(join(root, "deploy/chart/files/dashboards")).flatMap((name) =>
+      (JSON.parse(read(`deploy/chart/files/dashboards/${name}`)) as { panels: Panel[] }).panels
+        .flatMap((panel) => [panel, ...(panel.panels ?? [])])
+        .map(({ targets = [], title }) => ({ title: `“${title}”`, text: targets.map(({ expr }) => expr).join("\n") })),
     );
-    const registered = new Set(sources.flatMap((source) => source.match(/(?<=")ml_\w+(?=")/g) ?? []));
-    const rows = read("docs/operations.md").match(/^\| `ml_.*/gm) ?? [];
-    const told = rows.flatMap((row) => row.match(/(?<=`)ml_\w+/g) ?? []);
-    expect(registered.size).toBeGreaterThan(25);
-    expect(told.sort()).toEqual([...registered].sort());
+    expect(alerts.length).toBeGreaterThan(20);
+    expect(panels.length).toBeGreaterThan(20);
+    for (const { name, use } of metricRows(read("docs/operations.md"))) {
+      const isUsed = new RegExp(`\\b${name}(_bucket|_sum|_count)?\\b`);
+      const users = [...alerts, ...panels].filter(({ text }) => isUsed.test(text)).map(({ title }) => title);
+      expect(use.match(/`Millrace\w+`|“[^”]+”/g) ?? [], name).toEqual([...new Set(users)]);
+      if (users.length === 0) expect(use).toMatch(/^by hand: /);
+    }
+  });
+
+  test.each(current)("%s names existing alerts", (page) => {
+    const named = [...read(page).matchAll(/`(Millrace[A-Z]\w+)`/g)].map(([, name]) => name as string);
+    const rules = read("deploy/chart/files/alerts.yml");
+    expect(named.filter((name) => !rules.includes(`- alert: ${name}\n`))).toEqual([]);
+  });
+
+  test("docs/symptoms.md has symptoms with place, command and remedy, and names what the code has", () => {
+    const page = read("docs/symptoms.md");
+    const { tables } = readTables(page);
+    const rows = tables.flatMap(({ head, rows: all }) => {
+      expect(head).toEqual(["Symptom", "Look at", "Command", "Remedy"]);
+      return all;
+    });
+    expect(rows.length).toBeGreaterThanOrEqual(20);
+    expect(rows.filter((cells) => cells.includes(""))).toEqual([]);
+    const others = [".js", ".lua", ".yml", ".ts"];
+    const code = ["api", "workers", "shared", "cli", "deploy", "docker-compose.yml"].flatMap((name) =>
+      filesOf(name, others),
+    );
+    const text = code.map(read).join("\n");
+    const inCode = [...page.matchAll(/`([^`]+)`/g)].flatMap(([, quoted = ""]) => quoted.match(/[\w.]+/g) ?? []);
+    const names = inCode
+      .flatMap((word) => word.split("."))
+      .filter((word) => /^([a-z]+_[a-z_]+|[A-Z]+_[A-Z_]+)$/.test(word));
+    expect(new Set(names).size).toBeGreaterThan(50);
+    expect([...new Set(names)].filter((name) => !text.includes(name))).toEqual([]);
+    const said = [...page.matchAll(/“([^”]+)”/g)].map(([, words = ""]) => words.replace(/ …$/, ""));
+    expect(said.length).toBeGreaterThan(8);
+    expect(said.filter((words) => !text.includes(words))).toEqual([]);
   });
 
   test("bench/README.md describes every scenario", () => {
@@ -68,8 +161,8 @@ describe("the pages", () => {
     const named = [...read(".env.example").matchAll(/^#?([A-Z_]+)=/gm)].map(([, name]) => name as string);
     expect(named.length).toBeGreaterThan(20);
     const settings = read("docs/settings.md");
-    const composeOnly = ["REDIS_PASSWORD", "REDIS_MAXMEMORY", "PUBLISH", "MILLRACE_TAG", "MODELS_FOLDER"];
+    const compose = read("docs/deployment.md");
     const others = named.filter((name) => !settings.includes(`\`${name}\``));
-    expect(others.filter((name) => !composeOnly.includes(name))).toEqual([]);
+    expect(others.filter((name) => !compose.includes(`\`${name}\``))).toEqual([]);
   });
 });

@@ -27,7 +27,12 @@ describe("a release", () => {
   test("gives packages, chart and images one version, closes the changelog's section, and makes a tag", () => {
     const { status, stderr, stdout } = release("7.8.9");
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    for (const step of ["npm run check", "git push --follow-tags", "releases/record.js 7.8.9"]) {
+    for (const step of [
+      "npm run check",
+      "git push --follow-tags",
+      "releases/record.js 7.8.9",
+      "> millrace-7.8.9.cdx.json",
+    ]) {
       expect(stdout).toContain(step);
     }
     expect(git("describe", "--exact-match")).toBe("v7.8.9");

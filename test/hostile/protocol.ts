@@ -90,6 +90,7 @@ export const protocolRows: HostileRow[] = [
     200,
   ],
   ["Transfer-Encoding: gzip", `${lines(...post("Transfer-Encoding: gzip"))}x`, 400],
+  ["Transfer-Encoding: gzip, chunked", `${lines(...post("Transfer-Encoding: gzip, chunked"))}0\r\n\r\n`, 501],
   ["Transfer-Encoding: identity", `${lines(...post("Transfer-Encoding: identity"))}{}`, 400],
   ["Transfer-Encoding: xchunked", `${lines(...post("Transfer-Encoding: xchunked"))}0\r\n\r\n`, 400],
   ["Transfer-Encoding: chunked, identity", `${lines(...post("Transfer-Encoding: chunked, identity"))}0\r\n\r\n`, 400],

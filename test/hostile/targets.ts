@@ -1,4 +1,5 @@
-import { modelTag, newId, redrivesName } from "@millrace/shared/redis/keys.js";
+import { modelTag, newId } from "@millrace/shared/redis/ids.js";
+import { redrivesName } from "@millrace/shared/redis/keys.js";
 import { batchPath, get, type HostileRow, submitPath, tree, wire } from "./request.js";
 
 const unknownId = newId(modelTag(tree));

@@ -53,6 +53,17 @@ describe("the house", () => {
     expect(wide).toEqual([]);
   });
 
+  test("reads the clock of the machine only in the measure of the store's clock", () => {
+    // Other times are the store's (`StoreClock`) or, between two moments of a process, those of `performance.now()`.
+    const mayRead = ["shared/redis/store-clock.ts"];
+    const reads = /\bDate\.now\b|\bnew Date\(\s*\)|(?<![\w.]|new )Date\(\s*\)/;
+    const code = files.filter(
+      (path) => isCode(path) && ["shared", "api", "workers", "cli"].includes(path.split("/")[0] as string),
+    );
+    expect(code.length).toBeGreaterThan(200);
+    expect(code.filter((path) => reads.test(read(path)))).toEqual(mayRead);
+  });
+
   test("has no two folders that import each other, directly or through others", () => {
     const imports = new Map<string, Set<string>>();
     for (const path of files.filter(

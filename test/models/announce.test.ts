@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import type { Announcement } from "@millrace/shared/models/announcement.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { modelKeys } from "@millrace/shared/redis/keys.js";
@@ -6,6 +5,7 @@ import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { announceVersion } from "@millrace/shared/scripts/models/announce.js";
 import { readTraffic, rollBackTraffic } from "@millrace/shared/scripts/models/traffic.js";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, test } from "vitest";
+import { newPrefix } from "../support/run/prefix.js";
 
 let redis: RedisClient;
 let prefix: string;
@@ -16,7 +16,7 @@ beforeAll(() => {
 });
 afterAll(() => redis.disconnect());
 beforeEach(() => {
-  prefix = `t-${randomBytes(5).toString("hex")}`;
+  prefix = newPrefix();
 });
 afterEach(async () => {
   const left = await redis.keys(`${prefix}*`);
@@ -25,7 +25,7 @@ afterEach(async () => {
 
 const announce = (version: string) => {
   const announcement = { v: 1, model: "echo", version, digest: `sha256:${version}` } as Announcement;
-  return announceVersion(redis, prefix, keys(), announcement, "worker");
+  return announceVersion(redis, prefix, keys(), announcement, "worker", Date.now());
 };
 
 test.each([
@@ -44,7 +44,7 @@ test.each([
       revision: 1,
       weights: null,
     });
-    expect(await rollBackTraffic(redis, keys(), 1)).toBe("done");
+    expect(await rollBackTraffic(redis, keys(), 1, Date.now())).toBe("done");
     expect(await readTraffic(redis, keys())).toMatchObject({ weights: { 1: 1 }, shadow, previous: null });
   },
 );

@@ -25,7 +25,7 @@ describe("a breaker", () => {
       states.push(state);
       if (state === "open") openMs.push(retryAt);
     };
-    const breaker = new Breaker({ trySample, onChange, log, openMs: 20, now: () => 0 });
+    const breaker = new Breaker({ trySample, onChange, log, openMs: 20, clock: { now: () => 0 } });
     let next = 0;
     const death = (owner: string, rest: Partial<Death> = {}) =>
       breaker.recordDeath({ id: `${++next}`, owner, last: false, ...rest });

@@ -146,7 +146,7 @@ describe("the paths of intrusion detection", () => {
     });
     expect(body).toEqual({ models: expected });
     assertProblem(await stack.get("/models", { as: null }), 401, "unauthenticated");
-    const health = await stack.get("/health", { as: null });
+    const health = await stack.get("/health", { as: "reader" });
     expect(health.body).toMatchObject({ status: "healthy", models_loaded: 3, available_models: [...models].sort() });
   });
 

@@ -7,10 +7,10 @@ import type { Answer } from "../support/stack/stack.js";
 import { startTwoApiStack, type TwoApiStack, tree } from "../support/stack/two-api-stack.js";
 
 describe("identical submissions", () => {
-  let { stack, sink, send, done, apiUrl, freshFlow, close } = {} as TwoApiStack;
+  let { stack, sink, startWorker, send, done, apiUrl, freshFlow, close } = {} as TwoApiStack;
 
   beforeAll(async () => {
-    ({ stack, sink, send, done, apiUrl, freshFlow, close } = await startTwoApiStack());
+    ({ stack, sink, startWorker, send, done, apiUrl, freshFlow, close } = await startTwoApiStack());
   });
   afterAll(() => close());
 
@@ -28,7 +28,7 @@ describe("identical submissions", () => {
       return answer.status === 503 ? one(i) : answer;
     };
     const answers = await Promise.all(Array.from({ length: callers }, (_, i) => one(i)));
-    const worker = await stack.startWorker();
+    const worker = await startWorker();
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([202]));
     const sentOnce = answers.filter(({ headers }) => headers.get("idempotency-replayed") === null);
     const firsts = sentOnce.filter(({ body }) => !body.deduplicated).length;

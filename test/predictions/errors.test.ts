@@ -1,4 +1,4 @@
-import { modelTag, newId } from "@millrace/shared/redis/keys.js";
+import { modelTag, newId } from "@millrace/shared/redis/ids.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { assertProblem, pointersOf } from "../support/http/problem.js";
 import { flow } from "../support/stack/flows.js";

@@ -1,4 +1,5 @@
-import { modelKeys, modelTag, newId, tagOfId } from "@millrace/shared/redis/keys.js";
+import { modelTag, newId, tagOfId } from "@millrace/shared/redis/ids.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { describe, expect, test } from "vitest";
 
 describe("prediction ids", () => {

@@ -7,6 +7,7 @@ import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
 import type { Outcome, Work } from "@millrace/workers/runs/work.js";
 import { DelayedError, UnrecoverableError, WaitingError } from "bullmq";
 import { describe, expect, test } from "vitest";
+import { machineClock } from "../support/redis/machine-clock.js";
 
 const served: ServedVersion = {
   ...{ model: "m", version: "1", digest: "sha256:d", uniform: false, attempts: 3, cacheTtlSeconds: 60 },
@@ -44,6 +45,7 @@ async function processed(
   const written: any[] = [];
   const process = processPrediction({
     model: "m",
+    clock: machineClock,
     workerId: "w",
     version: (name) => (name === "1" ? served : undefined),
     isKnown: async (name) => name !== "gone",

@@ -1,21 +1,26 @@
-import { randomBytes } from "node:crypto";
 import { encodeResult, predictionJson } from "@millrace/shared/predictions/prediction.js";
 import type { RedrivePlan } from "@millrace/shared/predictions/redrive.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type ModelKeys, modelKeys, newId, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { type ModelKeys, modelKeys, redriveKeys } from "@millrace/shared/redis/keys.js";
+import { memoryOf } from "@millrace/shared/redis/redis-info.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { takeTokens } from "@millrace/shared/scripts/access/token-bucket.js";
 import { tellBreaker } from "@millrace/shared/scripts/models/tell-breaker.js";
 import { countRedriven, endRedrive, makeRedrive, readRedrive } from "@millrace/shared/scripts/predictions/redrives.js";
 import { openLog } from "@millrace/shared/service/log.js";
 import { paceOf, processRedrive } from "@millrace/workers/jobs/process-redrive.js";
 import { createWorkerMetrics } from "@millrace/workers/monitoring/metrics.js";
 import { DelayedError } from "bullmq";
+import type { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import { machineClock } from "../support/redis/machine-clock.js";
+import { newPrefix } from "../support/run/prefix.js";
 
 const log = openLog("test", "error");
 
 /** Limits that let `jobs` jobs wait. */
-const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1 });
+const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1, followers: 1000 });
 
 describe("a slice of a redrive", () => {
   let redis: RedisClient;
@@ -28,7 +33,7 @@ describe("a slice of a redrive", () => {
   });
   afterAll(() => redis.disconnect());
   beforeEach(async () => {
-    prefix = `t-${randomBytes(5).toString("hex")}`;
+    prefix = newPrefix();
     for (const model of ["echo", "other"]) await redis.hset(keys(model).versions, "1", "{}");
   });
   afterEach(async () => {
@@ -49,6 +54,16 @@ describe("a slice of a redrive", () => {
     await redis.set(of.result(id), encodeResult({ owner, status: "failed", json, input: "AA==" }));
     return id;
   };
+  /** Locks the redrive's job with the token `mine`; resolves to its processor. */
+  const holdJob = async (id: string) => {
+    await redis.set(`${redriveHome().queue}${id}:lock`, "mine");
+    return processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), clock: machineClock, log });
+  };
+  /** Runs one slice, after which the redrive waits. */
+  const runSlice = async (id: string): Promise<void> => {
+    const process = await holdJob(id);
+    await expect(process({ id, moveToDelayed: async () => undefined }, "mine")).rejects.toThrow(DelayedError);
+  };
   const make = async (overrides: Partial<RedrivePlan> = {}): Promise<string> => {
     const id = newId(redriveHome().tag);
     const plan: RedrivePlan = {
@@ -59,7 +74,7 @@ describe("a slice of a redrive", () => {
       lots: ["echo", "other"].map((model) => ({ model, code: "timeout" })),
       total: 0,
       rate: 1000,
-      accept: { limits: limitsOf(100), weight: 1, resultTtlMs: 60_000 },
+      accept: { limits: limitsOf(100), weight: 1, memoryPart: 1, rows: null, resultTtlMs: 60_000 },
       requestId: "request",
       ...overrides,
     };
@@ -69,8 +84,7 @@ describe("a slice of a redrive", () => {
   };
   /** Runs slices under that lock token until the redrive has ended; resolves to the last slice's outcome. */
   const run = async (id: string, token = "mine"): Promise<string> => {
-    await redis.set(`${redriveHome().queue}${id}:lock`, "mine");
-    const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
+    const process = await holdJob(id);
     for (;;) {
       const delayed: number[] = [];
       const job = { id, moveToDelayed: async (at: number) => delayed.push(at) };
@@ -111,6 +125,36 @@ describe("a slice of a redrive", () => {
     expect(await state(id)).toMatchObject({ end: "succeeded", redriven: 2, skipped: 0 });
   });
 
+  test("takes its rows from what its key may have in a minute, and waits for more", async () => {
+    for (let i = 0; i < 5; i++) await fail(keys(), "1");
+    const rows = { key: `${prefix}:limit:rows:key`, limit: 3 };
+    // Of the three of a minute, a request of the same key has taken one.
+    expect(await takeTokens(redis, { ...rows, cost: 1 })).toBe(true);
+    const id = await make({ accept: { limits: limitsOf(100), weight: 1, memoryPart: 1, rows, resultTtlMs: 60_000 } });
+    await redis.hset(redriveHome().redrive(id), "paced", Date.now() - 1000);
+    await runSlice(id);
+    expect(await state(id)).toMatchObject({ end: null, redriven: 2, skipped: 0 });
+    expect(await takeTokens(redis, { ...rows, cost: 1 })).toBe(false);
+    await redis.del(rows.key);
+    expect(await run(id)).toBe("succeeded");
+    expect(await state(id)).toMatchObject({ redriven: 5, skipped: 0 });
+  });
+
+  test("waits while Redis has used the part of its memory for new work", async () => {
+    await fail(keys(), "1");
+    const accept = { limits: limitsOf(100), weight: 1, rows: null, resultTtlMs: 60_000 };
+    const { max, used } = await memoryOf(redis as Redis);
+    await (redis as Redis).config("SET", "maxmemory", 1000 * used);
+    try {
+      const id = await make({ accept: { ...accept, memoryPart: 1e-6 } });
+      await runSlice(id);
+      expect(await state(id)).toMatchObject({ end: null, redriven: 0, skipped: 0 });
+      await redis.hset(redriveHome().redrive(id), "paced", Date.now() - 1000);
+    } finally {
+      await (redis as Redis).config("SET", "maxmemory", max);
+    }
+  });
+
   test("skips and counts failures without a result, without a version or of another owner", async () => {
     const left = [await fail(keys(), null), await fail(keys(), "2"), await fail(keys(), "1", "bob")];
     const good = await fail(keys(), "1");
@@ -123,7 +167,9 @@ describe("a slice of a redrive", () => {
 
   test("that was lost before it noted its progress is repeated without accepting anything twice", async () => {
     for (let i = 0; i < 150; i++) await fail(keys(), i % 10 === 0 ? "2" : "1");
-    const id = await make({ accept: { limits: limitsOf(1000), weight: 1, resultTtlMs: 60_000 } });
+    const id = await make({
+      accept: { limits: limitsOf(1000), weight: 1, memoryPart: 1, rows: null, resultTtlMs: 60_000 },
+    });
     // This slice accepts what its rate allows, but cannot note it, because another token holds the job's lock.
     await redis.hset(redriveHome().redrive(id), "paced", Date.now() - 30);
     expect(await run(id, "another's")).toBe("ended");
@@ -140,13 +186,10 @@ describe("a slice of a redrive", () => {
     const id = await make();
     const breaker = { worker: "w", version: "1" };
     const open = { ...breaker, state: "open", refuses: true, retryAt: Date.now() + 60_000 } as const;
-    await tellBreaker(redis, keys(), breaker, open);
-    await redis.set(`${redriveHome().queue}${id}:lock`, "mine");
-    const process = processRedrive({ redis, keyPrefix: prefix, metrics: createWorkerMetrics(), log });
-    const job = { id, moveToDelayed: async () => undefined };
-    await expect(process(job, "mine")).rejects.toThrow(DelayedError);
+    await tellBreaker(redis, keys(), breaker, open, Date.now());
+    await runSlice(id);
     expect(await state(id)).toMatchObject({ end: null, redriven: 0, skipped: 0 });
-    await tellBreaker(redis, keys(), breaker, null);
+    await tellBreaker(redis, keys(), breaker, null, Date.now());
     expect(await run(id)).toBe("succeeded");
     expect(await state(id)).toMatchObject({ redriven: 1, skipped: 0 });
   });
@@ -156,8 +199,8 @@ describe("a slice of a redrive", () => {
     const id = await make();
     const redrive = await readRedrive(redis, redriveHome(), id);
     if (redrive === null) throw new Error(`redrive ${id} has expired`);
-    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "canceled")).toBe(true);
-    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "succeeded")).toBe(false);
+    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "canceled", Date.now())).toBe(true);
+    expect(await endRedrive(redis, redriveHome(), prefix, redrive, "succeeded", Date.now())).toBe(false);
     expect(await run(id)).toBe("ended before it was taken");
     expect(await jobs()).toEqual([]);
     expect(await redis.pttl(redriveHome().redrive(id))).toBeGreaterThan(50_000);

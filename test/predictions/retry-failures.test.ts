@@ -1,7 +1,7 @@
-import { randomBytes } from "node:crypto";
 import type { StoredResult } from "@millrace/shared/predictions/prediction.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { failureGroups, failuresAfter } from "@millrace/shared/scripts/predictions/failures.js";
 import { finishPredictions } from "@millrace/shared/scripts/predictions/finish.js";
@@ -14,9 +14,10 @@ import { acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { contents } from "../support/queue-contents.js";
+import { newPrefix } from "../support/run/prefix.js";
 
 /** Limits that let `jobs` jobs wait. */
-const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1 });
+const limitsOf = (jobs: number) => ({ jobs, rows: 1e9, bytes: 1e9, ownerPart: 1, followers: 1000 });
 
 describe("retrying failures in one step", () => {
   let redis: RedisClient;
@@ -30,7 +31,7 @@ describe("retrying failures in one step", () => {
   });
   afterAll(() => redis.disconnect());
   beforeEach(() => {
-    prefix = `t-${randomBytes(5).toString("hex")}`;
+    prefix = newPrefix();
   });
   afterEach(async () => {
     const left = await redis.keys(`${prefix}*`);
@@ -68,7 +69,13 @@ describe("retrying failures in one step", () => {
         started: true,
         failure: "timeout",
       })),
-      { resultTtlSeconds: ttlSeconds, channelPrefix: prefix, cancelChannel: prefix },
+      {
+        resultTtlSeconds: ttlSeconds,
+        channelPrefix: prefix,
+        cancelChannel: prefix,
+        onStored: () => undefined,
+        nowMs: Date.now(),
+      },
     );
   };
 

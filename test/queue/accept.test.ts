@@ -1,7 +1,7 @@
-import { randomBytes } from "node:crypto";
 import { keptEvents } from "@millrace/shared/predictions/job.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { type Acceptance, acceptPredictions, type QueueLimits } from "@millrace/shared/scripts/queue/accept.js";
 import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
@@ -11,6 +11,7 @@ import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
 import { ampleLimits } from "../support/ample-limits.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
+import { newPrefix } from "../support/run/prefix.js";
 
 const model = "echo";
 
@@ -24,7 +25,7 @@ describe("accepting a prediction", () => {
   });
   afterAll(() => redis.disconnect());
   beforeEach(() => {
-    prefix = `t-${randomBytes(5).toString("hex")}`;
+    prefix = newPrefix();
   });
   afterEach(async () => {
     const left = await redis.keys(`${prefix}*`);

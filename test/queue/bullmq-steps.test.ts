@@ -1,9 +1,9 @@
-import { randomBytes } from "node:crypto";
 import { chunkJobName } from "@millrace/shared/predictions/batch.js";
 import { keptEvents } from "@millrace/shared/predictions/job.js";
 import type { RedrivePlan } from "@millrace/shared/predictions/redrive.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type ModelKeys, modelKeys, newId, redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { type ModelKeys, modelKeys, redriveKeys, redrivesName } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
 import { stageChunk } from "@millrace/shared/scripts/batches/stage-chunks.js";
@@ -16,6 +16,7 @@ import { acceptanceOf } from "../support/acceptance.js";
 import { addByBullMq } from "../support/add-by-bullmq.js";
 import { ampleLimits } from "../support/ample-limits.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
+import { newPrefix } from "../support/run/prefix.js";
 
 const model = "echo";
 const lockMs = 30_000;
@@ -40,7 +41,7 @@ describe("BullMQ's own steps have the same effect on our queue as on BullMQ's:",
   });
   afterAll(() => redis.disconnect());
   beforeEach(async () => {
-    prefix = `t-${randomBytes(5).toString("hex")}`;
+    prefix = newPrefix();
     [ours, theirs] = ["ours", "bullmq"].map((name): Side => {
       const keys = modelKeys(`${prefix}-${name}`, model);
       const options = { connection: redis as never, prefix: keys.queuePrefix };
@@ -70,7 +71,7 @@ describe("BullMQ's own steps have the same effect on our queue as on BullMQ's:",
 
   /** Takes the next jobs of both queues: ours by our step, BullMQ's by its own. */
   async function take(count: number): Promise<void> {
-    const { jobs = [] } = (await takeJobs(redis, ours.keys.queue, token, count, lockMs)) ?? {};
+    const { jobs = [] } = (await takeJobs(redis, ours.keys.queue, { token, count, lockMs, nowMs: Date.now() })) ?? {};
     const taken: unknown[] = [];
     for (let i = 0; i < count; i++) taken.push((await theirs.worker.getNextJob(token, { block: false }))?.id);
     expect(jobs.map(([, id]) => id)).toEqual(taken.filter((id) => id !== undefined));
@@ -198,7 +199,8 @@ describe("BullMQ's own steps have the same effect on our queue as on BullMQ's:",
       await (await job(ours, id)).remove();
       expect(await redis.exists(`${ours.keys.queue}${id}`)).toBe(0);
     }
-    const { jobs = [] } = (await takeJobs(redis, ours.keys.queue, token, 10, lockMs)) ?? {};
+    const { jobs = [] } =
+      (await takeJobs(redis, ours.keys.queue, { token, count: 10, lockMs, nowMs: Date.now() })) ?? {};
     expect(jobs.map(([, id]) => id)).toEqual([...ids, second]);
     // No job waits, so the load must not count the removed ones.
     expect(await redis.exists(ours.keys.waitingLoad)).toBe(0);
@@ -206,7 +208,7 @@ describe("BullMQ's own steps have the same effect on our queue as on BullMQ's:",
 
   test("a queue is paused and resumed", async () => {
     await both(({ queue }) => queue.pause());
-    expect(await takeJobs(redis, ours.keys.queue, token, 2, lockMs)).toBeNull();
+    expect(await takeJobs(redis, ours.keys.queue, { token, count: 2, lockMs, nowMs: Date.now() })).toBeNull();
     await assertSameQueues();
     await both(({ queue }) => queue.resume());
     await assertSameOrder();
@@ -221,7 +223,7 @@ describe("BullMQ's own steps have the same effect on our queue as on BullMQ's:",
   });
 
   test("the job of a redrive is added like BullMQ's own", async () => {
-    const accept = { limits: { ...ampleLimits }, weight: 1, resultTtlMs: 60_000 };
+    const accept = { limits: { ...ampleLimits }, weight: 1, memoryPart: 1, rows: null, resultTtlMs: 60_000 };
     const filter = { model, code: null, failed_after: null, failed_before: null };
     const plan: RedrivePlan = {
       v: 1,
@@ -261,6 +263,8 @@ describe("BullMQ's own steps have the same effect on our queue as on BullMQ's:",
       channelPrefix: "t",
       idempotency: null,
       followerJson: null,
+      bytes: 6,
+      mostFailed: null,
       version: "1",
       fixed: { head: "{", tail: "}" },
     };

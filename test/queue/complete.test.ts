@@ -1,7 +1,7 @@
-import { randomBytes } from "node:crypto";
 import { keptEvents, keptJobs, predictionJobName } from "@millrace/shared/predictions/job.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { type ModelKeys, modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { type ModelKeys, modelKeys } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { type Acceptance, acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { type Completion, completeJobs } from "@millrace/shared/scripts/queue/complete.js";
@@ -15,6 +15,8 @@ import { addByBullMq } from "../support/add-by-bullmq.js";
 import { ampleLimits } from "../support/ample-limits.js";
 import { eventually } from "../support/eventually.js";
 import { asOneQueue, contents } from "../support/queue-contents.js";
+import { machineClock } from "../support/redis/machine-clock.js";
+import { newPrefix } from "../support/run/prefix.js";
 
 const model = "echo";
 const lockMs = 30_000;
@@ -37,7 +39,7 @@ describe("ending jobs in one step", () => {
   });
   afterAll(() => redis.disconnect());
   beforeEach(() => {
-    prefix = `t-${randomBytes(5).toString("hex")}`;
+    prefix = newPrefix();
     nowMs = Date.now();
     workers = sides.map((side) => {
       const { queuePrefix } = keysOf(side);
@@ -128,7 +130,7 @@ describe("ending jobs in one step", () => {
 
   /** Ends the same jobs in both queues; returns the outcomes in one form. */
   async function complete(completions: readonly Completion[]) {
-    const ours = await completeJobs(redis, queueOf("ours"), completions, lockMs);
+    const ours = await completeJobs(redis, queueOf("ours"), completions, { lockMs, nowMs: Date.now() });
     const bullmq: unknown[] = [];
     for (const one of completions) bullmq.push(await completeByBullMq(one));
     return {
@@ -198,7 +200,8 @@ describe("ending jobs in one step", () => {
     await fill(plain(3));
     await addBacklog();
     for (const count of [2, 5, 50]) {
-      const { jobs = [] } = (await takeJobs(redis, queueOf("ours"), "token", count, lockMs)) ?? {};
+      const { jobs = [] } =
+        (await takeJobs(redis, queueOf("ours"), { token: "token", count, lockMs, nowMs: Date.now() })) ?? {};
       const theirs: unknown[] = [];
       for (let i = 0; i < count; i++) {
         const job = await (takers.bullmq as Worker).getNextJob("token", { block: false });
@@ -215,7 +218,8 @@ describe("ending jobs in one step", () => {
   test("returns jobs that were taken but not begun to the head of the queue, without an attempt", async () => {
     const ids = await fill(plain(8));
     const before = await readable(redis, queueOf("ours"));
-    const { jobs = [] } = (await takeJobs(redis, queueOf("ours"), "token", 5, lockMs)) ?? {};
+    const { jobs = [] } =
+      (await takeJobs(redis, queueOf("ours"), { token: "token", count: 5, lockMs, nowMs: Date.now() })) ?? {};
     const taken = jobs.map(([, id]) => ({ id: id as string, token: "token" }));
     expect(taken.map(({ id }) => id)).toEqual(ids.slice(0, 5));
     // One of them now has another token.
@@ -250,7 +254,13 @@ describe("ending jobs in one step", () => {
         return "done";
       },
       redis,
-      { connection: redis as never, prefix: keysOf("ours").queuePrefix, concurrency: 100, lockDuration: lockMs },
+      {
+        connection: redis as never,
+        prefix: keysOf("ours").queuePrefix,
+        concurrency: 100,
+        lockDuration: lockMs,
+        clock: machineClock,
+      },
     );
     workers.push(worker);
     await eventually(() => expect(begunAt).toHaveLength(201));
@@ -301,7 +311,7 @@ describe("ending jobs in one step", () => {
       completion(kept, 1, { proof: result(kept), takeNext: false, keep: false }),
       completion(failed, 2, { proof: result(failed), takeNext: false, failedReason: "reason" }),
     ];
-    expect(await completeJobs(redis, queue, completions, lockMs)).toEqual([0, 0, 0]);
+    expect(await completeJobs(redis, queue, completions, { lockMs, nowMs: Date.now() })).toEqual([0, 0, 0]);
     expect(await redis.lrange(`${queue}wait`, 0, -1)).toEqual([lost, failed]);
     expect(await redis.llen(`${queue}active`)).toBe(0);
     for (const id of [lost, failed]) {
@@ -309,7 +319,7 @@ describe("ending jobs in one step", () => {
       expect(await redis.hget(`${queue}${id}`, "finishedOn")).toBeNull();
     }
     expect(await redis.exists(`${queue}${kept}`, `${queue}${kept}:lock`)).toBe(0);
-    const again = await takeJobs(redis, queue, "again", 2, lockMs);
+    const again = await takeJobs(redis, queue, { token: "again", count: 2, lockMs, nowMs: Date.now() });
     expect(again?.jobs.map(([, id]) => id)).toEqual([failed, lost]);
   });
 
@@ -320,7 +330,7 @@ describe("ending jobs in one step", () => {
     await redis.hset(batchResults("batch"), "8", "outputs");
     const proof = batchResults("batch");
     const completions = ids.map((id, i) => completion(id, i, { proof, takeNext: false, keep: false }));
-    expect(await completeJobs(redis, queue, completions, lockMs)).toEqual([0, 0]);
+    expect(await completeJobs(redis, queue, completions, { lockMs, nowMs: Date.now() })).toEqual([0, 0]);
     expect(await redis.lrange(`${queue}wait`, 0, -1)).toEqual(["batch-7"]);
   });
 
@@ -356,7 +366,7 @@ describe("ending jobs in one step", () => {
     await complete([completion(first, 0, { keep: false }), completion(second, 1)]);
     const left = await assertSameQueues();
     const again = [completion(first, 0), completion(second, 1, { returnValueJson: '"other"' })];
-    expect(await completeJobs(redis, queueOf("ours"), again, lockMs)).toEqual([-2, -2]);
+    expect(await completeJobs(redis, queueOf("ours"), again, { lockMs, nowMs: Date.now() })).toEqual([-2, -2]);
     expect(await readable(redis, queueOf("ours"))).toEqual(left);
   });
 
@@ -463,7 +473,7 @@ describe("ending jobs in one step", () => {
           lockDuration: lockMs,
           removeOnComplete: { count: keptJobs },
         },
-        side === "ours" ? completingBackend(redis, queueOf("ours"), lockMs) : createRedisBackend,
+        side === "ours" ? completingBackend(redis, queueOf("ours"), lockMs, machineClock) : createRedisBackend,
       );
       workers.push(worker);
       const faults: Error[] = [];

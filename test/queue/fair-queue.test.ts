@@ -1,6 +1,7 @@
-import { randomBytes } from "node:crypto";
+import { mostInStep } from "@millrace/shared/predictions/job.js";
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { type Acceptance, acceptPredictions, type QueueLimits } from "@millrace/shared/scripts/queue/accept.js";
 import type { AcceptOutcome } from "@millrace/shared/scripts/queue/accept-outcome.js";
@@ -8,9 +9,10 @@ import { completeJobs } from "@millrace/shared/scripts/queue/complete.js";
 import { giveBackJobs, takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
-import { acceptanceOf } from "../support/acceptance.js";
+import { acceptanceOf, inSteps } from "../support/acceptance.js";
 import { ampleLimits } from "../support/ample-limits.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
+import { newPrefix } from "../support/run/prefix.js";
 import { volume } from "../support/run/volume.js";
 
 const token = "token";
@@ -27,7 +29,7 @@ describe("owners who share a queue", () => {
   });
   afterAll(() => redis.disconnect());
   const renew = () => {
-    prefix = `t-${randomBytes(5).toString("hex")}`;
+    prefix = newPrefix();
     ownerOf = new Map();
   };
   beforeEach(renew);
@@ -45,15 +47,15 @@ describe("owners who share a queue", () => {
   }
 
   async function accept(owner: string, jobs: readonly JobFields[], settings: Settings = {}): Promise<AcceptOutcome[]> {
+    const { limits, nowMs = Date.now(), weights } = settings;
+    const given = { nowMs, limits: { ...ampleLimits, ...limits }, resultTtlMs: 60_000 };
     const outcomes: AcceptOutcome[] = [];
-    for (let i = 0; i < jobs.length; i += 500) {
-      const step = jobs.slice(i, i + 500).map((overrides): Acceptance => {
+    for (const some of inSteps(jobs)) {
+      const step = some.map((overrides): Acceptance => {
         const id = newId(keys().tag);
         ownerOf.set(id, owner);
         return acceptanceOf(id, { owner, dataJson: `{"v":1,"o":"${owner}"}`, ...overrides });
       });
-      const { limits, nowMs = Date.now(), weights } = settings;
-      const given = { nowMs, limits: { ...ampleLimits, ...limits }, resultTtlMs: 60_000 };
       outcomes.push(
         ...(await acceptPredictions(redis, keys(), step, { ...given, weightOf: (name) => weights?.[name] ?? 1 })),
       );
@@ -63,18 +65,22 @@ describe("owners who share a queue", () => {
   const plain = (count: number, fields: JobFields = {}): JobFields[] => Array.from({ length: count }, () => fields);
 
   async function take(count: number): Promise<string[]> {
-    const taken = await takeJobs(redis, keys().queue, token, count, 30_000);
-    return (taken?.jobs ?? []).map(([, id]) => id as string);
+    const ids: string[] = [];
+    for (let left = count; left > 0; left -= mostInStep) {
+      const taking = { token, count: Math.min(left, mostInStep), lockMs: 30_000, nowMs: Date.now() };
+      const taken = await takeJobs(redis, keys().queue, taking);
+      ids.push(...(taken?.jobs ?? []).map(([, id]) => id as string));
+    }
+    return ids;
   }
   const owners = (ids: readonly string[]) => ids.map((id) => ownerOf.get(id) as string);
   const countOf = (ids: readonly string[], owner: string) => owners(ids).filter((name) => name === owner).length;
-  const end = (ids: readonly string[]) =>
-    completeJobs(
-      redis,
-      keys().queue,
-      ids.map((id) => ({ id, token, keep: false, returnValueJson: "null", takeNext: false })),
-      30_000,
-    );
+  const end = async (ids: readonly string[]) => {
+    for (const some of inSteps(ids)) {
+      const ended = some.map((id) => ({ id, token, keep: false, returnValueJson: "null", takeNext: false }));
+      await completeJobs(redis, keys().queue, ended, { lockMs: 30_000, nowMs: Date.now() });
+    }
+  };
 
   test("do not delay another's single job beyond second place, even with tens of thousands waiting", async () => {
     await accept("alice", plain(volume(20_000, 100_000)));

@@ -1,4 +1,4 @@
-import { HeldJobs } from "@millrace/workers/queue/stocking-worker.js";
+import { HeldJobs } from "@millrace/workers/queue/held-jobs.js";
 import { describe, expect, test } from "vitest";
 
 describe("a job that a worker takes again while it still runs it", () => {

@@ -1,5 +1,5 @@
 import { modelKeys } from "@millrace/shared/redis/keys.js";
-import { watchPrediction } from "@millrace/shared/scripts/predictions/watch.js";
+import { watchPrediction } from "@millrace/shared/scripts/followers/watch.js";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";

@@ -1,10 +1,10 @@
-import { randomBytes } from "node:crypto";
 import { openRedis } from "@millrace/shared/redis/connect-redis.js";
 import { sweeperKey } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { holdLease } from "@millrace/shared/scripts/lease.js";
 import { expect, inject, test } from "vitest";
 import { eventually } from "../support/eventually.js";
+import { newPrefix } from "../support/run/prefix.js";
 import { TestStack } from "../support/stack/stack.js";
 
 const model = "slow";
@@ -39,7 +39,7 @@ test("one worker ends expired predictions for all, another after its SIGKILL, ea
 
 test("a lease is exclusive until it expires, and extended by its holder's calls", async () => {
   const redis = openRedis(parseRedisUrl(inject("redisUrl")), "patient", "test");
-  const key = `t-${randomBytes(5).toString("hex")}:{lease}`;
+  const key = `${newPrefix()}:{lease}`;
   try {
     expect(await holdLease(redis, key, "a", 60_000)).toBe(true);
     expect(await holdLease(redis, key, "b", 60_000)).toBe(false);

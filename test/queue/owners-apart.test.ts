@@ -1,4 +1,4 @@
-import { modelTag, newId } from "@millrace/shared/redis/keys.js";
+import { modelTag, newId } from "@millrace/shared/redis/ids.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { assertProblem } from "../support/http/problem.js";
@@ -66,6 +66,8 @@ describe("separation of owners", () => {
     const ids = kind === "predictions" ? [finished, waiting] : kind === "batches" ? [batch] : [delivery];
     for (const as of others) {
       if (method === "POST" && as === "reader") continue;
+      // A key with `admin` reads what all owners have, and changes nothing of it; see `access/scopes`.
+      if (method === "GET" && as === "admin") continue;
       const unknown = await stack.call(method, `/v1/${kind}/${newId(modelTag(tree))}${rest}`, { as });
       assertProblem(
         unknown,

@@ -3,6 +3,7 @@ import { openRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { StockingWorker } from "@millrace/workers/queue/stocking-worker.js";
 import { expect, test } from "vitest";
+import { machineClock } from "../support/redis/machine-clock.js";
 import { OwnRedis } from "../support/redis/own-redis.js";
 
 class Idle extends StockingWorker<string> {}
@@ -13,7 +14,10 @@ test("a worker that is closed while it reconnects to Redis ends once it is conne
   redis.on("error", () => undefined);
   try {
     await whenReady(redis, 10_000);
-    const worker = new Idle("idle", "t:{idle}:idle:", async () => "done", redis, { prefix: "t:{idle}" });
+    const worker = new Idle("idle", "t:{idle}:idle:", async () => "done", redis, {
+      prefix: "t:{idle}",
+      clock: machineClock,
+    });
     worker.on("error", () => undefined);
     await worker.waitUntilReady();
     await store.kill();

@@ -2,7 +2,8 @@ import { randomBytes } from "node:crypto";
 import { type AddressInfo, connect, createServer } from "node:net";
 import { copyBlob, dropBlob, readBlob, sendBlob, unclaimedTtlMs, writeBlob } from "@millrace/shared/redis/blob.js";
 import { openRedis, type RedisClient, whenReady } from "@millrace/shared/redis/connect-redis.js";
-import { modelKeys, newId } from "@millrace/shared/redis/keys.js";
+import { newId } from "@millrace/shared/redis/ids.js";
+import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { acceptPredictions } from "@millrace/shared/scripts/queue/accept.js";
 import { openLog } from "@millrace/shared/service/log.js";
@@ -11,11 +12,12 @@ import { createByteBudget } from "@millrace/workers/jobs/byte-budget.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { acceptanceOf } from "../support/acceptance.js";
 import { ampleLimits } from "../support/ample-limits.js";
+import { newPrefix } from "../support/run/prefix.js";
 
 const MiB = 1 << 20;
 
 describe("a blob, for data too large for a job", () => {
-  const keys = modelKeys(`t-${randomBytes(5).toString("hex")}`, "echo");
+  const keys = modelKeys(newPrefix(), "echo");
   let redis: RedisClient;
 
   beforeAll(() => {

@@ -1,7 +1,7 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -142,6 +142,31 @@ describe("a Redis that is found or started", () => {
     expect(await using(second, (redis) => redis.get("kept"))).toBe("yes");
     await second.close();
     await second.close();
+  });
+
+  test("is installed once by calls at the same time, and waits for a package manager that is in use", async () => {
+    const managers = join(dir, "managers");
+    await mkdir(managers);
+    // As apt-get: refused at once while another holds its lock.
+    const apt = `#!/bin/sh
+      if ! mkdir '${dir}/lock' 2>/dev/null; then
+        echo refused >> '${dir}/apt'; echo 'E: Could not get lock /var/lib/apt/lists/lock.' >&2; exit 100
+      fi
+      echo "$1" >> '${dir}/apt'; sleep 0.2; rmdir '${dir}/lock'`;
+    await writeFile(join(managers, "apt-get"), apt, { mode: 0o755 });
+    await writeFile(join(managers, "sudo"), '#!/bin/sh\nshift; exec "$@"', { mode: 0o755 });
+    const code = `import { installRedis } from ${JSON.stringify(found)};
+      const tried = await Promise.all([1, 2].map(() => installRedis(() => undefined)));
+      process.stdout.write(JSON.stringify(tried));`;
+    const env = { ...process.env, PATH: `${managers}:/usr/bin:/bin` };
+    await mkdir(join(dir, "lock"));
+    const both = [1, 2].map(() => run(process.execPath, ["--input-type=module", "-e", code], { env }));
+    const refused = async () => (await readFile(join(dir, "apt"), "utf8")).includes("refused");
+    await eventually(async () => expect(await refused()).toBe(true));
+    await rmdir(join(dir, "lock"));
+    for (const { stdout } of await Promise.all(both)) expect(JSON.parse(stdout)).toEqual(["", ""]);
+    const calls = (await readFile(join(dir, "apt"), "utf8")).trim().split("\n");
+    expect(calls.filter((call) => call !== "refused").sort()).toEqual(["install", "install", "update", "update"]);
   });
 
   test("a private Redis ends when the process that started it is killed", async () => {

@@ -90,6 +90,9 @@ describe("sentinels, a master and two replicas, with DURABILITY=replica", () => 
     }
     stopped = true;
     await callers;
+    // The new master is no other store.
+    expect(stack.logged("store swapped")).toEqual([]);
+    expect((await stack.get("/ready", { as: null })).body.store_swapped).toBeNull();
     expect([...statuses.keys()].filter((status) => ![200, 202, 503].includes(status))).toEqual([]);
     const entries = [...accepted];
     for (let i = 0; i < entries.length; i += 64) {

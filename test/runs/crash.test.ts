@@ -2,7 +2,7 @@ import { modelKeys } from "@millrace/shared/redis/keys.js";
 import { takeJobs } from "@millrace/shared/scripts/queue/take-jobs.js";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { busyWorker, childrenOf, runNotes, stillRunning, untilHeld, untilRunning } from "../support/stack/processes.js";
+import { busyWorker, childrenOf, runNotes, stillRunning, untilRunning } from "../support/stack/processes.js";
 import { shortLocks, TestStack } from "../support/stack/stack.js";
 
 const ms = (time: string): number => Date.parse(time);
@@ -77,15 +77,15 @@ describe("killed processes", () => {
     stack = await TestStack.start({
       timing: shortLocks,
       models: ["slow"],
-      manifests: { slow: { kind: "tensor", attempts: 1, batching: { max_batch_rows: 8, join: "always" } } },
+      // An idle slot waits for exactly that many, however far apart they reach the worker.
+      manifests: {
+        slow: { kind: "tensor", attempts: 1, batching: { max_batch_rows: 5, max_delay_ms: 5000, join: "always" } },
+      },
     });
     const [worker] = stack.workers as [TestStack["workers"][number]];
-    const first = await stack.submit("slow", { x: [[1000]] });
-    await untilRunning(stack, "slow", [first.id]);
     const inputs = Array.from({ length: 5 }, (_, i) => [[800 + i]]);
     const accepted = await Promise.all(inputs.map((x) => stack.submit("slow", { x })));
     const ids = accepted.map(({ id }) => id as string);
-    await untilHeld(stack, "slow", 6);
     await untilRunning(stack, "slow", ids);
     expect([...(await runNotes(stack, "slow")).values()].map((note) => note.alone)).toEqual(ids.map(() => false));
     const [slot] = await childrenOf(worker.pid);
@@ -109,7 +109,7 @@ describe("killed processes", () => {
     const keys = modelKeys(stack.prefix, "slow");
     // Taken by a worker that died at once, so that the job's history is read, which Redis refuses while the key has
     // another type.
-    await takeJobs(stack.redis, keys.queue, "dead", 1, 1);
+    await takeJobs(stack.redis, keys.queue, { token: "dead", count: 1, lockMs: 1, nowMs: Date.now() });
     await stack.redis.set(keys.deaths, "not a hash");
     await stack.startWorker();
     await eventually(() => expect(stack.logged("queue error").length).toBeGreaterThan(2), 40_000);

@@ -3,6 +3,7 @@ import { Dispatcher } from "@millrace/workers/runs/dispatcher.js";
 import type { Outcome, RunQueue, Work } from "@millrace/workers/runs/work.js";
 import { describe, expect, test } from "vitest";
 import { itemOf, ManualSlots } from "../support/models/manual-slots.js";
+import { machineClock } from "../support/redis/machine-clock.js";
 
 const done = (id: string): Outcome => ({ kind: "done", item: itemOf(id) });
 /** A table in two parts, of which the first is that text. */
@@ -14,7 +15,7 @@ const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 function setUp(overrides: Partial<RunQueue> = {}, slots = 1) {
   const runner = new ManualSlots(slots);
-  const dispatcher = new Dispatcher(runner);
+  const dispatcher = new Dispatcher(runner, machineClock);
   const runQueue: RunQueue = {
     ...{ model: "m", version: "1", modelKey: 0, joinable: true, maxBatchRows: 4, maxDelayMs: 0, timeoutMs: 1000 },
     ...overrides,

@@ -1,5 +1,7 @@
-import { afterEach, describe, expect, test } from "vitest";
+import { readFile } from "node:fs/promises";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
+import { runBatch } from "../support/run-batch.js";
 import { childrenOf } from "../support/stack/processes.js";
 import { TestStack } from "../support/stack/stack.js";
 
@@ -33,5 +35,48 @@ describe("a slot that leaks", () => {
     expect(stack.logged("slot holds too much memory and is replaced")).toHaveLength(1);
     expect(stack.logged("slot ended and is replaced"), "replaced on purpose, not lost").toEqual([]);
     expect((await stack.predict("slow", { x: [[2]] })).body.status).toBe("succeeded");
+  });
+});
+
+describe("an input whose run takes more memory than a slot may", () => {
+  let stack: TestStack;
+  beforeAll(async () => {
+    stack = await TestStack.start({
+      models: ["wants-memory", "echo-int64"],
+      manifests: { "wants-memory": { kind: "tensor", attempts: 2 } },
+      workerEnv: { SLOT_MEMORY_LIMIT_MB: "700" },
+    });
+  });
+  afterAll(() => stack.close());
+
+  /** Takes that many MiB at once. */
+  const takes = (mebibytes: number) => ({ x: [[mebibytes]] });
+
+  test("ends as out_of_memory after its attempts, and what runs beside it is not touched", async () => {
+    const others = Array.from({ length: 40 }, (_, i) => stack.submit("echo-int64", { x: [[i, 0, 0]] }));
+    const hungry = await stack.submit("wants-memory", takes(100_000));
+    const more = Array.from({ length: 40 }, (_, i) => stack.submit("echo-int64", { x: [[i, 1, 0]] }));
+    expect(await stack.final(hungry.id)).toMatchObject({
+      ...{ status: "failed", attempts: 2 },
+      error: { code: "out_of_memory", detail: expect.stringContaining("memory") },
+    });
+    for (const { id } of await Promise.all([...others, ...more])) {
+      expect(await stack.final(id)).toMatchObject({ status: "succeeded", attempts: 1 });
+    }
+    expect((await stack.predict("wants-memory", takes(300))).body.status).toBe("succeeded");
+  });
+
+  test("fails alone in a batch", async () => {
+    const lines = await runBatch(stack, "wants-memory", [takes(1), takes(2), takes(100_000), takes(3)]);
+    expect(lines.map(({ error, status }) => error?.code ?? status)).toEqual([
+      ...["succeeded", "succeeded", "out_of_memory", "succeeded"],
+    ]);
+  });
+
+  test("cannot take it in many small steps either: the kernel holds the limit of each slot", async () => {
+    for (const pid of await childrenOf((stack.workers[0] as TestStack["workers"][number]).pid)) {
+      const limits = await readFile(`/proc/${pid}/limits`, "utf8");
+      expect(limits).toMatch(/^Max data size +734003200 /m);
+    }
   });
 });

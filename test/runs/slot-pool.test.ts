@@ -28,7 +28,7 @@ describe("the slot pool", () => {
 
   const open = (slots: number) => {
     pool = new SlotPool({
-      ...{ slots, program, retryMs: 50, log: openLog("worker", "error") },
+      ...{ slots, program, retryMs: 50, slowLoadMs: 200, log: openLog("worker", "error") },
       environment: { PATH: process.env.PATH, NODE_V8_COVERAGE: process.env.NODE_V8_COVERAGE },
       onIdle: () => undefined,
       onDeath: () => {
@@ -37,11 +37,11 @@ describe("the slot pool", () => {
     });
   };
   const behaviourFile = (key: number) => join(dir, String(key));
-  const request = (key: number) => ({
+  const request = (key: number, limitMs = 120_000) => ({
     ...{ key, model: "m", version: String(key), folder: behaviourFile(key), file: "", digest: "sha256:" },
-    manifest: defaultManifest(),
+    manifest: { ...defaultManifest(), session: { load_timeout_ms: limitMs } },
   });
-  const load = async (...keys: number[]) => (await pool.load(keys.map(request))).map(({ ok }) => ok);
+  const load = async (...keys: number[]) => (await pool.load(keys.map((key) => request(key)))).map(({ ok }) => ok);
   const run = (key: number) => pool.use(key, (slot) => slot.run(key, [pack], { joins: true, timeoutMs: 10_000 }));
 
   test("loads a new version in new processes beside the slots, which keep running until then", async () => {
@@ -111,6 +111,68 @@ describe("the slot pool", () => {
     open(1);
     await writeFile(behaviourFile(1), "die once");
     expect(await load(1)).toEqual([true]);
+    await run(1);
+  });
+
+  test.each([1, 2])(
+    "serves each version as soon as it is loaded, beside loads that never end (%i slots)",
+    async (slots) => {
+      open(slots);
+      const hung = [2, 3, 4];
+      for (const key of hung) await writeFile(behaviourFile(key), "hang");
+      const decided: number[] = [];
+      const aside: number[] = [];
+      const limits = new Map(hung.map((key) => [key, 5000]));
+      const loading = pool.load(
+        [1, ...hung, 5].map((key) => request(key, limits.get(key))),
+        {
+          decided: ({ key, ok }) => {
+            decided.push(ok ? key : -key);
+            if (ok) expect(pool.holds(key)).toBe(true);
+          },
+          setAside: (key) => aside.push(key),
+        },
+      );
+      await eventually(() => expect(decided).toEqual(expect.arrayContaining([1, 5])));
+      expect(decided.filter((key) => key < 0)).toEqual([]);
+      await eventually(async () => {
+        for (const key of [1, 5]) await run(key);
+      });
+      const replies = await loading;
+      expect(replies.filter(({ ok }) => ok).map(({ key }) => key)).toEqual([1, 5]);
+      expect(replies[1]).toMatchObject({
+        reason: "loading it took over 5000 ms (session.load_timeout_ms)",
+        died: true,
+      });
+      expect(aside).toEqual(expect.arrayContaining(hung));
+      for (const key of [1, 5]) await run(key);
+      expect([deaths, pool.alive]).toEqual([0, slots]);
+    },
+  );
+
+  test("loads a version beside one that is slow, and serves that one too once it is loaded", async () => {
+    open(2);
+    await writeFile(behaviourFile(1), "hang");
+    const decided: number[] = [];
+    const loading = pool.load([request(1)], { decided: ({ key }) => decided.push(key) });
+    // With nothing else to load it is not set aside.
+    const begun = pool.pids;
+    expect(await load(2)).toEqual([true]);
+    expect([decided, pool.hasIdle(2)]).toEqual([[], true]);
+    await rm(behaviourFile(1));
+    expect((await loading).map(({ ok }) => ok)).toEqual([true]);
+    expect(await load(3)).toEqual([true]);
+    for (const key of [1, 2, 3]) await run(key);
+    await eventually(async () => expect(await stillRunning(begun)).toEqual([]));
+  });
+
+  test("ends a load that never ends when its version is not wanted any more", async () => {
+    open(1);
+    await writeFile(behaviourFile(2), "hang");
+    const loading = pool.load([request(1), request(2)]);
+    await eventually(() => run(1));
+    pool.unload(2);
+    expect((await loading).map(({ ok }) => ok)).toEqual([true, false]);
     await run(1);
   });
 });

@@ -188,10 +188,14 @@ describe("the OpenAPI document", () => {
       await get(path, name);
       await get(`${path}/ready`, `${name}/ready`);
       await get(`${path}/stats`, `${name}/stats`);
+      await get(`${path}/config`, `${name}/config`);
     }
     await post("/v2/repository/index", "/v2/repository/index", { ready: true });
     await post("/v2/repository/models/{model}/load", "/v2/repository/models/echo-float32/load", {}, admin);
-    await refused("/v2/repository/models/{model}/unload", "/v2/repository/models/echo-float32/unload", {}, admin);
+    const unload = "/v2/repository/models/{model}/unload";
+    await refused(unload, "/v2/repository/models/echo-float32/unload", { parameters: { force: true } }, admin);
+    await post(unload, "/v2/repository/models/throws-on-row/unload", {}, admin);
+    await post("/v2/repository/models/{model}/load", "/v2/repository/models/throws-on-row/load", {}, admin);
   });
 
   test("has schemas that accept the answers for existing clients of the shipped services", async () => {

@@ -43,12 +43,13 @@ describe("operations", () => {
   test("an API reports without a key that it is healthy, that Redis is writable, and its durability", async () => {
     const health = await stack.get("/health", { as: null });
     expect(health.status).toBe(200);
-    expect(health.body).toEqual({
-      status: "healthy",
-      models_loaded: 3,
-      available_models: ["echo-int64", model, "throws-on-row"],
-      uptime_seconds: expect.any(Number),
-    });
+    const told = { status: "healthy", models_loaded: 3, uptime_seconds: expect.any(Number) };
+    expect(health.body).toEqual(told);
+    // The names of models are for keys that may read.
+    const available_models = ["echo-int64", model, "throws-on-row"];
+    expect((await stack.get("/health")).body).toEqual({ ...told, available_models });
+    const stranger = { as: null, headers: { authorization: "Bearer nobody" } };
+    expect((await stack.get("/health", stranger)).body).toEqual(told);
     const ready = await stack.get("/ready", { as: null });
     expect(ready.status).toBe(200);
     expect(ready.body).toMatchObject({ status: "ready", redis: "writable", durability: "fsync", warnings: [] });
@@ -87,6 +88,13 @@ describe("operations", () => {
       return metrics;
     });
     expect(text).toContain('ml_prediction_total{model="throws-on-row",version="1",status="failed"} 1');
+    // The cause of a failure; all others, and those of other models, are 0 from the start.
+    const failures = (of: string, work: string, code: string) =>
+      `ml_failure_total{model="${of}",version="1",work="${work}",code="${code}"}`;
+    expect(text).toContain(`${failures("throws-on-row", "prediction", "inference_failed")} 1`);
+    expect(text).toContain(`${failures("throws-on-row", "prediction", "timeout")} 0`);
+    expect(text).toContain(`${failures("echo-int64", "row", "poisoned")} 0`);
+    expect(text).toContain('ml_prediction_total{model="echo-int64",version="1",status="failed"} 0');
     for (const stage of ["queue", "inference", "total"]) {
       expect(text).toContain(`ml_prediction_latency_seconds_count{model="${model}",stage="${stage}"} 2`);
     }
@@ -105,6 +113,13 @@ describe("operations", () => {
     expect(text).toContain(`${count}{method="POST",route="/v1/models/:model/predictions",status="200"} 3`);
     expect(text).toContain(`${count}{method="POST",route="/v1/models/:model/predictions",status="422"} 1`);
     expect(text).toContain(`${count}{method="GET",route="/v1/predictions/:id",status="200"} 1`);
+    const before = Number(/^ml_http_responses_total\{class="4xx"\} (\d+)/m.exec(text)?.[1]);
+    expect(before).toBeGreaterThan(0);
+    expect(text).toContain('ml_http_responses_total{class="5xx"} 0');
+    // What a client asks for and no server does, is its own mistake; probes and scrapes do not count.
+    expect((await stack.get("/ready")).status).toBe(200);
+    await stack.call("GET", "/no-such-path");
+    expect(await metricsOf(stack.url)).toContain(`ml_http_responses_total{class="4xx"} ${before + 1}`);
     expect(text).toMatch(/^ml_event_loop_lag_seconds\{percentile="99"\} [\d.]+/m);
   });
 

@@ -3,9 +3,10 @@ import { createServer } from "node:net";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawnService } from "@millrace/cli/service-process.js";
-import { readApiConfig } from "@millrace/shared/config/api-config.js";
+import { apiSettings, readApiConfig } from "@millrace/shared/config/api-config.js";
 import { ConfigError } from "@millrace/shared/config/common-config.js";
-import { readWorkerConfig } from "@millrace/shared/config/worker-config.js";
+import { secretSettings } from "@millrace/shared/config/secret-files.js";
+import { readWorkerConfig, workerSettings } from "@millrace/shared/config/worker-config.js";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { programs } from "../support/stack/stack.js";
 
@@ -37,7 +38,7 @@ describe("settings", () => {
       port: 3000,
       host: "127.0.0.1",
       maxBodyBytes: 16 * 1024 * 1024,
-      queueLimits: { jobs: 2_000_000, rows: 100_000_000, bytes: 64 * 2 ** 30, ownerPart: 1 },
+      queueLimits: { jobs: 2_000_000, rows: 100_000_000, bytes: 64 * 2 ** 30, ownerPart: 1, followers: 1000 },
       resultTtlSeconds: 86_400,
       shutdownGraceMs: 30_000,
       logLevel: "info",
@@ -56,7 +57,14 @@ describe("settings", () => {
       roles: new Set(["inference", "webhooks"]),
       webhookSecrets: [secret],
     });
-    expect(config.slotEnvironment).toEqual({ PATH: "/bin", ORT_DISABLE_TELEMETRY: "1" });
+    expect(config.slotEnvironment).toEqual({
+      ...{ PATH: "/bin", ORT_DISABLE_TELEMETRY: "1" },
+      SLOT_MEMORY_LIMIT_MB: expect.stringMatching(/^[1-9]\d+$/),
+    });
+    const memory = { WORKER_SLOTS: "2", SLOT_MEMORY_LIMIT_MB: "1000" };
+    expect(readWorkerConfig({ ...redis, ...memory }).slotEnvironment.SLOT_MEMORY_LIMIT_MB).toBe("1000");
+    const unlimited = readWorkerConfig({ ...redis, SLOT_MEMORY_LIMIT_MB: "off" }).slotEnvironment;
+    expect(unlimited).not.toHaveProperty("SLOT_MEMORY_LIMIT_MB");
     const lists = readWorkerConfig({ ...redis, WORKER_MODELS: "a-*, b", WORKER_PORT: "off", WORKER_SLOTS: "3" });
     expect(lists).toMatchObject({ modelGlobs: ["a-*", "b"], port: "off", slots: 3 });
   });
@@ -101,7 +109,7 @@ describe("settings", () => {
     const apiKeys = [...listed, ...apiKeysInFile];
     expect(apiKeys.map(({ owner, scopes }) => [owner, [...scopes].sort()])).toEqual([
       ["alice", ["predict", "read"]],
-      ["bob", ["admin", "read"]],
+      ["bob", ["admin", "inspect", "operate", "read"]],
       ["carol", ["predict", "read"]],
     ]);
     expect(apiKeys[1]?.sha256Hex).toBe("b".repeat(64));
@@ -136,9 +144,27 @@ describe("secrets and limits", () => {
     expect(readApiConfig({ ...env, API_KEYS: complete.API_KEYS }).webhooksSigned).toBe(true);
     const both = problemsOf(() => readApiConfig({ ...complete, ...env }));
     expect(variablesIn(both)).toEqual(["REDIS_URL_FILE"]);
+    // The password alone, for a URL without one; an empty file is none.
+    const password = { REDIS_PASSWORD_FILE: await file("password", "s3cret\n"), WEBHOOK_SECRET_FILE: "/dev/null" };
+    expect(readWorkerConfig({ ...redis, ...password })).toMatchObject({
+      redis: { password: "s3cret" },
+      webhookSecrets: [],
+    });
+    expect(readWorkerConfig({ REDIS_URL: "redis://:own@127.0.0.1", ...password }).redis.password).toBe("own");
+    expect(readWorkerConfig({ ...redis, WEBHOOK_SECRET: secret, WEBHOOK_SECRET_FILE: "/dev/null" })).toMatchObject({
+      webhookSecrets: [secret],
+    });
     const missing = problemsOf(() => readWorkerConfig({ ...redis, WEBHOOK_SECRET_FILE: join(dir, "nothing") }));
     expect(missing).toEqual(["  - WEBHOOK_SECRET_FILE cannot be read (ENOENT)"]);
     await rm(dir, { recursive: true });
+  });
+
+  test("every setting named like a secret may be in a file", () => {
+    const names = Object.keys({ ...apiSettings.shape, ...workerSettings.shape });
+    const secrets = names.filter((name) => /(SECRET|PASSWORD|TOKEN|(?<!PUBLIC)_KEY|API_KEYS|REDIS_URL)$/.test(name));
+    expect(secrets.length).toBeGreaterThan(3);
+    const readable: string[] = [...secretSettings, "API_KEYS"];
+    expect(secrets.filter((name) => !readable.includes(name))).toEqual([]);
   });
 
   test("nothing is limited, trusted or allowed unless a setting says so", () => {

@@ -19,6 +19,8 @@ const worker = {
   hostPauseMs: 5000,
   versionNoticedMs: 3500,
   versionRetryMs: 5000,
+  hangMs: 60_000,
+  slowLoadMs: 5000,
   shadowNice: 19,
 };
 

@@ -61,6 +61,24 @@ describe("traces", () => {
     expect(BigInt(called?.[from] as string)).toBeGreaterThanOrEqual(BigInt(write?.[from] as string));
   });
 
+  test("lead from the upload of a batch to its webhook", async () => {
+    const batchTrace = "2af7651916cd43dd8448eb211c80319c";
+    const { status } = await stack.call("POST", `/v1/models/${tree}/batches`, {
+      json: { inputs: [flow(1), flow(2)], webhook: { url: sink.url("/traced-batch") } },
+      headers: { traceparent: `00-${batchTrace}-${callerSpan}-01` },
+    });
+    expect(status).toBe(202);
+    const [request, called] = await eventually(() =>
+      ["POST /v1/models/:model/batches", "webhook batch.completed"].map((name) => {
+        const found = collector.spans.find((span) => span.name === name && span.traceId === batchTrace);
+        expect(found, name).toBeDefined();
+        return found;
+      }),
+    );
+    expect(request).toMatchObject({ service: "millrace-api", parentSpanId: callerSpan });
+    expect(called).toMatchObject({ service: "millrace-worker", parentSpanId: request?.spanId });
+  });
+
   test("begin with the request if the caller has none, and mark failures", async () => {
     await stack.predict("throws-on-row", { x: [[1_000_000]] });
     await eventually(() => {

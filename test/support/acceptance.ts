@@ -1,3 +1,4 @@
+import { mostInStep } from "@millrace/shared/predictions/job.js";
 import type { Acceptance } from "@millrace/shared/scripts/queue/accept.js";
 
 /** An acceptance of alice's with default fields, but for `overrides`. */
@@ -13,3 +14,7 @@ export const acceptanceOf = (id: string, overrides: Partial<Acceptance> = {}): A
   follower: null,
   ...overrides,
 });
+
+/** The items in steps that are as long as those of the services. */
+export const inSteps = <T>(all: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(all.length / mostInStep) }, (_, i) => all.slice(i * mostInStep, (i + 1) * mostInStep));

@@ -364,7 +364,9 @@ describe("the tensor API", () => {
     const load = "/v2/repository/models/scalars/load";
     assertProblem(await stack.post(load, {}), 403, "forbidden");
     expect((await stack.post(load, {}, { as: "admin" })).status).toBe(200);
-    assertProblem(await stack.post("/v2/repository/models/scalars/unload", {}, { as: "admin" }), 400, "not_supported");
+    const unload = "/v2/repository/models/scalars/unload";
+    assertProblem(await stack.post(unload, {}), 403, "forbidden");
+    assertProblem(await stack.post("/v2/repository/models/nope/unload", {}, { as: "admin" }), 404, "model_not_found");
   });
 
   test("statistics count rows, runs and failures", async () => {

@@ -162,7 +162,7 @@ describe("webhooks", () => {
       [{ url: "https://127.0.0.2/" }, "/webhook/url"],
       [{ url: "https://localhost/" }, "/webhook/url"],
       [{ url: "http://example.com/" }, "/webhook/url"],
-      [url, "/webhook"],
+      ["nonsense", "/webhook/url"],
       [null, "/webhook"],
     ];
     for (const [webhook, pointer] of refused) {

@@ -14,7 +14,15 @@ interface Layer {
 /** Every route of the API's router, in its order, without those of the queue page. */
 export function servedRoutes(): ServedRoute[] {
   // Building the routes uses none of the dependencies, so an empty object will do.
-  const idle = { trustProxy: 0, crossOrigin: null, tracing: null, limits: null, keyPrefix: "none", metrics: {} };
+  const idle = {
+    trustProxy: 0,
+    crossOrigin: null,
+    tracing: null,
+    limits: null,
+    keyPrefix: "none",
+    metrics: {},
+    log: {},
+  };
   const app = createApp(idle as unknown as AppDependencies);
   const routesOf = ({ handle, route }: Layer): ServedRoute[] => {
     if (route === undefined) return (handle?.stack ?? []).flatMap(routesOf);

@@ -1,6 +1,6 @@
 // A slot program for tests of the slot pool. Loads and runs succeed unless a file at the path of the load request's
 // folder says otherwise: "die" kills the process during the load, "die once" does so and is removed, "refuse" refuses
-// the load.
+// the load, and "hang" keeps the load from ending until the file is gone.
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { Socket } from "node:net";
 import { decodeRun, encodeDone, encodeJsonFrame, frameKinds, readFrames } from "../../../workers/dist/runs/frames.js";
@@ -25,6 +25,9 @@ readFrames(pipe, ({ body, kind }) => {
     proofFault: false,
     drawsNumbers: false,
   };
+  if (behaviour === "hang") {
+    while (existsSync(folder)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+  }
   const reply = behaviour === "refuse" ? { ok: false, reason: "not now" } : { ok: true, ...facts };
   pipe.write(encodeJsonFrame(frameKinds.loaded, { key, ...reply }));
 });

@@ -7,7 +7,11 @@ import { fileURLToPath } from "node:url";
 import { findRedis } from "@millrace/cli/redis-server.js";
 import { openRedis, whenReady } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
+import { Redis } from "ioredis";
+import { noteSlowSteps, readSlowLog, runBeforeOthers, slowLogSettings } from "../run/longest-steps.js";
+import { runningFile } from "../run/prefix.js";
 
+const answerMs = 1000;
 const configFile = fileURLToPath(new URL("../../../deploy/redis.conf", import.meta.url));
 
 /**
@@ -65,16 +69,30 @@ export class OwnRedis {
       if (fault.code !== "EEXIST") throw fault;
     });
     const args = [ownConfig, "--port", `${this.#port}`, "--bind", "127.0.0.1", "--dir", this.#dataDir];
-    this.#child = spawn(this.#program, [...args, "--daemonize", "no", ...this.#args], { stdio: "ignore" });
+    const watched = Object.entries(slowLogSettings).flatMap(([name, value]) => [`--${name}`, value]);
+    this.#child = spawn(this.#program, [...args, "--daemonize", "no", ...watched, ...this.#args], { stdio: "ignore" });
+    runBeforeOthers(this.pid);
     const probe = openRedis(parseRedisUrl(this.url), "patient", "probe");
     probe.on("error", () => undefined);
     await whenReady(probe, 20_000).finally(() => probe.disconnect());
   }
 
   async close(): Promise<void> {
-    if (this.#child !== null) await this.kill();
+    if (this.#child !== null) {
+      await this.#noteSlowSteps();
+      await this.kill();
+    }
     process.off("exit", this.#endWithMe);
     await rm(this.#dataDir, { recursive: true, force: true });
+  }
+
+  async #noteSlowSteps(): Promise<void> {
+    const client = new Redis({ port: this.#port, connectTimeout: answerMs, commandTimeout: answerMs });
+    client.on("error", () => undefined);
+    // One that a test has stopped, or that takes no commands, tells nothing.
+    const log = await readSlowLog(client).catch(() => null);
+    client.disconnect();
+    if (log !== null) noteSlowSteps(runningFile(), log.scripts);
   }
 }
 

@@ -1,8 +1,11 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { findRedis } from "@millrace/cli/redis-server.js";
+import { Redis } from "ioredis";
 import type { TestProject } from "vitest/node";
+import { longestStepMs, noteSlowSteps, readSlowLog, runBeforeOthers, slowLogSettings } from "./longest-steps.js";
+import { prefixOf } from "./prefix.js";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -20,7 +23,23 @@ export default async function setup(project: TestProject): Promise<() => Promise
     say: (line) => process.stdout.write(`${line}\n`),
   });
   project.provide("redisUrl", redis.url);
+  const watcher = new Redis(redis.url);
+  await watcher.config("SET", ...Object.entries(slowLogSettings).flat());
+  await watcher.slowlog("RESET");
+  const isBefore = runBeforeOthers(Number(/^process_id:(\d+)/m.exec(await watcher.info("server"))?.[1]));
   return async () => {
+    const { others, scripts } = await readSlowLog(watcher);
+    const { testFiles } = await project.globTestFiles();
+    const files = testFiles.map((path) => relative(project.config.root, path));
+    for (const step of scripts) {
+      const file = files.find((one) => step.words.some((word) => word.startsWith(prefixOf(one)))) ?? "an unknown file";
+      noteSlowSteps(file, [step]);
+    }
+    const told = isBefore ? "" : ", as long as other processes let Redis run";
+    process.stdout.write(
+      `steps over ${longestStepMs} ms: ${scripts.length}, other commands: ${others.length}${told}\n`,
+    );
+    watcher.disconnect();
     await redis.close();
     await rm(dataDir, { recursive: true, force: true });
   };

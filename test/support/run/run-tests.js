@@ -1,8 +1,9 @@
 // Runs the suite, or the test files named by the arguments, and ends with a summary line. Fails on a failed test, on no
-// test, and on a skipped test without a reason in test/skips.json. With `--coverage` as the first argument it also
-// counts the lines run by every process, and fails at a line coverage of 80 % or less.
+// test, on a skipped test without a reason in test/skips.json, and on a step of Redis that blocks it. With
+// `--coverage` as the first argument it also counts the lines run by every process, and fails at a line coverage of
+// 80 % or less.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,7 +13,18 @@ const bin = (name) => join(root, "node_modules/.bin", name);
 const folder = mkdtempSync(join(tmpdir(), "millrace-report-"));
 const report = join(folder, "report.json");
 
-const vitest = [bin("vitest"), "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
+const notes = join(folder, "slow-steps");
+/**
+ * A step that takes this long in every run of its file fails the suite. It is ten times the longest that a step may
+ * take, because a step's time includes times in which the machine ran something else; `longest-steps.test.ts` holds
+ * the longest step itself, with each step at its largest and the shortest of many rounds.
+ */
+const failingMs = 100;
+/** Further runs of the files in which a step of Redis took that long. */
+const secondLooks = 3;
+
+const vitest = [bin("vitest"), "run", "--reporter=default"];
+const reported = [...vitest, "--reporter=json", `--outputFile.json=${report}`];
 const withCoverage = process.argv[2] === "--coverage";
 const counted = [
   bin("c8"),
@@ -21,8 +33,33 @@ const counted = [
   "--check-coverage",
   "--lines=80.01",
 ];
-const [program, ...args] = [...(withCoverage ? counted : []), ...vitest, ...process.argv.slice(withCoverage ? 3 : 2)];
-const { status } = spawnSync(program, args, { cwd: root, stdio: "inherit" });
+const run = ([program, ...args]) => {
+  writeFileSync(notes, "");
+  const env = { ...process.env, SLOW_STEPS_FILE: notes };
+  const { status } = spawnSync(program, args, { cwd: root, env, stdio: "inherit" });
+  const steps = readFileSync(notes, "utf8").trim().split("\n").filter(Boolean);
+  const parsed = steps.map((line) => JSON.parse(line));
+  return { status, steps: parsed.filter(({ ms }) => ms > failingMs) };
+};
+const { status, steps } = run([
+  ...(withCoverage ? counted : []),
+  ...reported,
+  ...process.argv.slice(withCoverage ? 3 : 2),
+]);
+
+// A machine that stands still makes any step that long, but hardly the same one in every run.
+let slow = steps;
+let againFailed = false;
+for (let left = secondLooks; left > 0; left -= 1) {
+  for (const { file, ms, words } of slow) process.stdout.write(`step of ${ms} ms in ${file}: ${words.join(" ")}\n`);
+  const files = [...new Set(slow.map(({ file }) => file))].filter((file) => existsSync(join(root, file)));
+  if (files.length === 0) break;
+  process.stdout.write(`steps took over ${failingMs} ms, so these files run again: ${files.join(" ")}\n`);
+  const again = run([...vitest, ...files]);
+  againFailed ||= again.status !== 0;
+  const isAgain = ({ file, script }) => again.steps.some((one) => one.file === file && one.script === script);
+  slow = slow.filter((step) => !files.includes(step.file) || isAgain(step));
+}
 
 const indented = (text) =>
   text
@@ -63,10 +100,17 @@ const passed = count(["passed"]);
 const failed =
   count(["failed"]) +
   results.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0).length;
+for (const { file, ms, words } of slow) {
+  process.stdout.write(
+    `failed: ${file}: a step of Redis took ${ms} ms, and over ${failingMs} in each run: ${words.join(" ")}\n`,
+  );
+}
+if (againFailed) process.stdout.write("failed: another run of the files with long steps; see above\n");
 if (status !== 0 && failed === 0)
   process.stdout.write(
     `Something besides the tests failed: ${withCoverage ? "coverage, or " : ""}a leak. See above.\n`,
   );
 if (unlisted > 0) process.stdout.write(`${unlisted} skipped tests are not listed\n`);
 process.stdout.write(`${passed} passed, ${failed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ""}\n`);
-process.exitCode = status === 0 && passed > 0 && failed === 0 && unlisted === 0 ? 0 : 1;
+const isGood = status === 0 && !againFailed && failed === 0 && unlisted === 0 && slow.length === 0;
+process.exitCode = isGood && passed > 0 ? 0 : 1;

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -9,6 +9,7 @@ import type { ApiTiming, WorkerTiming } from "@millrace/shared/config/timing.js"
 import { openRedis, type RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { parseRedisUrl } from "@millrace/shared/redis/redis-url.js";
 import { expect, inject } from "vitest";
+import { newPrefix } from "../run/prefix.js";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 /** Programs of the services that take timing from the test; no setting of the product does. */
@@ -74,7 +75,7 @@ export class TestStack {
   readonly log: LogLine[] = [];
   readonly redis: RedisClient;
   readonly redisUrl: string;
-  readonly prefix = `t-${randomBytes(5).toString("hex")}`;
+  readonly prefix = newPrefix();
   readonly modelsDir: string;
   readonly #options: StackOptions;
 
@@ -133,8 +134,12 @@ export class TestStack {
     return entry;
   }
 
-  async startApi(env: Record<string, string> = {}): Promise<ServiceProcess & { url: string }> {
-    const service = this.#spawn("api", env, { times: { ...this.#defaultTiming(), ...this.#options.timing?.api } });
+  async startApi(
+    env: Record<string, string> = {},
+    timing: Partial<ApiTiming> = {},
+  ): Promise<ServiceProcess & { url: string }> {
+    const times = { ...this.#defaultTiming(), ...this.#options.timing?.api, ...timing };
+    const service = this.#spawn("api", env, { times });
     const entry = Object.assign(service, { url: "" });
     this.apis.push(entry);
     entry.url = `http://127.0.0.1:${await service.ready}`;

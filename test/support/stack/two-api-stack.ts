@@ -1,5 +1,7 @@
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
+import { expect } from "vitest";
+import { eventually } from "../eventually.js";
 import { localWebhooks, openWebhookSink, type WebhookSink } from "../http/webhook-sink.js";
 import { flow } from "./flows.js";
 import { type Answer, type CallOptions, TestStack } from "./stack.js";
@@ -11,6 +13,8 @@ export const tree = "intrusion-decision-tree";
 export interface TwoApiStack {
   stack: TestStack;
   sink: WebhookSink;
+  /** Starts a worker; both APIs know of both versions when this resolves, and so choose the same one. */
+  startWorker: TestStack["startWorker"];
   /** Submits; unlike `TestStack.submit`, it does not set `cache` and asserts nothing. */
   send(model: string, input: unknown, rest?: object, options?: CallOptions): Promise<Answer>;
   /** Submits and waits for the end. */
@@ -33,13 +37,24 @@ export async function startTwoApiStack(): Promise<TwoApiStack> {
     env: localWebhooks,
   });
   await cp(join(stack.modelsDir, tree, "1"), join(stack.modelsDir, tree, "2"), { recursive: true });
-  await stack.startWorker();
+  const startWorker = async () => {
+    const worker = await stack.startWorker();
+    await eventually(async () => {
+      for (const { url } of stack.apis) {
+        const { body } = await stack.get(`/v1/models/${tree}`, { url });
+        expect(body.versions).toMatchObject([{ workers_alive: 1 }, { workers_alive: 1 }]);
+      }
+    });
+    return worker;
+  };
+  await startWorker();
   const send: TwoApiStack["send"] = (model, input, rest = {}, options = {}) =>
     stack.post(`/v1/models/${model}/predictions`, { input, ...rest }, options);
   let change = 0;
   return {
     stack,
     sink,
+    startWorker,
     send,
     done: async (model, input, rest) => stack.final((await send(model, input, rest)).body.id),
     apiUrl: (i) => ({ url: stack.apis[i % 2]?.url as string }),

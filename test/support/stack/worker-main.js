@@ -9,6 +9,11 @@ const readConfig = (env) => {
   const config = readWorkerConfig(env);
   return { ...config, timing: { ...config.timing, ...times } };
 };
+// A test may keep the main thread busy, as a bug would.
+process.on("SIGUSR2", () => {
+  const until = performance.now() + Number(process.env.MILLRACE_TEST_BLOCK_MS);
+  while (performance.now() < until);
+});
 await runService("worker", process.env, readConfig, (config, log) =>
   startWorker(config, log, slotProgram === undefined ? {} : { slotProgram }),
 );
