@@ -1,4 +1,4 @@
-import { rm, writeFile } from "node:fs/promises";
+import { cp, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
@@ -66,4 +66,30 @@ describe("a version whose load never ends", () => {
     await writeFile(join(stack.modelsDir, "slow", "model.json"), JSON.stringify({ kind: "tensor" }));
     await eventually(async () => expect((await stack.get("/v1/models/slow")).status).toBe(200));
   });
+});
+
+describe("the versions of a model", () => {
+  let stack: TestStack;
+  afterEach(() => stack.close());
+
+  test.each([1, 2])(
+    "are announced from the highest down, so that no lower one gets its work (%i slots)",
+    async (slots) => {
+      stack = await TestStack.start({ models: ["scalars"], workers: 0, slots });
+      const home = join(stack.modelsDir, "scalars");
+      for (const version of ["2", "3", "10"]) await cp(join(home, "1"), join(home, version), { recursive: true });
+      const starting = stack.startWorker();
+      const served: string[] = [];
+      await eventually(async () => {
+        const { body, status } = await stack.predict("scalars", { a: 1, b: 2 });
+        if (status === 200) served.push(body.version);
+        expect((await stack.get("/v1/models/scalars")).body.versions).toHaveLength(4);
+      });
+      await starting;
+      expect(new Set([...served, (await stack.predict("scalars", { a: 1, b: 2 })).body.version])).toEqual(
+        new Set(["10"]),
+      );
+      expect(stack.logged("version loaded").map(({ version }) => version)).toEqual(["10", "3", "2", "1"]);
+    },
+  );
 });

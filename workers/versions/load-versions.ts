@@ -71,7 +71,7 @@ export class VersionLoader {
     const { clock, keyPrefix, pool, redis, workerId } = this.#options;
     const requests: LoadRequest[] = [];
     const listeners = new Map<number, { decided(reply: LoadReply): void; setAside(): void }>();
-    for (const found of all) {
+    for (const found of highestFirst(all)) {
       const { digest, file, folder, manifest, model, version } = found;
       const servedDigest = await digestElsewhere(redis, modelKeys(keyPrefix, model), version, workerId, clock.now());
       if (this.#closed) return;
@@ -118,6 +118,9 @@ export class VersionLoader {
 
   async #finish(found: FoundVersion, request: LoadRequest, decided: Promise<LoadReply>): Promise<void> {
     const reply = await decided;
+    // Submissions that name no version go to the highest one that is announced, so a lower one is not announced before.
+    const higher = this.loading(found.model).filter((load) => Number(load.found.version) > Number(found.version));
+    await Promise.all(higher.map(({ doneOrAside }) => doneOrAside));
     const isCurrent = () => !this.#closed && this.#current.get(nameOf(found))?.key === request.key;
     if (!isCurrent()) return;
     const result = await this.#announce(found, request, reply).catch((error: Error): Loading => {
@@ -162,6 +165,19 @@ export class VersionLoader {
     };
     return { found, loaded };
   }
+}
+
+/** The highest version of every model, then the next one of each, and so on. */
+function highestFirst(all: readonly FoundVersion[]): FoundVersion[] {
+  const higher = new Map<string, number>();
+  const ranked = [...all]
+    .sort((a, b) => Number(b.version) - Number(a.version))
+    .map((found) => {
+      const rank = higher.get(found.model) ?? 0;
+      higher.set(found.model, rank + 1);
+      return { found, rank };
+    });
+  return ranked.sort((a, b) => a.rank - b.rank).map(({ found }) => found);
 }
 
 const conflicting = (found: FoundVersion, servedDigest: string): Loading => ({
