@@ -121,6 +121,11 @@ export class ModelDirectory {
     return this.#entries.has(name) ? this.#known(name) : this.look(name);
   }
 
+  /** A model with a version that may have been announced since it was read, if there is one of that name. */
+  async withVersion(model: KnownModel, version: string): Promise<KnownModel> {
+    return model.versions.has(version) ? model : ((await this.look(model.name)) ?? model);
+  }
+
   /** The model whose ids begin with that tag; looks into Redis again before it answers null. */
   async findByTag(tag: string): Promise<KnownModel | null> {
     if (!this.#byTag.has(tag)) {

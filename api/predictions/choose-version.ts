@@ -21,7 +21,7 @@ export async function versionFor(
   stickyKey: () => string,
 ): Promise<{ name: string; version: KnownVersion }> {
   const name = named ?? chooseVersion(model, stickyKey);
-  const version = model.versions.get(name) ?? (await directory.look(model.name))?.versions.get(name);
+  const version = (await directory.withVersion(model, name)).versions.get(name);
   if (version !== undefined) return { name, version };
   throw new ServiceError(
     "version_not_found",

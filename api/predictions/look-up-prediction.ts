@@ -74,7 +74,7 @@ export async function readOwned(
   if (read.pending.dataJson === endedJobData) throw unknownId();
   const data = predictionJobSchema.parse(JSON.parse(read.pending.dataJson));
   if (data.o !== owner) throw unknownId();
-  return { model, read: { ...read.pending, data } };
+  return { model: await deps.directory.withVersion(model, data.ver), read: { ...read.pending, data } };
 }
 
 /** Writes a final state that is not a worker's, together with the input, so that it can be tried again. */

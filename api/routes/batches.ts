@@ -34,14 +34,20 @@ export function batchesRoutes(
         const { owner } = caller;
         const form = formOf(request);
         onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
-        const model = await deps.directory.find(request.params.model);
-        if (model === null) throw unknownModel(request.params.model, deps.directory.refused());
+        const options = readBatchQuery(request.query);
+        // A JSON body may name any version that is announced by now.
+        const mayNameAny = form === "json" && options.version === undefined;
+        const name = request.params.model;
+        const found = await (mayNameAny ? deps.directory.look(name) : deps.directory.find(name));
+        if (found === null) throw unknownModel(name, deps.directory.refused());
+        const { version } = options;
+        const model = version === undefined ? found : await deps.directory.withVersion(found, version);
         const { id, batch, replayed } = await takeBatch(deps, {
           request,
           model,
           owner,
           form,
-          options: readBatchQuery(request.query),
+          options,
           metadata: queryMetadata(request.query),
           requestId: response.locals.requestId,
           idempotencyKey: idempotencyKeyOf(request),

@@ -101,7 +101,7 @@ async function infer(
     response.setHeader("Preference-Applied", wait === undefined ? "respond-async" : `respond-async, wait=${wait}`);
   if (latest.result !== undefined) {
     const model = await modelOfId(deps, submitted.id);
-    await sendInference(deps.redis, model, latest.result, form, "application/json", request, response);
+    await sendInference(deps, model, latest.result, form, "application/json", request, response);
   } else if (later) {
     sendJson(response, 202, submitted.joined ? markJoined(latest.json) : latest.json);
   } else {

@@ -58,7 +58,7 @@ export function onePredictionRoutes(
         if (plain) return sendWithOutput(deps.redis, model, result, request, response);
         const asked = formOf(result.form);
         const form = type === inferenceType ? asked : { ...asked, outputs: null, binaryOutput: true };
-        await sendInference(deps.redis, model, result, form, inferenceType, request, response);
+        await sendInference(deps, model, result, form, inferenceType, request, response);
       },
     ],
   });

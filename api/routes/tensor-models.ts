@@ -161,8 +161,9 @@ async function askedVersion(
 ): Promise<{ model: KnownModel; known: KnownVersion }> {
   const { model: name } = params;
   const version = versionIn(params);
-  const model = await directory.find(name);
-  if (model === null) throw unknownModel(name, directory.refused());
+  const found = await directory.find(name);
+  if (found === null) throw unknownModel(name, directory.refused());
+  const model = version === undefined ? found : await directory.withVersion(found, version);
   const known = model.versions.get(version ?? model.defaultVersion);
   if (known === undefined) {
     const detail = version === undefined ? "The model has no version left." : `The model has no version ${version}.`;

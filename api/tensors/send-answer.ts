@@ -3,7 +3,7 @@ import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import { tensorsText } from "@millrace/shared/tensors/packed-json.js";
 import type { Request, Response } from "express";
-import type { KnownModel } from "../models/model-directory.js";
+import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
 import { type AnswerForm, gathered, inferAnswer } from "./infer-answer.js";
 import { resultTensors } from "./result-tensors.js";
 import { sendEncoded, streamEncoded } from "./send-encoded.js";
@@ -19,7 +19,7 @@ const largestGatheredBytes = 1_000_000;
  * `not_in_time` or `state_conflict` for one that did not succeed.
  */
 export async function sendInference(
-  redis: RedisClient,
+  { directory, redis }: { directory: ModelDirectory; redis: RedisClient },
   model: KnownModel,
   result: StoredResult,
   form: AnswerForm,
@@ -29,7 +29,7 @@ export async function sendInference(
 ): Promise<void> {
   if (result.status !== "succeeded") throw notSucceeded(result);
   const { version } = JSON.parse(result.json) as { version: string };
-  const tensors = await resultTensors(redis, model, result);
+  const tensors = await resultTensors(redis, await directory.withVersion(model, version), result);
   const answer = inferAnswer({ name: model.name, version }, form, tensors);
   response.statusCode = 200;
   if (answer.binary.length === 0) {
