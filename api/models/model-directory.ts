@@ -126,6 +126,14 @@ export class ModelDirectory {
     return model.versions.has(version) ? model : ((await this.look(model.name)) ?? model);
   }
 
+  /** A model by its name, with every version that is announced by now; null where none was ever announced. */
+  async findWithAll(name: string): Promise<KnownModel | null> {
+    const model = await this.find(name);
+    if (model === null) return null;
+    const announced = await this.#redis.hkeys(model.keys.versions);
+    return announced.every((version) => model.versions.has(version)) ? model : this.look(name);
+  }
+
   /** The model whose ids begin with that tag; looks into Redis again before it answers null. */
   async findByTag(tag: string): Promise<KnownModel | null> {
     if (!this.#byTag.has(tag)) {

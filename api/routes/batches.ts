@@ -38,7 +38,7 @@ export function batchesRoutes(
         // A JSON body may name any version that is announced by now.
         const mayNameAny = form === "json" && options.version === undefined;
         const name = request.params.model;
-        const found = await (mayNameAny ? deps.directory.look(name) : deps.directory.find(name));
+        const found = await (mayNameAny ? deps.directory.findWithAll(name) : deps.directory.find(name));
         if (found === null) throw unknownModel(name, deps.directory.refused());
         const { version } = options;
         const model = version === undefined ? found : await deps.directory.withVersion(found, version);
