@@ -1,15 +1,19 @@
+import { cp, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { scrape } from "../support/http/scrape.js";
 import { volume } from "../support/run/volume.js";
-import { untilRunning } from "../support/stack/processes.js";
 import { type CallOptions, type Owner, TestStack } from "../support/stack/stack.js";
 
 const ms = (...rows: number[]) => ({ x: rows.map((row) => [row]) });
 
-/** Joins runs; all rows of a run take as long as the longest of them, which does not matter here. */
-const joined = { kind: "tensor", batching: { join: "always" } };
+/** A run begins once so many rows are there; all of them take as long as the longest, which does not matter here. */
+const joining = (rows: number) => ({
+  kind: "tensor",
+  batching: { join: "always", max_batch_rows: rows, max_delay_ms: 5000 },
+});
 
 describe("cancel and retry", () => {
   let stack: TestStack;
@@ -27,7 +31,12 @@ describe("cancel and retry", () => {
 
   beforeAll(async () => {
     const env = { SHUTDOWN_GRACE_SECONDS: "5" };
-    stack = await TestStack.start({ models: ["slow", "throws-on-row"], manifests: { slow: joined }, env });
+    const manifests = { slow: { kind: "tensor", batching: { join: "always" } } };
+    stack = await TestStack.start({ models: ["slow", "throws-on-row"], manifests, env, workers: 0 });
+    const threes = join(stack.modelsDir, "slow-in-threes");
+    await cp(join(stack.modelsDir, "slow"), threes, { recursive: true });
+    await writeFile(join(threes, "model.json"), JSON.stringify(joining(3)));
+    await stack.startWorker();
   });
   afterAll(() => stack.close());
 
@@ -57,9 +66,7 @@ describe("cancel and retry", () => {
   });
 
   test("cancel of a prediction in a joined run leaves the others running", async () => {
-    const { id: before } = await stack.submit("slow", ms(600));
-    await running(before);
-    const together = await Promise.all([900, 20, 30].map((x) => stack.submit("slow", ms(x))));
+    const together = await Promise.all([3000, 20, 30].map((x) => stack.submit("slow-in-threes", ms(x))));
     const [one, ...others] = together.map(({ id }) => id as string);
     await running(one as string);
     const answered = await cancel(one as string);
@@ -180,12 +187,10 @@ describe("cancel and retry", () => {
 
 test("a prediction canceled in a joined run stays gone, even if its result expires before the run ends", async () => {
   const env = { RESULT_TTL_SECONDS: "1" };
-  const stack = await TestStack.start({ models: ["slow"], manifests: { slow: joined }, env });
+  const stack = await TestStack.start({ models: ["slow"], manifests: { slow: joining(2) }, env });
   const read = async (id: string) => (await stack.get(`/v1/predictions/${id}`)).body;
   try {
-    const holder = await stack.submit("slow", ms(300));
-    await untilRunning(stack, "slow", [holder.id]);
-    const [one, other] = await Promise.all([2500, 2400].map((x) => stack.submit("slow", ms(x))));
+    const [one, other] = await Promise.all([4000, 3900].map((x) => stack.submit("slow", ms(x))));
     await eventually(async () => expect((await read(one.id)).status).toBe("running"));
     expect((await stack.call("POST", `/v1/predictions/${one.id}/cancel`)).status).toBe(200);
     await eventually(async () => expect((await read(one.id)).status).toBe(404));
