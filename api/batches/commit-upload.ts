@@ -8,10 +8,9 @@ import { commitBatch } from "@millrace/shared/scripts/batches/commit-batch.js";
 import type { AcceptSettings } from "@millrace/shared/scripts/queue/accept.js";
 import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
-import type { KnownModel } from "../models/model-directory.js";
+import { type KnownModel, versionOf } from "../models/model-directory.js";
 import { usedForAnother } from "../predictions/submission.js";
 import { type BatchOptions, mostFailedRows } from "./batch-options.js";
-import { versionOf } from "./read-batch-body.js";
 
 export interface CommitDependencies {
   confirmed: ConfirmedWrite;

@@ -1,5 +1,5 @@
 import { ServiceError } from "@millrace/shared/service/errors.js";
-import type { KnownModel, KnownVersion } from "../models/model-directory.js";
+import { type KnownModel, type KnownVersion, versionOf } from "../models/model-directory.js";
 import { compactMetadata } from "../predictions/submission.js";
 import { type BatchOptions, parseBatchOptions } from "./batch-options.js";
 import { csvRecords } from "./csv-rows.js";
@@ -150,10 +150,3 @@ const inputOf = ({ announcement: { manifest, outputs }, pack }: KnownVersion) =>
 
 const tooLong = (reader: RowReader, bytes: number) =>
   reader.builder.addFault("row_too_large", `the row has more than ${bytes} bytes (MAX_BODY_BYTES)`);
-
-/** A version of the model. Throws `version_not_found`. */
-export function versionOf(model: KnownModel, name: string): KnownVersion {
-  const version = model.versions.get(name);
-  if (version === undefined) throw new ServiceError("version_not_found", `The model has no version ${name}.`);
-  return version;
-}

@@ -9,12 +9,12 @@ import type { RedisMemory } from "../admission/redis-memory.js";
 import { readUpload } from "../http/read-upload.js";
 import { traceparentOf } from "../http/request-context.js";
 import { TimedSlices, takeTurns } from "../http/take-turns.js";
-import type { KnownVersion } from "../models/model-directory.js";
+import { type KnownVersion, versionOf } from "../models/model-directory.js";
 import type { ApiMetrics } from "../monitoring/metrics.js";
 import { chooseVersion } from "../predictions/choose-version.js";
 import { type FollowerDependencies, followerOf } from "../predictions/webhook-follower.js";
 import { type CommitDependencies, type CompleteUpload, commitUpload, type TakenBatch } from "./commit-upload.js";
-import { type BatchBody, readBatchBody, versionOf } from "./read-batch-body.js";
+import { type BatchBody, readBatchBody } from "./read-batch-body.js";
 import { openUploadStage } from "./upload-stage.js";
 
 export interface TakeBatchDependencies extends FollowerDependencies, CommitDependencies {

@@ -12,6 +12,7 @@ import { type ModelKeys, modelKeys, registryKey } from "@millrace/shared/redis/k
 import type { Clock } from "@millrace/shared/redis/store-clock.js";
 import { readBreakers } from "@millrace/shared/scripts/models/tell-breaker.js";
 import { readTraffic, type StoredTraffic } from "@millrace/shared/scripts/models/traffic.js";
+import { ServiceError } from "@millrace/shared/service/errors.js";
 import type { Logger } from "@millrace/shared/service/log.js";
 
 /** One version as its workers announced it. */
@@ -255,6 +256,14 @@ export class ModelDirectory {
       unjoined: entry.unjoined,
     };
   }
+}
+
+/** A version of a model; "" is the default of one that has none left. Throws `version_not_found`. */
+export function versionOf({ versions }: KnownModel, name: string): KnownVersion {
+  const version = versions.get(name);
+  if (version !== undefined) return version;
+  const detail = name === "" ? "The model has no version left." : `The model has no version ${name}.`;
+  throw new ServiceError("version_not_found", detail);
 }
 
 /** The breaker of a version; closed for one that nobody knows. */

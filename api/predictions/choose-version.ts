@@ -1,11 +1,11 @@
 import { versionByWeight } from "@millrace/shared/models/traffic.js";
 import { digestOf } from "@millrace/shared/redis/digest.js";
-import { ServiceError } from "@millrace/shared/service/errors.js";
 import {
   breakerOfVersion,
   type KnownModel,
   type KnownVersion,
   type ModelDirectory,
+  versionOf,
 } from "../models/model-directory.js";
 
 /**
@@ -21,12 +21,7 @@ export async function versionFor(
   stickyKey: () => string,
 ): Promise<{ name: string; version: KnownVersion }> {
   const name = named ?? chooseVersion(model, stickyKey);
-  const version = (await directory.withVersion(model, name)).versions.get(name);
-  if (version !== undefined) return { name, version };
-  throw new ServiceError(
-    "version_not_found",
-    named === undefined ? "The model has no version left." : `The model has no version ${name}.`,
-  );
+  return { name, version: versionOf(await directory.withVersion(model, name), name) };
 }
 
 /** The version of the split for a key; "" where no version is left. */

@@ -35,10 +35,9 @@ export function batchesRoutes(
         const form = formOf(request);
         onlyQuery(request, ...(form === "json" ? ["version"] : batchQuery));
         const options = readBatchQuery(request.query);
-        // A JSON body may name any version that is announced by now.
-        const mayNameAny = form === "json" && options.version === undefined;
         const name = request.params.model;
-        const found = await (mayNameAny ? deps.directory.findWithAll(name) : deps.directory.find(name));
+        // A JSON body may name any version that is announced by now.
+        const found = await (form === "json" ? deps.directory.findWithAll(name) : deps.directory.find(name));
         if (found === null) throw unknownModel(name, deps.directory.refused());
         const { version } = options;
         const model = version === undefined ? found : await deps.directory.withVersion(found, version);

@@ -11,7 +11,7 @@ import { invalidRequest, optionalJsonBody, parseBody } from "../http/read-json.j
 import { sendJson } from "../http/request-context.js";
 import { resource } from "../http/resource.js";
 import { loadVersions, unloadVersions } from "../models/change-versions.js";
-import type { KnownModel, ModelDirectory } from "../models/model-directory.js";
+import { type KnownModel, type ModelDirectory, versionOf } from "../models/model-directory.js";
 import type { orderOutcomeSchema } from "../models/model-schema.js";
 import type { OrderOutcome } from "../models/order-models.js";
 import { unknownModel } from "../models/unknown-model.js";
@@ -124,8 +124,7 @@ export function modelChangeRoutes(deps: Dependencies): Router {
         onlyQuery(request);
         const { version } = parseBody(unloadBody, request.body ?? {});
         const model = await latest(directory, request.params.model);
-        if (!model.versions.has(version))
-          throw new ServiceError("version_not_found", `The model has no version ${version}.`);
+        versionOf(model, version);
         const { shadow, weights } = model.traffic;
         if ((weights?.[version] ?? 0) > 0 || shadow.includes(version)) {
           throw new ServiceError("state_conflict", `The traffic names version ${version}. Change the traffic first.`);

@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
 import { readStatistics } from "@millrace/shared/predictions/statistics-tally.js";
 import type { RedisClient } from "@millrace/shared/redis/connect-redis.js";
-import { ServiceError } from "@millrace/shared/service/errors.js";
 import { type RequestHandler, Router } from "express";
 import { onlyQuery } from "../http/http-preferences.js";
 import { sendJson } from "../http/request-context.js";
@@ -11,6 +10,7 @@ import {
   type KnownModel,
   type KnownVersion,
   type ModelDirectory,
+  versionOf,
 } from "../models/model-directory.js";
 import { unknownModel } from "../models/unknown-model.js";
 import { tensorMetadata } from "../tensors/datatypes.js";
@@ -164,10 +164,5 @@ async function askedVersion(
   const found = await directory.find(name);
   if (found === null) throw unknownModel(name, directory.refused());
   const model = version === undefined ? found : await directory.withVersion(found, version);
-  const known = model.versions.get(version ?? model.defaultVersion);
-  if (known === undefined) {
-    const detail = version === undefined ? "The model has no version left." : `The model has no version ${version}.`;
-    throw new ServiceError("version_not_found", detail);
-  }
-  return { model, known };
+  return { model, known: versionOf(model, version ?? model.defaultVersion) };
 }

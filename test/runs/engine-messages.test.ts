@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { sessionOptions } from "@millrace/workers/slot/engine.js";
 import { readableFault } from "@millrace/workers/slot/engine-fault.js";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -235,13 +236,6 @@ const privateWords = new RegExp(
   ].join("|"),
 );
 
-const options = {
-  intraOpNumThreads: 1,
-  interOpNumThreads: 1,
-  executionMode: "sequential",
-  logSeverityLevel: 4,
-} as const;
-
 describe("messages of ONNX Runtime", () => {
   let dir: string;
   beforeAll(async () => {
@@ -254,7 +248,7 @@ describe("messages of ONNX Runtime", () => {
     const file = join(dir, "model.onnx");
     await writeFile(file, bytes);
     const refused = (fault: Error) => fault.message;
-    const session = await InferenceSession.create(file, options).catch(refused);
+    const session = await InferenceSession.create(file, sessionOptions).catch(refused);
     if (typeof session === "string") return { file, message: session };
     const ran = feeds === undefined ? null : await session.run(feeds).catch(refused);
     await session.release();

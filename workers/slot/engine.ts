@@ -103,14 +103,16 @@ async function runSession(session: InferenceSession, feeds: Record<string, Tenso
   }
 }
 
+/** Options of every session. Slots are scaled by their number, so each computes in one thread. */
+export const sessionOptions = {
+  intraOpNumThreads: 1,
+  interOpNumThreads: 1,
+  executionMode: "sequential",
+  logSeverityLevel: 4,
+} as const;
+
 function openSession(file: string, name: string): Promise<InferenceSession> {
-  const options = {
-    intraOpNumThreads: 1,
-    interOpNumThreads: 1,
-    executionMode: "sequential",
-    logSeverityLevel: 4,
-  } as const;
-  return InferenceSession.create(file, options).catch((fault: Error) => {
+  return InferenceSession.create(file, sessionOptions).catch((fault: Error) => {
     const reason = missingLocale(fault.message) ?? readableFault(fault.message, file, name);
     throw new Error(`the ONNX file cannot be loaded: ${reason}`);
   });
